@@ -1,0 +1,22 @@
+"""The two kinds of failure that everything here is made of.
+
+The retry policy asks ``isinstance`` of these two and of nothing else (behaviour 44).
+"""
+
+from __future__ import annotations
+
+
+class ProvisionerError(Exception):
+    """A failure with one sentence for a person: what it is about, what went wrong, what to do."""
+
+
+class TransientError(ProvisionerError):
+    """May pass by itself. ``retry_after_s``: how long the other side asked us to wait, in seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PermanentError(ProvisionerError):
+    """Will fail again until somebody changes something."""
