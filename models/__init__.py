@@ -1,0 +1,34 @@
+"""The tables: one noun a module."""
+
+from models.agent_credentials import AgentCredential
+from models.agent_files import AgentFile
+from models.agents import Agent
+from models.boards import Board, BoardMemory
+from models.gateway_states import GatewayState
+from models.gateways import Gateway
+from models.job_agents import JobAgent
+from models.jobs import Job
+from models.organizations import Organization
+from models.roster_intents import RosterIntent
+from models.schemas import MissionControl, Provisioner
+from models.sync_schedules import SyncSchedule
+from models.users import OrganizationMember, User
+
+__all__ = [
+    "Agent",
+    "AgentCredential",
+    "AgentFile",
+    "Board",
+    "BoardMemory",
+    "Gateway",
+    "GatewayState",
+    "Job",
+    "JobAgent",
+    "MissionControl",
+    "Organization",
+    "OrganizationMember",
+    "Provisioner",
+    "RosterIntent",
+    "SyncSchedule",
+    "User",
+]

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Uuid
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.schemas import Moment, Provisioner, UuidKey
+
+
+class AgentCredential(Provisioner):
+    """How far a re-keying has come (behaviour 27): ``verified_hash`` is the agents.agent_token_hash that the
+    live token was last seen to match, ``pending_hash`` that of a token on its way into the workspace."""
+
+    __tablename__ = "agent_credentials"
+
+    agent_id: Mapped[UuidKey]
+    verified_hash: Mapped[str | None]
+    pending_hash: Mapped[str | None]
+    replaces_hash: Mapped[str | None]
+    job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    updated_at: Mapped[Moment | None]

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Integer, Uuid, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.jobs import one_of
+from models.schemas import Moment, Provisioner
+
+FILE_KINDS = ("file", "section", "scratch")
+
+
+class AgentFile(Provisioner):
+    """What we last wrote of one workspace file: the hash of its source with a placeholder for the token
+    (hex sha256), its size in bytes and the gateway's updatedAtMs (design D2)."""
+
+    __tablename__ = "agent_files"
+    __table_args__ = (CheckConstraint(one_of("kind", FILE_KINDS), name="kind"),)
+
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    gateway_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    source_sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(Integer)
+    updated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    applied_at: Mapped[Moment] = mapped_column(server_default=func.now())

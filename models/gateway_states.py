@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from sqlalchemy import Integer
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
+
+
+class GatewayState(Provisioner):
+    """What all workers must know of one gateway: who may write its roster, and whether it is up.
+
+    ``writer_queued_at``: a write_roster is on its way and has not begun, so nobody need send another.
+    """
+
+    __tablename__ = "gateway_states"
+
+    gateway_id: Mapped[UuidKey]
+    writer_owner: Mapped[str | None]
+    writer_generation: Mapped[int] = mapped_column(Integer, server_default="0")
+    writer_until: Mapped[Moment | None]
+    writer_queued_at: Mapped[Moment | None]
+    rate_limited_until: Mapped[Moment | None]
+    restart_expected_at: Mapped[Moment | None]
+    down_since: Mapped[Moment | None]
+    last_failure_at: Mapped[Moment | None]
+    probe_until: Mapped[Moment | None]
+    refused_token_fingerprint: Mapped[str | None]
+    dialect: Mapped[BinaryJson | None]
+    last_error: Mapped[str | None]

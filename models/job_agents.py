@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.jobs import one_of
+from models.schemas import BinaryJson, Moment, Provisioner
+
+AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cancelled", "not_attempted")
+
+
+class JobAgent(Provisioner):
+    """One agent's part in a job. Status ``running``, leased or parked, holds the agent: a unique index lets
+    one job at a time have it (design D5)."""
+
+    __tablename__ = "job_agents"
+    __table_args__ = (
+        CheckConstraint(one_of("status", AGENT_STATUSES), name="status"),
+        Index(
+            "job_agents_one_job_an_agent",
+            "agent_id",
+            unique=True,
+            postgresql_where=text("status = 'running'"),
+        ),
+        Index(
+            "job_agents_due_idx", "next_attempt_at", postgresql_where=text("status IN ('pending', 'running')")
+        ),
+        Index("job_agents_agent_idx", "agent_id", "finished_at"),
+    )
+
+    job_id: Mapped[UUID] = mapped_column(
+        Uuid, ForeignKey("provisioner.jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    agent_name: Mapped[str | None]
+    board_id: Mapped[UUID | None] = mapped_column(Uuid)
+    openclaw_id: Mapped[str | None]
+    status: Mapped[str] = mapped_column(server_default="pending")
+    phase: Mapped[str | None]
+    reason: Mapped[str | None]
+    warnings: Mapped[BinaryJson] = mapped_column(server_default=text("'[]'::jsonb"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    generation: Mapped[int] = mapped_column(Integer, server_default="0")
+    lease_until: Mapped[Moment | None]
+    next_attempt_at: Mapped[Moment | None]
+    published_at: Mapped[Moment | None]
+    first_provision: Mapped[bool | None]
+    status_before: Mapped[str | None]
+    wake_key: Mapped[str | None]
+    wake_sent_at: Mapped[Moment | None]
+    woken_at: Mapped[Moment | None]
+    files: Mapped[BinaryJson] = mapped_column(server_default=text("'{}'::jsonb"))
+    started_at: Mapped[Moment | None]
+    finished_at: Mapped[Moment | None]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, Integer, Uuid, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
+
+JOB_KINDS = (
+    "provision_agent",
+    "update_agent",
+    "delete_agent",
+    "sync_gateway",
+    "sync_heartbeats",
+    "ensure_board_lead",
+    "provision_gateway_main",
+)
+JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
+OPEN_STATUSES = ("queued", "running")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    """The SQL of a CHECK that ``column`` is one of ``values`` (text with CHECK, no enums)."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class Job(Provisioner):
+    """A request and its outcome. A row in status ``queued`` is an enqueue (design D8).
+
+    ``next_attempt_at`` is when the clock publishes the row (again), null once it has ended;
+    ``lease_until`` is set while a worker has it in hand; ``published_at`` is set from publication to
+    claim, so that a late copy of the message finds nothing to do.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", JOB_KINDS), name="kind"),
+        CheckConstraint(one_of("status", JOB_STATUSES), name="status"),
+        Index(
+            "jobs_request_key",
+            "request_id",
+            "kind",
+            text("coalesce(agent_id, board_id, gateway_id)"),
+            unique=True,
+            postgresql_where=text("request_id IS NOT NULL"),
+        ),
+        Index("jobs_due_idx", "next_attempt_at", postgresql_where=text("status IN ('queued', 'running')")),
+        Index("jobs_created_idx", "created_at"),
+        Index("jobs_gateway_idx", "gateway_id", "created_at"),
+        Index("jobs_agent_idx", "agent_id", "created_at"),
+    )
+
+    id: Mapped[UuidKey]
+    kind: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    phase: Mapped[str | None]
+    request_id: Mapped[str | None]
+    requested_by: Mapped[str | None]
+    organization_id: Mapped[UUID | None] = mapped_column(Uuid)
+    gateway_id: Mapped[UUID | None] = mapped_column(Uuid)
+    board_id: Mapped[UUID | None] = mapped_column(Uuid)
+    agent_id: Mapped[UUID | None] = mapped_column(Uuid)
+    parent_job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    options: Mapped[BinaryJson] = mapped_column(server_default=text("'{}'::jsonb"))
+    result: Mapped[BinaryJson | None]
+    warnings: Mapped[BinaryJson] = mapped_column(server_default=text("'[]'::jsonb"))
+    error: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    generation: Mapped[int] = mapped_column(Integer, server_default="0")
+    lease_until: Mapped[Moment | None]
+    next_attempt_at: Mapped[Moment | None] = mapped_column(server_default=func.now())
+    published_at: Mapped[Moment | None]
+    cancel_requested_at: Mapped[Moment | None]
+    agents_total: Mapped[int] = mapped_column(Integer, server_default="0")
+    agents_done: Mapped[int] = mapped_column(Integer, server_default="0")
+    created_at: Mapped[Moment] = mapped_column(server_default=func.now())
+    updated_at: Mapped[Moment] = mapped_column(server_default=func.now())
+    started_at: Mapped[Moment | None]
+    finished_at: Mapped[Moment | None]

@@ -1,0 +1,70 @@
+"""Brings a database to the tables that this version needs (contract: ``provisioner migrate``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, text
+
+from models.schemas import PROVISIONER_SCHEMA, MissionControl
+
+_ONE_AT_A_TIME = 0x6F70_656E  # advisory lock: two deployments may start `migrate` at once
+
+
+class MixedDatabaseError(Exception):
+    """Some of Mission Control's tables are there and others are not."""
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, without a file of its own."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(engine: Engine, *, standalone: bool = False) -> tuple[str | None, str]:
+    """Upgrade the schema ``provisioner``; return Alembic's revision before and after.
+
+    With ``standalone``, also make Mission Control's tables where none of them exists; those that exist are
+    never touched. Raises MixedDatabaseError where only some exist.
+    """
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_AT_A_TIME})
+        if standalone:
+            _make_mission_control(connection)
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {PROVISIONER_SCHEMA}"))
+        before = current_revision(connection)
+        command.upgrade(alembic_config(connection), "head")
+        after = current_revision(connection)
+    assert after is not None
+    return before, after
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision that the database stands at, or None before the first migration."""
+    options = {"version_table_schema": PROVISIONER_SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def head_revision() -> str:
+    """The revision that this version of the code needs."""
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def _make_mission_control(connection: Connection) -> None:
+    wanted = set(MissionControl.metadata.tables)
+    present = wanted & set(inspect(connection).get_table_names())
+    if not present:
+        MissionControl.metadata.create_all(connection)
+    elif missing := wanted - present:
+        raise MixedDatabaseError(
+            f"This database holds Mission Control's {', '.join(sorted(present))} but not"
+            f" {', '.join(sorted(missing))}: migrate Mission Control first, or use an empty database."
+        )

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Identity, Index, Uuid, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.jobs import one_of
+from models.schemas import Moment, Provisioner
+
+CHANGES = ("reconcile", "remove")
+
+
+class RosterIntent(Provisioner):
+    """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (design D1).
+
+    The entry itself is computed when the roster is written, never stored. ``present_before`` is what the
+    roster said before our first patch for it; an intent is open until ``applied_at`` or ``error`` is set.
+    """
+
+    __tablename__ = "roster_intents"
+    __table_args__ = (
+        CheckConstraint(one_of("change", CHANGES), name="change"),
+        Index(
+            "roster_intents_open_key",
+            "gateway_id",
+            "agent_id",
+            "job_id",
+            "change",
+            unique=True,
+            postgresql_where=text("applied_at IS NULL AND error IS NULL"),
+        ),
+        Index("roster_intents_job_idx", "job_id", "agent_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    gateway_id: Mapped[UUID] = mapped_column(Uuid)
+    agent_id: Mapped[UUID] = mapped_column(Uuid)
+    job_id: Mapped[UUID] = mapped_column(Uuid)
+    change: Mapped[str]
+    openclaw_id: Mapped[str]
+    present_before: Mapped[bool | None] = mapped_column(Boolean)
+    created_at: Mapped[Moment] = mapped_column(server_default=func.now())
+    applied_at: Mapped[Moment | None]
+    error: Mapped[str | None]
