@@ -1,0 +1,190 @@
+"""What a template may know: plain facts in, a flat dictionary of strings out (behaviour 10, 11)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from worker.errors import PermanentError
+from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.identity import main_session_key, openclaw_id, session_key, workspace_path
+
+PROFILE_DEFAULTS: Mapping[str, str] = {
+    "role": "Generalist",
+    "communication_style": "direct, concise, practical",
+    "emoji": ":gear:",
+    "autonomy_level": "",
+    "verbosity": "",
+    "output_format": "",
+    "update_cadence": "",
+    "purpose": "",
+    "personality": "",
+    "custom_instructions": "",
+}
+
+_LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Control characters, halves of surrogate pairs, invisible spaces and direction overrides: a reader sees
+# nothing of them, so they can only split a word that a check looks for. Joiners (ZWJ, ZWNJ) are language.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\u200b\u2060\u202a-\u202e\u2066-\u2069]"
+)
+_SHELL_SAFE_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%+,=-]+")
+
+
+@dataclass(frozen=True)
+class AgentFacts:
+    """One row of ``agents``, as plain values. ``identity_profile`` is whatever JSON stands there."""
+
+    id: UUID | str
+    name: str
+    is_board_lead: bool = False
+    identity_profile: Any = None
+    identity_template: str | None = None
+    soul_template: str | None = None
+    heartbeat_config: Any = None
+
+
+@dataclass(frozen=True)
+class BoardFacts:
+    """One row of ``boards``. ``success_metrics`` is whatever JSON stands there."""
+
+    id: UUID | str
+    name: str
+    board_type: str = ""
+    objective: str | None = None
+    success_metrics: Any = None
+    target_date: date | None = None
+    goal_confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class GatewayFacts:
+    """One row of ``gateways``, without its token."""
+
+    id: UUID | str
+    name: str
+    url: str
+    workspace_root: str
+
+
+@dataclass(frozen=True)
+class UserFacts:
+    """The person whom an agent serves: whoever the request names, else the organization's owner (13)."""
+
+    name: str | None = None
+    preferred_name: str | None = None
+    pronouns: str | None = None
+    timezone: str | None = None
+    notes: str | None = None
+    context: str | None = None
+
+
+def board_agent_context(
+    agent: AgentFacts, board: BoardFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
+) -> dict[str, str]:
+    """The context of a board agent (behaviour 10), with the placeholder as its ``auth_token``.
+
+    Every value is cleaned (:func:`clean`). Raises PermanentError for an empty workspace root or a base URL
+    that a shell line could not hold.
+    """
+    key = session_key(agent.id, board.id, agent.is_board_lead)
+    return _shared_context(agent, gateway, user, base_url, key) | {
+        "board_id": str(board.id),
+        "board_name": clean(board.name),
+        "board_type": clean(board.board_type),
+        "board_objective": clean(board.objective),
+        "board_success_metrics": clean(
+            json.dumps(board.success_metrics or {}, ensure_ascii=False, default=str)
+        ),
+        "board_target_date": board.target_date.isoformat() if board.target_date else "",
+        "board_goal_confirmed": _flag(board.goal_confirmed),
+        "is_board_lead": _flag(agent.is_board_lead),
+        "workspace_path": clean(
+            workspace_path(gateway.workspace_root, openclaw_id(key), gateway=gateway.name)
+        ),
+        "main_session_key": main_session_key(gateway.id),
+    }
+
+
+def main_agent_context(
+    agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
+) -> dict[str, str]:
+    """The context of a gateway-main agent: a board agent's without board, lead flag, path and main key (10)."""
+    return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
+
+
+def clean(value: object) -> str:
+    """``value`` as text without unseen characters and without our placeholder, lines ended by ``\\n``; None is "".
+
+    The placeholder is taken out until none is left, so that no leftover halves can join into a new one.
+    """
+    if value is None:
+        return ""
+    text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", str(value)))
+    while PLACEHOLDER in text:
+        text = text.replace(PLACEHOLDER, "")
+    return text
+
+
+def profile_fields(identity_profile: Any) -> dict[str, str]:
+    """The ``identity_*`` names of a profile of any shape, defaults filled in (behaviour 11); never raises."""
+    given = identity_profile if isinstance(identity_profile, Mapping) else {}
+    return {
+        f"identity_{name}": _profile_text(given.get(name)) or default
+        for name, default in PROFILE_DEFAULTS.items()
+    }
+
+
+def _shared_context(
+    agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str, key: str
+) -> dict[str, str]:
+    return {
+        "agent_name": clean(agent.name).strip(),
+        "agent_id": str(agent.id),
+        "session_key": key,
+        "workspace_root": clean(gateway.workspace_root),
+        "base_url": _callable_url(base_url),
+        "auth_token": PLACEHOLDER,
+        **_user_fields(user or UserFacts()),
+        **profile_fields(agent.identity_profile),
+    }
+
+
+def _user_fields(user: UserFacts) -> dict[str, str]:
+    preferred = clean(user.preferred_name).split()
+    return {
+        "user_name": clean(user.name).strip(),
+        "user_preferred_name": preferred[0] if preferred else "",
+        "user_pronouns": clean(user.pronouns).strip(),
+        "user_timezone": clean(user.timezone).strip(),
+        "user_notes": clean(user.notes).strip(),
+        "user_context": clean(user.context).strip(),
+    }
+
+
+def _profile_text(value: Any) -> str:
+    if isinstance(value, list):
+        items = (clean(item).strip() for item in value)
+        return ", ".join(item for item in items if item)
+    return clean(value).strip()
+
+
+def _callable_url(base_url: str) -> str:
+    url = base_url.strip().rstrip("/")
+    scheme = urlsplit(url).scheme if url else ""
+    if scheme not in {"http", "https"} or not _SHELL_SAFE_URL.fullmatch(url):
+        raise PermanentError(
+            "BASE_URL is not a plain http or https address that agents can call: "
+            "letters, digits and . _ ~ : / - only; no user, no query, no blanks"
+        )
+    return url
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,150 @@
+"""An agent's token: minting, hashing, finding it again in a live file, and keeping it out of sight."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote
+
+from worker.errors import PermanentError
+
+PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
+"""Stands for the token in every rendering, so that a rendering and its hash can be kept (design D2)."""
+
+_ITERATIONS = 200_000
+_MOST_ITERATIONS = 2_000_000  # a planted hash must not buy minutes of CPU
+_HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
+_PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
+
+_UNSEEN = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
+_TOOLS_HEADING = re.compile(r" {0,3}##[ \t]+tools[ \t]*:?[ \t]*#*[ \t]*", re.IGNORECASE)
+_HEADING = re.compile(r" {0,3}(#{1,2})[ \t]+\S")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_MARKS = "`*'\"\u2018\u2019\u201c\u201d"
+_LINE = re.compile(
+    rf"\s*(?:(?:[-*+\u2022]|[0-9]+[.)])\s+)?(?:\[[ xX]\]\s+)?[{_MARKS}]*\s*(?:export\s+)?[{_MARKS}]*"
+    rf"(?P<key>[A-Za-z_][A-Za-z0-9_]*?)[{_MARKS}]*\s*=\s*(?P<rest>.*)"
+)
+_CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"}
+_SECRET_LINE = re.compile(
+    rf"(?P<before>[A-Za-z0-9_]*(?:TOKEN|SECRET|PASSWORD|API_?KEY)[{_MARKS}]*[ \t]*=[ \t]*[{_MARKS}]*)"
+    rf"(?!\$)(?P<value>[^\s{_MARKS}]+)"
+)
+_SECRET_HEADER = re.compile(r"(?P<before>X-Agent-Token:[ \t]*)(?!\$)(?P<value>[^\s'\"`]+)", re.IGNORECASE)
+_MASK = "<masked>"
+
+
+def mint_token() -> str:
+    """A new token: 32 random bytes, urlsafe base64 without padding (behaviour 23)."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> str:
+    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (behaviour 23). About 0.1 s."""
+    salt = secrets.token_bytes(16)
+    return f"pbkdf2_sha256${_ITERATIONS}${_b64(salt)}${_b64(_digest(token, salt, _ITERATIONS))}"
+
+
+def verify_token(token: str, stored: str | None) -> bool:
+    """Does ``token`` belong to the hash ``stored``? A malformed hash, or none, verifies nothing (behaviour 23)."""
+    match = _HASH.fullmatch(stored or "")
+    if match is None or not token:
+        return False
+    iterations = int(match[1])
+    salt, digest = _unb64(match[2]), _unb64(match[3])
+    if salt is None or digest is None or len(digest) != 32 or not 1 <= iterations <= _MOST_ITERATIONS:
+        return False
+    return hmac.compare_digest(_digest(token, salt, iterations), digest)
+
+
+def with_token(text: str, token: str) -> str:
+    """``text`` with ``token`` in the place of the placeholder.
+
+    Raises PermanentError for a token with characters that a shell line could not hold; it is not quoted.
+    """
+    if not _PUTTABLE.fullmatch(token):
+        raise PermanentError(
+            "the agent's token holds characters that a credential line cannot carry: rotate it (rotate_tokens)"
+        )
+    return text.replace(PLACEHOLDER, token)
+
+
+def find_token(text: str, section: bool) -> str | None:
+    """The agent's token in a live file, or None. ``section``: the file is AGENTS.md (see :func:`find_value`)."""
+    return find_value(text, "AUTH_TOKEN", section=section)
+
+
+def find_value(text: str, key: str, section: bool = False) -> str | None:
+    """The value of the last ``key=value`` line of ``text`` that has one (behaviour 24), or None.
+
+    ``section``: only the last ``## Tools`` section counts, up to the next heading of its level or above.
+    Lines that begin with ``#`` are ignored, as are quoted (``>``) ones: those are other people's words.
+    """
+    found: str | None = None
+    lines = _UNSEEN.sub("", text).replace("\u00a0", " ").splitlines()
+    for line in _tools_section(lines) if section else lines:
+        match = _LINE.fullmatch(line)
+        if match is not None and match["key"] == key:
+            found = _value(match["rest"]) or found
+    return None if found == PLACEHOLDER else found
+
+
+def mask(text: str, tokens: Iterable[str]) -> str:
+    """``text`` with every credential hidden: the given ``tokens`` wherever they stand (also percent- or
+    JSON-encoded), and whatever stands behind ``...TOKEN=`` and the like or in the token header."""
+    known = {
+        form for token in tokens if token for form in (token, quote(token, safe=""), json.dumps(token)[1:-1])
+    }
+    for form in sorted(known, key=len, reverse=True):
+        text = text.replace(form, _MASK)
+    for pattern in (_SECRET_LINE, _SECRET_HEADER):
+        text = pattern.sub(lambda match: match["before"] + _MASK, text)
+    return text
+
+
+def _tools_section(lines: list[str]) -> Iterator[str]:
+    starts = [number for number, line in enumerate(lines) if _TOOLS_HEADING.fullmatch(line)]
+    if not starts:
+        return
+    fenced = False
+    seen_content = False
+    for line in lines[starts[-1] + 1 :]:
+        if _FENCE.match(line):
+            fenced = not fenced
+        heading = None if fenced else _HEADING.match(line)
+        # A gateway that retires TOOLS.md moves it below this heading whole, its own title first (gateway.md 8).
+        moved_title = heading is not None and heading[1] == "#" and not seen_content
+        if heading is not None and not moved_title:
+            return
+        seen_content = seen_content or bool(line.strip())
+        yield line
+
+
+def _value(rest: str) -> str:
+    rest = rest.strip()
+    closing = _CLOSING.get(rest[:1])
+    if closing is not None and closing in rest[1:]:
+        return rest[1 : rest.index(closing, 1)].strip()
+    if not rest or rest.startswith("#"):
+        return ""
+    return rest.split()[0].strip(_MARKS).rstrip(",;").strip(_MARKS)
+
+
+def _digest(token: str, salt: bytes, iterations: int) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", token.encode("utf-8", "surrogatepass"), salt, iterations)
+
+
+def _b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+
+
+def _unb64(text: str) -> bytes | None:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return None

@@ -1,0 +1,67 @@
+"""Who an agent is on its gateway: session key, OpenClaw id and workspace folder, all made from ids."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from worker.errors import PermanentError
+
+_SESSION_KEY = re.compile(r"agent:(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63}):[^\s:]+(?::[^\s:]+)*")
+
+
+def slug(text: str) -> str:
+    """``text`` in lower case with every run of other characters than a-z and 0-9 as one ``-``.
+
+    Raises PermanentError where nothing is left: there is no made-up fallback (behaviour 3).
+    """
+    result = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not result:
+        raise PermanentError(f"{text!r} holds no latin letter and no digit to make a folder name of")
+    return result
+
+
+def session_key(agent_id: UUID | str, board_id: UUID | str | None, is_board_lead: bool) -> str:
+    """The key of a board agent's main session (behaviour 1)."""
+    if is_board_lead and board_id:
+        return f"agent:lead-{board_id}:main"
+    return f"agent:mc-{agent_id}:main"
+
+
+def main_session_key(gateway_id: UUID | str) -> str:
+    """The key of the gateway-main agent's session (behaviour 2)."""
+    return f"agent:mc-gateway-{gateway_id}:main"
+
+
+def openclaw_id(session_key: str) -> str:
+    """The agent's id on its gateway: the second part of its session key (behaviour 3).
+
+    Raises PermanentError where the key is not ``agent:<id>:<rest>``.
+    """
+    match = _SESSION_KEY.fullmatch(session_key)
+    if match is None:
+        raise PermanentError(
+            f"session key {session_key!r} is malformed: agent:<id>:main is expected. Provision the agent again"
+        )
+    return match["id"]
+
+
+def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:
+    """The agent's folder on the gateway's machine (behaviour 4); a leading ``~`` is the gateway's to resolve.
+
+    ``gateway`` is the gateway's name, for the sentence. Raises PermanentError where the root is empty.
+    """
+    return f"{_root(workspace_root, gateway)}/workspace-{slug(openclaw_id)}"
+
+
+def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway: str = "") -> str:
+    """The gateway-main agent's folder: not made from its OpenClaw id, which changed (behaviour 2)."""
+    return f"{_root(workspace_root, gateway)}/workspace-gateway-{gateway_id}"
+
+
+def _root(workspace_root: str, gateway: str) -> str:
+    root = workspace_root.strip()
+    if not root:
+        named = f"gateway {gateway!r}" if gateway else "the gateway"
+        raise PermanentError(f"{named} has no workspace_root: set it, for example to ~/.openclaw")
+    return root.rstrip("/")
