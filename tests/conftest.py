@@ -1,0 +1,39 @@
+"""Real servers for every test that asks: one Postgres and one Valkey a session, clean for each test.
+
+Always our own: DATABASE_URL and REDIS_URL of the caller are never touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from worker.local import LocalServices
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """The session's stack. A test that stops a server of it starts it again."""
+    with LocalServices(tmp_path_factory.mktemp("services"), durable=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+def redis_url(services: LocalServices) -> str:
+    """An empty Valkey."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushall()
+    return services.redis_url
+
+
+@pytest.fixture
+def empty_database_url(services: LocalServices) -> Iterator[str]:
+    """A database of the test's own with nothing in it; dropped at the end, whoever is connected."""
+    name = f"empty_{next(_numbers)}"
+    yield services.create_database(name)
+    services.postgres.drop_database(name)

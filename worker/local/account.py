@@ -1,0 +1,34 @@
+"""Whom a server runs as. Postgres refuses to be root, so root hands it to an account that exists already."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from worker.errors import PermanentError
+
+
+@dataclass(frozen=True)
+class Account:
+    name: str
+    uid: int
+    gid: int
+
+
+def server_account() -> Account | None:
+    """The account for the servers: None (ourselves) for an ordinary user, else `postgres`, else `nobody`.
+
+    Never makes one: initdb needs an entry in passwd, and both of these are there or nothing is.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise PermanentError(
+        "Postgres cannot run as root, and this machine has no account `postgres` or `nobody`."
+    )

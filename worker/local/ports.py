@@ -1,0 +1,14 @@
+"""Free TCP ports on loopback. One may be taken between the look and the use, so whoever asks tries again."""
+
+from __future__ import annotations
+
+import socket
+
+PORT_TRIES = 5
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,126 @@
+"""A Valkey (or Redis) of our own: on a free loopback port, behind a password, and nothing lost at a stop."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.local.account import Account
+from worker.local.binaries import find_valkey, runnable_by
+from worker.local.folder import DataFolder, LocalServicesError, last_lines
+from worker.local.ports import PORT_TRIES, free_port
+from worker.local.tethered import Program, Tethered
+
+_START_S = 30.0
+_PORT_TAKEN = "Address already in use"
+
+
+class Valkey:
+    """One Valkey server on ``folder``. ``durable`` False leaves the time of writing to the kernel (tests)."""
+
+    def __init__(self, folder: DataFolder, account: Account | None, *, durable: bool) -> None:
+        self._folder = folder
+        self._account = account
+        self._durable = durable
+        self._data = folder.path / "valkey"
+        self._server: Tethered | None = None
+        self._port: int | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self._server is None:
+            raise LocalServicesError("The local Valkey is not started.")
+        return self._server.pid
+
+    @property
+    def url(self) -> str:
+        """``redis://...``, password included, database 0. Raises ``LocalServicesError`` before a start."""
+        if self._port is None:
+            raise LocalServicesError("The local Valkey is not started.")
+        return f"redis://:{self._folder.password('valkey')}@127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        """Start, on the port of the last start if there was one, and wait until it answers.
+
+        Raises ``LocalServicesError`` with the last lines of its log.
+        """
+        if self.running:
+            return
+        program = str(runnable_by(find_valkey(), self._account).path)
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        if self._account is not None:
+            os.chown(self._data, self._account.uid, self._account.gid)
+        for _ in range(PORT_TRIES):
+            port = self._port or free_port()
+            if self._try_port(program, port):
+                self._port = port
+                return
+        raise LocalServicesError(f"Valkey found no free port in {PORT_TRIES} tries.")
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        if self._server is not None:
+            self._server.kill()
+
+    def _configuration(self, port: int) -> str:
+        settings = {
+            "bind": "127.0.0.1",
+            "port": port,
+            "requirepass": self._folder.password("valkey"),
+            "daemonize": "no",
+            "appendonly": "yes",
+            "appendfsync": "everysec" if self._durable else "no",
+            "save": '""',
+            # A broker must refuse rather than forget a message.
+            "maxmemory-policy": "noeviction",
+        }
+        return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    def _try_port(self, program: str, port: int) -> bool:
+        """True when it answers, False when somebody else took the port."""
+        log = self._folder.new_log("valkey")
+        server = self._server = Tethered(
+            Program(
+                [program, "-"],
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                log_path=log,
+                cwd=self._data,
+                account=self._account,
+                stdin=self._configuration(port),
+                pass_fds=(self._folder.lock_fd,),
+            )
+        )
+        password = self._folder.password("valkey")
+        until = time.monotonic() + _START_S
+        while not _answers(port, password):
+            if server.poll() is not None and _PORT_TAKEN in log.read_text(errors="replace"):
+                return False
+            if server.poll() is not None or time.monotonic() > until:
+                server.stop()
+                raise LocalServicesError(
+                    f"Valkey did not start in {self._data}:\n{last_lines(log, password)}"
+                )
+            time.sleep(0.02)
+        return True
+
+
+def _answers(port: int, password: str) -> bool:
+    with redis.Redis(
+        host="127.0.0.1", port=port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    ) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
