@@ -28,7 +28,7 @@ class Program:
 
     ``env`` is its whole environment. ``account``: whom to run as, None = as ourselves. ``pass_fds``:
     descriptors that it inherits under the same numbers. ``stop_signal`` asks it to end, SIGKILL follows after
-    ``grace_s`` seconds. ``orphan_signal`` is what it gets should even the process between us and it be killed.
+    ``grace_s`` seconds. ``orphan_signal`` is for when the process between is killed too.
     """
 
     argv: Sequence[str]

@@ -1,0 +1,8 @@
+"""Real OpenClaw gateways for the demo and the tests: from npm, on loopback, and gone with us."""
+
+from __future__ import annotations
+
+from worker.openclaw.install import Installed, InstallFailed, OpenClaw, RegistryRefused
+from worker.openclaw.running import GatewayNotReady, RunningGateway
+
+__all__ = ["GatewayNotReady", "InstallFailed", "Installed", "OpenClaw", "RegistryRefused", "RunningGateway"]
