@@ -1,0 +1,117 @@
+"""What one gateway understands: the only place that knows of OpenClaw's releases (design D3, gateway.md 8).
+
+Two families are known. Up to 2026.7 the roster is a list and an agent's tools and heartbeat text are files;
+from 2026.8 it is a map, credentials travel in a section of AGENTS.md and heartbeat text in the scratch of the
+agent's heartbeat automation. The choice is made from what the gateway says of itself in its hello, confirmed
+by the shape of its config, and corrected by its answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from worker.errors import PermanentError
+
+_COMMON_FILES = frozenset({"AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "BOOTSTRAP.md", "MEMORY.md"})
+_LIST_FAMILY_FILES = _COMMON_FILES | {"TOOLS.md", "HEARTBEAT.md"}
+
+
+class UnknownDialectError(PermanentError):
+    """The gateway's config has a shape that this version does not know."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How to say things to one gateway.
+
+    ``files``: names that agents.files.set takes. ``unlisted``: those of them that no listing shows.
+    ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand, None where there is
+    no way. ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is
+    merged by id, so a key can only be unset by an explicit null. ``restart_delay_ms``: what to ask for in a
+    patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it twice when
+    channels change too (measured on 2026.2.12).
+    """
+
+    roster: Literal["list", "entries"]
+    version: str
+    files: frozenset[str]
+    unlisted: frozenset[str]
+    credentials_in: str | None
+    heartbeat_in: Literal["HEARTBEAT.md", "scratch"] | None
+    visibility_key: Literal["heartbeat", "heartbeatVisibility"]
+    refused_heartbeat_keys: frozenset[str]
+    merges_lists: bool
+    lists_workspace: bool
+    has_scratch: bool
+    restart_delay_ms: int = 0
+
+    @classmethod
+    def from_hello(cls, version: str, methods: Collection[str]) -> Dialect:
+        """The dialect of a gateway that reports ``version`` and ``methods`` in its hello."""
+        scratch = "cron.scratch.set" in methods
+        if scratch and "agents.workspace.list" in methods:
+            return cls(
+                roster="entries",
+                version=version,
+                files=_COMMON_FILES,
+                unlisted=frozenset({"BOOTSTRAP.md"}),
+                credentials_in="AGENTS.md",
+                heartbeat_in="scratch",
+                visibility_key="heartbeatVisibility",
+                refused_heartbeat_keys=frozenset({"includeReasoning"}),
+                merges_lists=False,
+                lists_workspace=True,
+                has_scratch=True,
+            )
+        return cls(
+            roster="list",
+            version=version,
+            files=_LIST_FAMILY_FILES,
+            unlisted=frozenset(),
+            credentials_in="TOOLS.md",
+            heartbeat_in="HEARTBEAT.md",
+            visibility_key="heartbeat",
+            refused_heartbeat_keys=frozenset(),
+            merges_lists=_release(version) >= (2026, 2, 26),
+            lists_workspace=False,
+            has_scratch=scratch,
+        )
+
+    @property
+    def family(self) -> str:
+        """The family's name for people."""
+        return f"agents.{self.roster}"
+
+    def confirm(self, config: Mapping[str, Any]) -> None:
+        """Check the choice against a config.get answer. Raises UnknownDialectError where they disagree."""
+        for document in (config.get("config"), config.get("parsed")):
+            agents = document.get("agents") if isinstance(document, Mapping) else None
+            if not isinstance(agents, Mapping):
+                continue
+            shapes = {
+                "list": isinstance(agents.get("list"), list),
+                "entries": isinstance(agents.get("entries"), Mapping),
+            }
+            if any(shapes.values()) and not shapes[self.roster]:
+                raise UnknownDialectError(
+                    f"The gateway (OpenClaw {self.version}) announces itself as {self.family},"
+                    f" but keeps its agents elsewhere in its config: this release is not known yet."
+                )
+
+    def without_file(self, name: str) -> Dialect:
+        """The dialect after the gateway called ``name`` an unsupported file."""
+        changes: dict[str, Any] = {"files": self.files - {name}, "unlisted": self.unlisted - {name}}
+        if name == self.credentials_in:
+            changes["credentials_in"] = "AGENTS.md" if name != "AGENTS.md" else None
+        if name == self.heartbeat_in:
+            changes["heartbeat_in"] = "scratch" if self.has_scratch else None
+        return replace(self, **changes)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """``2026.3.13-beta.1`` as (2026, 3, 13). The oldest releases call themselves ``dev``: (0,)."""
+    match = re.match(r"(\d{4})\.(\d+)\.(\d+)", version)
+    return tuple(int(part) for part in match.groups()) if match else (0,)

@@ -1,0 +1,154 @@
+"""The roster: which agents a gateway's config holds, and the one patch that puts it right. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.gateway.dialect import Dialect
+
+IMPLICIT_AGENT = "main"
+"""The agent that a gateway without a roster has; it stays the default only if it is listed first."""
+
+DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
+DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "useIndicator": True}
+
+
+@dataclass(frozen=True)
+class RosterEntry:
+    """What the config should say of one agent (behaviour 15). ``heartbeat``: the agent's own settings, laid
+    over the default ones."""
+
+    openclaw_id: str
+    name: str
+    workspace: str
+    heartbeat: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RosterPlan:
+    """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
+    new or differs. ``present``: ids of the roster as it is."""
+
+    document: Mapping[str, Any] | None
+    changed: frozenset[str]
+    present: frozenset[str]
+
+
+def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The heartbeat block of an agent: the default, the agent's settings over it, less what is refused."""
+    merged = {**DEFAULT_HEARTBEAT, **agent_settings}
+    return {key: value for key, value in merged.items() if key not in dialect.refused_heartbeat_keys}
+
+
+def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
+    """The ids that the config names; the implicit agent only where it is written down."""
+    return frozenset(_live_entries(dialect, parsed))
+
+
+def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry]) -> RosterPlan:
+    """The one patch after which ``parsed`` (config.get's) holds every wanted entry.
+
+    Keys of an entry that are not ours, and entries that are not wanted here, stay as they are.
+    """
+    live = _live_entries(dialect, parsed)
+    changed: dict[str, dict[str, Any]] = {}
+    for entry in wanted:
+        before = live.get(entry.openclaw_id)
+        after = _wanted_entry(dialect, entry, before)
+        if after != before:
+            changed[entry.openclaw_id] = after
+    visibility = _missing_visibility(dialect, parsed) if wanted else {}
+    document: dict[str, Any] = {}
+    if changed:
+        write = _list_patch if dialect.roster == "list" else _entries_patch
+        document["agents"] = write(dialect, parsed, live, changed)
+    if visibility:
+        document["channels"] = {"defaults": {dialect.visibility_key: visibility}}
+    return RosterPlan(document or None, frozenset(changed), frozenset(live))
+
+
+def _live_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    agents = _mapping(parsed.get("agents"))
+    if dialect.roster == "entries":
+        return {key: dict(_mapping(value)) for key, value in _mapping(agents.get("entries")).items()}
+    listed = agents.get("list")
+    return {
+        entry["id"]: dict(entry)
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)
+    }
+
+
+def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    after = dict(before or {})
+    if dialect.roster == "list":
+        after["id"] = entry.openclaw_id
+    after["name"] = entry.name
+    after["workspace"] = entry.workspace
+    after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
+    return after
+
+
+def _list_patch(
+    dialect: Dialect,
+    parsed: Mapping[str, Any],
+    live: Mapping[str, Mapping[str, Any]],
+    changed: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """The whole list, always: up to 2026.2 what is not sent is wiped, and later a merge keeps it anyway."""
+    listed = [
+        _for_merge(dialect, live.get(entry.get("id", "")), changed.get(entry.get("id", ""), entry))
+        for entry in _mapping(parsed.get("agents")).get("list") or []
+        if isinstance(entry, Mapping)
+    ]
+    if not listed and IMPLICIT_AGENT not in changed:
+        listed.append({"id": IMPLICIT_AGENT})
+    listed += [entry for key, entry in changed.items() if key not in live]
+    return {"list": listed}
+
+
+def _entries_patch(
+    dialect: Dialect,
+    parsed: Mapping[str, Any],
+    live: Mapping[str, Mapping[str, Any]],
+    changed: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Only what differs: entries are merged by id. A second agent needs the ownership said (gateway.md 8)."""
+    entries = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
+    patch: dict[str, Any] = {"entries": entries}
+    if "ownership" not in _mapping(parsed.get("agents")):
+        patch["ownership"] = "explicit"
+    return patch
+
+
+def _for_merge(
+    dialect: Dialect, before: Mapping[str, Any] | None, after: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """An entry as a merging list needs it: keys that must go are null."""
+    if not dialect.merges_lists or before is None or after == before:
+        return after
+    return {**after, **_difference(before, after)}
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that makes ``after`` of ``before``: changed keys, and null for those that go."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        if key not in before:
+            patch[key] = value
+        elif before[key] != value:
+            both = isinstance(before[key], Mapping) and isinstance(value, Mapping)
+            patch[key] = _difference(before[key], value) if both else value
+    return patch
+
+
+def _missing_visibility(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = _mapping(_mapping(parsed.get("channels")).get("defaults"))
+    set_already = _mapping(defaults.get(dialect.visibility_key))
+    return {key: value for key, value in DEFAULT_VISIBILITY.items() if key not in set_already}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,348 @@
+"""The ledger: a job's life from request to result, one named SQL statement for each step (design D5).
+
+Claims are leases on Postgres's clock with a generation: what a worker writes under an older generation is
+rejected. A row in status ``running`` holds its agent whether it is leased or parked; ``next_attempt_at`` is
+when the clock publishes it again, ``published_at`` is set while a message for it is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
+
+from worker.errors import TransientError
+from worker.jobs.requests import TARGETS, Request
+
+REPUBLISH_AFTER_S = 60
+"""A message that has not led to a claim within this time is taken for lost."""
+BUSY_AGENT_WAIT_S = 1.0
+
+
+class LeaseLostError(TransientError):
+    """Another worker has the row by now: nothing of this one's may be written."""
+
+
+class RequestConflictError(Exception):
+    """The same request_id came with other options; the sentence names the job that has it."""
+
+
+class NotClaimed(Enum):
+    """Why a message led to nothing."""
+
+    NOTHING_TO_DO = "leased, parked or ended"
+    AGENT_BUSY = "another job is at work on the agent"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on one agent's row of a job."""
+
+    job_id: UUID
+    agent_id: UUID
+    kind: str
+    single: bool
+    options: Mapping[str, Any]
+    generation: int
+    attempts: int
+    phase: str | None
+    first_provision: bool | None
+    status_before: str | None
+    wake_key: str | None
+    wake_sent_at: datetime | None
+    woken_at: datetime | None
+    files: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    cancel_requested: bool
+    age_s: float
+
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+_ENQUEUE = text("""
+    INSERT INTO provisioner.jobs
+        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, options, published_at,
+         next_attempt_at)
+    VALUES (:id, :kind, :request_id, :requested_by, :agent_id, :board_id, :gateway_id, :options,
+            CASE WHEN :published THEN now() END,
+            CASE WHEN :published THEN now() + make_interval(secs => :republish_s) ELSE now() END)
+    ON CONFLICT DO NOTHING
+""").bindparams(bindparam("options", type_=JSONB))
+
+_SAME_REQUEST = text("""
+    SELECT id, options FROM provisioner.jobs
+    WHERE request_id = :request_id AND kind = :kind AND coalesce(agent_id, board_id, gateway_id) = :target
+""")
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """``job_id``: the job that serves the request; ``created``: false where it was there before."""
+
+    job_id: UUID
+    created: bool
+
+
+def enqueue(
+    connection: Connection, request: Request, *, job_id: UUID | None = None, published: bool = False
+) -> Enqueued:
+    """Write the request as a queued job, or find the job that a copy of it made before.
+
+    ``published``: its message is on its way (or here) already. Raises RequestConflictError where the
+    request_id was used for the same target with other options.
+    """
+    key = job_id or uuid4()
+    values = {"agent_id": None, "board_id": None, "gateway_id": None, request.target: request.target_id}
+    inserted = connection.execute(
+        _ENQUEUE,
+        {
+            **values,
+            "id": key,
+            "kind": request.kind,
+            "request_id": request.request_id,
+            "requested_by": request.requested_by,
+            "options": request.options(),
+            "published": published,
+            "republish_s": REPUBLISH_AFTER_S,
+        },
+    ).rowcount
+    if inserted or request.request_id is None:
+        return Enqueued(key, bool(inserted))
+    same = connection.execute(
+        _SAME_REQUEST,
+        {"request_id": request.request_id, "kind": request.kind, "target": request.target_id},
+    ).one_or_none()
+    if same is None or same.id == key:
+        return Enqueued(key, False)
+    if {**request.options(), **same.options} != request.options():
+        raise RequestConflictError(
+            f"request_id {request.request_id!r} was used before, with other options, by job {same.id}:"
+            " send a new request_id."
+        )
+    return Enqueued(same.id, False)
+
+
+_RECORD_REFUSAL = text("""
+    INSERT INTO provisioner.jobs
+        (id, kind, status, requested_by, options, error, next_attempt_at, finished_at)
+    VALUES (:id, :kind, 'failed', :requested_by, :options, :error, NULL, now())
+    ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
+        published_at = NULL, updated_at = now(), finished_at = now()
+    WHERE jobs.status = 'queued'
+""").bindparams(bindparam("options", type_=JSONB))
+
+
+def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
+    """Record a request that cannot be served as a failed job with a sentence."""
+    requested_by = arguments.get("requested_by")
+    connection.execute(
+        _RECORD_REFUSAL,
+        {
+            "id": job_id,
+            "kind": kind,
+            "requested_by": requested_by if isinstance(requested_by, str) else None,
+            "options": {"arguments": sorted(arguments)},
+            "error": error,
+        },
+    )
+
+
+_QUEUED_ARGUMENTS = text("""
+    SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id
+    FROM provisioner.jobs WHERE id = :id
+""")
+
+
+def stored_arguments(connection: Connection, job_id: UUID) -> dict[str, Any] | None:
+    """The arguments of a job that is still queued, as a service wrote them; None where it is not queued."""
+    row = connection.execute(_QUEUED_ARGUMENTS, {"id": job_id}).one_or_none()
+    if row is None or row.status != "queued":
+        return None
+    options = row.options if isinstance(row.options, dict) else {"options": row.options}
+    named = {"request_id": row.request_id, "requested_by": row.requested_by}
+    target = TARGETS.get(row.kind, "gateway_id")
+    value = getattr(row, target)
+    return {**options, **named, **({target: value} if value is not None else {})}
+
+
+# --- one agent's row ---------------------------------------------------------------------------------------
+
+_START_SINGLE = text("""
+    WITH job AS (
+        UPDATE provisioner.jobs
+        SET status = 'running', started_at = now(), updated_at = now(), next_attempt_at = NULL,
+            published_at = NULL, agents_total = 1, organization_id = b.organization_id,
+            board_id = a.board_id, gateway_id = coalesce(jobs.gateway_id, a.gateway_id)
+        FROM (SELECT :agent_id AS id) AS wanted
+        LEFT JOIN agents a ON a.id = wanted.id
+        LEFT JOIN boards b ON b.id = a.board_id
+        WHERE jobs.id = :job_id AND jobs.status = 'queued'
+        RETURNING jobs.id, a.name, a.board_id
+    )
+    INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name, board_id, published_at, next_attempt_at)
+    SELECT id, :agent_id, name, board_id, now(), now() + make_interval(secs => :republish_s) FROM job
+    ON CONFLICT DO NOTHING
+""")
+
+_CLAIM = text("""
+    UPDATE provisioner.job_agents r
+    SET status = 'running', generation = r.generation + 1,
+        attempts = r.attempts + (r.lease_until IS NOT NULL)::int,
+        lease_until = now() + make_interval(secs => :lease_s),
+        next_attempt_at = now() + make_interval(secs => :lease_s),
+        published_at = NULL, started_at = coalesce(r.started_at, now())
+    FROM provisioner.jobs j
+    WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
+      AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
+      AND (r.lease_until IS NULL OR r.lease_until < now())
+    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single, j.options, r.generation,
+        r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
+        r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested,
+        extract(epoch FROM now() - r.started_at)::float AS age_s
+""")
+
+_POSTPONE_BUSY = text("""
+    UPDATE provisioner.job_agents
+    SET published_at = NULL, next_attempt_at = now() + make_interval(secs => :wait_s),
+        reason = 'waiting for another job on this agent'
+    WHERE job_id = :job_id AND agent_id = :agent_id AND status = 'pending'
+""")
+
+
+def start_single(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
+    """Give a queued single-agent job its one row. Does nothing for a job that has begun."""
+    connection.execute(
+        _START_SINGLE, {"job_id": job_id, "agent_id": agent_id, "republish_s": REPUBLISH_AFTER_S}
+    )
+
+
+def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:
+    """Take the agent's row for ``lease_s`` seconds, if a message for it was due and the agent is free.
+
+    A lease that ran out counts as an attempt that ended without a word; a planned wait does not.
+    """
+    target = {"job_id": job_id, "agent_id": agent_id}
+    try:
+        with engine.begin() as connection:
+            row = connection.execute(_CLAIM, {**target, "lease_s": lease_s}).one_or_none()
+    except IntegrityError:  # the index that lets one job at a time hold an agent
+        with engine.begin() as connection:
+            connection.execute(_POSTPONE_BUSY, {**target, "wait_s": BUSY_AGENT_WAIT_S})
+        return NotClaimed.AGENT_BUSY
+    if row is None:
+        return NotClaimed.NOTHING_TO_DO
+    values = dict(row._mapping)
+    return Claim(**{**values, "warnings": tuple(values["warnings"])})
+
+
+_ADVANCE = """
+    UPDATE provisioner.job_agents
+    SET phase = :phase, lease_until = now() + make_interval(secs => :lease_s),
+        next_attempt_at = now() + make_interval(secs => :lease_s){assignments}
+    WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
+      AND lease_until IS NOT NULL
+"""
+_ADVANCED_COLUMNS = {
+    "first_provision": "first_provision = :first_provision",
+    "status_before": "status_before = coalesce(status_before, :status_before)",
+    "openclaw_id": "openclaw_id = :openclaw_id",
+    "files": "files = :files",
+    "warnings": "warnings = :warnings",
+    "wake_key": "wake_key = coalesce(wake_key, :wake_key)",
+    "wake_sent_at": "wake_sent_at = coalesce(wake_sent_at, now())",
+    "woken_at": "woken_at = coalesce(woken_at, now())",
+}
+
+
+def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, **columns: Any) -> None:
+    """Note the phase that begins, with what was learned, and renew the lease. Raises LeaseLostError."""
+    assignments = "".join(f", {_ADVANCED_COLUMNS[name]}" for name in columns)
+    statement = text(_ADVANCE.format(assignments=assignments))
+    for name in ("files", "warnings"):
+        if name in columns:
+            statement = statement.bindparams(bindparam(name, type_=JSONB))
+    values = {name: value for name, value in columns.items() if name not in ("wake_sent_at", "woken_at")}
+    parameters = {**_held(held), **values, "phase": phase, "lease_s": lease_s}
+    _require_one(connection.execute(statement, parameters).rowcount, held)
+
+
+_PARK = text("""
+    UPDATE provisioner.job_agents
+    SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
+        next_attempt_at = now() + make_interval(secs => :delay_s)
+    WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
+      AND lease_until IS NOT NULL
+""")
+
+
+def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase: str | None = None) -> None:
+    """Give the slot back and keep the agent; the clock publishes the row after ``delay_s`` seconds, unless
+    somebody wakes it before. Raises LeaseLostError."""
+    values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase}
+    _require_one(connection.execute(_PARK, values).rowcount, held)
+
+
+_FINISH = text("""
+    WITH finished AS (
+        UPDATE provisioner.job_agents
+        SET status = :status, phase = 'ended', reason = :reason, warnings = :warnings, files = :files,
+            lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now()
+        WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
+          AND lease_until IS NOT NULL
+        RETURNING job_id
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + 1, updated_at = now(),
+        status = CASE WHEN :single THEN :job_status ELSE status END,
+        phase = CASE WHEN :single THEN 'ended' ELSE phase END,
+        error = CASE WHEN :single AND :job_status <> 'succeeded' THEN :reason ELSE error END,
+        result = CASE WHEN :single THEN :result ELSE result END,
+        warnings = CASE WHEN :single THEN :warnings ELSE warnings END,
+        finished_at = CASE WHEN :single THEN now() ELSE finished_at END
+    FROM finished WHERE jobs.id = finished.job_id
+""").bindparams(
+    bindparam("warnings", type_=JSONB),
+    bindparam("files", type_=JSONB),
+    bindparam("result", type_=JSONB(none_as_null=True)),
+)
+_JOB_STATUS = {"succeeded": "succeeded", "skipped": "failed", "failed": "failed", "cancelled": "cancelled"}
+
+
+def finish(
+    connection: Connection,
+    held: Claim,
+    status: str,
+    *,
+    reason: str | None = None,
+    result: Mapping[str, Any] | None = None,
+    warnings: list[str],
+    files: Mapping[str, Any],
+) -> None:
+    """End the agent's row, and with it a single-agent job. Raises LeaseLostError."""
+    values = {
+        **_held(held),
+        "status": status,
+        "job_status": _JOB_STATUS[status],
+        "single": held.single,
+        "reason": reason,
+        "result": dict(result) if result is not None else None,
+        "warnings": warnings,
+        "files": dict(files),
+    }
+    _require_one(connection.execute(_FINISH, values).rowcount, held)
+
+
+def _held(held: Claim) -> dict[str, Any]:
+    return {"job_id": held.job_id, "agent_id": held.agent_id, "generation": held.generation}
+
+
+def _require_one(rows: int, held: Claim) -> None:
+    if rows != 1:
+        raise LeaseLostError(f"Another worker has taken over agent {held.agent_id} in job {held.job_id}.")

@@ -1,0 +1,86 @@
+"""What may be asked for: the arguments of each kind of job, checked once, refused with a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from worker.errors import PermanentError
+
+
+class BadRequestError(PermanentError):
+    """An argument is missing or cannot be right; the sentence names it."""
+
+
+class Request(BaseModel):
+    """One request for a job. ``options`` is all but the target and the identification."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: ClassVar[str]
+    target: ClassVar[str]
+    request_id: str | None = None
+    requested_by: str | None = None
+
+    @property
+    def target_id(self) -> UUID:
+        """The agent, board or gateway that the job is about."""
+        value = getattr(self, self.target)
+        assert isinstance(value, UUID)
+        return value
+
+    def options(self) -> dict[str, Any]:
+        """The options as JSON, defaults included, so that equal requests compare equal."""
+        return self.model_dump(mode="json", exclude={"request_id", "requested_by", self.target})
+
+
+class ProvisionAgent(Request):
+    """``tasks.provision_agent``: bring a board agent to life on its gateway."""
+
+    kind = "provision_agent"
+    target = "agent_id"
+
+    agent_id: UUID
+    user_id: UUID | None = None
+    force_bootstrap: bool = False
+    reset_session: bool = True
+    wake: bool = True
+    deliver_wakeup: bool = True
+
+
+REQUESTS: Mapping[str, type[Request]] = {model.kind: model for model in (ProvisionAgent,)}
+TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
+
+
+def parse_request(kind: str, arguments: Mapping[str, Any]) -> tuple[Request, list[str]]:
+    """The request, and the names of arguments that nobody knows (to be warned about, not refused).
+
+    Raises BadRequestError, whose sentence names every argument that is wrong.
+    """
+    model = REQUESTS[kind]
+    unknown = sorted(set(arguments) - set(model.model_fields))
+    try:
+        return model.model_validate(dict(arguments)), unknown
+    except ValidationError as error:
+        faults = [_fault(str(e["loc"][0]), e["type"], e.get("input")) for e in error.errors()]
+    raise BadRequestError(f"tasks.{kind}: {'; '.join(faults)}.")
+
+
+def job_id(task_id: str) -> UUID:
+    """A Celery task id as a job id: itself where it is a UUID, else uuid5 of it (contract.md)."""
+    try:
+        return UUID(task_id)
+    except ValueError:
+        return uuid5(NAMESPACE_URL, task_id)
+
+
+def _fault(name: str, kind: str, value: object) -> str:
+    if kind == "missing":
+        return f"{name} is missing"
+    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    wanted = "a UUID" if kind.startswith("uuid") else "true or false" if kind.startswith("bool") else "text"
+    return f"{name} must be {wanted}, not {shown}"
