@@ -1,0 +1,211 @@
+"""Lasting handles on gateways: opened on first use, opened anew when they died, one a process (design D4)."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from worker.gateway.address import GatewayAddress
+from worker.gateway.connection import DEFAULT_DEADLINE_S, Call, GatewayConnection
+from worker.gateway.device import DeviceKey
+from worker.gateway.errors import CallTimedOut, GatewayError, GatewayRestarting, GatewayUnreachable
+from worker.gateway.protocol import Hello
+
+__all__ = ["Call", "ClientPool", "GatewayClient"]
+
+OPEN_DEADLINE_S = 15.0
+"""The most that opening takes, in seconds, whatever the call's own deadline."""
+
+_T = TypeVar("_T")
+
+
+class _Opening:
+    """One attempt to open that any number of threads wait for."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.connection: GatewayConnection | None = None
+        self.error: GatewayError | None = None
+
+
+class GatewayClient:
+    """A gateway to call, over whatever connection lives at the moment. Safe for any number of threads."""
+
+    def __init__(self, address: GatewayAddress, device: DeviceKey) -> None:
+        self.address = address
+        self._device = device
+        self._state = threading.Lock()
+        self._connection: GatewayConnection | None = None
+        self._opening: _Opening | None = None
+        self._generation = 0
+        self._users = 0
+        self._closed = False
+
+    @property
+    def generation(self) -> int:
+        """How often a connection was opened: a change tells that the old one is gone, with all in flight."""
+        return self._generation
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread is calling or opening now."""
+        return self._users == 0
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> dict[str, Any]:
+        """As `GatewayConnection.call`; ``deadline_s`` includes opening, where that is needed."""
+
+        def work(connection: GatewayConnection, left_s: float) -> dict[str, Any]:
+            return connection.call(method, params, deadline_s=left_s)
+
+        return self._use(work, deadline_s)
+
+    def call_many(
+        self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
+    ) -> list[dict[str, Any] | GatewayError]:
+        """As `GatewayConnection.call_many`. Raises where no connection can be had: then nothing was sent."""
+
+        def work(connection: GatewayConnection, left_s: float) -> list[dict[str, Any] | GatewayError]:
+            return connection.call_many(calls, deadline_s=left_s)
+
+        return self._use(work, deadline_s)
+
+    def hello(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Hello:
+        """What the gateway said of itself when the present connection was opened."""
+        return self.connection(deadline_s=deadline_s).hello
+
+    def connection(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> GatewayConnection:
+        """The living connection, opened now where there is none.
+
+        Threads that ask at once share one attempt and its failure, so that a wrong token is tried
+        once and not by all. Raises what `GatewayConnection.open` does, or `CallTimedOut`.
+        """
+        deadline = time.monotonic() + deadline_s
+        with self._state:
+            if self._closed:
+                raise GatewayUnreachable(
+                    f"the client of the gateway at {self.address.url} is closed: this worker is stopping"
+                )
+            if self._connection is not None and self._connection.closed is None:
+                return self._connection
+            mine = self._opening is None
+            opening = self._opening = self._opening or _Opening()
+        if mine:
+            self._open(opening, min(deadline_s, OPEN_DEADLINE_S))
+        elif not opening.over.wait(max(0.0, deadline - time.monotonic())):
+            raise CallTimedOut(
+                f"the gateway at {self.address.url} was not connected in time", method="connect", sent=False
+            )
+        if opening.connection is None:
+            assert opening.error is not None
+            # Threads must not share one exception: each raise adds to its traceback.
+            raise opening.error if mine else copy.copy(opening.error)
+        return opening.connection
+
+    def disconnect(self) -> None:
+        """End the present connection; the next use opens another."""
+        with self._state:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """End the present connection for good; later use raises `GatewayUnreachable`."""
+        with self._state:
+            self._closed = True
+        self.disconnect()
+
+    def _open(self, opening: _Opening, deadline_s: float) -> None:
+        connection: GatewayConnection | None = None
+        try:
+            connection = GatewayConnection.open(self.address, self._device, deadline_s=deadline_s)
+        except GatewayError as error:
+            opening.error = error
+        except BaseException:
+            opening.error = GatewayUnreachable(f"opening a connection to {self.address.url} was broken off")
+            raise
+        finally:
+            with self._state:
+                self._opening = None
+                unwanted = self._closed
+                if connection is not None and not unwanted:
+                    self._connection, opening.connection = connection, connection
+                    self._generation += 1
+            if connection is not None and unwanted:
+                connection.close()
+                opening.error = GatewayUnreachable(
+                    f"the client of the gateway at {self.address.url} was closed meanwhile"
+                )
+            opening.over.set()
+
+    def _use(self, work: Callable[[GatewayConnection, float], _T], deadline_s: float) -> _T:
+        deadline = time.monotonic() + deadline_s
+        with self._state:
+            self._users += 1
+        try:
+            connection = self.connection(deadline_s=deadline_s)
+            try:
+                return work(connection, deadline - time.monotonic())
+            except (GatewayUnreachable, GatewayRestarting):
+                # Seen alive, dead when it was to be used: the call was not sent, so once anew is safe.
+                if connection.closed is None:
+                    raise
+                connection = self.connection(deadline_s=max(0.0, deadline - time.monotonic()))
+                return work(connection, deadline - time.monotonic())
+        finally:
+            with self._state:
+                self._users -= 1
+
+
+class ClientPool:
+    """One `GatewayClient` for each gateway that the process talks to.
+
+    ``max_clients``: beyond so many, the idle ones unused for longest are disconnected and forgotten.
+    """
+
+    def __init__(self, device: DeviceKey, *, max_clients: int = 64) -> None:
+        self._device = device
+        self._max_clients = max_clients
+        self._lock = threading.Lock()
+        self._clients: OrderedDict[tuple[str, str | None, bool], GatewayClient] = OrderedDict()
+
+    def client(self, address: GatewayAddress) -> GatewayClient:
+        """The client for ``address``; another token or TLS setting is another client.
+
+        Ask anew for each piece of work rather than keeping it.
+        """
+        key = (address.url, address.token_fingerprint, address.allow_insecure_tls)
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None:
+                client = self._clients[key] = GatewayClient(address, self._device)
+            self._clients.move_to_end(key)
+            surplus = self._take_surplus()
+        for old in surplus:
+            old.disconnect()
+        return client
+
+    def close_all(self) -> None:
+        """Close every client; those still at work get `ConnectionLost`."""
+        with self._lock:
+            clients = list(self._clients.values())
+            self._clients.clear()
+        for client in clients:
+            client.close()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def _take_surplus(self) -> list[GatewayClient]:
+        # The newest is the one just asked for: never that.
+        idle = [key for key, client in list(self._clients.items())[:-1] if client.idle]
+        return [self._clients.pop(key) for key in idle[: max(0, len(self._clients) - self._max_clients)]]

@@ -1,0 +1,399 @@
+"""One live connection to one gateway: many threads call, one thread reads (design D4)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from worker.gateway.address import GatewayAddress
+from worker.gateway.device import DeviceKey
+from worker.gateway.errors import (
+    BadAnswer,
+    CallTimedOut,
+    ConnectionLost,
+    FrameTooLarge,
+    GatewayError,
+    GatewayRestarting,
+    GatewayUnreachable,
+)
+from worker.gateway.handshake import greet, open_socket
+from worker.gateway.protocol import Event, Hello, Response, decode, encode_request
+from worker.gateway.refusals import from_response
+
+__all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
+
+DEFAULT_DEADLINE_S = 30.0
+MAX_IN_FLIGHT = 32
+"""More at once makes the newest release answer "busy" (gateway.md 4)."""
+
+SILENT_TICKS = 2.5
+"""Without any frame for so many tick intervals, a connection counts as dead."""
+
+_WATCH_EVERY_S = 1.0
+_GRACE_AFTER_SHUTDOWN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of `GatewayConnection.call_many`."""
+
+    method: str
+    params: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class CloseReason:
+    """Why a connection ended.
+
+    ``code``: the close code, None where no close frame came; ``restart_announced``: the gateway said
+    before that it restarts, ``restart_expected_s`` says in how many seconds, where it named any. Only
+    that tells a restart from a stop: both close with 1012 (gateway.md 5).
+    """
+
+    code: int | None
+    reason: str
+    shutdown_announced: bool = False
+    restart_announced: bool = False
+    restart_expected_s: float | None = None
+    by_us: bool = False
+
+
+class _Pending:
+    """A call on its way; ``done`` is held until its outcome is known."""
+
+    __slots__ = ("done", "id", "method", "outcome")
+
+    def __init__(self, request_id: str, method: str) -> None:
+        self.id = request_id
+        self.method = method
+        self.outcome: dict[str, Any] | GatewayError | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def wait(self, deadline: float) -> bool:
+        return self.done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+
+class GatewayConnection:
+    """A greeted connection. Safe for any number of threads; dead once `closed` is not None."""
+
+    def __init__(self, websocket: ClientConnection, address: GatewayAddress, hello: Hello) -> None:
+        """Take over a greeted socket; `open` is the way in."""
+        self.address = address
+        self.hello = hello
+        self._socket = websocket
+        self._ids = itertools.count(1)
+        self._slots = threading.Semaphore(MAX_IN_FLIGHT)
+        self._pending: dict[str, _Pending] = {}
+        self._subscribers: tuple[Callable[[Event], None], ...] = ()
+        self._state = threading.Lock()
+        self._writing = threading.Lock()
+        self._write_deadline: float | None = None
+        self._heard_at = time.monotonic()
+        self._shutdown: Event | None = None
+        self._shutdown_at = 0.0
+        self._closing = False
+        self._closed: CloseReason | None = None
+        self._ended = threading.Event()
+        self._reader = threading.Thread(target=self._read, name=f"gateway {address.url}", daemon=True)
+        self._reader.start()
+
+    @classmethod
+    def open(
+        cls, address: GatewayAddress, device: DeviceKey, *, deadline_s: float = DEFAULT_DEADLINE_S
+    ) -> GatewayConnection:
+        """Connect and be greeted within ``deadline_s`` seconds.
+
+        Raises a `GatewayError`: `GatewayUnreachable` and `GatewayRestarting` where waiting may help;
+        `WrongToken`, `PairingRequired`, `DeviceRefused`, `MissingScope`, `UnsupportedProtocol`,
+        `NotAGateway`, `TlsRefused` where somebody must act.
+        """
+        deadline = time.monotonic() + deadline_s
+        websocket = open_socket(address, deadline)
+        try:
+            hello = greet(websocket, address, device, deadline)
+        except BaseException:
+            _abort(websocket)
+            websocket.wait_closed(1.0)
+            raise
+        return cls(websocket, address, hello)
+
+    @property
+    def closed(self) -> CloseReason | None:
+        """Why the connection ended; None while it lives."""
+        return self._closed
+
+    @property
+    def in_flight(self) -> int:
+        """Calls sent and not yet answered."""
+        return len(self._pending)
+
+    def wait_closed(self, timeout_s: float | None = None) -> CloseReason | None:
+        """Wait until the connection has ended, at most ``timeout_s`` seconds; None when it lives on."""
+        self._ended.wait(timeout_s)
+        return self._closed
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Have ``callback`` called with every `Event`; returns what ends that.
+
+        It runs on the reading thread, so it must be quick and must not call the gateway.
+        """
+        with self._state:
+            self._subscribers = (*self._subscribers, callback)
+
+        def unsubscribe() -> None:
+            with self._state:
+                self._subscribers = tuple(known for known in self._subscribers if known is not callback)
+
+        return unsubscribe
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> dict[str, Any]:
+        """Send one request and wait for its answer's payload, at most ``deadline_s`` seconds.
+
+        Raises a `GatewayError`. Not carried out: `GatewayUnreachable`, `GatewayRestarting`,
+        `FrameTooLarge`, `BadParameters`, `CallTimedOut` with ``sent`` False. Unknown whether carried
+        out: `ConnectionLost`, `CallTimedOut` with ``sent`` True.
+        """
+        deadline = time.monotonic() + deadline_s
+        outcome = self._await(self._send(method, params, deadline), deadline)
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
+
+    def call_many(
+        self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
+    ) -> list[dict[str, Any] | GatewayError]:
+        """Send many requests without waiting in between; the outcomes in the order of ``calls``.
+
+        ``deadline_s`` is for all of them together. Errors come as values, so that one failure hides
+        no other outcome.
+        """
+        deadline = time.monotonic() + deadline_s
+        sent: list[_Pending | GatewayError] = []
+        for call in calls:
+            try:
+                sent.append(self._send(call.method, call.params, deadline))
+            except GatewayError as error:
+                sent.append(error)
+        return [item if isinstance(item, GatewayError) else self._await(item, deadline) for item in sent]
+
+    def close(self) -> None:
+        """End the connection; calls in flight fail with `ConnectionLost`. Idempotent."""
+        self._closing = True
+        if self._writing.acquire(timeout=1.0):
+            try:
+                self._socket.close()
+            finally:
+                self._writing.release()
+        else:
+            _abort(self._socket)
+        if threading.current_thread() is not self._reader:
+            self._reader.join()
+
+    def __enter__(self) -> GatewayConnection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<GatewayConnection {self.address.url} {'closed' if self._closed else 'open'}>"
+
+    def _send(self, method: str, params: Mapping[str, Any] | None, deadline: float) -> _Pending:
+        if threading.current_thread() is self._reader:
+            raise RuntimeError("a subscriber must not call the gateway: it would wait for itself")
+        pending = _Pending(str(next(self._ids)), method)
+        frame = encode_request(pending.id, method, params)
+        if len(frame) > self.hello.max_payload:
+            raise FrameTooLarge(
+                f"{method} is {len(frame)} bytes and was not sent: the gateway at {self.address.url}"
+                f" takes {self.hello.max_payload}",
+                method=method,
+            )
+        if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._late(method, sent=False)
+        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._slots.release()
+            raise self._late(method, sent=False)
+        try:
+            self._register(pending)
+            self._write(pending, frame, deadline)
+        finally:
+            self._writing.release()
+        return pending
+
+    def _register(self, pending: _Pending) -> None:
+        """Enter the call into the table, from where it always gets an outcome; the dead take none."""
+        with self._state:
+            if self._closed is None and self._shutdown is None and not self._closing:
+                self._pending[pending.id] = pending
+                return
+        self._slots.release()
+        raise self._unsent(pending.method)
+
+    def _write(self, pending: _Pending, frame: bytes, deadline: float) -> None:
+        self._write_deadline = deadline
+        try:
+            self._socket.send(frame, text=True)
+        except ConnectionClosed:
+            # Not all of the frame left us, so the gateway cannot have carried it out.
+            self._take(pending.id)
+            if time.monotonic() >= deadline:
+                raise self._late(pending.method, sent=False) from None
+            raise self._unsent(pending.method) from None
+        finally:
+            self._write_deadline = None
+
+    def _unsent(self, method: str) -> GatewayError:
+        if self._shutdown is not None:
+            return GatewayRestarting(
+                f"the gateway at {self.address.url} is stopping or restarting, so {method} was not sent",
+                method=method,
+                retry_after_s=_expected_s(self._shutdown),
+            )
+        return GatewayUnreachable(
+            f"the connection to the gateway at {self.address.url} is closed: {method} was not sent",
+            method=method,
+        )
+
+    def _await(self, pending: _Pending, deadline: float) -> dict[str, Any] | GatewayError:
+        if not pending.wait(deadline) and self._take(pending.id) is not None:
+            return self._late(pending.method, sent=True)
+        if pending.outcome is None:
+            # Whoever took it from the table settles it in the next moment.
+            pending.done.acquire()
+        assert pending.outcome is not None
+        return pending.outcome
+
+    def _take(self, request_id: str) -> _Pending | None:
+        """Remove a call from the table: whoever gets it settles it and has given its slot back."""
+        with self._state:
+            pending = self._pending.pop(request_id, None)
+        if pending is not None:
+            self._slots.release()
+        return pending
+
+    def _late(self, method: str, *, sent: bool) -> CallTimedOut:
+        what = "did not answer" if sent else "took no more calls in time, so it was not sent"
+        return CallTimedOut(f"{method}: the gateway at {self.address.url} {what}", method=method, sent=sent)
+
+    def _read(self) -> None:
+        close = CloseReason(None, "reader failed")
+        try:
+            close = self._read_frames()
+        finally:
+            _abort(self._socket)
+            self._end(close)
+
+    def _read_frames(self) -> CloseReason:
+        while True:
+            try:
+                frame = self._socket.recv(timeout=_WATCH_EVERY_S)
+            except TimeoutError:
+                if (dead := self._cause_of_death()) is not None:
+                    return CloseReason(None, dead)
+                continue
+            except ConnectionClosed as closed:
+                received = closed.rcvd
+                return CloseReason(received.code if received else None, received.reason if received else "")
+            self._heard_at = time.monotonic()
+            message = decode(frame)
+            if isinstance(message, Response):
+                self._settle(message)
+            elif isinstance(message, Event):
+                self._tell(message)
+
+    def _cause_of_death(self) -> str | None:
+        now = time.monotonic()
+        write_deadline = self._write_deadline
+        if write_deadline is not None and now > write_deadline:
+            return "the gateway stopped reading"
+        if now - self._heard_at > SILENT_TICKS * self.hello.tick_interval_s:
+            return "the gateway fell silent"
+        if self._shutdown is not None and now - self._shutdown_at > _GRACE_AFTER_SHUTDOWN_S:
+            return "the gateway announced its end"
+        return None
+
+    def _settle(self, response: Response) -> None:
+        pending = self._pending.get(response.id)
+        if pending is None:
+            return
+        outcome: dict[str, Any] | GatewayError
+        if response.payload is not None:
+            outcome = response.payload
+        elif response.error is not None:
+            outcome = from_response(pending.method, response.error)
+        else:
+            outcome = BadAnswer(
+                f"the gateway's answer to {pending.method} is not of the protocol's shape",
+                method=pending.method,
+            )
+        if self._take(response.id) is not None:
+            pending.outcome = outcome
+            pending.done.release()
+
+    def _tell(self, event: Event) -> None:
+        if event.name == "shutdown":
+            self._shutdown_at = time.monotonic()
+            self._shutdown = event
+        for callback in self._subscribers:
+            # A subscriber's fault must not end the reading that every caller waits for.
+            with contextlib.suppress(Exception):
+                callback(event)
+
+    def _end(self, close: CloseReason) -> None:
+        expected_s = _expected_s(self._shutdown) if self._shutdown else None
+        close = CloseReason(
+            close.code,
+            close.reason,
+            shutdown_announced=self._shutdown is not None,
+            restart_announced=expected_s is not None,
+            restart_expected_s=expected_s,
+            by_us=self._closing,
+        )
+        with self._state:
+            self._closed = close
+            orphans = list(self._pending.values())
+            self._pending.clear()
+        how = f"{close.code} {close.reason}".strip() if close.code else close.reason or "no close frame"
+        for pending in orphans:
+            pending.outcome = ConnectionLost(
+                f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
+                f" {pending.method}: whether it was carried out is unknown",
+                method=pending.method,
+                code=str(close.code) if close.code else None,
+                retry_after_s=expected_s,
+            )
+            self._slots.release()
+            pending.done.release()
+        self._ended.set()
+
+
+def _expected_s(shutdown: Event) -> float | None:
+    """Seconds until the gateway is back; None where it stops for good (gateway.md 5)."""
+    expected_ms = shutdown.payload.get("restartExpectedMs")
+    if isinstance(expected_ms, int | float) and expected_ms is not True:
+        return max(0.0, expected_ms / 1000)
+    return None
+
+
+def _abort(websocket: ClientConnection) -> None:
+    """Break the connection without ceremony, also under a thread that is stuck in a write."""
+    # The plain socket's shutdown: TLS's own would touch state that another thread is using.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(websocket.socket, socket.SHUT_RDWR)

@@ -1,0 +1,194 @@
+"""What can go wrong between us and one OpenClaw gateway, each as a type of its own (behaviour 44).
+
+The type says whether trying again can help; the sentence says what to do. `worker.gateway.refusals`
+makes them of what a gateway says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.errors import PermanentError, ProvisionerError, TransientError
+
+
+class GatewayError(ProvisionerError):
+    """A gateway refused, failed or could not be reached.
+
+    ``method``: the call it happened to; ``code`` and ``details``: the gateway's own words, where it
+    sent any; ``retryable``: what the gateway said of it, None where it said nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str | None = None,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.method = method
+        self.code = code
+        self.details: Mapping[str, Any] = dict(details or {})
+        self.retryable = retryable
+
+
+class TransientGatewayError(GatewayError, TransientError):
+    """May pass by itself; ``retry_after_s`` where the gateway said how long."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.retry_after_s = retry_after_s
+
+
+class PermanentGatewayError(GatewayError, PermanentError):
+    """Fails again until somebody changes something."""
+
+
+class GatewayUnreachable(TransientGatewayError):
+    """No connection, or it broke before the call was sent: the gateway did not see the call."""
+
+
+class GatewayRestarting(TransientGatewayError):
+    """The gateway says that it is stopping or starting; the call was not carried out."""
+
+
+class CallTimedOut(TransientGatewayError):
+    """Our own deadline passed. ``sent``: whether the call had gone out, so whether it may have had effect."""
+
+    def __init__(self, message: str, *, sent: bool = False, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.sent = sent
+
+
+class ConnectionLost(TransientGatewayError):
+    """The connection ended while the call was in flight: nobody knows whether it had effect."""
+
+
+class RateLimited(TransientGatewayError):
+    """The gateway counts calls of this kind; ``retry_after_s`` says when it counts anew."""
+
+
+class AuthLocked(RateLimited):
+    """Too many wrong tokens came from our address, so that even the right one waits (gateway.md 4).
+
+    Transient: it ends by itself. Behaviour 44's ban is on retrying the wrong token that causes it.
+    """
+
+
+class StaleConfig(TransientGatewayError):
+    """The config changed since it was read: read it again and redo the change."""
+
+
+class GatewayBusy(TransientGatewayError):
+    """Too much at once for the gateway; this call may be sent again in a moment."""
+
+
+class Unavailable(TransientGatewayError):
+    """The gateway cannot do it now, for a reason of its own."""
+
+
+class BadAddress(PermanentGatewayError):
+    """The gateway's row holds no usable URL."""
+
+
+class NotAGateway(PermanentGatewayError):
+    """Something answers at the URL, but does not speak the gateway's protocol."""
+
+
+class TlsRefused(PermanentGatewayError):
+    """The TLS handshake failed in a way that repeating does not change."""
+
+
+class WrongToken(PermanentGatewayError):
+    """The gateway does not accept the token. Never retried by itself (behaviour 44)."""
+
+
+class MissingScope(PermanentGatewayError):
+    """Connected, but without the rights that provisioning needs. ``scope``: the missing one."""
+
+    def __init__(self, message: str, *, scope: str | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.scope = scope
+
+
+class PairingRequired(PermanentGatewayError):
+    """An operator has to approve our device. ``request_id`` and ``device_id`` as the gateway names them."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        device_id: str | None = None,
+        **about: Any,
+    ) -> None:
+        super().__init__(message, **about)
+        self.request_id = request_id
+        self.device_id = device_id
+
+
+class DeviceRefused(PermanentGatewayError):
+    """The gateway does not believe our device's signature."""
+
+
+class UnsupportedProtocol(PermanentGatewayError):
+    """The gateway speaks none of the protocol versions that we do."""
+
+
+class BadParameters(PermanentGatewayError):
+    """The gateway does not take these parameters for this method."""
+
+
+class FrameTooLarge(PermanentGatewayError):
+    """The call is larger than the gateway's frame limit; it was not sent."""
+
+
+class UnsupportedFile(PermanentGatewayError):
+    """This release keeps no workspace file of that name. ``name``: the file."""
+
+    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.name = name
+
+
+class InvalidConfig(PermanentGatewayError):
+    """The gateway refused a config change. ``issues``: (path, message) pairs, as far as it named them."""
+
+    def __init__(self, message: str, *, issues: tuple[tuple[str, str], ...] = (), **about: Any) -> None:
+        super().__init__(message, **about)
+        self.issues = issues
+
+
+class UnknownAgent(PermanentGatewayError):
+    """The gateway's roster has no such agent.
+
+    Straight after our own create the newest releases say so wrongly (gateway.md 4): whoever created
+    the agent decides to retry.
+    """
+
+
+class UnknownMethod(PermanentGatewayError):
+    """This release has no such method."""
+
+
+class AgentExists(PermanentGatewayError):
+    """The roster already has an agent of that id."""
+
+
+class FileConflict(PermanentGatewayError):
+    """The file changed since its hash was read. ``current_hash``: the one it has now."""
+
+    def __init__(self, message: str, *, current_hash: str | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.current_hash = current_hash
+
+
+class Refused(PermanentGatewayError):
+    """The gateway said no, in words of its own."""
+
+
+class BadAnswer(PermanentGatewayError):
+    """The gateway's answer is not of the protocol's shape; the call may have had effect."""

@@ -1,0 +1,215 @@
+"""From a URL to a greeted connection: TCP, TLS, upgrade, challenge, ``connect``, hello (gateway.md 1)."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from typing import Any
+
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
+from websockets.sync.client import ClientConnection, connect
+
+from worker.gateway.address import GatewayAddress
+from worker.gateway.device import DeviceKey
+from worker.gateway.errors import (
+    BadAddress,
+    BadAnswer,
+    GatewayError,
+    GatewayUnreachable,
+    NotAGateway,
+    TlsRefused,
+)
+from worker.gateway.protocol import (
+    ADMIN_SCOPE,
+    DEFAULT_MAX_PAYLOAD,
+    Event,
+    Hello,
+    Response,
+    connect_params,
+    decode,
+    encode_request,
+)
+from worker.gateway.refusals import from_close, from_response, missing_scope
+
+# An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
+LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD
+_CONNECT_ID = "connect"
+
+# websockets logs frames, so tokens, at DEBUG (behaviour 29): its loggers never get that low here.
+_wire_log = logging.getLogger("worker.gateway.wire")
+_wire_log.setLevel(logging.ERROR)
+
+
+def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
+    """An upgraded WebSocket. ``deadline``: on the monotonic clock, in seconds.
+
+    Raises `GatewayUnreachable` where waiting may help, else `TlsRefused`, `NotAGateway`, `BadAddress`.
+    """
+    try:
+        return connect(
+            address.url,
+            ssl=_tls(address),
+            # A proxy from the environment makes no sense for this very machine.
+            proxy=None if address.is_loopback else True,
+            compression=None,
+            open_timeout=max(0.001, deadline - time.monotonic()),
+            close_timeout=2,
+            # The gateway's own ticks show that it lives; a pong would need its event loop as much.
+            ping_interval=None,
+            max_size=LARGEST_ANSWER,
+            max_queue=64,
+            user_agent_header="openclaw-provisioner",
+            logger=_wire_log,
+            create_connection=_NoRedirects,
+            legacy=True,
+        )
+    except (OSError, EOFError, InvalidHandshake, InvalidURI) as error:
+        raise _unopened(address, error) from None
+
+
+class _NoRedirects(ClientConnection):
+    """A redirect would hand the token to a host that nobody configured, so it ends as any bad status."""
+
+    def handshake(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().handshake(*args, **kwargs)
+        except InvalidStatus as error:
+            error.response.headers.pop("Location", None)
+            raise
+
+
+def _tls(address: GatewayAddress) -> ssl.SSLContext | None:
+    if not address.url.startswith("wss:"):
+        return None
+    context = ssl.create_default_context()
+    if address.allow_insecure_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
+    url = address.url
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsRefused(
+            f"the certificate of the gateway at {url} is not trusted ({error.verify_message}): give it one"
+            " that is, or set allow_insecure_tls for this gateway",
+            method="connect",
+        )
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return TlsRefused(
+            f"the gateway at {url} does not speak TLS: write ws:// in its URL", method="connect"
+        )
+    if isinstance(error, InvalidURI):
+        return BadAddress(f"the gateway's URL {url} cannot be used", method="connect")
+    if isinstance(error, InvalidStatus):
+        return _bad_status(url, error.response.status_code)
+    if isinstance(error, InvalidProxy | ProxyError):
+        return GatewayUnreachable(
+            f"the proxy on the way to the gateway at {url} fails ({type(error).__name__}):"
+            " check HTTPS_PROXY, or name the gateway's host in NO_PROXY",
+            method="connect",
+        )
+    if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError | OSError):
+        error = error.__cause__
+    if isinstance(error, InvalidHandshake):
+        return NotAGateway(
+            f"what answers at {url} is no WebSocket server: check the gateway's URL and port"
+            " (a gateway behind TLS needs wss://)",
+            method="connect",
+        )
+    how = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, EOFError):
+        how = "the connection was closed"
+    return GatewayUnreachable(
+        f"the gateway at {url} cannot be reached ({how}): check that it runs, its URL and the network",
+        method="connect",
+    )
+
+
+def _bad_status(url: str, status: int) -> GatewayError:
+    if status in (408, 425, 429) or status >= 500:
+        return GatewayUnreachable(
+            f"the gateway at {url} answers with HTTP {status}: it, or a proxy before it, is not ready",
+            method="connect",
+            code=str(status),
+        )
+    return NotAGateway(
+        f"what answers at {url} refuses a WebSocket with HTTP {status}: check the gateway's URL and path",
+        method="connect",
+        code=str(status),
+    )
+
+
+def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, deadline: float) -> Hello:
+    """Answer the challenge, send ``connect``, read the hello. ``deadline`` as above.
+
+    Raises the `GatewayError` that says why we were not let in, `MissingScope` included where the
+    hello shows that the rights fall short.
+    """
+    try:
+        challenge = _next(socket, address, deadline, "challenge")
+        while not (isinstance(challenge, Event) and challenge.name == "connect.challenge"):
+            challenge = _next(socket, address, deadline, "challenge")
+        params = connect_params(device, address.token, *_read_challenge(challenge))
+        socket.send(encode_request(_CONNECT_ID, "connect", params), text=True)
+        answer = _next(socket, address, deadline, "hello")
+        while not (isinstance(answer, Response) and answer.id == _CONNECT_ID):
+            answer = _next(socket, address, deadline, "hello")
+    except ConnectionClosed as closed:
+        frame = closed.rcvd
+        raise from_close(frame.code if frame else None, frame.reason if frame else "") from None
+    if answer.error is not None:
+        raise from_response("connect", _with_device(answer.error, device))
+    if answer.payload is None:
+        raise BadAnswer("the gateway's answer to connect is not of the protocol's shape", method="connect")
+    hello = Hello.parse(answer.payload)
+    if hello.scopes is not None and ADMIN_SCOPE not in hello.scopes:
+        raise missing_scope(ADMIN_SCOPE, method="connect", details={"scopes": sorted(hello.scopes)})
+    return hello
+
+
+def _next(
+    socket: ClientConnection, address: GatewayAddress, deadline: float, awaited: str
+) -> Response | Event | None:
+    try:
+        # Zero would only look at what has already arrived.
+        frame = socket.recv(timeout=max(0.001, deadline - time.monotonic()))
+    except TimeoutError:
+        raise GatewayUnreachable(
+            f"the gateway at {address.url} took the connection but sent no {awaited} in time:"
+            " it may be starting or overloaded",
+            method="connect",
+        ) from None
+    if time.monotonic() >= deadline + 1:
+        raise GatewayUnreachable(
+            f"the gateway at {address.url} sends other things, but no {awaited} in time", method="connect"
+        )
+    return decode(frame)
+
+
+def _read_challenge(challenge: Event) -> tuple[str, int | None]:
+    nonce, sent_at = challenge.payload.get("nonce"), challenge.payload.get("ts")
+    if not isinstance(nonce, str) or not nonce:
+        raise NotAGateway(
+            "the gateway's challenge has no nonce: it speaks another protocol", method="connect"
+        )
+    return nonce, sent_at if isinstance(sent_at, int) and sent_at is not True else None
+
+
+def _with_device(error: dict[str, Any] | Any, device: DeviceKey) -> dict[str, Any]:
+    """The error with our device id in its details: the older releases leave it out."""
+    details = error.get("details")
+    return {
+        **error,
+        "details": {"deviceId": device.device_id, **(details if isinstance(details, dict) else {})},
+    }

@@ -1,0 +1,173 @@
+"""The frames of the gateway protocol, versions 3 and 4 (gateway.md 1): bytes in, values out, no socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.gateway.device import DeviceKey
+from worker.gateway.errors import BadParameters, NotAGateway
+
+MIN_PROTOCOL, MAX_PROTOCOL = 3, 4
+ROLE = "operator"
+ADMIN_SCOPE = "operator.admin"
+SCOPES = ("operator.read", "operator.write", ADMIN_SCOPE)
+CLIENT_ID, CLIENT_MODE = "gateway-client", "backend"
+CLIENT_VERSION = "0.1.0"
+
+DEFAULT_MAX_PAYLOAD = 25 * 1024 * 1024
+DEFAULT_TICK_INTERVAL_S = 30.0
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to the request ``id``: a payload or an error; neither where its shape is wrong."""
+
+    id: str
+    payload: dict[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the gateway says unasked: ``tick``, ``shutdown``, ``chat`` and so on."""
+
+    name: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a gateway says of itself when it lets us in.
+
+    ``scopes``: the rights granted, None where the release does not say; ``max_payload``: the largest
+    frame that it takes, in bytes; ``boot_id``: changes with each start, None up to 2026.3.
+    """
+
+    protocol: int
+    server_version: str
+    boot_id: str | None
+    methods: frozenset[str]
+    scopes: frozenset[str] | None
+    max_payload: int
+    tick_interval_s: float
+    policy: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, payload: Mapping[str, Any]) -> Hello:
+        """Read the payload of the answer to ``connect``. Raises `NotAGateway` where it is none."""
+        protocol = payload.get("protocol")
+        if payload.get("type") != "hello-ok" or not isinstance(protocol, int):
+            raise NotAGateway("what answers at the gateway's URL does not greet as an OpenClaw gateway does")
+        server, policy = _mapping(payload.get("server")), _mapping(payload.get("policy"))
+        scopes = _mapping(payload.get("auth")).get("scopes")
+        boot_id = server.get("bootId")
+        return cls(
+            protocol=protocol,
+            server_version=str(server.get("version") or "unknown"),
+            boot_id=boot_id if isinstance(boot_id, str) else None,
+            methods=frozenset(_strings(_mapping(payload.get("features")).get("methods"))),
+            scopes=frozenset(_strings(scopes)) if isinstance(scopes, list) else None,
+            max_payload=int(_positive(policy.get("maxPayload")) or DEFAULT_MAX_PAYLOAD),
+            tick_interval_s=(_positive(policy.get("tickIntervalMs")) or DEFAULT_TICK_INTERVAL_S * 1000)
+            / 1000,
+            policy=policy,
+        )
+
+
+def connect_params(
+    device: DeviceKey, token: str | None, nonce: str, challenged_at_ms: int | None
+) -> dict[str, Any]:
+    """The parameters of ``connect``, in the one shape that all releases grant full rights to.
+
+    ``challenged_at_ms``: the challenge's own time. Signing with it keeps our clock out of the
+    signature's age, which may be 10 minutes up to 2026.3 and 2 minutes on the newest.
+    """
+    signed_at = challenged_at_ms if challenged_at_ms is not None else int(time.time() * 1000)
+    signed = "|".join(
+        (
+            "v2",
+            device.device_id,
+            CLIENT_ID,
+            CLIENT_MODE,
+            ROLE,
+            ",".join(SCOPES),
+            str(signed_at),
+            token or "",
+            nonce,
+        )
+    )
+    return {
+        "minProtocol": MIN_PROTOCOL,
+        "maxProtocol": MAX_PROTOCOL,
+        "client": {
+            "id": CLIENT_ID,
+            "mode": CLIENT_MODE,
+            "version": CLIENT_VERSION,
+            "platform": sys.platform,
+        },
+        "role": ROLE,
+        "scopes": list(SCOPES),
+        **({"auth": {"token": token}} if token else {}),
+        "device": {
+            "id": device.device_id,
+            "publicKey": device.public_key,
+            "signature": device.sign(signed),
+            "signedAt": signed_at,
+            "nonce": nonce,
+        },
+    }
+
+
+def encode_request(request_id: str, method: str, params: Mapping[str, Any] | None) -> bytes:
+    """A request frame. Raises `BadParameters` where ``params`` are not JSON."""
+    frame = {"type": "req", "id": request_id, "method": method, "params": params or {}}
+    try:
+        return json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        # The error itself may quote the content, which may hold a token.
+        raise BadParameters(
+            f"the parameters of {method} cannot be written as JSON ({type(error).__name__})", method=method
+        ) from None
+
+
+def decode(frame: str | bytes) -> Response | Event | None:
+    """A frame of the gateway; None for one that is no response and no event, to be skipped."""
+    try:
+        message = json.loads(frame)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict):
+        return None
+    match message.get("type"):
+        case "res" if isinstance(message.get("id"), str):
+            return _response(message)
+        case "event" if isinstance(message.get("event"), str):
+            return Event(message["event"], _mapping(message.get("payload")))
+        case _:
+            return None
+
+
+def _response(message: dict[str, Any]) -> Response:
+    ok, payload, error = message.get("ok"), message.get("payload"), message.get("error")
+    if ok is True and (payload is None or isinstance(payload, dict)):
+        return Response(message["id"], payload=payload or {})
+    if ok is False:
+        return Response(message["id"], error=_mapping(error))
+    return Response(message["id"])
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _strings(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value is not True and value > 0 else None

@@ -1,0 +1,68 @@
+"""How long to wait before trying again (behaviour 45): tenacity for blips, a plain number for parked rows."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay
+
+from worker.errors import TransientError
+
+FIRST_DELAY_S = 0.75
+LONGEST_DELAY_S = 30.0
+JITTER = 0.2
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after that many failures in a row (1 for the first): 0.75, 1.5, 3 ... 30.
+
+    Without jitter; `jittered` adds it.
+    """
+    doublings = min(max(failures, 1) - 1, 16)
+    return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**doublings))
+
+
+def jittered(delay_s: float) -> float:
+    """``delay_s`` give or take a fifth, so that those who failed together do not come back together."""
+    return delay_s * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def wait_s(failures: int, error: BaseException | None) -> float:
+    """Seconds to wait before the next try after ``error``, with jitter.
+
+    Where the other side named a time, that time, never less; else the backoff.
+    """
+    asked = error.retry_after_s if isinstance(error, TransientError) else None
+    if asked is None:
+        return jittered(backoff_s(failures))
+    return max(asked, FIRST_DELAY_S) * random.uniform(1, 1 + JITTER)
+
+
+def inline_retrying(budget_s: float, stop_event: threading.Event | None = None) -> Retrying:
+    """Retry what is transient for at most ``budget_s`` seconds; make a new one for each use.
+
+    The last error is raised as it came: a permanent one at once, a transient one when the next wait
+    would pass the budget (it is not begun) or when ``stop_event`` ends a wait (SIGTERM).
+    """
+    last_error: BaseException | None = None
+
+    def wait(state: RetryCallState) -> float:
+        nonlocal last_error
+        last_error = state.outcome.exception() if state.outcome else None
+        return wait_s(state.attempt_number, last_error)
+
+    def sleep(seconds: float) -> None:
+        if stop_event is None:
+            time.sleep(seconds)
+        elif stop_event.wait(seconds) and last_error is not None:
+            raise last_error
+
+    return Retrying(
+        retry=retry_if_exception_type(TransientError),
+        wait=wait,
+        stop=stop_before_delay(budget_s),
+        sleep=sleep,
+        reraise=True,
+    )
