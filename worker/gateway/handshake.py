@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from websockets.exceptions import (
@@ -26,6 +27,7 @@ from worker.gateway.errors import (
     GatewayError,
     GatewayUnreachable,
     NotAGateway,
+    PairingRequired,
     TlsRefused,
 )
 from worker.gateway.protocol import (
@@ -72,7 +74,7 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
             create_connection=_NoRedirects,
             legacy=True,
         )
-    except (OSError, EOFError, InvalidHandshake, InvalidURI) as error:
+    except (OSError, EOFError, ConnectionClosed, InvalidHandshake, InvalidURI) as error:
         raise _unopened(address, error) from None
 
 
@@ -128,7 +130,7 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
             method="connect",
         )
     how = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, EOFError):
+    if isinstance(error, EOFError | ConnectionClosed):
         how = "the connection was closed"
     return GatewayUnreachable(
         f"the gateway at {url} cannot be reached ({how}): check that it runs, its URL and the network",
@@ -169,7 +171,7 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
         frame = closed.rcvd
         raise from_close(frame.code if frame else None, frame.reason if frame else "") from None
     if answer.error is not None:
-        raise from_response("connect", _with_device(answer.error, device))
+        raise _refusal(answer.error, device)
     if answer.payload is None:
         raise BadAnswer("the gateway's answer to connect is not of the protocol's shape", method="connect")
     hello = Hello.parse(answer.payload)
@@ -206,10 +208,10 @@ def _read_challenge(challenge: Event) -> tuple[str, int | None]:
     return nonce, sent_at if isinstance(sent_at, int) and sent_at is not True else None
 
 
-def _with_device(error: dict[str, Any] | Any, device: DeviceKey) -> dict[str, Any]:
-    """The error with our device id in its details: the older releases leave it out."""
-    details = error.get("details")
-    return {
-        **error,
-        "details": {"deviceId": device.device_id, **(details if isinstance(details, dict) else {})},
-    }
+def _refusal(error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
+    refusal = from_response("connect", error)
+    if isinstance(refusal, PairingRequired) and refusal.device_id is None:
+        # The older releases leave out which device it is about.
+        details = {**refusal.details, "deviceId": device.device_id}
+        return from_response("connect", {**error, "details": details})
+    return refusal
