@@ -52,7 +52,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Installed:
-    """A whole release: ``node`` runs ``script`` (``openclaw.mjs``); ``scratch`` is for its temporary files."""
+    """A whole release: ``node`` runs ``script`` (``openclaw.mjs``); temporary files go to ``scratch``."""
 
     release: str
     node: Path

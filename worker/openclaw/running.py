@@ -37,7 +37,7 @@ class RunningGateway:
 
     ``port`` None: a free one, of twenty that nobody else uses. ``token`` None: that of the state folder's
     configuration, else a new one. ``config_extra`` is merged into a configuration that is made here, and
-    ignored where ``state_dir`` has one already. The gateway sees nothing of our environment but ``env_extra``.
+    ignored where ``state_dir`` has one already. Nothing of our environment reaches the gateway; ``env_extra`` does.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class RunningGateway:
 
     def _launch(self) -> Tethered:
         home = self._state_dir / "home"
-        # Shared by all gateways of a release: it is where compiled sources are kept, and without them the older
+        # Shared by all gateways of a release: compiled sources are kept there, and without them the older
         # releases take 20 s more to start.
         scratch = self._installed.scratch
         for folder in (home, scratch):
