@@ -115,12 +115,12 @@ def board_agent_context(
 def main_agent_context(
     agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a gateway-main agent: a board agent's without board, lead flag, path and main key (10)."""
+    """The context of a gateway-main agent: as a board agent's, without what is a board's (behaviour 10)."""
     return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
 
 
 def clean(value: object) -> str:
-    """``value`` as text without unseen characters and without our placeholder, lines ended by ``\\n``; None is "".
+    """``value`` as text without unseen characters and our placeholder, lines ended by ``\\n``; None is "".
 
     The placeholder is taken out until none is left, so that no leftover halves can join into a new one.
     """

@@ -45,13 +45,13 @@ def mint_token() -> str:
 
 
 def hash_token(token: str) -> str:
-    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (behaviour 23). About 0.1 s."""
+    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (behaviour 23); 0.1 s."""
     salt = secrets.token_bytes(16)
     return f"pbkdf2_sha256${_ITERATIONS}${_b64(salt)}${_b64(_digest(token, salt, _ITERATIONS))}"
 
 
 def verify_token(token: str, stored: str | None) -> bool:
-    """Does ``token`` belong to the hash ``stored``? A malformed hash, or none, verifies nothing (behaviour 23)."""
+    """Is ``stored`` the hash of ``token``? A malformed hash, or none, verifies nothing (behaviour 23)."""
     match = _HASH.fullmatch(stored or "")
     if match is None or not token:
         return False
@@ -69,13 +69,13 @@ def with_token(text: str, token: str) -> str:
     """
     if not _PUTTABLE.fullmatch(token):
         raise PermanentError(
-            "the agent's token holds characters that a credential line cannot carry: rotate it (rotate_tokens)"
+            "the agent's token holds characters that no credential line can carry: set rotate_tokens"
         )
     return text.replace(PLACEHOLDER, token)
 
 
 def find_token(text: str, section: bool) -> str | None:
-    """The agent's token in a live file, or None. ``section``: the file is AGENTS.md (see :func:`find_value`)."""
+    """The agent's token in a live file, or None. ``section``: the file is AGENTS.md (:func:`find_value`)."""
     return find_value(text, "AUTH_TOKEN", section=section)
 
 
@@ -117,7 +117,7 @@ def _tools_section(lines: list[str]) -> Iterator[str]:
         if _FENCE.match(line):
             fenced = not fenced
         heading = None if fenced else _HEADING.match(line)
-        # A gateway that retires TOOLS.md moves it below this heading whole, its own title first (gateway.md 8).
+        # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateway.md 8).
         moved_title = heading is not None and heading[1] == "#" and not seen_content
         if heading is not None and not moved_title:
             return

@@ -40,9 +40,7 @@ def openclaw_id(session_key: str) -> str:
     """
     match = _SESSION_KEY.fullmatch(session_key)
     if match is None:
-        raise PermanentError(
-            f"session key {session_key!r} is malformed: agent:<id>:main is expected. Provision the agent again"
-        )
+        raise PermanentError(f"session key {session_key!r} is not agent:<id>:main: provision the agent again")
     return match["id"]
 
 

@@ -23,11 +23,12 @@ from worker.workspace.context import clean
 INPUT_LIMIT = 64 * 1024
 """The longest source, in bytes of UTF-8."""
 OUTPUT_LIMIT = 256 * 1024
-"""The longest rendering in bytes of UTF-8, and the longest text that a filter may read or make, in characters."""
+"""The longest rendering, in bytes of UTF-8; also the longest text of a filter, in characters."""
 
 _WORK_LIMIT = 16 * OUTPUT_LIMIT  # characters that all filters of one rendering may read and make
 _DEPTH_LIMIT = 40
 _NODE_LIMIT = 4_000
+_TRIM_LIMIT = 100
 _WORK = "\0work"  # a name that no template can spell
 _COMPARISONS = frozenset({"eq", "ne", "lt", "lteq", "gt", "gteq", "in", "notin"})
 _ALLOWED = (
@@ -60,7 +61,7 @@ _NAMED_REFUSALS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], st
 
 
 class TemplateError(PermanentError):
-    """A template cannot be used. ``template``: its name; ``line``: the line at fault, from 1 (behaviour 9)."""
+    """A template cannot be used. ``template``: its name; ``line``: where, from 1 (behaviour 9)."""
 
     def __init__(self, template: str, line: int, reason: str) -> None:
         super().__init__(f"{template}, line {line}: {reason}")
@@ -76,8 +77,8 @@ class _Refused(Exception):
 def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
     """The rendering of a user's template, not stripped.
 
-    ``name`` is for the sentences; ``context``'s names, ``auth_token`` aside, are those that it may use. Raises
-    TemplateError for whatever is not in the subset of behaviour 8, an unknown name, or a bound that is passed.
+    ``name`` is for the sentences; ``context``'s names, ``auth_token`` aside, are those that it may use.
+    Raises TemplateError for what is not in the subset of behaviour 8, an unknown name, a bound passed.
     """
     if len(source.encode("utf-8", "surrogatepass")) > INPUT_LIMIT:
         raise TemplateError(name, 1, f"longer than {INPUT_LIMIT // 1024} KB")
@@ -102,7 +103,7 @@ def _bounded(name: str, template: Template, known: Mapping[str, str]) -> Iterato
                 raise TemplateError(name, 1, f"its rendering is longer than {OUTPUT_LIMIT // 1024} KB")
             yield chunk
     except (_Refused, TypeError, ValueError) as error:
-        raise TemplateError(name, _line_at_fault(error), str(error)) from None
+        raise TemplateError(name, _line_at_fault(error), str(error).lstrip("_")) from None
 
 
 @lru_cache(maxsize=64)
@@ -220,7 +221,10 @@ def _title(context: Context, value: object) -> str:
 
 @pass_context
 def _trim(context: Context, value: object, chars: object = None) -> str:
-    return _read(context, value).strip(None if chars is None else str(chars))
+    unwanted = None if chars is None else str(chars)
+    if unwanted is not None and len(unwanted) > _TRIM_LIMIT:  # its time grows with their product
+        raise _Refused(f"trim takes at most {_TRIM_LIMIT} characters")
+    return _read(context, value).strip(unwanted)
 
 
 @pass_context
