@@ -13,7 +13,8 @@ FILE_KINDS = ("file", "section", "scratch")
 
 class AgentFile(Provisioner):
     """What we last wrote of one workspace file: the hash of its source with a placeholder for the token
-    (hex sha256), its size in bytes and the gateway's updatedAtMs (design D2)."""
+    (hex sha256), its size in bytes and the gateway's updatedAtMs (design D2). ``locator``: where it is, if not
+    under its name (the heartbeat automation's id for a scratch)."""
 
     __tablename__ = "agent_files"
     __table_args__ = (CheckConstraint(one_of("kind", FILE_KINDS), name="kind"),)
@@ -25,5 +26,6 @@ class AgentFile(Provisioner):
     source_sha256: Mapped[str]
     size: Mapped[int] = mapped_column(Integer)
     updated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    locator: Mapped[str | None]
     job_id: Mapped[UUID | None] = mapped_column(Uuid)
     applied_at: Mapped[Moment] = mapped_column(server_default=func.now())

@@ -10,6 +10,7 @@ class GatewayState(Provisioner):
     """What all workers must know of one gateway: who may write its roster, and whether it is up.
 
     ``writer_queued_at``: a write_roster is on its way and has not begun, so nobody need send another.
+    ``writer_not_before``: when the writer wants to be called again, after a failure or for a later restart.
     """
 
     __tablename__ = "gateway_states"
@@ -19,6 +20,7 @@ class GatewayState(Provisioner):
     writer_generation: Mapped[int] = mapped_column(Integer, server_default="0")
     writer_until: Mapped[Moment | None]
     writer_queued_at: Mapped[Moment | None]
+    writer_not_before: Mapped[Moment | None]
     rate_limited_until: Mapped[Moment | None]
     restart_expected_at: Mapped[Moment | None]
     down_since: Mapped[Moment | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url
 
 from worker.settings import settings
 
@@ -35,19 +35,3 @@ def engine() -> Engine:
     """The engine of this process: a connection for each slot at most, and two for the clock."""
     config = settings()
     return make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)
-
-
-@cache
-def has_column(table: str, column: str) -> bool:
-    """Whether Mission Control's ``table`` has ``column``: versions differ (contract.md)."""
-    with engine().connect() as connection:
-        return column_exists(connection, table, column)
-
-
-def column_exists(connection: Connection, table: str, column: str) -> bool:
-    """As :func:`has_column`, over a given connection."""
-    statement = text(
-        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"
-        " AND NOT attisdropped)"
-    )
-    return bool(connection.scalar(statement, {"table": table, "column": column}))

@@ -28,8 +28,8 @@ class Dialect:
     """How to say things to one gateway.
 
     ``files``: names that agents.files.set takes. ``unlisted``: those of them that no listing shows.
-    ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand, None where there is
-    no way. ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is
+    ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand.
+    ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is
     merged by id, so a key can only be unset by an explicit null. ``restart_delay_ms``: what to ask for in a
     patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it twice when
     channels change too (measured on 2026.2.12).
@@ -39,8 +39,8 @@ class Dialect:
     version: str
     files: frozenset[str]
     unlisted: frozenset[str]
-    credentials_in: str | None
-    heartbeat_in: Literal["HEARTBEAT.md", "scratch"] | None
+    credentials_in: Literal["TOOLS.md", "AGENTS.md"]
+    heartbeat_in: Literal["HEARTBEAT.md", "scratch"]
     visibility_key: Literal["heartbeat", "heartbeatVisibility"]
     refused_heartbeat_keys: frozenset[str]
     merges_lists: bool
@@ -105,9 +105,9 @@ class Dialect:
         """The dialect after the gateway called ``name`` an unsupported file."""
         changes: dict[str, Any] = {"files": self.files - {name}, "unlisted": self.unlisted - {name}}
         if name == self.credentials_in:
-            changes["credentials_in"] = "AGENTS.md" if name != "AGENTS.md" else None
-        if name == self.heartbeat_in:
-            changes["heartbeat_in"] = "scratch" if self.has_scratch else None
+            changes["credentials_in"] = "AGENTS.md"
+        if name == self.heartbeat_in and self.has_scratch:
+            changes["heartbeat_in"] = "scratch"
         return replace(self, **changes)
 
 

@@ -1,0 +1,196 @@
+"""All that a job must know of one agent, read in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+from worker.gateway.address import GatewayAddress
+from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
+from worker.workspace.identity import openclaw_id, session_key, workspace_path
+from worker.workspace.plan import RecordedFile
+
+
+class RefusedAgentError(PermanentError):
+    """The agent's rows do not hold together; the sentence names the row and the cure."""
+
+
+@dataclass(frozen=True)
+class GatewayCondition:
+    """What is known of the gateway by all workers; times are seconds from now, None where not set."""
+
+    down_for_s: float | None
+    probe_in_s: float | None
+    restart_in_s: float | None
+    refused_token_fingerprint: str | None
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """A board agent with its board, gateway, user, credentials and records."""
+
+    agent: AgentFacts
+    status: str
+    token_hash: str | None
+    stored_session_key: str | None
+    board: BoardFacts
+    gateway: GatewayFacts
+    address: GatewayAddress
+    organization_id: UUID
+    user: UserFacts | None
+    condition: GatewayCondition
+    verified_hash: str | None
+    pending_hash: str | None
+    replaces_hash: str | None
+    provisioned_before: bool
+    files: Mapping[str, RecordedFile] = field(default_factory=dict)
+
+    @property
+    def gateway_id(self) -> UUID:
+        """The gateway's key."""
+        return UUID(str(self.gateway.id))
+
+    @property
+    def session_key(self) -> str:
+        """The agent's session key (behaviour 1)."""
+        return session_key(self.agent.id, self.board.id, self.agent.is_board_lead)
+
+    @property
+    def openclaw_id(self) -> str:
+        """The agent's id on its gateway (behaviour 3)."""
+        return openclaw_id(self.session_key)
+
+    @property
+    def workspace(self) -> str:
+        """The agent's folder on the gateway (behaviour 4)."""
+        return workspace_path(self.gateway.workspace_root, self.openclaw_id, gateway=self.gateway.name)
+
+    @property
+    def heartbeat(self) -> Mapping[str, Any]:
+        """The agent's own heartbeat settings; anything but an object counts as none (behaviour 15)."""
+        config = self.agent.heartbeat_config
+        return config if isinstance(config, Mapping) else {}
+
+
+_LOAD = text("""
+    SELECT a.id, a.name, a.status, a.is_board_lead, a.identity_profile, a.identity_template, a.soul_template,
+        a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
+        b.id AS board_key, b.name AS board_name, b.board_type, b.objective, b.success_metrics, b.target_date,
+        b.goal_confirmed, b.gateway_id AS board_gateway_id,
+        g.id AS gateway_key, g.name AS gateway_name, g.url, g.token, g.workspace_root, g.organization_id,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
+        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
+        extract(epoch FROM s.probe_until - now())::float AS probe_in_s,
+        extract(epoch FROM s.restart_expected_at - now())::float AS restart_in_s,
+        s.refused_token_fingerprint, s.last_error,
+        c.verified_hash, c.pending_hash, c.replaces_hash,
+        coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
+        u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
+        u.context AS user_context,
+        (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
+                                                           f.locator))
+         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files
+    FROM agents a
+    LEFT JOIN boards b ON b.id = a.board_id
+    LEFT JOIN gateways g ON g.id = a.gateway_id
+    LEFT JOIN provisioner.gateway_states s ON s.gateway_id = a.gateway_id
+    LEFT JOIN provisioner.agent_credentials c ON c.agent_id = a.id
+    LEFT JOIN LATERAL (
+        SELECT users.* FROM organization_members m JOIN users ON users.id = m.user_id
+        WHERE m.organization_id = g.organization_id
+          AND CASE WHEN CAST(:user_id AS uuid) IS NULL THEN m.role = 'owner' ELSE users.id = :user_id END
+        ORDER BY m.created_at LIMIT 1
+    ) u ON true
+    WHERE a.id = :agent_id
+""")
+
+
+def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = None) -> AgentRecord:
+    """Read a board agent. Raises RefusedAgentError for an agent, board, gateway or user that cannot be right
+    (behaviour 13, 21, 22), and PermanentError for an unusable URL or workspace root (behaviour 4)."""
+    row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
+    if row is None:
+        raise RefusedAgentError(f"agent_id: there is no agent {agent_id}.")
+    _check(row, user_id)
+    record = AgentRecord(
+        agent=AgentFacts(
+            id=row.id,
+            name=row.name,
+            is_board_lead=row.is_board_lead,
+            identity_profile=row.identity_profile,
+            identity_template=row.identity_template,
+            soul_template=row.soul_template,
+            heartbeat_config=row.heartbeat_config,
+        ),
+        status=row.status,
+        token_hash=row.agent_token_hash,
+        stored_session_key=row.openclaw_session_id,
+        board=BoardFacts(
+            id=row.board_id,
+            name=row.board_name,
+            board_type=row.board_type,
+            objective=row.objective,
+            success_metrics=row.success_metrics,
+            target_date=row.target_date,
+            goal_confirmed=row.goal_confirmed,
+        ),
+        gateway=GatewayFacts(
+            id=row.gateway_key, name=row.gateway_name, url=row.url, workspace_root=row.workspace_root
+        ),
+        address=GatewayAddress(row.url, row.token, row.allow_insecure_tls),
+        organization_id=row.organization_id,
+        user=_user(row),
+        condition=GatewayCondition(
+            row.down_for_s, row.probe_in_s, row.restart_in_s, row.refused_token_fingerprint, row.last_error
+        ),
+        verified_hash=row.verified_hash,
+        pending_hash=row.pending_hash,
+        replaces_hash=row.replaces_hash,
+        provisioned_before=row.provisioned_before,
+        files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
+    )
+    _ = record.workspace  # an unusable root is refused before anything is touched
+    return record
+
+
+def _check(row: Any, user_id: UUID | None) -> None:
+    who = f"Agent {row.name!r} ({row.id})"
+    if row.gateway_key is None:
+        raise RefusedAgentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
+    if not (row.url or "").strip():
+        raise RefusedAgentError(
+            f"Gateway {row.gateway_name!r} ({row.gateway_key}) has no URL: set gateways.url."
+        )
+    if row.board_id is None:
+        raise RefusedAgentError(f"{who} has no board: only a gateway's main agent may have none.")
+    if row.board_key is None:
+        raise RefusedAgentError(f"{who} belongs to board {row.board_id}, which does not exist.")
+    if row.board_gateway_id != row.gateway_id:
+        elsewhere = f"is on gateway {row.board_gateway_id}" if row.board_gateway_id else "has no gateway"
+        raise RefusedAgentError(
+            f"{who} is on gateway {row.gateway_id}, but its board {row.board_name!r} ({row.board_id})"
+            f" {elsewhere}: put both on one gateway."
+        )
+    if user_id is not None and row.user_id is None:
+        raise RefusedAgentError(
+            f"user_id: user {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
+        )
+
+
+def _user(row: Any) -> UserFacts | None:
+    if row.user_id is None:
+        return None
+    return UserFacts(
+        name=row.user_name,
+        preferred_name=row.preferred_name,
+        pronouns=row.pronouns,
+        timezone=row.timezone,
+        notes=row.notes,
+        context=row.user_context,
+    )

@@ -1,0 +1,83 @@
+"""What to do with each file of a workspace: desired and live in, actions out (design D2). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.workspace.rendering import RenderedFile
+
+Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
+
+KEPT_ON_UPDATE = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
+"""What an agent writes into by itself (behaviour 16)."""
+BOOTSTRAP = "BOOTSTRAP.md"
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """A file as the gateway has it. ``size`` in bytes; ``content`` None until it was read."""
+
+    size: int
+    updated_at_ms: int | None
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordedFile:
+    """What we last wrote: columns of ``agent_files``, in this order."""
+
+    kind: str
+    source_sha256: str
+    size: int
+    updated_at_ms: int | None
+    locator: str | None = None
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What kind of run it is. ``first``: the agent is new on its gateway (behaviour 16); ``token_verified``:
+    the token in the live file is known to be the agent's, so its file may be taken as it is."""
+
+    first: bool
+    overwrite: bool = False
+    force_bootstrap: bool = False
+    token_verified: bool = False
+
+
+def decide(
+    file: RenderedFile, text: str, live: LiveFile | None, record: RecordedFile | None, mode: Mode
+) -> Action | None:
+    """What to do with ``file``, whose final text is ``text``; None: its live content must be read to say.
+
+    ``live`` is None where the gateway has no such file.
+    """
+    if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
+        return "preserved"  # done with and deleted, or hidden since (behaviour 17)
+    if live is None:
+        return "create"
+    kept = file.name in KEPT_ON_UPDATE and not mode.first and not mode.overwrite
+    if kept and live.size > 0:
+        return "preserved"
+    if live.content is not None:
+        return "unchanged" if live.content == text else "update"
+    if _as_recorded(file, live, record) and (mode.token_verified or not file.carries_token):
+        return "unchanged"
+    if live.size != len(text.encode()):
+        return "update"
+    return None
+
+
+def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
+    return (
+        record is not None
+        and record.updated_at_ms is not None
+        and (record.source_sha256, record.size, record.updated_at_ms)
+        == (file.source_sha256, live.size, live.updated_at_ms)
+    )
+
+
+def count(actions: Mapping[str, Action], *wanted: Action) -> int:
+    """How many files came to one of these actions."""
+    return sum(action in wanted for action in actions.values())
