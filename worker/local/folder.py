@@ -8,12 +8,14 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 from worker.errors import PermanentError
 
+# A process that was just sent SIGKILL needs a moment to be gone, and its servers some more.
+_WAIT_FOR_DYING_OWNER_S = 1.0
 _WAIT_FOR_ENDING_SERVERS_S = 15.0
 
 
@@ -24,58 +26,46 @@ class LocalServicesError(PermanentError):
 class DataFolder:
     """A folder that one stack at a time may use.
 
-    The lock is an open file that the servers inherit: it is free again when the owner *and* they are gone, so
-    a start right after a kill -9 waits for them instead of meeting them.
+    Two locks: ``owner`` is ours alone, and whoever finds it taken is refused. ``servers`` is inherited by the
+    servers, and whoever finds it taken waits: so a start right after a kill -9 does not meet the old ones.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._lock: int | None = None
+        self._locks: tuple[int, int] | None = None
 
     @property
-    def lock_fd(self) -> int:
-        """The descriptor of the lock, for the servers to inherit."""
-        if self._lock is None:
+    def servers_lock(self) -> int:
+        """The descriptor that the servers inherit."""
+        if self._locks is None:
             raise LocalServicesError(f"The data folder {self.path} is not open.")
-        return self._lock
+        return self._locks[1]
 
     def open(self) -> None:
-        """Make the folder (0700) if need be, take its lock. Raises ``LocalServicesError``: who holds it."""
+        """Make the folder (0700) if need be, take its locks. Raises ``LocalServicesError``: who holds it."""
+        descriptors: list[int] = []
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            for name in ("owner", "servers"):
+                descriptors.append(os.open(self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600))
+            owner, servers = descriptors
+            if not _locked(owner, _WAIT_FOR_DYING_OWNER_S):
+                raise LocalServicesError(_in_use(self.path, os.pread(owner, 4096, 0)))
+            if not _locked(servers, _WAIT_FOR_ENDING_SERVERS_S):
+                raise LocalServicesError(f"Servers of a process that ended are still running on {self.path}.")
+            _sign(owner)
         except OSError as error:
+            _close(descriptors)
             raise LocalServicesError(f"Cannot use {self.path} as a data folder: {error.strerror}.") from None
-        try:
-            self._take(lock)
         except BaseException:
-            os.close(lock)
+            _close(descriptors)
             raise
-        self._lock = lock
+        self._locks = owner, servers
 
     def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _take(self, lock: int) -> None:
-        until = time.monotonic() + _WAIT_FOR_ENDING_SERVERS_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = _read_holder(lock)
-                if _is_alive(holder.get("pid")) or time.monotonic() > until:
-                    raise LocalServicesError(_in_use(self.path, holder)) from None
-                time.sleep(0.05)
-        holder = {
-            "pid": os.getpid(),
-            "program": Path(sys.argv[0]).name,
-            "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}",
-        }
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps(holder).encode(), 0)
+        if self._locks is not None:
+            _close(self._locks)
+            self._locks = None
 
     def has_password(self, server: str) -> bool:
         return self._password_path(server).exists()
@@ -112,30 +102,38 @@ def last_lines(log: Path, secret: str, count: int = 6) -> str:
     return "\n".join(f"  {line}" for line in lines[-count:]).replace(secret, "***") or "  (its log is empty)"
 
 
-def _read_holder(lock: int) -> Mapping[str, object]:
+def _locked(descriptor: int, patience_s: float) -> bool:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def _sign(owner: int) -> None:
+    signature = {
+        "pid": os.getpid(),
+        "program": Path(sys.argv[0]).name,
+        "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}",
+    }
+    os.ftruncate(owner, 0)
+    os.pwrite(owner, json.dumps(signature).encode(), 0)
+
+
+def _in_use(path: Path, signature: bytes) -> str:
     try:
-        holder = json.loads(os.pread(lock, 4096, 0))
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
+        holder = json.loads(signature)
+        by = f"process {holder['pid']} ({holder['program']}, since {holder['since']})"
+    except (ValueError, KeyError, TypeError):
+        by = "another process"
+    return f"The data folder {path} is in use by {by}. Stop it, or choose another folder."
 
 
-def _is_alive(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _in_use(path: Path, holder: Mapping[str, object]) -> str:
-    if not holder:
-        return f"The data folder {path} is in use by another process."
-    by = f"process {holder.get('pid')} ({holder.get('program')}, since {holder.get('since')})"
-    if _is_alive(holder.get("pid")):
-        return f"The data folder {path} is in use by {by}. Stop it, or choose another folder."
-    return f"The data folder {path} is still held by servers of {by}, which itself has ended."
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -135,7 +135,7 @@ class Postgres:
             env=_ENVIRONMENT,
             log_path=log,
             account=self._account,
-            pass_fds=(self._folder.lock_fd, *descriptors),
+            pass_fds=(self._folder.servers_lock, *descriptors),
             stop_signal=signal.SIGINT,
             orphan_signal=signal.SIGINT,
         )

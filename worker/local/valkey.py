@@ -99,7 +99,7 @@ class Valkey:
                 cwd=self._data,
                 account=self._account,
                 stdin=self._configuration(port),
-                pass_fds=(self._folder.lock_fd,),
+                pass_fds=(self._folder.servers_lock,),
             )
         )
         password = self._folder.password("valkey")

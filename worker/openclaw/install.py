@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -170,7 +169,7 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
                 spent = time.monotonic() - began
                 if spent > _INSTALL_S:
                     raise InstallFailed(f"npm did not install openclaw {release} in {spent:.0f} s.") from None
-                progress(f"openclaw {release}: {spent:.0f} s, {_count_packages(folder)} packages so far")
+                progress(f"openclaw {release}: still installing after {spent:.0f} s")
     finally:
         npm.stop()
     if code != 0:
@@ -188,31 +187,9 @@ def npm_failure(release: str, output: str) -> InstallFailed:
     return InstallFailed(f"npm could not install openclaw {release}. npm said:\n{end}")
 
 
-def _count_packages(folder: Path) -> int:
-    modules = folder / "node_modules"
-    with contextlib.suppress(OSError):
-        return sum(1 for name in os.listdir(modules) if not name.startswith("."))
-    return 0
-
-
 def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def main() -> int:
-    """``python -m worker.openclaw.install RELEASE...``: 0 done, 1 failed, 3 the registry refused."""
-    for release in sys.argv[1:]:
-        try:
-            OpenClaw.install(release, progress=lambda line: print(line, flush=True))
-        except InstallFailed as error:
-            print(error, file=sys.stderr)
-            return 3 if isinstance(error, RegistryRefused) else 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

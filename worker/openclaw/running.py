@@ -37,7 +37,8 @@ class RunningGateway:
 
     ``port`` None: a free one, of twenty that nobody else uses. ``token`` None: that of the state folder's
     configuration, else a new one. ``config_extra`` is merged into a configuration that is made here, and
-    ignored where ``state_dir`` has one already. Nothing of our environment reaches the gateway; ``env_extra`` does.
+    ignored where ``state_dir`` has one already. Nothing of our environment reaches the gateway but
+    ``env_extra``.
     """
 
     def __init__(
