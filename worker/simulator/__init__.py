@@ -1,0 +1,11 @@
+"""A gateway to try things on: it behaves as gateway.md measured 2026.2.12 and 2026.9.6 to behave.
+
+The demo, ``serve`` and tests use it; nothing else here imports it.
+"""
+
+from worker.simulator.journal import Call
+from worker.simulator.pace import MEASURED, QUICK, Pace
+from worker.simulator.release import RELEASES
+from worker.simulator.simulator import Simulator
+
+__all__ = ["MEASURED", "QUICK", "RELEASES", "Call", "Pace", "Simulator"]

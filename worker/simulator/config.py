@@ -1,0 +1,180 @@
+"""Reading and writing the gateway's config, one writer at a time or, as of old, many (gateway.md 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from worker.simulator import document, rules
+from worker.simulator.journal import Journal
+from worker.simulator.pace import Pace
+from worker.simulator.refusal import JSON, Refusal
+from worker.simulator.release import Release
+from worker.simulator.roster import roster_of
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write changed: the config as stored, and the dotted paths that differ."""
+
+    config: JSON
+    changed: list[str]
+
+
+class Config:
+    """``openclaw.json`` of one gateway. It is read from disk each time, so edits by hand count."""
+
+    def __init__(
+        self,
+        path: Path,
+        release: Release,
+        pace: Pace,
+        journal: Journal,
+        *,
+        token: str,
+        main_workspace: str,
+        on_write: Callable[[Written], Awaitable[None]],
+    ) -> None:
+        self.path = path
+        self.roster = roster_of(release)
+        self._release = release
+        self._pace = pace
+        self._journal = journal
+        self._hash_key = hashlib.sha256(token.encode()).digest() if release.roster_is_map else None
+        self._main_workspace = main_workspace
+        self._on_write = on_write
+        self._lock = asyncio.Lock()
+
+    def agents(self) -> dict[str, JSON]:
+        """Entries by agent id as they are on disk now."""
+        return self.roster.agents(document.read(self.path).parsed)
+
+    def effective(self) -> JSON:
+        """The config as the gateway runs it: variables resolved, defaults filled in."""
+        return self._effective(document.read(self.path).parsed)
+
+    def get(self) -> JSON:
+        """The answer of ``config.get``."""
+        snapshot = document.read(self.path)
+        answer: JSON = {
+            "path": str(self.path),
+            "exists": True,
+            "raw": document.redacted_text(snapshot),
+            "parsed": document.redacted(snapshot.parsed),
+            "valid": True,
+            "config": document.redacted(self._effective(snapshot.parsed)),
+            "hash": snapshot.digest(self._hash_key),
+            "issues": [],
+            "warnings": [],
+            "legacyIssues": [],
+        }
+        if self._release.roster_is_map:
+            answer |= {
+                "sourceConfig": answer["parsed"],
+                "resolved": answer["parsed"],
+                "runtimeConfig": answer["config"],
+                "configRevisionHash": answer["hash"],
+                "appliedConfigHash": answer["hash"],
+            }
+        return answer
+
+    async def patch(self, raw: str, base_hash: str | None) -> JSON:
+        """The answer of ``config.patch``, or `Refusal`. Nothing is written where it refuses."""
+        async with self._writing() as snapshot:
+            patch = self._checked_patch(raw, base_hash, snapshot)
+            before = self._effective(snapshot.parsed) if self._release.restarts_on_patch else snapshot.parsed
+            after = document.restored(document.merged(before, patch), before)
+            changed = document.changed_paths(before, after)
+            if not changed and not self._release.restarts_on_patch:
+                config = document.redacted(self._effective(snapshot.parsed))
+                return {
+                    "ok": True,
+                    "noop": True,
+                    "changedPaths": [],
+                    "path": str(self.path),
+                    "config": config,
+                }
+            if base_hash is None:
+                raise Refusal(
+                    f"config base hash required for {', '.join(document.leaf_paths(patch))}; "
+                    "re-run config.get and retry with baseHash"
+                )
+            self.roster.settle(before, after, self._main_workspace)
+            rules.check(after, self._release)
+            written = self._write(after, changed)
+        await self._on_write(written)
+        return self._patched(written)
+
+    @asynccontextmanager
+    async def editing(self) -> AsyncIterator[JSON]:
+        """A parsed config to change in place; it is written at the end, unless the body raises."""
+        async with self._writing() as snapshot:
+            config = snapshot.parsed
+            before = document.merged(config, {})
+            yield config
+            written = self._write(config, document.changed_paths(before, config))
+        await self._on_write(written)
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[document.Snapshot]:
+        """A snapshot that a write may begin from; where the release races, others read it meanwhile."""
+        if self._release.loses_concurrent_writes:
+            snapshot = document.read(self.path)
+            await asyncio.sleep(self._pace.config_write_s)
+            yield snapshot
+            return
+        async with self._lock:
+            await asyncio.sleep(self._pace.config_write_s)
+            yield document.read(self.path)
+
+    def _checked_patch(self, raw: str, base_hash: str | None, snapshot: document.Snapshot) -> JSON:
+        if base_hash is None and self._release.restarts_on_patch:
+            raise Refusal("config base hash required; re-run config.get and retry")
+        if base_hash is not None and base_hash != snapshot.digest(self._hash_key):
+            raise Refusal("config changed since last load; re-run config.get and retry")
+        return document.patch_from(raw)
+
+    def _write(self, config: JSON, changed: list[str]) -> Written:
+        config.setdefault("meta", {})["lastTouchedVersion"] = self._release.name
+        if self._release.restarts_on_patch:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            config["meta"]["lastTouchedAt"] = now.replace("+00:00", "Z")
+            config = document.with_variables(config, os.environ)
+        document.write(self.path, config)
+        self._journal.config_written(time.time())
+        return Written(config, changed)
+
+    def _patched(self, written: Written) -> JSON:
+        answer: JSON = {"ok": True, "path": str(self.path), "config": document.redacted(written.config)}
+        kind = "config-apply" if self._release.restarts_on_patch else "config-patch"
+        stats: JSON = {"mode": "config.patch", "root": str(self.path)}
+        sentinel: JSON = {"kind": kind, "status": "ok", "ts": int(time.time() * 1000), "stats": stats}
+        if self._release.restarts_on_patch:
+            answer["restart"] = {
+                "ok": True,
+                "pid": os.getpid(),
+                "signal": "SIGUSR1",
+                "delayMs": round(self._pace.restart_delay_s * 1000),
+                "reason": "config.patch",
+                "mode": "emit",
+            }
+            return {
+                **answer,
+                "sentinel": {"path": str(self.path.parent / "sentinel.json"), "payload": sentinel},
+            }
+        stats["requiresRestart"] = False
+        answer |= {"hash": document.read(self.path).digest(self._hash_key), "changedPaths": written.changed}
+        return {**answer, "sentinel": {"persisted": True, "payload": sentinel}}
+
+    def _effective(self, parsed: JSON) -> JSON:
+        config = document.merged(self._release.config_defaults, document.with_variables(parsed, os.environ))
+        if self._release.roster_is_map:
+            config.setdefault("agents", {}).setdefault("entries", {"main": {}})
+        return config

@@ -1,0 +1,175 @@
+"""openclaw.json as a gateway keeps, shows and merges it (gateway.md 4)."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import hmac
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.simulator.refusal import JSON, Refusal
+
+REDACTED = "__OPENCLAW_REDACTED__"
+
+_SECRET = re.compile(r"token|password|secret|api_?key", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The config as one read found it: the file's text, and what it parses to."""
+
+    raw: str
+    parsed: JSON
+
+    def digest(self, key: bytes | None) -> str:
+        """The hash that ``config.get`` shows: keyed where ``key`` is given (2026.9.6), else plain."""
+        if key is None:
+            return hashlib.sha256(self.raw.encode()).hexdigest()
+        mac = hmac.digest(key, self.raw.encode(), "sha256")
+        return "hmac-sha256:v1:" + base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+def read(path: Path) -> Snapshot:
+    raw = path.read_text(encoding="utf-8")
+    return Snapshot(raw, json.loads(raw))
+
+
+def write(path: Path, config: Mapping[str, Any]) -> None:
+    """Replace the file in one step, readable by its owner only."""
+    draft = path.with_suffix(".tmp")
+    with os.fdopen(
+        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    draft.replace(path)
+
+
+def patch_from(raw: str) -> JSON:
+    """The object in a ``config.patch``; `Refusal` as the gateways word it. Takes JSON, of all JSON5."""
+    try:
+        patch = json.loads(raw)
+    except json.JSONDecodeError as error:
+        raise Refusal(f"SyntaxError: JSON5: invalid end of input at {error.lineno}:{error.colno}") from None
+    if not isinstance(patch, dict):
+        raise Refusal("config.patch raw must be an object")
+    return patch
+
+
+def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> JSON:
+    """``base`` with ``patch`` laid over it: maps merge, null removes, anything else (lists too) replaces."""
+    result = dict(copy.deepcopy(base))
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict):
+            below = result.get(name)
+            result[name] = merged(below if isinstance(below, dict) else {}, value)
+        else:
+            result[name] = copy.deepcopy(value)
+    return result
+
+
+def redacted(value: Any) -> Any:
+    """A copy of ``value`` with every secret replaced by the mark."""
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: REDACTED if isinstance(item, str) and _SECRET.search(name) else redacted(item)
+        for name, item in value.items()
+    }
+
+
+def redacted_text(snapshot: Snapshot) -> str:
+    """The file's text with every secret value replaced by the mark."""
+    text = snapshot.raw
+    for secret in set(_secrets(snapshot.parsed)):
+        text = text.replace(json.dumps(secret, ensure_ascii=False), json.dumps(REDACTED))
+    return text
+
+
+def restored(value: Any, stored: Any) -> Any:
+    """``value`` with each mark that came back replaced by what is stored at its place.
+
+    Items of lists are matched by their ``id`` where they have one, else by their position.
+    """
+    if value == REDACTED:
+        return stored if isinstance(stored, str) else value
+    if isinstance(value, dict):
+        below = stored if isinstance(stored, dict) else {}
+        return {name: restored(item, below.get(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        items = stored if isinstance(stored, list) else []
+        by_id = {item["id"]: item for item in items if isinstance(item, dict) and "id" in item}
+        return [
+            restored(
+                item,
+                by_id.get(item.get("id")) if isinstance(item, dict) and "id" in item else _at(items, place),
+            )
+            for place, item in enumerate(value)
+        ]
+    return value
+
+
+def with_variables(value: Any, environment: Mapping[str, str]) -> Any:
+    """A copy of ``value`` with each ``${VAR}`` that the environment knows replaced by its value."""
+    if isinstance(value, dict):
+        return {name: with_variables(item, environment) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_variables(item, environment) for item in value]
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: environment.get(match[1], match[0]), value)
+    return value
+
+
+def changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Dotted paths that differ, cut at the first level that is new or gone, but never at the top."""
+    return sorted(_changes(before, after, ""))
+
+
+def leaf_paths(patch: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted paths of every value that a patch sets."""
+    found: list[str] = []
+    for name, value in patch.items():
+        if isinstance(value, dict) and value:
+            found += leaf_paths(value, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name in {*before, *after}:
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        is_deeper = isinstance(new, dict) and (isinstance(old, dict) or (old is None and not prefix))
+        if is_deeper and isinstance(new, dict):
+            yield from _changes(old if isinstance(old, dict) else {}, new, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str) and _SECRET.search(name):
+                yield item
+            else:
+                yield from _secrets(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets(item)
+
+
+def _at(items: list[Any], place: int) -> Any:
+    return items[place] if place < len(items) else None

@@ -1,0 +1,113 @@
+"""The agents in a config: a list up to 2026.7.1, a map from 2026.8.1 on (gateway.md 8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from worker.simulator.refusal import JSON, Refusal
+from worker.simulator.release import Release
+
+MAIN = "main"
+
+
+class Roster(Protocol):
+    """Reads and edits the agents of a parsed config in place."""
+
+    def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
+        """Entries by agent id, the implicit main agent included, in the config's order."""
+        ...
+
+    def add(self, config: JSON, agent_id: str, entry: JSON) -> None: ...
+
+    def remove(self, config: JSON, agent_id: str) -> None: ...
+
+    def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
+        """What a patch makes the gateway add by itself; `Refusal` where it may not be written."""
+        ...
+
+    def id_from(self, name: str) -> str:
+        """The id that agents.create makes of a name; `Refusal` where it makes none."""
+        ...
+
+
+def slug(name: str) -> str:
+    """Lower case, anything but letters, digits, ``_`` and ``-`` as ``-``, at most 64 characters."""
+    return re.sub(r"[^a-z0-9_-]+", "-", name.strip().lower()).strip("-")[:64].strip("-")
+
+
+class ListRoster:
+    """``agents.list``: a patch replaces it whole, so an entry left out is an agent lost."""
+
+    def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
+        listed = config.get("agents", {}).get("list") or [{"id": MAIN}]
+        return {entry["id"]: {k: v for k, v in entry.items() if k != "id"} for entry in listed}
+
+    def add(self, config: JSON, agent_id: str, entry: JSON) -> None:
+        section = config.setdefault("agents", {})
+        section["list"] = [*(section.get("list") or [{"id": MAIN}])]
+        for place, listed in enumerate(section["list"]):
+            if listed["id"] == agent_id:
+                section["list"][place] = {"id": agent_id, **entry}
+                return
+        section["list"].append({"id": agent_id, **entry})
+
+    def remove(self, config: JSON, agent_id: str) -> None:
+        section = config["agents"]
+        section["list"] = [entry for entry in section["list"] if entry["id"] != agent_id]
+
+    def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
+        return None
+
+    def id_from(self, name: str) -> str:
+        agent_id = slug(name) or MAIN
+        if agent_id == MAIN:
+            raise Refusal(f'"{MAIN}" is reserved')
+        return agent_id
+
+
+class EntriesRoster:
+    """``agents.entries``: a patch merges by id, and may add agents but never drop one."""
+
+    def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
+        entries: dict[str, JSON] = config.get("agents", {}).get("entries") or {MAIN: {}}
+        return dict(entries)
+
+    def add(self, config: JSON, agent_id: str, entry: JSON) -> None:
+        section = config.setdefault("agents", {})
+        section.setdefault("entries", {MAIN: {}})[agent_id] = entry
+        if len(section["entries"]) > 1:
+            section["ownership"] = "explicit"
+
+    def remove(self, config: JSON, agent_id: str) -> None:
+        section = config.setdefault("agents", {})
+        section.setdefault("entries", {MAIN: {}}).pop(agent_id, None)
+
+    def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
+        held = after.get("agents", {}).get("entries") or {}
+        known = before.get("agents", {}).get("entries")
+        if dropped := [agent_id for agent_id in known or {} if agent_id not in held]:
+            raise Refusal(
+                "Error: Config write would drop agent roster entries without an explicit deletion: "
+                f"{', '.join(dropped)}.",
+                code="UNAVAILABLE",
+            )
+        if not held or known:
+            return
+        section = after["agents"]
+        section["entries"] = {MAIN: {"workspace": main_workspace}, **held}
+        section.setdefault("defaults", {}).setdefault("systemAgent", {"agentId": MAIN})
+        after.setdefault("talk", {"agentId": MAIN})
+
+    def id_from(self, name: str) -> str:
+        if agent_id := slug(name):
+            return agent_id
+        raise Refusal(
+            f'Agent name "{name}" has no valid id characters. Use at least one letter a-z or digit.'
+        )
+
+
+def roster_of(release: Release) -> Roster:
+    """The roster's shape in a release."""
+    return EntriesRoster() if release.roster_is_map else ListRoster()

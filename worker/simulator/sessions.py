@@ -1,0 +1,201 @@
+"""Sessions and chat: labels, resets, runs and their idempotency keys (gateway.md 3)."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from worker.simulator.refusal import JSON, Refusal
+from worker.simulator.release import Release
+
+RunState = Literal["running", "failed", "done"]
+
+_LOST_SESSION_FILE = "Error: Session file path must be within sessions directory"
+_NO_MODEL = "No route-compatible authentication source is configured for openai."
+
+
+@dataclass(slots=True)
+class Run:
+    """One agent run, named by its idempotency key."""
+
+    session_key: str
+    state: RunState = "running"
+    error: str = ""
+
+
+class Sessions:
+    """Sessions on disk, one file an agent; runs in memory, or in the history where a release keeps them.
+
+    ``reply`` is what every agent's model answers; None: there is no model, so runs fail as they do then.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        release: Release,
+        *,
+        reply: str | None,
+        broadcast: Callable[[str, JSON], Awaitable[None]],
+    ) -> None:
+        self._state_dir = state_dir
+        self._release = release
+        self._reply = reply
+        self._broadcast = broadcast
+        self._runs: dict[str, Run] = {}
+
+    def patch(self, key: str, changes: JSON) -> JSON:
+        """The answer of ``sessions.patch``; a session that is not there is made, for any agent id."""
+        sessions = self._load(key)
+        entry = sessions.setdefault(key, self._new_entry())
+        entry.update({name: value for name, value in changes.items() if value is not None})
+        entry["updatedAt"] = _now_ms()
+        self._store(key, sessions)
+        return {"ok": True, "path": str(self._path(key)), "key": key, "entry": entry, "resolved": {}}
+
+    def reset(self, key: str) -> JSON:
+        """The answer of ``sessions.reset``: a fresh session that keeps its label."""
+        sessions = self._load(key)
+        label = sessions.get(key, {}).get("label")
+        entry = self._new_entry() | {"systemSent": False, "abortedLastRun": False}
+        if label is not None:
+            entry["label"] = label
+        sessions[key] = entry
+        self._store(key, sessions)
+        return {"ok": True, "key": key, "entry": entry}
+
+    def delete(self, key: str) -> JSON:
+        """The answer of ``sessions.delete``."""
+        if self._release.keeps_main_sessions and key.endswith(":main"):
+            raise Refusal(f"Cannot delete the main session ({key}).")
+        sessions = self._load(key)
+        deleted = sessions.pop(key, None) is not None
+        if deleted:
+            self._store(key, sessions)
+        return {"ok": True, "key": key, "deleted": deleted, "archived": []}
+
+    def listing(self) -> JSON:
+        """The answer of ``sessions.list``, in short."""
+        found = [
+            {"key": key, **entry}
+            for path in sorted(self._state_dir.glob("agents/*/sessions/sessions.json"))
+            for key, entry in json.loads(path.read_text(encoding="utf-8")).items()
+        ]
+        return {"ts": _now_ms(), "path": "(multiple)", "count": len(found), "sessions": found}
+
+    def history(self, key: str, limit: int | None) -> JSON:
+        """The answer of ``chat.history``."""
+        entry = self._load(key).get(key)
+        messages: list[JSON] = []
+        if entry is not None and self._transcript(key, entry).exists():
+            lines = self._transcript(key, entry).read_text(encoding="utf-8").splitlines()
+            messages = [json.loads(line) for line in lines]
+        answer: JSON = {"sessionKey": key}
+        if entry is not None:
+            answer["sessionId"] = entry["sessionId"]
+        answer["messages"] = messages[-limit:] if limit else messages
+        if self._release.roster_is_map:
+            return answer | {
+                "hasMore": len(messages) > len(answer["messages"]),
+                "totalMessages": len(messages),
+            }
+        return answer | {"thinkingLevel": "low"}
+
+    def send(self, key: str, message: str, run_id: str, *, is_default_agent: bool) -> tuple[JSON, Run | None]:
+        """The answer of ``chat.send``, and the run it began, if it began one.
+
+        A key seen before answers ``in_flight`` while its run goes on, and with the run's end after it.
+        """
+        known = self._runs.get(run_id) or self._recalled(key, run_id)
+        if known is not None:
+            return self._repeated(run_id, known), None
+        run = self._runs[run_id] = Run(key)
+        if not self._fails_before_history(is_default_agent):
+            self._say(
+                key,
+                {
+                    "role": "user",
+                    "content": message,
+                    "timestamp": _now_ms(),
+                    "idempotencyKey": f"{run_id}:user",
+                },
+            )
+        return {"runId": run_id, "status": "started"}, run
+
+    async def finish(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
+        """End a run and tell everybody: ``final`` with the model's reply, or ``error``."""
+        event: JSON = {"runId": run_id, "sessionKey": run.session_key, "seq": 1}
+        if self._fails_before_history(is_default_agent):
+            run.state, run.error = "failed", _LOST_SESSION_FILE
+        elif self._reply is None:
+            run.state, run.error = "failed", f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
+            custom = {"role": "custom", "customType": "run-failed-before-reply", "content": _NO_MODEL}
+            self._say(run.session_key, custom | {"timestamp": _now_ms()})
+        else:
+            run.state = "done"
+            answer = {"role": "assistant", "content": self._reply, "timestamp": _now_ms()}
+            self._say(run.session_key, answer)
+            await self._broadcast("chat", event | {"state": "final", "message": answer})
+            return
+        await self._broadcast("chat", event | {"state": "error", "errorMessage": run.error})
+
+    def _fails_before_history(self, is_default_agent: bool) -> bool:
+        return self._release.forgets_runs_at_restart and not is_default_agent
+
+    def _recalled(self, key: str, run_id: str) -> Run | None:
+        if self._release.forgets_runs_at_restart:
+            return None
+        said = [message.get("idempotencyKey") for message in self.history(key, None)["messages"]]
+        return Run(key, "done") if f"{run_id}:user" in said else None
+
+    def _repeated(self, run_id: str, run: Run) -> JSON:
+        if run.state == "running":
+            return {"runId": run_id, "status": "in_flight"}
+        if run.state == "done":
+            return {"runId": run_id, "status": "ok"}
+        raise Refusal(
+            run.error,
+            code="UNAVAILABLE",
+            payload={"runId": run_id, "status": "error", "summary": run.error},
+        )
+
+    def _say(self, key: str, message: JSON) -> None:
+        sessions = self._load(key)
+        entry = sessions.setdefault(key, self._new_entry())
+        self._store(key, sessions)
+        with self._transcript(key, entry).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(message, ensure_ascii=False) + "\n")
+
+    def _new_entry(self) -> JSON:
+        return {"sessionId": str(uuid.uuid4()), "updatedAt": _now_ms()}
+
+    def _path(self, key: str) -> Path:
+        return self._state_dir / "agents" / agent_of(key) / "sessions" / "sessions.json"
+
+    def _transcript(self, key: str, entry: JSON) -> Path:
+        return self._path(key).with_name(f"{entry['sessionId']}.jsonl")
+
+    def _load(self, key: str) -> dict[str, JSON]:
+        if not self._path(key).exists():
+            return {}
+        sessions: dict[str, JSON] = json.loads(self._path(key).read_text(encoding="utf-8"))
+        return sessions
+
+    def _store(self, key: str, sessions: dict[str, JSON]) -> None:
+        self._path(key).parent.mkdir(parents=True, exist_ok=True)
+        self._path(key).write_text(json.dumps(sessions), encoding="utf-8")
+
+
+def agent_of(session_key: str) -> str:
+    """The agent id in ``agent:<id>:<name>``; any other key belongs to the main agent."""
+    parts = session_key.split(":")
+    agent_id = parts[1] if parts[0] == "agent" and len(parts) > 2 else "main"
+    return agent_id.replace("/", "-").replace("..", "-")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
