@@ -31,8 +31,9 @@ _LINE = re.compile(
     rf"(?P<key>[A-Za-z_][A-Za-z0-9_]*?)[{_MARKS}]*\s*=\s*(?P<rest>.*)"
 )
 _CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"}
+_GAP = rf"[{_MARKS} \t\u00a0\ufeff\u200b-\u200f\u2060\u00ad]*"
 _SECRET_LINE = re.compile(
-    rf"(?P<before>[A-Za-z0-9_]*(?:TOKEN|SECRET|PASSWORD|API_?KEY)[{_MARKS}]*[ \t]*=[ \t]*[{_MARKS}]*)"
+    rf"(?P<before>[A-Za-z0-9_]*(?:TOKEN|SECRET|PASSWORD|API_?KEY){_GAP}={_GAP})"
     rf"(?!\$)(?P<value>[^\s{_MARKS}]+)"
 )
 _SECRET_HEADER = re.compile(r"(?P<before>X-Agent-Token:[ \t]*)(?!\$)(?P<value>[^\s'\"`]+)", re.IGNORECASE)

@@ -123,20 +123,21 @@ def _compiled(name: str, source: str) -> tuple[Template, tuple[tuple[str, int], 
 
 def _checked(name: str, tree: nodes.Template) -> dict[str, int]:
     used: dict[str, int] = {}
-    pending: list[tuple[nodes.Node, int]] = [(tree, 0)]
+    pending: list[tuple[nodes.Node, int, int]] = [(tree, 0, 1)]
     count = 0
     while pending:
-        node, depth = pending.pop()
+        node, depth, line = pending.pop()
+        line = node.lineno or line
         count += 1
         reason = "too many parts" if count > _NODE_LIMIT else _objection(node, depth)
         if reason:
-            raise TemplateError(name, node.lineno or 1, reason)
+            raise TemplateError(name, line, reason)
         if isinstance(node, nodes.Name):
-            used[node.name] = min(node.lineno, used.get(node.name, node.lineno))
+            used[node.name] = min(line, used.get(node.name, line))
         # Compiled, the tenth elif stands ten levels deep.
         branches = node.elif_ if isinstance(node, nodes.If) else []
-        pending += [(branch, depth + place) for place, branch in enumerate(branches, 1)]
-        pending += [(child, depth + 1) for child in node.iter_child_nodes(exclude=("elif_",))]
+        pending += [(branch, depth + place, line) for place, branch in enumerate(branches, 1)]
+        pending += [(child, depth + 1, line) for child in node.iter_child_nodes(exclude=("elif_",))]
     return used
 
 
