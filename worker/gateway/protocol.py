@@ -170,4 +170,7 @@ def _strings(value: object) -> list[str]:
 
 
 def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value is not True and value > 0 else None
+    """A number that can serve as a limit, else None: what a gateway sends is not to be trusted."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 1 <= value <= 1e12 else None

@@ -57,12 +57,7 @@ class _Said:
         self.detail_code = _text(self.details.get("code")) or _text(self.details.get("type"))
         retryable = fields.get("retryable")
         self.retryable = retryable if isinstance(retryable, bool) else None
-        after_ms = fields.get("retryAfterMs")
-        self.retry_after_s = (
-            max(0.0, after_ms / 1000)
-            if isinstance(after_ms, int | float) and not isinstance(after_ms, bool)
-            else None
-        )
+        self.retry_after_s = _seconds(fields.get("retryAfterMs"))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -76,6 +71,13 @@ class _Said:
     def find(self, pattern: str) -> str | None:
         found = re.search(pattern, self.message)
         return found.group(1) if found else None
+
+
+def _seconds(milliseconds: object) -> float | None:
+    """A time to wait, from nothing to a day; None for what is no such number."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    return min(milliseconds, 86_400_000) / 1000 if milliseconds >= 0 else None
 
 
 def _text(value: object) -> str:
@@ -197,6 +199,14 @@ def _unsupported_file(said: _Said) -> GatewayError:
     name = said.find(r'unsupported file "([^"]*)"')
     return UnsupportedFile(
         f"this gateway's release keeps no workspace file {name or 'of that name'}", name=name, **said.about
+    )
+
+
+def _raced_file(said: _Said) -> GatewayError:
+    # 2026.3.13, where two writes of one file meet; a link out of the workspace gives a reason in brackets.
+    return Unavailable(
+        f"the gateway saw the file change under its own write ({said.message}): the call may be sent again",
+        **said.about,
     )
 
 
@@ -346,6 +356,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (r"server is busy", _busy),
         (r"gateway (is )?(starting|restarting|stopping)|unavailable during gateway", _restarting),
         (r"^unsupported file", _unsupported_file),
+        (r"^unsafe workspace file \"[^\"]*\"$", _raced_file),
         (r"^invalid config(?!\.)", _invalid_config),
         (r"would drop agent roster entries", _refused),
         (r"unknown agent id|agent \"[^\"]*\" (not found|no longer exists)", _unknown_agent),
