@@ -127,7 +127,7 @@ def _checked(name: str, tree: nodes.Template) -> dict[str, int]:
     count = 0
     while pending:
         node, depth, line = pending.pop()
-        line = node.lineno or line
+        line = _line_of(node) or line
         count += 1
         reason = "too many parts" if count > _NODE_LIMIT else _objection(node, depth)
         if reason:
@@ -139,6 +139,11 @@ def _checked(name: str, tree: nodes.Template) -> dict[str, int]:
         pending += [(branch, depth + place, line) for place, branch in enumerate(branches, 1)]
         pending += [(child, depth + 1, line) for child in node.iter_child_nodes(exclude=("elif_",))]
     return used
+
+
+def _line_of(node: nodes.Node) -> int | None:
+    # The parser gives a scope no line of its own.
+    return node.lineno or next((child.lineno for child in node.iter_child_nodes() if child.lineno), None)
 
 
 def _objection(node: nodes.Node, depth: int) -> str | None:

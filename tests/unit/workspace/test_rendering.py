@@ -57,7 +57,8 @@ def test_every_file_reads_well(role: Role, family: str, size: Size) -> None:
         assert file.text == file.text.strip() != ""
         assert "\n\n\n" not in file.text, name
         assert not re.search(r"[ \t]+$", file.text, re.MULTILINE), name
-        assert not re.search(r": ?\.|\(\)|\*\*\*\*|: *$\n\n(?:#|- )|\bNone\b", file.text, re.MULTILINE), name
+        holes = r": None$|:\.(?!\.)|: *$\n\n(?:#|- )|\(\)|\*\*\*\*|[^\w]\"\"[^\w]"
+        assert not re.search(holes, file.text, re.MULTILINE), name
         assert not file.too_long
         if size != "hostile":
             assert "{{" not in file.text
@@ -187,7 +188,7 @@ def test_no_persons_words_stand_at_the_beginning_of_a_line_but_quoted(role: Role
     workspace = hostile_render("PLANTED\nPLANTED\r\n\nPLANTED\u2028PLANTED", role, family)
     for name, file in workspace.items():
         for line in file.text.splitlines():
-            assert not re.match(r"[\s`*+#-]*PLANTED", line.replace("# PLANTED", "", 1)), (name, line)
+            assert not re.match(r"[\s`*+#-]*PLANTED", line), (name, line)
 
 
 @every_role
