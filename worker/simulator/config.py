@@ -91,7 +91,7 @@ class Config:
             patch = self._checked_patch(raw, base_hash, snapshot)
             before = self._effective(snapshot.parsed) if self._release.restarts_on_patch else snapshot.parsed
             after = document.restored(document.merged(before, patch), before)
-            changed = document.changed_paths(before, after)
+            changed = document.changed_paths(self._with_main(before), self._with_main(after))
             if not changed and not self._release.restarts_on_patch:
                 config = document.redacted(self._effective(snapshot.parsed))
                 return {
@@ -175,6 +175,18 @@ class Config:
 
     def _effective(self, parsed: JSON) -> JSON:
         config = document.merged(self._release.config_defaults, document.with_variables(parsed, os.environ))
-        if self._release.roster_is_map:
-            config.setdefault("agents", {}).setdefault("entries", {"main": {}})
-        return config
+        return self._with_main(config)
+
+    def _with_main(self, config: JSON) -> JSON:
+        """The config with the main agent that an empty map of entries implies."""
+        if not self._release.roster_is_map:
+            return config
+        return (
+            document.merged({"agents": {"entries": {"main": {}}}}, config)
+            if not _has_entries(config)
+            else config
+        )
+
+
+def _has_entries(config: JSON) -> bool:
+    return bool(config.get("agents", {}).get("entries"))

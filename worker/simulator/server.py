@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Coroutine
@@ -25,6 +26,8 @@ from worker.simulator.pairing import Pairing
 from worker.simulator.rate_limit import RateLimit
 from worker.simulator.refusal import JSON, Refusal
 from worker.simulator.release import Release
+
+logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 15.0
 _EVENTS = [
@@ -260,6 +263,9 @@ class Server:
             outcome = await self._gateway.call(method, params, grant, grant.device_id or name)
         except Refusal as refusal:
             outcome = refusal
+        except Exception as error:
+            logger.exception("simulated %s failed", method)
+            outcome = Refusal(f"Error: {type(error).__name__}", code="UNAVAILABLE")
         self._note(name, method, names_in(params), outcome if isinstance(outcome, Refusal) else None)
         await _answer(connection, str(frame.get("id")), outcome)
 

@@ -1,0 +1,280 @@
+"""Reading and patching the config (gateway.md 4, 6, 8). The first tests need a gateway that nobody touched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import OWNERS_CONFIG, Target
+from tests.conformance.peer import Device, Peer, meet
+from tests.conformance.steps import (
+    assert_restarts,
+    await_restarts,
+    eventually,
+    patch,
+    patched,
+    registering,
+    roster,
+    stay_open,
+)
+
+REDACTED = "__OPENCLAW_REDACTED__"
+HEARTBEAT = {"every": "10m", "target": "none"}
+
+
+def visibility(target: Target) -> dict[str, Any]:
+    key = "heartbeatVisibility" if target.expected.roster_is_map else "heartbeat"
+    return {"channels": {"defaults": {key: {"showOk": False, "showAlerts": True, "useIndicator": True}}}}
+
+
+def entry(target: Target, agent_id: str, **more: object) -> dict[str, Any]:
+    return {"name": agent_id, "workspace": str(target.state_dir / f"ws-{agent_id}"), **more}
+
+
+def test_config_get_shows_no_secret(target: Target, peer: Peer) -> None:
+    answer = peer.ask("config.get")
+    assert answer["parsed"]["gateway"]["auth"]["token"] == REDACTED
+    assert answer["config"]["gateway"]["auth"]["token"] == REDACTED
+    assert answer["parsed"]["models"]["providers"]["owners"]["apiKey"] == REDACTED
+    shown = json.dumps(answer)
+    assert target.token not in shown
+    assert "owners-own-key" not in shown
+
+
+def test_config_get_reads_without_changing(target: Target, peer: Peer) -> None:
+    before = (target.state_dir / "openclaw.json").read_bytes()
+    first, second = peer.ask("config.get"), peer.ask("config.get")
+    assert first["hash"] == second["hash"]
+    assert first["valid"] is True
+    assert first["exists"] is True
+    assert (target.state_dir / "openclaw.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "invalid config.patch params: must have required property 'raw'"),
+        (
+            {"raw": '{"agents": {}}', "baseHash": "old"},
+            "config changed since last load; re-run config.get and retry",
+        ),
+        ({"raw": "{}", "zz": 1}, "invalid config.patch params: at root: unexpected property 'zz'"),
+    ],
+)
+def test_a_malformed_patch_is_refused(peer: Peer, params: dict[str, Any], message: str) -> None:
+    answer = peer.call("config.patch", params)
+    assert answer.error["code"] == "INVALID_REQUEST"
+    assert answer.message == message
+
+
+def test_a_patch_needs_a_base_hash(target: Target, peer: Peer) -> None:
+    answer = peer.call("config.patch", {"raw": json.dumps({"messages": {"ackReactionScope": "all"}})})
+    named = " for messages.ackReactionScope" if target.expected.roster_is_map else ""
+    assert answer.message.startswith(f"config base hash required{named}; re-run config.get and retry")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"), [("{nope", "SyntaxError: JSON5: "), ("[1]", "config.patch raw must be an object")]
+)
+def test_a_patch_that_is_no_object_is_refused(peer: Peer, raw: str, message: str) -> None:
+    answer = peer.call("config.patch", {"raw": raw, "baseHash": peer.ask("config.get")["hash"]})
+    assert answer.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "fault"),
+    [
+        ({"bogus": 1}, "", 'Unrecognized key: "bogus"'),
+        ({"agents": {"bogus": 1}}, "agents", 'Unrecognized key: "bogus"'),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(
+    target: Target, peer: Peer, change: dict[str, Any], path: str, fault: str
+) -> None:
+    before = (target.state_dir / "openclaw.json").read_bytes()
+    answer = patch(peer, change)
+    assert answer.error["details"]["issues"] == [{"path": path, "message": fault}]
+    told = (
+        f"invalid config: {path or '<root>'}: {fault}"
+        if target.expected.explains_errors
+        else "invalid config"
+    )
+    assert answer.message == told
+    assert (target.state_dir / "openclaw.json").read_bytes() == before
+
+
+def test_a_second_agent_needs_explicit_ownership(target: Target, peer: Peer) -> None:
+    if not target.expected.roster_is_map:
+        pytest.skip("a list has no owner")
+    answer = patch(peer, {"agents": {"entries": {"one": entry(target, "one")}}})
+    assert answer.error["details"]["issues"][0]["path"] == "agents.ownership"
+    assert "agents.ownership: multi-agent rosters require agents.ownership=" in answer.message
+
+
+def test_one_patch_registers_agents_and_sets_heartbeats(target: Target, peer: Peer) -> None:
+    owners = {name: target.stored_config()[name] for name in OWNERS_CONFIG}
+    parsed = peer.ask("config.get")["parsed"]
+    entries = {name: entry(target, name, heartbeat=HEARTBEAT) for name in ("one", "two")}
+    answer = patch(peer, {**registering(target, parsed, entries), **visibility(target)})
+    assert answer.ok, answer.error
+    assert answer.payload["config"]["gateway"]["auth"]["token"] == REDACTED
+    if target.expected.restarts_on_patch:
+        assert answer.payload["restart"]["ok"] is True
+        assert answer.payload["restart"]["delayMs"] >= 0
+        await_restarts(target, peer, restarts=2)  # `channels` restarts it at once, the patch later again
+    else:
+        assert "restart" not in answer.payload
+        assert set(answer.payload["changedPaths"]) >= {"agents.entries.one", "agents.entries.two"}
+        stay_open(target, peer)
+    stored = target.stored_config()
+    assert {name: stored[name] for name in OWNERS_CONFIG} == owners
+    assert stored["gateway"]["auth"]["token"] == target.token
+    assert roster(target, stored)["one"]["heartbeat"] == HEARTBEAT
+    assert {"main", "one", "two"} <= set(roster(target, stored))
+
+
+def test_a_patched_agent_has_no_files_yet(target: Target, peer: Peer) -> None:
+    listed = peer.ask("agents.files.list", {"agentId": "one"})
+    assert listed["workspace"] == str(target.state_dir / "ws-one")
+    assert [file["missing"] for file in listed["files"]] == [True] * len(target.expected.listed_files)
+
+
+def test_a_patch_that_changes_nothing(target: Target, peer: Peer) -> None:
+    before = (target.state_dir / "openclaw.json").read_bytes()
+    config = peer.ask("config.get")["parsed"]
+    same = registering(target, config, {"two": entry(target, "two", heartbeat=HEARTBEAT)})
+    answer = patch(peer, same)
+    assert answer.ok, answer.error
+    if target.expected.restarts_on_patch:
+        assert_restarts(peer, target)
+    else:
+        assert answer.payload["noop"] is True
+        assert (target.state_dir / "openclaw.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "below", "fault"),
+    [
+        ({"heartbeat": {"every": "banana"}}, ".heartbeat.every", "invalid duration (use ms, s, m, h)"),
+        ({"zork": 1}, "", 'Unrecognized key: "zork"'),
+    ],
+)
+def test_a_faulty_entry_is_named_by_its_path(
+    target: Target, peer: Peer, value: dict[str, Any], below: str, fault: str
+) -> None:
+    config = peer.ask("config.get")["parsed"]
+    change = registering(target, config, {"two": {**entry(target, "two"), **value}})
+    place = (
+        "entries.two"
+        if target.expected.roster_is_map
+        else f"list.{len(change['agents'].get('list', [])) - 1}"
+    )
+    answer = patch(peer, change)
+    assert answer.error["details"]["issues"] == [{"path": f"agents.{place}{below}", "message": fault}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"agents": {"list": [{"id": "one"}]}}, 'agents: Unrecognized key: "list"'),
+        (
+            {"agents": {"entries": {"one": {"heartbeat": {"includeReasoning": False}}}}},
+            'agents.entries.one.heartbeat: Unrecognized key: "includeReasoning"',
+        ),
+        (
+            {"channels": {"defaults": {"heartbeat": {"showOk": False}}}},
+            'channels.defaults: Unrecognized key: "heartbeat"',
+        ),
+        ({"agents": {"entries": {"Bad Id!": {}}}}, 'agents.entries["Bad Id!"]: Invalid key in record'),
+    ],
+)
+def test_what_newer_releases_no_longer_take(
+    target: Target, peer: Peer, change: dict[str, Any], message: str
+) -> None:
+    if not target.expected.roster_is_map:
+        pytest.skip("the list family takes these, or has no entries")
+    assert patch(peer, change).message == f"invalid config: {message}"
+
+
+def test_the_redaction_mark_stands_for_what_is_stored(target: Target, peer: Peer) -> None:
+    marked = {"models": {"providers": {"owners": {"apiKey": REDACTED, "baseUrl": "http://127.0.0.1:9/v2"}}}}
+    patched(target, peer, marked)
+    owners = target.stored_config()["models"]["providers"]["owners"]
+    assert owners["apiKey"] == "owners-own-key"
+    assert owners["baseUrl"] == "http://127.0.0.1:9/v2"
+    assert target.stored_config()["gateway"]["auth"]["token"] == target.token
+
+
+def test_a_list_is_replaced_and_entries_are_merged(target: Target, peer: Peer) -> None:
+    if target.expected.roster_is_map:
+        change: dict[str, Any] = {"agents": {"entries": {"one": {"name": "Renamed"}}}}
+    else:
+        change = {"agents": {"list": [{"id": "main"}, {"id": "one", "name": "Renamed"}]}}
+    patched(target, peer, change)
+    held = roster(target, target.stored_config())
+    assert held["one"]["name"] == "Renamed"
+    assert ("two" in held) is target.expected.roster_is_map
+    assert ("workspace" in held["one"]) is target.expected.roster_is_map
+
+
+def test_entries_cannot_be_dropped_by_a_patch(target: Target, peer: Peer) -> None:
+    if not target.expected.roster_is_map:
+        pytest.skip("a list drops what is left out")
+    answer = patch(peer, {"agents": {"entries": {"two": None}}})
+    assert answer.error["code"] == "UNAVAILABLE"
+    assert "would drop agent roster entries" in answer.message
+    assert "two" in roster(target, target.stored_config())
+
+
+def heartbeat_job(peer: Peer, agent_id: str) -> dict[str, Any] | None:
+    jobs = peer.ask("cron.list", {"includeDisabled": True})["jobs"]
+    return next((job for job in jobs if job.get("declarationKey") == f"heartbeat:{agent_id}"), None)
+
+
+def test_a_heartbeat_block_makes_a_job_with_a_scratch(target: Target, peer: Peer) -> None:
+    if not target.expected.roster_is_map:
+        pytest.skip("heartbeat text is a file there")
+    job = eventually(lambda: heartbeat_job(peer, "two"), target.patience_s)
+    assert job["agentId"] == "two"
+    assert heartbeat_job(peer, "main") is None, "the first block ends the heartbeats of all without one"
+    before = peer.ask("cron.scratch.get", {"jobId": job["id"]})
+    assert before == {"scratch": None, "currentRevision": 0, "maxBytes": 262144}
+    after = peer.ask("cron.scratch.set", {"jobId": job["id"], "content": "Look around. ü"})
+    assert after["ok"] is True
+    assert after["scratch"]["content"] == "Look around. ü"
+    assert after["scratch"]["revision"] == after["currentRevision"] == 1
+    read = peer.ask("cron.scratch.get", {"jobId": job["id"]})
+    assert read == {name: value for name, value in after.items() if name != "ok"}
+
+
+def test_a_scratch_is_fenced_by_its_revision(target: Target, peer: Peer) -> None:
+    if not target.expected.roster_is_map:
+        pytest.skip("heartbeat text is a file there")
+    job = eventually(lambda: heartbeat_job(peer, "two"), target.patience_s)
+    revision = peer.ask("cron.scratch.set", {"jobId": job["id"], "content": "again"})["currentRevision"]
+    stale = {"jobId": job["id"], "content": "lost", "expectedRevision": revision - 1}
+    conflict = {"ok": False, "reason": "revision-conflict", "currentRevision": revision}
+    assert peer.ask("cron.scratch.set", stale) == conflict
+    assert peer.ask("cron.scratch.get", {"jobId": job["id"]})["scratch"]["content"] == "again"
+    unknown = peer.call("cron.scratch.set", {"jobId": "nobody", "content": "x"})
+    assert unknown.error["details"] == {"code": "CRON_JOB_NOT_FOUND", "jobId": "nobody"}
+
+
+def test_patches_are_limited_by_device_refused_ones_too(target: Target) -> None:
+    limit = target.expected.patches_a_minute
+    with meet(target.url, target.token, device=(device := Device())) as peer:
+        answers = [peer.call("config.patch", {"raw": "{}", "baseHash": "old"}) for _ in range(limit or 35)]
+        assert {answer.error["code"] for answer in answers} == {"INVALID_REQUEST"}
+        if limit is None:
+            return
+        limited = peer.call("config.patch", {"raw": "{}", "baseHash": "old"})
+        assert limited.error["code"] == "UNAVAILABLE"
+        assert limited.message.startswith("rate limit exceeded for config.patch; retry after ")
+        assert limited.error["retryable"] is True
+        assert 0 < limited.error["retryAfterMs"] <= 60_000
+        assert limited.error["details"] == {"method": "config.patch", "limit": f"{limit} per 60s"}
+    with meet(target.url, target.token, device=device) as same, meet(target.url, target.token) as other:
+        assert same.call("config.patch", {"raw": "{}", "baseHash": "old"}).error["code"] == "UNAVAILABLE"
+        assert other.call("config.patch", {"raw": "{}", "baseHash": "old"}).error["code"] == "INVALID_REQUEST"
