@@ -51,8 +51,13 @@ class GatewayClient:
         return self._generation
 
     @property
+    def users(self) -> int:
+        """How many threads are calling now, those included that wait for a connection."""
+        return self._users
+
+    @property
     def idle(self) -> bool:
-        """Whether no thread is calling or opening now."""
+        """Whether no thread is calling now."""
         return self._users == 0
 
     def call(

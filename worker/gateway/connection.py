@@ -309,8 +309,7 @@ class GatewayConnection:
                     return CloseReason(None, dead)
                 continue
             except ConnectionClosed as closed:
-                received = closed.rcvd
-                return CloseReason(received.code if received else None, received.reason if received else "")
+                return _close_reason(closed)
             self._heard_at = time.monotonic()
             message = decode(frame)
             if isinstance(message, Response):
@@ -382,6 +381,14 @@ class GatewayConnection:
             self._slots.release()
             pending.done.release()
         self._ended.set()
+
+
+def _close_reason(closed: ConnectionClosed) -> CloseReason:
+    if closed.rcvd is not None:
+        return CloseReason(closed.rcvd.code, closed.rcvd.reason)
+    if closed.sent is not None:
+        return CloseReason(None, f"we had to close it: {closed.sent.code} {closed.sent.reason}".strip())
+    return CloseReason(None, "")
 
 
 def _expected_s(shutdown: Event) -> float | None:

@@ -132,6 +132,8 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
     how = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, EOFError | ConnectionClosed):
         how = "the connection was closed"
+    if isinstance(error, ssl.SSLError):
+        how = f"the TLS handshake ended with {error.reason}; a gateway without TLS needs ws://"
     return GatewayUnreachable(
         f"the gateway at {url} cannot be reached ({how}): check that it runs, its URL and the network",
         method="connect",
