@@ -50,6 +50,7 @@ class Claim:
     kind: str
     single: bool
     options: Mapping[str, Any]
+    gateway_id: UUID | None
     generation: int
     attempts: int
     phase: str | None
@@ -154,22 +155,32 @@ def refuse(connection: Connection, job_id: UUID, kind: str, error: str, argument
     )
 
 
-_QUEUED_ARGUMENTS = text("""
+@dataclass(frozen=True)
+class StoredJob:
+    """A job's row as a message finds it; ``arguments`` as a service wrote them."""
+
+    status: str
+    agent_id: UUID | None
+    arguments: Mapping[str, Any]
+
+
+_STORED = text("""
     SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id
     FROM provisioner.jobs WHERE id = :id
 """)
 
 
-def stored_arguments(connection: Connection, job_id: UUID) -> dict[str, Any] | None:
-    """The arguments of a job that is still queued, as a service wrote them; None where it is not queued."""
-    row = connection.execute(_QUEUED_ARGUMENTS, {"id": job_id}).one_or_none()
-    if row is None or row.status != "queued":
+def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
+    """The job's row, None where there is none yet."""
+    row = connection.execute(_STORED, {"id": job_id}).one_or_none()
+    if row is None:
         return None
     options = row.options if isinstance(row.options, dict) else {"options": row.options}
-    named = {"request_id": row.request_id, "requested_by": row.requested_by}
+    arguments = {**options, "request_id": row.request_id, "requested_by": row.requested_by}
     target = TARGETS.get(row.kind, "gateway_id")
-    value = getattr(row, target)
-    return {**options, **named, **({target: value} if value is not None else {})}
+    if getattr(row, target) is not None:
+        arguments[target] = getattr(row, target)
+    return StoredJob(row.status, row.agent_id, arguments)
 
 
 # --- one agent's row ---------------------------------------------------------------------------------------
@@ -202,7 +213,8 @@ _CLAIM = text("""
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
       AND (r.lease_until IS NULL OR r.lease_until < now())
-    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single, j.options, r.generation,
+    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single, j.options, j.gateway_id,
+        r.generation,
         r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
         r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested,
         extract(epoch FROM now() - r.started_at)::float AS age_s

@@ -1,0 +1,60 @@
+"""How the outcome of a turn looks to Celery: ended, failed with a sentence, or to come again."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore
+
+from worker.app import services
+from worker.jobs.intake import Refused, accept_agent_job
+from worker.jobs.ledger import NotClaimed
+from worker.provisioning.turn import Ended, Outcome, take_turn
+from worker.provisioning.work import Parked
+
+log = logging.getLogger(__name__)
+
+
+class JobFailed(Exception):
+    """The job has ended without success; its row says the same. Shown without a traceback."""
+
+
+def run_agent_job(task: Task[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any]) -> str:
+    """Serve one message of a single-agent task: its job's row, then one turn with the agent.
+
+    Returns the status of a job that succeeded. Raises JobFailed for one that did not, and Ignore where
+    there is nothing to report: the row is parked, taken, or ended before.
+    """
+    kind = str(task.name).removeprefix("tasks.")
+    task_id = str(task.request.id)
+    with structlog.contextvars.bound_contextvars(job=task_id):
+        accepted = accept_agent_job(services().engine, kind, task_id, positional, arguments)
+        if isinstance(accepted, Refused):
+            if accepted.reason is None:
+                raise Ignore
+            log.warning("refused: %s", accepted.reason)
+            raise JobFailed(accepted.reason)
+        with structlog.contextvars.bound_contextvars(agent=str(accepted.agent_id)):
+            outcome = take_turn(services(), accepted.job_id, accepted.agent_id)
+            return report(task, accepted.job_id, outcome)
+
+
+def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
+    """Tell Celery, and the log, how a turn went."""
+    if isinstance(outcome, NotClaimed):
+        log.debug("nothing to do: %s", outcome.value)
+        raise Ignore
+    if isinstance(outcome, Parked):
+        log.info("parked: %s", outcome.reason)
+        task.send_event("task-retried", uuid=str(task.request.id), exception=outcome.reason, traceback="")
+        raise Ignore
+    assert isinstance(outcome, Ended)
+    if outcome.status != "succeeded":
+        log.warning("%s: %s", outcome.status, outcome.reason)
+        raise JobFailed(outcome.reason or outcome.status)
+    log.info("succeeded")
+    return outcome.status

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+
+from tasks.outcomes import JobFailed, run_agent_job
+from worker.app import app
+
+
+@app.task(name="tasks.provision_agent", bind=True, throws=(JobFailed,))
+def provision_agent(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+    """Bring a board agent to life on its gateway (contract.md has the arguments)."""
+    return run_agent_job(self, positional, arguments)

@@ -1,0 +1,65 @@
+"""The timer of each worker process: publishes what is due (design D8).
+
+Rescue must not depend on the broker that it rescues from, nor on beat. SKIP LOCKED makes many clocks
+harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.jobs.outbox import BATCH, publish_due
+from worker.provisioning.services import Services
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 10.0
+
+
+class Clock:
+    """A thread that ticks until it is stopped. What a tick cannot reach, the next one tries again."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._trouble: str | None = None
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the tick that is under way."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def tick(self) -> None:
+        """Publish what is due, batch after batch until none is full. Raises nothing."""
+        try:
+            while publish_due(self._services.engine, self._services.send) >= BATCH:
+                pass
+        except (SQLAlchemyError, BrokerError, RedisError, OSError, RuntimeError) as error:
+            self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        except Exception:
+            log.exception("the clock stumbled")
+        else:
+            self._note(None)
+
+    def _run(self) -> None:
+        tick_s = self._services.settings.clock_tick_s
+        while not self._stopped.wait(min(tick_s * (3 if self._trouble else 1), _LONGEST_PAUSE_S)):
+            self.tick()
+
+    def _note(self, trouble: str | None) -> None:
+        if trouble is not None and self._trouble is None:
+            log.warning("nothing can be published now, trying again: %s", trouble)
+        elif trouble is None and self._trouble is not None:
+            log.info("publishing again")
+        self._trouble = trouble

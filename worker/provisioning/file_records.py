@@ -1,0 +1,58 @@
+"""What we last wrote of each file: ``agent_files``, one statement an agent (design D2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.workspace.plan import RecordedFile
+
+_RECORD = text("""
+    INSERT INTO provisioner.agent_files
+        (agent_id, gateway_id, name, kind, source_sha256, size, updated_at_ms, locator, job_id, applied_at)
+    SELECT :agent_id, :gateway_id, f.name, f.kind, f.source_sha256, f.size, f.updated_at_ms, f.locator,
+        :job_id, now()
+    FROM jsonb_to_recordset(:files) AS f
+        (name text, kind text, source_sha256 text, size int, updated_at_ms bigint, locator text)
+    ON CONFLICT (agent_id, gateway_id, name) DO UPDATE
+    SET kind = excluded.kind, source_sha256 = excluded.source_sha256, size = excluded.size,
+        updated_at_ms = excluded.updated_at_ms, locator = excluded.locator, job_id = excluded.job_id,
+        applied_at = now()
+""").bindparams(bindparam("files", type_=JSONB))
+
+
+def record_files(
+    connection: Connection,
+    agent_id: UUID,
+    gateway_id: UUID,
+    job_id: UUID,
+    files: Mapping[str, RecordedFile],
+) -> None:
+    """Keep what the gateway holds of these files now."""
+    if not files:
+        return
+    rows = [
+        {
+            "name": name,
+            "kind": file.kind,
+            "source_sha256": file.source_sha256,
+            "size": file.size,
+            "updated_at_ms": file.updated_at_ms,
+            "locator": file.locator,
+        }
+        for name, file in files.items()
+    ]
+    connection.execute(
+        _RECORD, {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "files": rows}
+    )
+
+
+_FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id AND gateway_id = :gateway_id")
+
+
+def forget_files(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
+    """Drop the records: the gateway was rebuilt, or the agent is gone from it."""
+    connection.execute(_FORGET, {"agent_id": agent_id, "gateway_id": gateway_id})

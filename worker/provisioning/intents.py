@@ -1,0 +1,116 @@
+"""Roster intents: what jobs want of a gateway's roster, as rows, until the writer has settled them (D1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.jobs.outbox import Send, send_roster_writer
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One open intent. ``present_before``: whether the roster had the agent when it was first looked at."""
+
+    id: int
+    agent_id: UUID
+    job_id: UUID
+    change: str
+    openclaw_id: str
+    present_before: bool | None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How an intent ended: applied, or refused with a sentence; neither while it is open."""
+
+    applied: bool
+    error: str | None
+    present_before: bool | None
+
+
+_RECORD = text("""
+    INSERT INTO provisioner.roster_intents (gateway_id, agent_id, job_id, change, openclaw_id)
+    VALUES (:gateway_id, :agent_id, :job_id, :change, :openclaw_id)
+    ON CONFLICT DO NOTHING
+""")
+_NEED_WRITER = text("""
+    INSERT INTO provisioner.gateway_states AS s (gateway_id, writer_queued_at) VALUES (:gateway_id, now())
+    ON CONFLICT (gateway_id) DO UPDATE SET writer_queued_at = now() WHERE s.writer_queued_at IS NULL
+    RETURNING gateway_id
+""")
+
+
+def record_intent(
+    connection: Connection,
+    send: Send,
+    *,
+    gateway_id: UUID,
+    agent_id: UUID,
+    job_id: UUID,
+    change: str,
+    openclaw_id: str,
+) -> None:
+    """Record an intent, and see that one write_roster is on its way. Park the row in this transaction."""
+    connection.execute(
+        _RECORD,
+        {
+            "gateway_id": gateway_id,
+            "agent_id": agent_id,
+            "job_id": job_id,
+            "change": change,
+            "openclaw_id": openclaw_id,
+        },
+    )
+    if connection.execute(_NEED_WRITER, {"gateway_id": gateway_id}).one_or_none():
+        send_roster_writer(send, gateway_id)
+
+
+_OPEN = text("""
+    SELECT id, agent_id, job_id, change, openclaw_id, present_before FROM provisioner.roster_intents
+    WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL ORDER BY id
+""")
+
+
+def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
+    """All that is wanted of the gateway's roster now, oldest first."""
+    return [Intent(**row._mapping) for row in connection.execute(_OPEN, {"gateway_id": gateway_id})]
+
+
+_SETTLED = text("""
+    SELECT applied_at IS NOT NULL AS applied, error, present_before FROM provisioner.roster_intents
+    WHERE job_id = :job_id AND agent_id = :agent_id ORDER BY id DESC LIMIT 1
+""")
+
+
+def settled_intent(connection: Connection, job_id: UUID, agent_id: UUID) -> Settled | None:
+    """How the job's last intent for the agent stands; None where it never had one."""
+    row = connection.execute(_SETTLED, {"job_id": job_id, "agent_id": agent_id}).one_or_none()
+    return None if row is None else Settled(**row._mapping)
+
+
+_NOTE_PRESENT = text("""
+    UPDATE provisioner.roster_intents SET present_before = openclaw_id = ANY(:present)
+    WHERE id = ANY(:ids) AND present_before IS NULL
+""")
+_APPLY = text("UPDATE provisioner.roster_intents SET applied_at = now() WHERE id = ANY(:ids)")
+_REFUSE = text(
+    "UPDATE provisioner.roster_intents SET error = :error WHERE id = ANY(:ids) AND applied_at IS NULL"
+)
+
+
+def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:
+    """Keep what the roster held before we changed anything, once for each intent (behaviour 16)."""
+    connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
+
+
+def apply_intents(connection: Connection, intents: list[int]) -> None:
+    """These are seen to stand in the roster."""
+    connection.execute(_APPLY, {"ids": intents})
+
+
+def refuse_intents(connection: Connection, intents: list[int], error: str) -> None:
+    """These cannot be brought into the roster; their jobs fail with the sentence."""
+    connection.execute(_REFUSE, {"ids": intents, "error": error})

@@ -1,0 +1,135 @@
+"""An outage is the gateway's, not a job's: its ten minutes run in one row (behaviour 45, design D7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import ProvisionerError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.errors import (
+    CallTimedOut,
+    ConnectionLost,
+    GatewayRestarting,
+    GatewayUnreachable,
+    Unavailable,
+)
+
+OUTAGES = (GatewayUnreachable, GatewayRestarting, ConnectionLost, CallTimedOut, Unavailable)
+"""Errors that say something of the gateway, not of the call."""
+LONGEST_PROBE_WAIT_S = 30.0
+FIRST_PROBE_WAIT_S = 0.75
+_PROBE_TAKES_S = 25.0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """``down_for_s``: since the first failure; ``wait_s``: until somebody may try again."""
+
+    down_for_s: float
+    wait_s: float
+
+    def outlasts(self, budget_s: float) -> bool:
+        """Whether the gateway has been away for longer than anybody waits."""
+        return self.down_for_s >= budget_s
+
+
+_NOTE_FAILURE = text("""
+    INSERT INTO provisioner.gateway_states AS s
+        (gateway_id, down_since, last_failure_at, last_error, probe_until)
+    VALUES (:gateway_id, now(), now(), :error, now() + make_interval(secs => :first_s))
+    ON CONFLICT (gateway_id) DO UPDATE
+    SET down_since = CASE
+            WHEN s.down_since IS NULL OR s.last_failure_at < now() - make_interval(secs => :budget_s)
+            THEN now() ELSE s.down_since END,
+        last_failure_at = now(), last_error = excluded.last_error,
+        probe_until = now() + make_interval(secs => CASE
+            WHEN s.down_since IS NULL OR s.last_failure_at < now() - make_interval(secs => :budget_s)
+            THEN :first_s
+            ELSE least(:longest_s, greatest(:first_s, extract(epoch FROM now() - s.down_since) / 2)) END)
+    RETURNING extract(epoch FROM now() - down_since)::float AS down_for_s,
+        extract(epoch FROM probe_until - now())::float AS wait_s
+""")
+
+
+def note_failure(
+    connection: Connection, gateway_id: UUID, error: ProvisionerError, budget_s: float
+) -> Outage:
+    """Record that the gateway could not be used. An outage begins with its first failure; one that nobody
+    has met for a whole budget is over as far as we know, so a later failure begins a new one."""
+    row = connection.execute(
+        _NOTE_FAILURE,
+        {
+            "gateway_id": gateway_id,
+            "error": str(error),
+            "budget_s": budget_s,
+            "first_s": FIRST_PROBE_WAIT_S,
+            "longest_s": LONGEST_PROBE_WAIT_S,
+        },
+    ).one()
+    return Outage(row.down_for_s, row.wait_s)
+
+
+_MAY_PROBE = text("""
+    UPDATE provisioner.gateway_states SET probe_until = now() + make_interval(secs => :takes_s)
+    WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+      AND (probe_until IS NULL OR probe_until <= now())
+""")
+_PROBE_WAIT = text("""
+    SELECT extract(epoch FROM now() - down_since)::float AS down_for_s,
+        extract(epoch FROM probe_until - now())::float AS wait_s
+    FROM provisioner.gateway_states WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+""")
+
+
+def admit(connection: Connection, gateway_id: UUID) -> Outage | None:
+    """Whether to try a gateway known to be down: None for the one that may, else when to ask again."""
+    parameters = {"gateway_id": gateway_id}
+    if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
+        return None
+    row = connection.execute(_PROBE_WAIT, parameters).one_or_none()
+    return None if row is None else Outage(row.down_for_s, max(row.wait_s or 0.0, 0.1))
+
+
+_NOTE_UP = text("""
+    WITH up AS (
+        UPDATE provisioner.gateway_states
+        SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL
+        WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+        RETURNING gateway_id
+    )
+    UPDATE provisioner.job_agents r SET next_attempt_at = now()
+    FROM provisioner.jobs j, up
+    WHERE j.id = r.job_id AND j.gateway_id = up.gateway_id AND r.status IN ('pending', 'running')
+      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
+      AND r.phase IS DISTINCT FROM 'roster'
+""")
+
+
+def note_up(connection: Connection, gateway_id: UUID) -> None:
+    """The gateway answered: its outage is over, and whoever was parked because of it is due now."""
+    connection.execute(_NOTE_UP, {"gateway_id": gateway_id})
+
+
+_REFUSED_TOKEN = text("""
+    INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint, last_error)
+    VALUES (:gateway_id, :fingerprint, :error)
+    ON CONFLICT (gateway_id) DO UPDATE
+    SET refused_token_fingerprint = excluded.refused_token_fingerprint, last_error = excluded.last_error
+""")
+
+
+def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
+    """Remember an address whose token was refused, so that nobody tries it again: ten failures would lock a
+    remote backend out (gateway.md 4)."""
+    connection.execute(
+        _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
+    )
+
+
+def fingerprint(address: GatewayAddress) -> str:
+    """Tells URL and token together from any other, and leads back to neither."""
+    return sha256(f"{address.url}\n{address.token_fingerprint}".encode()).hexdigest()[:16]

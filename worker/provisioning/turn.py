@@ -1,0 +1,122 @@
+"""One worker's turn with one agent's row: claim, work, and an end for every way it can go (design D6)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.drain import draining
+from worker.errors import PermanentError, TransientError
+from worker.gateway.retry import jittered
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
+from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure
+from worker.provisioning.provision import provision, unreachable
+from worker.provisioning.services import Services
+from worker.provisioning.work import Parked
+
+log = logging.getLogger(__name__)
+
+WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {"provision_agent": provision}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The row has ended; ``reason`` is the sentence of one that did not succeed."""
+
+    status: str
+    reason: str | None = None
+
+
+Outcome = Ended | Parked | NotClaimed
+
+
+def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
+    """Claim the agent's row and take it as far as it goes now.
+
+    Raises only what the database raises: then the lease runs out and the clock brings the row back.
+    """
+    held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
+    if isinstance(held, NotClaimed):
+        return held
+    try:
+        if held.cancel_requested:
+            return _end(services, held, "cancelled", "cancelled on request")
+        if held.attempts >= services.settings.crash_limit:
+            raise PermanentError(
+                f"Given up: {held.attempts} workers died while at work on it, in phase {held.phase}."
+            )
+        parked = WORK[held.kind](services, held)
+    except LeaseLostError as error:
+        log.warning("%s", error)
+        return NotClaimed.NOTHING_TO_DO
+    except SQLAlchemyError:
+        raise
+    except TransientError as error:
+        return _try_later(services, held, error)
+    except PermanentError as error:
+        return _end(services, held, "failed", str(error))
+    except Exception as error:
+        log.exception("job %s failed on agent %s", job_id, agent_id)
+        reason = f"Internal error ({type(error).__name__}): see the worker's log of this job."
+        return _end(services, held, "failed", reason)
+    if parked is None:
+        return Ended("succeeded")
+    return _park(services, held, parked)
+
+
+def _try_later(services: Services, held: Claim, error: TransientError) -> Outcome:
+    """What stayed transient for longer than a slot waits: park the row, or end it once its time is spent."""
+    budget_s = services.settings.retry_budget_s
+    if draining.is_set():
+        return _park(services, held, Parked(f"this worker is stopping: {error}", 0.0))
+    if isinstance(error, OUTAGES) and held.gateway_id is not None:
+        with services.engine.begin() as connection:
+            outage = note_failure(connection, held.gateway_id, error, budget_s)
+        if outage.outlasts(budget_s):
+            return _end(services, held, "failed", unreachable(budget_s, str(error)))
+        wait_s = outage.wait_s
+    else:
+        if held.age_s > budget_s:
+            return _end(services, held, "failed", f"Given up after {budget_s:g} seconds: {error}")
+        wait_s = min(LONGEST_PROBE_WAIT_S, max(0.75, held.age_s / 4))
+    return _park(services, held, Parked(str(error), jittered(max(wait_s, error.retry_after_s or 0.0))))
+
+
+def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
+    if parked.wait_s is not None:
+        try:
+            with services.engine.begin() as connection:
+                park(connection, held, parked.wait_s, parked.reason)
+        except LeaseLostError as error:
+            log.warning("%s", error)
+            return NotClaimed.NOTHING_TO_DO
+    return parked
+
+
+_RESTORE = text("""
+    UPDATE agents
+    SET status = CASE WHEN status NOT IN ('provisioning', 'updating') THEN status
+                      WHEN r.status_before IN ('provisioning', 'updating') THEN 'offline'
+                      ELSE r.status_before END,
+        provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
+    FROM provisioner.job_agents r
+    WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
+      AND r.status_before IS NOT NULL
+""")
+
+
+def _end(services: Services, held: Claim, status: str, reason: str) -> Outcome:
+    """End the row without success, and give the agent the status back that it had (behaviour 38)."""
+    try:
+        with services.engine.begin() as connection:
+            finish(connection, held, status, reason=reason, warnings=list(held.warnings), files=held.files)
+            connection.execute(_RESTORE, {"job_id": held.job_id, "agent_id": held.agent_id})
+    except LeaseLostError as error:
+        log.warning("%s", error)
+        return NotClaimed.NOTHING_TO_DO
+    return Ended(status, reason)

@@ -1,0 +1,72 @@
+"""One agent's turn in a worker: what is known, and the row that every step reports to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.gateway.client import GatewayClient
+from worker.gateway.dialect import Dialect
+from worker.jobs.ledger import Claim, advance
+from worker.provisioning.facts import AgentRecord
+from worker.provisioning.services import Services
+from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+
+
+@dataclass(frozen=True)
+class Parked:
+    """The slot is given back; the row comes again by itself. ``wait_s`` None: somebody else wakes it."""
+
+    reason: str
+    wait_s: float | None = None
+
+
+@dataclass
+class Work:
+    """What one claim works with. ``files`` is what ``job_agents.files`` will say."""
+
+    services: Services
+    held: Claim
+    record: AgentRecord
+    dialect: Dialect
+    warnings: list[str] = field(default_factory=list)
+    files: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def client(self) -> GatewayClient:
+        """The agent's gateway; asked for anew each time, so that an idle one may be dropped."""
+        return self.services.clients.client(self.record.address)
+
+    @property
+    def agent_id(self) -> UUID:
+        """The agent's key."""
+        return self.held.agent_id
+
+    def option(self, name: str) -> bool:
+        """A boolean option of the request; absent is false."""
+        return self.held.options.get(name) is True
+
+    def advance(self, connection: Connection, phase: str, **columns: Any) -> None:
+        """Note the phase that begins and renew the lease. Raises LeaseLostError."""
+        advance(connection, self.held, phase, lease_s=self.services.settings.lease_s, **columns)
+
+    def warn(self, sentence: str) -> None:
+        """Note a warning for the result, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def render(self) -> RenderedWorkspace:
+        """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
+        layout = Layout(self.dialect.files, self.dialect.credentials_in, self.dialect.heartbeat_in)
+        record = self.record
+        return render_workspace(
+            record.agent,
+            record.board,
+            record.gateway,
+            record.user,
+            self.services.settings.base_url,
+            layout,
+        )
