@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+OPENCLAW_RELEASES := 2026.2.12 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
 
 help:                     ## this list
@@ -30,7 +31,10 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@$(BIN)/pytest
 
+test-gateways: setup      ## the same behaviour on real OpenClaw releases (OPENCLAW=2026.9.6: that one only)
+	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))
+
 demo: setup               ## provision a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
 	@$(BIN)/provisioner demo --gateway $(or $(GATEWAY),simulator)
 
-.PHONY: help setup lock lint test demo
+.PHONY: help setup lock lint test test-gateways demo

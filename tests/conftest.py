@@ -7,13 +7,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from worker.local import LocalServices
+from worker.openclaw import Installed, OpenClaw, RunningGateway
 
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--openclaw", default="2026.9.6", help="the OpenClaw release for tests/gateways")
+
+
+@pytest.fixture(scope="session")
+def installed_openclaw(pytestconfig: pytest.Config) -> Installed:
+    """The real OpenClaw of ``--openclaw``, installed at need."""
+    return OpenClaw.install(pytestconfig.getoption("--openclaw"))
+
+
+@pytest.fixture
+def openclaw(installed_openclaw: Installed, tmp_path: Path) -> Iterator[RunningGateway]:
+    """A real gateway for one test, not started yet."""
+    gateway = RunningGateway(installed_openclaw, tmp_path / "openclaw")
+    yield gateway
+    gateway.stop()
 
 
 @pytest.fixture(scope="session")

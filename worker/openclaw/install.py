@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -155,11 +156,9 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", "--no-update-notifier"]
     began = time.monotonic()
     progress(f"openclaw {release}: installing from npm")
-    npm = Tethered(
-        Program(
-            [str(node.program), str(node.npm), "install", *options], env=environment, log_path=log, cwd=folder
-        )
-    )
+    argv = [str(node.program), str(node.npm), "install", *options]
+    # SIGKILL: npm takes its time over SIGTERM, and an unfinished folder is thrown away.
+    npm = Tethered(Program(argv, env=environment, log_path=log, cwd=folder, stop_signal=signal.SIGKILL))
     try:
         while True:
             try:
@@ -179,12 +178,13 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
 
 def npm_failure(release: str, output: str) -> InstallFailed:
     """What npm's output means: ``RegistryRefused`` by npm's error code, else ``InstallFailed``."""
-    code = re.search(r"^npm (?:error|ERR!) code (\w+)", output, re.MULTILINE)
+    found = re.search(r"^npm (?:error|ERR!) code (\w+)", output, re.MULTILINE)
+    code = found[1] if found else "no error code"
     said = [line for line in output.splitlines() if line.strip() and "complete log of this run" not in line]
     end = "\n".join(f"  {line}" for line in said[-8:]) or "  (nothing)"
-    if code is not None and code[1] in _REFUSALS:
-        return RegistryRefused(f"The npm registry refused openclaw {release} ({code[1]}). npm said:\n{end}")
-    return InstallFailed(f"npm could not install openclaw {release}. npm said:\n{end}")
+    if code in _REFUSALS:
+        return RegistryRefused(f"The npm registry refused openclaw {release} ({code}). npm said:\n{end}")
+    return InstallFailed(f"npm could not install openclaw {release} ({code}). npm said:\n{end}")
 
 
 def _read_json(path: Path) -> dict[str, object]:
