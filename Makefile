@@ -31,7 +31,7 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@$(BIN)/pytest
 
-test-gateways: setup      ## the same behaviour on real OpenClaw releases (OPENCLAW=2026.9.6: that one only)
+test-gateways: setup      ## the same on real OpenClaw releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))
 
 demo: setup               ## provision a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
