@@ -45,7 +45,7 @@ class Process(Protocol):
 
 @dataclass
 class Target:
-    """A running gateway, and how patient to be with it. ``real`` ones take seconds for what takes none here."""
+    """A running gateway, and how patient to be with it."""
 
     release: str
     real: bool

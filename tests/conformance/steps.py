@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 from tests.conformance.conftest import Target
 from tests.conformance.peer import JSON, Answer, Peer, meet_when_up
 
-
 Value = TypeVar("Value")
 
 
-def eventually(probe: Callable[[], Value], within_s: float) -> Value:
+def eventually(probe: Callable[[], Value | None], within_s: float) -> Value:
     """The first true value of ``probe``; AssertionError when none comes in time."""
     until = time.monotonic() + within_s
     while not (value := probe()):
@@ -57,7 +56,7 @@ def assert_restarts(peer: Peer, target: Target) -> None:
 
 
 def registering(target: Target, config: JSON, entries: Mapping[str, JSON]) -> JSON:
-    """The patch that adds ``entries`` to the roster, and keeps all others where the release would drop them."""
+    """The patch that adds ``entries`` to the roster and keeps all others."""
     if target.expected.roster_is_map:
         return {"agents": {"ownership": "explicit", "entries": dict(entries)}}
     listed = config.get("agents", {}).get("list") or [{"id": "main"}]

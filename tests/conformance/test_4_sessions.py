@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_the_first_run_of_a_configured_workspace_takes_its_bootstrap_file(target
     workspace = target.state_dir / "ws-boot"
     peer.ask("agents.create", {"name": "boot", "workspace": str(workspace)})
     for name in ("IDENTITY.md", "BOOTSTRAP.md"):
-        eventually(lambda name=name: _written(peer, name), target.patience_s)
+        eventually(partial(_written, peer, name), target.patience_s)
     assert chat(peer, "agent:boot:main", "wake-boot").payload["status"] == "started"
     peer.event("chat", target.patience_s, runId="wake-boot", state="error")
     assert (workspace / "BOOTSTRAP.md").exists() is not target.expected.roster_is_map

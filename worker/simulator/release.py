@@ -134,7 +134,8 @@ class Release:
     heartbeat_scratch: bool
     keeps_main_sessions: bool
     """sessions.delete refuses a ``:main`` key."""
-    forgets_runs_at_restart: bool
+    runs_default_agent_only: bool
+    """A run of any other agent fails before it reads a word (gateway.md 3)."""
     signature_skew_ms: int
 
     def scope_for(self, method: str) -> str | None:
@@ -210,7 +211,7 @@ OLD = Release(
     hashes_files=False,
     heartbeat_scratch=False,
     keeps_main_sessions=False,
-    forgets_runs_at_restart=True,
+    runs_default_agent_only=True,
     signature_skew_ms=600_000,
 )
 
@@ -266,7 +267,7 @@ NEW = Release(
     hashes_files=True,
     heartbeat_scratch=True,
     keeps_main_sessions=True,
-    forgets_runs_at_restart=False,
+    runs_default_agent_only=False,
     signature_skew_ms=120_000,
 )
 

@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from worker.simulator.admission import Challenge, Grant, HandshakeRefusal, admit
 from worker.simulator.gateway import Gateway
@@ -30,6 +32,8 @@ from worker.simulator.release import Release
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 15.0
+_LAST_ACCEPT_S = 0.01
+"""After listening ends, for sockets that were accepted just before it."""
 _EVENTS = [
     "connect.challenge",
     "agent",
@@ -67,7 +71,7 @@ class Server:
         self._journal = journal
         self._reply = reply
         self._limit = RateLimit("config.patch", release.patch_limit)
-        self._sockets: set[ServerConnection] = set()
+        self._sockets: WeakSet[ServerConnection] = WeakSet()
         self._admitted_sockets: set[ServerConnection] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -103,6 +107,7 @@ class Server:
             compression=None,
             ping_interval=None,
             close_timeout=1,
+            create_connection=cast("type[ServerConnection]", self._made),
             process_request=self._answer_http,
         )
         self.port = next(iter(self._listener.sockets)).getsockname()[1]
@@ -120,8 +125,7 @@ class Server:
     async def abort(self) -> None:
         """Die as on SIGKILL: no event, no close frame."""
         self._cancel_timers()
-        for connection in list(self._sockets):
-            connection.transport.abort()
+        self._drop_sockets()
         await self._shut(None, {})
 
     async def restart(self) -> None:
@@ -161,12 +165,25 @@ class Server:
             task.cancel()
         if self._listener is not None:
             self._listener.close(close_connections=False)
+            await asyncio.sleep(_LAST_ACCEPT_S)
         if reason is not None:
             await self.broadcast("shutdown", {"reason": reason, **more})
-            await asyncio.gather(*(item.close(1012, "service restart") for item in list(self._sockets)))
+            open_now = [item for item in self._sockets if item.protocol.state is State.OPEN]
+            await asyncio.gather(*(item.close(1012, "service restart") for item in open_now))
+        self._drop_sockets()
         if self._listener is not None:
             await self._listener.wait_closed()
             self._listener = None
+
+    def _made(self, *arguments: Any, **options: Any) -> ServerConnection:
+        connection = ServerConnection(*arguments, **options)
+        self._sockets.add(connection)
+        return connection
+
+    def _drop_sockets(self) -> None:
+        """End every socket as it is, one in the middle of its upgrade too."""
+        for connection in self._sockets:
+            connection.transport.abort()
 
     async def _tick(self) -> None:
         while True:
@@ -180,14 +197,12 @@ class Server:
 
     async def _serve(self, connection: ServerConnection) -> None:
         name = str(uuid.uuid4())
-        self._sockets.add(connection)
         try:
             with contextlib.suppress(ConnectionClosed):
                 grant = await self._handshake(connection, name)
                 if grant is not None:
                     await self._answer_all(connection, name, grant)
         finally:
-            self._sockets.discard(connection)
             self._admitted_sockets.discard(connection)
 
     async def _handshake(self, connection: ServerConnection, name: str) -> Grant | None:

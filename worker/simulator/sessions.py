@@ -29,7 +29,7 @@ class Run:
 
 
 class Sessions:
-    """Sessions on disk, one file an agent; runs in memory, or in the history where a release keeps them.
+    """Sessions on disk, one file an agent; runs and their keys in memory, so a restart forgets them.
 
     ``reply`` is what every agent's model answers; None: there is no model, so runs fail as they do then.
     """
@@ -110,7 +110,7 @@ class Sessions:
 
         A key seen before answers ``in_flight`` while its run goes on, and with the run's end after it.
         """
-        known = self._runs.get(run_id) or self._recalled(key, run_id)
+        known = self._runs.get(run_id)
         if known is not None:
             return self._repeated(run_id, known), None
         run = self._runs[run_id] = Run(key)
@@ -131,6 +131,9 @@ class Sessions:
         event: JSON = {"runId": run_id, "sessionKey": run.session_key, "seq": 1}
         if self._fails_before_history(is_default_agent):
             run.state, run.error = "failed", _LOST_SESSION_FILE
+        elif self._reply is None and self._release.runs_default_agent_only:
+            run.state = "done"  # 2026.2.12 without a model ends the main agent's run well, and says nothing
+            return
         elif self._reply is None:
             run.state, run.error = "failed", f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
             custom = {"role": "custom", "customType": "run-failed-before-reply", "content": _NO_MODEL}
@@ -144,13 +147,8 @@ class Sessions:
         await self._broadcast("chat", event | {"state": "error", "errorMessage": run.error})
 
     def _fails_before_history(self, is_default_agent: bool) -> bool:
-        return self._release.forgets_runs_at_restart and not is_default_agent
-
-    def _recalled(self, key: str, run_id: str) -> Run | None:
-        if self._release.forgets_runs_at_restart:
-            return None
-        said = [message.get("idempotencyKey") for message in self.history(key, None)["messages"]]
-        return Run(key, "done") if f"{run_id}:user" in said else None
+        """2026.2.12 runs no agent but the default one (gateway.md 3)."""
+        return self._release.runs_default_agent_only and not is_default_agent
 
     def _repeated(self, run_id: str, run: Run) -> JSON:
         if run.state == "running":
