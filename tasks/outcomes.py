@@ -50,7 +50,7 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise Ignore
     if isinstance(outcome, Parked):
         log.info("parked: %s", outcome.reason)
-        task.send_event("task-retried", uuid=str(task.request.id), exception=outcome.reason, traceback="")
+        task.send_event("task-retried", exception=outcome.reason, traceback="")
         raise Ignore
     assert isinstance(outcome, Ended)
     if outcome.status != "succeeded":

@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.jobs.outbox import BATCH, publish_due
+from worker.jobs.outbox import BATCH, PUBLISH_ERRORS, publish_due
 from worker.provisioning.services import Services
 
 log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Clock:
         try:
             while publish_due(self._services.engine, self._services.send) >= BATCH:
                 pass
-        except (SQLAlchemyError, BrokerError, RedisError, OSError, RuntimeError) as error:
+        except (SQLAlchemyError, *PUBLISH_ERRORS) as error:
             self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         except Exception:
             log.exception("the clock stumbled")

@@ -1,15 +1,19 @@
 """Publishes what is due: queued jobs, parked and abandoned rows, roster writes (design D8).
 
-A row is marked and its message sent in one transaction: where the broker is away nothing is marked, and the
-next tick tries again; where the commit is lost a message too many finds nothing to claim.
+Rows are marked, the mark is committed, and then the messages go out: a message that came before the commit
+would find nothing to claim. Where the broker is away the marks are taken back, so that the next tick tries
+again; where the process dies in between, REPUBLISH_AFTER_S does the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
 from worker.jobs.ledger import REPUBLISH_AFTER_S
@@ -18,6 +22,8 @@ from worker.jobs.requests import TARGETS
 Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
 
+PUBLISH_ERRORS = (BrokerError, RedisError, OSError, RuntimeError)
+"""What a publisher may raise where the broker is away (celery.md 0.4)."""
 BATCH = 100
 _WRITER_LOST_AFTER_S = 10
 
@@ -63,37 +69,93 @@ _DUE_WRITERS = text("""
 """)
 
 
+@dataclass(frozen=True)
+class Message:
+    """A marked row's message. Without ``agent_id`` it is about the whole job, without ``job_id`` about the
+    gateway's roster."""
+
+    task: str
+    kwargs: Mapping[str, Any]
+    job_id: UUID | None = None
+    agent_id: UUID | None = None
+    gateway_id: UUID | None = None
+    own_id: bool = True
+
+    @property
+    def task_id(self) -> str | None:
+        """The job's id where the task is the job's own, else None: Celery makes one."""
+        return str(self.job_id) if self.job_id is not None and self.own_id else None
+
+
 def publish_due(engine: Engine, send: Send) -> int:
-    """Publish all that is due now, a batch of each kind; return how many messages went out."""
+    """Publish all that is due now, a batch of each kind; return how many messages went out.
+
+    Raises what ``send`` raises, with nothing lost.
+    """
     limits = {"batch": BATCH, "republish_s": REPUBLISH_AFTER_S}
     with engine.begin() as connection:
-        jobs = connection.execute(_DUE_JOBS, limits).all()
-        for job in jobs:
-            target = TARGETS.get(job.kind, "gateway_id")
-            kwargs = {target: str(getattr(job, target))} if getattr(job, target) else {}
-            send(f"tasks.{job.kind}", kwargs, str(job.id))
-    with engine.begin() as connection:
-        rows = connection.execute(_DUE_AGENTS, limits).all()
-        for row in rows:
-            send_agent(send, row.job_id, row.agent_id, row.kind, single=row.single)
-    with engine.begin() as connection:
-        writers = connection.execute(_DUE_WRITERS, {"batch": BATCH, "lost_s": _WRITER_LOST_AFTER_S}).all()
-        for writer in writers:
-            send_roster_writer(send, writer.gateway_id)
-    return len(jobs) + len(rows) + len(writers)
+        messages = [_of_job(row) for row in connection.execute(_DUE_JOBS, limits)]
+        messages += [_of_agent(row) for row in connection.execute(_DUE_AGENTS, limits)]
+        writers = connection.execute(_DUE_WRITERS, {"batch": BATCH, "lost_s": _WRITER_LOST_AFTER_S})
+        messages += [roster_writer_message(row.gateway_id) for row in writers]
+    send_marked(engine, send, messages)
+    return len(messages)
 
 
-def send_agent(send: Send, job_id: UUID, agent_id: UUID, kind: str, *, single: bool) -> None:
-    """Send the message for one agent's row: the job's own task where the job is about one agent."""
-    if single:
-        send(f"tasks.{kind}", {"agent_id": str(agent_id)}, str(job_id))
+def send_marked(engine: Engine, send: Send, messages: Sequence[Message]) -> None:
+    """Send the messages of rows whose marks are committed. Raises what ``send`` raises, after taking back
+    the marks of all that did not go out."""
+    sent = 0
+    try:
+        for message in messages:
+            send(message.task, message.kwargs, message.task_id)
+            sent += 1
+    finally:
+        if sent < len(messages):
+            with engine.begin() as connection:
+                for message in messages[sent:]:
+                    _unmark(connection, message)
+
+
+def roster_writer_message(gateway_id: UUID) -> Message:
+    """The message for one gateway's roster writer."""
+    return Message("tasks.write_roster", {"gateway_id": str(gateway_id)}, gateway_id=gateway_id)
+
+
+def _of_job(row: Any) -> Message:
+    target = TARGETS.get(row.kind, "gateway_id")
+    value = getattr(row, target)
+    return Message(f"tasks.{row.kind}", {target: str(value)} if value else {}, job_id=row.id)
+
+
+def _of_agent(row: Any) -> Message:
+    """The message for one agent's row: the job's own task where the job is about one agent."""
+    if row.single:
+        return Message(f"tasks.{row.kind}", {"agent_id": str(row.agent_id)}, row.job_id, row.agent_id)
+    kwargs = {"job_id": str(row.job_id), "agent_id": str(row.agent_id)}
+    return Message("tasks.sync_agent", kwargs, row.job_id, row.agent_id, own_id=False)
+
+
+_UNMARK_JOB = text("""
+    UPDATE provisioner.jobs SET published_at = NULL, next_attempt_at = now()
+    WHERE id = :job_id AND published_at IS NOT NULL
+""")
+_UNMARK_AGENT = text("""
+    UPDATE provisioner.job_agents SET published_at = NULL, next_attempt_at = now()
+    WHERE job_id = :job_id AND agent_id = :agent_id AND published_at IS NOT NULL
+""")
+_UNMARK_WRITER = text(
+    "UPDATE provisioner.gateway_states SET writer_queued_at = NULL WHERE gateway_id = :gateway_id"
+)
+
+
+def _unmark(connection: Connection, message: Message) -> None:
+    if message.agent_id is not None:
+        connection.execute(_UNMARK_AGENT, {"job_id": message.job_id, "agent_id": message.agent_id})
+    elif message.job_id is not None:
+        connection.execute(_UNMARK_JOB, {"job_id": message.job_id})
     else:
-        send("tasks.sync_agent", {"job_id": str(job_id), "agent_id": str(agent_id)}, None)
-
-
-def send_roster_writer(send: Send, gateway_id: UUID) -> None:
-    """Send the message for one gateway's roster writer."""
-    send("tasks.write_roster", {"gateway_id": str(gateway_id)}, None)
+        connection.execute(_UNMARK_WRITER, {"gateway_id": message.gateway_id})
 
 
 _WAKE_ROWS = text("""
@@ -107,9 +169,7 @@ _WAKE_ROWS = text("""
 """)
 
 
-def publish_waiting_for(connection: Connection, send: Send, intents: list[int]) -> int:
-    """Publish the parked rows that wait for these intents, now that they are settled."""
-    rows = connection.execute(_WAKE_ROWS, {"intents": intents, "republish_s": REPUBLISH_AFTER_S}).all()
-    for row in rows:
-        send_agent(send, row.job_id, row.agent_id, row.kind, single=row.single)
-    return len(rows)
+def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
+    """Mark the parked rows that wait for these intents, now that they are settled; send after the commit."""
+    rows = connection.execute(_WAKE_ROWS, {"intents": intents, "republish_s": REPUBLISH_AFTER_S})
+    return [_of_agent(row) for row in rows]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.jobs.outbox import Send, send_roster_writer
+from worker.jobs.outbox import Message, roster_writer_message
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ _NEED_WRITER = text("""
 
 def record_intent(
     connection: Connection,
-    send: Send,
     *,
     gateway_id: UUID,
     agent_id: UUID,
     job_id: UUID,
     change: str,
     openclaw_id: str,
-) -> None:
-    """Record an intent, and see that one write_roster is on its way. Park the row in this transaction."""
+) -> list[Message]:
+    """Record an intent; park the row in the same transaction. What is returned, a write_roster if none is on
+    its way, must be sent after the commit."""
     connection.execute(
         _RECORD,
         {
@@ -64,8 +64,8 @@ def record_intent(
             "openclaw_id": openclaw_id,
         },
     )
-    if connection.execute(_NEED_WRITER, {"gateway_id": gateway_id}).one_or_none():
-        send_roster_writer(send, gateway_id)
+    needed = connection.execute(_NEED_WRITER, {"gateway_id": gateway_id}).one_or_none()
+    return [roster_writer_message(gateway_id)] if needed else []
 
 
 _OPEN = text("""

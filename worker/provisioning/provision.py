@@ -127,9 +127,8 @@ def _ask_for_roster(work: Work) -> Parked | None:
         work.held = replace(work.held, phase="files", first_provision=False)
         return None
     with work.services.engine.begin() as connection:
-        record_intent(
+        messages = record_intent(
             connection,
-            work.services.send,
             gateway_id=record.gateway_id,
             agent_id=work.agent_id,
             job_id=work.held.job_id,
@@ -137,6 +136,7 @@ def _ask_for_roster(work: Work) -> Parked | None:
             openclaw_id=record.openclaw_id,
         )
         park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT, "roster")
+    work.services.publish(messages)
     return Parked(_ROSTER_WAIT)
 
 

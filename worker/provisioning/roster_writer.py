@@ -31,7 +31,7 @@ from worker.gateway.errors import (
     WrongToken,
 )
 from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
-from worker.jobs.outbox import publish_waiting_for
+from worker.jobs.outbox import mark_waiting_for
 from worker.provisioning.intents import Intent, apply_intents, note_present, open_intents, refuse_intents
 from worker.provisioning.outage import note_failure, note_refused_token, note_up
 from worker.provisioning.roster_lease import RosterLease, RosterLeaseLostError, roster_lease
@@ -258,7 +258,8 @@ def _settle(
         if up is not None:
             connection.execute(_RESTART_OVER, {"gateway_id": up})
             note_up(connection, up)
-        publish_waiting_for(connection, services.send, batch.ids())
+        messages = mark_waiting_for(connection, batch.ids())
+    services.publish(messages)
 
 
 _RESTART_OVER = text(
