@@ -130,6 +130,7 @@ def test_unanswered_call_ends_at_its_deadline_and_its_late_answer_harms_nobody(
     assert 0.2 <= time.monotonic() - began < 2
     assert caught.value.sent is True
     assert "slow" in str(caught.value)
+    assert connection.in_flight == 0
     peer, request = holder.held[0]
     script.behave = lambda peer, request: peer.answer(request, {"fresh": True})
     peer.answer(request, {"late": True})
