@@ -93,6 +93,14 @@ def test_the_history_names_the_key_where_the_run_got_that_far(target: Target, pe
         assert keys() == []
 
 
+def test_a_reset_ends_the_history(target: Target, peer: Peer, agent: str) -> None:
+    before = peer.ask("sessions.patch", {"key": KEY})["entry"]["sessionId"]
+    after = peer.ask("sessions.reset", {"key": KEY})["entry"]["sessionId"]
+    assert (after == before) is target.expected.roster_is_map
+    messages = peer.ask("chat.history", {"sessionKey": KEY})["messages"]
+    assert [message["role"] for message in messages] == ["system"] * target.expected.roster_is_map
+
+
 def test_waking_an_unknown_agent(target: Target, peer: Peer) -> None:
     answer = chat(peer, "agent:nobody:main", "wake-nobody")
     if target.expected.roster_is_map:

@@ -115,7 +115,7 @@ class Gateway:
             ),
             "chat.send": at_once(_CHAT, self._send),
             "cron.list": at_once(
-                Shape({}, {"includeDisabled": "boolean", "limit": "integer", "offset": "integer"}),
+                _CRON_LIST,
                 self._cron_list,
             ),
             "cron.scratch.get": at_once(Shape(job), lambda p: self.heartbeats.scratch(p["jobId"])),
@@ -166,13 +166,15 @@ class Gateway:
         return answer
 
     async def _run(self, run_id: str, run: Run, *, is_default: bool) -> None:
+        await asyncio.sleep(self._pace.history_s)
+        self.sessions.begin(run_id, run, is_default_agent=is_default)
         await asyncio.sleep(self._pace.run_s)
         await self.sessions.finish(run_id, run, is_default_agent=is_default)
 
     def _cron_list(self, params: JSON) -> JSON:
         if not self.release.heartbeat_scratch:
             return {"jobs": []}
-        return self.heartbeats.jobs(params.get("offset", 0), params.get("limit"))
+        return self.heartbeats.jobs(params.get("agentId"), params.get("offset", 0), params.get("limit"))
 
     def _default_agent(self) -> str:
         agents = self.config.agents()
@@ -200,6 +202,9 @@ _PATCH = Shape(
         "restartDelayMs": "integer",
         "replacePaths": "array",
     },
+)
+_CRON_LIST = Shape(
+    {}, {"includeDisabled": "boolean", "agentId": "text", "limit": "integer", "offset": "integer"}
 )
 _SESSION_PATCH = Shape(
     {"key": "text"},

@@ -35,9 +35,10 @@ class Heartbeats:
             job["schedule"] = {"kind": "every", "every": every}
         self._store(jobs)
 
-    def jobs(self, offset: int, limit: int | None) -> JSON:
-        """The answer of ``cron.list``; the scratch is not in it."""
+    def jobs(self, agent_id: str | None, offset: int, limit: int | None) -> JSON:
+        """The answer of ``cron.list``, for one agent where asked; the scratch is not in it."""
         jobs = [{name: value for name, value in job.items() if name != "scratch"} for job in self._load()]
+        jobs = [job for job in jobs if agent_id in (None, job["agentId"])]
         shown = jobs[offset : None if limit is None else offset + limit]
         end = offset + len(shown)
         return {

@@ -23,6 +23,8 @@ class Pace:
     """How long a new boot answers ``connect`` with "gateway starting"."""
     heartbeat_job_s: float = 0.1
     """From a heartbeat block in the config to its cron job."""
+    history_s: float = 0.02
+    """From the answer to chat.send until chat.history shows its message."""
     run_s: float = 0.05
     """How long an agent's run takes."""
     tick_s: float = 30.0
@@ -38,6 +40,7 @@ MEASURED: dict[str, Pace] = {
         restart_delay_s=2.0,
         reload_delay_s=0.5,
         down_s=0.4,
+        history_s=0.1,
         run_s=0.5,
     ),
     "2026.9.6": Pace(
@@ -48,6 +51,7 @@ MEASURED: dict[str, Pace] = {
         down_s=11.0,
         starting_s=1.0,
         heartbeat_job_s=3.0,
+        history_s=0.4,
         run_s=2.0,
     ),
 }

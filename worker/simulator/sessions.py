@@ -24,6 +24,7 @@ class Run:
     """One agent run, named by its idempotency key."""
 
     session_key: str
+    message: str
     state: RunState = "running"
     error: str = ""
 
@@ -58,14 +59,21 @@ class Sessions:
         return {"ok": True, "path": str(self._path(key)), "key": key, "entry": entry, "resolved": {}}
 
     def reset(self, key: str) -> JSON:
-        """The answer of ``sessions.reset``: a fresh session that keeps its label."""
+        """The answer of ``sessions.reset``: a fresh session that keeps its label.
+
+        2026.9.6 keeps the session's id too, and marks the end of the old history in the new one.
+        """
         sessions = self._load(key)
-        label = sessions.get(key, {}).get("label")
+        old = sessions.get(key, {})
+        kept = ("label", "sessionId") if self._release.roster_is_map else ("label",)
         entry = self._new_entry() | {"systemSent": False, "abortedLastRun": False}
-        if label is not None:
-            entry["label"] = label
+        entry |= {name: old[name] for name in kept if name in old}
         sessions[key] = entry
         self._store(key, sessions)
+        if self._release.roster_is_map and old:
+            self._transcript(key, entry).unlink(missing_ok=True)
+            text = [{"type": "text", "text": "Reset"}]
+            self._say(key, {"role": "system", "content": text, "timestamp": _now_ms()})
         return {"ok": True, "key": key, "entry": entry}
 
     def delete(self, key: str) -> JSON:
@@ -113,26 +121,23 @@ class Sessions:
         known = self._runs.get(run_id)
         if known is not None:
             return self._repeated(run_id, known), None
-        run = self._runs[run_id] = Run(key)
-        if not self._fails_before_history(is_default_agent):
-            self._say(
-                key,
-                {
-                    "role": "user",
-                    "content": message,
-                    "timestamp": _now_ms(),
-                    "idempotencyKey": f"{run_id}:user",
-                },
-            )
+        run = self._runs[run_id] = Run(key, message)
         return {"runId": run_id, "status": "started"}, run
+
+    def begin(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
+        """Put the run's message into the history, which a real gateway does some time after its answer."""
+        if self._fails_before_history(is_default_agent) or self._ends_unheard():
+            return
+        said = {"role": "user", "content": run.message, "timestamp": _now_ms()}
+        self._say(run.session_key, said | {"idempotencyKey": f"{run_id}:user"})
 
     async def finish(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
         """End a run and tell everybody: ``final`` with the model's reply, or ``error``."""
         event: JSON = {"runId": run_id, "sessionKey": run.session_key, "seq": 1}
         if self._fails_before_history(is_default_agent):
             run.state, run.error = "failed", _LOST_SESSION_FILE
-        elif self._reply is None and self._release.runs_default_agent_only:
-            run.state = "done"  # 2026.2.12 without a model ends the main agent's run well, and says nothing
+        elif self._ends_unheard():
+            run.state = "done"
             return
         elif self._reply is None:
             run.state, run.error = "failed", f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
@@ -149,6 +154,10 @@ class Sessions:
     def _fails_before_history(self, is_default_agent: bool) -> bool:
         """2026.2.12 runs no agent but the default one (gateway.md 3)."""
         return self._release.runs_default_agent_only and not is_default_agent
+
+    def _ends_unheard(self) -> bool:
+        """2026.2.12 without a model ends its main agent's run well, without an event or a word."""
+        return self._release.runs_default_agent_only and self._reply is None
 
     def _repeated(self, run_id: str, run: Run) -> JSON:
         if run.state == "running":
