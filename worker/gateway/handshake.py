@@ -185,20 +185,17 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
 def _next(
     socket: ClientConnection, address: GatewayAddress, deadline: float, awaited: str
 ) -> Response | Event | None:
+    left_s = deadline - time.monotonic()
     try:
-        # Zero would only look at what has already arrived.
-        frame = socket.recv(timeout=max(0.001, deadline - time.monotonic()))
+        if left_s <= 0:
+            raise TimeoutError
+        return decode(socket.recv(timeout=left_s))
     except TimeoutError:
         raise GatewayUnreachable(
             f"the gateway at {address.url} took the connection but sent no {awaited} in time:"
             " it may be starting or overloaded",
             method="connect",
         ) from None
-    if time.monotonic() >= deadline + 1:
-        raise GatewayUnreachable(
-            f"the gateway at {address.url} sends other things, but no {awaited} in time", method="connect"
-        )
-    return decode(frame)
 
 
 def _read_challenge(challenge: Event) -> tuple[str, int | None]:
