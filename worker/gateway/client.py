@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import DEFAULT_DEADLINE_S, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
-from worker.gateway.errors import CallTimedOut, GatewayError, GatewayRestarting, GatewayUnreachable
+from worker.gateway.errors import CallTimedOut, GatewayError, GatewayUnreachable
 from worker.gateway.protocol import Hello
 
 __all__ = ["Call", "ClientPool", "GatewayClient"]
@@ -152,6 +152,11 @@ class GatewayClient:
                 )
             opening.over.set()
 
+    def _forget(self, connection: GatewayConnection) -> None:
+        with self._state:
+            if self._connection is connection:
+                self._connection = None
+
     def _use(self, work: Callable[[GatewayConnection, float], _T], deadline_s: float) -> _T:
         deadline = time.monotonic() + deadline_s
         with self._state:
@@ -160,10 +165,9 @@ class GatewayClient:
             connection = self.connection(deadline_s=deadline_s)
             try:
                 return work(connection, deadline - time.monotonic())
-            except (GatewayUnreachable, GatewayRestarting):
+            except GatewayUnreachable:
                 # Seen alive, dead when it was to be used: the call was not sent, so once anew is safe.
-                if connection.closed is None:
-                    raise
+                self._forget(connection)
                 connection = self.connection(deadline_s=max(0.0, deadline - time.monotonic()))
                 return work(connection, deadline - time.monotonic())
         finally:

@@ -404,3 +404,5 @@ def _abort(websocket: ClientConnection) -> None:
     # The plain socket's shutdown: TLS's own would touch state that another thread is using.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(websocket.socket, socket.SHUT_RDWR)
+    # Frees the thread that waits for somebody to take what has arrived.
+    websocket.close_socket()

@@ -46,9 +46,9 @@ from worker.gateway.refusals import from_close, from_response, missing_scope
 LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD
 _CONNECT_ID = "connect"
 
-# websockets logs frames, so tokens, at DEBUG (behaviour 29): its loggers never get that low here.
+# websockets logs frames, so tokens, at DEBUG (behaviour 29), and our breaking off as an ERROR: neither here.
 _wire_log = logging.getLogger("worker.gateway.wire")
-_wire_log.setLevel(logging.ERROR)
+_wire_log.setLevel(logging.CRITICAL)
 
 
 def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:

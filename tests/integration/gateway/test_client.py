@@ -14,6 +14,7 @@ from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import Call, ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
+from worker.gateway.protocol import Event
 from worker.gateway.retry import inline_retrying
 
 
@@ -107,6 +108,30 @@ def test_connection_that_died_is_opened_anew_and_the_generation_tells(
     assert client.call("health")["method"] == "health"
     assert client.generation == 2
     assert client.connection() is not old
+
+
+def test_call_that_finds_its_connection_dead_goes_over_a_new_one(
+    client: GatewayClient, script: Script
+) -> None:
+    release = threading.Event()
+
+    def wait_for_release(event: Event) -> None:
+        release.wait(10)
+
+    client.call("health")
+    old = client.connection()
+    # The reader is kept from noticing the end, as when the call comes just between the two.
+    old.subscribe(wait_for_release)
+    script.peers[0].say({"type": "event", "event": "tick", "payload": {}})
+    script.peers[0].websocket.close_socket()
+    assert old._socket.wait_closed(5)
+    assert old.closed is None
+    try:
+        assert client.call("once", deadline_s=5)["method"] == "once"
+    finally:
+        release.set()
+    assert client.generation == 2
+    assert [request["method"] for request in script.requests].count("once") == 1
 
 
 def test_gateway_that_restarts_in_the_middle_is_found_again(device: DeviceKey) -> None:
