@@ -100,7 +100,7 @@ def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
 
 _RESTORE = text("""
     UPDATE agents
-    SET status = CASE WHEN status NOT IN ('provisioning', 'updating') THEN status
+    SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating') THEN agents.status
                       WHEN r.status_before IN ('provisioning', 'updating') THEN 'offline'
                       ELSE r.status_before END,
         provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from worker.errors import TransientError
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
-from worker.gateway.errors import BadAnswer, GatewayError, UnknownAgent
+from worker.gateway.errors import BadAnswer, GatewayError, Refused, UnknownAgent
 from worker.workspace.plan import LiveFile
 
 _T = TypeVar("_T")
@@ -53,7 +53,12 @@ class AgentFiles:
         found: dict[str, LiveFile] = {}
         seen = 0
         while True:
-            answer = self._call("agents.workspace.list", {"offset": seen} if seen else {})
+            try:
+                answer = self._call("agents.workspace.list", {"offset": seen} if seen else {})
+            except Refused as error:
+                if "workspace directory not found" in str(error):
+                    return {}  # a registered agent whose folder comes with its first file (2026.9.6)
+                raise
             entries, total = answer.get("entries"), answer.get("totalEntries")
             if not isinstance(entries, list) or not isinstance(total, int):
                 raise _unreadable(self.openclaw_id)
