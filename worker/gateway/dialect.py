@@ -30,7 +30,8 @@ class Dialect:
     ``files``: names that agents.files.set takes. ``unlisted``: those of them that no listing shows.
     ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand.
     ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is
-    merged by id, so a key can only be unset by an explicit null. ``restart_delay_ms``: what to ask for in a
+    merged by id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells
+    whether a message of a given idempotencyKey arrived. ``restart_delay_ms``: what to ask for in a
     patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it twice when
     channels change too (measured on 2026.2.12).
     """
@@ -46,6 +47,7 @@ class Dialect:
     merges_lists: bool
     lists_workspace: bool
     has_scratch: bool
+    shows_wake_keys: bool
     restart_delay_ms: int = 0
 
     @classmethod
@@ -65,6 +67,7 @@ class Dialect:
                 merges_lists=False,
                 lists_workspace=True,
                 has_scratch=True,
+                shows_wake_keys=True,
             )
         return cls(
             roster="list",
@@ -78,6 +81,7 @@ class Dialect:
             merges_lists=_release(version) >= (2026, 2, 26),
             lists_workspace=False,
             has_scratch=scratch,
+            shows_wake_keys=False,
         )
 
     @property

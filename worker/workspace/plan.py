@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,13 +36,11 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Mode:
-    """What kind of run it is. ``first``: the agent is new on its gateway (behaviour 16); ``token_verified``:
-    the token in the live file is known to be the agent's, so its file may be taken as it is."""
+    """What kind of run it is. ``first``: the agent is new on its gateway (behaviour 16)."""
 
     first: bool
     overwrite: bool = False
     force_bootstrap: bool = False
-    token_verified: bool = False
 
 
 def decide(
@@ -51,7 +48,8 @@ def decide(
 ) -> Action | None:
     """What to do with ``file``, whose final text is ``text``; None: its live content must be read to say.
 
-    ``live`` is None where the gateway has no such file.
+    ``live`` is None where the gateway has no such file. A file that carries the token is never taken as it
+    is on record: whoever decides on it knows more.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
         return "preserved"  # done with and deleted, or hidden since (behaviour 17)
@@ -62,7 +60,7 @@ def decide(
         return "preserved"
     if live.content is not None:
         return "unchanged" if live.content == text else "update"
-    if _as_recorded(file, live, record) and (mode.token_verified or not file.carries_token):
+    if not file.carries_token and _as_recorded(file, live, record):
         return "unchanged"
     if live.size != len(text.encode()):
         return "update"
@@ -76,8 +74,3 @@ def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None
         and (record.source_sha256, record.size, record.updated_at_ms)
         == (file.source_sha256, live.size, live.updated_at_ms)
     )
-
-
-def count(actions: Mapping[str, Action], *wanted: Action) -> int:
-    """How many files came to one of these actions."""
-    return sum(action in wanted for action in actions.values())
