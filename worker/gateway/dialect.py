@@ -29,9 +29,10 @@ class Dialect:
 
     ``files``: names that agents.files.set takes. ``unlisted``: those of them that no listing shows.
     ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand.
-    ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is
-    merged by id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells
-    whether a message of a given idempotencyKey arrived. ``restart_delay_ms``: what to ask for in a
+    ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is merged by
+    id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells whether a
+    message of a given idempotencyKey arrived. ``drops_bootstrap``: the gateway deletes BOOTSTRAP.md before
+    an agent with a workspace of its own first reads it (2026.9.6). ``restart_delay_ms``: what to ask for in a
     patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it twice when
     channels change too (measured on 2026.2.12).
     """
@@ -48,6 +49,7 @@ class Dialect:
     lists_workspace: bool
     has_scratch: bool
     shows_wake_keys: bool
+    drops_bootstrap: bool
     restart_delay_ms: int = 0
 
     @classmethod
@@ -68,6 +70,7 @@ class Dialect:
                 lists_workspace=True,
                 has_scratch=True,
                 shows_wake_keys=True,
+                drops_bootstrap=True,
             )
         return cls(
             roster="list",
@@ -82,6 +85,7 @@ class Dialect:
             lists_workspace=False,
             has_scratch=scratch,
             shows_wake_keys=False,
+            drops_bootstrap=False,
         )
 
     @property

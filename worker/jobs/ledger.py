@@ -269,7 +269,6 @@ _ADVANCED_COLUMNS = {
     "warnings": "warnings = :warnings",
     "wake_key": "wake_key = coalesce(wake_key, :wake_key)",
     "wake_sent_at": "wake_sent_at = coalesce(wake_sent_at, now())",
-    "woken_at": "woken_at = coalesce(woken_at, now())",
 }
 
 
@@ -280,7 +279,7 @@ def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, 
     for name in ("files", "warnings"):
         if name in columns:
             statement = statement.bindparams(bindparam(name, type_=JSONB))
-    values = {name: value for name, value in columns.items() if name not in ("wake_sent_at", "woken_at")}
+    values = {name: value for name, value in columns.items() if name != "wake_sent_at"}
     parameters = {**_held(held), **values, "phase": phase, "lease_s": lease_s}
     _require_one(connection.execute(statement, parameters).rowcount, held)
 
@@ -305,7 +304,8 @@ _FINISH = text("""
     WITH finished AS (
         UPDATE provisioner.job_agents
         SET status = :status, phase = 'ended', reason = :reason, warnings = :warnings, files = :files,
-            lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now()
+            lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
+            woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
           AND lease_until IS NOT NULL
         RETURNING job_id
@@ -343,6 +343,7 @@ def finish(
         "status": status,
         "job_status": _JOB_STATUS[status],
         "single": held.single,
+        "woken": held.woken_at is not None,
         "reason": reason,
         "result": dict(result) if result is not None else None,
         "warnings": warnings,

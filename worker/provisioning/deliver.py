@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sqlalchemy import Connection
+
 from worker.errors import PermanentError
 from worker.gateway.errors import PermanentGatewayError, UnsupportedFile
 from worker.provisioning.credentials import Origin, Token, commit, live_token, new_token
@@ -50,12 +52,11 @@ class Delivery:
         )
         self.unsaved.add(file.name)
 
-    def save(self) -> None:
+    def save(self, connection: Connection) -> None:
         """Write the records that changed, in one statement."""
-        with self.work.services.engine.begin() as connection:
-            record = self.work.record
-            changed = {name: self.records[name] for name in sorted(self.unsaved)}
-            record_files(connection, self.work.agent_id, record.gateway_id, self.work.held.job_id, changed)
+        changed = {name: self.records[name] for name in sorted(self.unsaved)}
+        record = self.work.record
+        record_files(connection, self.work.agent_id, record.gateway_id, self.work.held.job_id, changed)
         self.unsaved.clear()
 
 
@@ -91,13 +92,19 @@ def _deliver(work: Work, *, first: bool, fresh: bool) -> None:
     delivery = Delivery(work, rendered, files, mode, live, records=records)
     _warn_of_sizes(work, rendered)
     carrier = next(file for file in rendered.values() if file.carries_token)
-    _deliver_files(delivery, [file for file in rendered.values() if file.kind == "file" and file != carrier])
-    for file in rendered.values():
-        if file.kind == "scratch":
-            _deliver_scratch(delivery, file, fresh=fresh)
-    for name in rendered.unsupported:
-        delivery.note(name, "unsupported")
-    _deliver_credentials(delivery, carrier)
+    plain = [file for file in rendered.values() if file.kind == "file" and file != carrier]
+    try:
+        _deliver_files(delivery, plain)
+        for file in rendered.values():
+            if file.kind == "scratch":
+                _deliver_scratch(delivery, file, fresh=fresh)
+        for name in rendered.unsupported:
+            delivery.note(name, "unsupported")
+        _deliver_credentials(delivery, carrier)
+    finally:
+        if delivery.unsaved:
+            with work.services.engine.begin() as connection:
+                delivery.save(connection)
 
 
 def _deliver_files(delivery: Delivery, files: list[RenderedFile]) -> None:
@@ -119,11 +126,7 @@ def _deliver_files(delivery: Delivery, files: list[RenderedFile]) -> None:
         if texts:
             delivery.files.write(texts, lambda name, result: delivery.written(todo.pop(name), result))
 
-    try:
-        work.services.patiently(attempt)
-    finally:
-        if delivery.unsaved:
-            delivery.save()
+    work.services.patiently(attempt)
     for name, action in decided.items():
         assert action is not None
         delivery.note(name, action)
@@ -181,16 +184,16 @@ def _deliver_credentials(delivery: Delivery, file: RenderedFile) -> None:
     action = _decide(delivery, file, text)
     assert action is not None
     if action in ("create", "update"):
-        with work.services.engine.begin() as connection:
-            work.advance(connection, "credentials")
+        if not token.pending:
+            with work.services.engine.begin() as connection:
+                work.advance(connection, "credentials")
         work.services.patiently(lambda: _write_carrier(delivery, file, text))
         _read_back(delivery, file, text, token)
     else:
         _adopt(delivery, file)
     with work.services.engine.begin() as connection:
         commit(connection, work, token)
-    if delivery.unsaved:
-        delivery.save()
+        delivery.save(connection)
     delivery.note(name, action, token=token.origin)
 
 

@@ -18,6 +18,7 @@ from worker.gateway.errors import (
     Unavailable,
 )
 from worker.provisioning.work import Parked, Work
+from worker.workspace.plan import BOOTSTRAP
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def wake(work: Work, *, verb: str, present_before: bool) -> Parked | None:
     if not work.option("wake"):
         return None
     if work.held.wake_sent_at is not None and _arrived_before(work, key):
-        _note(work, woken_at=True)
+        _woken(work)
         return None
     if work.held.wake_sent_at is not None and not work.dialect.shows_wake_keys:
         work.warn(
@@ -125,24 +126,27 @@ def _send(work: Work, key: str, message: str) -> None:
     answer = work.services.patiently(attempt)
     if answer is not None and answer.get("status") not in ("started", "in_flight", "ok"):
         work.warn(f"The gateway answered the wake message with {answer.get('status')!r}.")
-    _note(work, woken_at=True)
+    _woken(work)
 
 
-def _note(work: Work, **columns: Any) -> None:
-    with work.services.engine.begin() as connection:
-        work.advance(connection, "wake", **columns)
+def _woken(work: Work) -> None:
+    """Nothing follows but the end of the job, whose one statement keeps the time."""
     work.held = replace(work.held, woken_at=datetime.now(UTC))
-    log.info("agent %s woken", work.agent_id)
+    log.info("woken")
 
 
 def _message(work: Work, verb: str) -> str:
     name = work.record.agent.name
-    return (
+    message = (
         f"Hello {name}. Your workspace was just {verb} by Mission Control.\n"
         "Start now: read AGENTS.md and the other files of your workspace."
         " If BOOTSTRAP.md is there, follow it once and delete it afterwards."
         " Then begin your heartbeats."
     )
+    written = work.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
+    if work.dialect.drops_bootstrap and written:
+        message += f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{work.render()[BOOTSTRAP].text}"
+    return message
 
 
 _RESTART_IN = text("""
