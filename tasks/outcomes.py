@@ -9,14 +9,20 @@ from uuid import UUID
 import structlog
 from celery import Task
 from celery.exceptions import Ignore
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.app import services
+from worker.gateway.retry import jittered
 from worker.jobs.intake import Refused, accept_agent_job
 from worker.jobs.ledger import NotClaimed
 from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
+
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
 class JobFailed(Exception):
@@ -29,6 +35,16 @@ def run_agent_job(task: Task[..., Any], positional: tuple[Any, ...], arguments: 
     Returns the status of a job that succeeded. Raises JobFailed for one that did not, and Ignore where
     there is nothing to report: the row is parked, taken, or ended before.
     """
+    try:
+        return _serve(task, positional, arguments)
+    except DATABASE_AWAY as error:
+        # The message must outlive the database's absence: for a job by send_task it is all there is.
+        log.warning("the database is away, trying again: %s", type(error).__name__)
+        wait_s = jittered(min(30.0, 2.0 ** min(task.request.retries, 5)))
+        raise task.retry(exc=error, countdown=wait_s, max_retries=None) from None
+
+
+def _serve(task: Task[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any]) -> str:
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
     with structlog.contextvars.bound_contextvars(job=task_id):

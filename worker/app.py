@@ -9,7 +9,9 @@ from typing import Any
 
 from celery import Celery, signals
 from kombu import Queue
+from sqlalchemy.exc import SQLAlchemyError
 
+from models.migrate import current_revision, head_revision
 from worker.clock import Clock
 from worker.database import engine
 from worker.drain import draining
@@ -113,6 +115,20 @@ def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **
         raise SystemExit(f"This worker runs on threads alone: leave out --pool={pool} (design D4).")
 
 
+def _check_schema() -> None:
+    try:
+        with services().engine.connect() as connection:
+            revision = current_revision(connection)
+    except SQLAlchemyError as error:
+        log.warning("the database cannot be reached yet: %s", type(error).__name__)
+        return
+    if revision != head_revision():
+        raise SettingsError(
+            f"The database stands at revision {revision}, this version needs {head_revision()}:"
+            " run `provisioner migrate`."
+        )
+
+
 _clocks: list[Clock] = []
 
 
@@ -120,6 +136,7 @@ _clocks: list[Clock] = []
 def _start(**_: Any) -> None:
     try:
         clock = Clock(services())
+        _check_schema()
     except PermanentError as error:
         raise SystemExit(str(error)) from None
     _clocks.append(clock)

@@ -60,19 +60,19 @@ class Delivery:
         self.unsaved.clear()
 
 
-def deliver(work: Work, *, first: bool, fresh: bool) -> None:
+def deliver(work: Work, *, first: bool) -> None:
     """Make the workspace equal to its rendering.
 
-    ``first``: the agent is new on its gateway, so nothing in its workspace is the agent's own (behaviour 16);
-    ``fresh``: it was registered a moment ago. Where the gateway refuses a file by name, the dialect is put
-    right and the workspace rendered anew. Raises TransientError, PermanentError, LeaseLostError.
+    ``first``: the agent is new on its gateway, so nothing in its workspace is its own (behaviour 16). Where
+    the gateway refuses a file by name, the dialect is put right and the workspace rendered anew. Raises
+    TransientError, PermanentError, LeaseLostError.
     """
     if first and work.record.files:
         with work.services.engine.begin() as connection:
             forget_files(connection, work.agent_id, work.record.gateway_id)
     for _ in range(len(work.dialect.files) + 1):
         try:
-            _deliver(work, first=first, fresh=fresh)
+            _deliver(work, first=first)
             return
         except UnsupportedFile as error:
             name = error.name
@@ -83,9 +83,9 @@ def deliver(work: Work, *, first: bool, fresh: bool) -> None:
     raise PermanentError("The gateway refuses every file by name.")
 
 
-def _deliver(work: Work, *, first: bool, fresh: bool) -> None:
+def _deliver(work: Work, *, first: bool) -> None:
     rendered = work.render()
-    files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, fresh)
+    files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
     records = {} if first else dict(work.record.files)
     live = work.services.patiently(files.live)
     mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"))
@@ -97,7 +97,7 @@ def _deliver(work: Work, *, first: bool, fresh: bool) -> None:
         _deliver_files(delivery, plain)
         for file in rendered.values():
             if file.kind == "scratch":
-                _deliver_scratch(delivery, file, fresh=fresh)
+                _deliver_scratch(delivery, file)
         for name in rendered.unsupported:
             delivery.note(name, "unsupported")
         _deliver_credentials(delivery, carrier)
@@ -132,7 +132,7 @@ def _deliver_files(delivery: Delivery, files: list[RenderedFile]) -> None:
         delivery.note(name, action)
 
 
-def _deliver_scratch(delivery: Delivery, file: RenderedFile, *, fresh: bool) -> None:
+def _deliver_scratch(delivery: Delivery, file: RenderedFile) -> None:
     work, files = delivery.work, delivery.files
     record = delivery.records.get(file.name)
     place, content = record.locator if record else None, None
@@ -148,7 +148,7 @@ def _deliver_scratch(delivery: Delivery, file: RenderedFile, *, fresh: bool) -> 
             work.warn(f"{error} Its heartbeat text was not delivered: is its heartbeat switched off?")
             delivery.note(file.name, "unsupported")
             return
-        if not fresh:
+        if not work.fresh:
             content = work.services.patiently(lambda: files.read_scratch(str(place)))
     if content == file.text:
         delivery.note(file.name, "unchanged")

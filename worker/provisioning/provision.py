@@ -5,6 +5,7 @@ A claim goes on where the last one stopped: every phase may be run again.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import WrongToken
 from worker.gateway.protocol import Hello
-from worker.gateway.roster import RosterEntry, plan_roster
+from worker.gateway.roster import DEFAULT_HEARTBEAT, RosterEntry, plan_roster
 from worker.jobs.ledger import Claim, advance, finish, park
 from worker.provisioning.credentials import has_succeeded_here
 from worker.provisioning.deliver import deliver
@@ -64,9 +65,10 @@ def provision(services: Services, held: Claim) -> Parked | None:
     present_before = _roster(work)
     if isinstance(present_before, Parked):
         return present_before
+    work.fresh = not present_before
     if held.phase != "wake":
-        deliver(work, first=bool(work.held.first_provision), fresh=not present_before)
-    parked = wake(work, verb="provisioned", present_before=present_before)
+        deliver(work, first=bool(work.held.first_provision))
+    parked = wake(work, verb="provisioned")
     if parked is not None:
         return parked
     _end(work)
@@ -196,7 +198,9 @@ def _take_over(connection: Connection, services: Services, held: Claim, record: 
 _SUCCEED = text("""
     UPDATE agents
     SET status = 'online', openclaw_session_id = :session_key, provision_requested_at = NULL,
-        provision_action = NULL, provision_confirm_token_hash = NULL, updated_at = now() AT TIME ZONE 'utc'
+        provision_action = NULL, provision_confirm_token_hash = NULL, updated_at = now() AT TIME ZONE 'utc',
+        heartbeat_config = CASE WHEN coalesce(heartbeat_config::text, 'null') = 'null'
+            THEN CAST(:heartbeat AS json) ELSE heartbeat_config END
     WHERE id = :agent_id
 """)
 
@@ -216,5 +220,6 @@ def _end(work: Work) -> None:
     }
     with work.services.engine.begin() as connection:
         finish(connection, work.held, "succeeded", result=result, warnings=work.warnings, files=work.files)
-        connection.execute(_SUCCEED, {"agent_id": work.agent_id, "session_key": record.session_key})
+        values = {"session_key": record.session_key, "heartbeat": json.dumps(DEFAULT_HEARTBEAT)}
+        connection.execute(_SUCCEED, {"agent_id": work.agent_id, **values})
         has_succeeded_here(connection, work.agent_id, record.gateway_id)

@@ -112,6 +112,7 @@ _RESTORE = text("""
 
 def _end(services: Services, held: Claim, status: str, reason: str) -> Outcome:
     """End the row without success, and give the agent the status back that it had (behaviour 38)."""
+    reason = reason[:1].upper() + reason[1:]
     try:
         with services.engine.begin() as connection:
             finish(connection, held, status, reason=reason, warnings=list(held.warnings), files=held.files)

@@ -12,7 +12,9 @@ from sqlalchemy import text
 
 from worker.errors import TransientError
 from worker.gateway.errors import (
+    CallTimedOut,
     ConnectionLost,
+    GatewayError,
     GatewayUnreachable,
     PermanentGatewayError,
     Unavailable,
@@ -23,7 +25,7 @@ from worker.workspace.plan import BOOTSTRAP
 log = logging.getLogger(__name__)
 
 
-def wake(work: Work, *, verb: str, present_before: bool) -> Parked | None:
+def wake(work: Work, *, verb: str) -> Parked | None:
     """Reset the session where asked (only of an agent that was there before: a fresh one has none), label
     it, and send the wake message once. Parks while the gateway is about to restart.
 
@@ -35,7 +37,7 @@ def wake(work: Work, *, verb: str, present_before: bool) -> Parked | None:
     if parked is not None:
         return parked
     key = work.record.session_key
-    if work.option("reset_session") and present_before and work.held.wake_sent_at is None:
+    if work.option("reset_session") and not work.fresh and work.held.wake_sent_at is None:
         _reset(work, key)
     if not work.option("wake"):
         return None
@@ -49,7 +51,7 @@ def wake(work: Work, *, verb: str, present_before: bool) -> Parked | None:
         )
         return None
     work.services.patiently(
-        lambda: work.client.call("sessions.patch", {"key": key, "label": work.record.agent.name})
+        lambda: work.call("sessions.patch", {"key": key, "label": work.record.agent.name})
     )
     _send(work, key, _message(work, verb))
     return None
@@ -71,7 +73,7 @@ def _begin(work: Work) -> Parked | None:
 
 def _reset(work: Work, key: str) -> None:
     try:
-        work.services.patiently(lambda: work.client.call("sessions.reset", {"key": key}))
+        work.services.patiently(lambda: work.call("sessions.reset", {"key": key}))
     except PermanentGatewayError as error:
         if "no such session" not in str(error).lower():
             work.warn(f"The session was not reset: {error}")
@@ -85,7 +87,7 @@ def _arrived_before(work: Work, key: str) -> bool:
     """Whether chat.history shows the message of an earlier try (gateway.md 3)."""
     if not work.dialect.shows_wake_keys:
         return False
-    history = work.services.patiently(lambda: work.client.call("chat.history", {"sessionKey": key}))
+    history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))
     return any(sent == work.held.wake_key for sent in _keys(history))
 
 
@@ -109,22 +111,28 @@ def _send(work: Work, key: str, message: str) -> None:
         "deliver": work.option("deliver_wakeup"),
         "idempotencyKey": work.held.wake_key,
     }
-    tries = 0
+    first = not sent_before
 
-    def attempt() -> Mapping[str, Any] | None:
-        nonlocal tries
-        tries += 1
+    def attempt() -> Mapping[str, Any] | GatewayError:
+        nonlocal first
+        fresh_key, first = first, False
         try:
-            return work.client.call("chat.send", params)
+            return work.call("chat.send", params)
+        except (ConnectionLost, CallTimedOut) as error:
+            if isinstance(error, CallTimedOut) and not error.sent:
+                raise
+            return error
         except Unavailable as error:
-            if tries == 1 and not sent_before:
+            if fresh_key:
                 raise
             # The same key again answers with the earlier run's own failure: that run did begin.
             work.warn(f"The agent was woken, but its run failed: {error}")
-            return None
+            return {"status": "started"}
 
     answer = work.services.patiently(attempt)
-    if answer is not None and answer.get("status") not in ("started", "in_flight", "ok"):
+    if isinstance(answer, GatewayError):
+        raise answer  # nobody knows whether it arrived: the next turn looks before it sends again
+    if answer.get("status") not in ("started", "in_flight", "ok"):
         work.warn(f"The gateway answered the wake message with {answer.get('status')!r}.")
     _woken(work)
 

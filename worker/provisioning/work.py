@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,11 @@ from sqlalchemy import Connection
 
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
+from worker.gateway.errors import UnknownAgent
 from worker.jobs.ledger import Claim, advance
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.services import Services
+from worker.provisioning.workspace_files import NotThereYetError
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
 
@@ -26,7 +29,8 @@ class Parked:
 
 @dataclass
 class Work:
-    """What one claim works with. ``files`` is what ``job_agents.files`` will say."""
+    """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
+    registered by this job, so the gateway may not know it everywhere yet."""
 
     services: Services
     held: Claim
@@ -34,6 +38,7 @@ class Work:
     dialect: Dialect
     warnings: list[str] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)
+    fresh: bool = False
 
     @property
     def client(self) -> GatewayClient:
@@ -57,6 +62,15 @@ class Work:
         """Note a warning for the result, once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+    def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """One RPC about the agent. Raises GatewayError, and NotThereYetError of a fresh one."""
+        try:
+            return self.client.call(method, params)
+        except UnknownAgent as error:
+            if self.fresh:
+                raise NotThereYetError(str(error)) from error
+            raise
 
     def render(self) -> RenderedWorkspace:
         """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
