@@ -59,6 +59,8 @@ def head_revision() -> str:
 
 
 def _make_mission_control(connection: Connection) -> None:
+    # A role called `provisioner` has our schema first on its search path, and would get the tables there.
+    connection.execute(text("SET LOCAL search_path TO public"))
     wanted = set(MissionControl.metadata.tables)
     present = wanted & set(inspect(connection).get_table_names())
     if not present:

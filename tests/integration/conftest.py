@@ -1,0 +1,105 @@
+"""Databases with the tables in place, one for each test, and what the work is handed in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from models.migrate import migrate
+from worker.database import make_engine
+from worker.gateway.client import ClientPool
+from worker.gateway.device import DeviceKey
+from worker.local import LocalServices
+from worker.provisioning.services import Services
+from worker.settings import Settings
+
+BASE_URL = "http://127.0.0.1:8000"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(services: LocalServices) -> str:
+    """The name of a database with all tables and no rows, to be copied."""
+    name = "migrated_template"
+    engine = make_engine(services.create_database(name))
+    migrate(engine, standalone=True)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database_url(services: LocalServices, migrated_template: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    yield services.create_database(name, migrated_template)
+    services.postgres.drop_database(name)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """The test's database, with connections for 24 threads."""
+    engine = make_engine(database_url, pool_size=24)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Budgets low enough for tests."""
+    return Settings(
+        database_url=database_url,  # type: ignore[arg-type]  # pydantic makes a secret of it
+        redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
+        base_url=BASE_URL,
+        retry_inline_s=0,
+        retry_budget_s=30,
+        lease_s=5,
+        roster_breath_s=0,
+    )
+
+
+class Sent(list[tuple[str, Mapping[str, Any], str | None]]):
+    """A publisher that keeps what it is given, or fails while ``broken`` is set."""
+
+    broken: Exception | None = None
+
+    def __call__(self, name: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.append((name, dict(kwargs), task_id))
+
+    def take(self) -> list[tuple[str, Mapping[str, Any], str | None]]:
+        """What came since the last time."""
+        taken = list(self)
+        self.clear()
+        return taken
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture(scope="session")
+def device_key() -> DeviceKey:
+    return DeviceKey.generate()
+
+
+@pytest.fixture
+def hands(
+    settings: Settings, engine: Engine, device_key: DeviceKey, sent: Sent
+) -> Iterator[Callable[..., Services]]:
+    """Makes the services that work is handed in; keyword arguments are settings."""
+    pools: list[ClientPool] = []
+
+    def make(**changes: Any) -> Services:
+        pools.append(ClientPool(device_key))
+        return Services(settings.model_copy(update=changes), engine, pools[-1], sent)
+
+    yield make
+    for pool in pools:
+        pool.close_all()
