@@ -143,16 +143,22 @@ _RECORD_REFUSAL = text("""
 def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
     """Record a request that cannot be served as a failed job with a sentence."""
     requested_by = arguments.get("requested_by")
+    names = sorted(_printable(name) for name in arguments)
     connection.execute(
         _RECORD_REFUSAL,
         {
             "id": job_id,
             "kind": kind,
-            "requested_by": requested_by if isinstance(requested_by, str) else None,
-            "options": {"arguments": sorted(arguments)},
+            "requested_by": _printable(requested_by) if isinstance(requested_by, str) else None,
+            "options": {"arguments": names},
             "error": error,
         },
     )
+
+
+def _printable(given: str) -> str:
+    """What Postgres can hold of a text that may be the very reason for the refusal."""
+    return given.encode(errors="replace").decode().replace("\x00", "")
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from worker.errors import PermanentError
 
 
 class BadRequestError(PermanentError):
     """An argument is missing or cannot be right; the sentence names it."""
+
+
+def storable(text: str) -> str:
+    """``text`` as it is. Raises ValueError for what Postgres cannot hold: a NUL, half a surrogate pair."""
+    if "\x00" in text:
+        raise ValueError("a NUL character")
+    text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(storable)]
 
 
 class Request(BaseModel):
@@ -22,8 +33,8 @@ class Request(BaseModel):
 
     kind: ClassVar[str]
     target: ClassVar[str]
-    request_id: str | None = None
-    requested_by: str | None = None
+    request_id: Text | None = None
+    requested_by: Text | None = None
 
     @property
     def target_id(self) -> UUID:
@@ -82,5 +93,7 @@ def _fault(name: str, kind: str, value: object) -> str:
         return f"{name} is missing"
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    wanted = "a UUID" if kind.startswith("uuid") else "true or false" if kind.startswith("bool") else "text"
-    return f"{name} must be {wanted}, not {shown}"
+    return f"{name} must be {_WANTED.get(kind.split('_')[0], 'text')}, not {shown}"
+
+
+_WANTED = {"uuid": "a UUID", "bool": "true or false", "value": "text without NUL characters"}

@@ -1,0 +1,239 @@
+"""A message becomes a job, once, whichever way and however often it was asked for (contract.md, tasks)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
+from worker.jobs.intake import Accepted, Refused, accept_agent_job
+from worker.jobs.ledger import RequestConflictError, enqueue
+from worker.jobs.requests import ProvisionAgent
+
+KIND = "provision_agent"
+
+
+def receive(engine: Engine, task_id: str | UUID, *positional: Any, **arguments: Any) -> Accepted | Refused:
+    """What a worker does first with a message."""
+    return accept_agent_job(engine, KIND, str(task_id), positional, json.loads(json.dumps(arguments)))
+
+
+def jobs_of(engine: Engine, agent_id: UUID) -> int:
+    count: int = one(engine, "SELECT count(*) FROM provisioner.jobs WHERE agent_id = :id", id=agent_id)[0]
+    return count
+
+
+def test_a_message_becomes_a_job_with_its_options_and_where_it_belongs(engine: Engine) -> None:
+    fleet = seed_fleet(engine)
+    key = uuid4()
+    accepted = receive(
+        engine, key, agent_id=str(fleet.agent_id), wake=False, requested_by="billing", request_id="r-1"
+    )
+    assert accepted == Accepted(key, fleet.agent_id)
+    row = job(engine, key)
+    assert (row.kind, row.status, row.request_id, row.requested_by) == (KIND, "running", "r-1", "billing")
+    assert (row.organization_id, row.gateway_id, row.board_id) == (
+        fleet.organization_id,
+        fleet.gateway_id,
+        fleet.board_id,
+    )
+    assert row.options == {
+        "user_id": None,
+        "force_bootstrap": False,
+        "reset_session": True,
+        "wake": False,
+        "deliver_wakeup": True,
+    }
+    assert (job_agent(engine, key).agent_name, job_agent(engine, key).status) == ("Agent 00", "pending")
+
+
+def test_a_task_id_that_is_no_uuid_becomes_its_uuid5(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    expected = uuid5(NAMESPACE_URL, "nightly-7")
+    for _ in range(2):
+        assert receive(engine, "nightly-7", agent_id=str(agent_id)) == Accepted(expected, agent_id)
+    assert jobs_of(engine, agent_id) == 1
+
+
+def test_arguments_that_nobody_knows_are_ignored_with_a_warning(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    accepted = receive(engine, uuid4(), agent_id=str(agent_id), new_option=1, another="x")
+    assert isinstance(accepted, Accepted)
+    assert "unknown arguments are ignored: another, new_option" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "tasks.provision_agent: agent_id is missing."),
+        ({"agent_id": "bob"}, "tasks.provision_agent: agent_id must be a UUID, not 'bob'."),
+        ({"agent_id": 7}, "tasks.provision_agent: agent_id must be a UUID, not 7."),
+        ({"agent_id": None}, "tasks.provision_agent: agent_id must be a UUID, not None."),
+        ({"agent_id": ["x"]}, "tasks.provision_agent: agent_id must be a UUID, not list."),
+        (
+            {"agent_id": str(uuid4()), "wake": "maybe", "user_id": "me"},
+            "tasks.provision_agent: user_id must be a UUID, not 'me';"
+            " wake must be true or false, not 'maybe'.",
+        ),
+        (
+            {"agent_id": str(uuid4()), "request_id": 5},
+            "tasks.provision_agent: request_id must be text, not 5.",
+        ),
+        (
+            {"agent_id": str(uuid4()), "request_id": "a\x00b"},
+            "tasks.provision_agent: request_id must be text without NUL characters, not 'a\\x00b'.",
+        ),
+        (
+            {"agent_id": "x", "requested_by": "a\x00b", "a\x00\ud800": 1},
+            "tasks.provision_agent: requested_by must be text without NUL characters, not 'a\\x00b';"
+            " agent_id must be a UUID, not 'x'.",
+        ),
+    ],
+)
+def test_bad_arguments_end_the_job_with_a_sentence_that_names_them(
+    engine: Engine, arguments: Mapping[str, Any], sentence: str
+) -> None:
+    key = uuid4()
+    assert receive(engine, key, **arguments) == Refused(key, sentence)
+    row = job(engine, key)
+    assert (row.status, row.error, row.next_attempt_at) == ("failed", sentence, None)
+    assert row.finished_at is not None
+    assert receive(engine, key, **arguments) == Refused(key, None)
+
+
+def test_positional_arguments_are_refused(engine: Engine) -> None:
+    key = uuid4()
+    refused = receive(engine, key, str(uuid4()))
+    assert refused == Refused(key, "tasks.provision_agent: send keyword arguments, not positional ones.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"agent_id": None}, "agent_id is missing"),
+        ({"options": '{"wake": "maybe"}'}, "wake must be true or false, not 'maybe'"),
+        ({"options": '{"user_id": 3}'}, "user_id must be a UUID, not 3"),
+    ],
+)
+def test_a_bad_row_ends_with_a_sentence_too(
+    engine: Engine, columns: Mapping[str, Any], sentence: str
+) -> None:
+    key = insert_job(engine, **{"agent_id": seed_fleet(engine).agent_id, **columns})
+    assert receive(engine, key) == Refused(key, f"tasks.provision_agent: {sentence}.")
+    assert (job(engine, key).status, job(engine, key).next_attempt_at) == ("failed", None)
+
+
+def test_options_that_are_no_object_are_ignored_with_a_warning(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent_id, options="[1, 2]")
+    assert receive(engine, key) == Accepted(key, agent_id)
+    assert "unknown arguments are ignored: options" in caplog.text
+
+
+def test_what_a_row_says_counts_and_not_what_its_message_says(engine: Engine) -> None:
+    fleet = seed_fleet(engine, agents=2)
+    key = insert_job(engine, fleet.agents[0], options='{"wake": false}')
+    assert receive(engine, key, agent_id=str(fleet.agents[1])) == Accepted(key, fleet.agents[0])
+
+
+def test_the_same_request_makes_one_job(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    first, second = uuid4(), uuid4()
+    assert receive(engine, first, agent_id=str(agent_id), request_id="r") == Accepted(first, agent_id)
+    assert receive(engine, second, agent_id=str(agent_id), request_id="r") == Refused(first, None)
+    assert jobs_of(engine, agent_id) == 1
+
+
+def test_a_request_id_counts_for_one_target(engine: Engine) -> None:
+    fleet = seed_fleet(engine, agents=2)
+    for agent_id in fleet.agents:
+        accepted = receive(engine, uuid4(), agent_id=str(agent_id), request_id="nightly")
+        assert isinstance(accepted, Accepted)
+
+
+def test_the_same_request_id_with_other_options_is_refused_with_a_sentence(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    first, second = uuid4(), uuid4()
+    receive(engine, first, agent_id=str(agent_id), request_id="r")
+    refused = receive(engine, second, agent_id=str(agent_id), request_id="r", wake=False)
+    sentence = f"request_id 'r' was used before, with other options, by job {first}: send a new request_id."
+    assert refused == Refused(second, sentence)
+    assert (job(engine, second).status, job(engine, second).error) == ("failed", sentence)
+    assert job(engine, first).status == "running"
+
+
+def test_a_row_with_few_options_and_a_message_with_all_of_them_are_the_same_request(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent_id, request_id="r", options='{"wake": false}')
+    assert receive(engine, uuid4(), agent_id=str(agent_id), request_id="r", wake=False) == Refused(key, None)
+    other = receive(engine, uuid4(), agent_id=str(agent_id), request_id="r")
+    assert isinstance(other, Refused)
+    assert other.reason is not None
+    assert f"by job {key}" in other.reason
+
+
+def test_a_request_both_ways_at_once_from_many_threads_makes_one_job(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    together = Barrier(16)
+
+    def by_message(_: int) -> UUID:
+        together.wait()
+        return receive(engine, uuid4(), agent_id=str(agent_id), request_id="r").job_id
+
+    def by_row(_: int) -> None:
+        together.wait()
+        execute(
+            engine,
+            "INSERT INTO provisioner.jobs (id, kind, agent_id, request_id)"
+            " VALUES (gen_random_uuid(), 'provision_agent', :agent_id, 'r') ON CONFLICT DO NOTHING",
+            agent_id=agent_id,
+        )
+
+    with ThreadPoolExecutor(16) as pool:
+        rows = [pool.submit(by_row, n) for n in range(8)]
+        messages = [pool.submit(by_message, n) for n in range(8)]
+        for row in rows:
+            row.result(timeout=20)
+        served = {message.result(timeout=20) for message in messages}
+    assert jobs_of(engine, agent_id) == 1
+    assert len(served) == 1
+
+
+def test_a_copy_of_a_message_that_comes_at_the_same_time_makes_no_second_row(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = uuid4()
+    together = Barrier(8)
+
+    def deliver(_: int) -> Accepted | Refused:
+        together.wait()
+        return receive(engine, key, agent_id=str(agent_id))
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(deliver, range(8)))
+    assert set(outcomes) == {Accepted(key, agent_id)}
+    assert job_agent(engine, key).generation == 0
+
+
+def test_our_own_enqueue_finds_the_job_of_an_equal_request(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    request = ProvisionAgent(agent_id=agent_id, request_id="r")
+    with engine.begin() as connection:
+        first = enqueue(connection, request)
+        again = enqueue(connection, request)
+        other = ProvisionAgent(agent_id=agent_id, request_id="r", wake=False)
+        with pytest.raises(RequestConflictError, match=str(first.job_id)):
+            enqueue(connection, other)
+        assert connection.execute(text("SELECT count(*) FROM provisioner.jobs")).scalar_one() == 1
+    assert first.created
+    assert (again.created, again.job_id) == (False, first.job_id)
