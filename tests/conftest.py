@@ -20,6 +20,9 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--openclaw", default="2026.9.6", help="the OpenClaw release for tests/gateways")
+    parser.addoption(
+        "--target", action="append", metavar="KIND:RELEASE", help="sim:2026.9.6, openclaw:2026.2.12, ..."
+    )
 
 
 @pytest.fixture(scope="session")

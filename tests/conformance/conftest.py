@@ -72,12 +72,6 @@ class Target:
         return stored
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--target", action="append", metavar="KIND:RELEASE", help="sim:2026.9.6, openclaw:2026.2.12, ..."
-    )
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         targets = metafunc.config.getoption("--target") or DEFAULT_TARGETS

@@ -204,7 +204,16 @@ _PATCH = Shape(
     },
 )
 _CRON_LIST = Shape(
-    {}, {"includeDisabled": "boolean", "agentId": "text", "limit": "integer", "offset": "integer"}
+    {},
+    {
+        "includeDisabled": "boolean",
+        "agentId": "text",
+        "query": "string",
+        "compact": "boolean",
+        "includeDeliveryPreviews": "boolean",
+        "limit": "integer",
+        "offset": "integer",
+    },
 )
 _SESSION_PATCH = Shape(
     {"key": "text"},

@@ -1,0 +1,174 @@
+"""What a provision leaves on a gateway and in Postgres, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.acceptance.world import World
+from worker.gateway.dialect import Dialect
+from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
+from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
+from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+
+HIDDEN_AFTER_SETUP = "BOOTSTRAP.md"
+
+
+@pytest.fixture(scope="module")
+def provisioned(world: World) -> Mapping[str, Any]:
+    """A lead and nine members, all asked for in the same moment; and how the owner's keys were before."""
+    before = world.config()
+    agents = [world.fleet.add_agent("Lead", lead=True)]
+    agents += [world.fleet.add_agent(f"Member {n}", heartbeat_config={"every": "15m"}) for n in range(9)]
+    world.door.forget()
+    rows = world.provision(*agents)
+    return {"agents": agents, "rows": rows, "before": before, "calls": list(world.door.calls)}
+
+
+def test_ten_at_once_are_all_in_the_roster_after_one_patch(
+    world: World, provisioned: Mapping[str, Any]
+) -> None:
+    roster = world.roster()
+    for agent_id, job in zip(provisioned["agents"], provisioned["rows"], strict=True):
+        openclaw_id = job["result"]["openclaw_id"]
+        entry = roster[openclaw_id]
+        assert entry["workspace"] == job["result"]["workspace_path"]
+        assert entry["name"] == world.agent(agent_id)["name"]
+        assert entry["heartbeat"]["target"] == "none"
+    assert roster[provisioned["rows"][0]["result"]["openclaw_id"]]["heartbeat"]["every"] == "10m"
+    assert roster[provisioned["rows"][1]["result"]["openclaw_id"]]["heartbeat"]["every"] == "15m"
+    patches = sum(method == "config.patch" for method, _ in provisioned["calls"])
+    assert 1 <= patches <= 3
+    wakes = [params for method, params in provisioned["calls"] if method == "chat.send"]
+    assert len(wakes) == len({wake["sessionKey"] for wake in wakes}) == 10
+    assert not any(
+        method in ("agents.create", "agents.update", "sessions.reset") for method, _ in provisioned["calls"]
+    )
+
+
+def test_what_the_owner_had_is_untouched(world: World, provisioned: Mapping[str, Any]) -> None:
+    before, after = provisioned["before"], world.config()
+    assert world.roster()["owners-bot"] == _roster(before)["owners-bot"]
+    assert after["gateway"] == before["gateway"]
+    assert after.get("models") == before.get("models")
+    for key, value in before["agents"].items():
+        if key not in ("list", "entries"):
+            assert after["agents"][key] == value
+
+
+def test_every_deliverable_file_equals_its_rendering(world: World, provisioned: Mapping[str, Any]) -> None:
+    for agent_id, job in list(zip(provisioned["agents"], provisioned["rows"], strict=True))[:3]:
+        files = world.files(job["result"]["openclaw_id"])
+        rendered = _rendering(world, agent_id, files.dialect)
+        hash_ = world.agent(agent_id)["agent_token_hash"]
+        names = [name for name, file in rendered.items() if file.kind == "file"]
+        live = files.read(names)
+        if files.dialect.drops_bootstrap:
+            # The gateway deletes it at the first run; the wake message carries it.
+            live.pop(HIDDEN_AFTER_SETUP, None)
+            names.remove(HIDDEN_AFTER_SETUP)
+        assert sorted(live) == sorted(names)
+        for name in names:
+            content = live[name].content
+            assert content is not None
+            if rendered[name].carries_token:
+                token = find_token(content, section=name == "AGENTS.md")
+                assert token is not None
+                assert verify_token(token, hash_)
+                assert content.count(token) == 1
+                content = content.replace(token, PLACEHOLDER)
+            assert content == rendered[name].text
+        for file in rendered.values():
+            if file.kind == "scratch":
+                assert files.read_scratch(files.scratch_id()) == file.text
+        files.client.close()
+
+
+def test_the_rows_of_mission_control_say_so(world: World, provisioned: Mapping[str, Any]) -> None:
+    for agent_id, job in zip(provisioned["agents"], provisioned["rows"], strict=True):
+        agent = world.agent(agent_id)
+        assert agent["status"] == "online"
+        assert agent["openclaw_session_id"] == job["result"]["session_key"]
+        assert (agent["provision_requested_at"], agent["provision_action"]) == (None, None)
+        row = world.row(job["id"])
+        assert (row["status"], row["phase"], row["attempts"]) == ("succeeded", "ended", 0)
+        assert row["woken_at"] is not None
+        assert job["result"]["woken"] is True
+        assert job["result"]["token"] == "minted"
+
+
+def test_provisioned_again_nothing_is_written(world: World, provisioned: Mapping[str, Any]) -> None:
+    agent_id, first = provisioned["agents"][1], provisioned["rows"][1]
+    config_before = world.config_path.read_bytes()
+    files = world.files(first["result"]["openclaw_id"])
+    live_before = files.live()
+    hash_before = world.agent(agent_id)["agent_token_hash"]
+    world.door.forget()
+    [job] = world.provision(agent_id)
+    assert world.door.count("config.patch", "agents.files.set", "cron.scratch.set") == 0
+    assert world.door.count("agents.files.get") == 0
+    assert world.config_path.read_bytes() == config_before
+    assert files.live() == live_before
+    files.client.close()
+    assert world.agent(agent_id)["agent_token_hash"] == hash_before
+    assert job["result"]["token"] == "reused"
+    assert world.door.count("chat.send") == 1
+    assert world.door.count("sessions.reset") == 1
+
+
+def test_an_edit_of_the_agents_is_kept_and_a_lost_file_comes_back(
+    world: World, provisioned: Mapping[str, Any]
+) -> None:
+    agent_id, first = provisioned["agents"][2], provisioned["rows"][2]
+    files = world.files(first["result"]["openclaw_id"])
+    files.write({"MEMORY.md": "What I learned.\n", "SOUL.md": "Not me."}, lambda name, written: None)
+    files.client.close()
+    [job] = world.provision(agent_id, wake=False)
+    files = world.files(first["result"]["openclaw_id"])
+    live = files.read(["MEMORY.md", "SOUL.md"])
+    files.client.close()
+    assert live["MEMORY.md"].content == "What I learned.\n"
+    assert live["SOUL.md"].content == _rendering(world, agent_id, files.dialect)["SOUL.md"].text
+    actions = {name: report["action"] for name, report in job["result"]["files"].items()}
+    assert (actions["MEMORY.md"], actions["SOUL.md"]) == ("preserved", "update")
+    assert actions["USER.md"] == "preserved"
+
+
+def test_the_wake_reaches_the_model_with_all_that_the_agent_needs(
+    world: World, provisioned: Mapping[str, Any]
+) -> None:
+    if world.model is None:
+        pytest.skip("this target runs no model")
+    job = provisioned["rows"][5]
+    name = world.agent(provisioned["agents"][5])["name"]
+    wake = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.patience_s)
+    files = world.files(job["result"]["openclaw_id"])
+    content = files.read(["AGENTS.md"])["AGENTS.md"].content or ""
+    files.client.close()
+    token = find_token(content, section=True)
+    assert token is not None
+    assert f"AUTH_TOKEN={token}" in wake.text
+    assert f"You are {name}, a member of the board" in wake.text
+    assert "Your workspace was just provisioned" in wake.text
+    assert "# First start" in wake.text
+
+
+def _roster(config: Mapping[str, Any]) -> dict[str, Any]:
+    agents = config["agents"]
+    entries: dict[str, Any] = agents.get("entries") or {entry["id"]: entry for entry in agents["list"]}
+    return entries
+
+
+def _rendering(world: World, agent_id: UUID, dialect: Dialect) -> RenderedWorkspace:
+    agent = world.agent(agent_id)
+    return render_workspace(
+        AgentFacts(agent_id, agent["name"], agent["is_board_lead"]),
+        BoardFacts(world.fleet.board_id, "Launch", "goal", "Ship it.", goal_confirmed=True),
+        GatewayFacts(world.fleet.gateway_id, "workshop", world.door.url, str(world.folder / "agents")),
+        UserFacts("Ada Lovelace", "Ada", timezone="Europe/London"),
+        "http://127.0.0.1:8000",
+        Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in),
+    )
