@@ -1,0 +1,107 @@
+"""``provisioner demo``: the whole way, on this machine alone, from an empty database to five agents."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.demo_fleet import Fleet, add_fleet, ask_for_all
+from worker.cli.demo_report import count_calls, document_of, look_at, show_standing
+from worker.cli.demo_stack import DemoFailedError, DemoStack, GatewayKind
+from worker.cli.demo_steps import Steps
+from worker.cli.job_records import JobRecord
+from worker.cli.screen import Json, emit, err, out
+from worker.cli.watch import watch
+
+TIME_OUT_S = 120.0
+
+
+class Kind(StrEnum):
+    """What stands in for the operator's gateway."""
+
+    simulator = "simulator"
+    openclaw = "openclaw"
+
+
+def demo(
+    gateway: Annotated[
+        Kind, typer.Option(help="A simulated OpenClaw, or the real one (installed from npm on first use).")
+    ] = Kind.simulator,
+    as_json: Json = False,
+) -> None:
+    """Provision a lead and four agents on a gateway of its own; needs nothing, leaves nothing behind."""
+    steps = Steps(err if as_json else out)
+    kind: GatewayKind = "openclaw" if gateway is Kind.openclaw else "simulator"
+    began = time.monotonic()
+    with _signals_unwind(), DemoStack(kind) as stack:
+        try:
+            document = _run(stack, steps)
+        except BaseException as error:
+            stack.keep_logs(error)
+            raise
+    steps.close(time.monotonic() - began)
+    if as_json:
+        emit(document)
+
+
+def _run(stack: DemoStack, steps: Steps) -> dict[str, Any]:
+    steps.title(f"Five agents on {stack.gateway_name}, from nothing")
+    with steps.step("Postgres, Valkey") as step:
+        stack.start_services()
+        step.result = "in a temporary folder"
+    with steps.step("tables") as step:
+        step.result = f"provisioner migrate --standalone: revision {stack.migrate()}"
+    with steps.step("gateway") as step:
+        stack.start_gateway(step.progress)
+        step.result = f"{stack.gateway_name} at {stack.gateway.url}"
+    with steps.step("worker") as step:
+        stack.start_worker()
+        step.result = "celery -A worker.app worker"
+    with steps.step("fleet") as step:
+        fleet = add_fleet(stack.engine, stack.gateway.url, stack.gateway.token)
+        step.result = f"board {fleet.board!r}, a lead and {len(fleet.agents) - 1} agents, as rows"
+    steps.heading("Provisioning: five rows in provisioner.jobs, taken by the worker")
+    boot = stack.boot_id()
+    began = time.monotonic()
+    jobs = _provision(stack, steps, fleet)
+    seconds = time.monotonic() - began
+    calls = count_calls(stack.journal)
+    standing = look_at(stack.client(), stack.engine, fleet, restarted=stack.boot_id() != boot)
+    show_standing(steps, standing, jobs, seconds, calls)
+    return document_of(stack.gateway_name, standing, jobs, seconds, calls)
+
+
+def _provision(stack: DemoStack, steps: Steps, fleet: Fleet) -> list[JobRecord]:
+    until = time.monotonic() + TIME_OUT_S
+
+    def check() -> None:
+        stack.check()
+        if time.monotonic() > until:
+            raise DemoFailedError(f"The agents were not up within {TIME_OUT_S:.0f} s.")
+
+    jobs = watch(stack.engine, ask_for_all(stack.engine, fleet), steps.console, check=check)
+    failed = [f"{job.agent_name}: {job.error}" for job in jobs if job.status != "succeeded"]
+    if failed:
+        raise DemoFailedError("Not every agent came up. " + " ".join(failed))
+    return jobs
+
+
+@contextlib.contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does, with everything put away."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

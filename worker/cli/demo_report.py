@@ -1,0 +1,157 @@
+"""What stands on the gateway when the demo is done, read from the gateway itself, and what it took."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+from sqlalchemy import Engine, select
+
+from models import Agent
+from worker.cli.demo_fleet import Fleet
+from worker.cli.demo_steps import Steps
+from worker.cli.job_records import JobRecord, document
+from worker.cli.screen import plain, say, size, table, took
+from worker.gateway.client import GatewayClient
+from worker.gateway.dialect import Dialect
+from worker.provisioning.workspace_files import AgentFiles
+from worker.workspace.credentials import find_token, mask, verify_token
+from worker.workspace.identity import openclaw_id, session_key
+
+_HEAD_LINES, _TOOLS_LINES = 5, 10
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the simulator's journal counts: answered calls by method, config writes, restarts."""
+
+    by_method: Mapping[str, int]
+    config_writes: int
+    restarts: int
+
+    @property
+    def total(self) -> int:
+        """All calls but the handshakes."""
+        return sum(count for method, count in self.by_method.items() if method != "connect")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The roster, and one agent's files; ``excerpt`` is of its AGENTS.md, the token masked."""
+
+    roster: Sequence[Mapping[str, Any]]
+    agent: str
+    files: Mapping[str, int]
+    excerpt: Sequence[str]
+    token_matches: bool
+    restarted: bool
+
+
+def count_calls(journal: Path | None) -> Calls | None:
+    """Read the journal; None where there is none."""
+    if journal is None:
+        return None
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    methods = Counter(line["method"] for line in lines if line["event"] == "call")
+    events = Counter(line["event"] for line in lines)
+    return Calls(dict(methods), events["config-write"], events["restart"])
+
+
+def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: bool) -> Standing:
+    """Read the roster, and the workspace of the first agent after the lead. Raises GatewayError."""
+    hello = client.hello()
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    parsed = client.call("config.get")["parsed"]
+    with engine.connect() as connection:
+        agent = connection.execute(
+            select(Agent.id, Agent.name, Agent.board_id, Agent.agent_token_hash).where(
+                Agent.id == fleet.agents[1]
+            )
+        ).one()
+    files = AgentFiles(client, dialect, openclaw_id(session_key(agent.id, agent.board_id, False)))
+    content = files.read(["AGENTS.md"])["AGENTS.md"].content or ""
+    token = find_token(content, section=dialect.credentials_in == "AGENTS.md")
+    return Standing(
+        roster=_roster(parsed["agents"]),
+        agent=agent.name,
+        files={name: file.size for name, file in sorted(files.live().items())},
+        excerpt=_excerpt(mask(content, [token] if token else [])),
+        token_matches=token is not None and verify_token(token, agent.agent_token_hash),
+        restarted=restarted,
+    )
+
+
+def show_standing(
+    steps: Steps, standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None
+) -> None:
+    """The roster, the files, the excerpt, the figures, and where to look next."""
+    steps.heading("On the gateway now, by its own config.get")
+    roster = table("Agent", "Id on the gateway", "Heartbeat")
+    for entry in standing.roster:
+        beat = (entry.get("heartbeat") or {}).get("every", "none")
+        roster.add_row(plain(entry.get("name", "")), plain(entry["id"]), f"every {beat}")
+    say(Padding(roster, (0, 0, 0, 2)), console=steps.console)
+    steps.heading(f"{standing.agent}'s workspace")
+    steps.say("  " + ", ".join(f"{name} {size(octets)}" for name, octets in standing.files.items()))
+    steps.heading(f"From {standing.agent}'s AGENTS.md")
+    for line in standing.excerpt:
+        shown = Text(f"  | {plain(line)}", no_wrap=True, overflow="ellipsis")
+        steps.say(shown)
+    matches = "matches" if standing.token_matches else "DOES NOT MATCH"
+    steps.say("", f"  The token there {matches} the hash in Postgres.")
+    steps.heading("What it took")
+    for line in _figures(standing, jobs, seconds, calls):
+        steps.say(f"  {line}")
+    steps.heading("Where to look next")
+    steps.say("  make demo GATEWAY=openclaw    the same on a real OpenClaw, installed from npm")
+    steps.say("  README.md                     your own database and gateway")
+    steps.say("  provisioner --help            all commands")
+
+
+def document_of(
+    gateway: str, standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None
+) -> dict[str, Any]:
+    """The demo as JSON."""
+    return {
+        "gateway": gateway,
+        "seconds": round(seconds, 2),
+        "jobs": [document(job) for job in jobs],
+        "roster": list(standing.roster),
+        "files": dict(standing.files),
+        "token_matches": standing.token_matches,
+        "restarted": standing.restarted,
+        "calls": calls.total if calls else None,
+        "config_writes": calls.config_writes if calls else None,
+    }
+
+
+def _figures(standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None) -> list[str]:
+    slowest = max((job.took_s or 0.0) for job in jobs)
+    lines = [f"{took(seconds)} for {len(jobs)} agents, the slowest {took(slowest)}"]
+    if calls is not None:
+        busiest = sorted(calls.by_method.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{count} {method}" for method, count in busiest if method != "connect")
+        lines.append(f"{calls.total} calls over {calls.by_method.get('connect', 0)} connections: {named}")
+        lines.append(f"{calls.config_writes} config writes, {calls.restarts} restarts of the gateway")
+    else:
+        lines.append(f"the gateway {'restarted' if standing.restarted else 'did not restart'}")
+    return lines
+
+
+def _roster(agents: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed: list[Mapping[str, Any]] = [
+        {"id": key, **entry} for key, entry in (agents.get("entries") or {}).items()
+    ]
+    return listed or [*(agents.get("list") or [])]
+
+
+def _excerpt(text: str) -> list[str]:
+    lines = text.splitlines()
+    tools = next((n for n, line in enumerate(lines) if line.strip().lower() == "## tools"), len(lines))
+    return [*lines[:_HEAD_LINES], "...", *lines[tools : tools + _TOOLS_LINES]]

@@ -1,0 +1,234 @@
+"""The demo's processes: Postgres, Valkey, a gateway and a worker, all of which end with this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from sqlalchemy import Engine
+
+from models.migrate import migrate
+from worker.database import make_engine
+from worker.errors import PermanentError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.client import ClientPool, GatewayClient
+from worker.gateway.device import DeviceKey
+from worker.local import LocalServices
+from worker.local.tethered import Program, Tethered
+from worker.openclaw import OpenClaw, RunningGateway
+
+RELEASE = "2026.9.6"
+GatewayKind = Literal["simulator", "openclaw"]
+Progress = Callable[[str], None]
+
+_BASE_URL = "http://127.0.0.1:8000"
+_START_S = 60.0
+_POLL_S = 0.05
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class DemoFailedError(PermanentError):
+    """The demo did not come to its end; the sentence says where."""
+
+
+class DemoGateway(Protocol):
+    """What the demo needs of a gateway, simulated or real."""
+
+    token: str
+    log_path: Path
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class SimulatedGateway:
+    """``python -m worker.simulator`` as a process of its own, on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
+        self.token = secrets.token_urlsafe(24)
+        self.url = ""
+        self.log_path = folder / "gateway.log"
+        self.journal = folder / "journal.jsonl"
+        self._folder = folder
+        self._process: Tethered | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises DemoFailedError."""
+        token_file = self._folder / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(self.token)
+        options = ["--release", RELEASE, "--token-file", str(token_file), "--journal", str(self.journal)]
+        options += ["--state-dir", str(self._folder / "state"), "--reply", "Understood."]
+        self._process = _python("worker.simulator", options, {}, self.log_path)
+        line = _await_line(self.log_path, " on ws://", lambda: self.running, "The simulated gateway")
+        self.url = line.rsplit(" ", 1)[1]
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+
+class DemoStack:
+    """Everything the demo runs, in a temporary folder that is gone at the end. A context manager."""
+
+    def __init__(self, kind: GatewayKind) -> None:
+        self.kind = kind
+        self.gateway_name = f"{'a simulated' if kind == 'simulator' else 'a real'} OpenClaw {RELEASE}"
+        self._open = contextlib.ExitStack()
+        self._gateway: DemoGateway | None = None
+        self._worker: Tethered | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="provisioner-demo-"))
+        self._open.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._services = LocalServices(self._folder / "services", durable=False)
+        self._device = self._folder / "device.pem"
+        self._worker_log = self._folder / "worker.log"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._open.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def gateway(self) -> DemoGateway:
+        """The gateway, once it was started."""
+        assert self._gateway is not None
+        return self._gateway
+
+    @property
+    def journal(self) -> Path | None:
+        """The simulator's journal; a real gateway keeps none."""
+        return self._gateway.journal if isinstance(self._gateway, SimulatedGateway) else None
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The demo's own database."""
+        engine = make_engine(self._services.database_url, pool_size=2)
+        self._open.callback(engine.dispose)
+        return engine
+
+    def start_services(self) -> None:
+        """Postgres and Valkey. Raises LocalServicesError."""
+        self._open.callback(self._services.stop)
+        self._services.start()
+
+    def migrate(self) -> str:
+        """All tables, Mission Control's included; the revision."""
+        return migrate(self.engine, standalone=True)[1]
+
+    def start_gateway(self, progress: Progress) -> None:
+        """A gateway that is ready. Raises InstallFailed, GatewayNotReady, DemoFailedError."""
+        folder = self._folder / "gateway"
+        if self.kind == "simulator":
+            self._gateway = SimulatedGateway(folder)
+        else:
+            progress("the first time takes a minute or two, for the download")
+            self._gateway = RunningGateway(OpenClaw.install(RELEASE, progress=progress), folder)
+            progress("starting, 10 to 60 s")
+        self._open.callback(self._gateway.stop)
+        self._gateway.start()
+
+    def start_worker(self) -> None:
+        """A worker that takes jobs. Raises DemoFailedError."""
+        environment = {
+            "DATABASE_URL": self._services.database_url,
+            "REDIS_URL": self._services.redis_url,
+            "BASE_URL": _BASE_URL,
+            "GATEWAY_DEVICE_KEY": str(self._device),
+        }
+        arguments = ["-A", "worker.app", "worker"]
+        self._worker = worker = _python("celery", arguments, environment, self._worker_log)
+        self._open.callback(worker.stop)
+        _await_line(self._worker_log, "ready", lambda: worker.poll() is None, "The worker")
+
+    def client(self) -> GatewayClient:
+        """A connection of our own to the gateway, as the worker's device."""
+        return self._clients.client(GatewayAddress(self.gateway.url, self.gateway.token))
+
+    @cached_property
+    def _clients(self) -> ClientPool:
+        pool = ClientPool(DeviceKey.load_or_create(self._device))
+        self._open.callback(pool.close_all)
+        return pool
+
+    def boot_id(self) -> str | None:
+        """What changes when the gateway restarts."""
+        boot = self.client().hello().boot_id
+        self.client().disconnect()
+        return boot
+
+    def check(self) -> None:
+        """Raises DemoFailedError where a process has ended that should not have."""
+        if self._worker is not None and self._worker.poll() is not None:
+            raise DemoFailedError("The worker ended by itself.")
+        if self._gateway is not None and not self._gateway.running:
+            raise DemoFailedError("The gateway ended by itself.")
+
+    def keep_logs(self, error: BaseException) -> None:
+        """After a failure, put the logs where they outlive the temporary folder, and say where."""
+        if not isinstance(error, Exception):
+            return
+        logs = [self._worker_log, *([self._gateway.log_path] if self._gateway else [])]
+        texts = [f"== {log.name}\n{log.read_text(errors='replace')}" for log in logs if log.exists()]
+        if not texts:
+            return
+        descriptor, path = tempfile.mkstemp(prefix="provisioner-demo-", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join(texts))
+        error.add_note(f"The logs of the worker and the gateway are in {path}")
+
+
+def _python(module: str, arguments: list[str], environment: dict[str, str], log: Path) -> Tethered:
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return Tethered(
+        Program(
+            [sys.executable, "-m", module, *arguments],
+            env={**passed_on, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **environment},
+            log_path=log,
+            cwd=log.parent,
+        )
+    )
+
+
+def _await_line(log: Path, part: str, alive: Callable[[], bool], who: str) -> str:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        running = alive()
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        found = next((line for line in lines if part in line), None)
+        if found is not None:
+            return found
+        if not running:
+            raise DemoFailedError(f"{who} did not start.")
+        time.sleep(_POLL_S)
+    raise DemoFailedError(f"{who} was not ready within {_START_S:.0f} s.")

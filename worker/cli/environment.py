@@ -1,0 +1,39 @@
+"""What the command needs of the environment: the database, and the device key for ``doctor``."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.exc import ArgumentError
+
+from worker.database import make_engine
+from worker.settings import Settings, SettingsError, load_settings
+
+
+class OperatorSettings(Settings):
+    """The worker's settings, less what only a worker needs: this command writes rows and reads them."""
+
+    redis_url: SecretStr = SecretStr("")
+    base_url: str = ""
+
+
+def operator_settings() -> Settings:
+    """Read the environment. Raises SettingsError, which names all that a worker would miss as well."""
+    try:
+        return OperatorSettings()  # type: ignore[call-arg]  # filled from the environment
+    except ValidationError:
+        return load_settings()
+
+
+@cache
+def engine() -> Engine:
+    """The engine of this run. Raises SettingsError."""
+    try:
+        return make_engine(operator_settings().database_url.get_secret_value(), pool_size=2)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            "DATABASE_URL cannot be read as a URL: is a special character in its password not"
+            " percent-encoded?"
+        ) from None

@@ -1,0 +1,67 @@
+"""What may go wrong for an operator: one clear sentence on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import typer
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from typer.core import TyperGroup
+
+from models.migrate import MixedDatabaseError
+from worker.cli.screen import complain
+from worker.errors import PermanentError, ProvisionerError
+from worker.jobs.ledger import RequestConflictError
+from worker.settings import SettingsError
+from worker.standalone import CannotAddError
+
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
+
+_SQLSTATE_MISSING = {"42P01": "table", "42703": "column", "3F000": "schema"}
+
+
+class WrongUseError(PermanentError):
+    """The command was given something that cannot be right."""
+
+
+class Commands(TyperGroup):
+    """The commands, with every expected error turned into its sentence and exit code."""
+
+    expected: ClassVar = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except self.expected as error:
+            complain(sentence(error))
+            raise typer.Exit(exit_code(error)) from None
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for wrong use, the environment included; 1 for what failed."""
+    wrong = (WrongUseError, SettingsError, RequestConflictError, CannotAddError)
+    return WRONG_USE if isinstance(error, wrong) else FAILED
+
+
+def sentence(error: BaseException) -> str:
+    """The error for a person: capital letter, full stop, no parameters of any statement."""
+    said = _of_database(error) if isinstance(error, SQLAlchemyError) else str(error)
+    said = said.strip() or type(error).__name__
+    return said[0].upper() + said[1:] + ("" if said[-1] in ".!?" or "\n" in said else ".")
+
+
+def _of_database(error: SQLAlchemyError) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    lines = str(cause or type(error).__name__).strip().splitlines()
+    first = lines[0] if lines else type(error).__name__
+    missing = _SQLSTATE_MISSING.get(getattr(cause, "sqlstate", None) or "")
+    if missing and ("provisioner" in first or missing == "column"):
+        return f"This database lacks a {missing} that this version needs: run `provisioner migrate`."
+    if missing:
+        return (
+            f"This database does not hold Mission Control ({first}): check DATABASE_URL, or make its tables"
+            " for a trial of your own with `provisioner migrate --standalone`."
+        )
+    if getattr(error, "connection_invalidated", False) or getattr(cause, "sqlstate", None) is None:
+        return f"The database cannot be used ({first}): check that it runs, and DATABASE_URL."
+    return f"The database refused: {first}"

@@ -1,0 +1,145 @@
+"""Jobs and their agents' rows, read for showing; ``document`` is what ``--json`` prints of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from models.jobs import OPEN_STATUSES
+
+
+@dataclass(frozen=True)
+class JobAgentRecord:
+    """One agent's part in a job. ``due_in_s``: until the clock brings a parked row back, None while a worker
+    has it in hand or it is over."""
+
+    agent_id: UUID
+    name: str
+    is_board_lead: bool
+    openclaw_id: str | None
+    status: str
+    phase: str | None
+    reason: str | None
+    warnings: Sequence[str]
+    attempts: int
+    in_hand: bool
+    due_in_s: float | None
+    first_provision: bool | None
+    woken: bool
+    files: Mapping[str, Mapping[str, Any]]
+    took_s: float | None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job. Times are seconds on Postgres's clock: ``age_s`` since it was asked for, ``waited_s`` from then
+    to its start, ``took_s`` from its start to its end or now."""
+
+    id: UUID
+    kind: str
+    status: str
+    phase: str | None
+    request_id: str | None
+    requested_by: str | None
+    agent_id: UUID | None
+    agent_name: str | None
+    board_id: UUID | None
+    board_name: str | None
+    gateway_id: UUID | None
+    gateway_name: str | None
+    parent_job_id: UUID | None
+    options: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    warnings: Sequence[str]
+    error: str | None
+    agents_total: int
+    agents_done: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    age_s: float
+    waited_s: float | None
+    took_s: float | None
+    agents: Sequence[JobAgentRecord] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is over: it never opens again (design D6)."""
+        return self.status not in OPEN_STATUSES
+
+    @property
+    def attempts(self) -> int:
+        """Claims that ended without a word: workers that died while at work on it."""
+        return max((row.attempts for row in self.agents), default=0)
+
+
+_JOBS = """
+    SELECT j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
+        b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
+        j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
+        j.created_at, j.started_at, j.finished_at,
+        extract(epoch FROM now() - j.created_at)::float AS age_s,
+        extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
+        extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
+    FROM provisioner.jobs j
+    LEFT JOIN agents a ON a.id = j.agent_id
+    LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
+    LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
+"""
+_SOME_JOBS = text(f"{_JOBS} WHERE j.id = ANY(:ids)")
+_NEWEST_JOBS = text(
+    f"{_JOBS} WHERE (CAST(:status AS text) IS NULL OR j.status = :status)"
+    " ORDER BY j.created_at DESC LIMIT :limit"
+)
+
+_ROWS = text("""
+    SELECT r.job_id, r.agent_id, coalesce(r.agent_name, a.name, r.agent_id::text) AS name,
+        coalesce(a.is_board_lead, false) AS is_board_lead, r.openclaw_id, r.status, r.phase, r.reason,
+        r.warnings, r.attempts, r.status = 'running' AND r.lease_until IS NOT NULL AS in_hand,
+        CASE WHEN r.lease_until IS NULL AND r.finished_at IS NULL
+             THEN greatest(0, extract(epoch FROM r.next_attempt_at - now()))::float END AS due_in_s,
+        r.first_provision, r.woken_at IS NOT NULL AS woken, r.files,
+        extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS took_s
+    FROM provisioner.job_agents r LEFT JOIN agents a ON a.id = r.agent_id
+    WHERE r.job_id = ANY(:ids) ORDER BY r.job_id, name
+""")
+
+
+def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobRecord]:
+    """These jobs with their agents' rows, in the order asked for; those that do not exist are left out."""
+    rows = connection.execute(_ROWS, {"ids": list(ids)}).all()
+    agents: dict[UUID, list[JobAgentRecord]] = {}
+    for row in rows:
+        values = dict(row._mapping)
+        agents.setdefault(values.pop("job_id"), []).append(JobAgentRecord(**values))
+    found = {
+        row.id: _job(row, agents.get(row.id, ()))
+        for row in connection.execute(_SOME_JOBS, {"ids": list(ids)})
+    }
+    return [found[key] for key in ids if key in found]
+
+
+def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobRecord]:
+    """The newest jobs first, without their agents' rows."""
+    return [_job(row) for row in connection.execute(_NEWEST_JOBS, {"status": status, "limit": limit})]
+
+
+def document(job: JobRecord, *, with_agents: bool = True) -> dict[str, Any]:
+    """The job as JSON. Keys are only ever added."""
+    whole = asdict(job)
+    agents = whole.pop("agents")
+    whole["attempts"] = job.attempts
+    if with_agents:
+        whole["agents"] = agents
+    else:
+        del whole["attempts"]
+    return whole
+
+
+def _job(row: Row[Any], agents: Sequence[JobAgentRecord] = ()) -> JobRecord:
+    return JobRecord(**row._mapping, agents=tuple(agents))

@@ -1,0 +1,201 @@
+"""How jobs look: a line in a list, a page of its own, a row in a live table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.job_records import JobAgentRecord, JobRecord
+from worker.cli.screen import ago, marks, plain, say, short, size, table, took
+
+PHASES = ("intent", "roster", "files", "credentials", "wake")
+"""The way of a provision, in its order."""
+STYLES: Mapping[str, str] = {
+    "succeeded": "green",
+    "partial": "yellow",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "running": "cyan",
+}
+_MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}
+
+
+def list_of_jobs(jobs: Sequence[JobRecord]) -> Table:
+    """One line a job, newest first."""
+    shown = table("Job", "What", "About", "Status", "Asked", "Took", "Error", flexible="Error")
+    for job in jobs:
+        shown.add_row(
+            short(job.id),
+            job.kind.removesuffix("_agent"),
+            plain(_about(job)),
+            Text(job.status, style=STYLES.get(job.status, "")),
+            ago(job.age_s),
+            took(job.took_s),
+            plain(job.error or "").split("\n")[0],
+        )
+    return shown
+
+
+def show_job(job: JobRecord) -> None:
+    """A job on a page: what, how far, what came of it, what to do next."""
+    head = Text.assemble(
+        (f"{job.kind.replace('_', ' ')} ", "bold"),
+        (plain(_about(job)), "bold"),
+        "  ",
+        (job.status, STYLES.get(job.status, "")),
+    )
+    say(head)
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(job):
+        facts.add_row(name, value if isinstance(value, Text) else plain(value))
+    say(Padding(facts, (0, 0, 0, 2)))
+    for row in job.agents:
+        if row.files:
+            say(Padding(list_of_files(row.files), (1, 0, 0, 2)))
+
+
+def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
+    yield "job", str(job.id)
+    if job.request_id:
+        yield "request", job.request_id
+    yield "asked", ago(job.age_s) + (f" by {job.requested_by}" if job.requested_by else "")
+    where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
+    if where:
+        yield "board", where
+    for row in job.agents:
+        if row.openclaw_id:
+            yield "agent", f"{row.openclaw_id} on the gateway"
+        if not job.ended:
+            yield "phase", phase_and_reason(row)
+    if job.status == "queued":
+        yield "phase", "waiting for a worker"
+    if job.took_s is not None:
+        begun = f", begun after {took(job.waited_s)}" if job.waited_s and job.waited_s >= 2 else ""
+        yield "took", ("" if job.ended else "so far ") + took(job.took_s) + begun
+    if job.attempts:
+        yield "crashes", f"{job.attempts} of the workers that had it died"
+    yield from _outcome(job)
+
+
+def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
+    result = job.result or {}
+    if "token" in result:
+        yield "token", _TOKENS.get(str(result["token"]), str(result["token"]))
+    if "woken" in result:
+        yield "woken", "yes" if result["woken"] else "no"
+    if result.get("workspace_path"):
+        yield "workspace", str(result["workspace_path"])
+    warnings = job.warnings or [warning for row in job.agents for warning in row.warnings]
+    for warning in warnings:
+        yield "warning", Text(plain(warning), style="yellow")
+    if job.error:
+        yield "error", Text(plain(job.error), style="red")
+    for step in next_steps(job):
+        yield "next", step
+
+
+_TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
+
+
+def next_steps(job: JobRecord) -> Iterator[str]:
+    """What an operator does about a job that did not succeed."""
+    if job.status not in ("failed", "partial"):
+        return
+    if job.gateway_name and "gateway" in (job.error or "").lower():
+        yield f"provisioner doctor {_argument(job.gateway_name)}"
+    if job.kind == "provision_agent" and job.agent_name:
+        yield f"when it is put right: provisioner provision {job.agent_id}"
+
+
+def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What became of each file; those that a gateway does not take come last."""
+    shown = table("File", "Action", "Size")
+    shown.columns[2].justify = "right"
+    for name in sorted(files, key=lambda name: (files[name].get("action") == "unsupported", name)):
+        file = files[name]
+        action = str(file.get("action", ""))
+        shown.add_row(
+            plain(name),
+            Text(action, style="dim" if action in ("unsupported", "unchanged", "preserved") else ""),
+            size(int(file.get("size") or 0)),
+        )
+    return shown
+
+
+def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
+    """Many agents at work: a row each, its phases as a bar."""
+    sign = marks(console)
+    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    shown.add_column(no_wrap=True, width=1)
+    shown.add_column(no_wrap=True, overflow="ellipsis", min_width=8)
+    shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True, justify="right", min_width=7)
+    shown.add_column(no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        row = job.agents[0] if job.agents else None
+        mark = getattr(sign, _MARKED.get(job.status, "busy" if job.agents else "ahead"))
+        shown.add_row(
+            Text(mark, style=STYLES.get(job.status, "dim")),
+            plain(_about(job)) + (" (lead)" if row and row.is_board_lead else ""),
+            Text(_bar(job, row, sign.busy, sign.ahead), style="cyan"),
+            took(job.took_s),
+            Text(progress(job), style="red" if job.status == "failed" else "dim"),
+        )
+    return shown
+
+
+def progress(job: JobRecord) -> str:
+    """How far a single-agent job is, in a few words."""
+    if job.ended:
+        return plain(job.error or _summary(job)).split("\n")[0]
+    if not job.agents:
+        return "waiting for a worker"
+    return plain(phase_and_reason(job.agents[0]))
+
+
+def phase_and_reason(row: JobAgentRecord) -> str:
+    """``files``, or why the row is parked and for how long."""
+    if row.in_hand or row.due_in_s is None:
+        return row.phase or "begun"
+    wait = f", again in {took(row.due_in_s)}" if row.due_in_s > 2 and row.phase != "roster" else ""
+    return f"{row.reason or 'waiting for a worker'}{wait}"
+
+
+def _summary(job: JobRecord) -> str:
+    actions = [str(file.get("action")) for row in job.agents for file in row.files.values()]
+    written = sum(action in ("create", "update") for action in actions)
+    parts = [f"{written} files written" if written else "no file differed"]
+    if (job.result or {}).get("woken"):
+        parts.append("woken")
+    if job.warnings:
+        parts.append(f"{len(job.warnings)} warning{'s' * (len(job.warnings) > 1)}")
+    return job.status if job.status != "succeeded" else ", ".join(parts)
+
+
+def _bar(job: JobRecord, row: JobAgentRecord | None, reached: str, ahead: str) -> str:
+    if job.status == "succeeded":
+        return reached * len(PHASES)
+    phase = row.phase if row else None
+    count = PHASES.index(phase) + 1 if phase in PHASES else 0
+    return reached * count + ahead * (len(PHASES) - count)
+
+
+def _about(job: JobRecord) -> str:
+    names = [row.name for row in job.agents if row.agent_id == job.agent_id]
+    return (
+        job.agent_name
+        or (names[0] if names else None)
+        or str(job.agent_id or job.board_name or job.gateway_name or "")
+    )
+
+
+def _argument(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'

@@ -1,0 +1,81 @@
+"""From what an operator types to the row that is meant: a name, an id, or the beginning of an id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models import Agent, Board, Gateway, Job
+from worker.cli.faults import WrongUseError
+
+Noun = Literal["gateway", "board", "agent"]
+
+_MODELS: dict[Noun, type[Gateway] | type[Board] | type[Agent]] = {
+    "gateway": Gateway,
+    "board": Board,
+    "agent": Agent,
+}
+_PREFIX = re.compile(r"[0-9a-f]{4,}[0-9a-f-]*", re.IGNORECASE)
+_SHOWN = 5
+
+
+def find(connection: Connection, noun: Noun, given: str) -> UUID:
+    """The id of the one gateway, board or agent that ``given`` names.
+
+    Names are compared exactly, then without regard to case. Raises WrongUseError for none and for several.
+    """
+    model = _MODELS[noun]
+    ways: list[ColumnElement[bool]] = [model.name == given, func.lower(model.name) == given.lower()]
+    by_id = _id_between(model.id, given)
+    if by_id is not None:
+        ways.insert(0, by_id)
+    for way in ways:
+        ids = connection.execute(select(model.id).where(way).limit(_SHOWN + 1)).scalars().all()
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            raise WrongUseError(_several(f"{noun}s are meant by {given!r}", ids))
+    raise WrongUseError(f"There is no {noun} {given!r}: `provisioner {noun} list` shows those there are.")
+
+
+def find_job(connection: Connection, given: str) -> UUID:
+    """The job of that id, or of the one id that begins so. Raises WrongUseError."""
+    by_id = _id_between(Job.id, given)
+    if by_id is None:
+        raise WrongUseError(f"{given!r} is not a job's id: `provisioner jobs` lists them.")
+    return _one_job(connection, by_id, f"{given!r}")
+
+
+def find_job_of_request(connection: Connection, request_id: str) -> UUID:
+    """The job that serves a request. Raises WrongUseError for none, or several (of other kinds or agents)."""
+    return _one_job(connection, Job.request_id == request_id, f"request {request_id!r}")
+
+
+def _one_job(connection: Connection, way: ColumnElement[bool], what: str) -> UUID:
+    rows = connection.execute(select(Job.id).where(way).limit(_SHOWN + 1)).scalars().all()
+    if not rows:
+        raise WrongUseError(f"There is no job for {what}: `provisioner jobs` lists those there are.")
+    if len(rows) > 1:
+        raise WrongUseError(_several(f"jobs are meant by {what}", rows))
+    return rows[0]
+
+
+def _id_between(column: InstrumentedAttribute[UUID], given: str) -> ColumnElement[bool] | None:
+    """The ids that begin with ``given``, as a range, so that the primary key's index finds them."""
+    if not _PREFIX.fullmatch(given):
+        return None
+    digits = given.replace("-", "")
+    if len(digits) > 32:
+        return None
+    return column.between(UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
+
+
+def _several(what: str, ids: Sequence[UUID]) -> str:
+    listed = "\n".join(f"  {key}" for key in ids[:_SHOWN])
+    more = "\n  and more" if len(ids) > _SHOWN else ""
+    return f"Several {what}; name one by its id:\n{listed}{more}"

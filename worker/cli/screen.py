@@ -1,0 +1,115 @@
+"""How things look: consoles, words for times and sizes, JSON. Nothing here knows what is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+"""The option that all commands have which print."""
+
+
+def _console(*, stderr: bool) -> Console:
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Signs for states, in what the terminal can show."""
+
+    done: str
+    failed: str
+    busy: str
+    ahead: str
+
+
+def marks(console: Console) -> Marks:
+    """Signs that ``console`` can encode."""
+    if console.options.ascii_only:
+        return Marks("+", "x", "*", ".")
+    return Marks("\u2713", "\u2717", "\u25cf", "\u00b7")
+
+
+def plain(text: object) -> str:
+    """``text`` without control characters: names and errors are other people's words."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+
+
+def say(*lines: RenderableType, console: Console | None = None) -> None:
+    """Print lines; without a terminal they are not wrapped, so that they can be searched."""
+    console = console or out
+    for line in lines:
+        shown = plain(line) if isinstance(line, str) else line
+        console.print(shown, soft_wrap=isinstance(line, str | Text) and not console.is_terminal)
+
+
+def complain(sentence: str) -> None:
+    """One message on stderr."""
+    say(Text(plain(sentence), style="red"), console=err)
+
+
+def note(sentence: str) -> None:
+    """One remark on stderr, out of the way of what stdout carries."""
+    say(Text(plain(sentence), style="dim"), console=err)
+
+
+def emit(document: Any) -> None:
+    """The one JSON document on stdout; times and ids as text."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def table(*columns: str, flexible: str | None = None) -> Table:
+    """A table without lines. Only the ``flexible`` column may be cut where there is no room."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for column in columns:
+        bends = column == flexible
+        made.add_column(column, no_wrap=True, overflow="ellipsis" if bends else "fold", min_width=4)
+    return made
+
+
+def took(seconds: float | None) -> str:
+    """A length of time: ``0.84 s``, ``12.3 s``, ``4 min 10 s``, ``2 h 5 min``; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def ago(seconds: float | None) -> str:
+    """How long ago: ``just now``, ``40 s ago``, ``5 min ago``, ``3 h ago``, ``12 days ago``; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 2:
+        return "just now"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return f"{seconds / 86_400:.0f} days ago"
+
+
+def size(octets: int) -> str:
+    """``812 B``, ``4.1 kB``, ``1.2 MB``."""
+    if octets < 1000:
+        return f"{octets} B"
+    return f"{octets / 1000:.1f} kB" if octets < 1_000_000 else f"{octets / 1_000_000:.1f} MB"
+
+
+def short(identity: object) -> str:
+    """The first eight digits of an id: enough to name it to any of the commands."""
+    return str(identity)[:8]

@@ -1,0 +1,104 @@
+"""Waits for jobs and shows how they get on: a live table on a terminal, a line for each change elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from sqlalchemy import Engine
+
+from worker.cli.faults import STOPPED
+from worker.cli.job_records import JobRecord, read_jobs
+from worker.cli.job_view import live_table, progress
+from worker.cli.screen import note, plain, say
+
+POLL_S = 0.25
+NO_WORKER_AFTER_S = 5.0
+
+Check = Callable[[], None]
+"""Called at each look; raises what should end the waiting."""
+
+
+def watch(
+    engine: Engine, ids: Sequence[UUID], console: Console, *, check: Check = lambda: None
+) -> list[JobRecord]:
+    """Look until every job has ended; return them as they ended. Ctrl-C ends the watching alone."""
+    jobs = _read(engine, ids)
+    if all(job.ended for job in jobs):
+        return jobs
+    view: _LiveView | _PlainView = _LiveView(console) if console.is_terminal else _PlainView(console)
+    try:
+        with view:
+            while True:
+                view.show(jobs)
+                if all(job.ended for job in jobs):
+                    return jobs
+                check()
+                time.sleep(POLL_S)
+                jobs = _read(engine, ids)
+    except KeyboardInterrupt:
+        going_on = "\n".join(f"  provisioner job {key} --watch" for key in ids)
+        note(f"Not watching any more; the work goes on:\n{going_on}")
+        raise typer.Exit(STOPPED) from None
+
+
+def _read(engine: Engine, ids: Sequence[UUID]) -> list[JobRecord]:
+    with engine.connect() as connection:
+        return read_jobs(connection, ids)
+
+
+def _without_worker(jobs: Sequence[JobRecord]) -> bool:
+    return all(job.status == "queued" for job in jobs) and min(job.age_s for job in jobs) > NO_WORKER_AFTER_S
+
+
+_NO_WORKER = "No worker has taken it yet: does `celery -A worker.app worker` run, with the same database?"
+
+
+class _LiveView:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> None:
+        self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, jobs: Sequence[JobRecord]) -> None:
+        shown = live_table(jobs, self._console)
+        if _without_worker(jobs):
+            shown.caption = Text(_NO_WORKER, style="yellow")
+        self._live.update(shown, refresh=True)
+
+
+class _PlainView:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said: dict[UUID | None, str] = {}
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, jobs: Sequence[JobRecord]) -> None:
+        for job in jobs:
+            name = job.agent_name or job.gateway_name or str(job.id)
+            status = job.status if job.ended else None
+            how = progress(job)
+            self._say(job.id, f"{plain(name)}: {f'{status}, ' if status else ''}{how}", key=f"{status}{how}")
+        if _without_worker(jobs):
+            self._say(None, _NO_WORKER)
+
+    def _say(self, about: UUID | None, line: str, key: str | None = None) -> None:
+        # A wait that only grows shorter is not news.
+        news = (key or line).split(", again in")[0]
+        if self._said.get(about) != news:
+            self._said[about] = news
+            say(f"{datetime.now():%H:%M:%S}  {line}", console=self._console)
