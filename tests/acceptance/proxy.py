@@ -29,9 +29,16 @@ class Hold:
         self.after = after
         self.reached = threading.Event()
         self.released = threading.Event()
+        self.dropped = False
         self.id: str | None = None
 
     def release(self) -> None:
+        """Let it go on."""
+        self.released.set()
+
+    def drop(self) -> None:
+        """Let it be lost."""
+        self.dropped = True
         self.released.set()
 
 
@@ -110,15 +117,16 @@ class Door:
         backwards.start()
         try:
             for frame in client:
-                self._note(frame)
-                upstream.send(frame)
+                if self._note(frame):
+                    upstream.send(frame)
         except ConnectionClosed:
             pass
         finally:
             upstream.close()
             backwards.join(timeout=5)
 
-    def _note(self, frame: str | bytes) -> None:
+    def _note(self, frame: str | bytes) -> bool:
+        """Whether the frame goes on."""
         message = json.loads(frame)
         method, params = str(message.get("method")), message.get("params") or {}
         hold = self._hold
@@ -127,8 +135,11 @@ class Door:
             if not hold.after:
                 hold.reached.set()
                 hold.released.wait(60)
+                if hold.dropped:
+                    return False
         with self._lock:
             self.calls.append((method, params))
+        return True
 
     def _answers(self, client: ServerConnection, upstream: ClientConnection) -> None:
         code, reason = 1006, ""

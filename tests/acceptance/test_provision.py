@@ -137,11 +137,11 @@ def test_an_edit_of_the_agents_is_kept_and_a_lost_file_comes_back(
     assert actions["USER.md"] == "preserved"
 
 
+@pytest.mark.model
 def test_the_wake_reaches_the_model_with_all_that_the_agent_needs(
     world: World, provisioned: Mapping[str, Any]
 ) -> None:
-    if world.model is None:
-        pytest.skip("this target runs no model")
+    assert world.model is not None
     job = provisioned["rows"][5]
     name = world.agent(provisioned["agents"][5])["name"]
     wake = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.patience_s)

@@ -112,6 +112,12 @@ class World:
         with self.engine.connect() as connection:
             return connection.execute(_AGENT, {"id": agent_id}).one()._asdict()
 
+    def pending_hash(self, agent_id: UUID) -> str | None:
+        """The hash of a token on its way, if there is one."""
+        with self.engine.connect() as connection:
+            pending: str | None = connection.execute(_PENDING, {"id": agent_id}).scalar_one()
+        return pending
+
     def roster(self) -> dict[str, Any]:
         """Entries by OpenClaw id, as the gateway tells them."""
         agents = self.config().get("agents", {})
@@ -142,4 +148,5 @@ class World:
 
 _JOB = text("SELECT * FROM provisioner.jobs WHERE id = :id")
 _ROW = text("SELECT * FROM provisioner.job_agents WHERE job_id = :id")
+_PENDING = text("SELECT pending_hash FROM provisioner.agent_credentials WHERE agent_id = :id")
 _AGENT = text("SELECT * FROM agents WHERE id = :id")

@@ -79,19 +79,28 @@ _MAY_PROBE = text("""
       AND (probe_until IS NULL OR probe_until <= now())
 """)
 _PROBE_WAIT = text("""
-    SELECT extract(epoch FROM now() - down_since)::float AS down_for_s,
+    SELECT CASE WHEN last_failure_at < now() - make_interval(secs => :budget_s) THEN 0
+                ELSE extract(epoch FROM now() - down_since) END::float AS down_for_s,
         extract(epoch FROM probe_until - now())::float AS wait_s
     FROM provisioner.gateway_states WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
 """)
 
 
-def admit(connection: Connection, gateway_id: UUID) -> Outage | None:
-    """Whether to try a gateway known to be down: None for the one that may, else when to ask again."""
+def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
+    """Whether to try a gateway known to be down: None for the one that may, else when to ask again. An outage
+    that nobody has met for a whole budget counts from now: what the probe finds decides."""
     parameters = {"gateway_id": gateway_id}
     if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
         return None
-    row = connection.execute(_PROBE_WAIT, parameters).one_or_none()
+    row = connection.execute(_PROBE_WAIT, {**parameters, "budget_s": budget_s}).one_or_none()
     return None if row is None else Outage(row.down_for_s, max(row.wait_s or 0.0, 0.1))
+
+
+def unreachable(budget_s: float, last_error: str) -> str:
+    """The sentence of a job whose gateway stayed away (behaviour 45)."""
+    minutes = budget_s / 60
+    time = f"{minutes:g} minutes" if minutes >= 1 else f"{budget_s:g} seconds"
+    return f"The gateway was unreachable for {time}. Last error: {last_error}"
 
 
 _NOTE_UP = text("""

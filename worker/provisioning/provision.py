@@ -23,7 +23,7 @@ from worker.provisioning.credentials import has_succeeded_here
 from worker.provisioning.deliver import deliver
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.intents import record_intent, settled_intent
-from worker.provisioning.outage import Outage, admit, fingerprint, note_refused_token, note_up
+from worker.provisioning.outage import Outage, admit, fingerprint, note_refused_token, note_up, unreachable
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake
 from worker.provisioning.work import Parked, Work
@@ -99,7 +99,7 @@ def _turned_away(services: Services, record: AgentRecord) -> Parked | None:
     if record.condition.down_for_s is None:
         return None
     with services.engine.begin() as connection:
-        outage = admit(connection, record.gateway_id)
+        outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
     if outage is None:
         return None
     _give_up(services, record, outage)
@@ -110,13 +110,6 @@ def _give_up(services: Services, record: AgentRecord, outage: Outage) -> None:
     budget_s = services.settings.retry_budget_s
     if outage.outlasts(budget_s):
         raise PermanentError(unreachable(budget_s, record.condition.last_error or "no answer"))
-
-
-def unreachable(budget_s: float, last_error: str) -> str:
-    """The sentence of a job whose gateway stayed away (behaviour 45)."""
-    minutes = budget_s / 60
-    time = f"{minutes:g} minutes" if minutes >= 1 else f"{budget_s:g} seconds"
-    return f"The gateway was unreachable for {time}. Last error: {last_error}"
 
 
 def _ask_for_roster(work: Work) -> Parked | None:

@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import TransientError
 
-WRITER_LEASE_S = 15.0
+LONGEST_LEASE_S = 15.0
+"""A writer that died holds a gateway up for no longer than this."""
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class RosterLease:
     engine: Engine
     gateway_id: UUID
     generation: int
+    lease_s: float
     again_in_s: float | None = None
     rate_limited: bool = False
 
@@ -75,7 +77,7 @@ class RosterLease:
         self._update(_ABOUT_TO_WRITE, restart_s=restart_s)
 
     def renew(self) -> None:
-        """Hold the gateway for another WRITER_LEASE_S seconds. Raises RosterLeaseLostError."""
+        """Hold the gateway for another ``lease_s`` seconds. Raises RosterLeaseLostError."""
         self._update(_RENEW)
 
     def release(self) -> None:
@@ -95,7 +97,7 @@ class RosterLease:
         parameters = {
             "gateway_id": self.gateway_id,
             "generation": self.generation,
-            "lease_s": WRITER_LEASE_S,
+            "lease_s": self.lease_s,
             **values,
         }
         with self.engine.begin() as connection:
@@ -107,17 +109,17 @@ class RosterLease:
 
 
 @contextmanager
-def roster_lease(engine: Engine, gateway_id: UUID) -> Iterator[RosterLease | None]:
+def roster_lease(engine: Engine, gateway_id: UUID, lease_s: float) -> Iterator[RosterLease | None]:
     """Hold the gateway's roster, kept alive from a thread; None where it is not free or not yet due."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
     with engine.begin() as connection:
         generation = connection.execute(
-            _ACQUIRE, {"gateway_id": gateway_id, "owner": owner, "lease_s": WRITER_LEASE_S}
+            _ACQUIRE, {"gateway_id": gateway_id, "owner": owner, "lease_s": lease_s}
         ).scalar_one_or_none()
     if generation is None:
         yield None
         return
-    lease = RosterLease(engine, gateway_id, generation)
+    lease = RosterLease(engine, gateway_id, generation, lease_s)
     over = threading.Event()
     keeper = threading.Thread(target=_keep, args=(lease, over), name="roster lease", daemon=True)
     keeper.start()
@@ -130,7 +132,7 @@ def roster_lease(engine: Engine, gateway_id: UUID) -> Iterator[RosterLease | Non
 
 
 def _keep(lease: RosterLease, over: threading.Event) -> None:
-    while not over.wait(WRITER_LEASE_S / 3):
+    while not over.wait(lease.lease_s / 3):
         try:
             lease.renew()
         except RosterLeaseLostError:

@@ -33,8 +33,8 @@ from worker.gateway.errors import (
 from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
 from worker.jobs.outbox import mark_waiting_for
 from worker.provisioning.intents import Intent, apply_intents, note_present, open_intents, refuse_intents
-from worker.provisioning.outage import note_failure, note_refused_token, note_up
-from worker.provisioning.roster_lease import RosterLease, RosterLeaseLostError, roster_lease
+from worker.provisioning.outage import note_failure, note_refused_token, note_up, unreachable
+from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.services import Services
 from worker.workspace.identity import openclaw_id, session_key, workspace_path
 
@@ -71,8 +71,9 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
     Ends rather than waits where the gateway is away, limits us, or restarts only later: the time is noted in
     its row, and the clock calls again.
     """
+    lease_s = min(services.settings.lease_s, LONGEST_LEASE_S)
     for _ in range(_BATCHES):
-        with roster_lease(services.engine, gateway_id) as lease:
+        with roster_lease(services.engine, gateway_id, lease_s) as lease:
             if lease is None:
                 return
             draining.wait(services.settings.roster_breath_s)
@@ -235,7 +236,7 @@ def _postpone(services: Services, lease: RosterLease, batch: _Batch, error: Tran
     with services.engine.begin() as connection:
         outage = note_failure(connection, lease.gateway_id, error, budget_s)
     if outage.outlasts(budget_s):
-        sentence = f"The gateway was unreachable for {budget_s / 60:g} minutes: {error}"
+        sentence = unreachable(budget_s, str(error))
         _settle(services, batch, [], {i.agent_id: sentence for i in batch.intents})
         return
     asked_s = error.retry_after_s or 0.0

@@ -14,8 +14,8 @@ from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
-from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure
-from worker.provisioning.provision import provision, unreachable
+from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
+from worker.provisioning.provision import provision
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
 
@@ -84,7 +84,7 @@ def _try_later(services: Services, held: Claim, error: TransientError) -> Outcom
         if held.age_s > budget_s:
             return _end(services, held, "failed", f"Given up after {budget_s:g} seconds: {error}")
         wait_s = min(LONGEST_PROBE_WAIT_S, max(0.75, held.age_s / 4))
-    return _park(services, held, Parked(str(error), jittered(max(wait_s, error.retry_after_s or 0.0))))
+    return _park(services, held, Parked(str(error), max(jittered(wait_s), error.retry_after_s or 0.0)))
 
 
 def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
@@ -101,12 +101,11 @@ def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
 _RESTORE = text("""
     UPDATE agents
     SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating') THEN agents.status
-                      WHEN r.status_before IN ('provisioning', 'updating') THEN 'offline'
-                      ELSE r.status_before END,
+                      WHEN r.status_before NOT IN ('provisioning', 'updating') THEN r.status_before
+                      ELSE 'offline' END,
         provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
     FROM provisioner.job_agents r
     WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
-      AND r.status_before IS NOT NULL
 """)
 
 

@@ -1,0 +1,125 @@
+"""Workers that die and gateways that go away, in the middle of a provision on a real release.
+
+The simulator has its own, quicker tests of the same in tests/integration/worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.acceptance.proxy import Hold, Wanted
+from tests.acceptance.world import World
+from tests.worker_process import WorkerProcess
+from worker.workspace.credentials import find_token, verify_token
+
+pytestmark = pytest.mark.openclaw
+
+RECOVERY_S = 60
+
+
+def calls(method: str, **wanted: object) -> Wanted:
+    """Calls of the method whose parameters include ``wanted``."""
+
+    def is_wanted(called: str, params: Mapping[str, Any]) -> bool:
+        return called == method and wanted.items() <= dict(params).items()
+
+    return is_wanted
+
+
+@pytest.fixture
+def fresh_worker(world: World) -> Iterator[WorkerProcess]:
+    """A worker that has no connection yet, alone."""
+    world.stop_workers()
+    worker = world.start_worker()
+    yield worker
+    if not any(each.running for each in world.workers):
+        world.start_worker()
+
+
+CARRIER = {"2026.2.12": "TOOLS.md", "2026.3.13": "TOOLS.md", "2026.9.6": "AGENTS.md"}
+
+
+@pytest.mark.parametrize("phase", ["intent", "roster", "patched", "files", "credentials", "read back"])
+def test_kill_9_in_any_phase_heals(world: World, fresh_worker: WorkerProcess, phase: str) -> None:
+    carrier = CARRIER[world.release]
+    hold = {
+        "intent": lambda: world.door.hold(calls("connect")),
+        "roster": lambda: world.door.hold(calls("config.patch")),
+        "patched": lambda: world.door.hold(calls("config.patch"), after=True),
+        "files": lambda: world.door.hold(calls("agents.files.set", name="SOUL.md")),
+        "credentials": lambda: world.door.hold(calls("agents.files.set", name=carrier), after=True),
+        "read back": lambda: world.door.hold(calls("agents.files.get", name=carrier)),
+    }[phase]()
+    world.door.forget()
+    agent_id = world.fleet.add_agent(f"Killed in {phase}")
+    job = kill_at(world, fresh_worker, hold, agent_id)
+    assert job["status"] == "succeeded", job["error"]
+    assert world.door.count("chat.send") == 1
+    sees_its_token(world, agent_id, job)
+    assert world.row(job["id"])["attempts"] == (0 if phase in ("roster", "patched") else 1)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_kill_9_while_waking_wakes_once_where_that_can_be_known(
+    world: World, fresh_worker: WorkerProcess, lost: bool
+) -> None:
+    world.door.forget()
+    hold = world.door.hold(calls("chat.send"), after=not lost)
+    agent_id = world.fleet.add_agent(f"Killed waking {lost}")
+    job = kill_at(world, fresh_worker, hold, agent_id, lost=lost)
+    assert job["status"] == "succeeded", job["error"]
+    sees_its_token(world, agent_id, job)
+    knows = world.release >= "2026.8"
+    assert world.door.count("chat.send") == (1 if knows or not lost else 0)
+    assert job["result"]["woken"] is knows
+    assert bool(job["warnings"]) is not knows
+
+
+def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(world: World) -> None:
+    hold = world.door.hold(calls("agents.files.set", name="SOUL.md"))
+    agent_id = world.fleet.add_agent("Patient")
+    job_id = world.send(agent_id)
+    assert hold.reached.wait(world.patience_s)
+    world.process.stop()
+    hold.drop()
+    time.sleep(2)
+    world.process.start()
+    job = world.ended(job_id)
+    assert job["status"] == "succeeded", job["error"]
+    sees_its_token(world, agent_id, job)
+
+
+def kill_at(
+    world: World, worker: WorkerProcess, hold: Hold, agent_id: UUID, *, lost: bool = True
+) -> Mapping[str, Any]:
+    """Kill the worker while the call is held, start another, and see the job end."""
+    job_id = world.send(agent_id)
+    assert hold.reached.wait(world.patience_s), worker.log()[-2000:]
+    worker.kill()
+    if lost:
+        hold.drop()
+    else:
+        hold.release()
+    world.start_worker()
+    began = time.monotonic()
+    job = world.ended(job_id)
+    assert time.monotonic() - began < RECOVERY_S
+    return job
+
+
+def sees_its_token(world: World, agent_id: UUID, job: Mapping[str, Any]) -> None:
+    """The token in the workspace is the one that the agent's row verifies, and nothing is pending."""
+    files = world.files(job["result"]["openclaw_id"])
+    carrier = files.dialect.credentials_in
+    content = files.read([carrier])[carrier].content or ""
+    files.client.close()
+    token = find_token(content, section=carrier == "AGENTS.md")
+    assert token is not None
+    assert verify_token(token, world.agent(agent_id)["agent_token_hash"])
+    assert world.pending_hash(agent_id) is None
+    assert world.agent(agent_id)["status"] == "online"
