@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
+from models import MissionControl, Provisioner
 from models.migrate import migrate
 from worker.database import make_engine
 from worker.gateway.client import ClientPool
@@ -20,6 +21,10 @@ from worker.settings import Settings
 BASE_URL = "http://127.0.0.1:8000"
 
 _numbers = itertools.count(1)
+_ALL_TABLES = [
+    *reversed(Provisioner.metadata.sorted_tables),
+    *reversed(MissionControl.metadata.sorted_tables),
+]
 
 
 @pytest.fixture(scope="session")
@@ -32,27 +37,35 @@ def migrated_template(services: LocalServices) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def shared_engine(services: LocalServices, migrated_template: str) -> Iterator[Engine]:
+    engine = make_engine(services.create_database("shared", migrated_template), pool_size=24)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """A database with all tables and no rows, and connections for 24 threads."""
+    with shared_engine.begin() as connection:
+        for table in _ALL_TABLES:
+            connection.execute(delete(table))
+    return shared_engine
+
+
 @pytest.fixture
 def database_url(services: LocalServices, migrated_template: str) -> Iterator[str]:
-    """A migrated database of the test's own."""
+    """The same as a database of the test's own, for whoever runs processes."""
     name = f"test_{next(_numbers)}"
     yield services.create_database(name, migrated_template)
     services.postgres.drop_database(name)
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """The test's database, with connections for 24 threads."""
-    engine = make_engine(database_url, pool_size=24)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def settings(database_url: str) -> Settings:
+def settings() -> Settings:
     """Budgets low enough for tests."""
     return Settings(
-        database_url=database_url,  # type: ignore[arg-type]  # pydantic makes a secret of it
+        database_url="postgresql+psycopg://nobody@127.0.0.1:9/none",  # type: ignore[arg-type]
         redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
         base_url=BASE_URL,
         retry_inline_s=0,

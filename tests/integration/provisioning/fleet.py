@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, Row, insert, text
+from sqlalchemy import Engine, Row, text
 
-from models import Agent, Board, Gateway, Organization, OrganizationMember, User
+from tests.fleet import Fleet as Base
+from tests.fleet import make_fleet
 
-_LONG_AGO = datetime(2026, 2, 1, 12, 0)
 NOWHERE = "ws://127.0.0.1:9"
 TOKEN = "gateway-token-that-nobody-may-see"
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """The keys of what was seeded, the agents in the order of their names."""
+class Fleet(Base):
+    """A fleet with its agents, in the order of their names."""
 
-    organization_id: UUID
-    owner_id: UUID
-    gateway_id: UUID
-    board_id: UUID
     agents: tuple[UUID, ...]
 
     @property
@@ -43,66 +38,9 @@ def seed_fleet(
     agent: Mapping[str, Any] | None = None,
 ) -> Fleet:
     """Write one fleet; ``agent`` holds columns that all its agents get."""
-    fleet = Fleet(uuid4(), uuid4(), uuid4(), uuid4(), tuple(uuid4() for _ in range(agents)))
-    with engine.begin() as connection:
-        connection.execute(insert(Organization).values(_stamped(id=fleet.organization_id, name="Acme")))
-        owner = {"clerk_user_id": f"user_{fleet.owner_id.hex}", "name": "Grace Hopper", "timezone": "UTC"}
-        connection.execute(insert(User).values(id=fleet.owner_id, is_super_admin=False, **owner))
-        add_member(connection, fleet.organization_id, fleet.owner_id, "owner")
-        connection.execute(
-            insert(Gateway).values(
-                _stamped(
-                    id=fleet.gateway_id,
-                    organization_id=fleet.organization_id,
-                    name="Office",
-                    url=url,
-                    token=token,
-                    workspace_root=workspace_root,
-                )
-            )
-        )
-        connection.execute(
-            insert(Board).values(
-                _stamped(
-                    id=fleet.board_id,
-                    organization_id=fleet.organization_id,
-                    gateway_id=fleet.gateway_id,
-                    name="Spring catalogue",
-                    slug="spring",
-                    board_type="goal",
-                    objective="Sell it.",
-                    goal_confirmed=True,
-                )
-            )
-        )
-        for number, key in enumerate(fleet.agents):
-            add_agent(connection, fleet, key, f"Agent {number:02}", **(agent or {}))
-    return fleet
-
-
-def add_member(connection: Connection, organization_id: UUID, user_id: UUID, role: str) -> None:
-    """Make a user a member of an organization."""
-    member = {"organization_id": organization_id, "user_id": user_id, "role": role}
-    rights = {"all_boards_read": True, "all_boards_write": True}
-    connection.execute(insert(OrganizationMember).values(_stamped(id=uuid4(), **member, **rights)))
-
-
-def add_agent(connection: Connection, fleet: Fleet, key: UUID, name: str, **columns: Any) -> None:
-    """Write one more agent of the fleet's board."""
-    values = {
-        "id": key,
-        "board_id": fleet.board_id,
-        "gateway_id": fleet.gateway_id,
-        "name": name,
-        "status": "offline",
-        "is_board_lead": False,
-        **columns,
-    }
-    connection.execute(insert(Agent).values(_stamped(**values)))
-
-
-def _stamped(**columns: Any) -> dict[str, Any]:
-    return {**columns, "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
+    base = make_fleet(engine, url=url, token=token, workspace_root=workspace_root)
+    keys = tuple(base.add_agent(f"Agent {n:02}", **(agent or {})) for n in range(agents))
+    return Fleet(engine, base.organization_id, base.user_id, base.gateway_id, base.board_id, keys)
 
 
 def one(engine: Engine, statement: str, **parameters: Any) -> Row[Any]:
