@@ -40,6 +40,8 @@ def add_gateway(connection: Connection, name: str, url: str, token: str | None, 
     """Add a gateway. Raises CannotAddError, also for a URL or workspace root that cannot be used."""
     _require_standalone(connection)
     name = _name("gateway", name)
+    if any(mark in url for mark in "?@#"):
+        raise CannotAddError("A gateway's URL holds no token, user or query: give the token by itself.")
     try:
         address = GatewayAddress(url, token)
         workspace_path(workspace_root, "agent", gateway=name)

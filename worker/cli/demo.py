@@ -59,7 +59,7 @@ def _run(stack: DemoStack, steps: Steps) -> dict[str, Any]:
         step.result = f"provisioner migrate --standalone: revision {stack.migrate()}"
     with steps.step("gateway") as step:
         stack.start_gateway(step.progress)
-        step.result = f"{stack.gateway_name} at {stack.gateway.url}"
+        step.result = stack.gateway.url
     with steps.step("worker") as step:
         stack.start_worker()
         step.result = "celery -A worker.app worker"

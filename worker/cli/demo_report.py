@@ -9,22 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine, select
 
 from models import Agent
 from worker.cli.demo_fleet import Fleet
+from worker.cli.demo_stack import DemoFailedError
 from worker.cli.demo_steps import Steps
 from worker.cli.job_records import JobRecord, document
-from worker.cli.screen import plain, say, size, table, took
+from worker.cli.screen import plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.provisioning.workspace_files import AgentFiles
 from worker.workspace.credentials import find_token, mask, verify_token
 from worker.workspace.identity import openclaw_id, session_key
 
-_HEAD_LINES, _TOOLS_LINES = 5, 10
+_HEAD_LINES = 3
+_BUSIEST = 3
+_CREDENTIALS = ("BASE_URL=", "AUTH_TOKEN=")
 
 
 @dataclass(frozen=True)
@@ -92,26 +95,27 @@ def show_standing(
 ) -> None:
     """The roster, the files, the excerpt, the figures, and where to look next."""
     steps.heading("On the gateway now, by its own config.get")
-    roster = table("Agent", "Id on the gateway", "Heartbeat")
+    roster = table("Agent", "Id there", "Heartbeat", flexible="Id there")
     for entry in standing.roster:
-        beat = (entry.get("heartbeat") or {}).get("every", "none")
-        roster.add_row(plain(entry.get("name", "")), plain(entry["id"]), f"every {beat}")
-    say(Padding(roster, (0, 0, 0, 2)), console=steps.console)
-    steps.heading(f"{standing.agent}'s workspace")
-    steps.say("  " + ", ".join(f"{name} {size(octets)}" for name, octets in standing.files.items()))
-    steps.heading(f"From {standing.agent}'s AGENTS.md")
+        every = (entry.get("heartbeat") or {}).get("every")
+        roster.add_row(
+            plain(entry.get("name") or "its own"), plain(entry["id"]), f"every {every}" if every else "none"
+        )
+    steps.block(roster)
+    steps.block(Text(f"Each in a workspace of its own: {_pattern(standing.roster)}", style="dim"))
+    steps.heading(f"{standing.agent}'s workspace, by a listing of the gateway")
+    steps.block(_files(standing, next(job for job in jobs if job.agent_name == standing.agent)))
+    steps.heading(f"A few lines of {standing.agent}'s AGENTS.md")
     for line in standing.excerpt:
-        shown = Text(f"  | {plain(line)}", no_wrap=True, overflow="ellipsis")
-        steps.say(shown)
-    matches = "matches" if standing.token_matches else "DOES NOT MATCH"
-    steps.say("", f"  The token there {matches} the hash in Postgres.")
+        steps.block(Text(plain(line), style="dim", no_wrap=True, overflow="ellipsis"))
+    if not standing.token_matches:
+        raise DemoFailedError("The token in the workspace does not match the hash in Postgres.")
+    steps.block(Text("The token there matches the hash in Postgres; it stands nowhere else."))
     steps.heading("What it took")
-    for line in _figures(standing, jobs, seconds, calls):
-        steps.say(f"  {line}")
+    for figure in _figures(standing, jobs, seconds, calls):
+        steps.block(Text(figure))
     steps.heading("Where to look next")
-    steps.say("  make demo GATEWAY=openclaw    the same on a real OpenClaw, installed from npm")
-    steps.say("  README.md                     your own database and gateway")
-    steps.say("  provisioner --help            all commands")
+    steps.block(_next())
 
 
 def document_of(
@@ -136,9 +140,10 @@ def _figures(standing: Standing, jobs: Sequence[JobRecord], seconds: float, call
     lines = [f"{took(seconds)} for {len(jobs)} agents, the slowest {took(slowest)}"]
     if calls is not None:
         busiest = sorted(calls.by_method.items(), key=lambda item: -item[1])
-        named = ", ".join(f"{count} {method}" for method, count in busiest if method != "connect")
-        lines.append(f"{calls.total} calls over {calls.by_method.get('connect', 0)} connections: {named}")
-        lines.append(f"{calls.config_writes} config writes, {calls.restarts} restarts of the gateway")
+        named = ", ".join(f"{method} {count}" for method, count in busiest[:_BUSIEST] if method != "connect")
+        lines.append(f"{calls.total} calls to the gateway, most of all {named}")
+        writes = f"{calls.config_writes} config write{'s' * (calls.config_writes != 1)}"
+        lines.append(f"{writes} for all of them, {calls.restarts} restarts of the gateway")
     else:
         lines.append(f"the gateway {'restarted' if standing.restarted else 'did not restart'}")
     return lines
@@ -151,7 +156,36 @@ def _roster(agents: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return listed or [*(agents.get("list") or [])]
 
 
+def _files(standing: Standing, job: JobRecord) -> Table:
+    """The listing, and what the job wrote that no listing shows."""
+    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    shown.add_column()
+    shown.add_column(justify="right")
+    shown.add_column(style="dim")
+    for name, octets in standing.files.items():
+        shown.add_row(plain(name), size(octets), "")
+    for name, file in sorted(job.agents[0].files.items()):
+        if file.get("action") in ("create", "update") and name not in standing.files:
+            where = "as the heartbeat scratch" if name == "HEARTBEAT.md" else "not listed by this release"
+            shown.add_row(plain(name), size(int(file["size"])), where)
+    return shown
+
+
+def _pattern(roster: Sequence[Mapping[str, Any]]) -> str:
+    ours = next((entry for entry in roster if entry["id"] in (entry.get("workspace") or "")), None)
+    return str(ours["workspace"]).replace(str(ours["id"]), "<id>") if ours else "none"
+
+
 def _excerpt(text: str) -> list[str]:
-    lines = text.splitlines()
-    tools = next((n for n, line in enumerate(lines) if line.strip().lower() == "## tools"), len(lines))
-    return [*lines[:_HEAD_LINES], "...", *lines[tools : tools + _TOOLS_LINES]]
+    """The first lines that say something, and the lines with the credentials."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    credentials = [line for line in lines if line.startswith(_CREDENTIALS)]
+    return [*lines[:_HEAD_LINES], "...", "## Tools", "...", *credentials, "..."]
+
+
+def _next() -> Table:
+    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    shown.add_row("make demo GATEWAY=openclaw", "the same on a real OpenClaw, from npm")
+    shown.add_row("README.md", "with your own database and gateway")
+    shown.add_row("provisioner --help", "all commands")
+    return shown

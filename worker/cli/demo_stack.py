@@ -152,9 +152,11 @@ class DemoStack:
         if self.kind == "simulator":
             self._gateway = SimulatedGateway(folder)
         else:
-            progress("the first time takes a minute or two, for the download")
-            self._gateway = RunningGateway(OpenClaw.install(RELEASE, progress=progress), folder)
-            progress("starting, 10 to 60 s")
+            installed = OpenClaw.install(
+                RELEASE, progress=lambda line: progress(f"{line} (the first time takes a minute or two)")
+            )
+            self._gateway = RunningGateway(installed, folder)
+            progress("OpenClaw is starting: 10 to 60 s")
         self._open.callback(self._gateway.stop)
         self._gateway.start()
 

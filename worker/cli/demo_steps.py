@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from worker.cli.screen import marks, plain, say, took
@@ -40,9 +42,9 @@ class Steps:
         """What the next lines are about."""
         say("", Text(text, style="bold"), console=self.console)
 
-    def say(self, *lines: str | Text) -> None:
-        """Plain lines."""
-        say(*lines, console=self.console)
+    def block(self, shown: Text | Table) -> None:
+        """Something below a heading, as wide as fits."""
+        self.console.print(Padding(shown, (0, 0, 0, 2)))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:

@@ -47,7 +47,9 @@ def sentence(error: BaseException) -> str:
     """The error for a person: capital letter, full stop, no parameters of any statement."""
     said = _of_database(error) if isinstance(error, SQLAlchemyError) else str(error)
     said = said.strip() or type(error).__name__
-    return said[0].upper() + said[1:] + ("" if said[-1] in ".!?" or "\n" in said else ".")
+    if said.split(maxsplit=1)[0].isalpha():  # not the name of an argument
+        said = said[0].upper() + said[1:]
+    return said + ("" if said[-1] in ".!?" or "\n" in said else ".")
 
 
 def _of_database(error: SQLAlchemyError) -> str:

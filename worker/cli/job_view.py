@@ -133,7 +133,7 @@ def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
 def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
     """Many agents at work: a row each, its phases as a bar."""
     sign = marks(console)
-    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = Table(box=None, show_header=False, pad_edge=True, padding=(0, 0, 0, 2))
     shown.add_column(no_wrap=True, width=1)
     shown.add_column(no_wrap=True, overflow="ellipsis", min_width=8)
     shown.add_column(no_wrap=True)
