@@ -67,5 +67,5 @@ def accept_agent_job(
         except (BadRequestError, RequestConflictError) as error:
             refuse(connection, key, kind, str(error), given)
             return Refused(key, str(error))
-        start_single(connection, key, request.target_id)
+        start_single(connection, key, request)
         return Accepted(key, request.target_id)

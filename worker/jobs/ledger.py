@@ -195,7 +195,7 @@ _START_SINGLE = text("""
     WITH job AS (
         UPDATE provisioner.jobs
         SET status = 'running', started_at = now(), updated_at = now(), next_attempt_at = NULL,
-            published_at = NULL, agents_total = 1, organization_id = b.organization_id,
+            published_at = NULL, agents_total = 1, options = :options, organization_id = b.organization_id,
             board_id = a.board_id, gateway_id = coalesce(jobs.gateway_id, a.gateway_id)
         FROM (SELECT :agent_id AS id) AS wanted
         LEFT JOIN agents a ON a.id = wanted.id
@@ -206,7 +206,7 @@ _START_SINGLE = text("""
     INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name, board_id, published_at, next_attempt_at)
     SELECT id, :agent_id, name, board_id, now(), now() + make_interval(secs => :republish_s) FROM job
     ON CONFLICT DO NOTHING
-""")
+""").bindparams(bindparam("options", type_=JSONB))
 
 _CLAIM = text("""
     UPDATE provisioner.job_agents r
@@ -234,11 +234,11 @@ _POSTPONE_BUSY = text("""
 """)
 
 
-def start_single(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
-    """Give a queued single-agent job its one row. Does nothing for a job that has begun."""
-    connection.execute(
-        _START_SINGLE, {"job_id": job_id, "agent_id": agent_id, "republish_s": REPUBLISH_AFTER_S}
-    )
+def start_single(connection: Connection, job_id: UUID, request: Request) -> None:
+    """Give a queued single-agent job its one row, and its options with their defaults: a service's own row
+    may name few of them, or none. Does nothing for a job that has begun."""
+    parameters = {"agent_id": request.target_id, "options": request.options()}
+    connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": REPUBLISH_AFTER_S})
 
 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
-from worker.jobs.ledger import RequestConflictError, enqueue
+from worker.jobs.ledger import Claim, RequestConflictError, claim, enqueue
 from worker.jobs.requests import ProvisionAgent
 
 KIND = "provision_agent"
@@ -171,6 +171,17 @@ def test_the_same_request_id_with_other_options_is_refused_with_a_sentence(engin
     assert refused == Refused(second, sentence)
     assert (job(engine, second).status, job(engine, second).error) == ("failed", sentence)
     assert job(engine, first).status == "running"
+
+
+@pytest.mark.parametrize("given", ["{}", '{"wake": true, "spare": 1}'])
+def test_what_a_row_leaves_out_has_its_default(engine: Engine, given: str) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent_id, options=given)
+    receive(engine, key)
+    held = claim(engine, key, agent_id, lease_s=5)
+    assert isinstance(held, Claim)
+    assert held.options == ProvisionAgent(agent_id=agent_id).options()
+    assert held.options["wake"] is True
 
 
 def test_a_row_with_few_options_and_a_message_with_all_of_them_are_the_same_request(engine: Engine) -> None:
