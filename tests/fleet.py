@@ -27,9 +27,9 @@ class Fleet:
     gateway_id: UUID
     board_id: UUID
 
-    def add_board(self, name: str = "Launch", **columns: Any) -> UUID:
-        """Another board on the gateway."""
-        return self._add(_board(self.organization_id, self.gateway_id, name, **columns))
+    def add_board(self, name: str = "Launch", *, gateway_id: UUID | None = None, **columns: Any) -> UUID:
+        """Another board, on the fleet's gateway if no other is named."""
+        return self._add(_board(self.organization_id, gateway_id or self.gateway_id, name, **columns))
 
     def add_agent(self, name: str, *, lead: bool = False, **columns: Any) -> UUID:
         """An agent on the board, not provisioned yet."""

@@ -86,7 +86,7 @@ def world(
                 "REDIS_URL": services.redis_url,
                 "BASE_URL": "http://127.0.0.1:8000",
                 "GATEWAY_DEVICE_KEY": str(folder / "device.pem"),
-                "LEASE_S": "10" if real else "3",
+                "LEASE_S": "6" if real else "3",
                 "CLOCK_TICK_S": "0.2",
                 "RETRY_INLINE_S": "5",
                 "RETRY_BUDGET_S": "120",

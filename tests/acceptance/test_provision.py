@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.world import World
 from worker.gateway.dialect import Dialect
+from worker.gateway.protocol import Event
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
@@ -171,4 +172,37 @@ def _rendering(world: World, agent_id: UUID, dialect: Dialect) -> RenderedWorksp
         UserFacts("Ada Lovelace", "Ada", timezone="Europe/London"),
         "http://127.0.0.1:8000",
         Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in),
+    )
+
+
+@pytest.mark.model
+def test_the_woken_run_ends_final(world: World) -> None:
+    finals: list[str] = []
+    client = world.direct()
+
+    def note(event: Event) -> None:
+        if event.name == "chat" and event.payload.get("state") == "final":
+            finals.append(str(event.payload.get("runId")))
+
+    client.connection().subscribe(note)
+    agent_id = world.fleet.add_agent("Finisher")
+    [job] = world.provision(agent_id)
+    key = world.row(job["id"])["wake_key"]
+    world.eventually(lambda: key in finals, f"no final for {key}, only {finals}")
+    client.close()
+
+
+@pytest.mark.model
+def test_a_heartbeat_run_holds_the_heartbeat_text(world: World, provisioned: Mapping[str, Any]) -> None:
+    assert world.model is not None
+    job = provisioned["rows"][6]
+    files = world.files(job["result"]["openclaw_id"])
+    scratch_id = files.scratch_id()
+    text = files.read_scratch(scratch_id) or ""
+    files.client.call("cron.run", {"jobId": scratch_id, "mode": "force"}, deadline_s=60)
+    files.client.close()
+    first_line = text.splitlines()[0]
+    world.model.wait_for(
+        lambda asked: first_line in asked.text and job["result"]["openclaw_id"] in asked.text,
+        world.patience_s,
     )

@@ -116,7 +116,7 @@ def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = No
     (behaviour 13, 21, 22), and PermanentError for an unusable URL or workspace root (behaviour 4)."""
     row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
     if row is None:
-        raise RefusedAgentError(f"agent_id: there is no agent {agent_id}.")
+        raise RefusedAgentError(f"There is no agent with agent_id {agent_id}.")
     _check(row, user_id)
     record = AgentRecord(
         agent=AgentFacts(
@@ -179,7 +179,7 @@ def _check(row: Any, user_id: UUID | None) -> None:
         )
     if user_id is not None and row.user_id is None:
         raise RefusedAgentError(
-            f"user_id: user {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
+            f"The user_id {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
         )
 
 

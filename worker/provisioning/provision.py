@@ -182,7 +182,7 @@ def _take_over(connection: Connection, services: Services, held: Claim, record: 
         _TAKE_OVER, {"agent_id": held.agent_id, "status": STATUS_WHILE}
     ).scalar_one_or_none()
     if before is None:
-        raise PermanentError(f"agent_id: agent {held.agent_id} was deleted meanwhile.")
+        raise PermanentError(f"Agent {held.agent_id} (agent_id) was deleted meanwhile.")
     columns: dict[str, Any] = {"status_before": before, "openclaw_id": record.openclaw_id}
     advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
     return replace(held, phase="intent", status_before=held.status_before or before)
