@@ -53,14 +53,14 @@ def list_agents(
     if not lines:
         say("No agent here: provisioner agent add NAME --board BOARD")
         return
-    shown = table("Agent", "Board", "Gateway", "Status", "Newest job", "Id", flexible="Gateway")
+    shown = table("Agent", "Board", "Status", "Newest job", "Id", last="Gateway")
     for line in lines:
         shown.add_row(
             plain(line.name) + (" (lead)" if line.is_board_lead else ""),
             plain(line.board or "none (main)"),
-            plain(line.gateway or "none"),
             line.status,
             f"{line.last_job_status} {ago(line.last_job_age_s)}" if line.last_job_status else "none",
             short(line.id),
+            plain(line.gateway or "none"),
         )
     say(shown)

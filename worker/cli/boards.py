@@ -43,14 +43,14 @@ def list_boards(as_json: Json = False) -> None:
     if not lines:
         say("No board yet: provisioner board add NAME --gateway GATEWAY")
         return
-    shown = table("Board", "Gateway", "Lead", "Agents", "Objective", "Id", flexible="Objective")
+    shown = table("Board", "Gateway", "Lead", "Agents", "Id", last="Objective")
     for line in lines:
         shown.add_row(
             plain(line.name),
             plain(line.gateway or "none"),
             plain(line.lead or "none"),
             str(line.agents),
-            plain(line.objective or ""),
             short(line.id),
+            plain(line.objective or ""),
         )
     say(shown)

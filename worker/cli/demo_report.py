@@ -18,7 +18,7 @@ from worker.cli.demo_fleet import Fleet
 from worker.cli.demo_stack import DemoFailedError
 from worker.cli.demo_steps import Steps
 from worker.cli.job_records import JobRecord, document
-from worker.cli.screen import plain, size, table, took
+from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.provisioning.workspace_files import AgentFiles
@@ -95,12 +95,11 @@ def show_standing(
 ) -> None:
     """The roster, the files, the excerpt, the figures, and where to look next."""
     steps.heading("On the gateway now, by its own config.get")
-    roster = table("Agent", "Id there", "Heartbeat", flexible="Id there")
+    roster = table("Agent", "Heartbeat", last="Id there")
     for entry in standing.roster:
         every = (entry.get("heartbeat") or {}).get("every")
-        roster.add_row(
-            plain(entry.get("name") or "its own"), plain(entry["id"]), f"every {every}" if every else "none"
-        )
+        beat = f"every {every}" if every else "none"
+        roster.add_row(plain(entry.get("name") or "its own"), beat, plain(entry["id"]))
     steps.block(roster)
     steps.block(Text(f"Each in a workspace of its own: {_pattern(standing.roster)}", style="dim"))
     steps.heading(f"{standing.agent}'s workspace, by a listing of the gateway")
@@ -158,7 +157,7 @@ def _roster(agents: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _files(standing: Standing, job: JobRecord) -> Table:
     """The listing, and what the job wrote that no listing shows."""
-    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = lines()
     shown.add_column()
     shown.add_column(justify="right")
     shown.add_column(style="dim")
@@ -184,7 +183,7 @@ def _excerpt(text: str) -> list[str]:
 
 
 def _next() -> Table:
-    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    shown = lines()
     shown.add_row("make demo GATEWAY=openclaw", "the same on a real OpenClaw, from npm")
     shown.add_row("README.md", "with your own database and gateway")
     shown.add_row("provisioner --help", "all commands")

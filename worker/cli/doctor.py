@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from worker.cli.checkup import Checkup, compare_with_workers, examine, forget_refusal, read_gateway
 from worker.cli.environment import engine, operator_settings
 from worker.cli.faults import FAILED
 from worker.cli.lookup import find
-from worker.cli.screen import Json, emit, marks, out, plain, say
+from worker.cli.screen import Json, emit, lines, marks, out, plain, say
 
 
 def doctor(
@@ -41,7 +40,7 @@ def _show(found: Checkup) -> None:
     sign = marks(out)
     looks = {"ok": (sign.done, "green"), "warning": ("!", "yellow"), "fault": (sign.failed, "red")}
     say(Text.assemble((plain(found.gateway), "bold"), "  ", plain(found.url)))
-    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = lines()
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy import Engine
 from sqlalchemy.exc import ArgumentError
 
@@ -14,6 +15,8 @@ from worker.settings import Settings, SettingsError, load_settings
 
 class OperatorSettings(Settings):
     """The worker's settings, less what only a worker needs: this command writes rows and reads them."""
+
+    model_config = SettingsConfigDict(validate_default=False)
 
     redis_url: SecretStr = SecretStr("")
     base_url: str = ""

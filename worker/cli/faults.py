@@ -33,7 +33,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except self.expected as error:
-            complain(sentence(error))
+            complain("\n".join([sentence(error), *getattr(error, "__notes__", ())]))
             raise typer.Exit(exit_code(error)) from None
 
 

@@ -13,7 +13,7 @@ import typer
 from worker.cli import inventory
 from worker.cli.environment import engine
 from worker.cli.faults import WrongUseError
-from worker.cli.screen import Json, emit, note, plain, say, table
+from worker.cli.screen import Json, emit, note, plain, say, short, table
 from worker.standalone import add_gateway
 
 TOKEN_VARIABLE = "OPENCLAW_GATEWAY_TOKEN"
@@ -61,10 +61,10 @@ def list_gateways(as_json: Json = False) -> None:
     if not lines:
         say("No gateway yet: provisioner gateway add NAME --url ws://host:18789")
         return
-    shown = table("Gateway", "URL", "Boards", "Agents", "State", "Id", flexible="URL")
+    shown = table("Gateway", "State", "Boards", "Agents", "Id", last="URL")
     for line in lines:
         shown.add_row(
-            plain(line.name), line.url, str(line.boards), str(line.agents), line.state, str(line.id)[:8]
+            plain(line.name), line.state, str(line.boards), str(line.agents), short(line.id), line.url
         )
     say(shown)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.job_records import JobAgentRecord, JobRecord
-from worker.cli.screen import ago, marks, plain, say, short, size, table, took
+from worker.cli.screen import ago, lines, marks, plain, say, short, size, table, took
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The way of a provision, in its order."""
@@ -28,7 +28,7 @@ _MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_
 
 def list_of_jobs(jobs: Sequence[JobRecord]) -> Table:
     """One line a job, newest first."""
-    shown = table("Job", "What", "About", "Status", "Asked", "Took", "Error", flexible="Error")
+    shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error")
     for job in jobs:
         shown.add_row(
             short(job.id),
@@ -51,7 +51,7 @@ def show_job(job: JobRecord) -> None:
         (job.status, STYLES.get(job.status, "")),
     )
     say(head)
-    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    facts = lines()
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(job):
@@ -112,13 +112,13 @@ def next_steps(job: JobRecord) -> Iterator[str]:
     if job.gateway_name and "gateway" in (job.error or "").lower():
         yield f"provisioner doctor {_argument(job.gateway_name)}"
     if job.kind == "provision_agent" and job.agent_name:
-        yield f"when it is put right: provisioner provision {job.agent_id}"
+        yield f"then: provisioner provision {_argument(job.agent_name)}"
 
 
 def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
     """What became of each file; those that a gateway does not take come last."""
-    shown = table("File", "Action", "Size")
-    shown.columns[2].justify = "right"
+    shown = Table("File", "Action", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("Size", justify="right")
     for name in sorted(files, key=lambda name: (files[name].get("action") == "unsupported", name)):
         file = files[name]
         action = str(file.get("action", ""))
@@ -133,7 +133,7 @@ def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
 def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
     """Many agents at work: a row each, its phases as a bar."""
     sign = marks(console)
-    shown = Table(box=None, show_header=False, pad_edge=True, padding=(0, 0, 0, 2))
+    shown = lines(pad=2)
     shown.add_column(no_wrap=True, width=1)
     shown.add_column(no_wrap=True, overflow="ellipsis", min_width=8)
     shown.add_column(no_wrap=True)

@@ -13,7 +13,7 @@ from worker.cli.job_records import document, newest_jobs, read_jobs
 from worker.cli.job_view import list_of_jobs, show_job
 from worker.cli.lookup import find_job, find_job_of_request
 from worker.cli.screen import Json, emit, err, out, say
-from worker.cli.watch import watch
+from worker.cli.watch import watch_one
 
 
 def jobs(
@@ -59,7 +59,7 @@ def job(
         )
         found = read_jobs(connection, [key])[0]
     if follow:
-        found = watch(database, [key], err if as_json else out)[0]
+        found = watch_one(database, key, err if as_json else out)
     emit(document(found)) if as_json else show_job(found)
     if found.ended and found.status != "succeeded":
         raise typer.Exit(FAILED)

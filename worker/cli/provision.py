@@ -12,7 +12,7 @@ from worker.cli.job_records import document, read_jobs
 from worker.cli.job_view import show_job
 from worker.cli.lookup import find
 from worker.cli.screen import Json, emit, err, note, out, say
-from worker.cli.watch import watch
+from worker.cli.watch import watch_one
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import ProvisionAgent
 
@@ -54,7 +54,7 @@ def provision(
             job = read_jobs(connection, [enqueued.job_id])[0]
         emit(document(job)) if as_json else say(str(job.id))
         return
-    job = watch(database, [enqueued.job_id], err if as_json else out)[0]
+    job = watch_one(database, enqueued.job_id, err if as_json else out)
     emit(document(job)) if as_json else show_job(job)
     if job.status != "succeeded":
         raise typer.Exit(FAILED)

@@ -70,13 +70,18 @@ def emit(document: Any) -> None:
     sys.stdout.flush()
 
 
-def table(*columns: str, flexible: str | None = None) -> Table:
-    """A table without lines. Only the ``flexible`` column may be cut where there is no room."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+def table(*columns: str, last: str) -> Table:
+    """A table without lines: ``columns``, cut at 26 characters, and ``last``, which gets the rest."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
     for column in columns:
-        bends = column == flexible
-        made.add_column(column, no_wrap=True, overflow="ellipsis" if bends else "fold", min_width=4)
+        made.add_column(column, no_wrap=True, overflow="ellipsis", max_width=26)
+    made.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1, min_width=6)
     return made
+
+
+def lines(*, pad: int = 0) -> Table:
+    """Columns without a heading, the first ones as wide as they need; ``pad`` blanks before each."""
+    return Table(box=None, show_header=False, pad_edge=bool(pad), padding=(0, 0 if pad else 2, 0, pad))
 
 
 def took(seconds: float | None) -> str:

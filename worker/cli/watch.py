@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from worker.cli.faults import STOPPED
 from worker.cli.job_records import JobRecord, read_jobs
 from worker.cli.job_view import live_table, progress
-from worker.cli.screen import note, plain, say
+from worker.cli.screen import note, plain, say, short
 
 POLL_S = 0.25
 NO_WORKER_AFTER_S = 5.0
@@ -28,23 +28,27 @@ Check = Callable[[], None]
 def watch(
     engine: Engine, ids: Sequence[UUID], console: Console, *, check: Check = lambda: None
 ) -> list[JobRecord]:
-    """Look until every job has ended; return them as they ended. Ctrl-C ends the watching alone."""
+    """Look until every job has ended; return them as they ended."""
     jobs = _read(engine, ids)
     if all(job.ended for job in jobs):
         return jobs
     view: _LiveView | _PlainView = _LiveView(console) if console.is_terminal else _PlainView(console)
+    with view:
+        while True:
+            view.show(jobs)
+            if all(job.ended for job in jobs):
+                return jobs
+            check()
+            time.sleep(POLL_S)
+            jobs = _read(engine, ids)
+
+
+def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobRecord:
+    """Look until the job has ended. Ctrl-C ends the watching, not the job, and says so."""
     try:
-        with view:
-            while True:
-                view.show(jobs)
-                if all(job.ended for job in jobs):
-                    return jobs
-                check()
-                time.sleep(POLL_S)
-                jobs = _read(engine, ids)
+        return watch(engine, [job_id], console)[0]
     except KeyboardInterrupt:
-        going_on = "\n".join(f"  provisioner job {key} --watch" for key in ids)
-        note(f"Not watching any more; the work goes on:\n{going_on}")
+        note(f"Not watched any more; the job goes on: provisioner job {short(job_id)} --watch")
         raise typer.Exit(STOPPED) from None
 
 

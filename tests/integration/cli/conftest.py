@@ -1,0 +1,85 @@
+"""The command, run as an operator runs it, on a database of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from models.migrate import migrate
+from worker.cli import environment
+from worker.cli.main import app
+from worker.database import make_engine
+
+
+class Provisioner:
+    """``run(...)`` is ``provisioner ...``; output never comes with a traceback."""
+
+    def __init__(self, database_url: str, device_key: Path) -> None:
+        self.env: dict[str, str | None] = {
+            "DATABASE_URL": database_url,
+            "GATEWAY_DEVICE_KEY": str(device_key),
+            "REDIS_URL": None,
+            "BASE_URL": None,
+            "OPENCLAW_GATEWAY_TOKEN": None,
+            "COLUMNS": "80",
+        }
+
+    def run(self, *arguments: str, stdin: str = "") -> Result:
+        result = CliRunner(env=self.env).invoke(app, list(arguments), input=stdin)
+        if environment.engine.cache_info().currsize:
+            environment.engine().dispose()
+            environment.engine.cache_clear()
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def json(self, *arguments: str, code: int = 0, stdin: str = "") -> Any:
+        """What ``--json`` prints, which is all that stands on stdout."""
+        result = self.run(*arguments, "--json", stdin=stdin)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    def refused(self, *arguments: str, code: int = 2, stdin: str = "") -> str:
+        """The sentence on stderr of a command that ends with ``code``; stdout stays empty."""
+        result = self.run(*arguments, stdin=stdin)
+        assert result.exit_code == code, result.output
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        return result.stderr.strip()
+
+
+@pytest.fixture
+def empty(empty_database_url: str, tmp_path: Path) -> Provisioner:
+    """On a database with nothing in it."""
+    return Provisioner(empty_database_url, tmp_path / "device.pem")
+
+
+@pytest.fixture
+def engine(empty_database_url: str) -> Iterator[Engine]:
+    """The test's own way into the same database."""
+    made = make_engine(empty_database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def provisioner(empty: Provisioner, engine: Engine) -> Provisioner:
+    """On a migrated standalone database without rows."""
+    migrate(engine, standalone=True)
+    return empty
+
+
+@pytest.fixture
+def fleet(provisioner: Provisioner) -> Provisioner:
+    """With a gateway ``g`` that nobody runs, a board ``Launch`` and the agents Ada (lead) and Ben."""
+    provisioner.json("gateway", "add", "g", "--url", "ws://127.0.0.1:9", "--token-file", "-", stdin="t0ken\n")
+    provisioner.json("board", "add", "Launch", "--gateway", "g")
+    provisioner.json("agent", "add", "Ada", "--board", "Launch", "--lead")
+    provisioner.json("agent", "add", "Ben", "--board", "Launch")
+    return provisioner

@@ -1,0 +1,142 @@
+"""What an operator reads of a job, from records made by hand."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rich.console import Console
+
+from worker.cli.job_records import JobAgentRecord, JobRecord, document
+from worker.cli.job_view import PHASES, list_of_jobs, live_table, next_steps, progress
+
+AGENT = UUID("11111111-2222-3333-4444-555555555555")
+
+ROW = JobAgentRecord(
+    agent_id=AGENT,
+    name="Ada",
+    is_board_lead=True,
+    openclaw_id="lead-1",
+    status="running",
+    phase="files",
+    reason=None,
+    warnings=[],
+    attempts=0,
+    in_hand=True,
+    due_in_s=None,
+    first_provision=True,
+    woken=False,
+    files={},
+    took_s=1.0,
+)
+JOB = JobRecord(
+    id=UUID(int=7),
+    kind="provision_agent",
+    status="running",
+    phase=None,
+    request_id=None,
+    requested_by="cli",
+    agent_id=AGENT,
+    agent_name="Ada",
+    board_id=None,
+    board_name="Launch",
+    gateway_id=None,
+    gateway_name="my gateway",
+    parent_job_id=None,
+    options={},
+    result=None,
+    warnings=[],
+    error=None,
+    agents_total=1,
+    agents_done=0,
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    started_at=None,
+    finished_at=None,
+    age_s=2.0,
+    waited_s=0.5,
+    took_s=1.5,
+    agents=(ROW,),
+)
+
+
+def shown(thing: Any, width: int = 80) -> list[str]:
+    screen = io.StringIO()
+    Console(file=screen, width=width, markup=False).print(thing)
+    return screen.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({}, "files"),
+        ({"in_hand": False, "due_in_s": 0.4, "reason": None}, "waiting for a worker"),
+        (
+            {"in_hand": False, "due_in_s": 12.0, "reason": "gateway 'g' is down"},
+            "gateway 'g' is down, again in 12.0 s",
+        ),
+        (
+            {
+                "in_hand": False,
+                "due_in_s": 58.0,
+                "phase": "roster",
+                "reason": "waiting for the roster writer",
+            },
+            "waiting for the roster writer",
+        ),
+    ],
+)
+def test_progress_says_the_phase_or_what_the_row_waits_for(row: dict[str, Any], words: str) -> None:
+    assert progress(replace(JOB, agents=(replace(ROW, **row),))) == words
+
+
+def test_a_job_that_no_worker_took_says_so() -> None:
+    assert progress(replace(JOB, status="queued", agents=())) == "waiting for a worker"
+
+
+def test_a_success_is_summed_up_by_what_was_done() -> None:
+    files = {"A.md": {"action": "create"}, "B.md": {"action": "update"}, "C.md": {"action": "unchanged"}}
+    done = replace(
+        JOB, status="succeeded", result={"woken": True}, warnings=["w"], agents=(replace(ROW, files=files),)
+    )
+    assert progress(done) == "2 files written, woken, 1 warning"
+
+
+def test_the_bar_grows_with_the_phases() -> None:
+    bars = [
+        shown(live_table([replace(JOB, agents=(replace(ROW, phase=phase),))], Console()))[0].count("\u25cf")
+        for phase in PHASES
+    ]
+    assert bars == sorted(set(bars))
+
+
+def test_a_live_table_keeps_to_80_columns_however_long_names_and_errors_are() -> None:
+    job = replace(JOB, agent_name="N" * 200, status="failed", error="E" * 500)
+    assert all(len(line) <= 80 for line in shown(live_table([job, JOB], Console())))
+
+
+def test_brackets_in_names_and_errors_are_no_markup() -> None:
+    lines = shown(list_of_jobs([replace(JOB, agent_name="[bold]A", error="[red]no")]))
+    assert "[bold]A" in lines[1]
+    assert "[red]no" in lines[1]
+
+
+def test_a_failure_at_the_gateway_points_to_doctor_and_then_to_the_command_again() -> None:
+    failed = replace(JOB, status="failed", error="the gateway does not accept our token")
+    assert list(next_steps(failed)) == ['provisioner doctor "my gateway"', "then: provisioner provision Ada"]
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "succeeded", "cancelled"])
+def test_what_did_not_fail_asks_for_nothing(status: str) -> None:
+    assert list(next_steps(replace(JOB, status=status))) == []
+
+
+def test_the_json_of_a_job_keeps_its_keys() -> None:
+    whole = document(replace(JOB, agents=(replace(ROW, attempts=2),)))
+    assert whole["attempts"] == 2
+    assert {"id", "kind", "status", "error", "result", "warnings", "options", "request_id"} <= set(whole)
+    assert {"agent_id", "status", "phase", "files", "woken"} <= set(whole["agents"][0])
+    assert "agents" not in document(JOB, with_agents=False)
