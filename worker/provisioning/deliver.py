@@ -17,6 +17,9 @@ from worker.workspace.credentials import find_token, with_token
 from worker.workspace.plan import Action, LiveFile, Mode, RecordedFile, decide
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 
+SCRATCH_PATIENCE_S = 30.0
+"""How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
+
 
 class ReadBackError(PermanentError):
     """The gateway took the file with the token, but gives back something else."""
@@ -145,6 +148,8 @@ def _deliver_scratch(delivery: Delivery, file: RenderedFile) -> None:
         try:
             place = work.services.patiently(files.scratch_id)
         except NotThereYetError as error:
+            if work.fresh and work.held.age_s < SCRATCH_PATIENCE_S:
+                raise
             work.warn(f"{error} Its heartbeat text was not delivered: is its heartbeat switched off?")
             delivery.note(file.name, "unsupported")
             return

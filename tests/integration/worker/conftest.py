@@ -1,0 +1,52 @@
+"""Workers for many tests, and for one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.integration.worker.workshop import Workshop
+from worker.local import LocalServices
+
+_numbers = itertools.count(1)
+
+
+def _database_of_its_own(redis_url: str, number: int) -> str:
+    """One of the broker's sixteen databases; 0 is everybody else's."""
+    url = f"{redis_url.rsplit('/', 1)[0]}/{1 + number % 15}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def open_workshop(
+    services: LocalServices, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Workshop]]:
+    """Opens workshops without workers; all close at the end."""
+    with ExitStack() as stack:
+
+        def open_one() -> Workshop:
+            number = next(_numbers)
+            folder: Path = tmp_path_factory.mktemp("workshop")
+            database = services.create_database(f"workshop_{number}")
+            workshop = Workshop(database, _database_of_its_own(services.redis_url, number), folder)
+            return stack.enter_context(workshop)
+
+        yield open_one
+
+
+@pytest.fixture(scope="package")
+def workshop(open_workshop: Callable[[], Workshop]) -> Iterator[Workshop]:
+    """Two workers that serve all tests of this package that do them no harm."""
+    workshop = open_workshop()
+    workshop.start_worker()
+    workshop.start_worker()
+    yield workshop
+    for worker in workshop.workers:
+        worker.stop()
