@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 from uuid import UUID, uuid4
 
+from rich.console import Console
 from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
+from worker.cli.watch import watch
 from worker.jobs.ledger import refuse
 
 
@@ -96,3 +99,18 @@ def test_a_refused_request_without_a_target_is_shown_too(provisioner: Provisione
     result = provisioner.run("job", str(key))
     assert (result.exit_code, "agent_id is missing." in result.stdout) == (1, True)
     assert provisioner.run("jobs").exit_code == 0
+
+
+def test_a_terminal_shows_a_table_that_ends_with_the_outcome(fleet: Provisioner, engine: Engine) -> None:
+    ids = [UUID(fleet.json("provision", name, "--no-wait")["id"]) for name in ("Ada", "Ben")]
+    open_ones = list(ids)
+    screen = io.StringIO()
+
+    def a_worker_ends_one() -> None:
+        end(engine, str(open_ones.pop()), "failed" if open_ones else "succeeded", "the disk is full")
+
+    jobs = watch(engine, ids, Console(file=screen, force_terminal=True, width=80), check=a_worker_ends_one)
+    assert [job.status for job in jobs] == ["succeeded", "failed"]
+    first, last = screen.getvalue(), screen.getvalue().splitlines()[-3:]
+    assert "waiting for a worker" in first
+    assert any("Ben" in line and "the disk is full" in line for line in last)
