@@ -290,6 +290,20 @@ def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, 
     _require_one(connection.execute(statement, parameters).rowcount, held)
 
 
+_RENEW = text("""
+    UPDATE provisioner.job_agents
+    SET lease_until = now() + make_interval(secs => :lease_s),
+        next_attempt_at = now() + make_interval(secs => :lease_s)
+    WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
+      AND lease_until IS NOT NULL
+""")
+
+
+def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
+    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError, also where it was let go."""
+    _require_one(connection.execute(_RENEW, {**_held(held), "lease_s": lease_s}).rowcount, held)
+
+
 _PARK = text("""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,

@@ -93,7 +93,11 @@ def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage |
     if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
         return None
     row = connection.execute(_PROBE_WAIT, {**parameters, "budget_s": budget_s}).one_or_none()
-    return None if row is None else Outage(row.down_for_s, max(row.wait_s or 0.0, 0.1))
+    if row is None:
+        return None
+    # Of a probe under way nobody knows how long it takes: look again no later than it would be repeated.
+    longest_s = min(LONGEST_PROBE_WAIT_S, max(FIRST_PROBE_WAIT_S, row.down_for_s / 2))
+    return Outage(row.down_for_s, min(max(row.wait_s or 0.0, 0.1), longest_s))
 
 
 def unreachable(budget_s: float, last_error: str) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
+from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
 from worker.provisioning.provision import provision
@@ -50,7 +51,8 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
             raise PermanentError(
                 f"Given up: {held.attempts} workers died while at work on it, in phase {held.phase}."
             )
-        parked = WORK[held.kind](services, held)
+        with kept_alive(services.engine, held, services.settings.lease_s):
+            parked = WORK[held.kind](services, held)
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +14,8 @@ from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
 from worker.jobs.intake import Accepted, accept_agent_job
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, claim, finish, park
+from worker.jobs.keeper import kept_alive
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, claim, finish, park, renew
 from worker.jobs.outbox import publish_due
 from worker.provisioning.services import Services
 
@@ -208,6 +211,34 @@ def test_many_jobs_on_one_agent_never_hold_it_together(engine: Engine) -> None:
         outcomes = list(pool.map(race, jobs))
     assert [type(o) for o in outcomes].count(Claim) == 1
     assert outcomes.count(NotClaimed.AGENT_BUSY) == 9
+
+
+def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    held = claim(engine, job_id, agent_id, lease_s=0.3)
+    assert isinstance(held, Claim)
+    first = job_agent(engine, job_id).lease_until
+    with kept_alive(engine, held, 0.3):
+        deadline = time.monotonic() + 10
+        while (row := job_agent(engine, job_id)).lease_until <= first + timedelta(seconds=0.6):
+            assert publish_due(engine, lambda *_: None) == 0
+            assert time.monotonic() < deadline
+    assert (row.generation, row.attempts) == (1, 0)
+    assert row.next_attempt_at == row.lease_until
+
+
+def test_a_row_that_was_let_go_is_not_taken_back_by_its_keeper(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    held = take(engine, job_id, agent_id)
+    with engine.begin() as connection:
+        renew(connection, held, lease_s=9)
+        park(connection, held, 60, "later")
+    parked = job_agent(engine, job_id)
+    with engine.begin() as connection, pytest.raises(LeaseLostError):
+        renew(connection, held, lease_s=9)
+    assert job_agent(engine, job_id) == parked
 
 
 def test_a_terminal_job_never_reopens(hands: Any, engine: Engine) -> None:

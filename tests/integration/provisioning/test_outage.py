@@ -98,7 +98,7 @@ def test_of_all_that_ask_at_once_one_may_probe(engine: Engine) -> None:
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(ask, range(10)))
     assert answers.count(None) == 1
-    assert all(answer.wait_s > 20 for answer in answers if answer is not None)
+    assert all(answer.wait_s == 0.75 for answer in answers if answer is not None)
 
 
 def test_nobody_may_probe_before_its_time(engine: Engine) -> None:

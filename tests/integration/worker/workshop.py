@@ -140,8 +140,8 @@ def calls(method: str, **names: str) -> Wanted:
 class Workshop:
     """One database and broker with the workers on them. A context manager."""
 
-    database_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
     folder: Path
     workers: list[WorkerProcess] = field(default_factory=list)
 
