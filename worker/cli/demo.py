@@ -15,8 +15,9 @@ from worker.cli.demo_fleet import Fleet, add_fleet, ask_for_all
 from worker.cli.demo_report import count_calls, document_of, look_at, show_standing
 from worker.cli.demo_stack import DemoFailedError, DemoStack, GatewayKind
 from worker.cli.demo_steps import Steps
+from worker.cli.faults import STOPPED
 from worker.cli.job_records import JobRecord
-from worker.cli.screen import Json, emit, err, out
+from worker.cli.screen import Json, emit, err, note, out
 from worker.cli.watch import watch
 
 TIME_OUT_S = 120.0
@@ -39,12 +40,16 @@ def demo(
     steps = Steps(err if as_json else out)
     kind: GatewayKind = "openclaw" if gateway is Kind.openclaw else "simulator"
     began = time.monotonic()
-    with _signals_unwind(), DemoStack(kind) as stack:
-        try:
-            document = _run(stack, steps)
-        except BaseException as error:
-            stack.keep_logs(error)
-            raise
+    try:
+        with _signals_unwind(), DemoStack(kind) as stack:
+            try:
+                document = _run(stack, steps)
+            except Exception as error:
+                stack.keep_logs(error)
+                raise
+    except KeyboardInterrupt:
+        note("Stopped: nothing is left running, and the temporary folder is removed.")
+        raise typer.Exit(STOPPED) from None
     steps.close(time.monotonic() - began)
     if as_json:
         emit(document)

@@ -196,10 +196,8 @@ class DemoStack:
         if self._gateway is not None and not self._gateway.running:
             raise DemoFailedError("The gateway ended by itself.")
 
-    def keep_logs(self, error: BaseException) -> None:
+    def keep_logs(self, error: Exception) -> None:
         """After a failure, put the logs where they outlive the temporary folder, and say where."""
-        if not isinstance(error, Exception):
-            return
         logs = [self._worker_log, *([self._gateway.log_path] if self._gateway else [])]
         texts = [f"== {log.name}\n{log.read_text(errors='replace')}" for log in logs if log.exists()]
         if not texts:

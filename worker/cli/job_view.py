@@ -134,11 +134,12 @@ def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
     """Many agents at work: a row each, its phases as a bar."""
     sign = marks(console)
     shown = lines(pad=2)
-    shown.add_column(no_wrap=True, width=1)
-    shown.add_column(no_wrap=True, overflow="ellipsis", min_width=8)
+    shown.expand = True
+    shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True, justify="right", min_width=7)
-    shown.add_column(no_wrap=True, overflow="ellipsis")
+    shown.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for job in jobs:
         row = job.agents[0] if job.agents else None
         mark = getattr(sign, _MARKED.get(job.status, "busy" if job.agents else "ahead"))
