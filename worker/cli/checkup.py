@@ -136,7 +136,7 @@ def _read_hello(hello: Hello, found: Checkup) -> None:
     found.note("version", f"OpenClaw {hello.server_version}{unnamed}")
     found.note("protocol", f"{hello.protocol}; we speak {MIN_PROTOCOL} to {MAX_PROTOCOL}")
     if hello.scopes is None:
-        found.note("scopes", "the release does not say which it granted", "warning")
+        found.note("scopes", "this release does not name those it granted")
     else:
         found.scopes = sorted(hello.scopes)
         found.note("scopes", ", ".join(found.scopes))
