@@ -214,7 +214,7 @@ _CLAIM = text("""
         attempts = r.attempts + (r.lease_until IS NOT NULL)::int,
         lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s),
-        published_at = NULL, started_at = coalesce(r.started_at, now())
+        published_at = NULL, started_at = coalesce(r.started_at, now()), reason = NULL
     FROM provisioner.jobs j
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
@@ -323,7 +323,8 @@ def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase
 _FINISH = text("""
     WITH finished AS (
         UPDATE provisioner.job_agents
-        SET status = :status, phase = 'ended', reason = :reason, warnings = :warnings, files = :files,
+        SET status = :status, phase = CASE WHEN :status = 'succeeded' THEN 'ended' ELSE phase END,
+            reason = :reason, warnings = :warnings, files = :files,
             lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
             woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
@@ -333,7 +334,7 @@ _FINISH = text("""
     UPDATE provisioner.jobs
     SET agents_done = agents_done + 1, updated_at = now(),
         status = CASE WHEN :single THEN :job_status ELSE status END,
-        phase = CASE WHEN :single THEN 'ended' ELSE phase END,
+        phase = CASE WHEN :single THEN 'ended' ELSE jobs.phase END,
         error = CASE WHEN :single AND :job_status <> 'succeeded' THEN :reason ELSE error END,
         result = CASE WHEN :single THEN :result ELSE result END,
         warnings = CASE WHEN :single THEN :warnings ELSE warnings END,
