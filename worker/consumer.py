@@ -1,7 +1,8 @@
 """Mends celery 5.7.0 with kombu 5.7.0: a worker that holds an unacknowledged message when Redis drops exits
 with ``'NoneType' object has no attribute 'hostname'`` (celery.md 0.1).
 
-tests/integration/test_broker_restart.py fails without this class; when it passes without, this goes.
+tests/integration/worker/test_broker_restart.py holds Celery's own consumer against it, and says when it can
+go.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class ReconnectSafeConsumer(Consumer):
-    """A consumer that leaves unacknowledged messages to the visibility timeout when the broker goes away."""
+    """A consumer that leaves unacknowledged messages to the visibility timeout when the broker goes away.
+
+    It knows no neighbours: mingle costs every start a second, gossip stumbles over a lost broker, and what
+    workers must know of each other stands in Postgres.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "without_mingle": True, "without_gossip": True})
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect, without handing messages back over a channel that is gone."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from threading import Barrier
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from kombu.exceptions import OperationalError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
@@ -17,6 +19,7 @@ from worker.clock import Clock
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.ledger import claim
 from worker.jobs.outbox import BATCH, publish_due
+from worker.provisioning.services import Services
 
 KIND = "provision_agent"
 TASK = "tasks.provision_agent"
@@ -184,7 +187,7 @@ def test_where_the_broker_is_away_the_marks_are_taken_back(
 ) -> None:
     queued = insert_job(engine, fleet.agents[1])
     parked = row_of_age(engine, fleet, status="'running'", next_attempt_at="now()")
-    gateway_with_intent(engine, fleet, writer_queued_at="NULL")
+    gateway_with_intent(engine, fleet, {"writer_queued_at": "NULL"})
     sent.broken = broken
     with pytest.raises(type(broken)):
         publish_due(engine, sent)
@@ -197,10 +200,10 @@ def test_where_the_broker_is_away_the_marks_are_taken_back(
 
 
 def test_the_clock_outlives_an_absent_broker_and_says_so_once(
-    hands: object, engine: Engine, fleet: Fleet, sent: Sent, caplog: pytest.LogCaptureFixture
+    hands: Callable[..., Services], engine: Engine, fleet: Fleet, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    clock = Clock(hands())  # type: ignore[operator]
+    clock = Clock(hands())
     insert_job(engine, fleet.agent_id)
     sent.broken = OperationalError("no broker")
     clock.tick()
@@ -230,7 +233,7 @@ def test_many_clocks_publish_each_row_once(engine: Engine, sent: Sent) -> None:
 
 
 def test_more_than_a_batch_goes_out_in_one_tick_oldest_first(
-    hands: object, engine: Engine, sent: Sent
+    hands: Callable[..., Services], engine: Engine, sent: Sent
 ) -> None:
     fleet = seed_fleet(engine)
     execute(
@@ -241,17 +244,19 @@ def test_more_than_a_batch_goes_out_in_one_tick_oldest_first(
         agent=fleet.agent_id,
         count=BATCH + 5,
     )
-    Clock(hands()).tick()  # type: ignore[operator]
+    Clock(hands()).tick()
     assert len(sent) == BATCH + 5
     newest = one(engine, "SELECT id FROM provisioner.jobs ORDER BY published_at DESC, id LIMIT 1")
     assert str(newest.id) in {task_id for _, _, task_id in sent[BATCH:]}
 
 
-def gateway(engine: Engine, fleet: Fleet) -> object:
+def gateway(engine: Engine, fleet: Fleet) -> Row[Any]:
     return one(engine, "SELECT * FROM provisioner.gateway_states WHERE gateway_id = :id", id=fleet.gateway_id)
 
 
-def gateway_with_intent(engine: Engine, fleet: Fleet, *, open_intent: bool = True, **columns: str) -> None:
+def gateway_with_intent(
+    engine: Engine, fleet: Fleet, columns: Mapping[str, str], *, open_intent: bool = True
+) -> None:
     names, values = ", ".join(columns), ", ".join(columns.values())
     execute(
         engine,
@@ -284,12 +289,12 @@ def gateway_with_intent(engine: Engine, fleet: Fleet, *, open_intent: bool = Tru
 def test_rescue_of_a_roster_write(
     engine: Engine, fleet: Fleet, sent: Sent, columns: dict[str, str], published: bool
 ) -> None:
-    gateway_with_intent(engine, fleet, **columns)
+    gateway_with_intent(engine, fleet, columns)
     assert publish_due(engine, sent) == int(published)
     expected = [("tasks.write_roster", {"gateway_id": str(fleet.gateway_id)}, None)]
     assert sent == (expected if published else [])
 
 
 def test_a_gateway_without_open_intents_needs_no_writer(engine: Engine, fleet: Fleet, sent: Sent) -> None:
-    gateway_with_intent(engine, fleet, open_intent=False, writer_queued_at="NULL")
+    gateway_with_intent(engine, fleet, {"writer_queued_at": "NULL"}, open_intent=False)
     assert publish_due(engine, sent) == 0

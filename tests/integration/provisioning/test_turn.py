@@ -62,7 +62,7 @@ def work_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], None]:
     """Puts something else in the place of a provision: what a turn does with its end is what counts here."""
 
     def put(work: Work) -> None:
-        monkeypatch.setitem(turn.WORK, "provision_agent", work)  # type: ignore[arg-type]
+        monkeypatch.setitem(turn.WORK, "provision_agent", work)
 
     return put
 
