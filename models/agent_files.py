@@ -12,9 +12,12 @@ FILE_KINDS = ("file", "section", "scratch")
 
 
 class AgentFile(Provisioner):
-    """What we last wrote of one workspace file (design D2): the hash of its source with a placeholder for the
-    token (hex sha256), its size in bytes and the gateway's updatedAtMs. ``locator``: where it is, if not under
-    its name (the heartbeat automation's id for a scratch)."""
+    """What we last wrote of one workspace file (design D2).
+
+    ``source_sha256``: hex hash of its text with a placeholder for the token; ``size`` in bytes and
+    ``updated_at_ms`` as the gateway told them; ``locator``: where it is, if not under its name (the heartbeat
+    automation's id for a scratch).
+    """
 
     __tablename__ = "agent_files"
     __table_args__ = (CheckConstraint(one_of("kind", FILE_KINDS), name="kind"),)

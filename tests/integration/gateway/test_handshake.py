@@ -275,7 +275,7 @@ def test_untrusted_certificate_is_refused_unless_the_gateway_allows_it(
         assert type(refusal) is errors.TlsRefused
         assert "allow_insecure_tls" in str(refusal)
         lenient = GatewayAddress(address.url, token=TOKEN, allow_insecure_tls=True)
-        with GatewayConnection.open(lenient, device, deadline_s=5) as connection:
+        with GatewayConnection.open(lenient, device, deadline_s=30) as connection:
             content = "x" * 3_000_000
             assert connection.call("set", {"content": content})["params"] == {"content": content}
 
