@@ -1,0 +1,114 @@
+"""The Celery side: names are frozen, options are spelt right, settings are what celery.md says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, Task
+from celery.app.defaults import NAMESPACES, flatten
+
+from worker.jobs.requests import REQUESTS
+from worker.settings import settings
+
+FROZEN_NAMES = {
+    *("tasks.provision_agent", "tasks.update_agent", "tasks.delete_agent", "tasks.sync_gateway"),
+    *("tasks.sync_heartbeats", "tasks.ensure_board_lead", "tasks.provision_gateway_main"),
+    *("tasks.sync_agent", "tasks.finish_sync", "tasks.write_roster", "tasks.run_due_schedules"),
+}
+QUEUES = {
+    "tasks.provision_agent": "provisioning",
+    "tasks.update_agent": "provisioning",
+    "tasks.delete_agent": "provisioning",
+    "tasks.sync_agent": "sync",
+}
+# What `app.task(...)` sets on a task's own class, beside what Task declares.
+KNOWN = {name for cls in Task.__mro__ for name in vars(cls)} | {name for name, _ in Task.from_config}
+KNOWN |= {
+    "app",
+    "run",
+    "_decorated",
+    "_decorated_fun",
+    "_orig_run",
+    "__header__",
+    "__wrapped__",
+    "__qualname__",
+}
+KNOWN |= {"__annotations__", "__static_attributes__", "__firstlineno__"}
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[Celery]:
+    """The real application, with an environment that leads nowhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
+        patch.setenv("REDIS_URL", "redis://127.0.0.1:9/0")
+        patch.setenv("BASE_URL", "http://127.0.0.1:9")
+        settings.cache_clear()
+        from worker.app import app
+
+        app.loader.import_default_modules()
+        yield app
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def tasks(app: Celery) -> dict[str, Task[..., Any]]:
+    return {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
+
+
+def test_every_tasks_name_is_in_the_contract(tasks: dict[str, Task[..., Any]]) -> None:
+    assert tasks
+    assert set(tasks) <= FROZEN_NAMES
+
+
+def test_every_kind_of_request_has_its_task(tasks: dict[str, Task[..., Any]]) -> None:
+    assert {f"tasks.{kind}" for kind in REQUESTS} <= set(tasks)
+
+
+def test_every_option_of_a_task_is_one_that_celery_knows(tasks: dict[str, Task[..., Any]]) -> None:
+    """Celery swallows what is misspelt (celery.md 0.7)."""
+    for name, task in tasks.items():
+        assert set(vars(type(task))) - KNOWN == set(), name
+
+
+def test_a_misspelt_option_would_be_found(app: Celery) -> None:
+    def nothing() -> None: ...
+
+    misspelt = app._task_from_fun(nothing, name="tests.misspelt", ignore_results=True)
+    try:
+        assert set(vars(type(misspelt))) - KNOWN == {"ignore_results"}
+    finally:
+        del app.tasks["tests.misspelt"]
+
+
+def test_every_setting_is_one_that_celery_knows(app: Celery) -> None:
+    known = {pair[0] for pair in flatten(NAMESPACES)} | {"visibility_timeout"}
+    from worker.app import celery_settings
+
+    assert set(celery_settings(settings())) - known == set()
+
+
+def test_each_task_has_the_queue_of_the_contract(app: Celery, tasks: dict[str, Task[..., Any]]) -> None:
+    for name in tasks:
+        queue = app.amqp.router.route({}, name)["queue"]
+        assert getattr(queue, "name", queue) == QUEUES.get(name, "control"), name
+
+
+def test_tasks_take_keyword_arguments_that_they_do_not_know(tasks: dict[str, Task[..., Any]]) -> None:
+    """A newer sender must not break an older worker."""
+    for name, task in tasks.items():
+        kinds = {parameter.kind for parameter in inspect.signature(task.run).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD in kinds, name
+
+
+def test_what_a_late_worker_needs_is_set(app: Celery) -> None:
+    conf = app.conf
+    assert (conf.task_acks_late, conf.worker_prefetch_multiplier, conf.worker_pool) == (True, 1, "threads")
+    assert (conf.accept_content, conf.task_serializer) == (["json"], "json")
+    assert conf.result_backend is None
+    assert (conf.task_ignore_result, conf.task_create_missing_queues) == (True, False)
+    assert conf.worker_consumer == "worker.consumer:ReconnectSafeConsumer"
+    assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout == 600

@@ -1,0 +1,108 @@
+"""The environment: every fault named at once, nothing secret shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.settings import Settings, SettingsError, load_settings
+
+GOOD = {
+    "DATABASE_URL": "postgresql+psycopg://u:hidden-password@h/d",
+    "REDIS_URL": "redis://:other-password@h:6379/0",
+    "BASE_URL": "https://mc.example",
+}
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_three_variables_are_enough(environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert settings.base_url == "https://mc.example"
+    assert (settings.retry_budget_s, settings.retry_inline_s, settings.lease_s) == (600, 20, 30)
+    assert settings.clock_tick_s <= 2, "rows are published within two seconds"
+    assert settings.gateway_device_key.is_absolute()
+
+
+def test_all_that_is_missing_is_named_at_once_with_what_it_is_for() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "The environment is not complete:"
+    assert [line.split()[0] for line in lines[1:]] == ["DATABASE_URL", "REDIS_URL", "BASE_URL"]
+    assert all("is not set. " in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://u:hidden-password@h/d"),
+        ("REDIS_URL", "amqp://:hidden-password@h"),
+        ("BASE_URL", "mc.example"),
+        ("BASE_URL", ""),
+        ("BASE_URL", "http://x/`id`"),
+        ("BASE_URL", "http://x/ y"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+        ("WORKER_CONCURRENCY", "0"),
+        ("WORKER_CONCURRENCY", "many"),
+        ("LEASE_S", "0"),
+        ("RETRY_BUDGET_S", "-1"),
+        ("RETRY_INLINE_S", "60"),
+        ("CLOCK_TICK_S", "0"),
+        ("CRASH_LIMIT", "0"),
+    ],
+)
+def test_a_wrong_value_is_named_and_a_secret_is_not_shown(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"  {name}: " in str(caught.value)
+    assert "hidden-password" not in str(caught.value)
+
+
+def test_several_wrong_values_are_named_together(environment: pytest.MonkeyPatch) -> None:
+    for name in ("LEASE_S", "LOG_LEVEL", "REDIS_URL"):
+        environment.setenv(name, "?")
+    environment.delenv("BASE_URL")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    named = {line.split()[0].rstrip(":") for line in str(caught.value).splitlines()[1:]}
+    assert named == {"LEASE_S", "LOG_LEVEL", "REDIS_URL", "BASE_URL"}
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_any_spelling_of_a_postgres_url_is_taken(environment: pytest.MonkeyPatch, scheme: str) -> None:
+    environment.setenv("DATABASE_URL", f"{scheme}://u:p@h/d")
+    assert load_settings().database_url.get_secret_value() == "postgresql+psycopg://u:p@h/d"
+
+
+def test_levels_and_formats_are_taken_in_any_case(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("LOG_LEVEL", "debug")
+    environment.setenv("LOG_FORMAT", "JSON")
+    assert (load_settings().log_level, load_settings().log_format) == ("DEBUG", "json")
+
+
+def test_a_slash_at_the_end_of_base_url_is_dropped(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("BASE_URL", "https://mc.example/api/")
+    assert load_settings().base_url == "https://mc.example/api"
+
+
+def test_passwords_are_in_no_representation(environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    for shown in (repr(settings), str(settings), repr(settings.model_dump())):
+        assert "hidden-password" not in shown
+        assert "other-password" not in shown
