@@ -84,7 +84,9 @@ def test_every_deliverable_file_equals_its_rendering(world: World, provisioned: 
             assert content == rendered[name].text
         for file in rendered.values():
             if file.kind == "scratch":
-                assert files.read_scratch(files.scratch_id()) == file.text
+                scratch = files.read_scratch(files.scratch_id())
+                assert scratch is not None
+                assert scratch.content == file.text
         files.client.close()
 
 
@@ -198,10 +200,11 @@ def test_a_heartbeat_run_holds_the_heartbeat_text(world: World, provisioned: Map
     job = provisioned["rows"][6]
     files = world.files(job["result"]["openclaw_id"])
     scratch_id = files.scratch_id()
-    text = files.read_scratch(scratch_id) or ""
+    scratch = files.read_scratch(scratch_id)
+    assert scratch is not None
     files.client.call("cron.run", {"jobId": scratch_id, "mode": "force"}, deadline_s=60)
     files.client.close()
-    first_line = text.splitlines()[0]
+    first_line = (scratch.content or "").splitlines()[0]
     world.model.wait_for(
         lambda asked: first_line in asked.text and job["result"]["openclaw_id"] in asked.text,
         world.patience_s,

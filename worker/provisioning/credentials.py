@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.errors import TransientError
+from worker.errors import PermanentError, TransientError
+from worker.provisioning.facts import AgentRecord
 from worker.provisioning.work import Work
 from worker.workspace.credentials import find_token, hash_token, mint_token, verify_token
 
@@ -19,40 +20,58 @@ class TokenRaceError(TransientError):
     """The agent's hash was changed by somebody else while we re-keyed."""
 
 
+class NoTokenError(PermanentError):
+    """The agent's workspace holds no token that is the agent's, and the request does not ask for another."""
+
+
 @dataclass(frozen=True)
 class Token:
-    """A token in hand. ``hash``: what agents.agent_token_hash is, or will be once it is committed;
-    ``pending``: it still has to be."""
+    """A token in hand. ``hash``: what agents.agent_token_hash is or will be, None for a token that nobody
+    checked (behaviour 25). ``settle``: what is to be done in the database once it stands in the workspace:
+    commit its pending hash (begun from ``replaces``), drop another's, or nothing."""
 
     plain: str
-    hash: str
+    hash: str | None
     origin: Origin
-    pending: bool
+    settle: Literal["commit", "drop", "nothing"] = "nothing"
+    replaces: str | None = None
 
     def __repr__(self) -> str:
         return f"<Token {self.origin}>"
 
 
-def live_token(work: Work, content: str | None, *, trusted: bool) -> Token | None:
-    """The token in the live carrier, if it is the agent's.
+def choose_token(work: Work, content: str | None, *, trusted: bool) -> Token | None:
+    """The token that the workspace is to hold: the live one where it is the agent's, None to mint another.
 
-    ``trusted``: the carrier is as we left it, and its token was verified against the hash that still stands,
-    so PBKDF2 (0.1 s of CPU) is spared. A token that matches the pending hash of an earlier run is committed
-    here and now; one that matches the agent's own drops the pending hash (behaviour 27).
+    ``content``: the live file that carries it. ``trusted``: it is as we left it, and its token was verified
+    against the hash that still stands, so PBKDF2 (0.1 s of CPU) is spared. A rotation that this job has
+    already brought into the workspace is not begun again. Raises NoTokenError (behaviour 25, 26).
     """
     record = work.record
-    token = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
-    if token is None:
-        return None
-    if record.token_hash is not None and (trusted or verify_token(token, record.token_hash)):
-        if record.pending_hash is not None:
-            with work.services.engine.begin() as connection:
-                connection.execute(_DROP_PENDING, {"agent_id": work.agent_id})
-        return Token(token, record.token_hash, "reused", pending=False)
-    if record.pending_hash is not None and verify_token(token, record.pending_hash):
-        with work.services.engine.begin() as connection:
-            commit_pending(connection, work, record.pending_hash, record.replaces_hash)
-        return Token(token, record.pending_hash, "reused", pending=False)
+    live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
+    known = None if live is None else _recognise(record, live, trusted=trusted)
+    rotate = work.option("rotate_tokens")
+    if rotate:
+        mine = record.credential_job_id == work.held.job_id
+        return replace(known, origin="rotated") if known is not None and mine else None
+    if known is not None or work.verb.mints:
+        return known
+    if live is not None and record.token_hash is None:
+        return Token(live, None, "reused")
+    what = (
+        f"The token in its {work.dialect.credentials_in} is not the agent's" if live else "It holds no token"
+    )
+    raise NoTokenError(f"{what}: run again with rotate_tokens to give it a new one.")
+
+
+def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None:
+    """The live token, where a hash of ours verifies it. One that matches the pending hash of a run that
+    died is committed; one that matches the agent's own drops what is pending (behaviour 27)."""
+    if record.token_hash is not None and (trusted or verify_token(live, record.token_hash)):
+        settle: Literal["drop", "nothing"] = "drop" if record.pending_hash is not None else "nothing"
+        return Token(live, record.token_hash, "reused", settle)
+    if record.pending_hash is not None and verify_token(live, record.pending_hash):
+        return Token(live, record.pending_hash, "reused", "commit", record.replaces_hash)
     return None
 
 
@@ -60,6 +79,7 @@ def new_token(work: Work) -> Token:
     """Mint a token and store its hash as pending: phase one of a re-keying."""
     token = mint_token()
     digest = hash_token(token)
+    replaces = work.record.token_hash
     with work.services.engine.begin() as connection:
         work.advance(connection, "credentials")
         connection.execute(
@@ -67,29 +87,27 @@ def new_token(work: Work) -> Token:
             {
                 "agent_id": work.agent_id,
                 "pending": digest,
-                "replaces": work.record.token_hash,
+                "replaces": replaces,
                 "job_id": work.held.job_id,
             },
         )
-    return Token(token, digest, "minted" if work.record.token_hash is None else "rotated", pending=True)
+    return Token(token, digest, "minted" if replaces is None else "rotated", "commit", replaces)
 
 
 def commit(connection: Connection, work: Work, token: Token) -> None:
-    """The token was read back from the workspace: make its hash the agent's, or note that it is still so."""
-    if token.pending:
-        commit_pending(connection, work, token.hash, work.record.token_hash)
-    elif work.record.verified_hash != token.hash:
+    """The token stands in the workspace: make its hash the agent's where it is still pending, and note that
+    it was verified. Raises TokenRaceError where somebody changed the agent's hash meanwhile."""
+    if token.settle == "commit":
+        parameters = {"agent_id": work.agent_id, "pending": token.hash, "replaces": token.replaces}
+        if connection.execute(_COMMIT, parameters).rowcount != 1:
+            raise TokenRaceError(
+                f"The token hash of agent {work.record.agent.name!r} was changed by somebody else meanwhile."
+            )
+        return
+    if token.settle == "drop":
+        connection.execute(_DROP_PENDING, {"agent_id": work.agent_id})
+    if token.hash is not None and work.record.verified_hash != token.hash:
         connection.execute(_NOTE_VERIFIED, {"agent_id": work.agent_id, "hash": token.hash})
-
-
-def commit_pending(connection: Connection, work: Work, pending: str, replaces: str | None) -> None:
-    """Make the pending hash the agent's, if that is still the one the re-keying began from. Raises
-    TokenRaceError."""
-    parameters = {"agent_id": work.agent_id, "pending": pending, "replaces": replaces}
-    if connection.execute(_COMMIT, parameters).rowcount != 1:
-        raise TokenRaceError(
-            f"The token hash of agent {work.record.agent.name!r} was changed by somebody else meanwhile."
-        )
 
 
 def has_succeeded_here(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:

@@ -48,6 +48,7 @@ class AgentRecord:
     verified_hash: str | None
     pending_hash: str | None
     replaces_hash: str | None
+    credential_job_id: UUID | None
     provisioned_before: bool
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
 
@@ -89,7 +90,7 @@ _LOAD = text("""
         extract(epoch FROM s.probe_until - now())::float AS probe_in_s,
         extract(epoch FROM s.restart_expected_at - now())::float AS restart_in_s,
         s.refused_token_fingerprint, s.last_error,
-        c.verified_hash, c.pending_hash, c.replaces_hash,
+        c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
         u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
         u.context AS user_context,
@@ -152,6 +153,7 @@ def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = No
         verified_hash=row.verified_hash,
         pending_hash=row.pending_hash,
         replaces_hash=row.replaces_hash,
+        credential_job_id=row.credential_job_id,
         provisioned_before=row.provisioned_before,
         files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
     )

@@ -26,11 +26,11 @@ from worker.provisioning.intents import record_intent, settled_intent
 from worker.provisioning.outage import Outage, admit, fingerprint, note_refused_token, note_up, unreachable
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake
-from worker.provisioning.work import Parked, Work
+from worker.provisioning.work import Parked, Verb, Work
 
 log = logging.getLogger(__name__)
 
-STATUS_WHILE = "provisioning"
+PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
 _ROSTER_WAIT = "waiting for the roster writer"
 ROSTER_PATIENCE_S = 60.0
 """A parked row looks by itself so much later, should nobody have woken it."""
@@ -54,6 +54,7 @@ def provision(services: Services, held: Claim) -> Parked | None:
         services,
         held,
         record,
+        PROVISION,
         Dialect.from_hello(hello.server_version, hello.methods),
         warnings=list(held.warnings),
         files=dict(held.files),
@@ -68,7 +69,7 @@ def provision(services: Services, held: Claim) -> Parked | None:
     work.fresh = not present_before
     if held.phase != "wake":
         deliver(work, first=bool(work.held.first_provision))
-    parked = wake(work, verb="provisioned")
+    parked = wake(work)
     if parked is not None:
         return parked
     _end(work)
@@ -179,7 +180,7 @@ _TAKE_OVER = text("""
 def _take_over(connection: Connection, services: Services, held: Claim, record: AgentRecord) -> Claim:
     """The agent's row says what is done with it from now on; what it said before is kept for a failure."""
     before = connection.execute(
-        _TAKE_OVER, {"agent_id": held.agent_id, "status": STATUS_WHILE}
+        _TAKE_OVER, {"agent_id": held.agent_id, "status": PROVISION.status}
     ).scalar_one_or_none()
     if before is None:
         raise PermanentError(f"Agent {held.agent_id} (agent_id) was deleted meanwhile.")

@@ -25,11 +25,11 @@ from worker.workspace.plan import BOOTSTRAP
 log = logging.getLogger(__name__)
 
 
-def wake(work: Work, *, verb: str) -> Parked | None:
+def wake(work: Work) -> Parked | None:
     """Reset the session where asked (only of an agent that was there before: a fresh one has none), label
     it, and send the wake message once. Parks while the gateway is about to restart.
 
-    ``verb``: "provisioned" or "updated". Failing to reset is a warning; failing to wake is the job's.
+    Failing to reset is a warning; failing to wake is the job's.
     """
     if work.held.woken_at is not None:
         return None
@@ -53,7 +53,7 @@ def wake(work: Work, *, verb: str) -> Parked | None:
     work.services.patiently(
         lambda: work.call("sessions.patch", {"key": key, "label": work.record.agent.name})
     )
-    _send(work, key, _message(work, verb))
+    _send(work, key, _message(work))
     return None
 
 
@@ -143,10 +143,10 @@ def _woken(work: Work) -> None:
     log.info("woken")
 
 
-def _message(work: Work, verb: str) -> str:
+def _message(work: Work) -> str:
     name = work.record.agent.name
     message = (
-        f"Hello {name}. Your workspace was just {verb} by Mission Control.\n"
+        f"Hello {name}. Your workspace was just {work.verb.done} by Mission Control.\n"
         "Start now: read AGENTS.md and the other files of your workspace."
         " If BOOTSTRAP.md is there, follow it once and delete it afterwards."
         " Then begin your heartbeats."

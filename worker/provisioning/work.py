@@ -27,6 +27,18 @@ class Parked:
     wait_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Verb:
+    """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile;
+    ``action``: what provision_action says; ``done``: the word for the agent; ``mints``: a missing token is
+    made without being asked for (behaviour 25)."""
+
+    status: str
+    action: str
+    done: str
+    mints: bool
+
+
 @dataclass
 class Work:
     """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
@@ -35,6 +47,7 @@ class Work:
     services: Services
     held: Claim
     record: AgentRecord
+    verb: Verb
     dialect: Dialect
     warnings: list[str] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)

@@ -127,11 +127,13 @@ class AgentFiles:
                 return str(job["id"])
         raise NotThereYetError(f"The gateway has made no heartbeat automation for {self.openclaw_id} yet.")
 
-    def read_scratch(self, scratch_id: str) -> str | None:
+    def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text as it stands, None where there is none."""
         scratch = self.client.call("cron.scratch.get", {"jobId": scratch_id}).get("scratch")
         content = scratch.get("content") if isinstance(scratch, Mapping) else None
-        return content if isinstance(content, str) else None
+        if not isinstance(content, str):
+            return None
+        return LiveFile(len(content.encode()), _time(scratch), content)
 
     def write_scratch(self, scratch_id: str, text: str) -> Written:
         """Write the heartbeat text."""

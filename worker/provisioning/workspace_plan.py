@@ -1,0 +1,196 @@
+"""What a run would do to an agent's workspace: reads, decides, and writes nothing (design D2).
+
+A run applies exactly this, so a dry run's promise is what the run then does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.gateway.errors import PermanentGatewayError
+from worker.provisioning.credentials import Token, choose_token
+from worker.provisioning.work import Work
+from worker.provisioning.workspace_files import AgentFiles, NotThereYetError
+from worker.workspace.credentials import find_token, mask, with_token
+from worker.workspace.plan import Action, LiveFile, Mode, RecordedFile, decide
+from worker.workspace.rendering import RenderedFile, RenderedWorkspace
+
+DIFF_LIMIT = 20 * 1024
+"""The most of one file's diff that is kept, in bytes."""
+SCRATCH_PATIENCE_S = 30.0
+"""How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
+
+
+@dataclass
+class Step:
+    """What is to be done with one deliverable. ``text`` still has the placeholder where a token is minted;
+    ``live`` is what the gateway has, None for nothing."""
+
+    file: RenderedFile
+    action: Action
+    text: str
+    live: LiveFile | None
+
+
+@dataclass
+class WorkspacePlan:
+    """One agent's workspace, wanted and live. ``token``: the one to keep; None with ``mints``: a new one is
+    to be made; None without: the file that carries it stays untouched."""
+
+    rendered: RenderedWorkspace
+    files: AgentFiles
+    records: Mapping[str, RecordedFile]
+    steps: dict[str, Step] = field(default_factory=dict)
+    token: Token | None = None
+    mints: bool = False
+    scratch_id: str | None = None
+
+    @property
+    def carrier(self) -> Step:
+        """The step of the file that carries the token."""
+        return next(step for step in self.steps.values() if step.file.carries_token)
+
+    def report(self, *, with_diffs: bool) -> dict[str, Any]:
+        """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (behaviour 29)."""
+        shown = {name: self._shown(step, with_diffs=with_diffs) for name, step in self.steps.items()}
+        for name, size in self.rendered.unsupported.items():
+            shown[name] = {"action": "unsupported", "size": size}
+        return shown
+
+    def _shown(self, step: Step, *, with_diffs: bool) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "action": step.action,
+            "size": len(step.file.text.encode()),
+            "source_sha256": step.file.source_sha256,
+        }
+        cause = _cause(step, self.records.get(step.file.name))
+        if cause is not None:
+            shown["changed_by"] = cause
+        if step.file.carries_token:
+            shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
+        if with_diffs and step.action in ("create", "update"):
+            shown["diff"] = _diff(step, self.token.plain if self.token else None)
+        return shown
+
+
+def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
+    """Read what the gateway has and decide on every file. ``first``: nothing in the workspace is the agent's
+    own (behaviour 16); ``registered``: the gateway knows the agent, so it can be asked.
+
+    Raises NoTokenError, TransientError, PermanentError.
+    """
+    rendered = work.render()
+    files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
+    records = {} if first else dict(work.record.files)
+    live = work.services.patiently(files.live) if registered else {}
+    plan = WorkspacePlan(rendered, files, records)
+    mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"))
+    _plan_carrier(work, plan, live, mode)
+    _plan_files(work, plan, live, mode)
+    for file in rendered.values():
+        if file.kind == "scratch":
+            _plan_scratch(work, plan, file, registered=registered)
+    return plan
+
+
+def _plan_carrier(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode: Mode) -> None:
+    """The file with the token is left alone only where all about it is known to be as we left it."""
+    file = next(file for file in plan.rendered.values() if file.carries_token)
+    found, record = live.get(file.name), plan.records.get(file.name)
+    trusted = _is_as_left(found, record) and work.record.token_hash is not None
+    trusted = trusted and work.record.verified_hash == work.record.token_hash
+    as_rendered = record is not None and record.source_sha256 == file.source_sha256
+    if trusted and as_rendered and not work.option("rotate_tokens"):
+        plan.steps[file.name] = Step(file, "unchanged", file.text, found)
+        return
+    if found is not None:
+        found = work.services.patiently(lambda: plan.files.read([file.name])).get(file.name)
+    plan.token = choose_token(work, found.content if found else None, trusted=trusted)
+    plan.mints = plan.token is None
+    text = with_token(file.text, plan.token.plain) if plan.token else file.text
+    action = decide(file, text, found, record, mode)
+    assert action is not None
+    plan.steps[file.name] = Step(file, action, text, found)
+
+
+def _plan_files(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode: Mode) -> None:
+    wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
+
+    def decided(file: RenderedFile) -> Action | None:
+        return decide(file, file.text, live.get(file.name), plan.records.get(file.name), mode)
+
+    actions = {file.name: decided(file) for file in wanted}
+    unread = [
+        name
+        for name, action in actions.items()
+        if action is None or (action == "update" and work.option("diff"))
+    ]
+    if unread:
+        live.update(work.services.patiently(lambda: plan.files.read(unread)))
+    for file in wanted:
+        action = actions[file.name] or decided(file)
+        assert action is not None
+        plan.steps[file.name] = Step(file, action, file.text, live.get(file.name))
+
+
+def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, registered: bool) -> None:
+    record = plan.records.get(file.name)
+    place, found = record.locator if record else None, None
+    if place is not None and registered:
+        try:
+            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+        except PermanentGatewayError:
+            place = None  # the automation was made anew: look it up
+    if place is None and registered:
+        try:
+            place = work.services.patiently(plan.files.scratch_id)
+        except NotThereYetError as error:
+            if work.fresh and work.held.age_s < SCRATCH_PATIENCE_S:
+                raise
+            work.warn(f"{error} Its heartbeat text was not delivered: is its heartbeat switched off?")
+            plan.steps[file.name] = Step(file, "unsupported", file.text, None)
+            return
+        if not work.fresh:
+            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+    plan.scratch_id = place
+    same = found is not None and found.content == file.text
+    action: Action = "unchanged" if same else "update" if found is not None else "create"
+    plan.steps[file.name] = Step(file, action, file.text, found)
+
+
+def _is_as_left(live: LiveFile | None, record: RecordedFile | None) -> bool:
+    return (
+        live is not None
+        and record is not None
+        and record.updated_at_ms is not None
+        and (live.size, live.updated_at_ms) == (record.size, record.updated_at_ms)
+    )
+
+
+def _cause(step: Step, record: RecordedFile | None) -> str | None:
+    """Who made the live file differ from its rendering: the templates (or the facts in them), the agent (or
+    anybody else on its gateway), or both. None where it does not differ, or nothing is on record."""
+    if record is None or step.live is None or step.action not in ("update", "preserved"):
+        return None
+    templates = record.source_sha256 != step.file.source_sha256
+    agent = not _is_as_left(step.live, record)
+    return "both" if templates and agent else "templates" if templates else "agent" if agent else None
+
+
+def _diff(step: Step, token: str | None) -> str:
+    before = step.live.content if step.live is not None else ""
+    known = [known for known in (token, find_token(before or "", section=False)) if known]
+    lines = difflib.unified_diff(
+        _masked(before or "", known), _masked(step.text, known), "on the gateway", "rendered", lineterm=""
+    )
+    text = "\n".join(lines)
+    if len(text.encode()) <= DIFF_LIMIT:
+        return text
+    return text.encode()[:DIFF_LIMIT].decode(errors="ignore") + "\n... (cut at 20 KB)"
+
+
+def _masked(text: str, tokens: Iterable[str]) -> list[str]:
+    return mask(text, tokens).splitlines()
