@@ -1,6 +1,7 @@
 """The Celery tasks: one thin module a verb. A message names ids, the work is worker.provisioning's."""
 
 from tasks.provision_agent import provision_agent
+from tasks.update_agent import update_agent
 from tasks.write_roster import write_roster
 
-__all__ = ["provision_agent", "write_roster"]
+__all__ = ["provision_agent", "update_agent", "write_roster"]

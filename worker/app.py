@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 QUEUES = ("provisioning", "sync", "control")
 ROUTES = {
     "tasks.provision_agent": "provisioning",
+    "tasks.update_agent": "provisioning",
     "tasks.write_roster": "control",
 }
 VISIBILITY_TIMEOUT_S = 600

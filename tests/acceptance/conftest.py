@@ -104,7 +104,7 @@ def world(
                 app=app,
                 settings=settings,
                 folder=folder,
-                token=token,
+                gateway_token=token,
                 model=model if has_model else None,
             )
             world.start_worker()

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.proxy import Hold, Wanted
 from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.credentials import verify_token
 
 pytestmark = pytest.mark.openclaw
 
@@ -114,11 +114,7 @@ def kill_at(
 
 def sees_its_token(world: World, agent_id: UUID, job: Mapping[str, Any]) -> None:
     """The token in the workspace is the one that the agent's row verifies, and nothing is pending."""
-    files = world.files(job["result"]["openclaw_id"])
-    carrier = files.dialect.credentials_in
-    content = files.read([carrier])[carrier].content or ""
-    files.client.close()
-    token = find_token(content, section=carrier == "AGENTS.md")
+    token = world.token(job["result"]["openclaw_id"])
     assert token is not None
     assert verify_token(token, world.agent(agent_id)["agent_token_hash"])
     assert world.pending_hash(agent_id) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,7 +20,7 @@ def _no_traceback(world: World) -> Iterator[None]:
     yield
     said = "".join(worker.log()[began.get(worker.pid, 0) :] for worker in world.workers)
     assert "Traceback" not in said
-    assert world.token not in said
+    assert world.gateway_token not in said
     world.provision(world.fleet.add_agent("Next in line"), wake=False)
 
 
@@ -38,7 +39,7 @@ def test_an_unknown_agent_is_named(world: World) -> None:
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named(
-    world: World, arguments: dict[str, object], sentence: str
+    world: World, arguments: dict[str, Any], sentence: str
 ) -> None:
     options = {name: value for name, value in arguments.items() if name != "agent_id"}
     job = world.ended(world.send(arguments.get("agent_id", uuid4()), **options))

@@ -12,7 +12,9 @@ from uuid import UUID, uuid4
 
 from celery import Celery
 from sqlalchemy import Engine, text
+from sqlalchemy import update as sql_update
 
+from models import Agent
 from tests.acceptance.proxy import Door
 from tests.fleet import Fleet
 from tests.gateways.stub_model import StubModel
@@ -24,6 +26,7 @@ from worker.gateway.dialect import Dialect
 from worker.openclaw import RunningGateway
 from worker.provisioning.workspace_files import AgentFiles
 from worker.simulator import Simulator
+from worker.workspace.credentials import find_token
 
 Value = TypeVar("Value")
 
@@ -42,7 +45,7 @@ class World:
     app: Celery
     settings: Mapping[str, str]
     folder: Path
-    token: str = field(repr=False)
+    gateway_token: str = field(repr=False)
     model: StubModel | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
 
@@ -67,13 +70,13 @@ class World:
 
     def direct(self) -> GatewayClient:
         """A client of the test's own, past the door, with a device of its own."""
-        return GatewayClient(GatewayAddress(self.process.url, self.token), DeviceKey.generate())
+        return GatewayClient(GatewayAddress(self.process.url, self.gateway_token), DeviceKey.generate())
 
-    def send(self, agent_id: object, **arguments: Any) -> UUID:
-        """Ask for a provision as any service would: by name, through the broker."""
+    def send(self, agent_id: object, kind: str = "provision_agent", **arguments: Any) -> UUID:
+        """Ask for a job as any service would: by name, through the broker."""
         job_id = uuid4()
         self.app.send_task(
-            "tasks.provision_agent",
+            f"tasks.{kind}",
             kwargs={"agent_id": str(agent_id), **arguments},
             task_id=str(job_id),
             ignore_result=True,
@@ -101,6 +104,36 @@ class World:
         rows = [self.ended(job) for job in jobs]
         assert [row["status"] for row in rows] == ["succeeded"] * len(rows), [row["error"] for row in rows]
         return rows
+
+    def update(self, agent_id: UUID, **arguments: Any) -> Mapping[str, Any]:
+        """Update an agent, and see the job end."""
+        return self.ended(self.send(agent_id, "update_agent", **arguments))
+
+    def set_agent(self, agent_id: UUID, **columns: Any) -> None:
+        """Change columns of the agent's row, as Mission Control does."""
+        with self.engine.begin() as connection:
+            connection.execute(sql_update(Agent).where(Agent.id == agent_id).values(**columns))
+
+    def token(self, openclaw_id: str) -> str | None:
+        """The token that stands in the agent's workspace."""
+        files = self.files(openclaw_id)
+        carrier = files.dialect.credentials_in
+        live = files.read([carrier]).get(carrier)
+        files.client.close()
+        return find_token(live.content or "", section=carrier == "AGENTS.md") if live else None
+
+    def write(self, openclaw_id: str, **files: str) -> None:
+        """Write files as the agent itself would; MEMORY for MEMORY.md."""
+        theirs = self.files(openclaw_id)
+        theirs.write({f"{name}.md": text for name, text in files.items()}, lambda name, written: None)
+        theirs.client.close()
+
+    def read(self, openclaw_id: str, name: str) -> str | None:
+        """A file's content as the gateway tells it."""
+        files = self.files(openclaw_id)
+        live = files.read([name]).get(name)
+        files.client.close()
+        return live.content if live else None
 
     def row(self, job_id: UUID) -> Mapping[str, Any]:
         """The agent's row of a single-agent job."""

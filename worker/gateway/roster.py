@@ -29,11 +29,13 @@ class RosterEntry:
 @dataclass(frozen=True)
 class RosterPlan:
     """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
-    new or differs. ``present``: ids of the roster as it is."""
+    new or differs. ``present``: ids of the roster as it is. ``patches``: what changes in each changed entry,
+    as a merge patch."""
 
     document: Mapping[str, Any] | None
     changed: frozenset[str]
     present: frozenset[str]
+    patches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +68,8 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
         document["agents"] = write(dialect, parsed, live, changed)
     if visibility:
         document["channels"] = {"defaults": {dialect.visibility_key: visibility}}
-    return RosterPlan(document or None, frozenset(changed), frozenset(live))
+    patches = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
+    return RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
 
 
 def _live_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -62,7 +62,25 @@ class ProvisionAgent(Request):
     deliver_wakeup: bool = True
 
 
-REQUESTS: Mapping[str, type[Request]] = {model.kind: model for model in (ProvisionAgent,)}
+class UpdateAgent(Request):
+    """``tasks.update_agent``: bring an agent to its templates; ``dry_run`` only says what would change."""
+
+    kind = "update_agent"
+    target = "agent_id"
+
+    agent_id: UUID
+    user_id: UUID | None = None
+    force_bootstrap: bool = False
+    reset_session: bool = False
+    wake: bool = True
+    deliver_wakeup: bool = True
+    rotate_tokens: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    diff: bool = False
+
+
+REQUESTS: Mapping[str, type[Request]] = {model.kind: model for model in (ProvisionAgent, UpdateAgent)}
 TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
 
 

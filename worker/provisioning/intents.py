@@ -81,12 +81,12 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
 
 _SETTLED = text("""
     SELECT applied_at IS NOT NULL AS applied, error, present_before FROM provisioner.roster_intents
-    WHERE job_id = :job_id AND agent_id = :agent_id ORDER BY id DESC LIMIT 1
+    WHERE job_id = :job_id AND agent_id = :agent_id AND change = 'reconcile' ORDER BY id DESC LIMIT 1
 """)
 
 
 def settled_intent(connection: Connection, job_id: UUID, agent_id: UUID) -> Settled | None:
-    """How the job's last intent for the agent stands; None where it never had one."""
+    """How the job's last wish for the agent's entry stands; None where it never had one."""
     row = connection.execute(_SETTLED, {"job_id": job_id, "agent_id": agent_id}).one_or_none()
     return None if row is None else Settled(**row._mapping)
 

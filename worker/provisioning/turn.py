@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.drain import draining
@@ -15,14 +15,18 @@ from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
+from worker.provisioning.agent_job import PROVISION, UPDATE, carry_out
+from worker.provisioning.agent_status import restore
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
-from worker.provisioning.provision import provision
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
-WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {"provision_agent": provision}
+WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {
+    "provision_agent": partial(carry_out, verb=PROVISION),
+    "update_agent": partial(carry_out, verb=UPDATE),
+}
 
 
 @dataclass(frozen=True)
@@ -100,24 +104,13 @@ def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
     return parked
 
 
-_RESTORE = text("""
-    UPDATE agents
-    SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating') THEN agents.status
-                      WHEN r.status_before NOT IN ('provisioning', 'updating') THEN r.status_before
-                      ELSE 'offline' END,
-        provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
-    FROM provisioner.job_agents r
-    WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
-""")
-
-
 def _end(services: Services, held: Claim, status: str, reason: str) -> Outcome:
     """End the row without success, and give the agent the status back that it had (behaviour 38)."""
     reason = reason[:1].upper() + reason[1:]
     try:
         with services.engine.begin() as connection:
             finish(connection, held, status, reason=reason, warnings=list(held.warnings), files=held.files)
-            connection.execute(_RESTORE, {"job_id": held.job_id, "agent_id": held.agent_id})
+            restore(connection, held.job_id, held.agent_id)
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO

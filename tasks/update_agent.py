@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+
+from tasks.outcomes import JobFailed, run_agent_job
+from worker.app import app
+
+
+@app.task(name="tasks.update_agent", bind=True, throws=(JobFailed,))
+def update_agent(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+    """Bring an agent to its templates, or say what that would change (contract.md has the arguments)."""
+    return run_agent_job(self, positional, arguments)

@@ -1,0 +1,57 @@
+"""What agents.status says while a job is at work on an agent, and afterwards (behaviour 37, 38)."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.roster import DEFAULT_HEARTBEAT
+
+_TAKE_OVER = text("""
+    WITH before AS (SELECT id, status FROM agents WHERE id = :agent_id FOR UPDATE)
+    UPDATE agents
+    SET status = :status, updated_at = now() AT TIME ZONE 'utc', provision_action = :action,
+        provision_requested_at = CASE WHEN :action = 'provision'
+            THEN coalesce(provision_requested_at, now() AT TIME ZONE 'utc') ELSE provision_requested_at END
+    FROM before WHERE agents.id = before.id
+    RETURNING before.status
+""")
+_SUCCEED = text("""
+    UPDATE agents
+    SET status = 'online', openclaw_session_id = :session_key, provision_requested_at = NULL,
+        provision_action = NULL, provision_confirm_token_hash = NULL, updated_at = now() AT TIME ZONE 'utc',
+        heartbeat_config = CASE WHEN coalesce(heartbeat_config::text, 'null') = 'null'
+            THEN CAST(:heartbeat AS json) ELSE heartbeat_config END
+    WHERE id = :agent_id
+""")
+_RESTORE = text("""
+    UPDATE agents
+    SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating', 'deleting') THEN agents.status
+                      WHEN r.status_before IN ('provisioning', 'updating', 'deleting') THEN 'offline'
+                      ELSE r.status_before END,
+        provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
+    FROM provisioner.job_agents r
+    WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
+      AND r.status_before IS NOT NULL
+""")
+
+
+def take_over(connection: Connection, agent_id: UUID, status: str, action: str) -> str | None:
+    """Say that a job is at work; return the status that the row had, None where there is no row any more."""
+    parameters = {"agent_id": agent_id, "status": status, "action": action}
+    before: str | None = connection.execute(_TAKE_OVER, parameters).scalar_one_or_none()
+    return before
+
+
+def succeed(connection: Connection, agent_id: UUID, session_key: str) -> None:
+    """The agent is online, with its session key and, if it had none, the default heartbeat."""
+    heartbeat = json.dumps(DEFAULT_HEARTBEAT)
+    parameters = {"agent_id": agent_id, "session_key": session_key, "heartbeat": heartbeat}
+    connection.execute(_SUCCEED, parameters)
+
+
+def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
+    """Give the agent the status back that it had at the job's first claim, where it is still ours."""
+    connection.execute(_RESTORE, {"job_id": job_id, "agent_id": agent_id})
