@@ -4,8 +4,8 @@ The demo, ``serve`` and tests use it; nothing else here imports it.
 """
 
 from worker.simulator.journal import Call
+from worker.simulator.known_releases import RELEASES
 from worker.simulator.pace import MEASURED, QUICK, Pace
-from worker.simulator.release import RELEASES
 from worker.simulator.simulator import Simulator
 
 __all__ = ["MEASURED", "QUICK", "RELEASES", "Call", "Pace", "Simulator"]

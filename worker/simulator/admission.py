@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from worker.simulator.params import Shape
 from worker.simulator.refusal import JSON, Refusal
-from worker.simulator.release import Release
+from worker.simulator.release import MODES, Release
 
 CLIENT_IDS = frozenset(
     [
@@ -34,7 +34,6 @@ CLIENT_IDS = frozenset(
         "openclaw-probe",
     ]
 )
-MODES = frozenset(["webchat", "cli", "ui", "backend", "node", "probe", "test"])
 
 _CONNECT = Shape(
     required={"minProtocol": "integer", "maxProtocol": "integer", "client": "object"},
@@ -129,7 +128,7 @@ def admit(
         raise _refused(release, "device identity required", "DEVICE_IDENTITY_REQUIRED", code="NOT_PAIRED")
     if not hmac.compare_digest(str(offered.get("token", "")).encode(), token.encode()):
         raise _wrong_token(release, has_device=device is not None)
-    if device is None and release.trusts_backend_only and client["mode"] not in ("backend", "cli"):
+    if device is None and client["mode"] not in release.trusted_modes:
         asked = ()
     return Grant(role, asked, str(device["id"]) if device is not None else None, str(client["mode"]))
 
@@ -192,7 +191,7 @@ def _check_protocol(params: Mapping[str, Any], release: Release) -> None:
 
 def _check_origin(client: Mapping[str, Any], origin: str | None, release: Release) -> None:
     is_browser = client["id"] == "openclaw-control-ui"
-    if not is_browser and (origin is None or not release.trusts_backend_only):
+    if not is_browser and (origin is None or not release.refuses_origin):
         return
     raise _refused(
         release,
@@ -288,5 +287,5 @@ def _wrong_token(release: Release, *, has_device: bool) -> HandshakeRefusal:
 def _refused(
     release: Release, message: str, detail: str, *, code: str = "INVALID_REQUEST", **more: object
 ) -> HandshakeRefusal:
-    details = {"code": detail, **more} if release.explains_errors else None
+    details = {"code": detail, **more} if release.explains_admission else None
     return HandshakeRefusal(message, code=code, details=details)

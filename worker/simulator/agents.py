@@ -46,7 +46,7 @@ class Agents:
             "agents.files.get": at_once(
                 Shape(_FILE), lambda p: self._workspaces.read(*self._found(p), p["name"])
             ),
-            "agents.files.set": at_once(
+            "agents.files.set": Method(
                 Shape(content, fenced),
                 lambda p: self._workspaces.write(
                     *self._found(p), p["name"], p["content"], p.get("expectedHash")

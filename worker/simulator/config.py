@@ -86,11 +86,13 @@ class Config:
         return answer
 
     async def patch(self, raw: str, base_hash: str | None) -> JSON:
-        """The answer of ``config.patch``, or `Refusal`. Nothing is written where it refuses."""
+        """The answer of ``config.patch`` but for ``restart``. Nothing is written where it refuses."""
         async with self._writing() as snapshot:
             patch = self._checked_patch(raw, base_hash, snapshot)
-            before = self._effective(snapshot.parsed) if self._release.restarts_on_patch else snapshot.parsed
-            after = document.restored(document.merged(before, patch), before)
+            writes_all = self._release.writes_out_variables
+            before = self._effective(snapshot.parsed) if writes_all else snapshot.parsed
+            after = document.merged(before, patch, by_id=self._release.merges_lists)
+            after = document.restored(after, before)
             changed = document.changed_paths(self._with_main(before), self._with_main(after))
             if not changed and not self._release.restarts_on_patch:
                 config = document.redacted(self._effective(snapshot.parsed))
@@ -146,6 +148,7 @@ class Config:
         if self._release.restarts_on_patch:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             config["meta"]["lastTouchedAt"] = now.replace("+00:00", "Z")
+        if self._release.writes_out_variables:
             config = document.with_variables(config, os.environ)
         document.write(self.path, config)
         self._journal.config_written(time.time())
@@ -153,22 +156,12 @@ class Config:
 
     def _patched(self, written: Written) -> JSON:
         answer: JSON = {"ok": True, "path": str(self.path), "config": document.redacted(written.config)}
-        kind = "config-apply" if self._release.restarts_on_patch else "config-patch"
+        kind = "config-apply" if self._release.writes_out_variables else "config-patch"
         stats: JSON = {"mode": "config.patch", "root": str(self.path)}
         sentinel: JSON = {"kind": kind, "status": "ok", "ts": int(time.time() * 1000), "stats": stats}
         if self._release.restarts_on_patch:
-            answer["restart"] = {
-                "ok": True,
-                "pid": os.getpid(),
-                "signal": "SIGUSR1",
-                "delayMs": round(self._pace.restart_delay_s * 1000),
-                "reason": "config.patch",
-                "mode": "emit",
-            }
-            return {
-                **answer,
-                "sentinel": {"path": str(self.path.parent / "sentinel.json"), "payload": sentinel},
-            }
+            path = str(self.path.with_name("restart-sentinel.json"))
+            return {**answer, "sentinel": {"path": path, "payload": sentinel}}
         stats["requiresRestart"] = False
         answer |= {"hash": document.read(self.path).digest(self._hash_key), "changedPaths": written.changed}
         return {**answer, "sentinel": {"persisted": True, "payload": sentinel}}

@@ -63,15 +63,21 @@ def patch_from(raw: str) -> JSON:
     return patch
 
 
-def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> JSON:
-    """``base`` with ``patch`` laid over it: maps merge, null removes, anything else (lists too) replaces."""
+def merged(base: Mapping[str, Any], patch: Mapping[str, Any], *, by_id: bool = False) -> JSON:
+    """``base`` with ``patch`` laid over it: maps merge, null removes, anything else replaces.
+
+    Lists replace too, unless ``by_id``: then a list whose items all have an ``id`` takes the patch's items
+    into its own of the same id, and any other item at its end (2026.3.13).
+    """
     result = dict(copy.deepcopy(base))
     for name, value in patch.items():
+        held = result.get(name)
         if value is None:
             result.pop(name, None)
         elif isinstance(value, dict):
-            below = result.get(name)
-            result[name] = merged(below if isinstance(below, dict) else {}, value)
+            result[name] = merged(held if isinstance(held, dict) else {}, value, by_id=by_id)
+        elif by_id and isinstance(value, list) and isinstance(held, list) and all(map(_id_of, held)):
+            result[name] = _items_merged(held, value)
         else:
             result[name] = copy.deepcopy(value)
     return result
@@ -157,6 +163,25 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -
             yield from _changes(old if isinstance(old, dict) else {}, new, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def _items_merged(held: list[Any], patch: list[Any]) -> list[Any]:
+    items = list(held)
+    places = {_id_of(item): place for place, item in enumerate(items)}
+    for item in patch:
+        place = places.get(_id_of(item)) if _id_of(item) else None
+        if place is None:
+            places[_id_of(item)] = len(items)
+            items.append(copy.deepcopy(item))
+        else:
+            items[place] = merged(items[place], item, by_id=True)
+    return items
+
+
+def _id_of(item: Any) -> str | None:
+    """The id that an item of a list goes by, where it has one."""
+    held = item.get("id") if isinstance(item, dict) else None
+    return held if isinstance(held, str) and held else None
 
 
 def _secrets(value: Any) -> Iterator[str]:

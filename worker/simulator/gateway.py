@@ -30,8 +30,12 @@ class Host(Protocol):
 
     async def broadcast(self, event: str, payload: JSON) -> None: ...
 
-    def restart_after(self, delay_s: float, reason: str) -> None:
-        """Restart once, ``delay_s`` from now; a second call with the same reason meanwhile adds nothing."""
+    def restart_after_patch(self, delay_ms: int | None) -> JSON:
+        """Plan the restart after a patch; the ``restart`` object of its answer."""
+        ...
+
+    def restart_for_channels(self) -> None:
+        """Plan the restart that the config watcher makes when ``channels`` change."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> None: ...
@@ -57,7 +61,7 @@ class Gateway:
         self._pace = pace
         self._host = host
         self._limit = limit
-        self.workspaces = Workspaces(state_dir, release)
+        self.workspaces = Workspaces(state_dir, release, pace.file_write_s)
         self.config = Config(
             state_dir / "openclaw.json",
             release,
@@ -100,7 +104,7 @@ class Gateway:
         return {
             "health": at_once(Shape(strict=False), self._health),
             "config.get": at_once(Shape(), lambda _: self.config.get()),
-            "config.patch": Method(_PATCH, self._patch),
+            "config.patch": Method(_PATCH if self.release.roster_is_map else _OLD_PATCH, self._patch),
             "sessions.list": at_once(Shape(strict=False), lambda _: self.sessions.listing()),
             "sessions.patch": at_once(_SESSION_PATCH, self._session_patch),
             "sessions.reset": at_once(
@@ -144,7 +148,7 @@ class Gateway:
     async def _patch(self, params: JSON) -> JSON:
         answer = await self.config.patch(params["raw"], params.get("baseHash"))
         if self.release.restarts_on_patch:
-            self._host.restart_after(self._pace.restart_delay_s, "config.patch")
+            answer["restart"] = self._host.restart_after_patch(params.get("restartDelayMs"))
         return answer
 
     def _session_patch(self, params: JSON) -> JSON:
@@ -183,7 +187,7 @@ class Gateway:
     async def _config_written(self, written: Written) -> None:
         if self.release.restarts_on_patch:
             if any(path.startswith("channels") for path in written.changed):
-                self._host.restart_after(self._pace.reload_delay_s, "config watcher")
+                self._host.restart_for_channels()
             return
         await self._host.broadcast("config.changed", {"path": str(self.config.path)})
         self._host.spawn(self._fit_heartbeats())
@@ -193,16 +197,14 @@ class Gateway:
         self.heartbeats.reconcile(self.config.agents())
 
 
-_PATCH = Shape(
-    {"raw": "text"},
-    {
-        "baseHash": "text",
-        "sessionKey": "string",
-        "note": "string",
-        "restartDelayMs": "integer",
-        "replacePaths": "array",
-    },
-)
+_PATCHED: dict[str, Kind] = {
+    "baseHash": "text",
+    "sessionKey": "string",
+    "note": "string",
+    "restartDelayMs": "integer",
+}
+_OLD_PATCH = Shape({"raw": "text"}, _PATCHED)
+_PATCH = Shape({"raw": "text"}, {**_PATCHED, "replacePaths": "array"})
 _CRON_LIST = Shape(
     {},
     {

@@ -15,6 +15,8 @@ _NAMES = ("agentId", "name", "key", "sessionKey", "idempotencyKey", "jobId", "id
 class Call:
     """One request. ``at`` is Unix time in seconds; ``names`` the ids that its parameters held.
 
+    ``ok`` is what it was answered, or would have been; ``fault`` names the ordered fault that struck it.
+
     Contents, configs and messages are left out, so the journal can be shown and stored.
     """
 
@@ -26,6 +28,7 @@ class Call:
     ok: bool
     code: str | None = None
     message: str | None = None
+    fault: str | None = None
 
 
 class Journal:
@@ -55,6 +58,9 @@ class Journal:
     def restarted(self, at: float) -> None:
         self.restarts += 1
         self._append({"event": "restart", "at": at})
+
+    def fault_struck(self, at: float, kind: str, method: str | None) -> None:
+        self._append({"event": "fault", "at": at, "kind": kind, "method": method})
 
     def _append(self, line: dict[str, Any]) -> None:
         if self._path is not None:

@@ -14,11 +14,19 @@ class Pace:
     config_write_s: float = 0.01
     """Between a config write's read and its write: on 2026.2.12 the window in which updates are lost."""
     restart_delay_s: float = 0.2
-    """From a patch's answer to the restart it causes; the answer names it as ``restart.delayMs``."""
+    """From a patch's answer to the restart it causes, where the request names no restartDelayMs."""
+    restart_cooldown_s: float = 1.5
+    """On 2026.3.13, from one restart to the next that a patch can cause: 30 s on a real one."""
+    limit_window_s: float = 3.0
+    """In which config.patch calls are counted: 60 s on a real one, and in the words of the refusal."""
+    file_write_s: float = 0.002
+    """How long a file is being written, where that keeps others from writing it (2026.3.13)."""
     reload_delay_s: float = 0.05
     """From a change to ``channels`` to the restart that the config watcher causes by itself."""
     down_s: float = 0.1
     """How long the port refuses connections in a restart."""
+    closing_s: float = 0.02
+    """How long a 2026.9.6 that goes down answers upgrades with HTTP 503 before its port refuses them."""
     starting_s: float = 0.0
     """How long a new boot answers ``connect`` with "gateway starting"."""
     heartbeat_job_s: float = 0.1
@@ -43,12 +51,25 @@ MEASURED: dict[str, Pace] = {
         history_s=0.1,
         run_s=0.5,
     ),
+    "2026.3.13": Pace(
+        latency_s=0.001,
+        config_write_s=0.03,
+        restart_delay_s=2.0,
+        restart_cooldown_s=30.0,
+        limit_window_s=60.0,
+        reload_delay_s=0.5,
+        down_s=0.05,
+        history_s=0.1,
+        run_s=0.5,
+    ),
     "2026.9.6": Pace(
         latency_s=0.003,
         config_write_s=0.7,
         restart_delay_s=0.5,
         reload_delay_s=0.5,
+        limit_window_s=60.0,
         down_s=11.0,
+        closing_s=0.35,
         starting_s=1.0,
         heartbeat_job_s=3.0,
         history_s=0.4,

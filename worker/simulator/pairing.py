@@ -33,8 +33,11 @@ class Pairing:
         if grant.device_id in self._approved():
             return grant
         request_id = self._pending.setdefault(grant.device_id, str(uuid.uuid4()))
-        if not self._release.explains_errors:
+        if not self._release.explains_admission:
             raise HandshakeRefusal("pairing required", code="NOT_PAIRED", details={"requestId": request_id})
+        if not self._release.explains_errors:
+            details: JSON = {"code": "PAIRING_REQUIRED", "requestId": request_id, "reason": "not-paired"}
+            raise HandshakeRefusal("pairing required", code="NOT_PAIRED", details=details)
         raise HandshakeRefusal(
             "pairing required: device is not approved yet",
             code="NOT_PAIRED",

@@ -7,18 +7,19 @@ import time
 
 from worker.simulator.refusal import Refusal
 
-WINDOW_S = 60.0
-
 
 class RateLimit:
-    """At most ``limit`` calls a caller in a window of 60 s that begins with its first call.
+    """At most ``limit`` calls a caller in a window of ``window_s`` that begins with its first call.
+
+    Its words say 60 s, as a real gateway's do, however long the window.
 
     Refused calls count, and the windows outlive a restart inside the process.
     """
 
-    def __init__(self, method: str, limit: int | None) -> None:
+    def __init__(self, method: str, limit: int | None, window_s: float) -> None:
         self._method = method
         self._limit = limit
+        self._window_s = window_s
         self._windows: dict[str, tuple[float, int]] = {}
 
     def count(self, caller: str) -> None:
@@ -27,12 +28,12 @@ class RateLimit:
             return
         now = time.monotonic()
         began, calls = self._windows.get(caller, (now, 0))
-        if now - began >= WINDOW_S:
+        if now - began >= self._window_s:
             began, calls = now, 0
         self._windows[caller] = (began, calls + 1)
         if calls < self._limit:
             return
-        left_s = WINDOW_S - (now - began)
+        left_s = self._window_s - (now - began)
         raise Refusal(
             f"rate limit exceeded for {self._method}; retry after {math.ceil(left_s)}s",
             code="UNAVAILABLE",

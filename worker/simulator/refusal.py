@@ -19,6 +19,7 @@ class Refusal(Exception):
         *,
         code: str = "INVALID_REQUEST",
         details: JSON | None = None,
+        retryable: bool = False,
         retry_after_ms: int | None = None,
         payload: JSON | None = None,
     ) -> None:
@@ -26,14 +27,17 @@ class Refusal(Exception):
         self.message = message
         self.code = code
         self.details = details
+        self.retryable = retryable or retry_after_ms is not None
         self.retry_after_ms = retry_after_ms
         self.payload = payload
 
     def as_error(self) -> JSON:
         """The ``error`` object of a response frame."""
         error: JSON = {"code": self.code, "message": self.message}
+        if self.retryable:
+            error["retryable"] = True
         if self.retry_after_ms is not None:
-            error |= {"retryable": True, "retryAfterMs": self.retry_after_ms}
+            error["retryAfterMs"] = self.retry_after_ms
         if self.details is not None:
             error["details"] = self.details
         return error

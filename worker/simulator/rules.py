@@ -28,7 +28,7 @@ def check(config: Mapping[str, Any], release: Release) -> None:
     if not issues:
         return
     message = "invalid config"
-    if release.explains_errors:
+    if release.names_issues:
         message += ": " + "; ".join(f"{_shown(path)}: {text}" for path, text in issues)
     raise Refusal(message, details={"issues": [{"path": path, "message": text} for path, text in issues]})
 

@@ -128,24 +128,32 @@ class Sessions:
         """Put the run's message into the history, which a real gateway does some time after its answer."""
         if self._fails_before_history(is_default_agent) or self._ends_unheard():
             return
+        if self._reply is None and not self._release.reports_failed_runs:
+            return
         said = {"role": "user", "content": run.message, "timestamp": _now_ms()}
-        self._say(run.session_key, said | {"idempotencyKey": f"{run_id}:user"})
+        if self._release.keys_history:
+            said["idempotencyKey"] = f"{run_id}:user"
+        self._say(run.session_key, said)
 
     async def finish(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
-        """End a run and tell everybody: ``final`` with the model's reply, or ``error``."""
+        """End a run and tell everybody: ``final`` with the model's reply, or ``error``.
+
+        2026.3.13 without a model replies itself, that there is none.
+        """
         event: JSON = {"runId": run_id, "sessionKey": run.session_key, "seq": 1}
         if self._fails_before_history(is_default_agent):
             run.state, run.error = "failed", _LOST_SESSION_FILE
         elif self._ends_unheard():
             run.state = "done"
             return
-        elif self._reply is None:
+        elif self._reply is None and self._release.reports_failed_runs:
             run.state, run.error = "failed", f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
             custom = {"role": "custom", "customType": "run-failed-before-reply", "content": _NO_MODEL}
             self._say(run.session_key, custom | {"timestamp": _now_ms()})
         else:
             run.state = "done"
-            answer = {"role": "assistant", "content": self._reply, "timestamp": _now_ms()}
+            said = self._reply or f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
+            answer = {"role": "assistant", "content": said, "timestamp": _now_ms()}
             self._say(run.session_key, answer)
             await self._broadcast("chat", event | {"state": "final", "message": answer})
             return

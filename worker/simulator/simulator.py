@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from worker.simulator.faults import Fault
 from worker.simulator.journal import Call, Journal
+from worker.simulator.known_releases import RELEASES
+from worker.simulator.orders import Orders
 from worker.simulator.pace import QUICK, Pace
-from worker.simulator.release import RELEASES, Release
+from worker.simulator.release import Release
 from worker.simulator.roster import roster_of
 from worker.simulator.server import Server
 from worker.simulator.workspaces import Workspaces
@@ -28,7 +32,8 @@ class Simulator:
 
     ``reply`` is what every agent's model says; None: no model is configured. With ``remote`` clients
     count as coming from another machine: devices wait for `approve_devices`. ``config`` is laid into a
-    fresh openclaw.json. ``journal`` names a JSONL file that repeats what `calls` holds.
+    fresh openclaw.json. ``journal`` names a JSONL file that repeats what `calls` holds. ``faults`` takes
+    orders for what is to go wrong: ``simulator.faults.order(Fault(Drop(), "config.patch"))``.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Simulator:
         self.state_dir = state_dir.absolute()
         self.pace = pace
         self.journal = Journal(journal)
+        self.faults = Orders(self._tell)
         self._port = port
         self._reply = reply
         self._remote = remote
@@ -129,6 +135,12 @@ class Simulator:
             raise RuntimeError("the simulator does not run")
         self._run(self._server.restart())
 
+    def refuse_connections(self, seconds: float) -> None:
+        """Refuse connections on the port from now on, for that time; open ones stay."""
+        if self._server is None or self._loop is None:
+            raise RuntimeError("the simulator does not run")
+        self._loop.call_soon_threadsafe(self._server.refuse_connections, seconds)
+
     def approve_devices(self) -> None:
         """Approve every device that waits for pairing."""
         if self._server is not None:
@@ -151,6 +163,9 @@ class Simulator:
             self.config_path.touch(mode=0o600)
             self.config_path.write_text(text, encoding="utf-8")
 
+    def _tell(self, fault: Fault) -> None:
+        self.journal.fault_struck(time.time(), type(fault.kind).__name__, fault.method)
+
     async def _open(self) -> None:
         self._server = Server(
             self.release,
@@ -159,6 +174,7 @@ class Simulator:
             port=self._port,
             pace=self.pace,
             journal=self.journal,
+            orders=self.faults,
             reply=self._reply,
             remote=self._remote,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -20,9 +21,11 @@ class Workspaces:
     ``~`` is a home folder inside the state folder too, so nothing is written elsewhere.
     """
 
-    def __init__(self, state_dir: Path, release: Release) -> None:
+    def __init__(self, state_dir: Path, release: Release, write_s: float = 0.0) -> None:
         self._state_dir = state_dir
         self._release = release
+        self._write_s = write_s
+        self._being_written: set[Path] = set()
         self._set_up_path = state_dir / "workspaces-set-up.json"
 
     def configured(self, agent_id: str, entry: JSON) -> str:
@@ -54,12 +57,14 @@ class Workspaces:
             state |= self._content(self.folder(agent_id, entry) / name)
         return self._answer(agent_id, entry) | {"file": state}
 
-    def write(
+    async def write(
         self, agent_id: str, entry: JSON, name: str, content: str, expected_hash: str | None = None
     ) -> JSON:
         """The answer of ``agents.files.set``. It writes even what is equal, so ``updatedAtMs`` moves."""
         self._check_supported(name)
         path = self.folder(agent_id, entry) / name
+        if self._release.refuses_concurrent_file_writes:
+            await self._be_alone_with(path)
         current = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
         if expected_hash is not None and expected_hash.lower() != current:
             details = {"type": "agent_file_conflict", "name": name, "currentHash": current}
@@ -70,6 +75,15 @@ class Workspaces:
         draft.replace(path)
         state = self._state(agent_id, entry, name) | self._content(path)
         return {"ok": True, **self._answer(agent_id, entry), "file": state}
+
+    async def _be_alone_with(self, path: Path) -> None:
+        if path in self._being_written:
+            raise Refusal(f'unsafe workspace file "{path.name}"')
+        self._being_written.add(path)
+        try:
+            await asyncio.sleep(self._write_s)
+        finally:
+            self._being_written.discard(path)
 
     def browse(self, agent_id: str, entry: JSON, path: str, offset: int, limit: int | None) -> JSON:
         """The answer of ``agents.workspace.list``: one folder of the workspace, by name."""

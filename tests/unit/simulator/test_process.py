@@ -41,9 +41,12 @@ def write_file(peer: Peer, agent: str) -> dict[str, object]:
 @pytest.mark.parametrize("release", RELEASES)
 def test_it_reads_everything_from_disk_when_it_starts_again(release: str, token: str, tmp_path: Path) -> None:
     first = Simulator(release, token=token, state_dir=tmp_path)
-    with first, meet(first.url, token) as peer:
+    with first, meet(first.url, token, device=Device()) as peer:
         written = write_file(peer, "one")
-    with Simulator(release, token=token, state_dir=tmp_path) as second, meet(second.url, token) as peer:
+    with (
+        Simulator(release, token=token, state_dir=tmp_path) as second,
+        meet(second.url, token, device=Device()) as peer,
+    ):
         assert peer.ask("agents.files.get", {"agentId": "one", "name": "AGENTS.md"})["file"] == written
         assert (second.workspace("one") / "AGENTS.md").read_text(encoding="utf-8") == CONTENT
 
@@ -232,7 +235,7 @@ def test_as_a_process_it_serves_until_sigterm(token: str, tmp_path: Path) -> Non
 
 
 def test_an_unknown_release_is_refused_by_name(token: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"2026\.1\.1.*2026\.2\.12, 2026\.9\.6"):
+    with pytest.raises(ValueError, match=r"2026\.1\.1.*2026\.2\.12, 2026\.3\.13, 2026\.9\.6"):
         Simulator("2026.1.1", token=token, state_dir=tmp_path)
 
 

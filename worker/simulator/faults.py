@@ -1,0 +1,225 @@
+"""Faults to order: what goes wrong, with which request, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Stage = Literal["upgrade", "challenge", "request"]
+WrongShape = Literal["text", "list", "number", "empty", "absent", "frame is a list", "not JSON"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Refused with this error, and not carried out. A refused ``connect`` is closed after it."""
+
+    stage: ClassVar[Stage] = "request"
+    message: str
+    code: str = "UNAVAILABLE"
+    retryable: bool = False
+    retry_after_ms: int | None = None
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The connection ends without a close frame (1006) in place of the answer."""
+
+    stage: ClassVar[Stage] = "request"
+    carried_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """``seconds`` pass before the request is carried out, or between that and its answer."""
+
+    stage: ClassVar[Stage] = "request"
+    seconds: float
+    carried_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """As `Delay`, until the order is released."""
+
+    stage: ClassVar[Stage] = "request"
+    carried_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The gateway restarts (1012) in place of an answer, or ``delay_s`` after it where ``answered``.
+
+    ``down_s``: how long its port refuses connections; None: as the pace says. ``answered`` implies
+    ``carried_out``.
+    """
+
+    stage: ClassVar[Stage] = "request"
+    carried_out: bool = False
+    answered: bool = False
+    delay_s: float = 0.0
+    down_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Carried out, but the answer is of a wrong shape.
+
+    ``text``, ``list``, ``number`` and ``empty`` (an object without keys) stand in place of the payload,
+    ``absent`` leaves it out; the other two spoil the frame itself.
+    """
+
+    stage: ClassVar[Stage] = "request"
+    shape: WrongShape
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Carried out, but answered only after ``behind`` requests that came later on the connection.
+
+    A caller that sends nothing more waits in vain.
+    """
+
+    stage: ClassVar[Stage] = "request"
+    behind: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No answer; nothing more is ever said on the connection, ticks and events included. It stays open."""
+
+    stage: ClassVar[Stage] = "request"
+    carried_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """Answered ok and not carried out. ``payload`` None: what a gateway would answer to that request."""
+
+    stage: ClassVar[Stage] = "request"
+    payload: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseConnections:
+    """Carried out and answered, but from its arrival on the port refuses connections for ``seconds``.
+
+    Connections that are open stay open.
+    """
+
+    stage: ClassVar[Stage] = "request"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseUpgrade:
+    """The upgrade to a WebSocket is answered with an HTTP status."""
+
+    stage: ClassVar[Stage] = "upgrade"
+    status: int = 503
+
+
+@dataclass(frozen=True, slots=True)
+class NoChallenge:
+    """A connection opens and no challenge comes."""
+
+    stage: ClassVar[Stage] = "challenge"
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageChallenge:
+    """``text`` comes in place of the challenge."""
+
+    stage: ClassVar[Stage] = "challenge"
+    text: str = "nonsense"
+
+
+Kind = (
+    Refuse
+    | Drop
+    | Delay
+    | Hold
+    | Restart
+    | Wrong
+    | Late
+    | Silence
+    | Lie
+    | RefuseConnections
+    | RefuseUpgrade
+    | NoChallenge
+    | GarbageChallenge
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: ``kind`` strikes the ``nth`` request that fits and the ``times - 1`` that fit after it.
+
+    A request fits by its ``method`` (``connect`` is one; None: any but ``connect``), by the ``agent`` that
+    it names (an id, or a session key's) and by the ``file`` that it names; None fits all. ``times`` None:
+    without end. Kinds that strike a connection before its first request know no method, agent or file.
+    """
+
+    kind: Kind
+    method: str | None = None
+    agent: str | None = None
+    file: str | None = None
+    nth: int = 1
+    times: int | None = 1
+
+    def __post_init__(self) -> None:
+        if self.nth < 1 or (self.times is not None and self.times < 1):
+            raise ValueError("a fault's nth and times count from 1")
+        if self.kind.stage != "request" and (self.method or self.agent or self.file):
+            raise ValueError(f"{type(self.kind).__name__} strikes a connection, which names no method")
+
+    def fits(self, stage: Stage, method: str, names: Mapping[str, str]) -> bool:
+        """Whether this request, or this stage of a connection, is one of those meant."""
+        if self.kind.stage != stage:
+            return False
+        if stage != "request":
+            return True
+        if self.method is None and method == "connect":
+            return False
+        fits_method = self.method in (None, method)
+        fits_agent = self.agent is None or self.agent == _agent_in(method, names)
+        return fits_method and fits_agent and (self.file is None or self.file == names.get("name"))
+
+
+def busy(method: str | None = None, *, agent: str | None = None, nth: int = 1, times: int = 1) -> Fault:
+    """What 2026.9.6 says to some calls of a burst (gateway.md 4)."""
+    kind = Refuse("The server is busy. Please try again in a moment.", retryable=True)
+    return Fault(kind, method, agent, nth=nth, times=times)
+
+
+def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 1, times: int = 1) -> Fault:
+    """The limit on config writes, reached by others of the same device (gateway.md 4)."""
+    kind = Refuse(
+        f"rate limit exceeded for {method}; retry after {after_s}s",
+        retryable=True,
+        retry_after_ms=after_s * 1000,
+        details={"method": method, "limit": "3 per 60s"},
+    )
+    return Fault(kind, method, nth=nth, times=times)
+
+
+def not_found_yet(agent: str, method: str | None = None, *, times: int = 1) -> Fault:
+    """2026.9.6's running config behind its file: an agent just made is not found yet (gateway.md 4)."""
+    kind = Refuse(f'agent "{agent}" not found', "INVALID_REQUEST")
+    return Fault(kind, method, agent, times=times)
+
+
+def restart_after_burst(creates: int = 60, *, delay_s: float = 3.0) -> Fault:
+    """2026.9.6's restart of itself after a burst of agents.create (gateway.md 4)."""
+    return Fault(Restart(answered=True, delay_s=delay_s), "agents.create", nth=creates)
+
+
+def _agent_in(method: str, names: Mapping[str, str]) -> str | None:
+    if "agentId" in names:
+        return names["agentId"]
+    key = names.get("sessionKey") or names.get("key")
+    if key is not None:
+        parts = key.split(":")
+        return parts[1] if len(parts) > 2 else None
+    return names.get("name") if method == "agents.create" else None
