@@ -151,7 +151,8 @@ def _roster(work: Work) -> bool | Parked:
             patience_s = work.services.settings.retry_budget_s * 2
             if work.held.age_s > patience_s:
                 raise PermanentError(f"The roster was not written within {patience_s:g} seconds.")
-            return Parked(_ROSTER_WAIT, ROSTER_PATIENCE_S)
+            park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT)
+            return Parked(_ROSTER_WAIT)
         present = bool(settled.present_before)
         if work.held.phase == "roster":
             first = _is_first(work, present=present)

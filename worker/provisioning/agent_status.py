@@ -12,8 +12,8 @@ from worker.gateway.roster import DEFAULT_HEARTBEAT
 _TAKE_OVER = text("""
     WITH before AS (SELECT id, status FROM agents WHERE id = :agent_id FOR UPDATE)
     UPDATE agents
-    SET status = :status, updated_at = now() AT TIME ZONE 'utc', provision_action = :action,
-        provision_requested_at = CASE WHEN :action = 'provision'
+    SET status = :status, updated_at = now() AT TIME ZONE 'utc', provision_action = CAST(:action AS varchar),
+        provision_requested_at = CASE WHEN CAST(:action AS varchar) = 'provision'
             THEN coalesce(provision_requested_at, now() AT TIME ZONE 'utc') ELSE provision_requested_at END
     FROM before WHERE agents.id = before.id
     RETURNING before.status
@@ -29,12 +29,11 @@ _SUCCEED = text("""
 _RESTORE = text("""
     UPDATE agents
     SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating', 'deleting') THEN agents.status
-                      WHEN r.status_before IN ('provisioning', 'updating', 'deleting') THEN 'offline'
-                      ELSE r.status_before END,
+                      WHEN r.status_before NOT IN ('provisioning', 'updating', 'deleting')
+                      THEN r.status_before ELSE 'offline' END,
         provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
     FROM provisioner.job_agents r
     WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
-      AND r.status_before IS NOT NULL
 """)
 
 
@@ -53,5 +52,6 @@ def succeed(connection: Connection, agent_id: UUID, session_key: str) -> None:
 
 
 def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
-    """Give the agent the status back that it had at the job's first claim, where it is still ours."""
+    """Give the agent the status back that it had at the job's first claim, where it is still ours. Refused
+    before that, it counts as offline: whoever marked it before enqueueing must not find it so for ever."""
     connection.execute(_RESTORE, {"job_id": job_id, "agent_id": agent_id})

@@ -82,11 +82,13 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
 _SETTLED = text("""
     SELECT applied_at IS NOT NULL AS applied, error, present_before FROM provisioner.roster_intents
     WHERE job_id = :job_id AND agent_id = :agent_id AND change = 'reconcile' ORDER BY id DESC LIMIT 1
+    FOR UPDATE
 """)
 
 
 def settled_intent(connection: Connection, job_id: UUID, agent_id: UUID) -> Settled | None:
-    """How the job's last wish for the agent's entry stands; None where it never had one."""
+    """How the job's last wish for the agent's entry stands; None where it never had one. It stays so until
+    the transaction ends: a row parked in the same one is seen by whoever settles the intent next."""
     row = connection.execute(_SETTLED, {"job_id": job_id, "agent_id": agent_id}).one_or_none()
     return None if row is None else Settled(**row._mapping)
 
