@@ -227,6 +227,18 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> No
     assert row.next_attempt_at == row.lease_until
 
 
+def test_a_message_that_was_sent_just_before_the_lease_was_renewed_is_dropped(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    held = take(engine, job_id, agent_id)
+    run_out(engine, job_id)
+    with engine.begin() as connection:
+        renew(connection, held, lease_s=LEASE_S)
+    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    end(engine, held)
+    assert job(engine, job_id).status == "succeeded"
+
+
 def test_a_row_that_was_let_go_is_not_taken_back_by_its_keeper(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     job_id = accept(engine, agent_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -339,6 +341,22 @@ def test_a_job_that_kills_its_workers_is_given_up(
     assert take_turn(services, key, fleet.agent_id) == Ended(
         "failed", "Given up: 3 workers died while at work on it, in phase files."
     )
+
+
+def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+) -> None:
+    def slow(services: Services, held: Claim) -> Parked | None:
+        first, deadline = job_agent(engine, held.job_id).lease_until, time.monotonic() + 10
+        while job_agent(engine, held.job_id).lease_until <= first + timedelta(seconds=0.6):
+            assert publish_due(engine, lambda *_: None) == 0
+            assert time.monotonic() < deadline
+        raise PermanentError("done")
+
+    work_is(slow)
+    key = begin(fleet)
+    assert take_turn(hands(lease_s=0.3), key, fleet.agent_id) == Ended("failed", "Done")
+    assert job_agent(engine, key).generation == 1
 
 
 def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(

@@ -142,8 +142,11 @@ def _refused(place: Place) -> int:
     return sum(call.method == "connect" and not call.ok for call in place.simulator.calls)
 
 
-def test_a_heartbeat_that_the_gateway_refuses_fails_its_agent_alone_by_name(workshop: Workshop) -> None:
-    place = workshop.place("2026.9.6", agents=3)
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_heartbeat_that_the_gateway_refuses_fails_its_agent_alone_by_name(
+    workshop: Workshop, release: str
+) -> None:
+    place = workshop.place(release, agents=3)
     bad = place.fleet.agents[1]
     execute(
         place.engine, 'UPDATE agents SET heartbeat_config = \'{"every": "banana"}\' WHERE id = :id', id=bad
