@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,59 +12,104 @@ class Expected:
     protocol: int
     max_payload: int
     roster_is_map: bool
+    merges_lists: bool
     restarts_on_patch: bool
+    spaces_restarts: bool
     refused_files: tuple[str, ...]
     listed_files: tuple[str, ...]
     health_needs_read: bool
     config_get_scope: str
     explains_errors: bool
+    explains_admission: bool
+    names_issues: bool
+    shows_auth: bool
+    trusted_modes: frozenset[str]
+    refuses_origin: bool
+    runs_all_agents: bool
+    reports_failed_runs: bool
     unknown_agent_in_files: str
     patches_a_minute: int | None
 
 
-EXPECTED = {
-    "2026.2.12": Expected(
-        protocol=3,
-        max_payload=8_388_608,
-        roster_is_map=False,
-        restarts_on_patch=True,
-        refused_files=("TASK_SOUL.md", "SELF.md", "AUTONOMY.md", "BOOT.md", "agents.md", "../x"),
-        listed_files=(
-            "AGENTS.md",
-            "SOUL.md",
-            "TOOLS.md",
-            "IDENTITY.md",
-            "USER.md",
-            "HEARTBEAT.md",
-            "BOOTSTRAP.md",
-            "MEMORY.md",
-        ),
-        health_needs_read=True,
-        config_get_scope="operator.admin",
-        explains_errors=False,
-        unknown_agent_in_files="unknown agent id",
-        patches_a_minute=None,
+_2026_2_12 = Expected(
+    protocol=3,
+    max_payload=8_388_608,
+    roster_is_map=False,
+    merges_lists=False,
+    restarts_on_patch=True,
+    spaces_restarts=False,
+    refused_files=("TASK_SOUL.md", "SELF.md", "AUTONOMY.md", "BOOT.md", "agents.md", "../x"),
+    listed_files=(
+        "AGENTS.md",
+        "SOUL.md",
+        "TOOLS.md",
+        "IDENTITY.md",
+        "USER.md",
+        "HEARTBEAT.md",
+        "BOOTSTRAP.md",
+        "MEMORY.md",
     ),
-    "2026.9.6": Expected(
-        protocol=4,
-        max_payload=26_214_400,
-        roster_is_map=True,
-        restarts_on_patch=False,
-        refused_files=(
-            "TOOLS.md",
-            "HEARTBEAT.md",
-            "TASK_SOUL.md",
-            "SELF.md",
-            "AUTONOMY.md",
-            "BOOT.md",
-            "agents.md",
-            "../x",
-        ),
-        listed_files=("AGENTS.md", "SOUL.md", "USER.md", "BOOTSTRAP.md", "MEMORY.md"),
-        health_needs_read=False,
-        config_get_scope="operator.read",
-        explains_errors=True,
-        unknown_agent_in_files='agent "nobody" not found',
-        patches_a_minute=30,
+    health_needs_read=True,
+    config_get_scope="operator.admin",
+    explains_errors=False,
+    explains_admission=False,
+    names_issues=False,
+    shows_auth=True,
+    trusted_modes=frozenset({"backend", "ui", "cli"}),
+    refuses_origin=False,
+    runs_all_agents=False,
+    reports_failed_runs=True,
+    unknown_agent_in_files="unknown agent id",
+    patches_a_minute=None,
+)
+
+_2026_3_13 = replace(
+    _2026_2_12,
+    max_payload=26_214_400,
+    merges_lists=True,
+    spaces_restarts=True,
+    health_needs_read=False,
+    config_get_scope="operator.read",
+    explains_admission=True,
+    names_issues=True,
+    shows_auth=False,
+    trusted_modes=frozenset(),
+    refuses_origin=True,
+    runs_all_agents=True,
+    reports_failed_runs=False,
+    patches_a_minute=3,
+)
+
+_2026_9_6 = Expected(
+    protocol=4,
+    max_payload=26_214_400,
+    roster_is_map=True,
+    merges_lists=False,
+    restarts_on_patch=False,
+    spaces_restarts=False,
+    refused_files=(
+        "TOOLS.md",
+        "HEARTBEAT.md",
+        "TASK_SOUL.md",
+        "SELF.md",
+        "AUTONOMY.md",
+        "BOOT.md",
+        "agents.md",
+        "../x",
     ),
-}
+    listed_files=("AGENTS.md", "SOUL.md", "USER.md", "BOOTSTRAP.md", "MEMORY.md"),
+    health_needs_read=False,
+    config_get_scope="operator.read",
+    explains_errors=True,
+    explains_admission=True,
+    names_issues=True,
+    shows_auth=True,
+    trusted_modes=frozenset({"backend", "cli"}),
+    refuses_origin=True,
+    runs_all_agents=True,
+    reports_failed_runs=True,
+    unknown_agent_in_files='agent "nobody" not found',
+    patches_a_minute=30,
+)
+
+EXPECTED = {"2026.2.12": _2026_2_12, "2026.3.13": _2026_3_13, "2026.9.6": _2026_9_6}

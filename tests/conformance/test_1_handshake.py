@@ -99,7 +99,7 @@ def test_a_wrong_token_is_refused(target: Target, with_device: bool) -> None:
         assert peer.hello.error["code"] == "INVALID_REQUEST"
         assert peer.hello.message == "unauthorized: gateway token mismatch (provide gateway auth token)"
         assert target.token not in json.dumps(peer.hello.error)
-        if target.expected.explains_errors:
+        if target.expected.explains_admission:
             details = peer.hello.error["details"]
             assert details["code"] == "AUTH_TOKEN_MISMATCH"
             assert details["canRetryWithDeviceToken"] is with_device
@@ -115,6 +115,10 @@ def test_neither_token_nor_device_is_not_paired(target: Target) -> None:
 
 def test_a_signed_device_is_granted_what_it_asks(target: Target) -> None:
     with meet(target.url, target.token, device=Device()) as peer:
+        assert peer.call("config.get").ok
+        assert ("auth" in peer.hello.payload) is target.expected.shows_auth
+        if not target.expected.shows_auth:
+            return
         assert set(peer.hello.payload["auth"]["scopes"]) == set(SCOPES)
         is_issued = "deviceToken" in peer.hello.payload["auth"]
         assert is_issued is not target.expected.explains_errors, "newer ones issue none to a backend"
@@ -132,14 +136,20 @@ def test_a_signed_device_is_granted_what_it_asks(target: Target) -> None:
 def test_a_forged_device_is_refused(target: Target, forged: dict[str, Any], message: str) -> None:
     with meet(target.url, target.token, device=Device(), forged=forged) as peer:
         assert peer.hello.message == message
-        assert str(detail(peer)).startswith("DEVICE_AUTH_") is target.expected.explains_errors
+        assert str(detail(peer)).startswith("DEVICE_AUTH_") is target.expected.explains_admission
         assert closed(peer).code == 1008
 
 
-def test_scopes_without_a_device_depend_on_release_and_mode(target: Target) -> None:
-    with meet(target.url, target.token) as backend, meet(target.url, target.token, client=UI) as ui:
-        assert backend.call("config.get").ok
-        assert ui.call("config.get").ok is not target.expected.explains_errors
+@pytest.mark.parametrize(
+    ("mode", "client"), [("backend", {}), ("ui", UI), ("cli", {"id": "cli", "mode": "cli"})]
+)
+def test_scopes_without_a_device_depend_on_release_and_mode(
+    target: Target, mode: str, client: dict[str, str]
+) -> None:
+    with meet(target.url, target.token, client=client) as peer:
+        answer = peer.call("config.get")
+        assert answer.ok is (mode in target.expected.trusted_modes)
+        assert answer.ok or answer.message == f"missing scope: {target.expected.config_get_scope}"
 
 
 def test_no_role_and_scopes_is_no_rights(target: Target) -> None:
@@ -151,7 +161,7 @@ def test_no_role_and_scopes_is_no_rights(target: Target) -> None:
 
 def test_an_origin_is_refused_by_newer_releases(target: Target) -> None:
     with meet(target.url, target.token, device=Device(), origin="http://elsewhere.example") as peer:
-        assert peer.hello.ok is not target.expected.explains_errors
+        assert peer.hello.ok is not target.expected.refuses_origin
         if not peer.hello.ok:
             assert detail(peer) == "CONTROL_UI_ORIGIN_NOT_ALLOWED"
             assert closed(peer).code == 1008
@@ -159,7 +169,7 @@ def test_an_origin_is_refused_by_newer_releases(target: Target) -> None:
 
 @pytest.mark.parametrize("method", ["config.patch", "agents.create", "agents.files.set", "sessions.reset"])
 def test_writing_methods_need_admin(target: Target, method: str) -> None:
-    with meet(target.url, target.token, scopes=["operator.read", "operator.write"]) as peer:
+    with meet(target.url, target.token, device=Device(), scopes=["operator.read", "operator.write"]) as peer:
         answer = peer.call(method, {"bogus": 1})
         assert answer.message == "missing scope: operator.admin"
         if target.expected.explains_errors:
@@ -174,22 +184,22 @@ def test_writing_methods_need_admin(target: Target, method: str) -> None:
 
 
 def test_reading_the_config_needs_the_scope_of_the_release(target: Target) -> None:
-    with meet(target.url, target.token, scopes=["operator.pairing"]) as peer:
+    with meet(target.url, target.token, device=Device(), scopes=["operator.pairing"]) as peer:
         assert peer.call("config.get").message == f"missing scope: {target.expected.config_get_scope}"
-    with meet(target.url, target.token, scopes=[target.expected.config_get_scope]) as peer:
+    with meet(target.url, target.token, device=Device(), scopes=[target.expected.config_get_scope]) as peer:
         assert peer.call("config.get").ok
 
 
 def test_admin_alone_is_enough(target: Target) -> None:
-    with meet(target.url, target.token, scopes=["operator.admin"]) as peer:
+    with meet(target.url, target.token, device=Device(), scopes=["operator.admin"]) as peer:
         assert peer.call("health").ok
         assert peer.call("chat.history", {"sessionKey": "agent:main:main"}).ok
 
 
 def test_an_unknown_method_is_named_only_to_an_admin(target: Target) -> None:
-    with meet(target.url, target.token) as peer:
+    with meet(target.url, target.token, device=Device()) as peer:
         assert peer.call("no.such").message == "unknown method: no.such"
-    with meet(target.url, target.token, scopes=["operator.read"]) as peer:
+    with meet(target.url, target.token, device=Device(), scopes=["operator.read"]) as peer:
         assert peer.call("no.such").message == "missing scope: operator.admin"
 
 

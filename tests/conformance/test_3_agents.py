@@ -155,6 +155,16 @@ def test_other_files_are_refused(target: Target, peer: Peer, agent: str) -> None
         assert not (target.state_dir / "ws-agent" / name).exists()
 
 
+def test_a_file_written_twice_at_once_is_unsafe_to_the_second_where_writes_are_checked(
+    target: Target, peer: Peer, agent: str
+) -> None:
+    params = {"agentId": agent, "name": "USER.md", "content": TEXT * 1000}
+    answers = peer.call_at_once([("agents.files.set", params)] * 8)
+    refused = {answer.message for answer in answers if not answer.ok}
+    assert any(answer.ok for answer in answers)
+    assert refused == ({'unsafe workspace file "USER.md"'} if target.expected.spaces_restarts else set())
+
+
 def test_an_empty_file_is_there(peer: Peer, agent: str) -> None:
     assert write(peer, agent, "USER.md", "")["size"] == 0
     assert fetch(peer, agent, "USER.md")["missing"] is False

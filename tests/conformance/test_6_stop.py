@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
 from tests.conformance.conftest import Target
-from tests.conformance.peer import Peer, meet, meet_when_up
+from tests.conformance.peer import JSON, Close, Device, Peer, meet, meet_when_up
 from tests.conformance.steps import roster
 
+AGENT = "kept"
+KEY = f"agent:{AGENT}:main"
+WAKE = {"sessionKey": KEY, "message": "Hello.", "deliver": False, "idempotencyKey": "wake-over-stop"}
 
-def test_a_stop_is_told_and_closes_like_a_restart(target: Target, peer: Peer) -> None:
-    before = target.stored_config()
-    files = peer.ask("agents.files.list", {"agentId": "one"})
-    peer.ask("sessions.patch", {"key": "agent:one:main", "label": "Kept"})
-    target.process.stop()
-    close = peer.closed(within_s=target.patience_s)
-    assert close is not None
-    assert (close.code, close.reason) == (1012, "service restart")
-    shutdown = next(event for event in peer.events if event["event"] == "shutdown")["payload"]
-    assert shutdown["reason"] == "gateway stopping"
-    assert shutdown.get("restartExpectedMs") is None
-    assert ("restartExpectedMs" in shutdown) is not target.expected.roster_is_map
-    with pytest.raises(OSError, match=r"."), meet(target.url, target.token):
-        pass
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop and start, which all tests here share: what a client saw, what stood before."""
+
+    close: Close | None
+    shutdown: JSON
+    config: JSON
+    files: JSON
+    was_refused: bool
+
+
+@pytest.fixture(scope="module")
+def stop(target: Target) -> Stop:
+    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        peer.ask("agents.create", {"name": AGENT, "workspace": str(target.state_dir / "ws-kept")})
+        peer.ask("sessions.patch", {"key": KEY, "label": "Kept"})
+        assert peer.ask("chat.send", WAKE)["status"] == "started"
+        state = "error" if target.expected.reports_failed_runs else "final"
+        peer.event("chat", target.patience_s, runId=WAKE["idempotencyKey"], state=state)
+        config, files = target.stored_config(), peer.ask("agents.files.list", {"agentId": AGENT})
+        target.process.stop()
+        close = peer.closed(within_s=target.patience_s)
+        shutdown = next(event for event in peer.events if event["event"] == "shutdown")["payload"]
+    was_refused = _is_refused(target)
     target.process.start()
-    with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
-        assert roster(target, again.ask("config.get")["parsed"]).keys() == roster(target, before).keys()
-        assert again.ask("agents.files.list", {"agentId": "one"}) == files
-        assert again.ask("sessions.patch", {"key": "agent:one:main"})["entry"]["label"] == "Kept"
+    return Stop(close, shutdown, config, files, was_refused)
 
 
-def test_a_start_forgets_the_keys_of_earlier_runs(target: Target, peer: Peer) -> None:
-    key = "agent:one:main"
-    params = {"sessionKey": key, "message": "Hello.", "deliver": False, "idempotencyKey": "wake-over-stop"}
-    assert peer.ask("chat.send", params)["status"] == "started"
-    peer.event("chat", target.patience_s, runId="wake-over-stop", state="error")
-    target.process.stop()
-    target.process.start()
-    with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
-        messages = again.ask("chat.history", {"sessionKey": key})["messages"]
-        keys = [message.get("idempotencyKey") for message in messages]
-        assert ("wake-over-stop:user" in keys) is target.expected.roster_is_map
-        assert again.ask("chat.send", params)["status"] == "started"
+def _is_refused(target: Target) -> bool:
+    try:
+        with meet(target.url, target.token):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_a_stop_is_told_and_closes_like_a_restart(target: Target, stop: Stop) -> None:
+    assert stop.close is not None
+    assert (stop.close.code, stop.close.reason) == (1012, "service restart")
+    assert stop.shutdown["reason"] == "gateway stopping"
+    assert stop.shutdown.get("restartExpectedMs") is None
+    assert ("restartExpectedMs" in stop.shutdown) is not target.expected.roster_is_map
+
+
+def test_nobody_answers_while_it_is_stopped(stop: Stop) -> None:
+    assert stop.was_refused
+
+
+def test_a_start_finds_roster_files_and_sessions(target: Target, stop: Stop, peer: Peer) -> None:
+    assert roster(target, peer.ask("config.get")["parsed"]).keys() == roster(target, stop.config).keys()
+    assert peer.ask("agents.files.list", {"agentId": AGENT}) == stop.files
+    assert peer.ask("sessions.patch", {"key": KEY})["entry"]["label"] == "Kept"
+
+
+def test_a_start_forgets_the_keys_of_earlier_runs(target: Target, stop: Stop, peer: Peer) -> None:
+    messages: list[Any] = peer.ask("chat.history", {"sessionKey": KEY})["messages"]
+    keys = [message.get("idempotencyKey") for message in messages]
+    assert ("wake-over-stop:user" in keys) is target.expected.roster_is_map
+    assert peer.ask("chat.send", WAKE)["status"] == "started"

@@ -12,6 +12,8 @@ from worker.simulator.refusal import JSON
 from worker.simulator.release import Release
 
 _LONGEST_S = 60.0
+_SAME_S = 0.001
+"""Two restarts planned for the same millisecond are one."""
 
 
 class Restarts:
@@ -45,7 +47,7 @@ class Restarts:
         cooldown_s = self._cooldown_left_s()
         wait_s = delay_s + cooldown_s
         pending = next(iter(self._patched), None)
-        coalesced = pending is not None and pending.when() - self._now() <= wait_s
+        coalesced = pending is not None and pending.when() - self._now() <= wait_s + _SAME_S
         if pending is not None and coalesced:
             wait_s = max(0.0, pending.when() - self._now())
         else:
