@@ -9,10 +9,9 @@ from uuid import UUID
 import structlog
 from celery import Task
 from celery.exceptions import Ignore
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.app import services
+from worker.database import DATABASE_AWAY
 from worker.gateway.retry import jittered
 from worker.jobs.intake import Refused, accept_agent_job
 from worker.jobs.ledger import NotClaimed
@@ -20,9 +19,6 @@ from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
-
-
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
 class JobFailed(Exception):

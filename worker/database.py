@@ -5,8 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.settings import settings
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""What says that the database cannot be reached or used now; any other of its errors is a fault of ours."""
 
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000

@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
+from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.address import GatewayAddress
@@ -117,7 +117,7 @@ def _write_batch(services: Services, lease: RosterLease) -> None:
             with services.engine.begin() as connection:
                 note_refused_token(connection, lease.gateway_id, _address(gateway), str(error))
         _settle(services, batch, [], {i.agent_id: str(error) for i in batch.intents})
-    except SQLAlchemyError:
+    except DATABASE_AWAY:
         raise
     except Exception as error:
         log.exception("the roster writer of gateway %s failed", lease.gateway_id)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
@@ -43,7 +42,7 @@ Outcome = Ended | Parked | NotClaimed
 def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     """Claim the agent's row and take it as far as it goes now.
 
-    Raises only what the database raises: then the lease runs out and the clock brings the row back.
+    Raises only DATABASE_AWAY: then the lease runs out and the clock brings the row back.
     """
     held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
@@ -60,7 +59,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO
-    except SQLAlchemyError:
+    except DATABASE_AWAY:
         raise
     except TransientError as error:
         return _try_later(services, held, error)
