@@ -8,13 +8,15 @@ import tempfile
 from pathlib import Path
 
 from worker.simulator import MEASURED, QUICK, RELEASES, Simulator
+from worker.simulator.fault_file import faults_in
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Prints one line with the address once it listens."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the faults again. Prints its address once it listens."""
     options = _parser().parse_args()
     token = options.token_file.read_text(encoding="utf-8").strip()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with tempfile.TemporaryDirectory(prefix="simulator-") as spare:
         simulator = Simulator(
             options.release,
@@ -25,9 +27,21 @@ def main() -> None:
             reply=options.reply,
             journal=options.journal,
         )
+        _order(simulator, options.faults)
         with simulator:
             print(f"OpenClaw {options.release}, simulated, on {simulator.url}", flush=True)
-            signal.sigwait({signal.SIGTERM, signal.SIGINT})
+            while signal.sigwait(signals) == signal.SIGHUP:
+                _order(simulator, options.faults)
+
+
+def _order(simulator: Simulator, path: Path | None) -> None:
+    """Order the faults of that file and no others. One that is not understood ends the process."""
+    if path is None:
+        return
+    try:
+        simulator.faults.replace(faults_in(path))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--faults: {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reply", help="what every agent's model answers; default: no model")
     parser.add_argument(
         "--journal", type=Path, help="append every call, config write and restart as JSON lines"
+    )
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        help="JSON list of faults (worker/simulator/fault_file.py); read again on SIGHUP, which also "
+        "releases what the earlier ones hold; the journal tells each that happens",
     )
     return parser
 

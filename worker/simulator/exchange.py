@@ -39,7 +39,7 @@ class House(Protocol):
 
     def restart_in(self, delay_s: float, down_s: float | None) -> None: ...
 
-    def refuse_connections(self, seconds: float) -> None: ...
+    async def refuse_connections(self, seconds: float) -> None: ...
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Exchange:
             case Wrong():
                 await self._spoil(kind.shape)
             case RefuseConnections():
-                self.house.refuse_connections(kind.seconds)
+                await self.house.refuse_connections(kind.seconds)
                 return await self._answer(await self._carry_out())
             case Restart(answered=True):
                 outcome = await self._answer(await self._carry_out())

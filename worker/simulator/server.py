@@ -124,11 +124,13 @@ class Server:
         """Restart ``delay_s`` from now, unless one is under way then."""
         self._later(delay_s, lambda: self._begin_restart(down_s))
 
-    def refuse_connections(self, seconds: float) -> None:
-        """Stop listening now, and listen again after that time; open connections stay."""
-        if self._listener is not None:
-            self._listener.close(close_connections=False)
-            self._later(seconds, lambda: self.spawn(self._listen_again()))
+    async def refuse_connections(self, seconds: float) -> None:
+        """Stop listening, and listen again after that time; open connections stay."""
+        await self._stop_listening()
+        for connection in self._sockets:
+            if connection.protocol.state is State.CONNECTING:
+                connection.transport.abort()
+        self._later(seconds, lambda: self.spawn(self._listen_again()))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -156,7 +158,8 @@ class Server:
         self.port = next(iter(self._listener.sockets)).getsockname()[1]
 
     async def _listen_again(self) -> None:
-        if self._restarting is None or self._restarting.done():
+        is_listening = self._listener is not None and self._listener.is_serving()
+        if not is_listening and (self._restarting is None or self._restarting.done()):
             await self._listen()
 
     def _begin_restart(self, down_s: float | None = None) -> None:

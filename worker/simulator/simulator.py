@@ -137,9 +137,9 @@ class Simulator:
 
     def refuse_connections(self, seconds: float) -> None:
         """Refuse connections on the port from now on, for that time; open ones stay."""
-        if self._server is None or self._loop is None:
+        if self._server is None:
             raise RuntimeError("the simulator does not run")
-        self._loop.call_soon_threadsafe(self._server.refuse_connections, seconds)
+        self._run(self._server.refuse_connections(seconds))
 
     def approve_devices(self) -> None:
         """Approve every device that waits for pairing."""

@@ -16,6 +16,7 @@ import pytest
 from tests.conformance.peer import Device, Peer, meet
 from tests.conformance.steps import eventually
 from worker.simulator import RELEASES, Pace, Simulator
+from worker.simulator.fault_file import KINDS, faults_in
 
 RELEASE = "2026.9.6"
 CONTENT = "A line that only the agent should read."
@@ -123,7 +124,9 @@ def test_neither_token_nor_contents_are_told(
         peer.ask("chat.send", params)
         with meet(simulator.url, "wrong") as refused:
             assert not refused.hello.ok
-    server_log = "".join(record.getMessage() for record in caplog.records if record.name.startswith("worker"))
+    ours = [record for record in caplog.records if record.name != "websockets.client"]  # the test's own end
+    assert any(record.name == "worker.simulator.socket" for record in ours)
+    server_log = "".join(record.getMessage() for record in ours)
     told = [repr(simulator), repr(simulator.calls), journal.read_text(encoding="utf-8"), server_log]
     assert [text for text in told if token in text or CONTENT in text] == []
     assert {"agentId": "one", "name": "AGENTS.md"} in [call.names for call in simulator.calls]
@@ -232,6 +235,60 @@ def test_as_a_process_it_serves_until_sigterm(token: str, tmp_path: Path) -> Non
         assert process.wait(timeout=5) == 0
     calls = (tmp_path / "journal.jsonl").read_text(encoding="utf-8")
     assert '"health"' in calls
+
+
+def test_as_a_process_it_takes_faults_from_a_file_and_reads_it_again_on_sighup(
+    token: str, tmp_path: Path
+) -> None:
+    token_file, faults, journal = tmp_path / "token", tmp_path / "faults.json", tmp_path / "journal.jsonl"
+    token_file.write_text(token, encoding="utf-8")
+    faults.write_text('[{"kind": "hold", "method": "health"}]', encoding="utf-8")
+    command = [sys.executable, "-W", "error", "-m", "worker.simulator", "--faults", str(faults)]
+    command += ["--token-file", str(token_file), "--journal", str(journal)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with meet(process.stdout.readline().split()[-1], token) as peer:
+            held = peer.send("health")
+            assert eventually(lambda: '"event": "fault"' in journal.read_text(encoding="utf-8"), 5)
+            faults.write_text('[{"kind": "refuse", "message": "no", "times": null}]', encoding="utf-8")
+            process.send_signal(signal.SIGHUP)
+            assert peer.answer(held).ok
+            assert eventually(lambda: peer.call("health").message == "no", 5)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 0
+    told = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    assert [line["kind"] for line in told if line["event"] == "fault"][:2] == ["Hold", "Refuse"]
+    assert [line["fault"] for line in told if line["event"] == "call"][:3] == [None, "Hold", "Refuse"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Expecting"),
+        ("{}", "holds no list"),
+        ('[{"kind": "drop"}, {"kind": "dorp"}]', "fault 2: kind must be one of refuse, drop, "),
+        ('[{"kind": "delay", "second": 1}]', "fault 1: delay has no second"),
+        ('[{"kind": "delay"}]', "fault 1: .*seconds"),
+        ('[{"kind": "drop", "nth": 0}]', "count from 1"),
+    ],
+)
+def test_a_faults_file_that_is_not_understood_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "faults.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        faults_in(path)
+
+
+def test_a_faults_file_can_order_every_kind(tmp_path: Path) -> None:
+    needed: dict[str, dict[str, object]] = {
+        "refuse": {"message": "no"},
+        "delay": {"seconds": 1},
+        "refuse-connections": {"seconds": 1},
+    }
+    needed["wrong"] = {"shape": "text"}
+    path = tmp_path / "faults.json"
+    path.write_text(json.dumps([{"kind": kind, **needed.get(kind, {})} for kind in KINDS]), encoding="utf-8")
+    assert [type(fault.kind) for fault in faults_in(path)] == list(KINDS.values())
 
 
 def test_an_unknown_release_is_refused_by_name(token: str, tmp_path: Path) -> None:
