@@ -7,7 +7,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.jobs import JOB_KINDS
@@ -15,7 +15,14 @@ from worker.jobs.requests import REQUESTS, TARGETS, BadRequestError, job_id, par
 
 AGENT = UUID("11111111-1111-4111-8111-111111111111")
 
-anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+anything = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text("a-1\x00\ud800é", max_size=40)
+    | st.lists(st.integers())
+)
 
 
 @pytest.mark.parametrize("given_as", [AGENT, str(AGENT), str(AGENT).upper(), AGENT.hex])
@@ -68,6 +75,7 @@ def test_all_faults_are_named_at_once() -> None:
     )
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     arguments=st.dictionaries(st.sampled_from(["agent_id", "user_id", "wake", "request_id", "x"]), anything)
 )

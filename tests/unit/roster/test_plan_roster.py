@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.gateway.dialect import Dialect
@@ -22,11 +22,9 @@ DIALECTS = {
     "2026.9.6": Dialect.from_hello("2026.9.6", NEW_METHODS),
 }
 
-json_values = st.recursive(
-    st.booleans() | st.integers(-9, 9) | st.text("ab€ ", max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=2),
-    max_leaves=5,
-)
+scalars = st.booleans() | st.integers(-9, 9) | st.text("ab€ ", max_size=4)
+objects = st.dictionaries(st.sampled_from("xyz"), scalars, max_size=2)
+json_values = scalars | objects | st.lists(scalars | objects, max_size=2)
 some_keys = st.dictionaries(st.sampled_from(["model", "tools", "identity", "heartbeat", "name"]), json_values)
 ids = st.sampled_from(["main", "bot", "mc-1", "mc-2", "lead-3"])
 heartbeats = st.dictionaries(
@@ -108,6 +106,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 
 @pytest.mark.parametrize("release", DIALECTS)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_whatever_the_config_holds_a_second_plan_on_the_patched_one_is_empty(
     release: str, data: st.DataObject
@@ -123,6 +122,7 @@ def test_whatever_the_config_holds_a_second_plan_on_the_patched_one_is_empty(
 
 
 @pytest.mark.parametrize("release", DIALECTS)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_other_entries_and_keys_are_untouched(release: str, data: st.DataObject) -> None:
     dialect = DIALECTS[release]
@@ -153,6 +153,7 @@ def test_other_entries_and_keys_are_untouched(release: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("release", DIALECTS)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_wanted_entry_stands_as_wanted(release: str, data: st.DataObject) -> None:
     dialect = DIALECTS[release]
