@@ -206,8 +206,9 @@ def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 
 
 def not_found_yet(agent: str, method: str | None = None, *, times: int = 1) -> Fault:
     """2026.9.6's running config behind its file: an agent just made is not found yet (gateway.md 4)."""
-    kind = Refuse(f'agent "{agent}" not found', "INVALID_REQUEST")
-    return Fault(kind, method, agent, times=times)
+    is_wake = method == "chat.send"
+    words = f'Agent "{agent}" no longer exists in configuration' if is_wake else f'agent "{agent}" not found'
+    return Fault(Refuse(words, "INVALID_REQUEST"), method, agent, times=times)
 
 
 def restart_after_burst(creates: int = 60, *, delay_s: float = 3.0) -> Fault:
