@@ -15,7 +15,8 @@ class RosterIntent(Provisioner):
     """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (design D1).
 
     The entry itself is computed when the roster is written, never stored. ``present_before`` is what the
-    roster said before our first patch for it; an intent is open until ``applied_at`` or ``error`` is set.
+    roster said before our first write for it; ``delete_files``: a removal takes the workspace along. An
+    intent is open until ``applied_at`` or ``error`` is set.
     """
 
     __tablename__ = "roster_intents"
@@ -27,6 +28,7 @@ class RosterIntent(Provisioner):
             "agent_id",
             "job_id",
             "change",
+            "openclaw_id",
             unique=True,
             postgresql_where=text("applied_at IS NULL AND error IS NULL"),
         ),
@@ -39,6 +41,7 @@ class RosterIntent(Provisioner):
     job_id: Mapped[UUID] = mapped_column(Uuid)
     change: Mapped[str]
     openclaw_id: Mapped[str]
+    delete_files: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     present_before: Mapped[bool | None] = mapped_column(Boolean)
     created_at: Mapped[Moment] = mapped_column(server_default=func.now())
     applied_at: Mapped[Moment | None]

@@ -28,6 +28,7 @@ QUEUES = ("provisioning", "sync", "control")
 ROUTES = {
     "tasks.provision_agent": "provisioning",
     "tasks.update_agent": "provisioning",
+    "tasks.delete_agent": "provisioning",
     "tasks.write_roster": "control",
 }
 VISIBILITY_TIMEOUT_S = 600

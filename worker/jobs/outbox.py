@@ -164,7 +164,7 @@ _WAKE_ROWS = text("""
     FROM provisioner.jobs j
     WHERE j.id = r.job_id AND (r.job_id, r.agent_id) IN (
         SELECT i.job_id, i.agent_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents)
-    ) AND r.status = 'running' AND r.lease_until IS NULL AND r.phase = 'roster'
+    ) AND r.status = 'running' AND r.lease_until IS NULL AND r.phase IN ('roster', 'leaving')
     RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single
 """)
 

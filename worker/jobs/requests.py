@@ -80,7 +80,23 @@ class UpdateAgent(Request):
     diff: bool = False
 
 
-REQUESTS: Mapping[str, type[Request]] = {model.kind: model for model in (ProvisionAgent, UpdateAgent)}
+class DeleteAgent(Request):
+    """``tasks.delete_agent``: take an agent off its gateway and delete its row. ``gateway_id`` is for an
+    agent whose row is gone already."""
+
+    kind = "delete_agent"
+    target = "agent_id"
+
+    agent_id: UUID
+    gateway_id: UUID | None = None
+    delete_files: bool = True
+    delete_session: bool = True
+    delete_row: bool = True
+
+
+REQUESTS: Mapping[str, type[Request]] = {
+    model.kind: model for model in (ProvisionAgent, UpdateAgent, DeleteAgent)
+}
 TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
 
 

@@ -18,20 +18,19 @@ from worker.jobs.ledger import Claim, advance, finish, park
 from worker.provisioning.agent_status import succeed, take_over
 from worker.provisioning.credentials import NoTokenError, has_succeeded_here
 from worker.provisioning.deliver import deliver
+from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
-from worker.provisioning.intents import record_intent, settled_intent
+from worker.provisioning.intents import record_intent, settled_intents
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake
-from worker.provisioning.work import Parked, Verb, Work
+from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Verb, Work
 from worker.provisioning.workspace_plan import plan_workspace
 
 log = logging.getLogger(__name__)
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
 UPDATE = Verb("updating", "update", "updated", mints=False)
-ROSTER_PATIENCE_S = 60.0
-"""A parked row looks by itself so much later, should nobody have woken it."""
 _ROSTER_WAIT = "waiting for the roster writer"
 
 
@@ -72,9 +71,9 @@ def _go_on(work: Work) -> Parked | None:
     if isinstance(present_before, Parked):
         return present_before
     work.fresh = not present_before
-    if work.held.phase != "wake":
+    if work.held.phase not in ("leaving", "wake"):
         deliver(work, first=bool(work.held.first_provision))
-    parked = wake(work)
+    parked = leave(work) or wake(work)
     if parked is not None:
         return parked
     _end(work)
@@ -142,9 +141,10 @@ def _roster(work: Work) -> bool | Parked:
     """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
     PermanentError with the writer's sentence."""
     with work.services.engine.begin() as connection:
-        settled = settled_intent(connection, work.held.job_id, work.agent_id)
-        if settled is None:
+        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "reconcile")
+        if not wishes:
             return True
+        settled = wishes[-1]
         if settled.error is not None:
             raise PermanentError(settled.error)
         if not settled.applied:

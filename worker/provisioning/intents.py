@@ -19,6 +19,7 @@ class Intent:
     job_id: UUID
     change: str
     openclaw_id: str
+    delete_files: bool
     present_before: bool | None
 
 
@@ -26,14 +27,23 @@ class Intent:
 class Settled:
     """How an intent ended: applied, or refused with a sentence; neither while it is open."""
 
+    gateway_id: UUID
+    openclaw_id: str
     applied: bool
     error: str | None
     present_before: bool | None
+    gateway_name: str | None
+
+    @property
+    def open(self) -> bool:
+        """Whether the writer has not come to it yet."""
+        return not self.applied and self.error is None
 
 
 _RECORD = text("""
-    INSERT INTO provisioner.roster_intents (gateway_id, agent_id, job_id, change, openclaw_id)
-    VALUES (:gateway_id, :agent_id, :job_id, :change, :openclaw_id)
+    INSERT INTO provisioner.roster_intents
+        (gateway_id, agent_id, job_id, change, openclaw_id, delete_files)
+    VALUES (:gateway_id, :agent_id, :job_id, :change, :openclaw_id, :delete_files)
     ON CONFLICT DO NOTHING
 """)
 _NEED_WRITER = text("""
@@ -51,6 +61,7 @@ def record_intent(
     job_id: UUID,
     change: str,
     openclaw_id: str,
+    delete_files: bool = True,
 ) -> list[Message]:
     """Record an intent; park the row in the same transaction. What is returned, a write_roster if none is on
     its way, must be sent after the commit."""
@@ -62,6 +73,7 @@ def record_intent(
             "job_id": job_id,
             "change": change,
             "openclaw_id": openclaw_id,
+            "delete_files": delete_files,
         },
     )
     needed = connection.execute(_NEED_WRITER, {"gateway_id": gateway_id}).one_or_none()
@@ -69,7 +81,8 @@ def record_intent(
 
 
 _OPEN = text("""
-    SELECT id, agent_id, job_id, change, openclaw_id, present_before FROM provisioner.roster_intents
+    SELECT id, agent_id, job_id, change, openclaw_id, delete_files, present_before
+    FROM provisioner.roster_intents
     WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL ORDER BY id
 """)
 
@@ -80,17 +93,16 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
 
 
 _SETTLED = text("""
-    SELECT applied_at IS NOT NULL AS applied, error, present_before FROM provisioner.roster_intents
-    WHERE job_id = :job_id AND agent_id = :agent_id AND change = 'reconcile' ORDER BY id DESC LIMIT 1
-    FOR UPDATE
+    SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, present_before, g.name AS gateway_name
+    FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
+    WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change ORDER BY i.id
 """)
 
 
-def settled_intent(connection: Connection, job_id: UUID, agent_id: UUID) -> Settled | None:
-    """How the job's last wish for the agent's entry stands; None where it never had one. It stays so until
-    the transaction ends: a row parked in the same one is seen by whoever settles the intent next."""
-    row = connection.execute(_SETTLED, {"job_id": job_id, "agent_id": agent_id}).one_or_none()
-    return None if row is None else Settled(**row._mapping)
+def settled_intents(connection: Connection, job_id: UUID, agent_id: UUID, change: str) -> list[Settled]:
+    """How the job's wishes of one kind for the agent stand, oldest first."""
+    parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
+    return [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
 
 
 _NOTE_PRESENT = text("""

@@ -118,7 +118,7 @@ _NOTE_UP = text("""
     FROM provisioner.jobs j, up
     WHERE j.id = r.job_id AND j.gateway_id = up.gateway_id AND r.status IN ('pending', 'running')
       AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
-      AND r.phase IS DISTINCT FROM 'roster'
+      AND coalesce(r.phase, '') NOT IN ('roster', 'leaving')
 """)
 
 

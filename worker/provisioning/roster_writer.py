@@ -1,7 +1,7 @@
 """The one writer of a gateway's roster (design D1).
 
 It takes all open intents, makes one patch or none, waits out the restart that it causes, reads back, and
-wakes the jobs that wait. Nothing else in the program sends config.patch.
+wakes the jobs that wait. Nothing else in the program sends config.patch or agents.delete.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from worker.gateway.errors import (
     CallTimedOut,
     ConnectionLost,
     InvalidConfig,
+    PermanentGatewayError,
     RateLimited,
     StaleConfig,
+    UnknownAgent,
     WrongToken,
 )
 from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
@@ -64,6 +66,16 @@ class _Batch:
     def wanted(self) -> list[RosterEntry]:
         return [entry for agent, entry in self.entries.items() if agent not in self.refused]
 
+    def unwanted(self, present: frozenset[str]) -> list[Intent]:
+        """The removals that are still to be made."""
+        return [
+            intent
+            for intent in self.intents
+            if intent.change == "remove"
+            and intent.openclaw_id in present
+            and intent.agent_id not in self.refused
+        ]
+
 
 def write_roster(services: Services, gateway_id: UUID) -> None:
     """Settle all intents that are open for the gateway, if its roster is free to be written.
@@ -90,7 +102,8 @@ def _write_batch(services: Services, lease: RosterLease) -> None:
     with services.engine.connect() as connection:
         intents = open_intents(connection, lease.gateway_id)
         gateway = connection.execute(_GATEWAY, {"gateway_id": lease.gateway_id}).one_or_none()
-        rows = connection.execute(_WANTED, {"agents": [i.agent_id for i in intents]}).all()
+        wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
+        rows = connection.execute(_WANTED, {"agents": wanted}).all()
     if not intents:
         return
     batch = _Batch(intents, {})
@@ -100,7 +113,7 @@ def _write_batch(services: Services, lease: RosterLease) -> None:
         for row in rows:
             _want(batch, row, gateway)
         for intent in intents:
-            if intent.agent_id not in batch.entries:
+            if intent.change == "reconcile" and intent.agent_id not in batch.entries:
                 batch.refused.setdefault(
                     intent.agent_id, "The agent was deleted, or moved to another gateway."
                 )
@@ -134,9 +147,15 @@ def _bring_about(services: Services, lease: RosterLease, batch: _Batch, client: 
             with services.engine.begin() as connection:
                 note_present(connection, batch.ids(), plan.present)
         if plan.document is None:
+            unwanted = batch.unwanted(plan.present)
+            if unwanted:
+                _remove(lease, client, batch, unwanted)
+                writes += len(unwanted)
+                continue
             if writes:
-                log.info("roster of gateway %s: %d entries written", lease.gateway_id, len(batch.wanted()))
-            _settle(services, batch, list(batch.entries), batch.refused, up=lease.gateway_id)
+                log.info("roster of gateway %s: written in %d calls", lease.gateway_id, writes)
+            agents = {intent.agent_id for intent in batch.intents}
+            _settle(services, batch, sorted(agents, key=str), batch.refused, up=lease.gateway_id)
             return
         restart_in_s = _RESTART_SLACK_S if dialect.roster == "list" else 0.0
         lease.about_to_write(restart_in_s)
@@ -174,6 +193,23 @@ def _bring_about(services: Services, lease: RosterLease, batch: _Batch, client: 
         f"The gateway said ok {writes} times, but its roster does not hold what was written:"
         " somebody else rewrites it. See `provisioner doctor`."
     )
+
+
+def _remove(lease: RosterLease, client: GatewayClient, batch: _Batch, intents: Sequence[Intent]) -> None:
+    """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
+    are gone is seen by the next look; an answer that is lost is nothing more than that."""
+    for intent in intents:
+        lease.about_to_write(0.0)
+        try:
+            client.call("agents.delete", {"agentId": intent.openclaw_id, "deleteFiles": intent.delete_files})
+        except UnknownAgent:
+            continue
+        except PermanentGatewayError as error:
+            batch.refused[intent.agent_id] = f"The gateway does not remove it: {error}"
+        except (ConnectionLost, CallTimedOut) as error:
+            log.warning("a removal from gateway %s ended without an answer: %s", lease.gateway_id, error)
+            _await_return(client)
+            return
 
 
 def _look(client: GatewayClient, batch: _Batch) -> tuple[Dialect, Mapping[str, Any], RosterPlan]:

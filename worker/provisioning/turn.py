@@ -16,6 +16,7 @@ from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
 from worker.provisioning.agent_job import PROVISION, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
+from worker.provisioning.delete_job import delete
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {
     "provision_agent": partial(carry_out, verb=PROVISION),
     "update_agent": partial(carry_out, verb=UPDATE),
+    "delete_agent": delete,
 }
 
 

@@ -18,6 +18,9 @@ from worker.provisioning.services import Services
 from worker.provisioning.workspace_files import NotThereYetError
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
+ROSTER_PATIENCE_S = 60.0
+"""A row that waits for the roster writer looks by itself so much later, should nobody have woken it."""
+
 
 @dataclass(frozen=True)
 class Parked:

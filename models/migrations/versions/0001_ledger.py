@@ -141,6 +141,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("change", sa.Text(), nullable=False),
         sa.Column("openclaw_id", sa.Text(), nullable=False),
+        sa.Column("delete_files", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("present_before", sa.Boolean(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("applied_at", sa.DateTime(timezone=True), nullable=True),
@@ -155,7 +156,7 @@ def upgrade() -> None:
     op.create_index(
         "roster_intents_open_key",
         "roster_intents",
-        ["gateway_id", "agent_id", "job_id", "change"],
+        ["gateway_id", "agent_id", "job_id", "change", "openclaw_id"],
         unique=True,
         schema="provisioner",
         postgresql_where=sa.text("applied_at IS NULL AND error IS NULL"),
