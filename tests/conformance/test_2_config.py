@@ -256,7 +256,7 @@ def test_a_spaced_restart_comes_when_its_time_is_over(target: Target, peer: Peer
         pytest.skip("restarts are not spaced here")
     due = time.monotonic() + patch(peer, {}, restartDelayMs=0).payload["restart"]["delayMs"] / 1000
     assert_restarts(peer, target)
-    assert -0.1 < time.monotonic() - due < target.quiet_s
+    assert -0.1 < time.monotonic() - due < 4.0
 
 
 def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer: Peer) -> None:
@@ -268,7 +268,8 @@ def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer:
     planned = patch(peer, changed, restartDelayMs=0).payload["restart"]
     assert (planned["delayMs"] > 0) is target.expected.spaces_restarts, "the cooldown of the last restart"
     assert_restarts(peer, target)
-    assert time.monotonic() - before < target.quiet_s
+    if target.expected.spaces_restarts:
+        assert time.monotonic() - before < planned["delayMs"] / 2000
     with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
         stay_open(target, again)
 
@@ -276,9 +277,10 @@ def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer:
 def test_a_restart_delay_is_kept(target: Target, peer: Peer) -> None:
     if not target.expected.restarts_on_patch or target.expected.spaces_restarts:
         pytest.skip("no restart, or one that waits for a cooldown")
+    asked = time.monotonic()
     assert patch(peer, {}, restartDelayMs=1500).payload["restart"]["delayMs"] == 1500
-    assert peer.closed(within_s=1.2) is None
     assert_restarts(peer, target)
+    assert time.monotonic() - asked >= 1.5
 
 
 def test_entries_cannot_be_dropped_by_a_patch(target: Target, peer: Peer) -> None:
