@@ -1,8 +1,21 @@
 """The Celery tasks: one thin module a verb. A message names ids, the work is worker.provisioning's."""
 
 from tasks.delete_agent import delete_agent
+from tasks.ensure_board_lead import ensure_board_lead
 from tasks.provision_agent import provision_agent
+from tasks.provision_gateway_main import provision_gateway_main
+from tasks.sync_agent import sync_agent
+from tasks.sync_heartbeats import sync_heartbeats
 from tasks.update_agent import update_agent
 from tasks.write_roster import write_roster
 
-__all__ = ["delete_agent", "provision_agent", "update_agent", "write_roster"]
+__all__ = [
+    "delete_agent",
+    "ensure_board_lead",
+    "provision_agent",
+    "provision_gateway_main",
+    "sync_agent",
+    "sync_heartbeats",
+    "update_agent",
+    "write_roster",
+]

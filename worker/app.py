@@ -29,6 +29,10 @@ ROUTES = {
     "tasks.provision_agent": "provisioning",
     "tasks.update_agent": "provisioning",
     "tasks.delete_agent": "provisioning",
+    "tasks.provision_gateway_main": "provisioning",
+    "tasks.sync_agent": "sync",
+    "tasks.ensure_board_lead": "control",
+    "tasks.sync_heartbeats": "control",
     "tasks.write_roster": "control",
 }
 VISIBILITY_TIMEOUT_S = 600

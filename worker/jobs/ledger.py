@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from worker.errors import TransientError
-from worker.jobs.requests import TARGETS, Request
+from worker.jobs.requests import SINGLE_KINDS, TARGETS, Request
 
 REPUBLISH_AFTER_S = 60
 """A message that has not led to a claim within this time is taken for lost."""
@@ -69,9 +69,9 @@ class Claim:
 
 _ENQUEUE = text("""
     INSERT INTO provisioner.jobs
-        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, options, published_at,
-         next_attempt_at)
-    VALUES (:id, :kind, :request_id, :requested_by, :agent_id, :board_id, :gateway_id, :options,
+        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, parent_job_id, options,
+         published_at, next_attempt_at)
+    VALUES (:id, :kind, :request_id, :requested_by, :agent_id, :board_id, :gateway_id, :parent, :options,
             CASE WHEN :published THEN now() END,
             CASE WHEN :published THEN now() + make_interval(secs => :republish_s) ELSE now() END)
     ON CONFLICT DO NOTHING
@@ -92,7 +92,12 @@ class Enqueued:
 
 
 def enqueue(
-    connection: Connection, request: Request, *, job_id: UUID | None = None, published: bool = False
+    connection: Connection,
+    request: Request,
+    *,
+    job_id: UUID | None = None,
+    parent: UUID | None = None,
+    published: bool = False,
 ) -> Enqueued:
     """Write the request as a queued job, or find the job that a copy of it made before.
 
@@ -109,6 +114,7 @@ def enqueue(
             "kind": request.kind,
             "request_id": request.request_id,
             "requested_by": request.requested_by,
+            "parent": parent,
             "options": request.options(),
             "published": published,
             "republish_s": REPUBLISH_AFTER_S,
@@ -163,7 +169,8 @@ def _printable(given: str) -> str:
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's row as a message finds it; ``arguments`` as a service wrote them."""
+    """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``arguments`` as
+    a service wrote them."""
 
     status: str
     agent_id: UUID | None
@@ -171,7 +178,8 @@ class StoredJob:
 
 
 _STORED = text("""
-    SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id
+    SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id,
+        (SELECT r.agent_id FROM provisioner.job_agents r WHERE r.job_id = jobs.id LIMIT 1) AS row_agent_id
     FROM provisioner.jobs WHERE id = :id
 """)
 
@@ -186,7 +194,7 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
     target = TARGETS.get(row.kind, "gateway_id")
     if getattr(row, target) is not None:
         arguments[target] = getattr(row, target)
-    return StoredJob(row.status, row.agent_id, arguments)
+    return StoredJob(row.status, row.row_agent_id, arguments)
 
 
 # --- one agent's row ---------------------------------------------------------------------------------------
@@ -219,7 +227,7 @@ _CLAIM = text("""
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
       AND (r.lease_until IS NULL OR r.lease_until < now())
-    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single, j.options, j.gateway_id,
+    RETURNING r.job_id, r.agent_id, j.kind, j.kind = ANY(:single_kinds) AS single, j.options, j.gateway_id,
         r.generation,
         r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
         r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested,
@@ -234,10 +242,10 @@ _POSTPONE_BUSY = text("""
 """)
 
 
-def start_single(connection: Connection, job_id: UUID, request: Request) -> None:
+def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: Request) -> None:
     """Give a queued single-agent job its one row, and its options with their defaults: a service's own row
     may name few of them, or none. Does nothing for a job that has begun."""
-    parameters = {"agent_id": request.target_id, "options": request.options()}
+    parameters = {"agent_id": agent_id, "options": request.options()}
     connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": REPUBLISH_AFTER_S})
 
 
@@ -249,7 +257,8 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
         with engine.begin() as connection:
-            row = connection.execute(_CLAIM, {**target, "lease_s": lease_s}).one_or_none()
+            parameters = {**target, "lease_s": lease_s, "single_kinds": list(SINGLE_KINDS)}
+            row = connection.execute(_CLAIM, parameters).one_or_none()
     except IntegrityError:  # the index that lets one job at a time hold an agent
         with engine.begin() as connection:
             connection.execute(_POSTPONE_BUSY, {**target, "wait_s": BUSY_AGENT_WAIT_S})
@@ -345,6 +354,54 @@ _FINISH = text("""
     bindparam("files", type_=JSONB),
     bindparam("result", type_=JSONB(none_as_null=True)),
 )
+_END_IF_DONE = text("""
+    UPDATE provisioner.jobs j
+    SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
+        phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL, result = c.result,
+        error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
+    FROM (
+        SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,
+            count(*) FILTER (WHERE status <> 'succeeded') AS bad,
+            min(reason) FILTER (WHERE status <> 'succeeded') AS why,
+            jsonb_build_object('agents', count(*),
+                'updated', count(*) FILTER (WHERE status = 'succeeded'),
+                'errors', coalesce(jsonb_agg(jsonb_build_object(
+                    'agent_id', agent_id, 'agent_name', agent_name, 'message', reason)) FILTER (WHERE status <> 'succeeded'), '[]'::jsonb)) AS result
+        FROM provisioner.job_agents WHERE job_id = :job_id
+    ) c
+    WHERE j.id = :job_id AND j.status = 'running' AND j.agents_done >= j.agents_total
+""")
+
+
+def end_if_done(connection: Connection, job_id: UUID) -> None:
+    """End a job of many agents once all of its rows have ended; its result counts them."""
+    connection.execute(_END_IF_DONE, {"job_id": job_id})
+
+
+_END_SHORT = text("""
+    UPDATE provisioner.jobs
+    SET status = 'succeeded', phase = 'ended', result = :result, started_at = now(), finished_at = now(),
+        updated_at = now(), next_attempt_at = NULL, published_at = NULL
+    WHERE id = :job_id AND status = 'queued'
+""").bindparams(bindparam("result", type_=JSONB))
+_OPEN_JOB = text("""
+    SELECT id FROM provisioner.jobs
+    WHERE agent_id = :agent_id AND kind = :kind AND status IN ('queued', 'running')
+    ORDER BY created_at LIMIT 1
+""")
+
+
+def end_short(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
+    """End a job that was carried out in the very transaction that took it up."""
+    connection.execute(_END_SHORT, {"job_id": job_id, "result": dict(result)})
+
+
+def open_job_of(connection: Connection, agent_id: UUID, kind: str) -> Enqueued | None:
+    """A job of that kind for the agent that has not ended yet, if there is one."""
+    found = connection.execute(_OPEN_JOB, {"agent_id": agent_id, "kind": kind}).scalar_one_or_none()
+    return None if found is None else Enqueued(found, created=False)
+
+
 _JOB_STATUS = {"succeeded": "succeeded", "skipped": "failed", "failed": "failed", "cancelled": "cancelled"}
 
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
 from worker.jobs.ledger import REPUBLISH_AFTER_S
-from worker.jobs.requests import TARGETS
+from worker.jobs.requests import SINGLE_KINDS, TARGETS
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
@@ -49,7 +49,7 @@ _DUE_AGENTS = text("""
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     FROM due, provisioner.jobs j
     WHERE r.job_id = due.job_id AND r.agent_id = due.agent_id AND j.id = r.job_id
-    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single
+    RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
 
 _DUE_WRITERS = text("""
@@ -130,8 +130,9 @@ def _of_job(row: Any) -> Message:
 
 def _of_agent(row: Any) -> Message:
     """The message for one agent's row: the job's own task where the job is about one agent."""
-    if row.single:
-        return Message(f"tasks.{row.kind}", {"agent_id": str(row.agent_id)}, row.job_id, row.agent_id)
+    if row.kind in SINGLE_KINDS:
+        target = TARGETS[row.kind]
+        return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
     kwargs = {"job_id": str(row.job_id), "agent_id": str(row.agent_id)}
     return Message("tasks.sync_agent", kwargs, row.job_id, row.agent_id, own_id=False)
 
@@ -165,7 +166,7 @@ _WAKE_ROWS = text("""
     WHERE j.id = r.job_id AND (r.job_id, r.agent_id) IN (
         SELECT i.job_id, i.agent_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents)
     ) AND r.status = 'running' AND r.lease_until IS NULL AND r.phase IN ('roster', 'leaving')
-    RETURNING r.job_id, r.agent_id, j.kind, j.agent_id IS NOT NULL AS single
+    RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
 
 

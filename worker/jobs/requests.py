@@ -94,9 +94,48 @@ class DeleteAgent(Request):
     delete_row: bool = True
 
 
+class ProvisionGatewayMain(Request):
+    """``tasks.provision_gateway_main``: the agent of a gateway itself, made or repaired, then provisioned."""
+
+    kind = "provision_gateway_main"
+    target = "gateway_id"
+
+    gateway_id: UUID
+    rotate_tokens: bool = False
+    user_id: UUID | None = None
+    reset_session: bool = True
+    wake: bool = True
+    deliver_wakeup: bool = True
+
+
+class EnsureBoardLead(Request):
+    """``tasks.ensure_board_lead``: a board's lead, made or repaired, then provisioned by a job of its own."""
+
+    kind = "ensure_board_lead"
+    target = "board_id"
+
+    board_id: UUID
+    agent_name: Text | None = None
+    identity_profile: dict[str, Any] | None = None
+    user_id: UUID | None = None
+
+
+class SyncHeartbeats(Request):
+    """``tasks.sync_heartbeats``: the heartbeat settings of a gateway's agents, in one config change.
+    ``agent_ids`` null: of all."""
+
+    kind = "sync_heartbeats"
+    target = "gateway_id"
+
+    gateway_id: UUID
+    agent_ids: list[UUID] | None = None
+
+
 REQUESTS: Mapping[str, type[Request]] = {
     model.kind: model for model in (ProvisionAgent, UpdateAgent, DeleteAgent)
 }
+SINGLE_KINDS = ("provision_agent", "update_agent", "delete_agent", "provision_gateway_main")
+"""Jobs about one agent: their message is the job's own, and they end with their one row."""
 TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
 
 

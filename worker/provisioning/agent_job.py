@@ -6,14 +6,12 @@ Each is a phase in the agent's row, and may be run again: a claim goes on where 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
 from worker.jobs.ledger import Claim, advance, finish, park
 from worker.provisioning.agent_status import succeed, take_over
 from worker.provisioning.credentials import NoTokenError, has_succeeded_here
@@ -22,6 +20,7 @@ from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import record_intent, settled_intents
+from worker.provisioning.roster_look import look
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake
 from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Verb, Work
@@ -30,7 +29,8 @@ from worker.provisioning.workspace_plan import plan_workspace
 log = logging.getLogger(__name__)
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
-UPDATE = Verb("updating", "update", "updated", mints=False)
+PROVISION_MAIN = Verb("provisioning", "provision", "provisioned", mints=True, serves_main=True)
+UPDATE = Verb("updating", "update", "updated", mints=False, serves_main=True)
 _ROSTER_WAIT = "waiting for the roster writer"
 
 
@@ -41,7 +41,9 @@ def carry_out(services: Services, held: Claim, verb: Verb) -> Parked | None:
     """
     user_id = held.options.get("user_id")
     with services.engine.begin() as connection:
-        record = load_agent(connection, held.agent_id, UUID(user_id) if user_id else None)
+        record = load_agent(
+            connection, held.agent_id, UUID(user_id) if user_id else None, main=verb.serves_main
+        )
         if held.phase is None:
             before = None
             if held.options.get("dry_run") is not True:
@@ -85,7 +87,7 @@ def _ask_for_roster(work: Work) -> Parked | None:
     record = work.record
     work.render()
     if record.provisioned_before or not work.verb.mints:
-        roster = _look(work)
+        roster = look(work)
         present = record.openclaw_id in roster.present
         _require_token(work, present=present, differs=roster.document is not None)
         if roster.document is None:
@@ -106,16 +108,6 @@ def _ask_for_roster(work: Work) -> Parked | None:
         park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT, "roster")
     work.services.publish(messages)
     return Parked(_ROSTER_WAIT)
-
-
-def _look(work: Work) -> RosterPlan:
-    """What would have to change in the roster for this agent: one config.get."""
-    record = work.record
-    config = work.services.patiently(lambda: work.client.call("config.get"))
-    work.dialect.confirm(config)
-    parsed = config.get("parsed")
-    entry = RosterEntry(record.openclaw_id, record.agent.name, record.workspace, record.heartbeat)
-    return plan_roster(work.dialect, parsed if isinstance(parsed, Mapping) else {}, [entry])
 
 
 def _require_token(work: Work, *, present: bool, differs: bool) -> None:
@@ -164,7 +156,7 @@ def _roster(work: Work) -> bool | Parked:
 def _promise(work: Work) -> None:
     """A dry run: say what a run would do, and do nothing of it."""
     record = work.record
-    roster = _look(work)
+    roster = look(work)
     present = record.openclaw_id in roster.present
     _require_token(work, present=present, differs=False)
     first = _is_first(work, present=present)

@@ -12,7 +12,13 @@ from sqlalchemy import Connection, text
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
-from worker.workspace.identity import openclaw_id, session_key, workspace_path
+from worker.workspace.identity import (
+    main_session_key,
+    main_workspace_path,
+    openclaw_id,
+    session_key,
+    workspace_path,
+)
 from worker.workspace.plan import RecordedFile
 
 
@@ -33,13 +39,13 @@ class GatewayCondition:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """A board agent with its board, gateway, user, credentials and records."""
+    """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records."""
 
     agent: AgentFacts
     status: str
     token_hash: str | None
     stored_session_key: str | None
-    board: BoardFacts
+    board: BoardFacts | None
     gateway: GatewayFacts
     address: GatewayAddress
     organization_id: UUID
@@ -59,7 +65,9 @@ class AgentRecord:
 
     @property
     def session_key(self) -> str:
-        """The agent's session key (behaviour 1)."""
+        """The agent's session key (behaviour 1, 2)."""
+        if self.board is None:
+            return main_session_key(self.gateway.id)
         return session_key(self.agent.id, self.board.id, self.agent.is_board_lead)
 
     @property
@@ -70,7 +78,10 @@ class AgentRecord:
     @property
     def workspace(self) -> str:
         """The agent's folder on the gateway (behaviour 4)."""
-        return workspace_path(self.gateway.workspace_root, self.openclaw_id, gateway=self.gateway.name)
+        root, name = self.gateway.workspace_root, self.gateway.name
+        if self.board is None:
+            return main_workspace_path(root, self.gateway.id, gateway=name)
+        return workspace_path(root, self.openclaw_id, gateway=name)
 
     @property
     def heartbeat(self) -> Mapping[str, Any]:
@@ -84,6 +95,10 @@ _LOAD = text("""
         a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
         b.id AS board_key, b.name AS board_name, b.board_type, b.objective, b.success_metrics, b.target_date,
         b.goal_confirmed, b.gateway_id AS board_gateway_id,
+        a.board_id IS NULL AND a.id = (
+            SELECT id FROM agents WHERE gateway_id = a.gateway_id AND board_id IS NULL
+            ORDER BY created_at, id LIMIT 1
+        ) AS is_main,
         g.id AS gateway_key, g.name AS gateway_name, g.url, g.token, g.workspace_root, g.organization_id,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
@@ -112,13 +127,18 @@ _LOAD = text("""
 """)
 
 
-def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = None) -> AgentRecord:
-    """Read a board agent. Raises RefusedAgentError for an agent, board, gateway or user that cannot be right
-    (behaviour 13, 21, 22), and PermanentError for an unusable URL or workspace root (behaviour 4)."""
+def load_agent(
+    connection: Connection, agent_id: UUID, user_id: UUID | None = None, *, main: bool = False
+) -> AgentRecord:
+    """Read a board agent or, where ``main`` allows it, a gateway's main agent.
+
+    Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (behaviour 13, 21, 22),
+    and PermanentError for an unusable URL or workspace root (behaviour 4).
+    """
     row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
     if row is None:
         raise RefusedAgentError(f"There is no agent with agent_id {agent_id}.")
-    _check(row, user_id)
+    _check(row, user_id, main=main)
     record = AgentRecord(
         agent=AgentFacts(
             id=row.id,
@@ -132,15 +152,7 @@ def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = No
         status=row.status,
         token_hash=row.agent_token_hash,
         stored_session_key=row.openclaw_session_id,
-        board=BoardFacts(
-            id=row.board_id,
-            name=row.board_name,
-            board_type=row.board_type,
-            objective=row.objective,
-            success_metrics=row.success_metrics,
-            target_date=row.target_date,
-            goal_confirmed=row.goal_confirmed,
-        ),
+        board=_board(row),
         gateway=GatewayFacts(
             id=row.gateway_key, name=row.gateway_name, url=row.url, workspace_root=row.workspace_root
         ),
@@ -161,7 +173,7 @@ def load_agent(connection: Connection, agent_id: UUID, user_id: UUID | None = No
     return record
 
 
-def _check(row: Any, user_id: UUID | None) -> None:
+def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:
     who = f"Agent {row.name!r} ({row.id})"
     if row.gateway_key is None:
         raise RefusedAgentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
@@ -169,11 +181,11 @@ def _check(row: Any, user_id: UUID | None) -> None:
         raise RefusedAgentError(
             f"Gateway {row.gateway_name!r} ({row.gateway_key}) has no URL: set gateways.url."
         )
-    if row.board_id is None:
+    if row.board_id is None and not (main and row.is_main):
         raise RefusedAgentError(f"{who} has no board: only a gateway's main agent may have none.")
-    if row.board_key is None:
+    if row.board_id is not None and row.board_key is None:
         raise RefusedAgentError(f"{who} belongs to board {row.board_id}, which does not exist.")
-    if row.board_gateway_id != row.gateway_id:
+    if row.board_id is not None and row.board_gateway_id != row.gateway_id:
         elsewhere = f"is on gateway {row.board_gateway_id}" if row.board_gateway_id else "has no gateway"
         raise RefusedAgentError(
             f"{who} is on gateway {row.gateway_id}, but its board {row.board_name!r} ({row.board_id})"
@@ -183,6 +195,20 @@ def _check(row: Any, user_id: UUID | None) -> None:
         raise RefusedAgentError(
             f"The user_id {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
         )
+
+
+def _board(row: Any) -> BoardFacts | None:
+    if row.board_id is None:
+        return None
+    return BoardFacts(
+        id=row.board_id,
+        name=row.board_name,
+        board_type=row.board_type,
+        objective=row.objective,
+        success_metrics=row.success_metrics,
+        target_date=row.target_date,
+        goal_confirmed=row.goal_confirmed,
+    )
 
 
 def _user(row: Any) -> UserFacts | None:

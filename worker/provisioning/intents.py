@@ -93,7 +93,8 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
 
 
 _SETTLED = text("""
-    SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, present_before, g.name AS gateway_name
+    SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, present_before,
+        g.name AS gateway_name
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
     WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change ORDER BY i.id
 """)

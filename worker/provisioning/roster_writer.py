@@ -38,7 +38,13 @@ from worker.provisioning.intents import Intent, apply_intents, note_present, ope
 from worker.provisioning.outage import note_failure, note_refused_token, note_up, unreachable
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.services import Services
-from worker.workspace.identity import openclaw_id, session_key, workspace_path
+from worker.workspace.identity import (
+    main_session_key,
+    main_workspace_path,
+    openclaw_id,
+    session_key,
+    workspace_path,
+)
 
 log = logging.getLogger(__name__)
 
@@ -320,10 +326,12 @@ def _address(gateway: Any) -> GatewayAddress:
 def _want(batch: _Batch, row: Any, gateway: Any) -> None:
     if row.gateway_id != gateway.id:
         return
-    key = openclaw_id(session_key(row.id, row.board_id, row.is_board_lead))
-    batch.entries[row.id] = RosterEntry(
-        openclaw_id=key,
-        name=row.name,
-        workspace=workspace_path(gateway.workspace_root, key, gateway=gateway.name),
-        heartbeat=row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {},
-    )
+    root, name = gateway.workspace_root, gateway.name
+    if row.board_id is None:
+        key = openclaw_id(main_session_key(gateway.id))
+        workspace = main_workspace_path(root, gateway.id, gateway=name)
+    else:
+        key = openclaw_id(session_key(row.id, row.board_id, row.is_board_lead))
+        workspace = workspace_path(root, key, gateway=name)
+    heartbeat = row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {}
+    batch.entries[row.id] = RosterEntry(key, row.name, workspace, heartbeat)

@@ -13,10 +13,11 @@ from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park
-from worker.provisioning.agent_job import PROVISION, UPDATE, carry_out
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, end_if_done, finish, park
+from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.delete_job import delete
+from worker.provisioning.heartbeats import sync_heartbeat
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
@@ -27,6 +28,8 @@ WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {
     "provision_agent": partial(carry_out, verb=PROVISION),
     "update_agent": partial(carry_out, verb=UPDATE),
     "delete_agent": delete,
+    "provision_gateway_main": partial(carry_out, verb=PROVISION_MAIN),
+    "sync_heartbeats": sync_heartbeat,
 }
 
 
@@ -111,6 +114,8 @@ def _end(services: Services, held: Claim, status: str, reason: str) -> Outcome:
     try:
         with services.engine.begin() as connection:
             finish(connection, held, status, reason=reason, warnings=list(held.warnings), files=held.files)
+            if not held.single:
+                end_if_done(connection, held.job_id)
             restore(connection, held.job_id, held.agent_id)
     except LeaseLostError as error:
         log.warning("%s", error)

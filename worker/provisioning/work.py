@@ -34,12 +34,13 @@ class Parked:
 class Verb:
     """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile;
     ``action``: what provision_action says; ``done``: the word for the agent; ``mints``: a missing token is
-    made without being asked for (behaviour 25)."""
+    made without being asked for (behaviour 25); ``serves_main``: a gateway's main agent may be its object."""
 
     status: str
     action: str
     done: str
     mints: bool
+    serves_main: bool = False
 
 
 @dataclass

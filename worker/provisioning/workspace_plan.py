@@ -87,7 +87,8 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     records = {} if first else dict(work.record.files)
     live = work.services.patiently(files.live) if registered else {}
     plan = WorkspacePlan(rendered, files, records)
-    mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"))
+    is_main = work.record.board is None
+    mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"), main=is_main)
     _plan_carrier(work, plan, live, mode)
     _plan_files(work, plan, live, mode)
     for file in rendered.values():

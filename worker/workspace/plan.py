@@ -36,11 +36,18 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Mode:
-    """What kind of run it is. ``first``: the agent is new on its gateway (behaviour 16)."""
+    """What kind of run it is. ``first``: the agent is new on its gateway; ``main``: it is the gateway's own,
+    whose USER.md is ours (behaviour 16)."""
 
     first: bool
     overwrite: bool = False
     force_bootstrap: bool = False
+    main: bool = False
+
+    def keeps(self, name: str) -> bool:
+        """Whether a file of that name is the agent's to write, once it is not empty."""
+        ours = self.main and name == "USER.md"
+        return name in KEPT_ON_UPDATE and not (ours or self.first or self.overwrite)
 
 
 def decide(
@@ -55,8 +62,7 @@ def decide(
         return "preserved"  # done with and deleted, or hidden since (behaviour 17)
     if live is None:
         return "create"
-    kept = file.name in KEPT_ON_UPDATE and not mode.first and not mode.overwrite
-    if kept and live.size > 0:
+    if mode.keeps(file.name) and live.size > 0:
         return "preserved"
     if live.content is not None:
         return "unchanged" if live.content == text else "update"

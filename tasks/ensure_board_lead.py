@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from sqlalchemy import Connection
+
+from tasks.outcomes import JobFailed, run_short_job
+from worker.app import app
+from worker.jobs.intake import Queued
+from worker.jobs.ledger import Enqueued, end_short, enqueue, open_job_of
+from worker.jobs.requests import EnsureBoardLead, ProvisionAgent
+from worker.provisioning.agent_rows import ensure_board_lead as ensure
+
+
+def _ensure(connection: Connection, job: Queued) -> None:
+    assert isinstance(job.request, EnsureBoardLead)
+    agent_id, created = ensure(connection, job.request)
+    provision = ProvisionAgent(agent_id=agent_id, user_id=job.request.user_id)
+    under_way = open_job_of(connection, agent_id, provision.kind)
+    enqueued = under_way or enqueue(connection, provision, parent=job.job_id)
+    assert isinstance(enqueued, Enqueued)
+    result = {
+        "agent_id": str(agent_id),
+        "created": created,
+        "provision_job_id": str(enqueued.job_id),
+    }
+    end_short(connection, job.job_id, result)
+
+
+@app.task(name="tasks.ensure_board_lead", bind=True, throws=(JobFailed,))
+def ensure_board_lead(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+    """Make or repair a board's lead and have it provisioned (contract.md has the arguments)."""
+    return run_short_job(self, positional, arguments, _ensure)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+from sqlalchemy import Connection
+
+from tasks.outcomes import JobFailed, run_agent_job
+from worker.app import app
+from worker.jobs.requests import Request
+from worker.provisioning.agent_rows import ensure_main_agent
+
+
+def _main_agent(connection: Connection, request: Request) -> UUID:
+    return ensure_main_agent(connection, request.target_id)
+
+
+@app.task(name="tasks.provision_gateway_main", bind=True, throws=(JobFailed,))
+def provision_gateway_main(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+    """Make or repair a gateway's own agent and provision it (contract.md has the arguments)."""
+    return run_agent_job(self, positional, arguments, _main_agent)

@@ -1,0 +1,130 @@
+"""Agents' rows that we make ourselves: a gateway's main agent and a board's lead (behaviour 41, 43).
+
+Newer Mission Controls have columns that we do not map: what may not be null and has no default gets its
+type's zero, and the log says so (contract.md).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.roster import DEFAULT_HEARTBEAT
+from worker.jobs.requests import BadRequestError, EnsureBoardLead
+from worker.workspace.context import PROFILE_DEFAULTS
+from worker.workspace.identity import main_session_key, session_key
+
+log = logging.getLogger(__name__)
+
+LEAD_NAME = "Lead Agent"
+LEAD_ROLE = "Board Lead"
+
+
+def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
+    """The agent of the gateway itself, made or repaired; two at once make one. Raises BadRequestError."""
+    gateway = connection.execute(_GATEWAY, {"id": gateway_id}).one_or_none()
+    if gateway is None:
+        raise BadRequestError(f"There is no gateway with gateway_id {gateway_id}.")
+    found: UUID | None = connection.execute(_MAIN, {"gateway_id": gateway_id}).scalar_one_or_none()
+    values = {
+        "name": f"{gateway.name} Gateway Agent",
+        "is_board_lead": False,
+        "openclaw_session_id": main_session_key(gateway_id),
+    }
+    if found is not None:
+        _repair(connection, found, values)
+        return found
+    profile = {key: value for key, value in PROFILE_DEFAULTS.items() if value}
+    return _insert(connection, {**values, "gateway_id": gateway_id, "identity_profile": json.dumps(profile)})
+
+
+def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple[UUID, bool]:
+    """The board's lead, made or repaired, and whether it was made; two at once make one. Raises
+    BadRequestError."""
+    board = connection.execute(_BOARD, {"id": request.board_id}).one_or_none()
+    if board is None:
+        raise BadRequestError(f"There is no board with board_id {request.board_id}.")
+    if board.gateway_id is None:
+        raise BadRequestError(f"Board {board.name!r} ({board.id}) has no gateway: set boards.gateway_id.")
+    values = {
+        "name": (request.agent_name or "").strip() or LEAD_NAME,
+        "gateway_id": board.gateway_id,
+    }
+    found: UUID | None = connection.execute(_LEAD, {"board_id": board.id}).scalar_one_or_none()
+    if found is not None:
+        key = session_key(found, board.id, True)
+        _repair(connection, found, {**values, "openclaw_session_id": key})
+        return found, False
+    profile = {key: PROFILE_DEFAULTS[key] for key in ("communication_style", "emoji")}
+    given = {key: value for key, value in (request.identity_profile or {}).items() if _is_said(value)}
+    values |= {
+        "board_id": board.id,
+        "is_board_lead": True,
+        "openclaw_session_id": session_key(board.id, board.id, True),
+        "identity_profile": json.dumps({"role": LEAD_ROLE, **profile, **given}),
+    }
+    return _insert(connection, values), True
+
+
+def _is_said(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value is not None
+
+
+def _repair(connection: Connection, agent_id: UUID, values: Mapping[str, Any]) -> None:
+    columns = ", ".join(f"{name} = :{name}" for name in values)
+    differs = " OR ".join(f"{name} IS DISTINCT FROM :{name}" for name in values)
+    statement = f"UPDATE agents SET {columns}, updated_at = {_NOW} WHERE id = :id AND ({differs})"
+    connection.execute(text(statement), {**values, "id": agent_id})
+
+
+def _insert(connection: Connection, values: Mapping[str, Any]) -> UUID:
+    agent_id = uuid4()
+    given: dict[str, Any] = {
+        **values,
+        "id": agent_id,
+        "status": "offline",
+        "heartbeat_config": json.dumps(DEFAULT_HEARTBEAT),
+    }
+    known = {*given, "created_at", "updated_at"}
+    zeros = {row.name: row.zero for row in connection.execute(_UNKNOWN_REQUIRED) if row.name not in known}
+    if zeros:
+        log.warning(
+            "agents has columns that we do not know; a zero is put into: %s", ", ".join(sorted(zeros))
+        )
+    columns = [*given, "created_at", "updated_at", *(f'"{name}"' for name in zeros)]
+    parameters = [f":{name}" for name in given] + [_NOW, _NOW] + list(zeros.values())
+    statement = f"INSERT INTO agents ({', '.join(columns)}) VALUES ({', '.join(parameters)})"
+    connection.execute(text(statement), given)
+    return agent_id
+
+
+_NOW = "now() AT TIME ZONE 'utc'"
+_GATEWAY = text("SELECT id, name FROM gateways WHERE id = :id FOR UPDATE")
+_BOARD = text("SELECT id, name, gateway_id FROM boards WHERE id = :id FOR UPDATE")
+_MAIN = text("""
+    SELECT id FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
+    ORDER BY created_at, id LIMIT 1
+""")
+_LEAD = text("""
+    SELECT id FROM agents WHERE board_id = :board_id AND is_board_lead ORDER BY created_at, id LIMIT 1
+""")
+_UNKNOWN_REQUIRED = text("""
+    SELECT a.attname AS name, CASE
+            WHEN t.typcategory = 'N' THEN '0'
+            WHEN t.typcategory = 'B' THEN 'false'
+            WHEN t.typname = 'uuid' THEN '''00000000-0000-0000-0000-000000000000'''
+            WHEN t.typname IN ('json', 'jsonb') THEN '''{}'''
+            WHEN t.typcategory = 'D' THEN 'now()'
+            WHEN t.typcategory = 'A' THEN '''{}'''
+            WHEN t.typcategory = 'E' THEN quote_literal((
+                SELECT enumlabel FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder LIMIT 1))
+            ELSE '''''' END AS zero
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass('agents') AND a.attnum > 0 AND a.attnotnull AND NOT a.atthasdef
+      AND a.attidentity = '' AND a.attgenerated = '' AND NOT a.attisdropped
+""")
