@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-OPENCLAW_RELEASES := 2026.2.12 2026.9.6
+OPENCLAW_RELEASES := 2026.2.12 2026.3.13 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
 
 help:                     ## this list

@@ -20,7 +20,7 @@ from worker.local import LocalServices
 from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Simulator
 
-DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.9.6")
+DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.3.13", "sim:2026.9.6")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -73,14 +73,14 @@ class World:
         return GatewayClient(GatewayAddress(self.process.url, self.gateway_token), DeviceKey.generate())
 
     def send(self, agent_id: object, kind: str = "provision_agent", **arguments: Any) -> UUID:
+        """Ask for a job about an agent."""
+        return self.ask(kind, agent_id=agent_id, **arguments)
+
+    def ask(self, kind: str, **arguments: Any) -> UUID:
         """Ask for a job as any service would: by name, through the broker."""
         job_id = uuid4()
-        self.app.send_task(
-            f"tasks.{kind}",
-            kwargs={"agent_id": str(agent_id), **arguments},
-            task_id=str(job_id),
-            ignore_result=True,
-        )
+        kwargs = {name: str(v) if isinstance(v, UUID) else v for name, v in arguments.items()}
+        self.app.send_task(f"tasks.{kind}", kwargs=kwargs, task_id=str(job_id), ignore_result=True)
         return job_id
 
     def job(self, job_id: UUID) -> Mapping[str, Any] | None:

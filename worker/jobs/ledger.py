@@ -363,10 +363,12 @@ _END_IF_DONE = text("""
         SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,
             count(*) FILTER (WHERE status <> 'succeeded') AS bad,
             min(reason) FILTER (WHERE status <> 'succeeded') AS why,
-            jsonb_build_object('agents', count(*),
-                'updated', count(*) FILTER (WHERE status = 'succeeded'),
-                'errors', coalesce(jsonb_agg(jsonb_build_object(
-                    'agent_id', agent_id, 'agent_name', agent_name, 'message', reason)) FILTER (WHERE status <> 'succeeded'), '[]'::jsonb)) AS result
+            jsonb_build_object(
+                'agents', count(*), 'updated', count(*) FILTER (WHERE status = 'succeeded'),
+                'errors', coalesce(jsonb_agg(
+                    jsonb_build_object('agent_id', agent_id, 'agent_name', agent_name, 'message', reason)
+                ) FILTER (WHERE status <> 'succeeded'), '[]'::jsonb)
+            ) AS result
         FROM provisioner.job_agents WHERE job_id = :job_id
     ) c
     WHERE j.id = :job_id AND j.status = 'running' AND j.agents_done >= j.agents_total

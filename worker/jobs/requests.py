@@ -132,7 +132,15 @@ class SyncHeartbeats(Request):
 
 
 REQUESTS: Mapping[str, type[Request]] = {
-    model.kind: model for model in (ProvisionAgent, UpdateAgent, DeleteAgent)
+    model.kind: model
+    for model in (
+        ProvisionAgent,
+        UpdateAgent,
+        DeleteAgent,
+        ProvisionGatewayMain,
+        EnsureBoardLead,
+        SyncHeartbeats,
+    )
 }
 SINGLE_KINDS = ("provision_agent", "update_agent", "delete_agent", "provision_gateway_main")
 """Jobs about one agent: their message is the job's own, and they end with their one row."""
