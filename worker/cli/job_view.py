@@ -10,11 +10,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.diff_view import show_diffs
 from worker.cli.job_records import JobAgentRecord, JobRecord
 from worker.cli.screen import ago, lines, marks, plain, say, short, size, table, took
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
-"""The way of a provision, in its order."""
+"""The way of a provision or an update, in its order."""
+_OTHER_WAYS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
+_BESIDE: Mapping[str, str] = {"leaving": "credentials"}
+"""Phases that few jobs have, and the one that each comes after."""
 STYLES: Mapping[str, str] = {
     "succeeded": "green",
     "partial": "yellow",
@@ -60,6 +64,7 @@ def show_job(job: JobRecord) -> None:
     for row in job.agents:
         if row.files:
             say(Padding(list_of_files(row.files), (1, 0, 0, 2)))
+            show_diffs(row.files)
 
 
 def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
@@ -89,17 +94,23 @@ def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     result = job.result or {}
     if "token" in result:
         yield "token", _TOKENS.get(str(result["token"]), str(result["token"]))
+    if "removed" in result:
+        yield "removed", "from the gateway" if result["removed"] else "it was not on the gateway"
     if "woken" in result:
         yield "woken", "yes" if result["woken"] else "no"
     if result.get("workspace_path"):
         yield "workspace", str(result["workspace_path"])
-    warnings = job.warnings or [warning for row in job.agents for warning in row.warnings]
-    for warning in warnings:
+    for warning in warnings_of(job):
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
         yield "error", Text(plain(job.error), style="red")
     for step in next_steps(job):
         yield "next", step
+
+
+def warnings_of(job: JobRecord) -> Sequence[str]:
+    """The job's warnings; those of its agents while it has none of its own."""
+    return job.warnings or [warning for row in job.agents for warning in row.warnings]
 
 
 _TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
@@ -110,9 +121,33 @@ def next_steps(job: JobRecord) -> Iterator[str]:
     if job.status not in ("failed", "partial"):
         return
     if job.gateway_name and "gateway" in (job.error or "").lower():
-        yield f"provisioner doctor {_argument(job.gateway_name)}"
-    if job.kind == "provision_agent" and job.agent_name:
-        yield f"then: provisioner provision {_argument(job.agent_name)}"
+        yield f"provisioner doctor {argument(job.gateway_name)}"
+    if again := _again(job):
+        yield f"then: provisioner {again}"
+
+
+def _again(job: JobRecord) -> str | None:
+    """The command that asks for the same once more; None for a kind without one, or a target that is gone."""
+    verb, name = _COMMANDS.get(job.kind, (None, None))
+    target = getattr(job, name) if name else None
+    if verb is None or not target:
+        return None
+    options = " --dry-run" if job.options.get("dry_run") else ""
+    if "rotate_tokens" in job.options and (
+        job.options["rotate_tokens"] or "rotate_tokens" in (job.error or "")
+    ):
+        options += " --rotate-tokens"
+    return f"{verb} {argument(target)}{options}"
+
+
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "provision_agent": ("provision", "agent_name"),
+    "update_agent": ("update", "agent_name"),
+    "delete_agent": ("delete", "agent_name"),
+    "ensure_board_lead": ("lead", "board_name"),
+    "provision_gateway_main": ("main", "gateway_name"),
+    "sync_heartbeats": ("heartbeats", "gateway_name"),
+}
 
 
 def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -171,10 +206,15 @@ def phase_and_reason(row: JobAgentRecord) -> str:
 
 
 def _summary(job: JobRecord) -> str:
+    result = job.result or {}
+    if "removed" in result and job.status == "succeeded":
+        return "removed from its gateway" if result["removed"] else "it was not on its gateway"
+    if result.get("dry_run"):
+        return "planned, nothing written"
     actions = [str(file.get("action")) for row in job.agents for file in row.files.values()]
     written = sum(action in ("create", "update") for action in actions)
     parts = [f"{written} files written" if written else "no file differed"]
-    if (job.result or {}).get("woken"):
+    if result.get("woken"):
         parts.append("woken")
     if job.warnings:
         parts.append(f"{len(job.warnings)} warning{'s' * (len(job.warnings) > 1)}")
@@ -182,11 +222,13 @@ def _summary(job: JobRecord) -> str:
 
 
 def _bar(job: JobRecord, row: JobAgentRecord | None, reached: str, ahead: str) -> str:
+    way = _OTHER_WAYS.get(job.kind, PHASES)
     if job.status == "succeeded":
-        return reached * len(PHASES)
+        return reached * len(way)
     phase = row.phase if row else None
-    count = PHASES.index(phase) + 1 if phase in PHASES else 0
-    return reached * count + ahead * (len(PHASES) - count)
+    phase = _BESIDE.get(phase or "", phase)
+    count = way.index(phase) + 1 if phase in way else 0
+    return reached * count + ahead * (len(way) - count)
 
 
 def _about(job: JobRecord) -> str:
@@ -198,5 +240,6 @@ def _about(job: JobRecord) -> str:
     )
 
 
-def _argument(name: str) -> str:
+def argument(name: str) -> str:
+    """A name as it stands on a command line."""
     return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'

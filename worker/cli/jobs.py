@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from models.jobs import JOB_STATUSES
+from worker.cli.ask import present
 from worker.cli.environment import engine
 from worker.cli.faults import FAILED, WrongUseError
 from worker.cli.job_records import document, newest_jobs, read_jobs
-from worker.cli.job_view import list_of_jobs, show_job
+from worker.cli.job_view import list_of_jobs
 from worker.cli.lookup import find_job, find_job_of_request
 from worker.cli.screen import Json, emit, err, out, say
 from worker.cli.watch import watch_one
@@ -60,6 +61,6 @@ def job(
         found = read_jobs(connection, [key])[0]
     if follow:
         found = watch_one(database, key, err if as_json else out)
-    emit(document(found)) if as_json else show_job(found)
+    emit(document(found)) if as_json else present(found)
     if found.ended and found.status != "succeeded":
         raise typer.Exit(FAILED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import agents, boards, demo, doctor, gateways, jobs, migrate, provision
+from worker.cli import agents, boards, delete, demo, doctor, gateways, jobs, migrate, provision, update
 from worker.cli.faults import Commands
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.add_typer(gateways.app, name="gateway")
 app.add_typer(boards.app, name="board")
 app.add_typer(agents.app, name="agent")
 app.command()(provision.provision)
+app.command()(update.update)
+app.command()(delete.delete)
 app.command()(jobs.jobs)
 app.command()(jobs.job)
 app.command()(doctor.doctor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ from models.migrate import migrate
 from worker.cli import environment
 from worker.cli.main import app
 from worker.database import make_engine
+from worker.local.ports import free_port
+from worker.local.tethered import Program, Tethered
+from worker.simulator import Simulator
+
+TOKEN = "right-t0ken"
 
 
 class Provisioner:
@@ -83,3 +90,40 @@ def fleet(provisioner: Provisioner) -> Provisioner:
     provisioner.json("agent", "add", "Ada", "--board", "Launch", "--lead")
     provisioner.json("agent", "add", "Ben", "--board", "Launch")
     return provisioner
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state", reply="Yes.") as running:
+        yield running
+
+
+@pytest.fixture
+def staffed(
+    provisioner: Provisioner, simulator: Simulator, redis_url: str, tmp_path: Path
+) -> Iterator[Provisioner]:
+    """Agents Ada on a living gateway, Bea on one that refuses us, Cid on one that is away; a worker."""
+    gateways = {
+        "Ada": (simulator.url, TOKEN),
+        "Bea": (f"{simulator.url}/other", "wr0ng"),
+        "Cid": (f"ws://127.0.0.1:{free_port()}", TOKEN),
+    }
+    for name, (url, token) in gateways.items():
+        gateway = f"gateway of {name}"
+        provisioner.json("gateway", "add", gateway, "--url", url, "--token-file", "-", stdin=token)
+        provisioner.json("board", "add", f"Board {name}", "--gateway", gateway)
+        provisioner.json("agent", "add", name, "--board", f"Board {name}")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": str(provisioner.env["DATABASE_URL"]),
+        "GATEWAY_DEVICE_KEY": str(provisioner.env["GATEWAY_DEVICE_KEY"]),
+        "REDIS_URL": redis_url,
+        "BASE_URL": "http://127.0.0.1:8000",
+        "RETRY_INLINE_S": "0.5",
+        "RETRY_BUDGET_S": "3",
+        "CLOCK_TICK_S": "0.2",
+    }
+    argv = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    worker = Tethered(Program(argv, env=environment, log_path=tmp_path / "worker.log", cwd=tmp_path))
+    yield provisioner
+    worker.stop()

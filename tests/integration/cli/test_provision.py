@@ -6,54 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.integration.cli.conftest import Provisioner
-from worker.local.ports import free_port
-from worker.local.tethered import Program, Tethered
 from worker.simulator import Simulator
-
-TOKEN = "right-t0ken"
-
-
-@pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[Simulator]:
-    with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state", reply="Yes.") as running:
-        yield running
-
-
-@pytest.fixture
-def staffed(
-    provisioner: Provisioner, simulator: Simulator, redis_url: str, tmp_path: Path
-) -> Iterator[Provisioner]:
-    """Agents Ada on a living gateway, Bea on one that refuses us, Cid on one that is away; a worker."""
-    gateways = {
-        "Ada": (simulator.url, TOKEN),
-        "Bea": (f"{simulator.url}/other", "wr0ng"),
-        "Cid": (f"ws://127.0.0.1:{free_port()}", TOKEN),
-    }
-    for name, (url, token) in gateways.items():
-        gateway = f"gateway of {name}"
-        provisioner.json("gateway", "add", gateway, "--url", url, "--token-file", "-", stdin=token)
-        provisioner.json("board", "add", f"Board {name}", "--gateway", gateway)
-        provisioner.json("agent", "add", name, "--board", f"Board {name}")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATABASE_URL": str(provisioner.env["DATABASE_URL"]),
-        "GATEWAY_DEVICE_KEY": str(provisioner.env["GATEWAY_DEVICE_KEY"]),
-        "REDIS_URL": redis_url,
-        "BASE_URL": "http://127.0.0.1:8000",
-        "RETRY_INLINE_S": "0.5",
-        "RETRY_BUDGET_S": "3",
-        "CLOCK_TICK_S": "0.2",
-    }
-    argv = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-    worker = Tethered(Program(argv, env=environment, log_path=tmp_path / "worker.log", cwd=tmp_path))
-    yield provisioner
-    worker.stop()
 
 
 def test_an_agent_comes_to_life_while_the_operator_waits(staffed: Provisioner, simulator: Simulator) -> None:

@@ -7,7 +7,19 @@ from typer.testing import CliRunner
 
 from worker.cli.main import app
 
-COMMANDS = {"demo", "migrate", "gateway", "board", "agent", "provision", "jobs", "job", "doctor"}
+COMMANDS = {
+    "demo",
+    "migrate",
+    "gateway",
+    "board",
+    "agent",
+    "provision",
+    "update",
+    "delete",
+    "jobs",
+    "job",
+    "doctor",
+}
 PAGES = [
     [],
     *([name] for name in sorted(COMMANDS)),

@@ -1,0 +1,65 @@
+"""A request of the operator: written as a row, waited for, and its outcome shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from worker.cli.environment import engine
+from worker.cli.faults import FAILED, WrongUseError
+from worker.cli.job_records import JobRecord, document, read_jobs
+from worker.cli.job_view import show_job
+from worker.cli.plan_view import show_plan
+from worker.cli.screen import emit, err, note, out, say
+from worker.cli.watch import watch_one
+from worker.jobs.ledger import enqueue
+from worker.jobs.requests import Request
+
+REQUESTED_BY = "cli"
+
+RequestId = Annotated[
+    str | None,
+    typer.Option("--request", metavar="ID", help="Make it once: the same ID again finds the same job."),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
+
+
+def ask(
+    make: Callable[[Connection], Request], *, request: str | None, no_wait: bool, as_json: bool
+) -> JobRecord:
+    """Enqueue what ``make`` returns and wait for its end, unless ``no_wait``; show it.
+
+    ``request``: the id that ``make`` gave it, checked here before anything is looked up. Ends the command
+    with exit code 1 where the job does not succeed. Raises WrongUseError, RequestConflictError.
+    """
+    if request is not None and not request.strip():
+        raise WrongUseError("--request needs an id that is not blank.")
+    database = engine()
+    with database.begin() as connection:
+        enqueued = enqueue(connection, make(connection))
+    if not enqueued.created:
+        note(f"Request {request!r} was made before: this is its job.")
+    if no_wait:
+        with database.connect() as connection:
+            job = read_jobs(connection, [enqueued.job_id])[0]
+        emit(document(job)) if as_json else say(str(job.id))
+        return job
+    job = watch_one(database, enqueued.job_id, err if as_json else out)
+    if as_json:
+        emit(document(job))
+    else:
+        present(job)
+    if job.status != "succeeded":
+        raise typer.Exit(FAILED)
+    return job
+
+
+def present(job: JobRecord) -> None:
+    """Show a job on a page; a dry run that came to its end as the plan that it made."""
+    if job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
+        show_plan(job)
+    else:
+        show_job(job)

@@ -1,0 +1,53 @@
+"""``provisioner update``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask
+from worker.cli.lookup import find
+from worker.cli.screen import Json
+from worker.jobs.requests import UpdateAgent
+
+
+def update(
+    agent: Annotated[str, typer.Argument(help="Name or id of an agent.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what a run would change, and change nothing.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show the differences line by line; credentials are masked.")
+    ] = False,
+    rotate_tokens: Annotated[
+        bool, typer.Option("--rotate-tokens", help="Give the agent a new token.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace what is the agent's own: USER.md, MEMORY.md.")
+    ] = False,
+    force_bootstrap: Annotated[
+        bool, typer.Option("--force-bootstrap", help="Write BOOTSTRAP.md again.")
+    ] = False,
+    no_wake: Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")] = False,
+    request: RequestId = None,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    """Bring an agent's files and its roster entry up to date. Exit code 1 where that fails."""
+
+    def make(connection: Connection) -> UpdateAgent:
+        return UpdateAgent(
+            agent_id=find(connection, "agent", agent),
+            request_id=request,
+            requested_by=REQUESTED_BY,
+            dry_run=dry_run,
+            diff=diff,
+            rotate_tokens=rotate_tokens,
+            overwrite=overwrite,
+            force_bootstrap=force_bootstrap,
+            wake=not no_wake,
+        )
+
+    ask(make, request=request, no_wait=no_wait, as_json=as_json)
