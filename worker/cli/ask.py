@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from sqlalchemy import Connection
@@ -47,10 +48,16 @@ def ask(
             job = read_jobs(connection, [enqueued.job_id])[0]
         emit(document(job)) if as_json else say(str(job.id))
         return job
-    job = watch_one(database, enqueued.job_id, err if as_json else out)
-    if as_json:
+    return follow(enqueued.job_id, as_json=as_json)
+
+
+def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobRecord:
+    """Wait for the job's end and show it, unless ``quiet``. Ends the command with exit code 1 where it does
+    not succeed."""
+    job = watch_one(engine(), job_id, err if as_json else out)
+    if as_json and not quiet:
         emit(document(job))
-    else:
+    elif not quiet:
         present(job)
     if job.status != "succeeded":
         raise typer.Exit(FAILED)

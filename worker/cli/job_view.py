@@ -61,6 +61,8 @@ def show_job(job: JobRecord) -> None:
     for name, value in _facts(job):
         facts.add_row(name, value if isinstance(value, Text) else plain(value))
     say(Padding(facts, (0, 0, 0, 2)))
+    if _has_many_agents(job) and job.agents:
+        say(Padding(list_of_agents(job.agents), (1, 0, 0, 2)))
     for row in job.agents:
         if row.files:
             say(Padding(list_of_files(row.files), (1, 0, 0, 2)))
@@ -75,11 +77,14 @@ def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
     if where:
         yield "board", where
-    for row in job.agents:
-        if row.openclaw_id:
-            yield "agent", f"{row.openclaw_id} on the gateway"
-        if not job.ended:
-            yield "phase", phase_and_reason(row)
+    if _has_many_agents(job):
+        yield "agents", f"{job.agents_done} of {job.agents_total} done"
+    else:
+        for row in job.agents:
+            if row.openclaw_id:
+                yield "agent", f"{row.openclaw_id} on the gateway"
+            if not job.ended:
+                yield "phase", phase_and_reason(row)
     if job.status == "queued":
         yield "phase", "waiting for a worker"
     if job.took_s is not None:
@@ -94,6 +99,8 @@ def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     result = job.result or {}
     if "token" in result:
         yield "token", _TOKENS.get(str(result["token"]), str(result["token"]))
+    if "created" in result:
+        yield "lead", "made" if result["created"] else "there was one"
     if "removed" in result:
         yield "removed", "from the gateway" if result["removed"] else "it was not on the gateway"
     if "woken" in result:
@@ -150,6 +157,19 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def list_of_agents(agents: Sequence[JobAgentRecord]) -> Table:
+    """How each agent of a job fared; those that did not succeed come first."""
+    shown = table("Agent", "Status", last="Why")
+    for row in sorted(agents, key=lambda row: (row.status == "succeeded", row.name)):
+        why = row.reason or "" if row.status != "running" else phase_and_reason(row)
+        shown.add_row(plain(row.name), Text(row.status, style=STYLES.get(row.status, "")), plain(why))
+    return shown
+
+
+def _has_many_agents(job: JobRecord) -> bool:
+    return job.agent_id is None and job.kind != "ensure_board_lead"
+
+
 def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
     """What became of each file; those that a gateway does not take come last."""
     shown = Table("File", "Action", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -194,6 +214,8 @@ def progress(job: JobRecord) -> str:
         return plain(job.error or _summary(job)).split("\n")[0]
     if not job.agents:
         return "waiting for a worker"
+    if _has_many_agents(job):
+        return f"{job.agents_done} of {job.agents_total} agents done"
     return plain(phase_and_reason(job.agents[0]))
 
 
@@ -209,6 +231,10 @@ def _summary(job: JobRecord) -> str:
     result = job.result or {}
     if "removed" in result and job.status == "succeeded":
         return "removed from its gateway" if result["removed"] else "it was not on its gateway"
+    if "updated" in result and job.status == "succeeded":
+        return f"{result['updated']} agents as their rows want them"
+    if "created" in result:
+        return "made" if result["created"] else "there was one"
     if result.get("dry_run"):
         return "planned, nothing written"
     actions = [str(file.get("action")) for row in job.agents for file in row.files.values()]

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import agents, boards, delete, demo, doctor, gateways, jobs, migrate, provision, update
+from worker.cli import (
+    agents,
+    boards,
+    delete,
+    demo,
+    doctor,
+    gateways,
+    heartbeats,
+    jobs,
+    lead,
+    main_agent,
+    migrate,
+    provision,
+    update,
+)
 from worker.cli.faults import Commands
 
 app = typer.Typer(
@@ -26,6 +40,9 @@ app.add_typer(agents.app, name="agent")
 app.command()(provision.provision)
 app.command()(update.update)
 app.command()(delete.delete)
+app.command()(heartbeats.heartbeats)
+app.command()(lead.lead)
+app.command("main")(main_agent.main_agent)
 app.command()(jobs.jobs)
 app.command()(jobs.job)
 app.command()(doctor.doctor)

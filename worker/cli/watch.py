@@ -93,7 +93,7 @@ class _PlainView:
 
     def show(self, jobs: Sequence[JobRecord]) -> None:
         for job in jobs:
-            name = job.agent_name or job.gateway_name or str(job.id)
+            name = job.agent_name or job.board_name or job.gateway_name or str(job.id)
             status = job.status if job.ended else None
             how = progress(job)
             self._say(job.id, f"{plain(name)}: {f'{status}, ' if status else ''}{how}", key=f"{status}{how}")

@@ -49,7 +49,8 @@ def test_a_plan_says_what_would_change_and_who_changed_it_and_the_run_does_just_
     shown = alive.run("update", "Ada", "--dry-run", "--diff", "--no-wake")
     plan = alive.json("update", "Ada", "--dry-run", "--no-wake")
     assert shown.exit_code == 0, shown.output
-    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.strip()}
+    page = shown.stdout.split("\nSOUL.md\n")[0]
+    lines = {line.split()[0]: line for line in page.splitlines() if line.strip()}
     assert "update" in lines["SOUL.md"]
     assert "templates or facts changed" in lines["SOUL.md"]
     assert "preserved" in lines["USER.md"]
@@ -67,12 +68,11 @@ def test_a_plan_says_what_would_change_and_who_changed_it_and_the_run_does_just_
     assert (workspace / "SOUL.md").read_text() == "You are Ada, in new words."
 
 
-def test_a_plan_keeps_to_80_columns_and_shows_no_token(
-    alive: Provisioner, engine: Engine, simulator: Simulator
-) -> None:
+def test_a_plan_keeps_to_80_columns_and_shows_no_token(alive: Provisioner, simulator: Simulator) -> None:
     folder = simulator.workspace(f"mc-{id_of(alive, 'Ada')}")
     token = (folder / "AGENTS.md").read_text().split("AUTH_TOKEN=")[1].split()[0].strip("`'\"")
-    change(engine, identity_profile='{"role": "Tester"}')
+    agents_md = (folder / "AGENTS.md").read_text()
+    (folder / "AGENTS.md").write_text(agents_md.replace(token, f"{token}\nScribbled below it."))
     plain = alive.run("update", "Ada", "--dry-run", "--rotate-tokens")
     with_diffs = alive.run("update", "Ada", "--dry-run", "--rotate-tokens", "--diff")
     assert "a new one" in plain.stdout
@@ -123,3 +123,40 @@ def test_what_is_to_be_kept_is_kept(alive: Provisioner, simulator: Simulator) ->
 
 def test_an_agent_that_nobody_knows_is_not_taken_for_an_id(fleet: Provisioner) -> None:
     assert "There is no agent 'Zoe'" in fleet.refused("delete", "Zoe")
+
+
+def test_heartbeats_of_a_gateway_are_brought_to_its_rows_in_one_change(
+    alive: Provisioner, engine: Engine, simulator: Simulator
+) -> None:
+    key = f"mc-{id_of(alive, 'Ada')}"
+    change(engine, heartbeat_config='{"every": "25m"}')
+    writes = simulator.config_writes
+    shown = alive.run("heartbeats", "gateway of Ada")
+    assert shown.exit_code == 0, shown.output
+    assert "1 of 1 done" in shown.stdout
+    assert simulator.agents()[key]["heartbeat"]["every"] == "25m"
+    again = alive.json("heartbeats", "gateway of Ada", "Ada")
+    assert again["result"]["updated"] == 1
+    assert simulator.config_writes == writes + 1
+
+
+def test_heartbeats_name_the_agent_that_has_none_to_set(staffed: Provisioner) -> None:
+    failed = staffed.run("heartbeats", "gateway of Ada")
+    assert failed.exit_code == 1
+    assert "1 of 1 agents" in failed.stdout
+    assert 'provisioner heartbeats "gateway of Ada"' in failed.stdout
+
+
+def test_a_board_gets_one_lead_and_the_gateway_its_main_agent(
+    staffed: Provisioner, simulator: Simulator
+) -> None:
+    made = staffed.run("lead", "Board Ada", "--name", "Lea")
+    assert made.exit_code == 0, made.output
+    assert "there was one" in staffed.run("lead", "Board Ada", "--name", "Lea").stdout
+    assert [line["is_board_lead"] for line in staffed.json("agent", "list") if line["name"] == "Lea"] == [
+        True
+    ]
+    main = staffed.json("main", "gateway of Ada", "--no-wake")
+    assert main["status"] == "succeeded"
+    assert main["result"]["openclaw_id"] in simulator.agents()
+    assert sum(name.startswith("lead-") for name in simulator.agents()) == 1
