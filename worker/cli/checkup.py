@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
-from uuid import UUID
+from typing import Any
 
-from sqlalchemy import Connection, text
-
+from worker.cli.check_base_url import check_base_url
+from worker.cli.check_owner import check_heartbeats, check_variables
+from worker.cli.check_pairing import paired, pairing_finding
+from worker.cli.check_roster import check_roster
+from worker.cli.check_workspaces import check_file_support, check_renderings
+from worker.cli.findings import Checkup
+from worker.cli.gateway_rows import Fleet, GatewayRow
 from worker.cli.inventory import shown_url
 from worker.errors import ProvisionerError
 from worker.gateway.address import GatewayAddress
@@ -18,102 +20,26 @@ from worker.gateway.device import DeviceKey, DeviceKeyError
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
 from worker.gateway.roster import roster_ids
-from worker.provisioning.outage import fingerprint
+from worker.settings import Settings
 
 CONNECT_S = 15.0
 CALL_S = 15.0
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. ``says``: what was found and, where it is not right, the cure."""
-
-    check: str
-    status: Literal["ok", "warning", "fault"]
-    says: str
-
-
-@dataclass
-class Checkup:
-    """All that was found; the fields after ``findings`` stay None where the gateway did not let us in."""
-
-    gateway_id: UUID
-    gateway: str
-    url: str
-    findings: list[Finding] = field(default_factory=list)
-    device_id: str | None = None
-    version: str | None = None
-    protocol: int | None = None
-    scopes: list[str] | None = None
-    dialect: str | None = None
-    agents: int | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether no finding is a fault."""
-        return all(finding.status != "fault" for finding in self.findings)
-
-    def note(self, check: str, says: str, status: Literal["ok", "warning", "fault"] = "ok") -> None:
-        """Add a finding."""
-        self.findings.append(Finding(check, status, says))
-
-
-@dataclass(frozen=True)
-class GatewayRow:
-    """A gateway with what the workers noted of it; times in seconds."""
-
-    id: UUID
-    name: str
-    url: str
-    token: str | None = field(repr=False)
-    allow_insecure_tls: bool
-    down_for_s: float | None
-    rate_limited_for_s: float | None
-    refused_token_fingerprint: str | None
-    last_error: str | None
-
-
-_ROW = text("""
-    SELECT g.id, g.name, coalesce(g.url, '') AS url, g.token,
-        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
-        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
-        extract(epoch FROM s.rate_limited_until - now())::float AS rate_limited_for_s,
-        s.refused_token_fingerprint, s.last_error
-    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
-    WHERE g.id = :gateway_id
-""")
-
-
-def read_gateway(connection: Connection, gateway_id: UUID) -> GatewayRow:
-    """The gateway's row."""
-    return GatewayRow(**connection.execute(_ROW, {"gateway_id": gateway_id}).one()._mapping)
-
-
-_FORGET = text("""
-    UPDATE provisioner.gateway_states SET refused_token_fingerprint = NULL, last_error = NULL
-    WHERE gateway_id = :gateway_id AND refused_token_fingerprint = :fingerprint
-""")
-
-
-def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
-    """The gateway takes a token again: let the workers use it. Says whether they had noted it as refused."""
-    address = GatewayAddress(row.url, row.token)
-    values = {"gateway_id": row.id, "fingerprint": fingerprint(address)}
-    return connection.execute(_FORGET, values).rowcount > 0
-
-
-def examine(row: GatewayRow, device_key: Path) -> Checkup:
-    """Connect once, look, and hang up. Whatever the gateway, its row or our key do wrong is a finding."""
+def examine(row: GatewayRow, fleet: Fleet, settings: Settings) -> Checkup:
+    """Connect once, look, and hang up. Whatever the gateway, its rows or our key do wrong is a finding."""
     found = Checkup(row.id, row.name, shown_url(row.url))
+    found.extend(check_base_url(settings.base_url, row.url))
     try:
-        _look(row, device_key, found)
+        _look(row, fleet, settings, found)
     except ProvisionerError as error:
         check = "device" if isinstance(error, DeviceKeyError) else "config" if found.version else "connect"
         found.note(check, str(error), "fault")
     return found
 
 
-def _look(row: GatewayRow, device_key: Path, found: Checkup) -> None:
+def _look(row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup) -> None:
+    device_key = settings.gateway_device_key
     address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
     made_now = not device_key.exists()
     device = DeviceKey.load_or_create(device_key)
@@ -127,7 +53,17 @@ def _look(row: GatewayRow, device_key: Path, found: Checkup) -> None:
     with GatewayConnection.open(address, device, deadline_s=CONNECT_S) as connection:
         found.note("connect", f"let us in after {(time.monotonic() - began) * 1000:.0f} ms")
         _read_hello(connection.hello, found)
-        _read_config(connection, found)
+        found.paired = paired(connection, device.device_id)
+        found.extend([pairing_finding(found.paired)])
+        dialect, config = _read_dialect(connection, found)
+    _read_config(dialect, config, found)
+    if found.agents is not None:
+        parsed = config.get("parsed") or {}
+        found.extend(check_roster(dialect, parsed, fleet, row.name))
+        found.extend(check_heartbeats(dialect, parsed))
+        found.extend(check_variables(dialect, config))
+    found.extend(check_file_support(dialect))
+    found.extend(check_renderings(dialect, fleet.records, settings.base_url))
 
 
 def _read_hello(hello: Hello, found: Checkup) -> None:
@@ -142,7 +78,7 @@ def _read_hello(hello: Hello, found: Checkup) -> None:
         found.note("scopes", ", ".join(found.scopes))
 
 
-def _read_config(connection: GatewayConnection, found: Checkup) -> None:
+def _read_dialect(connection: GatewayConnection, found: Checkup) -> tuple[Dialect, dict[str, Any]]:
     hello = connection.hello
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     config = connection.call("config.get", deadline_s=CALL_S)
@@ -152,6 +88,10 @@ def _read_config(connection: GatewayConnection, found: Checkup) -> None:
     found.note(
         "dialect", f"{dialect.family}; token in {dialect.credentials_in}, heartbeat text in {heartbeat}"
     )
+    return dialect, config
+
+
+def _read_config(dialect: Dialect, config: dict[str, Any], found: Checkup) -> None:
     if config.get("valid") is False:
         found.note("config", "openclaw.json is invalid: run `openclaw doctor` on the gateway", "fault")
         return

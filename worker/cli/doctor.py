@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from worker.cli.checkup import Checkup, compare_with_workers, examine, forget_refusal, read_gateway
+from worker.cli.checkup import compare_with_workers, examine
 from worker.cli.environment import engine, operator_settings
 from worker.cli.faults import FAILED
+from worker.cli.findings import Checkup
+from worker.cli.gateway_rows import forget_refusal, read_fleet, read_gateway
 from worker.cli.lookup import find
 from worker.cli.screen import Json, emit, lines, marks, out, plain, say
 
@@ -18,10 +20,15 @@ from worker.cli.screen import Json, emit, lines, marks, out, plain, say
 def doctor(
     gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")], as_json: Json = False
 ) -> None:
-    """Connect to a gateway and say what is right and wrong with it. Exit code 1 where something is wrong."""
+    """Look at a gateway and say what is right and wrong with it. Exit code 1 where something is wrong.
+
+    Changes nothing on the gateway. Compares its roster with the agents' rows, renders every agent, and asks
+    BASE_URL whether Mission Control is there.
+    """
     with engine().connect() as connection:
         row = read_gateway(connection, find(connection, "gateway", gateway))
-    found = examine(row, operator_settings().gateway_device_key)
+        fleet = read_fleet(connection, row.id)
+    found = examine(row, fleet, operator_settings())
     forgotten = False
     if found.version is not None and row.refused_token_fingerprint is not None:
         with engine().begin() as connection:
@@ -49,5 +56,14 @@ def _show(found: Checkup) -> None:
         says = Text(plain(finding.says), style="" if finding.status == "ok" else style)
         shown.add_row(Text(mark, style=style), Text(finding.check, style="dim"), says)
     say(shown)
-    faults = sum(finding.status == "fault" for finding in found.findings)
-    say("Fit to be provisioned." if found.ok else f"{faults} fault{'s' * (faults > 1)} to put right.")
+    say(_verdict(found))
+
+
+def _verdict(found: Checkup) -> str:
+    faults, warnings = (
+        sum(finding.status == status for finding in found.findings) for status in ("fault", "warning")
+    )
+    heed = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
+    if found.ok:
+        return f"Fit to be provisioned{f', with {heed} to heed' if heed else ''}."
+    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {heed} to heed' if heed else ''}."

@@ -9,6 +9,7 @@ from worker.cli import (
     boards,
     delete,
     demo,
+    device,
     doctor,
     gateways,
     heartbeats,
@@ -46,6 +47,7 @@ app.command("main")(main_agent.main_agent)
 app.command()(jobs.jobs)
 app.command()(jobs.job)
 app.command()(doctor.doctor)
+app.add_typer(device.app, name="device")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "jobs",
     "job",
     "doctor",
+    "device",
 }
 PAGES = [
     [],

@@ -1,0 +1,93 @@
+"""doctor: what our writes would do to the gateway owner's own agents and secrets. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worker.cli.check_roster import OURS
+from worker.cli.findings import Finding, named
+from worker.gateway.dialect import Dialect
+from worker.gateway.roster import IMPLICIT_AGENT, roster_ids
+
+_VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
+_REDACTED = "__OPENCLAW_REDACTED__"
+"""What config.get gives for a secret; up to 2026.2.12 also for a variable in a secret's place (measured)."""
+_OWN_TOKEN = "gateway.auth.token"
+_VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that file from other eyes"
+_OFF = re.compile(r"0+[a-z]*")
+
+
+def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Finding]:
+    """Agents that rely on agents.defaults.heartbeat are silent once any agent has a block (gateway.md 8)."""
+    agents = _mapping(parsed.get("agents"))
+    defaults = _mapping(agents.get("defaults")).get("heartbeat")
+    if not isinstance(defaults, Mapping) or _OFF.fullmatch(str(defaults.get("every", "30m"))):
+        return
+    entries = _entries(agents)
+    ids = roster_ids(dialect, parsed) or {IMPLICIT_AGENT}
+    relying = sorted(
+        key for key in ids if not OURS.fullmatch(key) and "heartbeat" not in entries.get(key, {})
+    )
+    if not relying:
+        return
+    cure = "give each a heartbeat block of its own in openclaw.json"
+    if any("heartbeat" in entry for entry in entries.values()):
+        says = (
+            f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"
+            f" where any agent has a heartbeat block only those with one run it, so"
+            f" {'it is' if len(relying) == 1 else 'they are'} silent: {cure}"
+        )
+    else:
+        says = (
+            f"the first agent provisioned here gets this gateway's first heartbeat block, and from then on"
+            f" {named(relying)} will not run by agents.defaults.heartbeat any more: {cure} before that"
+        )
+    yield Finding("heartbeats", "warning", says, relying)
+
+
+def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Releases before 2026.2.26 put a variable's value into openclaw.json at any config write, their own
+    included (gateway.md 4). ``config``: the answer of config.get."""
+    if dialect.roster != "list" or dialect.merges_lists:
+        return
+    parsed = config.get("parsed")
+    found = sorted({name for one in _strings(parsed) for name in _VARIABLE.findall(one[1])})
+    hidden = sorted(path for path, value in _strings(parsed) if value == _REDACTED)
+    if found:
+        says = (
+            f"openclaw.json names {named(found)}, and this release writes the values in their place at the"
+            f" first config write, its own included: {_VARIABLES_CURE}"
+        )
+        yield Finding("variables", "warning", says, found)
+    elif set(hidden) - {_OWN_TOKEN}:
+        says = (
+            f"this release hides whether {named(hidden)} {'is' if len(hidden) == 1 else 'are'} given as a"
+            f" ${{VARIABLE}}, and writes a variable's value in its place at the first config write: {_VARIABLES_CURE}"
+        )
+        yield Finding("variables", "warning", says, hidden)
+
+
+def _entries(agents: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    if isinstance(agents.get("entries"), Mapping):
+        return {key: _mapping(entry) for key, entry in agents["entries"].items()}
+    listed = agents.get("list")
+    entries = [_mapping(entry) for entry in (listed if isinstance(listed, list) else [])]
+    return {str(entry["id"]): entry for entry in entries if "id" in entry}
+
+
+def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """All strings of a document, each with its dotted path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strings(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _strings(inner, f"{path}[{number}]")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,95 @@
+"""doctor: the gateway's roster against the agents' rows, both ways. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worker.cli.findings import Finding, named
+from worker.cli.gateway_rows import Fleet
+from worker.cli.job_view import argument
+from worker.gateway.dialect import Dialect
+from worker.gateway.roster import RosterEntry, plan_roster
+from worker.provisioning.facts import AgentRecord
+
+OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+"""Ids that only Mission Control's agents have (behaviour 1, 2)."""
+_CHECK = "roster"
+
+
+def check_roster(
+    dialect: Dialect, parsed: Mapping[str, Any], fleet: Fleet, gateway: str
+) -> Iterator[Finding]:
+    """``parsed``: config.get's; ``gateway``: its name. One finding for each kind of difference."""
+    plan = plan_roster(dialect, parsed, [_entry(record) for record in fleet.records])
+    for sentence in fleet.refused:
+        yield Finding(_CHECK, "fault", sentence)
+    missing = [record for record in fleet.records if record.openclaw_id not in plan.present]
+    yield from _missing(missing)
+    differing = _differing(fleet, plan.patches, plan.present)
+    for keys, names in differing.items():
+        several = "their rows" if len(names) > 1 else "its row"
+        yield Finding(
+            _CHECK,
+            "warning",
+            f"{keys} of {named(names)} not as in {several}: `provisioner update NAME` puts it right,"
+            f" `provisioner heartbeats {argument(gateway)}` heartbeats alone",
+            names,
+        )
+    orphans = sorted(
+        key
+        for key in plan.present - {record.openclaw_id for record in fleet.records} - fleet.refused_ids
+        if OURS.fullmatch(key)
+    )
+    yield from (_orphan(key, fleet, gateway) for key in orphans)
+    if not (missing or differing or orphans or fleet.refused):
+        yield Finding(_CHECK, "ok", f"agrees with the rows of {len(fleet.records)} agents")
+
+
+def _entry(record: AgentRecord) -> RosterEntry:
+    return RosterEntry(record.openclaw_id, record.agent.name, record.workspace, record.heartbeat)
+
+
+def _missing(records: list[AgentRecord]) -> Iterator[Finding]:
+    gone = [record.agent.name for record in records if record.provisioned_before]
+    never = [record.agent.name for record in records if not record.provisioned_before]
+    if gone:
+        says = f"was provisioned but is not there any more: {named(gone)}; `provisioner provision NAME`"
+        yield Finding(_CHECK, "fault", says, gone)
+    if never:
+        says = f"not there yet: {named(never)}; `provisioner provision NAME` brings an agent to life"
+        yield Finding(_CHECK, "warning", says, never)
+
+
+def _differing(
+    fleet: Fleet, patches: Mapping[str, Mapping[str, Any]], present: frozenset[str]
+) -> dict[str, list[str]]:
+    """Names of agents by what differs in their entries: ``name``, ``workspace``, ``heartbeat.every``."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for record in fleet.records:
+        if record.openclaw_id in present and record.openclaw_id in patches:
+            found[" and ".join(_keys(patches[record.openclaw_id]))].append(record.agent.name)
+    return dict(found)
+
+
+def _keys(patch: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in patch.items():
+        inner = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
+        yield from inner or [key]
+
+
+def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
+    if key in fleet.elsewhere:
+        says = (
+            f"{key} belongs to gateway {fleet.elsewhere[key]} now: provision it there, which takes it off"
+            " here, or run `openclaw agents delete` with that id on the gateway's machine"
+        )
+        return Finding(_CHECK, "warning", says, [key])
+    match = OURS.fullmatch(key)
+    if match and key == f"mc-{match['key']}":
+        cure = f"`provisioner delete {match['key']} --gateway {argument(gateway)}` takes it away"
+    else:
+        cure = "run `openclaw agents delete` with that id on the gateway's machine"
+    return Finding(_CHECK, "warning", f"{key} has no row, so nobody looks after it: {cure}", [key])

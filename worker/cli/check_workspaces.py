@@ -1,0 +1,93 @@
+"""doctor: what this gateway's release takes, and every agent's files rendered against its budget. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from worker.cli.findings import Finding
+from worker.cli.job_view import argument
+from worker.errors import PermanentError
+from worker.gateway.dialect import Dialect
+from worker.provisioning.facts import AgentRecord
+from worker.workspace.overrides import TemplateError
+from worker.workspace.rendering import (
+    INJECTION_LIMIT,
+    Layout,
+    RenderedFile,
+    RenderedWorkspace,
+    render_workspace,
+    template_paths,
+)
+
+UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
+
+
+def check_file_support(dialect: Dialect) -> Iterator[Finding]:
+    """Which of the twelve files go another way, and which go nowhere (behaviour 6, gateway.md 8)."""
+    names = sorted(template_paths("member"))
+    ways = {}
+    if dialect.credentials_in != "TOOLS.md":
+        ways["TOOLS.md"] = f"a section of {dialect.credentials_in}"
+    if dialect.heartbeat_in == "scratch":
+        ways["HEARTBEAT.md"] = "the heartbeat scratch"
+    taken = [name for name in names if name in dialect.files]
+    lost = [name for name in names if name not in dialect.files and name not in ways]
+    says = f"{len(taken)} of {len(names)} taken as they are"
+    if ways:
+        says += "; " + ", ".join(f"{name} as {way}" for name, way in ways.items())
+    if lost:
+        stems = ", ".join(name.removesuffix(".md") for name in lost)
+        says += f"; not taken at all: {stems} (what an agent needs of them is in AGENTS.md)"
+    if dialect.credentials_in in dialect.files:
+        yield Finding("files", "ok", says, lost)
+    else:
+        cure = f"it takes no {dialect.credentials_in}, so no agent could get its token: use another release"
+        yield Finding("files", "fault", cure, lost)
+
+
+def check_renderings(
+    dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None
+) -> Iterator[Finding]:
+    """Render every agent as a run would: what is broken, and what the gateway would cut (behaviour 9, 14)."""
+    layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
+    longest: tuple[int, str] = (0, "")
+    sound = True
+    for record in records:
+        try:
+            rendered = _render(record, layout, base_url or UNKNOWN_BASE_URL)
+        except TemplateError as error:
+            sound = False
+            yield Finding("templates", "fault", _cure(record, error), [record.agent.name])
+            continue
+        except PermanentError as error:
+            sound = False
+            yield Finding("templates", "fault", f"{record.agent.name}: {error}", [record.agent.name])
+            continue
+        for file in rendered.values():
+            longest = max(longest, (len(file.text), f"{file.name} of {record.agent.name}"))
+            if file.too_long:
+                sound = False
+                yield _too_long(record, file)
+    if sound and records:
+        says = f"{len(records)} agents render; the longest file is {longest[1]}: {longest[0]:,} characters"
+        yield Finding("templates", "ok", f"{says} of {INJECTION_LIMIT:,}")
+
+
+def _render(record: AgentRecord, layout: Layout, base_url: str) -> RenderedWorkspace:
+    return render_workspace(record.agent, record.board, record.gateway, record.user, base_url, layout)
+
+
+def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
+    says = (
+        f"{record.agent.name}: {file.name} has {len(file.text):,} characters, and gateways cut what an agent"
+        f" sees of a file at about {INJECTION_LIMIT:,}: shorten what its rows put there"
+    )
+    return Finding("budget", "warning", says, [record.agent.name])
+
+
+def _cure(record: AgentRecord, error: TemplateError) -> str:
+    columns = {"the IDENTITY.md override": "identity_template", "the SOUL.md override": "soul_template"}
+    column = columns.get(error.template)
+    where = f"correct agents.{column}, then `provisioner update {argument(record.agent.name)}`"
+    cure = where if column else "the shipped template is at fault"
+    return f"{record.agent.name}: {error}; {cure}"

@@ -1,0 +1,105 @@
+"""``provisioner device show``: who we are to the gateways, and which of them know us."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import text
+
+from worker.cli.check_pairing import paired, pairing_finding
+from worker.cli.environment import engine, operator_settings
+from worker.cli.faults import WrongUseError
+from worker.cli.gateway_rows import GatewayRow, read_gateway
+from worker.cli.screen import Json, emit, lines, plain, say
+from worker.errors import ProvisionerError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.connection import GatewayConnection
+from worker.gateway.device import DeviceKey
+from worker.provisioning.outage import fingerprint
+
+CONNECT_S = 5.0
+_AT_ONCE = 8
+
+app = typer.Typer(help="The device key, by which gateways know the workers.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What one gateway makes of our device. ``paired``: None where it does not say or let us in."""
+
+    gateway: str
+    let_in: bool
+    paired: bool | None
+    says: str
+
+
+@app.callback()
+def device() -> None:
+    """The device key, by which gateways know the workers."""
+
+
+@app.command("show")
+def show(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the gateways.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the device's id and public key, and which gateways know it. Never the private key."""
+    path = operator_settings().gateway_device_key
+    if not path.exists():
+        raise WrongUseError(
+            f"There is no device key in {path} yet: the first worker or doctor makes it, or GATEWAY_DEVICE_KEY"
+            " names another file."
+        )
+    key = DeviceKey.load_or_create(path)
+    known = [] if offline else _ask_all(key)
+    if as_json:
+        document = {"device_id": key.device_id, "public_key": key.public_key, "file": str(path)}
+        emit({**document, "gateways": None if offline else [asdict(one) for one in known]})
+        return
+    shown = lines()
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in (("device", key.device_id), ("public key", key.public_key), ("file", str(path))):
+        shown.add_row(name, plain(value))
+    say(shown)
+    if known:
+        say(Padding(_table(known), (1, 0, 0, 0)))
+
+
+def _table(known: Sequence[Known]) -> Table:
+    shown = lines()
+    shown.add_column(no_wrap=True, overflow="ellipsis", max_width=26)
+    shown.add_column(overflow="fold")
+    for one in known:
+        shown.add_row(plain(one.gateway), Text(plain(one.says), style="" if one.let_in else "yellow"))
+    return shown
+
+
+def _ask_all(key: DeviceKey) -> list[Known]:
+    with engine().connect() as connection:
+        ids = connection.execute(text("SELECT id FROM gateways ORDER BY created_at, id")).scalars().all()
+        rows = [read_gateway(connection, gateway_id) for gateway_id in ids]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(lambda row: _ask(row, key), rows))
+
+
+def _ask(row: GatewayRow, key: DeviceKey) -> Known:
+    """Connect and look. A token refused before is not tried: ten refusals lock us out (gateway.md 4)."""
+    try:
+        address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
+        if row.refused_token_fingerprint == fingerprint(address):
+            return Known(
+                row.name, False, None, "not asked: it refused this token before; `provisioner doctor`"
+            )
+        with GatewayConnection.open(address, key, deadline_s=CONNECT_S) as connection:
+            is_paired = paired(connection, key.device_id)
+    except ProvisionerError as error:
+        return Known(row.name, False, None, str(error))
+    return Known(row.name, True, is_paired, pairing_finding(is_paired).says)

@@ -1,0 +1,61 @@
+"""What a check-up finds: one sentence a finding, and where it is not right, the cure in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+Status = Literal["ok", "warning", "fault"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``says``: what was found and, where it is not right, the cure. ``about``: all the
+    agents or keys that it is about, of which ``says`` may name a few only."""
+
+    check: str
+    status: Status
+    says: str
+    about: Sequence[str] = ()
+
+
+@dataclass
+class Checkup:
+    """All that was found; the fields after ``findings`` stay None where the gateway did not let us in."""
+
+    gateway_id: UUID
+    gateway: str
+    url: str
+    findings: list[Finding] = field(default_factory=list)
+    device_id: str | None = None
+    version: str | None = None
+    protocol: int | None = None
+    scopes: list[str] | None = None
+    dialect: str | None = None
+    agents: int | None = None
+    paired: bool | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is a fault."""
+        return all(finding.status != "fault" for finding in self.findings)
+
+    def note(self, check: str, says: str, status: Status = "ok") -> None:
+        """Add a finding."""
+        self.findings.append(Finding(check, status, says))
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Add findings."""
+        self.findings.extend(findings)
+
+
+def named(names: Sequence[str]) -> str:
+    """``Ada, Ben and 3 more``."""
+    shown = list(names[:_SHOWN])
+    if len(names) > _SHOWN:
+        return f"{', '.join(shown)} and {len(names) - _SHOWN} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""

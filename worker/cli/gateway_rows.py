@@ -1,0 +1,99 @@
+"""What the database holds of one gateway for its check-up: its row, its agents, and where others are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+from worker.gateway.address import GatewayAddress
+from worker.provisioning.facts import AgentRecord, load_agent
+from worker.provisioning.outage import fingerprint
+from worker.workspace.identity import main_session_key, openclaw_id, session_key
+
+
+@dataclass(frozen=True)
+class GatewayRow:
+    """A gateway with what the workers noted of it; times in seconds."""
+
+    id: UUID
+    name: str
+    url: str
+    token: str | None = field(repr=False)
+    allow_insecure_tls: bool
+    down_for_s: float | None
+    rate_limited_for_s: float | None
+    refused_token_fingerprint: str | None
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The agents that belong on a gateway. ``refused``: a sentence for each whose rows do not hold together;
+    ``elsewhere``: OpenClaw ids of the agents of other gateways, with the gateway's name."""
+
+    records: Sequence[AgentRecord] = ()
+    refused: Sequence[str] = ()
+    refused_ids: frozenset[str] = frozenset()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+
+_ROW = text("""
+    SELECT g.id, g.name, coalesce(g.url, '') AS url, g.token,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
+        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
+        extract(epoch FROM s.rate_limited_until - now())::float AS rate_limited_for_s,
+        s.refused_token_fingerprint, s.last_error
+    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
+    WHERE g.id = :gateway_id
+""")
+_AGENTS = text("""
+    SELECT a.id, a.board_id, a.is_board_lead, a.gateway_id, g.name AS gateway_name,
+        a.gateway_id = :gateway_id OR coalesce(b.gateway_id = :gateway_id, false) AS here
+    FROM agents a LEFT JOIN boards b ON b.id = a.board_id LEFT JOIN gateways g ON g.id = a.gateway_id
+    ORDER BY a.created_at, a.id
+""")
+
+
+def read_gateway(connection: Connection, gateway_id: UUID) -> GatewayRow:
+    """The gateway's row."""
+    return GatewayRow(**connection.execute(_ROW, {"gateway_id": gateway_id}).one()._mapping)
+
+
+def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
+    """The gateway's agents, oldest first, its main agent among them."""
+    records: list[AgentRecord] = []
+    refused: list[str] = []
+    refused_ids: set[str] = set()
+    elsewhere: dict[str, str] = {}
+    for row in connection.execute(_AGENTS, {"gateway_id": gateway_id}).all():
+        key = (
+            session_key(row.id, row.board_id, row.is_board_lead)
+            if row.board_id
+            else main_session_key(row.gateway_id)
+        )
+        if not row.here:
+            elsewhere[openclaw_id(key)] = row.gateway_name or "that does not exist"
+            continue
+        try:
+            records.append(load_agent(connection, row.id, main=True))
+        except PermanentError as error:
+            refused.append(str(error))
+            refused_ids.add(openclaw_id(key))
+    return Fleet(tuple(records), tuple(dict.fromkeys(refused)), frozenset(refused_ids), elsewhere)
+
+
+_FORGET = text("""
+    UPDATE provisioner.gateway_states SET refused_token_fingerprint = NULL, last_error = NULL
+    WHERE gateway_id = :gateway_id AND refused_token_fingerprint = :fingerprint
+""")
+
+
+def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
+    """The gateway takes a token again: let the workers use it. Says whether they had noted it as refused."""
+    address = GatewayAddress(row.url, row.token)
+    values = {"gateway_id": row.id, "fingerprint": fingerprint(address)}
+    return connection.execute(_FORGET, values).rowcount > 0
