@@ -64,7 +64,8 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
     elif set(hidden) - {_OWN_TOKEN}:
         says = (
             f"this release hides whether {named(hidden)} {'is' if len(hidden) == 1 else 'are'} given as a"
-            f" ${{VARIABLE}}, and writes a variable's value in its place at the first config write: {_VARIABLES_CURE}"
+            f" ${{VARIABLE}}, and writes a variable's value in its place at the first config write:"
+            f" {_VARIABLES_CURE}"
         )
         yield Finding("variables", "warning", says, hidden)
 

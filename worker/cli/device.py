@@ -54,8 +54,8 @@ def show(
     path = operator_settings().gateway_device_key
     if not path.exists():
         raise WrongUseError(
-            f"There is no device key in {path} yet: the first worker or doctor makes it, or GATEWAY_DEVICE_KEY"
-            " names another file."
+            f"There is no device key in {path} yet: the first worker or doctor makes it there, unless"
+            " GATEWAY_DEVICE_KEY names another file."
         )
     key = DeviceKey.load_or_create(path)
     known = [] if offline else _ask_all(key)

@@ -100,7 +100,7 @@ def test_an_unusable_url_and_device_key_are_findings(
     add(provisioner, "ws://127.0.0.1:9")
     (tmp_path / "device.pem").write_text("not a key")
     (tmp_path / "device.pem").chmod(0o600)
-    assert provisioner.json("doctor", "g", code=1)["findings"][0]["check"] == "device"
+    assert provisioner.json("doctor", "g", code=1)["findings"][-1]["check"] == "device"
     with engine.begin() as connection:
         connection.execute(text("UPDATE gateways SET url = 'http://h:1/?token=s3cret'"))
     result = provisioner.run("doctor", "g")

@@ -28,6 +28,7 @@ PAGES = [
     [],
     *([name] for name in sorted(COMMANDS)),
     *([noun, verb] for noun in ("gateway", "board", "agent") for verb in ("add", "list")),
+    ["device", "show"],
 ]
 
 
