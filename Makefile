@@ -29,7 +29,7 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/mypy
 
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 3 --dist loadgroup -q
 
 test-gateways: setup      ## the same on real OpenClaw releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 from celery import Celery
 
 from models.migrate import migrate
@@ -60,12 +59,14 @@ def owners_config(release: str, extra: dict[str, Any]) -> dict[str, Any]:
 def world(
     request: pytest.FixtureRequest, services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """A gateway that serves the whole session, with a database of its own and one worker process."""
+    """A gateway that serves the whole session, with a database, a broker and a worker process of its own:
+    the worker lives on beside other tests, and must not take their messages."""
     kind, _, release = request.param.partition(":")
     real = kind != "sim"
     folder = tmp_path_factory.mktemp(f"{kind}-{release}")
     state, token = folder / "state", secrets.token_urlsafe(24)
-    with StubModel() as model:
+    broker = LocalServices(folder / "broker", postgres=False, durable=False)
+    with broker, StubModel() as model:
         has_model = real and release > "2026.2.12"
         config = owners_config(release, model.config if has_model else {})
         process: Simulator | RunningGateway
@@ -77,13 +78,11 @@ def world(
         url = services.create_database(f"acceptance_{kind}_{release.replace('.', '_')}")
         engine = make_engine(url)
         migrate(engine, standalone=True)
-        with redis.Redis.from_url(services.redis_url) as client:
-            client.flushall()
         with Door(process.url) as door:
             fleet = make_fleet(engine, url=door.url, token=token, workspace_root=str(folder / "agents"))
             settings = {
                 "DATABASE_URL": url,
-                "REDIS_URL": services.redis_url,
+                "REDIS_URL": broker.redis_url,
                 "BASE_URL": "http://127.0.0.1:8000",
                 "GATEWAY_DEVICE_KEY": str(folder / "device.pem"),
                 "LEASE_S": "6" if real else "3",
@@ -91,7 +90,7 @@ def world(
                 "RETRY_INLINE_S": "5",
                 "RETRY_BUDGET_S": "120",
             }
-            app = Celery(broker=services.redis_url)
+            app = Celery(broker=broker.redis_url)
             app.conf.task_default_queue = "provisioning"
             world = World(
                 release=release,

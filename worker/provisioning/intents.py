@@ -96,12 +96,14 @@ _SETTLED = text("""
     SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, present_before,
         g.name AS gateway_name
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
-    WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change ORDER BY i.id
+    WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change
+    ORDER BY i.id FOR UPDATE OF i
 """)
 
 
 def settled_intents(connection: Connection, job_id: UUID, agent_id: UUID, change: str) -> list[Settled]:
-    """How the job's wishes of one kind for the agent stand, oldest first."""
+    """How the job's wishes of one kind for the agent stand, oldest first; locked, so that a row that parks
+    because one is open is parked before the writer settles it."""
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
     return [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
-from worker.jobs.intake import Accepted, accept_agent_job
+from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, claim, finish, park, renew
 from worker.jobs.outbox import publish_due
@@ -258,6 +258,6 @@ def test_a_terminal_job_never_reopens(hands: Any, engine: Engine) -> None:
     job_id = insert_job(engine, agent_id, status="cancelled", error="by an operator")
     assert publish_due(services.engine, services.send) == 0
     accepted = accept_agent_job(engine, KIND, str(job_id), (), {"agent_id": str(agent_id)})
-    assert isinstance(accepted, Accepted)
+    assert accepted == Refused(job_id, None)
     assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     assert job(engine, job_id).status == "cancelled"

@@ -22,6 +22,7 @@ QUEUES = {
     "tasks.provision_agent": "provisioning",
     "tasks.update_agent": "provisioning",
     "tasks.delete_agent": "provisioning",
+    "tasks.provision_gateway_main": "provisioning",
     "tasks.sync_agent": "sync",
 }
 # What `app.task(...)` sets on a task's own class, beside what Task declares.
