@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-OPENCLAW_RELEASES := 2026.2.12 2026.3.13 2026.9.6
+OPENCLAW_RELEASES := 2026.2.12 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
 
 help:                     ## this list
@@ -29,7 +29,7 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/mypy
 
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
-	@$(BIN)/pytest -n 3 --dist loadgroup -q
+	@.ci/test
 
 test-gateways: setup      ## the same on real OpenClaw releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))

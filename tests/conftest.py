@@ -25,15 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something dear stay on one xdist worker: those of a gateway, else those of a file."""
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        shared = parameters.get("world") or parameters.get("target") or item.path.name
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(f"{folder} {shared}"))
-
-
 @pytest.fixture(scope="session")
 def installed_openclaw(pytestconfig: pytest.Config) -> Installed:
     """The real OpenClaw of ``--openclaw``, installed at need."""
