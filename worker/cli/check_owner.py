@@ -32,7 +32,7 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     )
     if not relying:
         return
-    cure = "give each a heartbeat block of its own in openclaw.json"
+    cure = f"give {'it' if len(relying) == 1 else 'each'} a heartbeat block of its own in openclaw.json"
     if any("heartbeat" in entry for entry in entries.values()):
         says = (
             f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"
@@ -54,14 +54,15 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
         return
     parsed = config.get("parsed")
     found = sorted({name for one in _strings(parsed) for name in _VARIABLE.findall(one[1])})
-    hidden = sorted(path for path, value in _strings(parsed) if value == _REDACTED)
+    hidden = sorted(path for path, value in _strings(parsed) if value == _REDACTED and path != _OWN_TOKEN)
     if found:
+        more = f" (and may name one at {named(hidden)}, which it hides)" if hidden else ""
         says = (
-            f"openclaw.json names {named(found)}, and this release writes the values in their place at the"
-            f" first config write, its own included: {_VARIABLES_CURE}"
+            f"openclaw.json names {named(found)}{more}, and this release writes the values in their place at"
+            f" the first config write, its own included: {_VARIABLES_CURE}"
         )
         yield Finding("variables", "warning", says, found)
-    elif set(hidden) - {_OWN_TOKEN}:
+    elif hidden:
         says = (
             f"this release hides whether {named(hidden)} {'is' if len(hidden) == 1 else 'are'} given as a"
             f" ${{VARIABLE}}, and writes a variable's value in its place at the first config write:"
