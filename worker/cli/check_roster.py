@@ -30,12 +30,11 @@ def check_roster(
     yield from _missing(missing)
     differing = _differing(fleet, plan.patches, plan.present)
     for keys, names in differing.items():
-        several = "their rows" if len(names) > 1 else "its row"
         yield Finding(
             _CHECK,
             "warning",
-            f"{keys} of {named(names)} not as in {several}: `provisioner update NAME` puts it right,"
-            f" `provisioner heartbeats {argument(gateway)}` heartbeats alone",
+            f"{named(names)}: {keys} not as in the {'rows' if len(names) > 1 else 'row'}:"
+            f" `provisioner update NAME` puts it right, `provisioner heartbeats {argument(gateway)}` heartbeats alone",
             names,
         )
     orphans = sorted(

@@ -76,7 +76,7 @@ def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     yield "asked", ago(job.age_s) + (f" by {job.requested_by}" if job.requested_by else "")
     where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
     if where:
-        yield "board", where
+        yield "board" if job.board_name else "gateway", where
     if _has_many_agents(job):
         yield "agents", f"{job.agents_done} of {job.agents_total} done"
     else:

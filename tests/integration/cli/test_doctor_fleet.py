@@ -74,7 +74,7 @@ def test_an_agent_lost_and_an_agent_left_behind_are_found_with_their_cures(
     found = staffed.json("doctor", "gateway of Ada", code=1)
     orphan, differing = sorted(findings(found, "roster"), key=lambda one: one["about"] != [f"mc-{ada}"])
     assert f'provisioner delete {ada} --gateway "gateway of Ada"' in orphan["says"]
-    assert "heartbeat.every of Eve" in differing["says"]
+    assert "Eve: heartbeat.every" in differing["says"]
     assert "Eve: the SOUL.md override, line 2" in findings(found, "templates")[0]["says"]
     shown = staffed.run("doctor", "gateway of Ada")
     assert "1 fault to put right, 3 warnings to heed." in shown.stdout
