@@ -34,7 +34,8 @@ def check_roster(
             _CHECK,
             "warning",
             f"{named(names)}: {keys} not as in the {'rows' if len(names) > 1 else 'row'}:"
-            f" `provisioner update NAME` puts it right, `provisioner heartbeats {argument(gateway)}` heartbeats alone",
+            " `provisioner update NAME` puts it right,"
+            f" `provisioner heartbeats {argument(gateway)}` heartbeats alone",
             names,
         )
     orphans = sorted(
