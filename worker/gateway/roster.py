@@ -101,9 +101,10 @@ def _list_patch(
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """The whole list, always: up to 2026.2 what is not sent is wiped, and later a merge keeps it anyway."""
+    stored = _mapping(parsed.get("agents")).get("list")
     listed = [
         _for_merge(dialect, live.get(entry.get("id", "")), changed.get(entry.get("id", ""), entry))
-        for entry in _mapping(parsed.get("agents")).get("list") or []
+        for entry in (stored if isinstance(stored, list) else [])
         if isinstance(entry, Mapping)
     ]
     if not listed and IMPLICIT_AGENT not in changed:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
 from worker.jobs.ledger import REPUBLISH_AFTER_S
-from worker.jobs.requests import SINGLE_KINDS, TARGETS
+from worker.jobs.requests import REQUESTS, SINGLE_KINDS, TARGETS
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
@@ -37,6 +37,13 @@ _DUE_JOBS = text("""
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     FROM due WHERE jobs.id = due.id
     RETURNING jobs.id, jobs.kind, jobs.agent_id, jobs.board_id, jobs.gateway_id
+""")
+
+_NOT_SERVED = text("""
+    UPDATE provisioner.jobs
+    SET status = 'failed', error = :error, next_attempt_at = NULL, published_at = NULL, updated_at = now(),
+        finished_at = now()
+    WHERE id = :job_id
 """)
 
 _DUE_AGENTS = text("""
@@ -94,7 +101,12 @@ def publish_due(engine: Engine, send: Send) -> int:
     """
     limits = {"batch": BATCH, "republish_s": REPUBLISH_AFTER_S}
     with engine.begin() as connection:
-        messages = [_of_job(row) for row in connection.execute(_DUE_JOBS, limits)]
+        jobs = connection.execute(_DUE_JOBS, limits).all()
+        for row in jobs:
+            if row.kind not in REQUESTS:
+                error = f"No worker of this version serves jobs of kind {row.kind}: upgrade the workers."
+                connection.execute(_NOT_SERVED, {"job_id": row.id, "error": error})
+        messages = [_of_job(row) for row in jobs if row.kind in REQUESTS]
         messages += [_of_agent(row) for row in connection.execute(_DUE_AGENTS, limits)]
         writers = connection.execute(_DUE_WRITERS, {"batch": BATCH, "lost_s": _WRITER_LOST_AFTER_S})
         messages += [roster_writer_message(row.gateway_id) for row in writers]

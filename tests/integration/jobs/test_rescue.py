@@ -61,6 +61,17 @@ def test_a_bare_row_is_published_under_its_own_id(engine: Engine, fleet: Fleet, 
     assert 55 < seconds_from_now(engine, row.next_attempt_at) <= 60
 
 
+def test_a_row_of_a_kind_that_nobody_serves_fails_with_a_sentence(
+    engine: Engine, fleet: Fleet, sent: Sent
+) -> None:
+    job_id = insert_job(engine, fleet.agent_id, kind="sync_gateway")
+    assert publish_due(engine, sent) == 0
+    assert sent.take() == []
+    row = job(engine, job_id)
+    assert (row.status, row.next_attempt_at) == ("failed", None)
+    assert "sync_gateway" in row.error
+
+
 def test_a_message_that_was_lost_is_published_again_a_minute_later(
     engine: Engine, fleet: Fleet, sent: Sent
 ) -> None:
