@@ -27,8 +27,8 @@ class UnknownDialectError(PermanentError):
 class Dialect:
     """How to say things to one gateway.
 
-    ``files``: names that agents.files.set takes. ``unlisted``: those of them that no listing shows.
-    ``credentials_in`` / ``heartbeat_in``: where the token and the heartbeat text stand.
+    ``files``: names that agents.files.set takes. ``credentials_in`` / ``heartbeat_in``: where the token and
+    the heartbeat text stand.
     ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is merged by
     id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells whether a
     message of a given idempotencyKey arrived. ``drops_bootstrap``: the gateway deletes BOOTSTRAP.md before
@@ -40,7 +40,6 @@ class Dialect:
     roster: Literal["list", "entries"]
     version: str
     files: frozenset[str]
-    unlisted: frozenset[str]
     credentials_in: Literal["TOOLS.md", "AGENTS.md"]
     heartbeat_in: Literal["HEARTBEAT.md", "scratch"]
     visibility_key: Literal["heartbeat", "heartbeatVisibility"]
@@ -61,7 +60,6 @@ class Dialect:
                 roster="entries",
                 version=version,
                 files=_COMMON_FILES,
-                unlisted=frozenset({"BOOTSTRAP.md"}),
                 credentials_in="AGENTS.md",
                 heartbeat_in="scratch",
                 visibility_key="heartbeatVisibility",
@@ -76,7 +74,6 @@ class Dialect:
             roster="list",
             version=version,
             files=_LIST_FAMILY_FILES,
-            unlisted=frozenset(),
             credentials_in="TOOLS.md",
             heartbeat_in="HEARTBEAT.md",
             visibility_key="heartbeat",
@@ -111,7 +108,7 @@ class Dialect:
 
     def without_file(self, name: str) -> Dialect:
         """The dialect after the gateway called ``name`` an unsupported file."""
-        changes: dict[str, Any] = {"files": self.files - {name}, "unlisted": self.unlisted - {name}}
+        changes: dict[str, Any] = {"files": self.files - {name}}
         if name == self.credentials_in:
             changes["credentials_in"] = "AGENTS.md"
         if name == self.heartbeat_in and self.has_scratch:

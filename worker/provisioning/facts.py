@@ -28,11 +28,9 @@ class RefusedAgentError(PermanentError):
 
 @dataclass(frozen=True)
 class GatewayCondition:
-    """What is known of the gateway by all workers; times are seconds from now, None where not set."""
+    """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up."""
 
     down_for_s: float | None
-    probe_in_s: float | None
-    restart_in_s: float | None
     refused_token_fingerprint: str | None
     last_error: str | None
 
@@ -102,8 +100,6 @@ _LOAD = text("""
         g.id AS gateway_key, g.name AS gateway_name, g.url, g.token, g.workspace_root, g.organization_id,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
-        extract(epoch FROM s.probe_until - now())::float AS probe_in_s,
-        extract(epoch FROM s.restart_expected_at - now())::float AS restart_in_s,
         s.refused_token_fingerprint, s.last_error,
         c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
@@ -159,9 +155,7 @@ def load_agent(
         address=GatewayAddress(row.url, row.token, row.allow_insecure_tls),
         organization_id=row.organization_id,
         user=_user(row),
-        condition=GatewayCondition(
-            row.down_for_s, row.probe_in_s, row.restart_in_s, row.refused_token_fingerprint, row.last_error
-        ),
+        condition=GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error),
         verified_hash=row.verified_hash,
         pending_hash=row.pending_hash,
         replaces_hash=row.replaces_hash,

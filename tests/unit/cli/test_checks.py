@@ -39,7 +39,7 @@ def record(**agent: Any) -> AgentRecord:
         address=GatewayAddress("ws://h:1"),
         organization_id=UUID(int=4),
         user=None,
-        condition=GatewayCondition(None, None, None, None, None),
+        condition=GatewayCondition(None, None, None),
         verified_hash=None,
         pending_hash=None,
         replaces_hash=None,
