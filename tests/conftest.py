@@ -9,11 +9,18 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from worker.local import LocalServices
 from worker.openclaw import Installed, OpenClaw, RunningGateway
+
+# A loaded machine is slow and a fresh clone builds hypothesis's tables first: neither is a fault of ours.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 _numbers = itertools.count(1)
 
