@@ -9,7 +9,7 @@ from typing import Any
 from worker.cli.check_roster import OURS
 from worker.cli.findings import Finding, named
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import IMPLICIT_AGENT, roster_ids
+from worker.gateway.roster import IMPLICIT_AGENT, roster_entries
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
 _REDACTED = "__OPENCLAW_REDACTED__"
@@ -25,8 +25,8 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     defaults = _mapping(agents.get("defaults")).get("heartbeat")
     if not isinstance(defaults, Mapping) or _OFF.fullmatch(str(defaults.get("every", "30m"))):
         return
-    entries = _entries(agents)
-    ids = roster_ids(dialect, parsed) or {IMPLICIT_AGENT}
+    entries = roster_entries(dialect, parsed)
+    ids = set(entries) or {IMPLICIT_AGENT}
     relying = sorted(
         key for key in ids if not OURS.fullmatch(key) and "heartbeat" not in entries.get(key, {})
     )
@@ -69,14 +69,6 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
             f" {_VARIABLES_CURE}"
         )
         yield Finding("variables", "warning", says, hidden)
-
-
-def _entries(agents: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    if isinstance(agents.get("entries"), Mapping):
-        return {key: _mapping(entry) for key, entry in agents["entries"].items()}
-    listed = agents.get("list")
-    entries = [_mapping(entry) for entry in (listed if isinstance(listed, list) else [])]
-    return {str(entry["id"]): entry for entry in entries if "id" in entry}
 
 
 def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict
 
 def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
     """The ids that the config names; the implicit agent only where it is written down."""
-    return frozenset(_live_entries(dialect, parsed))
+    return frozenset(roster_entries(dialect, parsed))
 
 
 def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry]) -> RosterPlan:
@@ -54,7 +54,7 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
 
     Keys of an entry that are not ours, and entries that are not wanted here, stay as they are.
     """
-    live = _live_entries(dialect, parsed)
+    live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
     for entry in wanted:
         before = live.get(entry.openclaw_id)
@@ -72,7 +72,8 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
     return RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
 
 
-def _live_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The roster's entries by id, whichever shape it is kept in."""
     agents = _mapping(parsed.get("agents"))
     if dialect.roster == "entries":
         return {key: dict(_mapping(value)) for key, value in _mapping(agents.get("entries")).items()}

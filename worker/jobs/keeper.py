@@ -1,29 +1,29 @@
-"""Keeps a claim alive while its worker is: a lease that runs out means a dead worker, and nothing else.
+"""Keeps a lease alive while its worker is: one that runs out means a dead worker, and nothing else.
 
-Without it a slow gateway would outlast the lease, and two workers would be at work on one agent.
+Without it a slow gateway would outlast the lease, and two workers would be at work on one thing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.jobs.ledger import Claim, LeaseLostError, renew
+from worker.errors import TransientError
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def kept_alive(engine: Engine, held: Claim, lease_s: float) -> Iterator[None]:
-    """Renew the claim every third of ``lease_s`` seconds until the block ends, the row is let go, or another
-    worker has it: then whatever the block writes next raises LeaseLostError."""
+def kept_alive(renew: Callable[[], None], lease_s: float, name: str) -> Iterator[None]:
+    """Call ``renew`` every third of ``lease_s`` seconds until the block ends, or ``renew`` raises a
+    TransientError: the lease was let go or taken over, and whatever the block writes next says so.
+    ``name``: of what is held, for the log."""
     over = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(engine, held, lease_s, over), name="lease", daemon=True)
+    keeper = threading.Thread(target=_keep, args=(renew, lease_s, name, over), name="lease", daemon=True)
     keeper.start()
     try:
         yield
@@ -32,12 +32,11 @@ def kept_alive(engine: Engine, held: Claim, lease_s: float) -> Iterator[None]:
         keeper.join()
 
 
-def _keep(engine: Engine, held: Claim, lease_s: float, over: threading.Event) -> None:
+def _keep(renew: Callable[[], None], lease_s: float, name: str, over: threading.Event) -> None:
     while not over.wait(lease_s / 3):
         try:
-            with engine.begin() as connection:
-                renew(connection, held, lease_s=lease_s)
-        except LeaseLostError:
+            renew()
+        except TransientError:
             return
         except SQLAlchemyError as error:
-            log.warning("the lease on agent %s was not renewed: %s", held.agent_id, type(error).__name__)
+            log.warning("the lease on %s was not renewed: %s", name, type(error).__name__)

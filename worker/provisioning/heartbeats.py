@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
-from worker.jobs.ledger import REPUBLISH_AFTER_S, Claim, advance, end_if_done, finish, park
+from worker.jobs.ledger import Claim, advance, end_if_done, finish, park
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, turned_away
@@ -44,7 +44,6 @@ def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> None
             "total": len(rows),
             "organization_id": gateway.organization_id,
             "agents": [row.id for row in rows],
-            "republish_s": REPUBLISH_AFTER_S,
         },
     )
     end_if_done(connection, job_id)

@@ -5,7 +5,6 @@ Not a session advisory lock, which poolers break and dead hosts keep (design D1)
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -15,14 +14,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import TransientError
+from worker.jobs.keeper import kept_alive
 
 LONGEST_LEASE_S = 15.0
 """A writer that died holds a gateway up for no longer than this."""
-
-log = logging.getLogger(__name__)
 
 
 class RosterLeaseLostError(TransientError):
@@ -120,22 +117,8 @@ def roster_lease(engine: Engine, gateway_id: UUID, lease_s: float) -> Iterator[R
         yield None
         return
     lease = RosterLease(engine, gateway_id, generation, lease_s)
-    over = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(lease, over), name="roster lease", daemon=True)
-    keeper.start()
     try:
-        yield lease
+        with kept_alive(lease.renew, lease_s, f"the roster of gateway {gateway_id}"):
+            yield lease
     finally:
-        over.set()
-        keeper.join()
         lease.release()
-
-
-def _keep(lease: RosterLease, over: threading.Event) -> None:
-    while not over.wait(lease.lease_s / 3):
-        try:
-            lease.renew()
-        except RosterLeaseLostError:
-            return  # the check before the next write says so where it matters
-        except SQLAlchemyError as error:
-            log.warning("the lease on gateway %s was not renewed: %s", lease.gateway_id, type(error).__name__)

@@ -13,7 +13,7 @@ from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.retry import jittered
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, end_if_done, finish, park
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, end_if_done, finish, park, renew
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.delete_job import delete
@@ -59,7 +59,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
             raise PermanentError(
                 f"Given up: {held.attempts} workers died while at work on it, in phase {held.phase}."
             )
-        with kept_alive(services.engine, held, services.settings.lease_s):
+        with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"agent {agent_id}"):
             parked = WORK[held.kind](services, held)
     except LeaseLostError as error:
         log.warning("%s", error)
@@ -77,6 +77,11 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     if parked is None:
         return Ended("succeeded")
     return _park(services, held, parked)
+
+
+def _renew(services: Services, held: Claim) -> None:
+    with services.engine.begin() as connection:
+        renew(connection, held, lease_s=services.settings.lease_s)
 
 
 def _try_later(services: Services, held: Claim, error: TransientError) -> Outcome:

@@ -102,7 +102,7 @@ def _keys(history: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _send(work: Work, key: str, message: str) -> None:
-    sent_before = work.held.wake_sent_at is not None
+    first = work.held.wake_sent_at is None
     with work.services.engine.begin() as connection:
         work.advance(connection, "wake", wake_sent_at=True)  # before the frame goes out
     params = {
@@ -111,7 +111,6 @@ def _send(work: Work, key: str, message: str) -> None:
         "deliver": work.option("deliver_wakeup"),
         "idempotencyKey": work.held.wake_key,
     }
-    first = not sent_before
 
     def attempt() -> Mapping[str, Any] | GatewayError:
         nonlocal first

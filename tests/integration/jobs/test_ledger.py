@@ -218,7 +218,12 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> No
     held = claim(engine, job_id, agent_id, lease_s=0.3)
     assert isinstance(held, Claim)
     first = job_agent(engine, job_id).lease_until
-    with kept_alive(engine, held, 0.3):
+
+    def keep() -> None:
+        with engine.begin() as connection:
+            renew(connection, held, lease_s=0.3)
+
+    with kept_alive(keep, 0.3, "the agent"):
         deadline = time.monotonic() + 10
         while (row := job_agent(engine, job_id)).lease_until <= first + timedelta(seconds=0.6):
             assert publish_due(engine, lambda *_: None) == 0
