@@ -13,7 +13,12 @@ AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cance
 
 class JobAgent(Provisioner):
     """One agent's part in a job. Status ``running``, leased or parked, holds the agent: a unique index lets
-    one job at a time have it (design D5)."""
+    one job at a time have it (design D5).
+
+    In a sync, ``position`` is the agent's place in the order, null for the gateway's main agent, which comes
+    last; ``roster`` is what the roster's change is to be, {"action": create | update | unchanged, "changes":
+    a merge patch}; a row whose ``next_attempt_at`` is null is not begun.
+    """
 
     __tablename__ = "job_agents"
     __table_args__ = (
@@ -51,6 +56,9 @@ class JobAgent(Provisioner):
     wake_key: Mapped[str | None]
     wake_sent_at: Mapped[Moment | None]
     woken_at: Mapped[Moment | None]
+    wake: Mapped[BinaryJson | None]
     files: Mapped[BinaryJson] = mapped_column(server_default=text("'{}'::jsonb"))
+    position: Mapped[int | None] = mapped_column(Integer)
+    roster: Mapped[BinaryJson | None]
     started_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]

@@ -49,6 +49,12 @@ class Job(Provisioner):
         Index("jobs_created_idx", "created_at"),
         Index("jobs_gateway_idx", "gateway_id", "created_at"),
         Index("jobs_agent_idx", "agent_id", "created_at"),
+        Index(
+            "jobs_one_sync_a_gateway",
+            "gateway_id",
+            unique=True,
+            postgresql_where=text("kind = 'sync_gateway' AND status = 'running'"),
+        ),
     )
 
     id: Mapped[UuidKey]

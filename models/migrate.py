@@ -7,16 +7,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
-from models.schemas import PROVISIONER_SCHEMA, MissionControl
+from models.schemas import PROVISIONER_SCHEMA, MissionControl, MixedDatabaseError
 
 _ONE_AT_A_TIME = 0x6F70_656E  # advisory lock: two deployments may start `migrate` at once
-
-
-class MixedDatabaseError(Exception):
-    """Some of Mission Control's tables are there and others are not."""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -38,24 +33,17 @@ def migrate(engine: Engine, *, standalone: bool = False) -> tuple[str | None, st
         if standalone:
             _make_mission_control(connection)
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {PROVISIONER_SCHEMA}"))
-        before = current_revision(connection)
+        before = _revision(connection)
         command.upgrade(alembic_config(connection), "head")
-        after = current_revision(connection)
+        after = _revision(connection)
     assert after is not None
     return before, after
 
 
-def current_revision(connection: Connection) -> str | None:
+def _revision(connection: Connection) -> str | None:
     """The revision that the database stands at, or None before the first migration."""
     options = {"version_table_schema": PROVISIONER_SCHEMA}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
-
-
-def head_revision() -> str:
-    """The revision that this version of the code needs."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    assert head is not None
-    return head
 
 
 def _make_mission_control(connection: Connection) -> None:

@@ -15,8 +15,9 @@ class RosterIntent(Provisioner):
     """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (design D1).
 
     The entry itself is computed when the roster is written, never stored. ``present_before`` is what the
-    roster said before our first write for it; ``delete_files``: a removal takes the workspace along. An
-    intent is open until ``applied_at`` or ``error`` is set.
+    roster said before our first write for it; ``delete_files``: a removal takes the workspace along;
+    ``only_present``: the agent is not brought into a roster that does not hold it. An intent is open until
+    ``applied_at`` or ``error`` is set; ``warning`` is for the result of its job.
     """
 
     __tablename__ = "roster_intents"
@@ -42,7 +43,9 @@ class RosterIntent(Provisioner):
     change: Mapped[str]
     openclaw_id: Mapped[str]
     delete_files: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
+    only_present: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     present_before: Mapped[bool | None] = mapped_column(Boolean)
     created_at: Mapped[Moment] = mapped_column(server_default=func.now())
     applied_at: Mapped[Moment | None]
     error: Mapped[str | None]
+    warning: Mapped[str | None]

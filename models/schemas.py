@@ -41,3 +41,7 @@ class Provisioner(DeclarativeBase):
 
     metadata = MetaData(schema=PROVISIONER_SCHEMA, naming_convention=_NAMES)
     type_annotation_map = {str: Text()}
+
+
+class MixedDatabaseError(Exception):
+    """Some of Mission Control's tables are there and others are not."""

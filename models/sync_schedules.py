@@ -10,7 +10,8 @@ from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 
 class SyncSchedule(Provisioner):
-    """When a gateway's templates are synced by themselves (design D9)."""
+    """When a gateway's templates are synced by themselves (design D9). ``note``: why the last due run did not
+    take place, or why the schedule is switched off."""
 
     __tablename__ = "sync_schedules"
     __table_args__ = (
@@ -28,3 +29,4 @@ class SyncSchedule(Provisioner):
     next_run_at: Mapped[Moment | None]
     last_run_at: Mapped[Moment | None]
     last_job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    note: Mapped[str | None]

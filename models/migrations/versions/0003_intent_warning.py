@@ -1,0 +1,15 @@
+"""What an operator must know of a roster change, for the job that asked for it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("roster_intents", sa.Column("warning", sa.Text(), nullable=True), schema="provisioner")

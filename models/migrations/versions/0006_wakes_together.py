@@ -1,0 +1,16 @@
+"""What an agent that waits to be woken is to be sent, so that one worker can wake all who wait."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("job_agents", sa.Column("wake", JSONB(), nullable=True), schema="provisioner")
