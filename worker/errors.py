@@ -20,3 +20,8 @@ class TransientError(ProvisionerError):
 
 class PermanentError(ProvisionerError):
     """Will fail again until somebody changes something."""
+
+
+def as_sentence(reason: str) -> str:
+    """The reason as it is put on record: with a capital letter."""
+    return reason[:1].upper() + reason[1:]

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import DEFAULT_DEADLINE_S, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
-from worker.gateway.errors import CallTimedOut, GatewayError, GatewayUnreachable
+from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
+from worker.gateway.patience import patience_s
 from worker.gateway.protocol import Hello
 
 __all__ = ["Call", "ClientPool", "GatewayClient"]
@@ -66,11 +67,12 @@ class GatewayClient:
         params: Mapping[str, Any] | None = None,
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
+        send_by: float | None = None,
     ) -> dict[str, Any]:
         """As `GatewayConnection.call`; ``deadline_s`` includes opening, where that is needed."""
 
         def work(connection: GatewayConnection, left_s: float) -> dict[str, Any]:
-            return connection.call(method, params, deadline_s=left_s)
+            return connection.call(method, params, deadline_s=left_s, send_by=send_by)
 
         return self._use(work, deadline_s)
 
@@ -92,7 +94,7 @@ class GatewayClient:
         """The living connection, opened now where there is none.
 
         Threads that ask at once share one attempt and its failure, so that a wrong token is tried
-        once and not by all. Raises what `GatewayConnection.open` does, or `CallTimedOut`.
+        once and not by all. Raises what `GatewayConnection.open` does, or `GatewaySilent`.
         """
         deadline = time.monotonic() + deadline_s
         with self._state:
@@ -106,9 +108,12 @@ class GatewayClient:
             opening = self._opening = self._opening or _Opening()
         if mine:
             self._open(opening, min(deadline_s, OPEN_DEADLINE_S))
-        elif not opening.over.wait(max(0.0, deadline - time.monotonic())):
-            raise CallTimedOut(
-                f"the gateway at {self.address.url} was not connected in time", method="connect", sent=False
+        elif not opening.over.wait(min(max(0.0, deadline - time.monotonic()), patience_s() or deadline_s)):
+            raise GatewaySilent(
+                f"no connection to the gateway at {self.address.url} in time: check that it runs, and the"
+                " load of its machine",
+                method="connect",
+                sent=False,
             )
         if opening.connection is None:
             assert opening.error is not None
@@ -186,9 +191,11 @@ class ClientPool:
         self._max_clients = max_clients
         self._lock = threading.Lock()
         self._clients: OrderedDict[tuple[str, str | None, bool], GatewayClient] = OrderedDict()
+        self._closed = False
 
     def client(self, address: GatewayAddress) -> GatewayClient:
-        """The client for ``address``; another token or TLS setting is another client.
+        """The client for ``address``; another token or TLS setting is another client. After `close_all` it is
+        a closed one.
 
         Ask anew for each piece of work rather than keeping it.
         """
@@ -199,13 +206,18 @@ class ClientPool:
                 client = self._clients[key] = GatewayClient(address, self._device)
             self._clients.move_to_end(key)
             surplus = self._take_surplus()
+            closed = self._closed
+        if closed:
+            client.close()
         for old in surplus:
             old.disconnect()
         return client
 
     def close_all(self) -> None:
-        """Close every client; those still at work get `ConnectionLost`."""
+        """Close every client for good, those too that are asked for later; those still at work get
+        `ConnectionLost`."""
         with self._lock:
+            self._closed = True
             clients = list(self._clients.values())
             self._clients.clear()
         for client in clients:

@@ -23,17 +23,23 @@ from worker.gateway.errors import (
     FrameTooLarge,
     GatewayError,
     GatewayRestarting,
+    GatewaySilent,
     GatewayUnreachable,
 )
 from worker.gateway.handshake import greet, open_socket
+from worker.gateway.patience import patience_s
 from worker.gateway.protocol import Event, Hello, Response, decode, encode_request
 from worker.gateway.refusals import from_response
+from worker.gateway.said import Asked
+from worker.gateway.window import Window
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
 
 DEFAULT_DEADLINE_S = 30.0
 MAX_IN_FLIGHT = 32
 """More at once makes the newest release answer "busy" (gateway.md 4)."""
+_SILENCE_S = 10.0
+"""A gateway that has said nothing for so long hangs; one that has spoken is only slow with this call."""
 
 SILENT_TICKS = 2.5
 """Without any frame for so many tick intervals, a connection counts as dead."""
@@ -70,12 +76,14 @@ class CloseReason:
 class _Pending:
     """A call on its way; ``done`` is held until its outcome is known."""
 
-    __slots__ = ("done", "id", "method", "outcome")
+    __slots__ = ("asked", "done", "id", "method", "outcome", "sent_at")
 
-    def __init__(self, request_id: str, method: str) -> None:
+    def __init__(self, request_id: str, asked: Asked) -> None:
         self.id = request_id
-        self.method = method
+        self.asked = asked
+        self.method = asked.method
         self.outcome: dict[str, Any] | GatewayError | None = None
+        self.sent_at = 0.0
         self.done = threading.Lock()
         self.done.acquire()
 
@@ -92,7 +100,7 @@ class GatewayConnection:
         self.hello = hello
         self._socket = websocket
         self._ids = itertools.count(1)
-        self._slots = threading.Semaphore(MAX_IN_FLIGHT)
+        self._window = Window(MAX_IN_FLIGHT)
         self._pending: dict[str, _Pending] = {}
         self._subscribers: tuple[Callable[[Event], None], ...] = ()
         self._state = threading.Lock()
@@ -162,15 +170,18 @@ class GatewayConnection:
         params: Mapping[str, Any] | None = None,
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
+        send_by: float | None = None,
     ) -> dict[str, Any]:
         """Send one request and wait for its answer's payload, at most ``deadline_s`` seconds.
 
+        ``send_by``: on the monotonic clock, the instant after which it is not sent any more.
         Raises a `GatewayError`. Not carried out: `GatewayUnreachable`, `GatewayRestarting`,
         `FrameTooLarge`, `BadParameters`, `CallTimedOut` with ``sent`` False. Unknown whether carried
         out: `ConnectionLost`, `CallTimedOut` with ``sent`` True.
         """
         deadline = time.monotonic() + deadline_s
-        outcome = self._await(self._send(method, params, deadline), deadline)
+        sendable_until = deadline if send_by is None else min(deadline, send_by)
+        outcome = self._await(self._send(method, params, sendable_until), deadline)
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome
@@ -217,20 +228,23 @@ class GatewayConnection:
     def _send(self, method: str, params: Mapping[str, Any] | None, deadline: float) -> _Pending:
         if threading.current_thread() is self._reader:
             raise RuntimeError("a subscriber must not call the gateway: it would wait for itself")
-        pending = _Pending(str(next(self._ids)), method)
+        pending = _Pending(str(next(self._ids)), Asked.of(self.address.url, method, params))
         frame = encode_request(pending.id, method, params)
         if len(frame) > self.hello.max_payload:
             raise FrameTooLarge(
                 f"{method} is {len(frame)} bytes and was not sent: the gateway at {self.address.url}"
-                f" takes {self.hello.max_payload}",
+                f" takes at most {self.hello.max_payload}, so make the agent's largest file smaller",
                 method=method,
             )
-        if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._window.take(max(0.0, deadline - time.monotonic())):
             raise self._late(method, sent=False)
         if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._slots.release()
+            self._window.give_back()
             raise self._late(method, sent=False)
         try:
+            if time.monotonic() >= deadline:
+                self._window.give_back()
+                raise self._late(method, sent=False)
             self._register(pending)
             self._write(pending, frame, deadline)
         finally:
@@ -241,9 +255,10 @@ class GatewayConnection:
         """Enter the call into the table, from where it always gets an outcome; the dead take none."""
         with self._state:
             if self._closed is None and self._shutdown is None and not self._closing:
+                pending.sent_at = time.monotonic()
                 self._pending[pending.id] = pending
                 return
-        self._slots.release()
+        self._window.give_back()
         raise self._unsent(pending.method)
 
     def _write(self, pending: _Pending, frame: bytes, deadline: float) -> None:
@@ -252,7 +267,8 @@ class GatewayConnection:
             self._socket.send(frame, text=True)
         except ConnectionClosed:
             # Not all of the frame left us, so the gateway cannot have carried it out.
-            self._take(pending.id)
+            if self._take(pending.id) is not None:
+                self._window.give_back()
             if time.monotonic() >= deadline:
                 raise self._late(pending.method, sent=False) from None
             raise self._unsent(pending.method) from None
@@ -262,17 +278,20 @@ class GatewayConnection:
     def _unsent(self, method: str) -> GatewayError:
         if self._shutdown is not None:
             return GatewayRestarting(
-                f"the gateway at {self.address.url} is stopping or restarting, so {method} was not sent",
+                f"the gateway at {self.address.url} is stopping or restarting, so {method} was not sent: if"
+                " it does not come back, start it",
                 method=method,
                 retry_after_s=_expected_s(self._shutdown),
             )
         return GatewayUnreachable(
-            f"the connection to the gateway at {self.address.url} is closed: {method} was not sent",
+            f"the connection to the gateway at {self.address.url} is closed, so {method} was not sent: if"
+            " this goes on, look at its log",
             method=method,
         )
 
     def _await(self, pending: _Pending, deadline: float) -> dict[str, Any] | GatewayError:
-        if not pending.wait(deadline) and self._take(pending.id) is not None:
+        if not self._wait(pending, deadline) and self._take(pending.id) is not None:
+            self._window.late(pending.sent_at)
             return self._late(pending.method, sent=True)
         if pending.outcome is None:
             # Whoever took it from the table settles it in the next moment.
@@ -280,17 +299,32 @@ class GatewayConnection:
         assert pending.outcome is not None
         return pending.outcome
 
+    def _wait(self, pending: _Pending, deadline: float) -> bool:
+        """Whether the outcome came by the deadline, and before the patience with a silent gateway ended."""
+        silence_s = patience_s()
+        if silence_s is None:
+            return pending.wait(deadline)
+        since = time.monotonic()
+        while not pending.wait(min(deadline, max(since, self._heard_at) + silence_s)):
+            if time.monotonic() >= min(deadline, max(since, self._heard_at) + silence_s):
+                return False
+        return True
+
     def _take(self, request_id: str) -> _Pending | None:
-        """Remove a call from the table: whoever gets it settles it and has given its slot back."""
+        """Remove a call from the table: whoever gets it settles it and gives its place in the window back."""
         with self._state:
-            pending = self._pending.pop(request_id, None)
-        if pending is not None:
-            self._slots.release()
-        return pending
+            return self._pending.pop(request_id, None)
 
     def _late(self, method: str, *, sent: bool) -> CallTimedOut:
-        what = "did not answer" if sent else "took no more calls in time, so it was not sent"
-        return CallTimedOut(f"{method}: the gateway at {self.address.url} {what}", method=method, sent=sent)
+        gateway = f"the gateway at {self.address.url}"
+        if sent:
+            what = f"did not answer {method} in time: whether it was carried out is unknown"
+        else:
+            what = f"took no more calls in time, so {method} was not sent"
+        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, patience_s() or _SILENCE_S)
+        return (GatewaySilent if silent else CallTimedOut)(
+            f"{gateway} {what}; if this goes on, look at the load of its machine", method=method, sent=sent
+        )
 
     def _read(self) -> None:
         close = CloseReason(None, "reader failed")
@@ -336,13 +370,15 @@ class GatewayConnection:
         if response.payload is not None:
             outcome = response.payload
         elif response.error is not None:
-            outcome = from_response(pending.method, response.error)
+            outcome = from_response(pending.asked, response.error)
         else:
             outcome = BadAnswer(
-                f"the gateway's answer to {pending.method} is not of the protocol's shape",
+                f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it: whether"
+                " it was carried out is unknown",
                 method=pending.method,
             )
         if self._take(response.id) is not None:
+            self._window.answered()
             pending.outcome = outcome
             pending.done.release()
 
@@ -373,12 +409,12 @@ class GatewayConnection:
         for pending in orphans:
             pending.outcome = ConnectionLost(
                 f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
-                f" {pending.method}: whether it was carried out is unknown",
+                f" {pending.method}: whether it was carried out is unknown; if this goes on, look at its log",
                 method=pending.method,
                 code=str(close.code) if close.code else None,
                 retry_after_s=expected_s,
             )
-            self._slots.release()
+            self._window.give_back()
             pending.done.release()
         self._ended.set()
 

@@ -32,9 +32,14 @@ class Dialect:
     ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is merged by
     id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells whether a
     message of a given idempotencyKey arrived. ``drops_bootstrap``: the gateway deletes BOOTSTRAP.md before
-    an agent with a workspace of its own first reads it (2026.9.6). ``restart_delay_ms``: what to ask for in a
-    patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it twice when
-    channels change too (measured on 2026.2.12).
+    an agent with a workspace of its own first reads it (2026.9.6). ``writes_variables``: any config write,
+    the gateway's own included, puts the value of each ``${VAR}`` of openclaw.json in its place (measured on
+    2026.2.12, where config.get does not show which secrets are variables). ``restart_delay_ms``: what to ask
+    for in a patch: 0 makes a 2026.2 gateway restart once, at once, where its default of 2000 restarts it
+    twice when channels change too (measured on 2026.2.12). ``latest_restart_s``: how long after a patch a
+    restart may come, where nobody got the answer that would say so (gateway.md 4).
+    ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
+    2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
     """
 
     roster: Literal["list", "entries"]
@@ -49,6 +54,9 @@ class Dialect:
     has_scratch: bool
     shows_wake_keys: bool
     drops_bootstrap: bool
+    keeps_files_per_session: bool
+    latest_restart_s: float
+    writes_variables: bool
     restart_delay_ms: int = 0
 
     @classmethod
@@ -69,7 +77,11 @@ class Dialect:
                 has_scratch=True,
                 shows_wake_keys=True,
                 drops_bootstrap=True,
+                keeps_files_per_session=False,
+                latest_restart_s=0.0,
+                writes_variables=False,
             )
+        since_february_26 = _release(version) >= (2026, 2, 26)
         return cls(
             roster="list",
             version=version,
@@ -78,11 +90,16 @@ class Dialect:
             heartbeat_in="HEARTBEAT.md",
             visibility_key="heartbeat",
             refused_heartbeat_keys=frozenset(),
-            merges_lists=_release(version) >= (2026, 2, 26),
+            merges_lists=since_february_26,
             lists_workspace=False,
             has_scratch=scratch,
             shows_wake_keys=False,
             drops_bootstrap=False,
+            keeps_files_per_session=since_february_26,
+            latest_restart_s=35.0 if since_february_26 else 3.0,
+            # The `secrets` methods came with the care for variables (2026.2.26), and a gateway names its
+            # methods even where it calls itself "dev".
+            writes_variables="secrets.reload" not in methods and not since_february_26,
         )
 
     @property

@@ -63,6 +63,10 @@ class CallTimedOut(TransientGatewayError):
         self.sent = sent
 
 
+class GatewaySilent(CallTimedOut):
+    """Our own deadline passed, and nothing at all was heard from the gateway meanwhile: it hangs."""
+
+
 class ConnectionLost(TransientGatewayError):
     """The connection ended while the call was in flight: nobody knows whether it had effect."""
 
@@ -192,3 +196,7 @@ class Refused(PermanentGatewayError):
 
 class BadAnswer(PermanentGatewayError):
     """The gateway's answer is not of the protocol's shape; the call may have had effect."""
+
+
+OUTAGES = (GatewayUnreachable, GatewayRestarting, ConnectionLost, GatewaySilent, Unavailable)
+"""Errors that say something of the gateway, not of the call: one late answer among others is none."""

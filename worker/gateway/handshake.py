@@ -40,7 +40,9 @@ from worker.gateway.protocol import (
     decode,
     encode_request,
 )
-from worker.gateway.refusals import from_close, from_response, missing_scope
+from worker.gateway.refusals import from_close, from_response
+from worker.gateway.said import Asked
+from worker.gateway.sentences import without_scope
 
 # An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
 LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD
@@ -109,10 +111,14 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
         )
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return TlsRefused(
-            f"the gateway at {url} does not speak TLS: write ws:// in its URL", method="connect"
+            f"the gateway at {url} does not speak TLS: write {url.replace('wss:', 'ws:', 1)} in gateways.url",
+            method="connect",
         )
     if isinstance(error, InvalidURI):
-        return BadAddress(f"the gateway's URL {url} cannot be used", method="connect")
+        return BadAddress(
+            f"the gateway's URL {url} cannot be used: write gateways.url as in ws://host:18789",
+            method="connect",
+        )
     if isinstance(error, InvalidStatus):
         return _bad_status(url, error.response.status_code)
     if isinstance(error, InvalidProxy | ProxyError):
@@ -125,30 +131,43 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
         error = error.__cause__
     if isinstance(error, InvalidHandshake):
         return NotAGateway(
-            f"what answers at {url} is no WebSocket server: check the gateway's URL and port"
+            f"what answers at {url} is no WebSocket server: check host and port in gateways.url"
             " (a gateway behind TLS needs wss://)",
             method="connect",
         )
     how = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, EOFError | ConnectionClosed):
-        how = "the connection was closed"
+        how = "it closed the connection"
+        if url.startswith("ws:"):
+            how += "; a gateway behind TLS needs wss://"
     if isinstance(error, ssl.SSLError):
-        how = f"the TLS handshake ended with {error.reason}; a gateway without TLS needs ws://"
+        how = f"the TLS handshake failed: {_plain(error)}; a gateway without TLS needs ws://"
     return GatewayUnreachable(
-        f"the gateway at {url} cannot be reached ({how}): check that it runs, its URL and the network",
+        f"the gateway at {url} cannot be reached ({how}): check that it runs, gateways.url, and the network",
         method="connect",
     )
+
+
+def _plain(error: ssl.SSLError) -> str:
+    return (error.reason or "no reason given").replace("_", " ").lower()
 
 
 def _bad_status(url: str, status: int) -> GatewayError:
     if status in (408, 425, 429) or status >= 500:
         return GatewayUnreachable(
-            f"the gateway at {url} answers with HTTP {status}: it, or a proxy before it, is not ready",
+            f"the gateway at {url} answers with HTTP {status}: it, or a proxy before it, is not ready; if it"
+            " stays so, look at their logs",
             method="connect",
             code=str(status),
         )
+    if status in (401, 403, 407):
+        what = "a proxy before the gateway wants a login that we do not have; let us through there"
+    elif 300 <= status < 400:
+        what = "it points elsewhere, where we do not take the token; write the final address in gateways.url"
+    else:
+        what = "check host, port and path in gateways.url"
     return NotAGateway(
-        f"what answers at {url} refuses a WebSocket with HTTP {status}: check the gateway's URL and path",
+        f"what answers at {url} refuses a WebSocket with HTTP {status}: {what}",
         method="connect",
         code=str(status),
     )
@@ -160,25 +179,27 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     Raises the `GatewayError` that says why we were not let in, `MissingScope` included where the
     hello shows that the rights fall short.
     """
+    asked = Asked(address.url, "connect")
     try:
         challenge = _next(socket, address, deadline, "challenge")
         while not (isinstance(challenge, Event) and challenge.name == "connect.challenge"):
             challenge = _next(socket, address, deadline, "challenge")
-        params = connect_params(device, address.token, *_read_challenge(challenge))
+        params = connect_params(device, address.token, *_read_challenge(challenge, address.url))
         socket.send(encode_request(_CONNECT_ID, "connect", params), text=True)
         answer = _next(socket, address, deadline, "hello")
         while not (isinstance(answer, Response) and answer.id == _CONNECT_ID):
             answer = _next(socket, address, deadline, "hello")
     except ConnectionClosed as closed:
         frame = closed.rcvd
-        raise from_close(frame.code if frame else None, frame.reason if frame else "") from None
+        raise from_close(asked, frame.code if frame else None, frame.reason if frame else "") from None
     if answer.error is not None:
-        raise _refusal(answer.error, device)
+        raise _refusal(asked, answer.error, device)
     if answer.payload is None:
-        raise BadAnswer("the gateway's answer to connect is not of the protocol's shape", method="connect")
-    hello = Hello.parse(answer.payload)
+        raise BadAnswer(f"{asked.gateway} did not answer connect as the protocol has it", method="connect")
+    hello = Hello.parse(answer.payload, address.url)
     if hello.scopes is not None and ADMIN_SCOPE not in hello.scopes:
-        raise missing_scope(ADMIN_SCOPE, method="connect", details={"scopes": sorted(hello.scopes)})
+        details = {"scopes": sorted(hello.scopes)}
+        raise without_scope(ADMIN_SCOPE, asked.gateway, method="connect", details=details)
     return hello
 
 
@@ -192,25 +213,27 @@ def _next(
         return decode(socket.recv(timeout=left_s))
     except TimeoutError:
         raise GatewayUnreachable(
-            f"the gateway at {address.url} took the connection but sent no {awaited} in time:"
-            " it may be starting or overloaded",
+            f"the gateway at {address.url} took the connection but sent no {awaited} in time: it may be"
+            " starting or overloaded, or something else listens there; look at its log",
             method="connect",
         ) from None
 
 
-def _read_challenge(challenge: Event) -> tuple[str, int | None]:
+def _read_challenge(challenge: Event, url: str) -> tuple[str, int | None]:
     nonce, sent_at = challenge.payload.get("nonce"), challenge.payload.get("ts")
     if not isinstance(nonce, str) or not nonce:
         raise NotAGateway(
-            "the gateway's challenge has no nonce: it speaks another protocol", method="connect"
+            f"what answers at {url} begins as a gateway does, but its challenge has no nonce: check that"
+            " gateways.url is an OpenClaw gateway's",
+            method="connect",
         )
     return nonce, sent_at if isinstance(sent_at, int) and sent_at is not True else None
 
 
-def _refusal(error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
-    refusal = from_response("connect", error)
+def _refusal(asked: Asked, error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
+    refusal = from_response(asked, error)
     if isinstance(refusal, PairingRequired) and refusal.device_id is None:
         # The older releases leave out which device it is about.
         details = {**refusal.details, "deviceId": device.device_id}
-        return from_response("connect", {**error, "details": details})
+        return from_response(asked, {**error, "details": details})
     return refusal

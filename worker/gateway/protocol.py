@@ -58,11 +58,15 @@ class Hello:
     policy: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def parse(cls, payload: Mapping[str, Any]) -> Hello:
-        """Read the payload of the answer to ``connect``. Raises `NotAGateway` where it is none."""
+    def parse(cls, payload: Mapping[str, Any], url: str) -> Hello:
+        """Read what answered ``connect`` at ``url``. Raises `NotAGateway` where that greets otherwise."""
         protocol = payload.get("protocol")
         if payload.get("type") != "hello-ok" or not isinstance(protocol, int):
-            raise NotAGateway("what answers at the gateway's URL does not greet as an OpenClaw gateway does")
+            raise NotAGateway(
+                f"what answers at {url} does not greet as an OpenClaw gateway does: check host and port in"
+                " gateways.url",
+                method="connect",
+            )
         server, policy = _mapping(payload.get("server")), _mapping(payload.get("policy"))
         scopes = _mapping(payload.get("auth")).get("scopes")
         boot_id = server.get("bootId")

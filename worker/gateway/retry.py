@@ -6,7 +6,7 @@ import random
 import threading
 import time
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
 
 from worker.errors import TransientError
 
@@ -40,8 +40,13 @@ def wait_s(failures: int, error: BaseException | None) -> float:
     return max(asked, FIRST_DELAY_S) * random.uniform(1, 1 + JITTER)
 
 
-def inline_retrying(budget_s: float, stop_event: threading.Event | None = None) -> Retrying:
-    """Retry what is transient for at most ``budget_s`` seconds; make a new one for each use.
+def inline_retrying(
+    budget_s: float,
+    stop_event: threading.Event | None = None,
+    never: tuple[type[TransientError], ...] = (),
+) -> Retrying:
+    """Retry what is transient, and none of ``never``, for at most ``budget_s`` seconds; make a new one for
+    each use.
 
     The last error is raised as it came: a permanent one at once, a transient one when the next wait
     would pass the budget (it is not begun) or when ``stop_event`` ends a wait (SIGTERM).
@@ -60,7 +65,7 @@ def inline_retrying(budget_s: float, stop_event: threading.Event | None = None) 
             raise last_error
 
     return Retrying(
-        retry=retry_if_exception_type(TransientError),
+        retry=retry_if_exception(lambda e: isinstance(e, TransientError) and not isinstance(e, never)),
         wait=wait,
         stop=stop_before_delay(budget_s),
         sleep=sleep,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.dialect import Dialect
+from worker.gateway.heartbeats import any_block, heartbeat_block, relying_on_defaults
 
 IMPLICIT_AGENT = "main"
 """The agent that a gateway without a roster has; it stays the default only if it is listed first."""
 
-DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
 DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "useIndicator": True}
 
 
@@ -30,18 +30,20 @@ class RosterEntry:
 class RosterPlan:
     """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
     new or differs. ``present``: ids of the roster as it is. ``patches``: what changes in each changed entry,
-    as a merge patch."""
+    as a merge patch. ``silenced``: ids whose heartbeats end with it, since it writes the first block."""
 
     document: Mapping[str, Any] | None
     changed: frozenset[str]
     present: frozenset[str]
     patches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    silenced: tuple[str, ...] = ()
 
-
-def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The heartbeat block of an agent: the default, the agent's settings over it, less what is refused."""
-    merged = {**DEFAULT_HEARTBEAT, **agent_settings}
-    return {key: value for key, value in merged.items() if key not in dialect.refused_heartbeat_keys}
+    def change_of(self, openclaw_id: str) -> dict[str, Any]:
+        """What becomes of one agent's entry: ``action`` create, update or unchanged, and the ``changes``."""
+        changes = self.patches.get(openclaw_id)
+        if changes is None:
+            return {"action": "unchanged", "changes": {}}
+        return {"action": "update" if openclaw_id in self.present else "create", "changes": changes}
 
 
 def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
@@ -69,7 +71,10 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
     if visibility:
         document["channels"] = {"defaults": {dialect.visibility_key: visibility}}
     patches = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
-    return RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
+    ours = [entry.openclaw_id for entry in wanted]
+    there = live or {IMPLICIT_AGENT: {}}
+    silenced = relying_on_defaults(parsed, there, ours) if changed and not any_block(live) else []
+    return RosterPlan(document or None, frozenset(changed), frozenset(live), patches, tuple(silenced))
 
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

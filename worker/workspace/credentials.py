@@ -16,8 +16,9 @@ from worker.errors import PermanentError
 PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
 """Stands for the token in every rendering, so that a rendering and its hash can be kept (design D2)."""
 
-_ITERATIONS = 200_000
-_MOST_ITERATIONS = 2_000_000  # a planted hash must not buy minutes of CPU
+ROUNDS = 200_000
+"""Of PBKDF2, in each hash made here; one that is verified says for itself how many it took (behaviour 23)."""
+_MOST_ROUNDS = 2_000_000  # a planted hash must not buy minutes of CPU
 _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
 
@@ -48,7 +49,7 @@ def mint_token() -> str:
 def hash_token(token: str) -> str:
     """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (behaviour 23); 0.1 s."""
     salt = secrets.token_bytes(16)
-    return f"pbkdf2_sha256${_ITERATIONS}${_b64(salt)}${_b64(_digest(token, salt, _ITERATIONS))}"
+    return f"pbkdf2_sha256${ROUNDS}${_b64(salt)}${_b64(_digest(token, salt, ROUNDS))}"
 
 
 def verify_token(token: str, stored: str | None) -> bool:
@@ -58,7 +59,7 @@ def verify_token(token: str, stored: str | None) -> bool:
         return False
     iterations = int(match[1])
     salt, digest = _unb64(match[2]), _unb64(match[3])
-    if salt is None or digest is None or not 1 <= iterations <= _MOST_ITERATIONS:
+    if salt is None or digest is None or not 1 <= iterations <= _MOST_ROUNDS:
         return False
     return hmac.compare_digest(_digest(token, salt, iterations), digest)
 

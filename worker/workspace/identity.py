@@ -33,6 +33,15 @@ def main_session_key(gateway_id: UUID | str) -> str:
     return f"agent:mc-gateway-{gateway_id}:main"
 
 
+def session_key_of(
+    agent_id: UUID | str, board_id: UUID | str | None, is_board_lead: bool, gateway_id: UUID | str
+) -> str:
+    """The key of any agent's main session: the one without a board is its gateway's own."""
+    if board_id is None:
+        return main_session_key(gateway_id)
+    return session_key(agent_id, board_id, is_board_lead)
+
+
 def openclaw_id(session_key: str) -> str:
     """The agent's id on its gateway: the second part of its session key (behaviour 3).
 

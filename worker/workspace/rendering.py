@@ -5,15 +5,18 @@ A rendering holds a placeholder where the token belongs, so it can be hashed, co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from traceback import walk_tb
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from jinja2.exceptions import TemplateError as JinjaError
 
 from worker.errors import PermanentError
@@ -27,7 +30,10 @@ from worker.workspace.context import (
 )
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError, render_override
+from worker.workspace.sources import loader
 
+OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
+"""The columns of ``agents`` with which a user replaces a template (behaviour 8)."""
 INJECTION_LIMIT = 20_000
 """Characters: where gateways begin to cut a file that they show to the agent (behaviour 14)."""
 
@@ -36,6 +42,9 @@ _OWN = ("AGENTS", "TOOLS", "USER", "HEARTBEAT", "BOOT")
 _TOOLS, _AGENTS, _HEARTBEAT = "TOOLS.md", "AGENTS.md", "HEARTBEAT.md"
 
 Role = Literal["lead", "member", "main"]
+
+_COMPILING = threading.Lock()
+"""Threads that begin together would each compile every template."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,10 @@ def render_workspace(
     user: UserFacts | None,
     base_url: str,
     layout: Layout,
+    templates: Path | None = None,
 ) -> RenderedWorkspace:
     """All that an agent's workspace must hold; without ``board``, a gateway-main agent's (behaviour 6, 7).
+    ``templates``: a folder whose templates come before the shipped ones of the same path.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
     PermanentError where the credentials would reach the agent in no way or a fact makes no workspace.
@@ -102,7 +113,9 @@ def render_workspace(
             f"gateway {gateway.name!r} takes no {layout.credentials_in}, "
             f"so agent {agent.name!r} would be left without credentials"
         )
-    texts = _texts(agent, board, gateway, user, base_url, layout)
+    with _COMPILING:
+        environment = _environment(templates)
+    texts = _texts(agent, board, gateway, user, base_url, layout, environment)
     if layout.credentials_in == _AGENTS:
         texts[_AGENTS] = f"{texts[_AGENTS]}\n\n{texts.pop(_TOOLS)}"
     files: dict[str, RenderedFile] = {}
@@ -129,6 +142,14 @@ def template_paths(role: Role) -> dict[str, str]:
     return dict(sorted(paths.items()))
 
 
+def compile_templates(templates: Path | None = None) -> None:
+    """Compile all templates (0.1 s of CPU), so that the first agents need not wait for it; a broken one is
+    left for its agents to name."""
+    for path in sorted({path for role in get_args(Role) for path in template_paths(role).values()}):
+        with _COMPILING, contextlib.suppress(JinjaError):
+            _environment(templates).get_template(path)
+
+
 def _texts(
     agent: AgentFacts,
     board: BoardFacts | None,
@@ -136,6 +157,7 @@ def _texts(
     user: UserFacts | None,
     base_url: str,
     layout: Layout,
+    environment: Environment,
 ) -> dict[str, str]:
     role: Role = "main" if board is None else "lead" if agent.is_board_lead else "member"
     context = (
@@ -143,7 +165,7 @@ def _texts(
         if board is None
         else board_agent_context(agent, board, gateway, user, base_url)
     )
-    overrides = {"IDENTITY.md": agent.identity_template, "SOUL.md": agent.soul_template}
+    overrides = {name: getattr(agent, column) for name, column in OVERRIDE_COLUMNS.items()}
     surroundings: dict[str, Any] = {"role": role, "files": layout.files, "tools_file": layout.credentials_in}
     texts: dict[str, str] = {}
     for name, path in template_paths(role).items():
@@ -151,13 +173,15 @@ def _texts(
         if override and override.strip():
             texts[name] = render_override(f"the {name} override", override, context).strip()
         else:
-            texts[name] = _render(path, {**context, **surroundings}).strip()
+            texts[name] = _render(environment, path, {**context, **surroundings}).strip()
     return texts
 
 
-def _render(path: str, context: Mapping[str, Any]) -> str:
+def _render(environment: Environment, path: str, context: Mapping[str, Any]) -> str:
     try:
-        return _environment().get_template(path).render(context)
+        with _COMPILING:
+            template = environment.get_template(path)
+        return template.render(context)
     except JinjaError as error:
         line = getattr(error, "lineno", None) or _line_in(path, error)
         raise TemplateError(getattr(error, "name", None) or path, line, str(error)) from None
@@ -199,20 +223,20 @@ def _json(value: str) -> _Verbatim:
 
 
 @cache
-def _environment() -> Environment:
-    """The shipped templates, each compiled once a process.
+def _environment(folder: Path | None) -> Environment:
+    """The templates, each compiled once a process; those of ``folder`` also when they change.
 
     Whatever a template prints is folded onto one line, unless it went through ``quoted`` (a Markdown
     quotation) or ``json``: so no value can make a line of its own and plant a heading or a credential there.
     """
     environment = Environment(
-        loader=PackageLoader("templates", ""),
+        loader=loader(folder),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        auto_reload=False,
+        auto_reload=folder is not None,
         cache_size=-1,
         finalize=_one_line,
     )

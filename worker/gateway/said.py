@@ -1,0 +1,122 @@
+"""What was asked of a gateway, and its refusal with every field made safe to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LONGEST_WAIT_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a refusal's sentence names: the gateway's URL, the method, and the agent and file it was about.
+
+    Never a parameter's content: that may be a token (behaviour 29).
+    """
+
+    url: str
+    method: str
+    agent: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def of(cls, url: str, method: str, params: Mapping[str, Any] | None) -> Asked:
+        """Pick the names out of a call's parameters."""
+        given = params or {}
+        agent = _text(given.get("agentId")) or _agent_in(given.get("sessionKey") or given.get("key"))
+        file = _text(given.get("name")) if method.startswith("agents.files.") else ""
+        return cls(url, method, agent or None, file or None)
+
+    @property
+    def gateway(self) -> str:
+        return f"the gateway at {self.url}"
+
+
+class Said:
+    """The error object of a gateway's answer, whatever its shape, and what it answers."""
+
+    def __init__(self, asked: Asked, error: object) -> None:
+        fields: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+        details = fields.get("details")
+        self.asked = asked
+        self.gateway = asked.gateway
+        self.method = asked.method
+        self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        self.code = _text(fields.get("code"))
+        self.message = _text(fields.get("message")) or "(no message)"
+        self.detail_code = self.detail("code") or self.detail("type")
+        retryable = fields.get("retryable")
+        self.retryable = retryable if isinstance(retryable, bool) else None
+        self.retry_after_s = _seconds(fields.get("retryAfterMs"))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every `GatewayError` carries beside its sentence."""
+        return {
+            "method": self.method,
+            "code": self.code or None,
+            "details": self.details,
+            "retryable": self.retryable,
+        }
+
+    def detail(self, name: str) -> str:
+        """A detail that is text; "" where there is none."""
+        return _text(self.details.get(name))
+
+    def find(self, pattern: str) -> str | None:
+        """The first group of ``pattern`` in the message."""
+        found = re.search(pattern, self.message)
+        return found.group(1) if found else None
+
+    @property
+    def config_issues(self) -> tuple[tuple[str, str], ...]:
+        """(path, message) of each fault in a refused config, from the details, else from the message."""
+        return _listed_issues(self.details.get("issues")) or _written_issues(self.message)
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _agent_in(session_key: object) -> str:
+    parts = _text(session_key).split(":")
+    return parts[1] if len(parts) > 2 and parts[0] == "agent" else ""
+
+
+def _seconds(milliseconds: object) -> float | None:
+    """A time to wait, from nothing to a day; None for what is no such number."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    return min(milliseconds, _LONGEST_WAIT_MS) / 1000 if milliseconds >= 0 else None
+
+
+def _listed_issues(listed: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(listed, list | tuple):
+        return ()
+    return tuple(
+        (_path(issue.get("path")), _text(issue.get("message")) or "(no message)")
+        for issue in listed
+        if isinstance(issue, Mapping)
+    )
+
+
+def _path(path: object) -> str:
+    if isinstance(path, list | tuple):
+        return ".".join(str(part) for part in path)
+    return _text(path)
+
+
+def _written_issues(message: str) -> tuple[tuple[str, str], ...]:
+    """The issues of ``invalid config: <path>: <message>; <path>: <message> (+2 more issues)``."""
+    _, _, text = message.partition("invalid config:")
+    text = re.sub(r"\s*\(\+\d+ more issues?\)\s*$", "", text).strip()
+    parts = [part.strip() for part in re.split(r";\s+(?=[\w$<\[][\w.\[\]<>$-]*:\s)", text) if part.strip()]
+    issues = []
+    for part in parts:
+        path, found, rest = part.partition(": ")
+        is_path = bool(found) and re.fullmatch(r"[\w$<\[][\w.\[\]<>$-]*", path) is not None
+        issues.append((path, rest.strip()) if is_path else ("", part))
+    return tuple(issues)
