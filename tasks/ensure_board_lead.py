@@ -5,15 +5,16 @@ from typing import Any
 from celery import Task
 from sqlalchemy import Connection
 
-from tasks.outcomes import JobFailed, run_short_job
+from tasks.outcomes import JobFailed, run_job
 from worker.app import app
 from worker.jobs.intake import Queued
 from worker.jobs.ledger import Enqueued, end_short, enqueue, open_job_of
+from worker.jobs.outbox import Message
 from worker.jobs.requests import EnsureBoardLead, ProvisionAgent
 from worker.provisioning.agent_rows import ensure_board_lead as ensure
 
 
-def _ensure(connection: Connection, job: Queued) -> None:
+def _ensure(connection: Connection, job: Queued) -> list[Message]:
     assert isinstance(job.request, EnsureBoardLead)
     agent_id, created = ensure(connection, job.request)
     provision = ProvisionAgent(agent_id=agent_id, user_id=job.request.user_id)
@@ -26,9 +27,10 @@ def _ensure(connection: Connection, job: Queued) -> None:
         "provision_job_id": str(enqueued.job_id),
     }
     end_short(connection, job.job_id, result)
+    return []
 
 
 @app.task(name="tasks.ensure_board_lead", bind=True, throws=(JobFailed,))
 def ensure_board_lead(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
     """Make or repair a board's lead and have it provisioned (contract.md has the arguments)."""
-    return run_short_job(self, positional, arguments, _ensure)
+    return run_job(self, positional, arguments, _ensure)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-import structlog
 from celery import Task
 from celery.exceptions import Ignore
 from sqlalchemy import Connection
 
+from worker.about import about
 from worker.app import services
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.gateway.retry import jittered
-from worker.jobs.intake import AgentOf, Queued, Refused, accept, accept_agent_job, target_of
-from worker.jobs.ledger import NotClaimed, refuse
+from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
+from worker.jobs.ledger import NotClaimed, ending_of, refuse
+from worker.jobs.outbox import PUBLISH_ERRORS, Message
 from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
@@ -40,41 +41,52 @@ def run_agent_job(
     Returns the status of a job that succeeded. Raises JobFailed for one that did not, and Ignore where
     there is nothing to report: the row is parked, taken, or ended before.
     """
-    with _outliving_the_database(task):
+    with outliving_the_database(task):
         return _serve(task, positional, arguments, agent_of)
 
 
-def run_short_job(
+def run_job(
     task: Task[..., Any],
     positional: tuple[Any, ...],
     arguments: dict[str, Any],
-    work: Callable[[Connection, Queued], None],
+    begin: Callable[[Connection, Queued], Sequence[Message]],
+    *,
+    go_on: Callable[[Connection, UUID], None] | None = None,
+    then: Callable[[UUID], object] | None = None,
 ) -> str:
-    """Serve one message of a job that ``work`` carries out, or sets going, in one transaction.
+    """Serve one message of a job that is not about one agent. In one transaction ``begin`` carries it out or
+    sets it going, and returns what is to be sent after the commit; ``go_on`` takes a running one on from
+    there. ``then`` is for what takes longer, where the job has not ended.
 
-    Raises JobFailed and Ignore as run_agent_job does.
+    Returns the status of a job that succeeded. Raises JobFailed and Ignore as run_agent_job does.
     """
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
-    with _outliving_the_database(task), structlog.contextvars.bound_contextvars(job=task_id):
+    messages: Sequence[Message] = ()
+    with outliving_the_database(task), about(job=task_id):
         with services().engine.begin() as connection:
             job = accept(connection, kind, task_id, positional, arguments)
             if isinstance(job, Queued):
                 try:
-                    work(connection, job)
+                    messages = begin(connection, job)
                 except PermanentError as error:
                     refuse(connection, job.job_id, kind, str(error), arguments)
-                    job = Refused(job.job_id, str(error))
-        if isinstance(job, Refused) and job.reason is not None:
-            log.warning("refused: %s", job.reason)
-            raise JobFailed(job.reason)
-        if not isinstance(job, Queued):
-            raise Ignore
-        return "accepted"
+            elif isinstance(job, Begun) and job.status == "running":
+                if go_on is not None:
+                    go_on(connection, job.job_id)
+            elif not isinstance(job, Refused) or job.reason is None:
+                raise Ignore
+            ending = ending_of(connection, job.job_id)
+        services().publish(messages)
+        if ending is not None:
+            return report(task, job.job_id, Ended(*ending))
+        if then is not None:
+            then(job.job_id)
+        raise Ignore
 
 
 @contextmanager
-def _outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
+def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
     """The message must outlive the database's absence: for a job by send_task it is all there is."""
     try:
         yield
@@ -84,19 +96,30 @@ def _outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
         raise task.retry(exc=error, countdown=wait_s, max_retries=None) from None
 
 
+@contextmanager
+def outlived_by_its_cause(what_waits: str) -> Iterator[None]:
+    """For a message that is sent again by itself, because its rows are as they were: where the database is
+    away, it is dropped."""
+    try:
+        yield
+    except DATABASE_AWAY as error:
+        log.warning("the database is away, %s: %s", what_waits, type(error).__name__)
+        raise Ignore from None
+
+
 def _serve(
     task: Task[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any], agent_of: AgentOf
 ) -> str:
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
-    with structlog.contextvars.bound_contextvars(job=task_id):
+    with about(job=task_id):
         accepted = accept_agent_job(services().engine, kind, task_id, positional, arguments, agent_of)
         if isinstance(accepted, Refused):
             if accepted.reason is None:
                 raise Ignore
             log.warning("refused: %s", accepted.reason)
             raise JobFailed(accepted.reason)
-        with structlog.contextvars.bound_contextvars(agent=str(accepted.agent_id)):
+        with about(agent=accepted.agent_id):
             outcome = take_turn(services(), accepted.job_id, accepted.agent_id)
             return report(task, accepted.job_id, outcome)
 
@@ -108,7 +131,7 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise Ignore
     if isinstance(outcome, Parked):
         log.info("parked: %s", outcome.reason)
-        task.send_event("task-retried", exception=outcome.reason, traceback="")
+        tell(task, task.request.id, "task-retried", exception=outcome.reason, traceback="")
         raise Ignore
     assert isinstance(outcome, Ended)
     if outcome.status != "succeeded":
@@ -116,3 +139,13 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise JobFailed(outcome.reason or outcome.status)
     log.info("succeeded")
     return outcome.status
+
+
+def tell(task: Task[..., Any], task_id: object, event: str, **fields: Any) -> None:
+    """Let Flower know, in the name of the task with this id. While the broker is away nobody hears it: the
+    job's row says the same."""
+    try:
+        with task.app.events.default_dispatcher(hostname=task.request.hostname) as dispatcher:
+            dispatcher.send(event, uuid=str(task_id), **fields)
+    except PUBLISH_ERRORS as error:
+        log.debug("nobody was told of %s: %s", event, type(error).__name__)

@@ -5,19 +5,20 @@ from typing import Any
 from celery import Task
 from sqlalchemy import Connection
 
-from tasks.outcomes import JobFailed, run_short_job
+from tasks.outcomes import JobFailed, run_job
 from worker.app import app
 from worker.jobs.intake import Queued
+from worker.jobs.outbox import Message
 from worker.jobs.requests import SyncHeartbeats
-from worker.provisioning.heartbeats import begin
+from worker.provisioning.heartbeats import begin, go_on
 
 
-def _begin(connection: Connection, job: Queued) -> None:
+def _begin(connection: Connection, job: Queued) -> list[Message]:
     assert isinstance(job.request, SyncHeartbeats)
-    begin(connection, job.job_id, job.request)
+    return begin(connection, job.job_id, job.request)
 
 
 @app.task(name="tasks.sync_heartbeats", bind=True, throws=(JobFailed,))
 def sync_heartbeats(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
     """Bring the heartbeat settings of a gateway's agents to its config (contract.md has the arguments)."""
-    return run_short_job(self, positional, arguments, _begin)
+    return run_job(self, positional, arguments, _begin, go_on=go_on)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -11,7 +13,8 @@ from celery import Celery, signals
 from kombu import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.migrate import current_revision, head_revision
+from worker import health
+from worker.beat import beat_schedule
 from worker.clock import Clock
 from worker.database import engine
 from worker.drain import draining
@@ -19,8 +22,11 @@ from worker.errors import PermanentError
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.logs import configure_logging
+from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
+from worker.revision import NEEDED_REVISION, revision_of
 from worker.settings import Settings, SettingsError, settings
+from worker.workspace.rendering import compile_templates
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +39,17 @@ ROUTES = {
     "tasks.sync_agent": "sync",
     "tasks.ensure_board_lead": "control",
     "tasks.sync_heartbeats": "control",
+    "tasks.sync_gateway": "control",
+    "tasks.finish_sync": "control",
     "tasks.write_roster": "control",
+    "tasks.run_due_schedules": "control",
 }
 VISIBILITY_TIMEOUT_S = 600
 """Above any task's run time by far: bodies end within 30 s, and waits are rows, not messages."""
+
+BREAK_OFF_S = 30.0
+"""So long after SIGTERM no gateway is called any more, nor waited for: what is at work is parked, as after a
+lost connection, and the worker has gone well before the 45 s that it is given."""
 
 
 def celery_settings(config: Settings) -> dict[str, Any]:
@@ -76,10 +89,13 @@ def celery_settings(config: Settings) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
+            "connect_retries_timeout": 2,  # of an event; 30 s by itself, with its slot
             "socket_keepalive": True,
             "health_check_interval": 25,
             "max_connections": config.worker_concurrency + 50,
         },
+        "beat_scheduler": "celery.beat:Scheduler",  # in memory: all that counts is in Postgres
+        "beat_schedule": beat_schedule(),
         "enable_utc": True,
         "timezone": "UTC",
     }
@@ -92,6 +108,8 @@ def _load() -> Settings:
         raise SystemExit(str(error)) from None
 
 
+# What `celery -A worker.app flower` lists of a task; its own choice hides what a task is about.
+os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,kwargs,result,exception,received,runtime,uuid")
 app = Celery("openclaw-provisioner", include=["tasks"])
 app.config_from_object(celery_settings(_load()))
 
@@ -101,7 +119,7 @@ def services() -> Services:
     """What the tasks of this process work with, made on first use."""
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    return Services(config, engine(), ClientPool(device), send)
+    return Services(config, engine(), ClientPool(device), send, mint=Mint(KEPT))
 
 
 def send(name: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
@@ -115,22 +133,38 @@ def _logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
+def _begin_to_log(instance: Any = None, **_: Any) -> None:
+    # What Celery warns of before it asks for logging is to be a line as any other, and the banner is none.
+    configure_logging(settings())
+    instance.quiet = instance.quiet or settings().log_format == "json"
+
+
+@signals.celeryd_init.connect
 def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
     pool = (options or {}).get("pool_cls") or (options or {}).get("pool")
     if pool is not None and "thread" not in str(pool).lower():
-        raise SystemExit(f"This worker runs on threads alone: leave out --pool={pool} (design D4).")
+        name = pool if isinstance(pool, str) else str(getattr(pool, "__module__", pool)).rpartition(".")[2]
+        raise SystemExit(f"This worker runs on threads alone: leave out --pool={name} (design D4).")
+
+
+@signals.worker_init.connect
+def _prepare(**_: Any) -> None:
+    compile_templates(settings().templates_dir)
 
 
 def _check_schema() -> None:
     try:
         with services().engine.connect() as connection:
-            revision = current_revision(connection)
+            revision = revision_of(connection)
     except SQLAlchemyError as error:
         log.warning("the database cannot be reached yet: %s", type(error).__name__)
         return
-    if revision != head_revision():
+    if revision is not None and revision > NEEDED_REVISION:
+        # Migrations only add, so that workers may be replaced one after another.
+        log.warning("the database is newer than this worker: revision %s, not %s", revision, NEEDED_REVISION)
+    elif revision != NEEDED_REVISION:
         raise SettingsError(
-            f"The database stands at revision {revision}, this version needs {head_revision()}:"
+            f"The database stands at revision {revision}, this version needs {NEEDED_REVISION}:"
             " run `provisioner migrate`."
         )
 
@@ -147,12 +181,27 @@ def _start(**_: Any) -> None:
         raise SystemExit(str(error)) from None
     _clocks.append(clock)
     clock.start()
-    log.info("ready")
+    services().mint.begin()
+
+
+@signals.heartbeat_sent.connect
+def _consuming(**_: Any) -> None:
+    for clock in _clocks:
+        clock.consuming()
+
+
+@signals.after_task_publish.connect(sender="tasks.run_due_schedules")
+def _beating(**_: Any) -> None:
+    health.touch(settings().health_file)
 
 
 @signals.worker_shutting_down.connect
 def _drain(**_: Any) -> None:
     draining.set()
+    if _clocks:
+        break_off = threading.Timer(BREAK_OFF_S, services().clients.close_all)
+        break_off.daemon = True
+        break_off.start()
 
 
 @signals.worker_shutdown.connect

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker import health
 from worker.jobs.outbox import BATCH, PUBLISH_ERRORS, publish_due
 from worker.provisioning.services import Services
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 10.0
+_CONSUMER_SILENCE_S = 20.0
+"""Celery's consumer gives a heartbeat every two seconds."""
 
 
 class Clock:
@@ -27,6 +30,11 @@ class Clock:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
         self._trouble: str | None = None
+        self._consumed_at = time.monotonic()
+
+    def consuming(self) -> None:
+        """The worker's consumer is connected and turns: a sign of life is worth something only with this."""
+        self._consumed_at = time.monotonic()
 
     def start(self) -> None:
         """Begin to tick."""
@@ -52,8 +60,10 @@ class Clock:
 
     def _run(self) -> None:
         tick_s = self._services.settings.clock_tick_s
-        while not self._stopped.wait(min(tick_s * (3 if self._trouble else 1), _LONGEST_PAUSE_S)):
+        while not self._stopped.wait(tick_s):
             self.tick()
+            if time.monotonic() - self._consumed_at < _CONSUMER_SILENCE_S:
+                health.touch(self._services.settings.health_file)
 
     def _note(self, trouble: str | None) -> None:
         if trouble is not None and self._trouble is None:

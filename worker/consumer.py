@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.worker.consumer import Consumer
 
 log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 3.0
 
 
 class ReconnectSafeConsumer(Consumer):
@@ -32,6 +35,12 @@ class ReconnectSafeConsumer(Consumer):
         for channel in list(getattr(transport, "channels", None) or ()):
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and look again every few seconds where that fails: by itself Celery takes two more each
+        time, and would find a broker that was away for two minutes half a minute late."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
+        return super().ensure_connected(conn)
 
     def call_soon_ack(self, acknowledge: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge, unless the channel has gone: then the message comes again and finds its row taken."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
 
+from worker.about import IDS
 from worker.settings import Settings
 
 # Tracebacks never show local variables: a token may be among them (behaviour 29).
@@ -14,6 +17,9 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 _QUIET = ("websockets", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace", "alembic")
+_OURS = ("worker.", "tasks.", "models.")
+_DIGITS = 8
+"""Of an id so many are shown to people; every command takes them."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -28,11 +34,7 @@ def configure_logging(settings: Settings) -> None:
     render: list[structlog.typing.Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+        else [_for_people, _console(colours=sys.stderr.isatty())]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -44,11 +46,51 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    logging.captureWarnings(True)
     if settings.log_level != "DEBUG":
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("celery.beat").addFilter(_is_no_tick)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
+    )
+
+
+def _is_no_tick(record: logging.LogRecord) -> bool:
+    """Beat has schedules looked at every ten seconds; what was due is a line of its own."""
+    return not str(record.msg).startswith("Scheduler: Sending due task")
+
+
+def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Short enough for a terminal: ids by their first digits, UTC to the second, loggers of others only."""
+    for name in IDS:
+        if name in event:
+            event[name] = str(event[name])[:_DIGITS]
+    if event.get("logger") == "py.warnings":
+        event["event"] = " ".join(str(event["event"]).split())
+    event["timestamp"] = str(event["timestamp"])[:19].replace("T", " ")
+    if str(event.get("logger", "")).startswith(_OURS):
+        del event["logger"]
+    return event
+
+
+def _console(*, colours: bool) -> structlog.dev.ConsoleRenderer:
+    styles = structlog.dev.ConsoleRenderer.get_default_column_styles(colors=colours)
+    levels = structlog.dev.ConsoleRenderer.get_default_level_styles(colours)
+
+    def shown(style: str, key_style: str | None = None) -> KeyValueColumnFormatter:
+        return KeyValueColumnFormatter(key_style, style, styles.reset, value_repr=str)
+
+    named = shown(styles.kv_value, styles.kv_key)
+    return structlog.dev.ConsoleRenderer(
+        columns=[
+            Column("timestamp", shown(styles.timestamp)),
+            Column("level", LogLevelColumnFormatter(levels, styles.reset, width=0)),
+            Column("event", shown(styles.bright)),
+            *(Column(name, named) for name in IDS),
+            Column("", named),
+        ],
+        exception_formatter=structlog.dev.plain_traceback,
     )

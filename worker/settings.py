@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import PermanentError
+from worker.workspace.sources import check
 
 
 class SettingsError(PermanentError):
@@ -25,6 +26,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr
     base_url: str
     gateway_device_key: Path = Path("~/.openclaw-provisioner/device.pem")
+    templates_dir: Path | None = Field(default=None, description="templates that replace shipped ones")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(default=16, ge=1, le=200)
@@ -33,6 +35,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30, ge=1, le=300)
     roster_breath_s: float = Field(default=0.2, ge=0, le=5, description="how long a roster write gathers")
     clock_tick_s: float = Field(default=1, ge=0.05, le=10)
+    health_file: Path | None = Field(default=None, description="touched while the process works")
     crash_limit: int = Field(default=5, ge=1, description="claims that may end without a word")
 
     @field_validator("database_url")
@@ -68,16 +71,32 @@ class Settings(BaseSettings):
             return value.upper() if name == "log_level" else value.lower()
         return value
 
+    @field_validator("templates_dir")
+    @classmethod
+    def _templates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            value = value.expanduser().absolute()
+            check(value)
+        return value
+
     @field_validator("gateway_device_key")
     @classmethod
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
 
+    @field_validator("health_file", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return value or None
 
-def load_settings() -> Settings:
-    """Read the environment. Raises SettingsError: one line for each variable that is missing or wrong."""
+
+def load_settings(**known: str) -> Settings:
+    """Read the environment, less what is ``known`` by the names of the fields already.
+
+    Raises SettingsError: one line for each variable that is missing or wrong.
+    """
     try:
-        return Settings()  # type: ignore[call-arg]  # pydantic-settings fills them from the environment
+        return Settings(**known)  # type: ignore[arg-type]  # pydantic-settings fills in the environment
     except ValidationError as error:
         faults = [
             _fault(str(e["loc"][0]).upper() if e["loc"] else "", e["type"], e["msg"]) for e in error.errors()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, insert, inspect, select, update
 
 from models import Agent, Board, Gateway, MissionControl, Organization, OrganizationMember, User
 from worker.errors import PermanentError
@@ -63,6 +63,14 @@ def add_gateway(connection: Connection, name: str, url: str, token: str | None, 
         token=address.token,
         workspace_root=workspace_root.strip(),
     )
+
+
+def keep_gateway(connection: Connection, name: str, url: str, token: str, workspace_root: str) -> None:
+    """Add a gateway, or give the one of that name its new address. Raises CannotAddError."""
+    _require_standalone(connection)
+    known = update(Gateway).where(Gateway.name == name).values(url=url, token=token)
+    if not connection.execute(known).rowcount:
+        add_gateway(connection, name, url, token, workspace_root)
 
 
 def add_board(connection: Connection, name: str, gateway_id: UUID, objective: str | None = None) -> UUID:

@@ -10,9 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from worker.about import note_ids
+from worker.database import single
 from worker.errors import PermanentError
 from worker.jobs.ledger import (
     RequestConflictError,
+    StoredJob,
     enqueue,
     refuse,
     start_single,
@@ -61,12 +64,16 @@ def accept_agent_job(
     ``agent_of`` says which agent the request is about. What cannot be served becomes a failed job whose
     sentence names the argument.
     """
+    with single(engine) as connection:
+        begun = _begun(connection, job_id(task_id))
+    if begun is not None:
+        return _taken_up(begun)
     with engine.begin() as connection:
         found = accept(connection, kind, task_id, positional, arguments)
         if isinstance(found, Refused):
             return found
-        if isinstance(found, Begun):
-            return Accepted(found.job_id, found.agent_id) if found.agent_id else Refused(found.job_id, None)
+        if isinstance(found, Begun):  # in this very moment, by another message
+            return _taken_up(found)
         try:
             agent_id = agent_of(connection, found.request)
         except PermanentError as error:
@@ -93,6 +100,23 @@ class Begun:
     status: str
 
 
+def _begun(connection: Connection, key: UUID) -> Begun | None:
+    """The job where its row says that it has begun."""
+    stored = stored_job(connection, key)
+    return None if stored is None else _as_begun(key, stored)
+
+
+def _as_begun(key: UUID, stored: StoredJob) -> Begun | None:
+    if stored.status == "queued":
+        return None
+    note_ids(agent=stored.agent_id, gateway=stored.arguments.get("gateway_id"))
+    return Begun(key, stored.agent_id, stored.status)
+
+
+def _taken_up(begun: Begun) -> Accepted | Refused:
+    return Accepted(begun.job_id, begun.agent_id) if begun.agent_id else Refused(begun.job_id, None)
+
+
 def accept(
     connection: Connection,
     kind: str,
@@ -105,13 +129,15 @@ def accept(
     if str(key) != task_id.lower():
         log.info("task id %s is not a UUID: its job is %s", task_id, key)
     stored = stored_job(connection, key)
-    if stored is not None and stored.status != "queued":
-        return Begun(key, stored.agent_id, stored.status)
+    begun = None if stored is None else _as_begun(key, stored)
+    if begun is not None:
+        return begun
     given = stored.arguments if stored is not None else arguments
     try:
         if positional:
             raise BadRequestError(f"tasks.{kind}: send keyword arguments, not positional ones.")
         request, unknown = parse_request(kind, given)
+        note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
         if unknown:
             log.warning("tasks.%s: unknown arguments are ignored: %s", kind, ", ".join(unknown))
         if stored is None:

@@ -9,6 +9,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,12 +20,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def kept_alive(renew: Callable[[], None], lease_s: float, name: str) -> Iterator[None]:
+def kept_alive(renew: Callable[[], object], lease_s: float, name: str) -> Iterator[None]:
     """Call ``renew`` every third of ``lease_s`` seconds until the block ends, or ``renew`` raises a
     TransientError: the lease was let go or taken over, and whatever the block writes next says so.
     ``name``: of what is held, for the log."""
     over = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(renew, lease_s, name, over), name="lease", daemon=True)
+    work = partial(copy_context().run, _keep, renew, lease_s, name, over)  # its lines are about the same
+    keeper = threading.Thread(target=work, name="lease", daemon=True)
     keeper.start()
     try:
         yield
@@ -32,7 +35,7 @@ def kept_alive(renew: Callable[[], None], lease_s: float, name: str) -> Iterator
         keeper.join()
 
 
-def _keep(renew: Callable[[], None], lease_s: float, name: str, over: threading.Event) -> None:
+def _keep(renew: Callable[[], object], lease_s: float, name: str, over: threading.Event) -> None:
     while not over.wait(lease_s / 3):
         try:
             renew()

@@ -18,12 +18,14 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
+from worker.database import single
 from worker.errors import TransientError
 from worker.jobs.requests import SINGLE_KINDS, TARGETS, Request
 
 REPUBLISH_AFTER_S = 60
 """A message that has not led to a claim within this time is taken for lost."""
-BUSY_AGENT_WAIT_S = 1.0
+BUSY_AGENT_WAIT_S = 5.0
+"""A job that found its agent busy looks by itself so much later; as a rule whoever ends there calls it."""
 
 
 class LeaseLostError(TransientError):
@@ -43,7 +45,7 @@ class NotClaimed(Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on one agent's row of a job."""
+    """A worker's hold on one agent's row of a job. ``roster``: in a sync, what its parent found of it."""
 
     job_id: UUID
     agent_id: UUID
@@ -63,6 +65,7 @@ class Claim:
     warnings: tuple[str, ...]
     cancel_requested: bool
     age_s: float
+    roster: Mapping[str, Any] | None = None
 
 
 # --- requests ----------------------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ def enqueue(
     request_id was used for the same target with other options.
     """
     key = job_id or uuid4()
-    values = {"agent_id": None, "board_id": None, "gateway_id": None, request.target: request.target_id}
+    values = request.places()
     inserted = connection.execute(
         _ENQUEUE,
         {
@@ -124,7 +127,11 @@ def enqueue(
         return Enqueued(key, bool(inserted))
     same = connection.execute(
         _SAME_REQUEST,
-        {"request_id": request.request_id, "kind": request.kind, "target": request.target_id},
+        {
+            "request_id": request.request_id,
+            "kind": request.kind,
+            "target": next(place for place in values.values() if place is not None),
+        },
     ).one_or_none()
     if same is None or same.id == key:
         return Enqueued(key, False)
@@ -194,6 +201,8 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
     target = TARGETS.get(row.kind, "gateway_id")
     if getattr(row, target) is not None:
         arguments[target] = getattr(row, target)
+    if row.kind == "sync_gateway" and row.board_id is not None:
+        arguments["board_id"] = row.board_id
     return StoredJob(row.status, row.row_agent_id, arguments)
 
 
@@ -230,14 +239,16 @@ _CLAIM = text("""
     RETURNING r.job_id, r.agent_id, j.kind, j.kind = ANY(:single_kinds) AS single, j.options, j.gateway_id,
         r.generation,
         r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
-        r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested,
+        r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested, r.roster,
         extract(epoch FROM now() - r.started_at)::float AS age_s
 """)
 
 _POSTPONE_BUSY = text("""
     UPDATE provisioner.job_agents
-    SET published_at = NULL, next_attempt_at = now() + make_interval(secs => :wait_s),
-        reason = 'waiting for another job on this agent'
+    SET published_at = NULL, reason = 'waiting for another job on this agent',
+        next_attempt_at = CASE WHEN EXISTS (
+            SELECT FROM provisioner.job_agents h WHERE h.agent_id = :agent_id AND h.status = 'running'
+        ) THEN now() + make_interval(secs => :wait_s) ELSE now() END
     WHERE job_id = :job_id AND agent_id = :agent_id AND status = 'pending'
 """)
 
@@ -256,11 +267,11 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
     """
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
-        with engine.begin() as connection:
+        with single(engine) as connection:
             parameters = {**target, "lease_s": lease_s, "single_kinds": list(SINGLE_KINDS)}
             row = connection.execute(_CLAIM, parameters).one_or_none()
     except IntegrityError:  # the index that lets one job at a time hold an agent
-        with engine.begin() as connection:
+        with single(engine) as connection:
             connection.execute(_POSTPONE_BUSY, {**target, "wait_s": BUSY_AGENT_WAIT_S})
         return NotClaimed.AGENT_BUSY
     if row is None:
@@ -284,6 +295,7 @@ _ADVANCED_COLUMNS = {
     "warnings": "warnings = :warnings",
     "wake_key": "wake_key = coalesce(wake_key, :wake_key)",
     "wake_sent_at": "wake_sent_at = coalesce(wake_sent_at, now())",
+    "wake": "wake = :wake",
 }
 
 
@@ -291,9 +303,9 @@ def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, 
     """Note the phase that begins, with what was learned, and renew the lease. Raises LeaseLostError."""
     assignments = "".join(f", {_ADVANCED_COLUMNS[name]}" for name in columns)
     statement = text(_ADVANCE.format(assignments=assignments))
-    for name in ("files", "warnings"):
+    for name in ("files", "warnings", "wake"):
         if name in columns:
-            statement = statement.bindparams(bindparam(name, type_=JSONB))
+            statement = statement.bindparams(bindparam(name, type_=JSONB(none_as_null=True)))
     values = {name: value for name, value in columns.items() if name != "wake_sent_at"}
     parameters = {**_held(held), **values, "phase": phase, "lease_s": lease_s}
     _require_one(connection.execute(statement, parameters).rowcount, held)
@@ -316,7 +328,9 @@ def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
 _PARK = text("""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
-        next_attempt_at = now() + make_interval(secs => :delay_s)
+        next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
+            SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
+        ) THEN 0 ELSE :delay_s END)
     WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
       AND lease_until IS NOT NULL
 """)
@@ -324,7 +338,7 @@ _PARK = text("""
 
 def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase: str | None = None) -> None:
     """Give the slot back and keep the agent; the clock publishes the row after ``delay_s`` seconds, unless
-    somebody wakes it before. Raises LeaseLostError."""
+    somebody wakes it before, and at once where the job is to be cancelled. Raises LeaseLostError."""
     values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase}
     _require_one(connection.execute(_PARK, values).rowcount, held)
 
@@ -332,16 +346,18 @@ def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase
 _FINISH = text("""
     WITH finished AS (
         UPDATE provisioner.job_agents
-        SET status = :status, phase = CASE WHEN :status = 'succeeded' THEN 'ended' ELSE phase END,
+        SET status = :status,
+            phase = coalesce(CAST(:phase AS text),
+                             CASE WHEN :status = 'succeeded' THEN 'ended' ELSE phase END),
             reason = :reason, warnings = :warnings, files = :files,
             lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
             woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
           AND lease_until IS NOT NULL
-        RETURNING job_id
+        RETURNING job_id, position
     )
     UPDATE provisioner.jobs
-    SET agents_done = agents_done + 1, updated_at = now(),
+    SET agents_done = agents_done + (:single OR finished.position IS NOT NULL)::int, updated_at = now(),
         status = CASE WHEN :single THEN :job_status ELSE status END,
         phase = CASE WHEN :single THEN 'ended' ELSE jobs.phase END,
         error = CASE WHEN :single AND :job_status <> 'succeeded' THEN :reason ELSE error END,
@@ -358,6 +374,7 @@ _END_IF_DONE = text("""
     UPDATE provisioner.jobs j
     SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
         phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL, result = c.result,
+        warnings = c.warnings,
         error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
     FROM (
         SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,
@@ -368,7 +385,12 @@ _END_IF_DONE = text("""
                 'errors', coalesce(jsonb_agg(
                     jsonb_build_object('agent_id', agent_id, 'agent_name', agent_name, 'message', reason)
                 ) FILTER (WHERE status <> 'succeeded'), '[]'::jsonb)
-            ) AS result
+            ) AS result,
+            coalesce((
+                SELECT jsonb_agg(DISTINCT warning)
+                FROM provisioner.job_agents r, jsonb_array_elements(r.warnings) warning
+                WHERE r.job_id = :job_id
+            ), '[]'::jsonb) AS warnings
         FROM provisioner.job_agents WHERE job_id = :job_id
     ) c
     WHERE j.id = :job_id AND j.status = 'running' AND j.agents_done >= j.agents_total
@@ -393,9 +415,18 @@ _OPEN_JOB = text("""
 """)
 
 
+_ENDING = text("SELECT status, error FROM provisioner.jobs WHERE id = :job_id")
+
+
 def end_short(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
     """End a job that was carried out in the very transaction that took it up."""
     connection.execute(_END_SHORT, {"job_id": job_id, "result": dict(result)})
+
+
+def ending_of(connection: Connection, job_id: UUID) -> tuple[str, str | None] | None:
+    """The status of a job that has ended, and its sentence; None while it has not."""
+    row = connection.execute(_ENDING, {"job_id": job_id}).one()
+    return None if row.status in ("queued", "running") else (row.status, row.error)
 
 
 def open_job_of(connection: Connection, agent_id: UUID, kind: str) -> Enqueued | None:
@@ -404,6 +435,7 @@ def open_job_of(connection: Connection, agent_id: UUID, kind: str) -> Enqueued |
     return None if found is None else Enqueued(found, created=False)
 
 
+# Of a single-agent job; a job of many counts its rows itself.
 _JOB_STATUS = {"succeeded": "succeeded", "skipped": "failed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -416,13 +448,16 @@ def finish(
     result: Mapping[str, Any] | None = None,
     warnings: list[str],
     files: Mapping[str, Any],
+    phase: str | None = None,
 ) -> None:
-    """End the agent's row, and with it a single-agent job. Raises LeaseLostError."""
+    """End the agent's row, and with it a single-agent job. ``phase``: what the row is to say of where it
+    ended, where that is not the phase that it was in. Raises LeaseLostError."""
     values = {
         **_held(held),
         "status": status,
-        "job_status": _JOB_STATUS[status],
+        "job_status": _JOB_STATUS[status] if held.single else status,
         "single": held.single,
+        "phase": phase,
         "woken": held.woken_at is not None,
         "reason": reason,
         "result": dict(result) if result is not None else None,

@@ -36,7 +36,7 @@ _DUE_JOBS = text("""
     UPDATE provisioner.jobs
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     FROM due WHERE jobs.id = due.id
-    RETURNING jobs.id, jobs.kind, jobs.agent_id, jobs.board_id, jobs.gateway_id
+    RETURNING jobs.id, jobs.kind, jobs.status, jobs.phase, jobs.agent_id, jobs.board_id, jobs.gateway_id
 """)
 
 _NOT_SERVED = text("""
@@ -106,8 +106,8 @@ def publish_due(engine: Engine, send: Send) -> int:
             if row.kind not in REQUESTS:
                 error = f"No worker of this version serves jobs of kind {row.kind}: upgrade the workers."
                 connection.execute(_NOT_SERVED, {"job_id": row.id, "error": error})
-        messages = [_of_job(row) for row in jobs if row.kind in REQUESTS]
-        messages += [_of_agent(row) for row in connection.execute(_DUE_AGENTS, limits)]
+        messages = [job_message(row) for row in jobs if row.kind in REQUESTS]
+        messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
         writers = connection.execute(_DUE_WRITERS, {"batch": BATCH, "lost_s": _WRITER_LOST_AFTER_S})
         messages += [roster_writer_message(row.gateway_id) for row in writers]
     send_marked(engine, send, messages)
@@ -134,19 +134,33 @@ def roster_writer_message(gateway_id: UUID) -> Message:
     return Message("tasks.write_roster", {"gateway_id": str(gateway_id)}, gateway_id=gateway_id)
 
 
-def _of_job(row: Any) -> Message:
+def job_message(row: Any) -> Message:
+    """The message for a job's row: its own task, or the finisher's once its agents are being worked at."""
+    if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
+        return finisher_message(row.id)
     target = TARGETS.get(row.kind, "gateway_id")
     value = getattr(row, target)
     return Message(f"tasks.{row.kind}", {target: str(value)} if value else {}, job_id=row.id)
 
 
-def _of_agent(row: Any) -> Message:
-    """The message for one agent's row: the job's own task where the job is about one agent."""
+def message_of(row: Any) -> Message:
+    """The message for one agent's row (job_id, agent_id, kind, gateway_id): the job's own task where the job
+    is about one agent."""
     if row.kind in SINGLE_KINDS:
         target = TARGETS[row.kind]
         return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
-    kwargs = {"job_id": str(row.job_id), "agent_id": str(row.agent_id)}
-    return Message("tasks.sync_agent", kwargs, row.job_id, row.agent_id, own_id=False)
+    return agent_message(row.job_id, row.agent_id)
+
+
+def agent_message(job_id: UUID, agent_id: UUID) -> Message:
+    """The message for one agent's row in a job of many."""
+    kwargs = {"agent_id": str(agent_id), "job_id": str(job_id)}
+    return Message("tasks.sync_agent", kwargs, job_id, agent_id, own_id=False)
+
+
+def finisher_message(job_id: UUID) -> Message:
+    """The message that ends a sync, or looks after it."""
+    return Message("tasks.finish_sync", {"job_id": str(job_id)}, job_id, own_id=False)
 
 
 _UNMARK_JOB = text("""
@@ -182,7 +196,39 @@ _WAKE_ROWS = text("""
 """)
 
 
+_WAKE_JOBS = text("""
+    UPDATE provisioner.jobs j
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    WHERE j.id IN (SELECT i.job_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents))
+      AND j.status = 'running' AND j.phase = 'roster'
+    RETURNING j.id, j.kind, j.status, j.phase, j.agent_id, j.board_id, j.gateway_id
+""")
+
+
 def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
-    """Mark the parked rows that wait for these intents, now that they are settled; send after the commit."""
-    rows = connection.execute(_WAKE_ROWS, {"intents": intents, "republish_s": REPUBLISH_AFTER_S})
-    return [_of_agent(row) for row in rows]
+    """Mark the parked rows, and the jobs, that wait for these intents, now that they are settled; send after
+    the commit."""
+    parameters = {"intents": intents, "republish_s": REPUBLISH_AFTER_S}
+    messages = [message_of(row) for row in connection.execute(_WAKE_ROWS, parameters)]
+    return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
+
+
+_NEXT_IN_LINE = text("""
+    UPDATE provisioner.job_agents r
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (
+        SELECT w.job_id, w.agent_id
+        FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
+        WHERE w.agent_id = :agent_id AND w.finished_at IS NULL AND w.status = 'pending'
+          AND w.published_at IS NULL AND w.next_attempt_at IS NOT NULL
+        ORDER BY o.created_at, o.id LIMIT 1 FOR UPDATE OF w SKIP LOCKED
+    )
+    RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
+""")
+
+
+def mark_next_in_line(connection: Connection, agent_id: UUID) -> list[Message]:
+    """Mark the oldest of the jobs that found the agent busy, now that it is free; send after the commit."""
+    rows = connection.execute(_NEXT_IN_LINE, {"agent_id": agent_id, "republish_s": REPUBLISH_AFTER_S})
+    return [message_of(row) for row in rows]

@@ -43,6 +43,10 @@ class Request(BaseModel):
         assert isinstance(value, UUID)
         return value
 
+    def places(self) -> dict[str, UUID | None]:
+        """The job's columns that say what it is about; the first that is set counts for request_id."""
+        return {"agent_id": None, "board_id": None, "gateway_id": None, self.target: self.target_id}
+
     def options(self) -> dict[str, Any]:
         """The options as JSON, defaults included, so that equal requests compare equal."""
         return self.model_dump(mode="json", exclude={"request_id", "requested_by", self.target})
@@ -131,6 +135,29 @@ class SyncHeartbeats(Request):
     agent_ids: list[UUID] | None = None
 
 
+class SyncGateway(Request):
+    """``tasks.sync_gateway``: bring the agents of a gateway, or of one of its boards, to their templates.
+    ``agent_ids``: of those, only these; null for all."""
+
+    kind = "sync_gateway"
+    target = "gateway_id"
+
+    gateway_id: UUID
+    board_id: UUID | None = None
+    include_main: bool = True
+    reset_sessions: bool = False
+    rotate_tokens: bool = False
+    force_bootstrap: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    diff: bool = False
+    user_id: UUID | None = None
+    agent_ids: list[UUID] | None = None
+
+    def places(self) -> dict[str, UUID | None]:
+        return {"agent_id": None, "board_id": self.board_id, "gateway_id": self.gateway_id}
+
+
 REQUESTS: Mapping[str, type[Request]] = {
     model.kind: model
     for model in (
@@ -140,6 +167,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         ProvisionGatewayMain,
         EnsureBoardLead,
         SyncHeartbeats,
+        SyncGateway,
     )
 }
 SINGLE_KINDS = ("provision_agent", "update_agent", "delete_agent", "provision_gateway_main")

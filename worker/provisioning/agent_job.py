@@ -6,58 +6,66 @@ Each is a phase in the agent's row, and may be run again: a claim goes on where 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from worker.database import single
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
+from worker.gateway.heartbeats import silencing
 from worker.jobs.ledger import Claim, advance, finish, park
-from worker.provisioning.agent_status import succeed, take_over
+from worker.provisioning.agent_status import keep_session_key, succeed, take_over
 from worker.provisioning.credentials import NoTokenError, has_succeeded_here
 from worker.provisioning.deliver import deliver
 from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
-from worker.provisioning.intents import record_intent, settled_intents
+from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.roster_look import look
 from worker.provisioning.services import Services
-from worker.provisioning.wake import wake
-from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Verb, Work
+from worker.provisioning.wake import wake, wants_reset
+from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, Verb, Work
 from worker.provisioning.workspace_plan import plan_workspace
 
 log = logging.getLogger(__name__)
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
 PROVISION_MAIN = Verb("provisioning", "provision", "provisioned", mints=True, serves_main=True)
+SYNC = Verb(None, "", "updated", mints=False, serves_main=True)
 UPDATE = Verb("updating", "update", "updated", mints=False, serves_main=True)
 _ROSTER_WAIT = "waiting for the roster writer"
 
 
-def carry_out(services: Services, held: Claim, verb: Verb) -> Parked | None:
-    """Take the agent as far as it will go now; None when the job has ended well.
+def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) -> Parked | None:
+    """Take the agent as far as it will go now, adding to ``warnings``; None when the job has ended well.
 
     Raises TransientError (try again later), PermanentError (the job fails with its sentence), LeaseLostError.
     """
     user_id = held.options.get("user_id")
-    with services.engine.begin() as connection:
+    begins = held.phase is None
+    with services.engine.begin() if begins else single(services.engine) as connection:
         record = load_agent(
             connection, held.agent_id, UUID(user_id) if user_id else None, main=verb.serves_main
         )
-        if held.phase is None:
+        if begins:
             before = None
-            if held.options.get("dry_run") is not True:
+            if verb.status is not None and held.options.get("dry_run") is not True:
                 before = take_over(connection, held.agent_id, verb.status, verb.action)
             columns: dict[str, Any] = {"status_before": before, "openclaw_id": record.openclaw_id}
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
+    if held.woken_at is not None:  # by another's turn: nothing more to ask the gateway for
+        log.info("woken")
+        _end(services, held, record, verb, warnings, held.files)
+        return None
     away = turned_away(services, record)
     if away is not None:
         return away
     hello = greet(services, record)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    warnings, files = list(held.warnings), dict(held.files)
-    work = Work(services, held, record, verb, dialect, warnings=warnings, files=files)
+    work = Work(services, held, record, verb, dialect, warnings=warnings, files=dict(held.files))
     if work.option("dry_run"):
         _promise(work)
         return None
@@ -69,7 +77,7 @@ def _go_on(work: Work) -> Parked | None:
         parked = _ask_for_roster(work)
         if parked is not None:
             return parked
-    present_before = _roster(work)
+    present_before = _stood_before(work)
     if isinstance(present_before, Parked):
         return present_before
     work.fresh = not present_before
@@ -78,7 +86,7 @@ def _go_on(work: Work) -> Parked | None:
     parked = leave(work) or wake(work)
     if parked is not None:
         return parked
-    _end(work)
+    _end(work.services, work.held, work.record, work.verb, work.warnings, work.files)
     return None
 
 
@@ -97,15 +105,11 @@ def _ask_for_roster(work: Work) -> Parked | None:
             work.held = replace(work.held, phase="files", first_provision=first)
             return None
     with work.services.engine.begin() as connection:
-        messages = record_intent(
-            connection,
-            gateway_id=record.gateway_id,
-            agent_id=work.agent_id,
-            job_id=work.held.job_id,
-            change="reconcile",
-            openclaw_id=record.openclaw_id,
-        )
+        wish = Wish(work.agent_id, record.openclaw_id)
+        messages = record_intents(connection, record.gateway_id, work.held.job_id, wish)
         park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT, "roster")
+    if work.verb.mints and record.token_hash is None:
+        work.services.mint.expect()
     work.services.publish(messages)
     return Parked(_ROSTER_WAIT)
 
@@ -115,10 +119,7 @@ def _require_token(work: Work, *, present: bool, differs: bool) -> None:
     if work.verb.mints or work.option("rotate_tokens"):
         return
     if not present:
-        raise NoTokenError(
-            "It is not in its gateway's roster, so it holds no token there: provision it, or run again with"
-            " rotate_tokens."
-        )
+        raise NoTokenError(NOT_REGISTERED)
     if differs:
         plan_workspace(work, first=False)
 
@@ -129,6 +130,13 @@ def _is_first(work: Work, *, present: bool) -> bool:
     return not present or (work.verb.mints and not work.record.provisioned_before)
 
 
+def _stood_before(work: Work) -> bool | Parked:
+    """Whether the agent was in the roster before this job; in a sync its parent has seen to it."""
+    if work.held.single or work.held.phase == "roster":
+        return _roster(work)
+    return not work.held.first_provision
+
+
 def _roster(work: Work) -> bool | Parked:
     """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
     PermanentError with the writer's sentence."""
@@ -137,6 +145,8 @@ def _roster(work: Work) -> bool | Parked:
         if not wishes:
             return True
         settled = wishes[-1]
+        if settled.warning is not None:
+            work.warn(settled.warning)
         if settled.error is not None:
             raise PermanentError(settled.error)
         if not settled.applied:
@@ -155,44 +165,60 @@ def _roster(work: Work) -> bool | Parked:
 
 def _promise(work: Work) -> None:
     """A dry run: say what a run would do, and do nothing of it."""
-    record = work.record
-    roster = look(work)
-    present = record.openclaw_id in roster.present
+    present, roster = _promised_roster(work)
     _require_token(work, present=present, differs=False)
     first = _is_first(work, present=present)
     plan = plan_workspace(work, first=first, registered=present)
     work.files = plan.report(with_diffs=work.option("diff"))
-    changes = roster.patches.get(record.openclaw_id)
-    action = "unchanged" if changes is None else "update" if present else "create"
-    result = {**_result(work), "dry_run": True, "roster": {"action": action, "changes": changes or {}}}
+    if present:
+        work.rekeyed = plan.mints or (plan.token is not None and plan.token.settle == "commit")
+        wants_reset(work)  # for what a run would warn of
+    result = {**_result(work.held, work.record, work.warnings, work.files), "dry_run": True, "roster": roster}
     with work.services.engine.begin() as connection:
         finish(connection, work.held, "succeeded", result=result, warnings=work.warnings, files=work.files)
 
 
-def _end(work: Work) -> None:
-    with work.services.engine.begin() as connection:
-        finish(
-            connection,
-            work.held,
-            "succeeded",
-            result=_result(work),
-            warnings=work.warnings,
-            files=work.files,
-        )
-        succeed(connection, work.agent_id, work.record.session_key)
-        has_succeeded_here(connection, work.agent_id, work.record.gateway_id)
+def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
+    """Whether the roster has the agent, and what would change there; in a sync its parent has looked."""
+    if work.held.roster is not None:
+        return not work.held.first_provision, work.held.roster
+    roster = look(work)
+    if roster.silenced:
+        work.warn(silencing(roster.silenced))
+    openclaw_id = work.record.openclaw_id
+    return openclaw_id in roster.present, roster.change_of(openclaw_id)
 
 
-def _result(work: Work) -> dict[str, Any]:
-    record: AgentRecord = work.record
-    tokens = [report["token"] for report in work.files.values() if "token" in report]
+def _end(
+    services: Services,
+    held: Claim,
+    record: AgentRecord,
+    verb: Verb,
+    warnings: list[str],
+    files: Mapping[str, Any],
+) -> None:
+    result = _result(held, record, warnings, files)
+    with services.engine.begin() as connection:
+        finish(connection, held, "succeeded", result=result, warnings=warnings, files=files)
+        if verb.status is not None:
+            succeed(connection, held.agent_id, record.session_key)
+        elif record.stored_session_key != record.session_key:
+            keep_session_key(connection, held.agent_id, record.session_key)
+        if not record.provisioned_before:
+            has_succeeded_here(connection, held.agent_id, record.gateway_id)
+
+
+def _result(
+    held: Claim, record: AgentRecord, warnings: list[str], files: Mapping[str, Any]
+) -> dict[str, Any]:
+    tokens = [report["token"] for report in files.values() if "token" in report]
     return {
-        "agent_id": str(work.agent_id),
+        "agent_id": str(held.agent_id),
         "openclaw_id": record.openclaw_id,
         "session_key": record.session_key,
         "workspace_path": record.workspace,
-        "files": work.files,
-        "woken": work.held.woken_at is not None,
+        "files": files,
+        "woken": held.woken_at is not None,
         "token": tokens[0] if tokens else None,
-        "warnings": work.warnings,
+        "warnings": warnings,
     }

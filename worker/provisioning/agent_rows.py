@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-from worker.gateway.roster import DEFAULT_HEARTBEAT
+from worker.gateway.heartbeats import DEFAULT_HEARTBEAT
 from worker.jobs.requests import BadRequestError, EnsureBoardLead
 from worker.workspace.context import PROFILE_DEFAULTS
 from worker.workspace.identity import main_session_key, session_key

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.gateway.roster import DEFAULT_HEARTBEAT
+from worker.gateway.heartbeats import DEFAULT_HEARTBEAT
 
 _TAKE_OVER = text("""
     WITH before AS (SELECT id, status FROM agents WHERE id = :agent_id FOR UPDATE)
@@ -26,6 +26,7 @@ _SUCCEED = text("""
             THEN CAST(:heartbeat AS json) ELSE heartbeat_config END
     WHERE id = :agent_id
 """)
+_KEEP_KEY = text("UPDATE agents SET openclaw_session_id = :session_key WHERE id = :agent_id")
 _RESTORE = text("""
     UPDATE agents
     SET status = CASE WHEN agents.status NOT IN ('provisioning', 'updating', 'deleting') THEN agents.status
@@ -49,6 +50,11 @@ def succeed(connection: Connection, agent_id: UUID, session_key: str) -> None:
     heartbeat = json.dumps(DEFAULT_HEARTBEAT)
     parameters = {"agent_id": agent_id, "session_key": session_key, "heartbeat": heartbeat}
     connection.execute(_SUCCEED, parameters)
+
+
+def keep_session_key(connection: Connection, agent_id: UUID, session_key: str) -> None:
+    """Put the agent's session key right, and nothing else (behaviour 5, 35)."""
+    connection.execute(_KEEP_KEY, {"agent_id": agent_id, "session_key": session_key})
 
 
 def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:

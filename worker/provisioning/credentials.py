@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from worker.errors import PermanentError, TransientError
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.work import Work
-from worker.workspace.credentials import find_token, hash_token, mint_token, verify_token
+from worker.workspace.credentials import find_token, verify_token
 
 Origin = Literal["reused", "minted", "rotated"]
 
@@ -40,8 +40,17 @@ class Token:
         return f"<Token {self.origin}>"
 
 
-def choose_token(work: Work, content: str | None, *, trusted: bool) -> Token | None:
-    """The token that the workspace is to hold: the live one where it is the agent's, None to mint another.
+@dataclass(frozen=True)
+class Choice:
+    """``keep``: the token that the workspace is to hold, None to mint another in the place of ``outgoing``,
+    the live one, if it is the agent's."""
+
+    keep: Token | None
+    outgoing: Token | None = None
+
+
+def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
+    """Keep the live token where it is the agent's, or mint another.
 
     ``content``: the live file that carries it. ``trusted``: it is as we left it, and its token was verified
     against the hash that still stands, so PBKDF2 (0.1 s of CPU) is spared. A rotation that this job has
@@ -50,14 +59,14 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Token | N
     record = work.record
     live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
     known = None if live is None else _recognise(record, live, trusted=trusted)
-    rotate = work.option("rotate_tokens")
-    if rotate:
+    if work.option("rotate_tokens"):
         mine = record.credential_job_id == work.held.job_id
-        return replace(known, origin="rotated") if known is not None and mine else None
+        arrived = known is not None and known.settle != "drop"
+        return Choice(replace(known, origin="rotated")) if known and mine and arrived else Choice(None, known)
     if known is not None or work.verb.mints:
-        return known
+        return Choice(known)
     if live is not None and record.token_hash is None:
-        return Token(live, None, "reused")
+        return Choice(Token(live, None, "reused"))
     what = (
         f"The token in its {work.dialect.credentials_in} is not the agent's" if live else "It holds no token"
     )
@@ -75,39 +84,56 @@ def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None
     return None
 
 
-def new_token(work: Work) -> Token:
-    """Mint a token and store its hash as pending: phase one of a re-keying."""
-    token = mint_token()
-    digest = hash_token(token)
+def new_token(work: Work, outgoing: Token | None) -> Token:
+    """Mint a token and store its hash as pending: phase one of a re-keying.
+
+    Where the ``outgoing`` one came into the workspace by a run that died, its own pending hash becomes the
+    agent's first: it must be known for as long as it stands there.
+    """
+    minted = work.services.mint.take()
     replaces = work.record.token_hash
     with work.services.engine.begin() as connection:
         work.advance(connection, "credentials")
+        if outgoing is not None and outgoing.settle == "commit" and _commit(connection, work, outgoing):
+            replaces = outgoing.hash
         connection.execute(
             _STORE_PENDING,
             {
                 "agent_id": work.agent_id,
-                "pending": digest,
+                "pending": minted.hash,
                 "replaces": replaces,
                 "job_id": work.held.job_id,
             },
         )
-    return Token(token, digest, "minted" if replaces is None else "rotated", "commit", replaces)
+    return Token(minted.plain, minted.hash, "minted" if replaces is None else "rotated", "commit", replaces)
 
 
 def commit(connection: Connection, work: Work, token: Token) -> None:
     """The token stands in the workspace: make its hash the agent's where it is still pending, and note that
     it was verified. Raises TokenRaceError where somebody changed the agent's hash meanwhile."""
     if token.settle == "commit":
-        parameters = {"agent_id": work.agent_id, "pending": token.hash, "replaces": token.replaces}
-        if connection.execute(_COMMIT, parameters).rowcount != 1:
+        if not _commit(connection, work, token):
             raise TokenRaceError(
                 f"The token hash of agent {work.record.agent.name!r} was changed by somebody else meanwhile."
             )
+        work.rekeyed = True
         return
     if token.settle == "drop":
         connection.execute(_DROP_PENDING, {"agent_id": work.agent_id})
     if token.hash is not None and work.record.verified_hash != token.hash:
         connection.execute(_NOTE_VERIFIED, {"agent_id": work.agent_id, "hash": token.hash})
+
+
+def _commit(connection: Connection, work: Work, token: Token) -> bool:
+    """Make the pending hash the agent's, if that is still the one it was to replace, and keep whose doing
+    that was."""
+    parameters = {
+        "agent_id": work.agent_id,
+        "pending": token.hash,
+        "replaces": token.replaces,
+        "job_id": work.held.job_id,
+    }
+    return connection.execute(_COMMIT, parameters).rowcount == 1
 
 
 def has_succeeded_here(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
@@ -133,7 +159,8 @@ _COMMIT = text("""
         RETURNING id
     )
     UPDATE provisioner.agent_credentials
-    SET verified_hash = :pending, pending_hash = NULL, replaces_hash = NULL, updated_at = now()
+    SET verified_hash = :pending, pending_hash = NULL, replaces_hash = NULL, job_id = :job_id,
+        updated_at = now()
     FROM keyed WHERE agent_id = keyed.id AND pending_hash = :pending
 """)
 _NOTE_VERIFIED = text("""

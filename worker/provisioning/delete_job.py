@@ -18,10 +18,10 @@ from worker.jobs.ledger import Claim, advance, finish, park
 from worker.jobs.outbox import Message
 from worker.provisioning.agent_status import take_over
 from worker.provisioning.departure import gateways_before
-from worker.provisioning.intents import record_intent, settled_intents
+from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.services import Services
 from worker.provisioning.work import ROSTER_PATIENCE_S, Parked
-from worker.workspace.identity import main_session_key, main_workspace_path, openclaw_id, session_key
+from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of
 from worker.workspace.identity import workspace_path as board_workspace_path
 
 _WAIT = "waiting for the roster writer"
@@ -44,12 +44,12 @@ class Condemned:
     elsewhere: tuple[UUID, ...] = ()
 
 
-def delete(services: Services, held: Claim) -> Parked | None:
-    """Take the agent off its gateway and out of the database as far as it will go now; None when done.
+def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    """Take the agent off its gateway and out of the database as far as it will go now, adding to
+    ``warnings``; None when done.
 
     Raises TransientError, PermanentError (StillReferencedError among them), LeaseLostError.
     """
-    warnings = list(held.warnings)
     with services.engine.begin() as connection:
         condemned = _load(connection, held)
         if held.phase is None:
@@ -78,18 +78,12 @@ def delete(services: Services, held: Claim) -> Parked | None:
 def _ask(services: Services, held: Claim, condemned: Condemned) -> Parked:
     assert condemned.gateway_id is not None
     assert condemned.openclaw_id is not None
+    delete_files = held.options.get("delete_files") is not False
+    wish = Wish(held.agent_id, condemned.openclaw_id, "remove", delete_files=delete_files)
     messages: list[Message] = []
     with services.engine.begin() as connection:
         for gateway_id in (condemned.gateway_id, *condemned.elsewhere):
-            messages += record_intent(
-                connection,
-                gateway_id=gateway_id,
-                agent_id=held.agent_id,
-                job_id=held.job_id,
-                change="remove",
-                openclaw_id=condemned.openclaw_id,
-                delete_files=held.options.get("delete_files") is not False,
-            )
+            messages += record_intents(connection, gateway_id, held.job_id, wish)
         park(connection, held, ROSTER_PATIENCE_S, _WAIT, "roster")
     services.publish(messages)
     return Parked(_WAIT)
@@ -206,6 +200,4 @@ def _load(connection: Connection, held: Claim) -> Condemned:
 def _session_key(row: Any) -> str | None:
     if row.id is None:
         return None
-    if row.board_id is None:
-        return main_session_key(row.gateway_id)
-    return session_key(row.id, row.board_id, row.is_board_lead)
+    return session_key_of(row.id, row.board_id, row.is_board_lead, row.gateway_id)

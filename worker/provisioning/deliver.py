@@ -11,7 +11,7 @@ from worker.gateway.errors import UnsupportedFile
 from worker.provisioning.credentials import Token, commit, new_token
 from worker.provisioning.file_records import forget_files, record_files
 from worker.provisioning.work import Work
-from worker.provisioning.workspace_files import Written
+from worker.provisioning.workspace_files import NotThereYetError, Written
 from worker.provisioning.workspace_plan import Step, WorkspacePlan, plan_workspace
 from worker.workspace.credentials import find_token, with_token
 from worker.workspace.plan import RecordedFile
@@ -54,7 +54,7 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
         _write_files(work, plan, written)
         _write_scratch(work, plan, written)
         if plan.mints:
-            token = new_token(work)
+            token = new_token(work, plan.outgoing)
             carrier.text = with_token(carrier.file.text, token.plain)
         if token is not None:
             _write_carrier(work, plan, carrier, token, written)
@@ -116,7 +116,9 @@ def _write_carrier(
     work.services.patiently(attempt)
     back = work.services.patiently(lambda: plan.files.read([name])).get(name)
     section = work.dialect.credentials_in == "AGENTS.md"
-    if back is None or back.content != text or find_token(back.content, section=section) != token.plain:
+    if back is None:
+        raise NotThereYetError(f"{name} was written, but the gateway does not find it yet.")
+    if back.content != text or find_token(back.content, section=section) != token.plain:
         raise ReadBackError(f"{name} was written, but reads back differently: nothing was committed.")
 
 

@@ -14,7 +14,7 @@ from worker.errors import PermanentError
 from worker.jobs.ledger import park
 from worker.jobs.outbox import Message
 from worker.provisioning.file_records import forget_files
-from worker.provisioning.intents import record_intent, settled_intents
+from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Work
 from worker.workspace.identity import openclaw_id
 
@@ -36,7 +36,7 @@ def leave(work: Work) -> Parked | None:
     if work.held.phase == "wake":
         return None
     if work.held.phase != "leaving":
-        return _ask(work)
+        return _ask(work) if _may_have_moved(work) else None
     with work.services.engine.begin() as connection:
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove")
         if any(wish.open for wish in wishes):
@@ -54,6 +54,12 @@ def leave(work: Work) -> Parked | None:
     return None
 
 
+def _may_have_moved(work: Work) -> bool:
+    """Whether anything but its own row's gateway and id is known of it: a statement spared for the others."""
+    before = _id_before(work.record.stored_session_key) or work.record.openclaw_id
+    return work.record.known_elsewhere or before != work.record.openclaw_id
+
+
 def _ask(work: Work) -> Parked | None:
     with work.services.engine.begin() as connection:
         places = left_places(connection, work)
@@ -62,14 +68,8 @@ def _ask(work: Work) -> Parked | None:
         work.advance(connection, "leaving", files=work.files, warnings=work.warnings)
         messages: list[Message] = []
         for place in places:
-            messages += record_intent(
-                connection,
-                gateway_id=place.gateway_id,
-                agent_id=work.agent_id,
-                job_id=work.held.job_id,
-                change="remove",
-                openclaw_id=place.openclaw_id,
-            )
+            wish = Wish(work.agent_id, place.openclaw_id, "remove")
+            messages += record_intents(connection, place.gateway_id, work.held.job_id, wish)
         park(connection, work.held, ROSTER_PATIENCE_S, _WAIT, "leaving")
     work.held = replace(work.held, phase="leaving")
     work.services.publish(messages)

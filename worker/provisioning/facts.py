@@ -13,10 +13,9 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.identity import (
-    main_session_key,
     main_workspace_path,
     openclaw_id,
-    session_key,
+    session_key_of,
     workspace_path,
 )
 from worker.workspace.plan import RecordedFile
@@ -24,6 +23,10 @@ from worker.workspace.plan import RecordedFile
 
 class RefusedAgentError(PermanentError):
     """The agent's rows do not hold together; the sentence names the row and the cure."""
+
+
+class DeletedAgentError(RefusedAgentError):
+    """There is no row of the agent, or none any more."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class GatewayCondition:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records."""
+    """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records.
+    ``known_elsewhere``: our records have it on another gateway too."""
 
     agent: AgentFacts
     status: str
@@ -54,6 +58,7 @@ class AgentRecord:
     replaces_hash: str | None
     credential_job_id: UUID | None
     provisioned_before: bool
+    known_elsewhere: bool
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
 
     @property
@@ -64,9 +69,8 @@ class AgentRecord:
     @property
     def session_key(self) -> str:
         """The agent's session key (behaviour 1, 2)."""
-        if self.board is None:
-            return main_session_key(self.gateway.id)
-        return session_key(self.agent.id, self.board.id, self.agent.is_board_lead)
+        board_id = self.board.id if self.board else None
+        return session_key_of(self.agent.id, board_id, self.agent.is_board_lead, self.gateway.id)
 
     @property
     def openclaw_id(self) -> str:
@@ -103,6 +107,9 @@ _LOAD = text("""
         s.refused_token_fingerprint, s.last_error,
         c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
+        coalesce(c.gateway_id <> a.gateway_id, false) OR EXISTS (
+            SELECT FROM provisioner.agent_files e WHERE e.agent_id = a.id AND e.gateway_id <> a.gateway_id
+        ) AS known_elsewhere,
         u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
         u.context AS user_context,
         (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
@@ -133,7 +140,7 @@ def load_agent(
     """
     row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
     if row is None:
-        raise RefusedAgentError(f"There is no agent with agent_id {agent_id}.")
+        raise DeletedAgentError(f"There is no agent with agent_id {agent_id}.")
     _check(row, user_id, main=main)
     record = AgentRecord(
         agent=AgentFacts(
@@ -161,6 +168,7 @@ def load_agent(
         replaces_hash=row.replaces_hash,
         credential_job_id=row.credential_job_id,
         provisioned_before=row.provisioned_before,
+        known_elsewhere=row.known_elsewhere,
         files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
     )
     _ = record.workspace  # an unusable root is refused before anything is touched

@@ -56,3 +56,13 @@ _FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id A
 def forget_files(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
     """Drop the records: the gateway was rebuilt, or the agent is gone from it."""
     connection.execute(_FORGET, {"agent_id": agent_id, "gateway_id": gateway_id})
+
+
+_TOUCHED = text("""
+    SELECT EXISTS (SELECT FROM provisioner.agent_files WHERE agent_id = :agent_id AND job_id = :job_id)
+""")
+
+
+def touched_by(connection: Connection, agent_id: UUID, job_id: UUID) -> bool:
+    """Whether the job has written any of the agent's files."""
+    return bool(connection.scalar(_TOUCHED, {"agent_id": agent_id, "job_id": job_id}))

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from worker.errors import PermanentError
+from typing import Protocol
+from uuid import UUID
+
+from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import WrongToken
 from worker.gateway.protocol import Hello
-from worker.provisioning.facts import AgentRecord
-from worker.provisioning.outage import Outage, admit, fingerprint, note_refused_token, note_up, unreachable
+from worker.provisioning.facts import GatewayCondition
+from worker.provisioning.outage import (
+    GivenUpError,
+    Outage,
+    admit,
+    note_refused_token,
+    note_up,
+    require_untried,
+    unreachable,
+)
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
+from worker.workspace.context import GatewayFacts
 
 
-def greet(services: Services, record: AgentRecord) -> Hello:
+class Reachable(Protocol):
+    """What is known of a gateway before it is tried: a gateway's record, or that of an agent on it."""
+
+    @property
+    def gateway(self) -> GatewayFacts: ...
+    @property
+    def gateway_id(self) -> UUID: ...
+    @property
+    def address(self) -> GatewayAddress: ...
+    @property
+    def condition(self) -> GatewayCondition: ...
+
+
+def greet(services: Services, record: Reachable) -> Hello:
     """Connect, and keep what that says of the gateway: up again, or a token that is not to be tried again."""
     try:
         hello = services.patiently(services.clients.client(record.address).hello)
@@ -25,13 +50,9 @@ def greet(services: Services, record: AgentRecord) -> Hello:
     return hello
 
 
-def turned_away(services: Services, record: AgentRecord) -> Parked | None:
+def turned_away(services: Services, record: Reachable) -> Parked | None:
     """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
-    if record.condition.refused_token_fingerprint == fingerprint(record.address):
-        raise WrongToken(
-            f"Gateway {record.gateway.name!r} refused this token before, and it has not changed since:"
-            " set gateways.token to the gateway's own token.",
-        )
+    require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
     if record.condition.down_for_s is None:
         return None
     with services.engine.begin() as connection:
@@ -42,7 +63,7 @@ def turned_away(services: Services, record: AgentRecord) -> Parked | None:
     return Parked(f"gateway {record.gateway.name!r} is down: {record.condition.last_error}", outage.wait_s)
 
 
-def _give_up(services: Services, record: AgentRecord, outage: Outage) -> None:
+def _give_up(services: Services, record: Reachable, outage: Outage) -> None:
     budget_s = services.settings.retry_budget_s
     if outage.outlasts(budget_s):
-        raise PermanentError(unreachable(budget_s, record.condition.last_error or "no answer"))
+        raise GivenUpError(unreachable(budget_s, record.condition.last_error or "no answer"))

@@ -1,34 +1,29 @@
 """Heartbeat settings of many agents in one config change (behaviour 42).
 
-Each agent is a row of the job; what they want of the roster meets in one batch of the roster writer.
+The job asks the roster writer for all of them at once, holds no agent, and talks to no gateway itself: the
+entries are computed from the agents' rows when the roster is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.errors import PermanentError
-from worker.gateway.dialect import Dialect
-from worker.jobs.ledger import Claim, advance, end_if_done, finish, park
+from worker.jobs.ledger import end_if_done
+from worker.jobs.outbox import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
-from worker.provisioning.facts import load_agent
-from worker.provisioning.gateway_door import greet, turned_away
-from worker.provisioning.intents import record_intent, settled_intents
-from worker.provisioning.roster_look import look
-from worker.provisioning.services import Services
-from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Verb, Work
-
-HEARTBEATS = Verb("updating", "heartbeats", "updated", mints=False, serves_main=True)
-_WAIT = "waiting for the roster writer"
+from worker.provisioning.intents import Wish, record_intents
+from worker.provisioning.work import ROSTER_PATIENCE_S
+from worker.workspace.identity import openclaw_id, session_key_of
 
 
-def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> None:
-    """Give the job a row for each agent, due now; a job without agents ends here. Raises BadRequestError."""
+def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> list[Message]:
+    """Give the job a row for each agent and ask for the config change; a job without agents ends here.
+
+    What is returned must be sent after the commit. Raises BadRequestError.
+    """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:
         raise BadRequestError(f"There is no gateway with gateway_id {request.gateway_id}.")
@@ -37,77 +32,81 @@ def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> None
     missing: Sequence[UUID] = sorted(set(wanted or ()) - {row.id for row in rows}, key=str)
     if missing:
         raise BadRequestError(f"agent_ids: gateway {gateway.name!r} has no agent {missing[0]}.")
+    strays = [row.id for row in rows if row.board_id is None and not row.is_main]
+    places = {
+        row.id: openclaw_id(session_key_of(row.id, row.board_id, row.is_board_lead, request.gateway_id))
+        for row in rows
+        if row.id not in strays
+    }
     connection.execute(
         _BEGIN,
         {
             "job_id": job_id,
-            "total": len(rows),
             "organization_id": gateway.organization_id,
-            "agents": [row.id for row in rows],
+            "total": len(rows),
+            "strays": len(strays),
+            "patience_s": ROSTER_PATIENCE_S,
         },
     )
+    parameters = {"job_id": job_id, "agents": [row.id for row in rows], "strays": strays}
+    connection.execute(_ROWS, parameters)
+    wishes = [Wish(agent_id, place, only_present=True) for agent_id, place in places.items()]
+    messages = record_intents(connection, request.gateway_id, job_id, *wishes)
     end_if_done(connection, job_id)
+    return messages
 
 
-def sync_heartbeat(services: Services, held: Claim) -> Parked | None:
-    """One agent's turn: its entry is brought to its row, if the roster has one at all."""
-    with services.engine.begin() as connection:
-        record = load_agent(connection, held.agent_id, main=True)
-        if held.phase == "roster":
-            wish = settled_intents(connection, held.job_id, held.agent_id, "reconcile")[-1]
-            if wish.error is not None:
-                raise PermanentError(wish.error)
-            if wish.open:
-                park(connection, held, ROSTER_PATIENCE_S, _WAIT)
-                return Parked(_WAIT)
-            _end(connection, held)
-            return None
-        columns: dict[str, Any] = {"openclaw_id": record.openclaw_id}
-        advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
-        held = replace(held, phase="intent")
-    away = turned_away(services, record)
-    if away is not None:
-        return away
-    hello = greet(services, record)
-    dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    plan = look(Work(services, held, record, HEARTBEATS, dialect))
-    if record.openclaw_id not in plan.present:
-        raise PermanentError("It is not in its gateway's roster: provision it first.")
-    with services.engine.begin() as connection:
-        if plan.document is None:
-            _end(connection, held)
-            return None
-        messages = record_intent(
-            connection,
-            gateway_id=record.gateway_id,
-            agent_id=held.agent_id,
-            job_id=held.job_id,
-            change="reconcile",
-            openclaw_id=record.openclaw_id,
-        )
-        park(connection, held, ROSTER_PATIENCE_S, _WAIT, "roster")
-    services.publish(messages)
-    return Parked(_WAIT)
-
-
-def _end(connection: Connection, held: Claim) -> None:
-    finish(connection, held, "succeeded", warnings=[], files={})
-    end_if_done(connection, held.job_id)
+def go_on(connection: Connection, job_id: UUID) -> None:
+    """End the rows whose wishes the roster writer has settled, and the job with the last of them."""
+    connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": ROSTER_PATIENCE_S})
+    end_if_done(connection, job_id)
 
 
 _GATEWAY = text("SELECT name, organization_id FROM gateways WHERE id = :id")
 _AGENTS = text("""
-    SELECT id FROM agents
+    SELECT id, board_id, is_board_lead,
+        board_id IS NULL AND id = (
+            SELECT id FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
+            ORDER BY created_at, id LIMIT 1
+        ) AS is_main
+    FROM agents
     WHERE gateway_id = :gateway_id AND (CAST(:agents AS uuid[]) IS NULL OR id = ANY(CAST(:agents AS uuid[])))
 """)
 _BEGIN = text("""
-    WITH job AS (
-        UPDATE provisioner.jobs
-        SET status = 'running', started_at = now(), updated_at = now(), next_attempt_at = NULL,
-            published_at = NULL, agents_total = :total, organization_id = :organization_id
-        WHERE id = :job_id AND status = 'queued' RETURNING id
+    UPDATE provisioner.jobs
+    SET status = 'running', phase = 'roster', started_at = now(), updated_at = now(),
+        next_attempt_at = now() + make_interval(secs => :patience_s), published_at = NULL,
+        agents_total = :total, agents_done = :strays, organization_id = :organization_id
+    WHERE id = :job_id AND status = 'queued'
+""")
+_ROWS = text("""
+    INSERT INTO provisioner.job_agents
+        (job_id, agent_id, agent_name, board_id, phase, next_attempt_at, started_at,
+         status, reason, finished_at)
+    SELECT :job_id, a.id, a.name, a.board_id, 'roster', NULL, now(), stray.status, stray.reason, stray.at
+    FROM agents a, LATERAL (
+        SELECT CASE WHEN lost THEN 'failed' ELSE 'pending' END AS status,
+            CASE WHEN lost THEN 'It has no board: only a gateway''s main agent may have none.' END AS reason,
+            CASE WHEN lost THEN now() END AS at
+        FROM (SELECT a.id = ANY(CAST(:strays AS uuid[])) AS lost) l
+    ) stray
+    WHERE a.id = ANY(:agents)
+""")
+_END_SETTLED = text("""
+    WITH ended AS (
+        UPDATE provisioner.job_agents r
+        SET status = CASE WHEN i.error IS NULL THEN 'succeeded' ELSE 'failed' END, reason = i.error,
+            phase = CASE WHEN i.error IS NULL THEN 'ended' ELSE r.phase END, openclaw_id = i.openclaw_id,
+            warnings = CASE WHEN i.warning IS NULL THEN r.warnings
+                            ELSE r.warnings || jsonb_build_array(i.warning) END,
+            finished_at = now()
+        FROM provisioner.roster_intents i
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+          AND (i.applied_at IS NOT NULL OR i.error IS NOT NULL)
+        RETURNING r.agent_id
     )
-    INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name, board_id, next_attempt_at)
-    SELECT job.id, a.id, a.name, a.board_id, now() FROM job, agents a WHERE a.id = ANY(:agents)
-    ON CONFLICT DO NOTHING
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), updated_at = now(), published_at = NULL,
+        next_attempt_at = now() + make_interval(secs => :patience_s)
+    WHERE id = :job_id AND status = 'running'
 """)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -12,7 +13,9 @@ from worker.jobs.outbox import Message, roster_writer_message
 
 @dataclass(frozen=True)
 class Intent:
-    """One open intent. ``present_before``: whether the roster had the agent when it was first looked at."""
+    """One open intent. ``present_before``: whether the roster had the agent when it was first looked at;
+    ``only_present``: it is about an agent of the roster, and brings none into it; ``age_s``: seconds since it
+    was recorded."""
 
     id: int
     agent_id: UUID
@@ -20,7 +23,9 @@ class Intent:
     change: str
     openclaw_id: str
     delete_files: bool
+    only_present: bool
     present_before: bool | None
+    age_s: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Settled:
     openclaw_id: str
     applied: bool
     error: str | None
+    warning: str | None
     present_before: bool | None
     gateway_name: str | None
 
@@ -40,48 +46,48 @@ class Settled:
         return not self.applied and self.error is None
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a job wants of an agent's place in the roster: ``change`` is reconcile (its entry says what its
+    row says) or remove. ``only_present``: but bring it into no roster that does not hold it."""
+
+    agent_id: UUID
+    openclaw_id: str
+    change: str = "reconcile"
+    delete_files: bool = True
+    only_present: bool = False
+
+
 _RECORD = text("""
     INSERT INTO provisioner.roster_intents
-        (gateway_id, agent_id, job_id, change, openclaw_id, delete_files)
-    VALUES (:gateway_id, :agent_id, :job_id, :change, :openclaw_id, :delete_files)
+        (gateway_id, job_id, agent_id, change, openclaw_id, delete_files, only_present)
+    VALUES (:gateway_id, :job_id, :agent_id, :change, :openclaw_id, :delete_files, :only_present)
     ON CONFLICT DO NOTHING
 """)
 _NEED_WRITER = text("""
-    INSERT INTO provisioner.gateway_states AS s (gateway_id, writer_queued_at) VALUES (:gateway_id, now())
+    INSERT INTO provisioner.gateway_states AS s (gateway_id, writer_queued_at)
+    SELECT :gateway_id, now() WHERE NOT EXISTS (
+        SELECT FROM provisioner.gateway_states WHERE gateway_id = :gateway_id AND writer_queued_at IS NOT NULL
+    )
     ON CONFLICT (gateway_id) DO UPDATE SET writer_queued_at = now() WHERE s.writer_queued_at IS NULL
     RETURNING gateway_id
 """)
 
 
-def record_intent(
-    connection: Connection,
-    *,
-    gateway_id: UUID,
-    agent_id: UUID,
-    job_id: UUID,
-    change: str,
-    openclaw_id: str,
-    delete_files: bool = True,
-) -> list[Message]:
-    """Record an intent; park the row in the same transaction. What is returned, a write_roster if none is on
-    its way, must be sent after the commit."""
-    connection.execute(
-        _RECORD,
-        {
-            "gateway_id": gateway_id,
-            "agent_id": agent_id,
-            "job_id": job_id,
-            "change": change,
-            "openclaw_id": openclaw_id,
-            "delete_files": delete_files,
-        },
-    )
+def record_intents(connection: Connection, gateway_id: UUID, job_id: UUID, *wishes: Wish) -> list[Message]:
+    """Record what a job wants of one gateway's roster; park its rows in the same transaction. What is
+    returned, a write_roster if none is on its way, must be sent after the commit."""
+    rows = [{"gateway_id": gateway_id, "job_id": job_id, **asdict(wish)} for wish in wishes]
+    if not rows:
+        return []
+    connection.execute(_RECORD, rows)
     needed = connection.execute(_NEED_WRITER, {"gateway_id": gateway_id}).one_or_none()
     return [roster_writer_message(gateway_id)] if needed else []
 
 
 _OPEN = text("""
-    SELECT id, agent_id, job_id, change, openclaw_id, delete_files, present_before
+    SELECT id, agent_id, job_id, change, openclaw_id, delete_files, only_present, present_before,
+        extract(epoch FROM now() - created_at)::float AS age_s
     FROM provisioner.roster_intents
     WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL ORDER BY id
 """)
@@ -92,8 +98,26 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
     return [Intent(**row._mapping) for row in connection.execute(_OPEN, {"gateway_id": gateway_id})]
 
 
+_ARRIVALS = text("""
+    SELECT (
+        SELECT max(id) FROM provisioner.roster_intents
+        WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL
+    ) AS newest, EXISTS (
+        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.lease_until > now()
+          AND coalesce(r.phase, 'intent') = 'intent'
+    ) AS asking
+""")
+
+
+def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool]:
+    """The newest of the open intents, and whether somebody is at work who may be about to record one."""
+    row = connection.execute(_ARRIVALS, {"gateway_id": gateway_id}).one()
+    return row.newest, row.asking
+
+
 _SETTLED = text("""
-    SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, present_before,
+    SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, warning, present_before,
         g.name AS gateway_name
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
     WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change
@@ -113,9 +137,12 @@ _NOTE_PRESENT = text("""
     WHERE id = ANY(:ids) AND present_before IS NULL
 """)
 _APPLY = text("UPDATE provisioner.roster_intents SET applied_at = now() WHERE id = ANY(:ids)")
-_REFUSE = text(
-    "UPDATE provisioner.roster_intents SET error = :error WHERE id = ANY(:ids) AND applied_at IS NULL"
-)
+_WARN = text("UPDATE provisioner.roster_intents SET warning = :warning WHERE id = :id")
+_REFUSE = text("""
+    UPDATE provisioner.roster_intents i SET error = refused.sentence
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:sentences AS text[])) AS refused (id, sentence)
+    WHERE i.id = refused.id AND i.applied_at IS NULL
+""")
 
 
 def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:
@@ -123,11 +150,17 @@ def note_present(connection: Connection, intents: list[int], present: frozenset[
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 
+def warn_of(connection: Connection, intent: int, warning: str) -> None:
+    """Give the intent's job a warning to pass on."""
+    connection.execute(_WARN, {"id": intent, "warning": warning})
+
+
 def apply_intents(connection: Connection, intents: list[int]) -> None:
     """These are seen to stand in the roster."""
     connection.execute(_APPLY, {"ids": intents})
 
 
-def refuse_intents(connection: Connection, intents: list[int], error: str) -> None:
-    """These cannot be brought into the roster; their jobs fail with the sentence."""
-    connection.execute(_REFUSE, {"ids": intents, "error": error})
+def refuse_intents(connection: Connection, refused: Mapping[int, str]) -> None:
+    """These cannot be brought about; their jobs fail with the sentence."""
+    if refused:
+        connection.execute(_REFUSE, {"ids": list(refused), "sentences": list(refused.values())})

@@ -8,21 +8,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.errors import ProvisionerError
+from worker.errors import PermanentError, ProvisionerError
 from worker.gateway.address import GatewayAddress
-from worker.gateway.errors import (
-    CallTimedOut,
-    ConnectionLost,
-    GatewayRestarting,
-    GatewayUnreachable,
-    Unavailable,
-)
+from worker.gateway.errors import WrongToken
 
-OUTAGES = (GatewayUnreachable, GatewayRestarting, ConnectionLost, CallTimedOut, Unavailable)
-"""Errors that say something of the gateway, not of the call."""
 LONGEST_PROBE_WAIT_S = 30.0
 FIRST_PROBE_WAIT_S = 0.75
 _PROBE_TAKES_S = 25.0
+
+
+class GivenUpError(PermanentError):
+    """The gateway has been away for longer than anybody waits."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ _NOTE_UP = text("""
     FROM provisioner.jobs j, up
     WHERE j.id = r.job_id AND j.gateway_id = up.gateway_id AND r.status IN ('pending', 'running')
       AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
-      AND coalesce(r.phase, '') NOT IN ('roster', 'leaving')
+      AND coalesce(r.phase, '') NOT IN ('roster', 'leaving') AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
 """)
 
 
@@ -141,6 +137,16 @@ def note_refused_token(connection: Connection, gateway_id: UUID, address: Gatewa
     connection.execute(
         _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
     )
+
+
+def require_untried(gateway_name: str, address: GatewayAddress, refused: str | None) -> None:
+    """Raise WrongToken for an address whose token is known (``refused``: its fingerprint) to be refused."""
+    if refused is not None and refused == fingerprint(address):
+        raise WrongToken(
+            f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor"
+            " gateways.token of its row has changed since: set the token to gateway.auth.token of its"
+            " openclaw.json; where that was put right instead, run `provisioner doctor` once.",
+        )
 
 
 def fingerprint(address: GatewayAddress) -> str:

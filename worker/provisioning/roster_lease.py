@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from worker.errors import TransientError
 from worker.jobs.keeper import kept_alive
@@ -40,12 +43,40 @@ _ACQUIRE = text("""
 _RENEW = text("""
     UPDATE provisioner.gateway_states SET writer_until = now() + make_interval(secs => :lease_s)
     WHERE gateway_id = :gateway_id AND writer_generation = :generation AND writer_until > now()
+    RETURNING writer_generation
 """)
 _ABOUT_TO_WRITE = text("""
-    UPDATE provisioner.gateway_states
+    WITH before AS (
+        SELECT gateway_id, restart_expected_at FROM provisioner.gateway_states
+        WHERE gateway_id = :gateway_id FOR UPDATE
+    )
+    UPDATE provisioner.gateway_states s
     SET writer_until = now() + make_interval(secs => :lease_s),
-        restart_expected_at = now() + make_interval(secs => :restart_s)
+        restart_expected_at =
+            greatest(s.restart_expected_at, now() + make_interval(secs => :restart_s))
+    FROM before
+    WHERE s.gateway_id = before.gateway_id AND s.writer_generation = :generation AND s.writer_until > now()
+    RETURNING before.restart_expected_at
+""")
+_RESTART_EXPECTED = text("""
+    UPDATE provisioner.gateway_states
+    SET writer_until = now() + make_interval(secs => :lease_s), restart_expected_at = :expected_at
     WHERE gateway_id = :gateway_id AND writer_generation = :generation AND writer_until > now()
+    RETURNING coalesce(restart_expected_at <= now(), true)
+""")
+_WAKES_DUE = text("""
+    UPDATE provisioner.job_agents r SET next_attempt_at = now()
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
+      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
+      AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
+""")
+_WAKES_ON_THEIR_WAY = text("""
+    SELECT EXISTS (
+        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
+          AND r.wake_sent_at IS NOT NULL AND (r.lease_until > now() OR r.wake IS NOT NULL)
+    )
 """)
 _RELEASE = text("""
     UPDATE provisioner.gateway_states
@@ -59,7 +90,8 @@ _RELEASE = text("""
 
 @dataclass
 class RosterLease:
-    """A held lease. ``again_in_s``: set it to be called again so much later, instead of waiting."""
+    """A held lease. ``again_in_s``: set it to be called again so much later, instead of waiting;
+    ``expected_before``: the restart that was to come before the last write of this one was announced."""
 
     engine: Engine
     gateway_id: UUID
@@ -67,15 +99,49 @@ class RosterLease:
     lease_s: float
     again_in_s: float | None = None
     rate_limited: bool = False
+    expected_before: datetime | None = None
 
-    def about_to_write(self, restart_s: float) -> None:
-        """Renew, and note that the gateway may restart within ``restart_s`` seconds of now; the write must
-        follow at once. Raises RosterLeaseLostError, or what the database raises: then nothing may be sent."""
-        self._update(_ABOUT_TO_WRITE, restart_s=restart_s)
+    def about_to_write(self, restart_s: float) -> float:
+        """Renew, and note that the gateway may restart within ``restart_s`` seconds of now; the instant, on
+        the monotonic clock, by which the write must have been sent: later the lease may be another's, should
+        this thread have slept or the database be gone.
 
-    def renew(self) -> None:
-        """Hold the gateway for another ``lease_s`` seconds. Raises RosterLeaseLostError."""
+        Raises RosterLeaseLostError, or what the database raises: then nothing may be sent.
+        """
+        asked_at = time.monotonic()
+        self.expected_before = self._update(_ABOUT_TO_WRITE, restart_s=restart_s)
+        return asked_at + self.lease_s
+
+    def restart_over(self) -> None:
+        """Note that no restart is to come any more. Raises RosterLeaseLostError."""
+        self._restart_expected(None)
+
+    def not_written(self) -> None:
+        """Take back that a restart may come of the last write. Raises RosterLeaseLostError."""
+        self._restart_expected(self.expected_before)
+
+    def _restart_expected(self, at: datetime | None) -> None:
+        """Who waits with a wake for a restart that does not come is due now."""
+        if self._update(_RESTART_EXPECTED, expected_at=at):
+            with self.engine.begin() as connection:
+                connection.execute(_WAKES_DUE, {"gateway_id": self.gateway_id})
+
+    def wakes_on_their_way(self) -> bool:
+        """Whether a wake message went out to the gateway that is not answered yet."""
+        with self.engine.connect() as connection:
+            return bool(connection.scalar(_WAKES_ON_THEIR_WAY, {"gateway_id": self.gateway_id}))
+
+    def renew(self) -> float:
+        """Hold the gateway for another ``lease_s`` seconds; until when, on the monotonic clock. Raises
+        RosterLeaseLostError."""
+        asked_at = time.monotonic()
         self._update(_RENEW)
+        return asked_at + self.lease_s
+
+    def hold(self, connection: Connection) -> None:
+        """Make sure that what the transaction writes is written by the holder, and that nobody else becomes
+        it before the commit. Raises RosterLeaseLostError."""
+        self._require(connection, _RENEW)
 
     def release(self) -> None:
         """Let another writer in, at once or after ``again_in_s``."""
@@ -90,19 +156,24 @@ class RosterLease:
                 },
             )
 
-    def _update(self, statement: object, **values: float) -> None:
+    def _update(self, statement: TextClause, **values: object) -> Any:
+        with self.engine.begin() as connection:
+            return self._require(connection, statement, **values)
+
+    def _require(self, connection: Connection, statement: TextClause, **values: object) -> Any:
+        """What the statement says of the one row, which must be ours."""
         parameters = {
             "gateway_id": self.gateway_id,
             "generation": self.generation,
             "lease_s": self.lease_s,
             **values,
         }
-        with self.engine.begin() as connection:
-            rows = connection.execute(statement, parameters).rowcount  # type: ignore[call-overload]
-        if rows != 1:
+        row = connection.execute(statement, parameters).one_or_none()
+        if row is None:
             raise RosterLeaseLostError(
                 f"Another writer has taken over the roster of gateway {self.gateway_id}."
             )
+        return row[0]
 
 
 @contextmanager

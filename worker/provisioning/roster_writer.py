@@ -10,21 +10,19 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
-
-from sqlalchemy import text
 
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
-from worker.gateway.address import GatewayAddress
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
+    OUTAGES,
     CallTimedOut,
     ConnectionLost,
+    GatewayError,
     InvalidConfig,
     PermanentGatewayError,
     RateLimited,
@@ -32,19 +30,31 @@ from worker.gateway.errors import (
     UnknownAgent,
     WrongToken,
 )
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
+from worker.gateway.heartbeats import silencing
+from worker.gateway.retry import jittered
+from worker.gateway.roster import RosterPlan, plan_roster, roster_ids
 from worker.jobs.outbox import mark_waiting_for
-from worker.provisioning.intents import Intent, apply_intents, note_present, open_intents, refuse_intents
-from worker.provisioning.outage import note_failure, note_refused_token, note_up, unreachable
+from worker.provisioning.gateway_rows import load_gateway, wanted_entries
+from worker.provisioning.intents import (
+    Intent,
+    apply_intents,
+    arrivals,
+    note_present,
+    open_intents,
+    refuse_intents,
+    warn_of,
+)
+from worker.provisioning.outage import (
+    LONGEST_PROBE_WAIT_S,
+    note_failure,
+    note_refused_token,
+    note_up,
+    require_untried,
+    unreachable,
+)
+from worker.provisioning.roster_batch import RosterBatch, share_of
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.services import Services
-from worker.workspace.identity import (
-    main_session_key,
-    main_workspace_path,
-    openclaw_id,
-    session_key,
-    workspace_path,
-)
 
 log = logging.getLogger(__name__)
 
@@ -52,35 +62,10 @@ PATCH_DEADLINE_S = 25.0
 RESTART_PATIENCE_S = 10.0
 """A restart that is due later than this is waited for by the gateway's row, not by a slot."""
 _RESTART_SLACK_S = 3.0
+_WAKE_PATIENCE_S = 5.0
 _ROUNDS = 6
-_REJECTED_PATCHES = 2
 _BATCHES = 20
-
-
-@dataclass
-class _Batch:
-    """One turn of the writer: the intents it took and what they ask for."""
-
-    intents: list[Intent]
-    entries: dict[UUID, RosterEntry]
-    rejected: int = 0
-    refused: dict[UUID, str] = field(default_factory=dict)
-
-    def ids(self, agents: Sequence[UUID] | None = None) -> list[int]:
-        return [i.id for i in self.intents if agents is None or i.agent_id in agents]
-
-    def wanted(self) -> list[RosterEntry]:
-        return [entry for agent, entry in self.entries.items() if agent not in self.refused]
-
-    def unwanted(self, present: frozenset[str]) -> list[Intent]:
-        """The removals that are still to be made."""
-        return [
-            intent
-            for intent in self.intents
-            if intent.change == "remove"
-            and intent.openclaw_id in present
-            and intent.agent_id not in self.refused
-        ]
+_MOST_BREATHS = 15
 
 
 def write_roster(services: Services, gateway_id: UUID) -> None:
@@ -94,7 +79,7 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
         with roster_lease(services.engine, gateway_id, lease_s) as lease:
             if lease is None:
                 return
-            draining.wait(services.settings.roster_breath_s)
+            _gather(services, gateway_id)
             _write_batch(services, lease)
             if lease.again_in_s is not None:
                 return
@@ -104,54 +89,73 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
                 return
 
 
+def _gather(services: Services, gateway_id: UUID) -> None:
+    """Wait for more to take along, until nothing came for a breath and nobody is about to ask: a second patch
+    costs what the first one does, a restart or seconds of a gateway's CPU."""
+    breath_s = services.settings.roster_breath_s
+    newest = None
+    for _ in range(_MOST_BREATHS if breath_s else 0):
+        before = newest
+        with services.engine.connect() as connection:
+            newest, asking = arrivals(connection, gateway_id)
+        if (newest == before and not asking) or draining.wait(breath_s):
+            return
+
+
 def _write_batch(services: Services, lease: RosterLease) -> None:
-    with services.engine.connect() as connection:
-        intents = open_intents(connection, lease.gateway_id)
-        gateway = connection.execute(_GATEWAY, {"gateway_id": lease.gateway_id}).one_or_none()
-        wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
-        rows = connection.execute(_WANTED, {"agents": wanted}).all()
-    if not intents:
-        return
-    batch = _Batch(intents, {})
+    """Settle what is wanted now, or leave it open for whoever holds the lease next."""
     try:
-        if gateway is None:
-            raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
-        for row in rows:
-            _want(batch, row, gateway)
-        for intent in intents:
-            if intent.change == "reconcile" and intent.agent_id not in batch.entries:
-                batch.refused.setdefault(
-                    intent.agent_id, "The agent was deleted, or moved to another gateway."
-                )
-        _bring_about(services, lease, batch, services.clients.client(_address(gateway)))
+        _settle_batch(services, lease)
     except RosterLeaseLostError as error:
         log.warning("%s", error)
+
+
+def _settle_batch(services: Services, lease: RosterLease) -> None:
+    with services.engine.connect() as connection:
+        intents = share_of(open_intents(connection, lease.gateway_id))
+    if not intents:
+        return
+    batch, gateway = RosterBatch(intents, {}), None
+    try:
+        with services.engine.connect() as connection:
+            gateway = load_gateway(connection, lease.gateway_id)
+            if gateway is None:
+                raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
+            wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
+            batch = RosterBatch(intents, wanted_entries(connection, gateway, wanted))
+        require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
+        _bring_about(services, lease, batch, services.clients.client(gateway.address))
+    except RosterLeaseLostError:
+        raise
     except RateLimited as error:
         lease.rate_limited, lease.again_in_s = True, error.retry_after_s or 60.0
-        log.info("roster of gateway %s: %s", lease.gateway_id, error)
+        log.info("the roster waits: %s", error)
     except TransientError as error:
         _postpone(services, lease, batch, error)
     except PermanentError as error:
         if isinstance(error, WrongToken) and gateway is not None:
             with services.engine.begin() as connection:
-                note_refused_token(connection, lease.gateway_id, _address(gateway), str(error))
-        _settle(services, batch, [], {i.agent_id: str(error) for i in batch.intents})
+                note_refused_token(connection, lease.gateway_id, gateway.address, str(error))
+        _give_up(services, lease, batch, str(error))
     except DATABASE_AWAY:
         raise
     except Exception as error:
-        log.exception("the roster writer of gateway %s failed", lease.gateway_id)
-        sentence = f"The roster writer failed with {type(error).__name__}: see the worker's log."
-        _settle(services, batch, [], {i.agent_id: sentence for i in batch.intents})
+        log.exception("the roster writer failed")
+        _give_up(
+            services,
+            lease,
+            batch,
+            f"The roster writer failed with {type(error).__name__}: see the worker's log.",
+        )
 
 
-def _bring_about(services: Services, lease: RosterLease, batch: _Batch, client: GatewayClient) -> None:
+def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
-    writes = 0
+    writes, stale = 0, None
     for attempt in range(_ROUNDS):
         dialect, config, plan = _look(client, batch)
         if attempt == 0:
-            with services.engine.begin() as connection:
-                note_present(connection, batch.ids(), plan.present)
+            _note_first_look(services, batch, plan)
         if plan.document is None:
             unwanted = batch.unwanted(plan.present)
             if unwanted:
@@ -159,66 +163,115 @@ def _bring_about(services: Services, lease: RosterLease, batch: _Batch, client: 
                 writes += len(unwanted)
                 continue
             if writes:
-                log.info("roster of gateway %s: written in %d calls", lease.gateway_id, writes)
-            agents = {intent.agent_id for intent in batch.intents}
-            _settle(services, batch, sorted(agents, key=str), batch.refused, up=lease.gateway_id)
+                log.info("roster written: config writes %d, agents %d", writes, len(batch.intents))
+            _settle(services, lease, batch, answered=True)
             return
-        restart_in_s = _RESTART_SLACK_S if dialect.roster == "list" else 0.0
-        lease.about_to_write(restart_in_s)
-        connection_before = client.connection()
         try:
-            answer = client.call(
-                "config.patch",
-                {
-                    "raw": json.dumps(plan.document, ensure_ascii=False),
-                    "baseHash": config["hash"],
-                    "restartDelayMs": dialect.restart_delay_ms,
-                },
-                deadline_s=PATCH_DEADLINE_S,
-            )
-        except StaleConfig:
+            written = _patch(lease, client, dialect, config, plan)
+        except StaleConfig as error:
+            stale = error
             continue
         except InvalidConfig as error:
-            _name_culprits(batch, plan, error)
+            batch.blame(plan, error)
             continue
-        except (ConnectionLost, CallTimedOut) as error:
-            log.warning("a config write to gateway %s ended without an answer: %s", lease.gateway_id, error)
-            _await_return(client)
-            continue
-        writes += 1
-        restart = answer.get("restart")
-        if isinstance(restart, Mapping):
-            delay_s = float(restart.get("delayMs") or 0) / 1000
-            if delay_s > RESTART_PATIENCE_S:
-                lease.about_to_write(delay_s + _RESTART_SLACK_S)
-                lease.again_in_s = delay_s + _RESTART_SLACK_S
-                return
-            connection_before.wait_closed(delay_s + _RESTART_SLACK_S)
-            _await_return(client)
+        if written is None:
+            return
+        writes += written
+    if stale is not None:
+        raise stale
     raise PermanentError(
         f"The gateway said ok {writes} times, but its roster does not hold what was written:"
         " somebody else rewrites it. See `provisioner doctor`."
     )
 
 
-def _remove(lease: RosterLease, client: GatewayClient, batch: _Batch, intents: Sequence[Intent]) -> None:
+def _note_first_look(services: Services, batch: RosterBatch, plan: RosterPlan) -> None:
+    """Keep what only the first look shows: who was there, and whom the first heartbeat block silences."""
+    with services.engine.begin() as connection:
+        note_present(connection, [intent.id for intent in batch.intents], plan.present)
+        if plan.silenced:
+            sentence = silencing(plan.silenced)
+            warn_of(connection, batch.first_writer(plan).id, sentence)
+            log.warning("%s", sentence)
+
+
+def _patch(
+    lease: RosterLease,
+    client: GatewayClient,
+    dialect: Dialect,
+    config: Mapping[str, Any],
+    plan: RosterPlan,
+) -> int | None:
+    """Send the patch and see its restart through; how many patches are known to be written. None where the
+    restart comes so late that the writer is to be called again for it."""
+    connection_before = client.connection()
+    send_by = lease.about_to_write(dialect.latest_restart_s)
+    if dialect.latest_restart_s:
+        send_by = _let_wakes_arrive(lease, send_by)
+    try:
+        answer = client.call(
+            "config.patch",
+            {
+                "raw": json.dumps(plan.document, ensure_ascii=False),
+                "baseHash": config["hash"],
+                "restartDelayMs": dialect.restart_delay_ms,
+            },
+            deadline_s=PATCH_DEADLINE_S,
+            send_by=send_by,
+        )
+    except (ConnectionLost, CallTimedOut) as error:
+        log.warning("a config write ended without an answer: %s", error)
+        _await_return(client)
+        closed = connection_before.closed
+        if closed is not None and closed.restart_announced:
+            lease.restart_over()  # a restart leaves none of those that were due before it
+        return 0
+    except GatewayError:
+        lease.not_written()
+        raise
+    restart = answer.get("restart")
+    if isinstance(restart, Mapping):
+        delay_s = float(restart.get("delayMs") or 0) / 1000
+        if delay_s > RESTART_PATIENCE_S:
+            lease.again_in_s = delay_s + _RESTART_SLACK_S
+            lease.about_to_write(lease.again_in_s)
+            return None
+        connection_before.wait_closed(delay_s + _RESTART_SLACK_S)
+        _await_return(client)
+    lease.restart_over()
+    return 1
+
+
+def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float:
+    """Wait for the answers to wakes that went out before the restart was announced: 2026.2 forgets at a
+    restart whether one arrived. Returns by when the write must be sent, as about_to_write does."""
+    deadline = time.monotonic() + _WAKE_PATIENCE_S
+    while lease.wakes_on_their_way() and time.monotonic() < deadline:
+        if draining.wait(0.05):
+            break
+        send_by = lease.renew()
+    return send_by
+
+
+def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, intents: Sequence[Intent]) -> None:
     """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
     are gone is seen by the next look; an answer that is lost is nothing more than that."""
     for intent in intents:
-        lease.about_to_write(0.0)
+        removal = {"agentId": intent.openclaw_id, "deleteFiles": intent.delete_files}
+        send_by = lease.about_to_write(0.0)
         try:
-            client.call("agents.delete", {"agentId": intent.openclaw_id, "deleteFiles": intent.delete_files})
+            client.call("agents.delete", removal, send_by=send_by)
         except UnknownAgent:
             continue
         except PermanentGatewayError as error:
-            batch.refused[intent.agent_id] = f"The gateway does not remove it: {error}"
+            batch.refused[intent.id] = f"The gateway does not remove it: {error}"
         except (ConnectionLost, CallTimedOut) as error:
-            log.warning("a removal from gateway %s ended without an answer: %s", lease.gateway_id, error)
+            log.warning("a removal ended without an answer: %s", error)
             _await_return(client)
             return
 
 
-def _look(client: GatewayClient, batch: _Batch) -> tuple[Dialect, Mapping[str, Any], RosterPlan]:
+def _look(client: GatewayClient, batch: RosterBatch) -> tuple[Dialect, Mapping[str, Any], RosterPlan]:
     """Read the config and see what is missing from it; a gateway that is just coming back is waited for."""
     try:
         config = client.call("config.get")
@@ -228,12 +281,10 @@ def _look(client: GatewayClient, batch: _Batch) -> tuple[Dialect, Mapping[str, A
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     dialect.confirm(config)
-    parsed = config.get("parsed")
-    return (
-        dialect,
-        config,
-        plan_roster(dialect, parsed if isinstance(parsed, Mapping) else {}, batch.wanted()),
-    )
+    stored = config.get("parsed")
+    parsed = stored if isinstance(stored, Mapping) else {}
+    batch.confine(roster_ids(dialect, parsed))
+    return dialect, config, plan_roster(dialect, parsed, batch.wanted())
 
 
 def _await_return(client: GatewayClient) -> None:
@@ -251,87 +302,45 @@ def _await_return(client: GatewayClient) -> None:
             return
 
 
-def _name_culprits(batch: _Batch, plan: RosterPlan, error: InvalidConfig) -> None:
-    """Refuse the agents that the gateway's complaint names, so that the rest can go on."""
-    batch.rejected += 1
-    listed = ((plan.document or {}).get("agents") or {}).get("list")
-    culprits: dict[UUID, str] = {}
-    for path, message in error.issues or ((str(error), str(error)),):
-        for agent, entry in batch.entries.items():
-            if agent not in batch.refused and _names(path, entry.openclaw_id, listed):
-                culprits[agent] = f"The gateway refuses the agent's roster entry: {path}: {message}"
-    if not culprits or batch.rejected > _REJECTED_PATCHES:
-        raise error
-    batch.refused.update(culprits)
-
-
-def _names(path: str, openclaw_id: str, listed: Any) -> bool:
-    if openclaw_id in path:
-        return True
-    places = [n for n, e in enumerate(listed or []) if isinstance(e, Mapping) and e.get("id") == openclaw_id]
-    return any(f"list.{place}." in f"{path}." or f"list[{place}]" in path for place in places)
-
-
-def _postpone(services: Services, lease: RosterLease, batch: _Batch, error: TransientError) -> None:
-    """The gateway is away: try again later, or give up once it has been away for too long."""
+def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error: TransientError) -> None:
+    """Try again later, or give up: on a gateway that has been away, or on intents that have waited, for too
+    long. Only an outage is held against the gateway: a call that it is too busy for is not, nor one that this
+    worker broke off because it is stopping."""
+    if draining.is_set():
+        lease.again_in_s = 0.1
+        log.info("the roster is left to another worker: %s", error)
+        return
     budget_s = services.settings.retry_budget_s
-    with services.engine.begin() as connection:
-        outage = note_failure(connection, lease.gateway_id, error, budget_s)
-    if outage.outlasts(budget_s):
-        sentence = unreachable(budget_s, str(error))
-        _settle(services, batch, [], {i.agent_id: sentence for i in batch.intents})
+    oldest_s = max(intent.age_s for intent in batch.intents)
+    wait_s = min(LONGEST_PROBE_WAIT_S, max(1.0, oldest_s / 4))
+    given_up = f"The roster could not be written within {budget_s:g} seconds: {error}"
+    spent = oldest_s > budget_s
+    if isinstance(error, OUTAGES):
+        with services.engine.begin() as connection:
+            outage = note_failure(connection, lease.gateway_id, error, budget_s)
+        wait_s, spent = outage.wait_s, outage.outlasts(budget_s)
+        given_up = unreachable(budget_s, str(error))
+    if spent:
+        _give_up(services, lease, batch, given_up)
         return
-    asked_s = error.retry_after_s or 0.0
-    lease.again_in_s = max(outage.wait_s, asked_s, 0.1)
-    log.info("roster of gateway %s waits %.1f s: %s", lease.gateway_id, lease.again_in_s, error)
+    lease.again_in_s = max(jittered(wait_s), error.retry_after_s or 0.0, 0.1)
+    log.info("the roster waits %.1f s: %s", lease.again_in_s, error)
 
 
-def _settle(
-    services: Services,
-    batch: _Batch,
-    applied: Sequence[UUID],
-    refused: Mapping[UUID, str],
-    up: UUID | None = None,
-) -> None:
-    """Write down how each intent ended and publish the jobs that wait for it, in one transaction."""
+def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentence: str) -> None:
+    batch.refuse_all(sentence)
+    _settle(services, lease, batch)
+
+
+def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answered: bool = False) -> None:
+    """Write down how each intent ended and publish the jobs that wait for it, in one transaction. Raises
+    RosterLeaseLostError: what was read may have been undone since by the writer that has taken over."""
+    ids = [intent.id for intent in batch.intents]
     with services.engine.begin() as connection:
-        for agent, sentence in refused.items():
-            refuse_intents(connection, batch.ids([agent]), sentence)
-        apply_intents(connection, batch.ids([agent for agent in applied if agent not in refused]))
-        if up is not None:
-            connection.execute(_RESTART_OVER, {"gateway_id": up})
-            note_up(connection, up)
-        messages = mark_waiting_for(connection, batch.ids())
+        lease.hold(connection)
+        refuse_intents(connection, batch.refused)
+        apply_intents(connection, [key for key in ids if key not in batch.refused])
+        if answered:
+            note_up(connection, lease.gateway_id)
+        messages = mark_waiting_for(connection, ids)
     services.publish(messages)
-
-
-_RESTART_OVER = text(
-    "UPDATE provisioner.gateway_states SET restart_expected_at = NULL"
-    " WHERE gateway_id = :gateway_id AND restart_expected_at IS NOT NULL"
-)
-_GATEWAY = text("""
-    SELECT id, name, url, token, workspace_root,
-        coalesce((to_jsonb(gateways) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
-    FROM gateways WHERE id = :gateway_id
-""")
-_WANTED = text("""
-    SELECT id, name, board_id, gateway_id, is_board_lead, heartbeat_config FROM agents WHERE id = ANY(:agents)
-""")
-
-
-def _address(gateway: Any) -> GatewayAddress:
-    return GatewayAddress(gateway.url, gateway.token, gateway.allow_insecure_tls)
-
-
-def _want(batch: _Batch, row: Any, gateway: Any) -> None:
-    if row.gateway_id != gateway.id:
-        return
-    root, name = gateway.workspace_root, gateway.name
-    if row.board_id is None:
-        key = openclaw_id(main_session_key(gateway.id))
-        workspace = main_workspace_path(root, gateway.id, gateway=name)
-    else:
-        key = openclaw_id(session_key(row.id, row.board_id, row.is_board_lead))
-        workspace = workspace_path(root, key, gateway=name)
-    heartbeat = row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {}
-    batch.entries[row.id] = RosterEntry(key, row.name, workspace, heartbeat)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sqlalchemy import Engine
 
 from worker.drain import draining
 from worker.gateway.client import ClientPool
+from worker.gateway.errors import OUTAGES
 from worker.gateway.retry import inline_retrying
 from worker.jobs.outbox import PUBLISH_ERRORS, Message, Send, send_marked
+from worker.provisioning.minting import Mint
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ class Services:
     engine: Engine
     clients: ClientPool
     send: Send
+    waits_for_outages: bool = True
+    mint: Mint = field(default_factory=Mint)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose marks are committed; where the broker is away, the clock does it later."""
@@ -36,6 +40,12 @@ class Services:
         except PUBLISH_ERRORS as error:
             log.warning("not published now: %s", type(error).__name__)
 
+    def in_a_run(self) -> Services:
+        """For one agent of many: an outage is not waited for in the slot, so that one gateway that is away
+        does not hold up the others (design D7)."""
+        return replace(self, waits_for_outages=False)
+
     def patiently(self, work: Callable[[], _T]) -> _T:
         """Run ``work``, and again after blips, for RETRY_INLINE_S seconds at most. Raises its last error."""
-        return inline_retrying(self.settings.retry_inline_s, draining)(work)
+        never = () if self.waits_for_outages else OUTAGES
+        return inline_retrying(self.settings.retry_inline_s, draining, never)(work)

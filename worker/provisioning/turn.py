@@ -4,79 +4,127 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
-from worker.database import DATABASE_AWAY
-from worker.drain import draining
+from worker.about import note_ids
+from worker.database import DATABASE_AWAY, single
 from worker.errors import PermanentError, TransientError
-from worker.gateway.retry import jittered
+from worker.gateway.patience import impatient
+from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, end_if_done, finish, park, renew
-from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, UPDATE, carry_out
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park, renew
+from worker.jobs.outbox import mark_next_in_line
+from worker.jobs.runs import Progress, end_pending, go_on
+from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
+from worker.provisioning.credentials import NoTokenError
 from worker.provisioning.delete_job import delete
-from worker.provisioning.heartbeats import sync_heartbeat
-from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, OUTAGES, note_failure, unreachable
+from worker.provisioning.facts import DeletedAgentError
+from worker.provisioning.file_records import touched_by
+from worker.provisioning.outage import GivenUpError
 from worker.provisioning.services import Services
+from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
-WORK: Mapping[str, Callable[[Services, Claim], Parked | None]] = {
+WORK: Mapping[str, Callable[[Services, Claim, list[str]], Parked | None]] = {
     "provision_agent": partial(carry_out, verb=PROVISION),
     "update_agent": partial(carry_out, verb=UPDATE),
     "delete_agent": delete,
     "provision_gateway_main": partial(carry_out, verb=PROVISION_MAIN),
-    "sync_heartbeats": sync_heartbeat,
+    "sync_gateway": partial(carry_out, verb=SYNC),
 }
+
+
+SILENCE_IN_A_RUN_S = 3.0
+"""How long one agent of many waits in its slot for a gateway that says nothing."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The row has ended; ``reason`` is the sentence of one that did not succeed."""
+    """The row has ended; ``reason`` is the sentence of one that did not succeed, ``progress`` says how far
+    the job of many is that it belongs to."""
 
     status: str
     reason: str | None = None
+    progress: Progress | None = None
 
 
 Outcome = Ended | Parked | NotClaimed
 
 
 def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
-    """Claim the agent's row and take it as far as it goes now.
+    """Claim the agent's row and take it as far as it goes now; where that is its end, call the next job that
+    waits for the agent, and the next agent that waits in a job of many.
 
     Raises only DATABASE_AWAY: then the lease runs out and the clock brings the row back.
     """
     held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
+    note_ids(agent=agent_id, gateway=held.gateway_id)
+    if held.single:
+        outcome = _take(services, held)
+    else:
+        with impatient(SILENCE_IN_A_RUN_S):
+            outcome = _take(services.in_a_run(), held)
+    if not isinstance(outcome, Ended):
+        return outcome
+    with single(services.engine) if held.single else services.engine.begin() as connection:
+        messages = mark_next_in_line(connection, agent_id)
+        if not held.single:
+            more, progress = go_on(connection, job_id)
+            messages, outcome = messages + more, replace(outcome, progress=progress)
+    services.publish(messages)
+    return outcome
+
+
+def _take(services: Services, held: Claim) -> Outcome:
     try:
-        if held.cancel_requested:
-            return _end(services, held, "cancelled", "cancelled on request")
-        if held.attempts >= services.settings.crash_limit:
-            raise PermanentError(
-                f"Given up: {held.attempts} workers died while at work on it, in phase {held.phase}."
-            )
-        with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"agent {agent_id}"):
-            parked = WORK[held.kind](services, held)
+        return _attempt(services, held, list(held.warnings))
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO
-    except DATABASE_AWAY:
+
+
+def _attempt(services: Services, held: Claim, warnings: list[str]) -> Outcome:
+    if held.cancel_requested:
+        return _end(services, held, "cancelled", CANCELLED, warnings)
+    try:
+        refuse_what_kills(services, held.attempts, held.phase)
+        with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"agent {held.agent_id}"):
+            parked = WORK[held.kind](services, held, warnings)
+    except (LeaseLostError, *DATABASE_AWAY):
         raise
     except TransientError as error:
-        return _try_later(services, held, error)
-    except PermanentError as error:
-        return _end(services, held, "failed", str(error))
+        try:
+            return _park(services, held, try_later(services, held.gateway_id, held.age_s, error))
+        except PermanentError as given_up:
+            return _fail(services, held, given_up, warnings)
     except Exception as error:
-        log.exception("job %s failed on agent %s", job_id, agent_id)
-        reason = f"Internal error ({type(error).__name__}): see the worker's log of this job."
-        return _end(services, held, "failed", reason)
+        return _fail(services, held, error, warnings)
     if parked is None:
         return Ended("succeeded")
     return _park(services, held, parked)
+
+
+def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]) -> Outcome:
+    """End the row as the error says. In a job of many, an agent that is gone or has no token was skipped, and
+    one whose gateway is given up takes all who wait with it."""
+    reason = reason_of(error)
+    if not isinstance(error, PermanentError):
+        log.error("failed by a fault of our own", exc_info=error)
+    elif not held.single:
+        if isinstance(error, GivenUpError):
+            return _give_up(services, held, reason, warnings)
+        if isinstance(error, DeletedAgentError):
+            return _end(services, held, "skipped", "It was deleted meanwhile.", warnings, phase="deleted")
+        if isinstance(error, NoTokenError):
+            return _end(services, held, "skipped", reason, warnings)
+    return _end(services, held, "failed", reason, warnings)
 
 
 def _renew(services: Services, held: Claim) -> None:
@@ -84,45 +132,33 @@ def _renew(services: Services, held: Claim) -> None:
         renew(connection, held, lease_s=services.settings.lease_s)
 
 
-def _try_later(services: Services, held: Claim, error: TransientError) -> Outcome:
-    """What stayed transient for longer than a slot waits: park the row, or end it once its time is spent."""
-    budget_s = services.settings.retry_budget_s
-    if draining.is_set():
-        return _park(services, held, Parked(f"this worker is stopping: {error}", 0.0))
-    if isinstance(error, OUTAGES) and held.gateway_id is not None:
-        with services.engine.begin() as connection:
-            outage = note_failure(connection, held.gateway_id, error, budget_s)
-        if outage.outlasts(budget_s):
-            return _end(services, held, "failed", unreachable(budget_s, str(error)))
-        wait_s = outage.wait_s
-    else:
-        if held.age_s > budget_s:
-            return _end(services, held, "failed", f"Given up after {budget_s:g} seconds: {error}")
-        wait_s = min(LONGEST_PROBE_WAIT_S, max(0.75, held.age_s / 4))
-    return _park(services, held, Parked(str(error), max(jittered(wait_s), error.retry_after_s or 0.0)))
-
-
 def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
     if parked.wait_s is not None:
-        try:
-            with services.engine.begin() as connection:
-                park(connection, held, parked.wait_s, parked.reason)
-        except LeaseLostError as error:
-            log.warning("%s", error)
-            return NotClaimed.NOTHING_TO_DO
+        with services.engine.begin() as connection:
+            park(connection, held, parked.wait_s, parked.reason)
     return parked
 
 
-def _end(services: Services, held: Claim, status: str, reason: str) -> Outcome:
+def _give_up(services: Services, held: Claim, reason: str, warnings: list[str]) -> Outcome:
+    """The gateway stayed away: no more agents are begun, and what was not touched counts as not attempted
+    (behaviour 33)."""
+    with services.engine.begin() as connection:
+        end_pending(connection, held.job_id, "not_attempted", reason)
+        touched = touched_by(connection, held.agent_id, held.job_id)
+    return _end(services, held, "failed" if touched else "not_attempted", reason, warnings)
+
+
+def _end(
+    services: Services,
+    held: Claim,
+    status: str,
+    reason: str,
+    warnings: list[str],
+    phase: str | None = None,
+) -> Outcome:
     """End the row without success, and give the agent the status back that it had (behaviour 38)."""
-    reason = reason[:1].upper() + reason[1:]
-    try:
-        with services.engine.begin() as connection:
-            finish(connection, held, status, reason=reason, warnings=list(held.warnings), files=held.files)
-            if not held.single:
-                end_if_done(connection, held.job_id)
+    with services.engine.begin() as connection:
+        finish(connection, held, status, reason=reason, warnings=warnings, files=held.files, phase=phase)
+        if held.single:
             restore(connection, held.job_id, held.agent_id)
-    except LeaseLostError as error:
-        log.warning("%s", error)
-        return NotClaimed.NOTHING_TO_DO
     return Ended(status, reason)

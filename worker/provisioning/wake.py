@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from worker.errors import TransientError
+from worker.gateway.client import Call
 from worker.gateway.errors import (
     CallTimedOut,
     ConnectionLost,
@@ -19,6 +20,16 @@ from worker.gateway.errors import (
     PermanentGatewayError,
     Unavailable,
 )
+from worker.jobs.ledger import park
+from worker.jobs.wakes import (
+    BEING_WOKEN,
+    SENDING_TAKES_S,
+    Wake,
+    WakeOutcome,
+    gather_wakes,
+    settle_wakes,
+)
+from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
 from worker.provisioning.work import Parked, Work
 from worker.workspace.plan import BOOTSTRAP
 
@@ -26,19 +37,17 @@ log = logging.getLogger(__name__)
 
 
 def wake(work: Work) -> Parked | None:
-    """Reset the session where asked (only of an agent that was there before: a fresh one has none), label
-    it, and send the wake message once. Parks while the gateway is about to restart.
+    """Reset the session where asked or needed (only of an agent that was there before: a fresh one has
+    none), label it, and send the wake message once. Parks while the gateway is about to restart, and while
+    it is busy with what others are to get.
 
     Failing to reset is a warning; failing to wake is the job's.
     """
     if work.held.woken_at is not None:
         return None
-    parked = _begin(work)
-    if parked is not None:
-        return parked
     key = work.record.session_key
-    if work.option("reset_session") and not work.fresh and work.held.wake_sent_at is None:
-        _reset(work, key)
+    if work.held.phase != "wake":
+        _prepare_session(work, key)
     if not work.option("wake"):
         return None
     if work.held.wake_sent_at is not None and _arrived_before(work, key):
@@ -50,25 +59,107 @@ def wake(work: Work) -> Parked | None:
             " so it was not sent again. Wake the agent by hand if it is silent."
         )
         return None
-    work.services.patiently(
-        lambda: work.call("sessions.patch", {"key": key, "label": work.record.agent.name})
-    )
-    _send(work, key, _message(work))
-    return None
+    return _send(work, key, _message(work))
 
 
-def _begin(work: Work) -> Parked | None:
-    """Enter the phase, with a wake key for good; park where a restart is due."""
-    wake_key = work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}"
+def _prepare_session(work: Work, key: str) -> None:
+    if not work.fresh and wants_reset(work):
+        _reset(work, key)
+    if work.option("wake"):
+        label = {"key": key, "label": work.record.agent.name}
+        work.services.patiently(lambda: work.call("sessions.patch", label))
+
+
+def _begin(work: Work, params: Mapping[str, Any]) -> Parked | list[Wake]:
+    """Enter the phase with a wake key for good; the row is parked where a restart is due or others are yet to
+    be served, else the message is as good as sent, and so are those of all who have waited for this one: a
+    gateway that has to begin a run answers the next late.
+
+    The roster writer lets a wake end that is on its way, and announces its restart before it looks for one.
+    """
+    key = params["idempotencyKey"]
+    columns: dict[str, Any] = {"wake_key": key, "warnings": work.warnings, "files": work.files}
+    together: list[Wake] = []
     with work.services.engine.begin() as connection:
-        work.advance(connection, "wake", wake_key=wake_key, warnings=work.warnings, files=work.files)
-        restart_in_s = connection.execute(
-            _RESTART_IN, {"gateway_id": work.record.gateway_id}
-        ).scalar_one_or_none()
-    work.held = replace(work.held, wake_key=wake_key, phase="wake")
-    if restart_in_s is not None and restart_in_s > 0:
-        return Parked("waiting for the gateway to restart", restart_in_s)
-    return None
+        leaves, sent = work.held.phase != "wake", work.held.wake_sent_at is not None
+        ask = leave_crowd if leaves else few_are_left
+        few = sent or ask(connection, work.held, work.record.gateway_id)
+        parked = _restart_due(connection, work)
+        if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
+            parked = Parked("waiting until the other agents have their files", LOOK_AGAIN_S)
+        if parked is None and few and leaves:
+            together = gather_wakes(connection, work.record.gateway_id)
+        if together:
+            together.append(Wake(work.held.job_id, work.agent_id, params))
+            parked = Parked(BEING_WOKEN, SENDING_TAKES_S)
+        if parked is None or together:
+            columns["wake_sent_at"] = True  # before the frame goes out
+        work.advance(connection, "wake", **columns, wake=None if parked is None else params)
+        if parked is not None and parked.wait_s is not None:
+            park(connection, work.held, parked.wait_s, parked.reason)
+            parked = Parked(parked.reason)
+    work.held = replace(work.held, wake_key=key, phase="wake")
+    return parked if parked is not None and not together else together
+
+
+def _wake_together(work: Work, wakes: list[Wake]) -> Parked:
+    """Send the messages of all, pipelined; each row comes back for its end, or for another try."""
+    calls = [Call("chat.send", wake.params) for wake in wakes]
+    answers: Sequence[Mapping[str, Any] | GatewayError]
+    try:
+        answers = work.client.call_many(calls)
+    except GatewayError as error:  # no connection: nothing was sent
+        answers = [error] * len(calls)
+    outcomes = [_outcome(*each) for each in zip(wakes, answers, strict=True)]
+    with work.services.engine.begin() as connection:
+        messages = settle_wakes(connection, outcomes)
+    work.services.publish(messages)
+    return Parked(BEING_WOKEN)
+
+
+def _outcome(wake: Wake, answer: Mapping[str, Any] | GatewayError) -> WakeOutcome:
+    outcome = WakeOutcome(str(wake.job_id), str(wake.agent_id))
+    if isinstance(answer, GatewayError):
+        return replace(outcome, unsent=not _may_have_arrived(answer))
+    return replace(outcome, woken=True, warning=_strange(answer))
+
+
+def _may_have_arrived(error: GatewayError) -> bool:
+    return isinstance(error, ConnectionLost) or (isinstance(error, CallTimedOut) and error.sent)
+
+
+def _strange(answer: Mapping[str, Any]) -> str | None:
+    if answer.get("status") in ("started", "in_flight", "ok"):
+        return None
+    return f"The gateway answered the wake message with {answer.get('status')!r}."
+
+
+def _restart_due(connection: Connection, work: Work) -> Parked | None:
+    """Where a restart is to come, its time; else nobody announces one before the transaction ends."""
+    parameters = {"gateway_id": work.record.gateway_id}
+    restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
+    if restart_in_s is None or restart_in_s <= 0:
+        return None
+    return Parked("waiting for the gateway to restart", restart_in_s)
+
+
+def wants_reset(work: Work) -> bool:
+    """Where sessions keep the files that they began with, an agent would go on with a token that is no longer
+    its own, and be locked out: then its session is reset without being asked for."""
+    if work.wants_reset or not work.dialect.keeps_files_per_session:
+        return work.wants_reset
+    if work.rekeyed or work.record.credential_job_id == work.held.job_id:
+        work.warn(
+            "Its session was reset: this release shows an agent its files as they were when the session"
+            " began, so it would have gone on with its old token."
+        )
+        return True
+    if any(report.get("action") in ("create", "update") for report in work.files.values()):
+        work.warn(
+            "This release shows an agent its changed files only from its next session on: ask for"
+            f" {'reset_session' if work.held.single else 'reset_sessions'} to show them now."
+        )
+    return False
 
 
 def _reset(work: Work, key: str) -> None:
@@ -101,16 +192,19 @@ def _keys(history: Mapping[str, Any]) -> Iterator[str]:
             yield str(message.get("idempotencyKey")).removesuffix(":user")
 
 
-def _send(work: Work, key: str, message: str) -> None:
+def _send(work: Work, key: str, message: str) -> Parked | None:
     first = work.held.wake_sent_at is None
-    with work.services.engine.begin() as connection:
-        work.advance(connection, "wake", wake_sent_at=True)  # before the frame goes out
     params = {
         "sessionKey": key,
         "message": message,
         "deliver": work.option("deliver_wakeup"),
-        "idempotencyKey": work.held.wake_key,
+        "idempotencyKey": work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}",
     }
+    begun = _begin(work, params)
+    if isinstance(begun, Parked):
+        return begun
+    if begun:
+        return _wake_together(work, begun)
 
     def attempt() -> Mapping[str, Any] | GatewayError:
         nonlocal first
@@ -118,7 +212,7 @@ def _send(work: Work, key: str, message: str) -> None:
         try:
             return work.call("chat.send", params)
         except (ConnectionLost, CallTimedOut) as error:
-            if isinstance(error, CallTimedOut) and not error.sent:
+            if not _may_have_arrived(error):
                 raise
             return error
         except Unavailable as error:
@@ -131,9 +225,11 @@ def _send(work: Work, key: str, message: str) -> None:
     answer = work.services.patiently(attempt)
     if isinstance(answer, GatewayError):
         raise answer  # nobody knows whether it arrived: the next turn looks before it sends again
-    if answer.get("status") not in ("started", "in_flight", "ok"):
-        work.warn(f"The gateway answered the wake message with {answer.get('status')!r}.")
+    strange = _strange(answer)
+    if strange is not None:
+        work.warn(strange)
     _woken(work)
+    return None
 
 
 def _woken(work: Work) -> None:
@@ -158,5 +254,5 @@ def _message(work: Work) -> str:
 
 _RESTART_IN = text("""
     SELECT extract(epoch FROM restart_expected_at - now())::float
-    FROM provisioner.gateway_states WHERE gateway_id = :gateway_id
+    FROM provisioner.gateway_states WHERE gateway_id = :gateway_id FOR SHARE
 """)

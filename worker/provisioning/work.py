@@ -16,8 +16,14 @@ from worker.jobs.ledger import Claim, advance
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.services import Services
 from worker.provisioning.workspace_files import NotThereYetError
+from worker.settings import Settings
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
+NOT_REGISTERED = (
+    "It is not in its gateway's roster, so it holds no token there: provision it, or run again with"
+    " rotate_tokens."
+)
+"""Why an agent without a roster entry is left as it is (behaviour 25)."""
 ROSTER_PATIENCE_S = 60.0
 """A row that waits for the roster writer looks by itself so much later, should nobody have woken it."""
 
@@ -32,11 +38,12 @@ class Parked:
 
 @dataclass(frozen=True)
 class Verb:
-    """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile;
-    ``action``: what provision_action says; ``done``: the word for the agent; ``mints``: a missing token is
-    made without being asked for (behaviour 25); ``serves_main``: a gateway's main agent may be its object."""
+    """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile, None where
+    it is not touched (behaviour 35); ``action``: what provision_action says; ``done``: the word for the
+    agent; ``mints``: a missing token is made without being asked for (behaviour 25); ``serves_main``: a
+    gateway's main agent may be its object."""
 
-    status: str
+    status: str | None
     action: str
     done: str
     mints: bool
@@ -46,7 +53,8 @@ class Verb:
 @dataclass
 class Work:
     """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
-    registered by this job, so the gateway may not know it everywhere yet."""
+    registered by this job, so the gateway may not know it everywhere yet; ``rekeyed``: the agent's token was
+    changed in this claim."""
 
     services: Services
     held: Claim
@@ -56,6 +64,7 @@ class Work:
     warnings: list[str] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)
     fresh: bool = False
+    rekeyed: bool = False
 
     @property
     def client(self) -> GatewayClient:
@@ -70,6 +79,11 @@ class Work:
     def option(self, name: str) -> bool:
         """A boolean option of the request; absent is false."""
         return self.held.options.get(name) is True
+
+    @property
+    def wants_reset(self) -> bool:
+        """Whether the request asks for a new session."""
+        return self.option("reset_session") or self.option("reset_sessions")
 
     def advance(self, connection: Connection, phase: str, **columns: Any) -> None:
         """Note the phase that begins and renew the lease. Raises LeaseLostError."""
@@ -86,18 +100,24 @@ class Work:
             return self.client.call(method, params)
         except UnknownAgent as error:
             if self.fresh:
-                raise NotThereYetError(str(error)) from error
+                raise NotThereYetError.of_agent(self.record.address.url, self.record.openclaw_id) from error
             raise
 
     def render(self) -> RenderedWorkspace:
         """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
-        layout = Layout(self.dialect.files, self.dialect.credentials_in, self.dialect.heartbeat_in)
-        record = self.record
-        return render_workspace(
-            record.agent,
-            record.board,
-            record.gateway,
-            record.user,
-            self.services.settings.base_url,
-            layout,
-        )
+        return render(self.record, self.dialect, self.services.settings)
+
+
+def render(record: AgentRecord, dialect: Dialect, settings: Settings) -> RenderedWorkspace:
+    """An agent's workspace as gateways of that dialect take it, a placeholder for the token. Raises
+    PermanentError."""
+    layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
+    return render_workspace(
+        record.agent,
+        record.board,
+        record.gateway,
+        record.user,
+        settings.base_url,
+        layout,
+        settings.templates_dir,
+    )

@@ -18,6 +18,19 @@ _T = TypeVar("_T")
 class NotThereYetError(TransientError):
     """The gateway does not know yet what it was just told: its runtime lags its file (gateway.md 4)."""
 
+    @classmethod
+    def of_agent(cls, url: str, openclaw_id: str) -> NotThereYetError:
+        """Of an agent that was registered a moment ago."""
+        return cls(
+            f"agent {openclaw_id} was just registered, but the gateway at {url} does not know it yet: it"
+            " follows its own config in seconds; if it stays so, restart it"
+        )
+
+
+class WorkspaceAbsentError(NotThereYetError):
+    """The gateway says that there is no workspace. 2026.9.6 says so of any look that failed, at a moment when
+    a file is being replaced in it, say; so it is only to be believed when it stays so."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -38,7 +51,7 @@ class AgentFiles:
 
     def live(self) -> dict[str, LiveFile]:
         """The files there are, by name; one RPC, as a rule. Raises BadAnswer for a listing that cannot be
-        read (behaviour 18: never taken for "no files")."""
+        read (behaviour 18: never taken for "no files"), and WorkspaceAbsentError."""
         if self.dialect.lists_workspace:
             return self._workspace()
         answer = self._call("agents.files.list", {})
@@ -56,9 +69,14 @@ class AgentFiles:
             try:
                 answer = self._call("agents.workspace.list", {"offset": seen} if seen else {})
             except Refused as error:
-                if "workspace directory not found" in str(error):
+                if "workspace directory not found" not in str(error):
+                    raise
+                if self.fresh:
                     return {}  # a registered agent whose folder comes with its first file (2026.9.6)
-                raise
+                raise WorkspaceAbsentError(
+                    f"the gateway at {self.client.address.url} finds no workspace of agent"
+                    f" {self.openclaw_id} at this moment"
+                ) from error
             entries, total = answer.get("entries"), answer.get("totalEntries")
             if not isinstance(entries, list) or not isinstance(total, int):
                 raise _unreadable(self.openclaw_id)
@@ -158,7 +176,7 @@ class AgentFiles:
 
     def _told(self, error: GatewayError) -> GatewayError | NotThereYetError:
         if self.fresh and isinstance(error, UnknownAgent):
-            return NotThereYetError(str(error))
+            return NotThereYetError.of_agent(self.client.address.url, self.openclaw_id)
         return error
 
 

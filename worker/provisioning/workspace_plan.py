@@ -13,7 +13,7 @@ from typing import Any
 from worker.gateway.errors import PermanentGatewayError
 from worker.provisioning.credentials import Token, choose_token
 from worker.provisioning.work import Work
-from worker.provisioning.workspace_files import AgentFiles, NotThereYetError
+from worker.provisioning.workspace_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.workspace.credentials import find_token, mask, with_token
 from worker.workspace.plan import Action, LiveFile, Mode, RecordedFile, decide
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
@@ -22,6 +22,8 @@ DIFF_LIMIT = 20 * 1024
 """The most of one file's diff that is kept, in bytes."""
 SCRATCH_PATIENCE_S = 30.0
 """How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
+ABSENCE_PATIENCE_S = 30.0
+"""How long a job goes on looking for a workspace that its gateway does not find."""
 
 
 @dataclass
@@ -38,13 +40,14 @@ class Step:
 @dataclass
 class WorkspacePlan:
     """One agent's workspace, wanted and live. ``token``: the one to keep; None with ``mints``: a new one is
-    to be made; None without: the file that carries it stays untouched."""
+    to be made in the place of ``outgoing``; None without: the file that carries it stays untouched."""
 
     rendered: RenderedWorkspace
     files: AgentFiles
     records: Mapping[str, RecordedFile]
     steps: dict[str, Step] = field(default_factory=dict)
     token: Token | None = None
+    outgoing: Token | None = None
     mints: bool = False
     scratch_id: str | None = None
 
@@ -85,7 +88,7 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     rendered = work.render()
     files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
     records = {} if first else dict(work.record.files)
-    live = work.services.patiently(files.live) if registered else {}
+    live = _live(work, files, first=first) if registered and not _all_new(work, first) else {}
     plan = WorkspacePlan(rendered, files, records)
     is_main = work.record.board is None
     mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"), main=is_main)
@@ -97,19 +100,62 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     return plan
 
 
+def _all_new(work: Work, first: bool) -> bool:
+    """Whether nothing that the workspace may hold matters, so that it need not be looked at: the agent was
+    registered by this very job, all is to be written, and no hash of ours could verify a token in it."""
+    hashes = (work.record.token_hash, work.record.pending_hash)
+    return work.fresh and first and work.verb.mints and hashes == (None, None)
+
+
+def _live(work: Work, files: AgentFiles, *, first: bool) -> dict[str, LiveFile]:
+    """The files there are. A workspace that was there before is taken for gone only once it stays so: all
+    that the agent keeps in it would be written anew."""
+
+    def look() -> dict[str, LiveFile]:
+        try:
+            return files.live()
+        except WorkspaceAbsentError:
+            if first:
+                return {}
+            raise
+
+    try:
+        return work.services.patiently(look)
+    except WorkspaceAbsentError:
+        if work.held.age_s < ABSENCE_PATIENCE_S:
+            raise
+        return {}
+
+
+def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
+    """Files that were listed a moment ago, with their content. Raises NotThereYetError for one that is not
+    to be had now: being replaced is not being gone."""
+    found = work.services.patiently(lambda: plan.files.read(names))
+    lacking = sorted(set(names) - set(found))
+    if lacking:
+        raise NotThereYetError(
+            f"The gateway lists {lacking[0]} of {work.record.openclaw_id}, but finds none."
+        )
+    return found
+
+
 def _plan_carrier(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode: Mode) -> None:
     """The file with the token is left alone only where all about it is known to be as we left it."""
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
     trusted = _is_as_left(found, record) and work.record.token_hash is not None
+    # Where a hash is pending, what we wrote last may carry its token, and not the one verified before.
     trusted = trusted and work.record.verified_hash == work.record.token_hash
+    trusted = trusted and work.record.pending_hash is None
     as_rendered = record is not None and record.source_sha256 == file.source_sha256
-    if trusted and as_rendered and not work.option("rotate_tokens"):
+    settled = work.record.pending_hash is None and not work.option("rotate_tokens")
+    if trusted and as_rendered and settled:
         plan.steps[file.name] = Step(file, "unchanged", file.text, found)
         return
     if found is not None:
-        found = work.services.patiently(lambda: plan.files.read([file.name])).get(file.name)
-    plan.token = choose_token(work, found.content if found else None, trusted=trusted)
+        found = _read(work, plan, [file.name])[file.name]
+    choice = choose_token(work, found.content if found else None, trusted=trusted)
+    plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
     text = with_token(file.text, plan.token.plain) if plan.token else file.text
     action = decide(file, text, found, record, mode)
@@ -130,7 +176,7 @@ def _plan_files(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode
         if action is None or (action == "update" and work.option("diff"))
     ]
     if unread:
-        live.update(work.services.patiently(lambda: plan.files.read(unread)))
+        live.update(_read(work, plan, unread))
     for file in wanted:
         action = actions[file.name] or decided(file)
         assert action is not None

@@ -1,0 +1,53 @@
+"""How a sync looks to Celery and to Flower: one task that is in PROGRESS until its last agent is done.
+
+The task of the request ends long before its job does, so it reports nothing itself: its agents' tasks say in
+its name how far it is, and the finisher how it ended (celery.md 3).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+
+from tasks.outcomes import tell
+from worker.jobs.ledger import NotClaimed
+from worker.jobs.runs import Progress
+from worker.provisioning.sync.parent import shown
+from worker.provisioning.sync.result import Ending
+from worker.provisioning.work import Parked
+
+log = logging.getLogger(__name__)
+
+_STEPS = 20
+"""Of a long run so many steps are told, so that Flower hears of it often enough and Redis not too often."""
+
+
+def report_run(task: Task[..., Any], job_id: UUID, outcome: Ending | Parked | NotClaimed) -> bool:
+    """Tell Flower, and the log, how a turn of the run's own went; whether it has ended."""
+    if isinstance(outcome, NotClaimed):
+        log.debug("nothing to do: %s", outcome.value)
+        return False
+    if isinstance(outcome, Parked):
+        log.info("parked: %s", outcome.reason)
+        tell(task, job_id, "task-progress", result=outcome.reason)
+        return False
+    result = shown(outcome.result)
+    if outcome.status in ("succeeded", "partial"):
+        log.info("%s: %s", outcome.status, result)
+        said = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
+        tell(task, job_id, "task-succeeded", result=said, runtime=None)
+    else:
+        log.warning("%s: %s", outcome.status, outcome.error)
+        tell(task, job_id, "task-failed", exception=outcome.error, traceback="", result=None)
+    return True
+
+
+def tell_progress(task: Task[..., Any], job_id: UUID, progress: Progress) -> None:
+    """Say in the sync's name how far it is."""
+    step = max(1, progress.total // _STEPS)
+    if progress.done % step == 0 or progress.done >= progress.total:
+        fields = {"done": progress.done, "total": progress.total}
+        tell(task, job_id, "task-progress", result=str(progress), **fields)

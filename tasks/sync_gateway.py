@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+from sqlalchemy import Connection
+
+from tasks.outcomes import JobFailed, run_job
+from tasks.runs import report_run
+from worker.app import app, services
+from worker.jobs.intake import Queued
+from worker.jobs.outbox import Message
+from worker.jobs.requests import SyncGateway
+from worker.provisioning.sync.begin import begin
+from worker.provisioning.sync.parent import take_run_turn
+
+log = logging.getLogger(__name__)
+
+
+def _begin(connection: Connection, job: Queued) -> list[Message]:
+    assert isinstance(job.request, SyncGateway)
+    if not begin(connection, job.job_id, job.request):
+        log.info("parked: another sync of this gateway is under way")
+    return []
+
+
+@app.task(name="tasks.sync_gateway", bind=True, throws=(JobFailed,))
+def sync_gateway(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+    """Bring the agents of a gateway to their templates (contract.md has the arguments)."""
+
+    def look(job_id: UUID) -> None:
+        report_run(self, job_id, take_run_turn(services(), job_id))
+
+    return run_job(self, positional, arguments, _begin, then=look)

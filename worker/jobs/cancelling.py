@@ -1,0 +1,107 @@
+"""Cancelling a job: at once where nothing of it was begun, else between two agents, never inside a file (D6).
+
+What is in a worker's hand comes to its end. What waits comes due, so that its turn ends it; a run's own turn
+ends the rows that nobody has begun. A wish that the roster writer has not come to is taken back.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+
+CANCELLED = "Cancelled on request."
+"""The reason on record of whatever went no further because somebody asked for that."""
+
+
+class EndedBeforeError(PermanentError):
+    """The job has ended: it can neither be cancelled nor opened again."""
+
+
+def cancel(connection: Connection, job_id: UUID) -> bool:
+    """Cancel the job; whether it has ended by that. Else it ends as soon as those at work on it are done.
+
+    Asking again does no harm. Raises EndedBeforeError.
+    """
+    if connection.execute(_CANCEL_QUEUED, {"job_id": job_id, "reason": CANCELLED}).rowcount:
+        return True
+    job = connection.execute(_JOB, {"job_id": job_id}).one()
+    if job.status != "running":
+        raise EndedBeforeError(f"Job {job_id} has ended before: {job.status}.")
+    # Intents, rows, job: whoever else locks several does so in this order.
+    connection.execute(_TAKE_BACK, {"job_id": job_id, "reason": CANCELLED})
+    if job.kind == "sync_heartbeats":
+        connection.execute(_END_HEARTBEATS, {"job_id": job_id, "reason": CANCELLED})
+        return True
+    if connection.execute(_END_WAITING, {"job_id": job_id, "reason": CANCELLED}).rowcount:
+        return True
+    connection.execute(_CALL_ROWS, {"job_id": job_id})
+    connection.execute(_REQUEST, {"job_id": job_id})
+    return False
+
+
+_JOB = text("SELECT kind, status FROM provisioner.jobs WHERE id = :job_id")
+_CANCEL_QUEUED = text("""
+    UPDATE provisioner.jobs
+    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
+        next_attempt_at = NULL, published_at = NULL, finished_at = now(), updated_at = now()
+    WHERE id = :job_id AND status = 'queued'
+""")
+_TAKE_BACK = text("""
+    UPDATE provisioner.roster_intents SET error = :reason
+    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
+""")
+_END_HEARTBEATS = text("""
+    WITH settled AS (
+        UPDATE provisioner.job_agents r
+        SET status = CASE WHEN i.applied_at IS NOT NULL THEN 'succeeded' ELSE 'cancelled' END,
+            phase = CASE WHEN i.applied_at IS NOT NULL THEN 'ended' ELSE r.phase END,
+            reason = CASE WHEN i.applied_at IS NULL THEN :reason END, finished_at = now()
+        FROM provisioner.roster_intents i
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+        RETURNING r.status
+    )
+    UPDATE provisioner.jobs j
+    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
+        agents_done = agents_total, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
+        updated_at = now(),
+        result = jsonb_build_object(
+            'agents', agents_total, 'errors', '[]'::jsonb,
+            'updated', (SELECT count(*) FROM settled WHERE status = 'succeeded') + (
+                SELECT count(*) FROM provisioner.job_agents
+                WHERE job_id = :job_id AND status = 'succeeded'))
+    WHERE id = :job_id AND status = 'running'
+""")
+_END_WAITING = text("""
+    WITH ended AS (
+        UPDATE provisioner.job_agents r
+        SET status = 'cancelled', reason = :reason, next_attempt_at = NULL, published_at = NULL,
+            finished_at = now()
+        FROM provisioner.jobs j
+        WHERE r.job_id = :job_id AND j.id = r.job_id AND j.kind <> 'sync_gateway' AND r.status = 'pending'
+          AND EXISTS (SELECT FROM provisioner.job_agents o
+                      WHERE o.agent_id = r.agent_id AND o.status = 'running')
+        RETURNING r.job_id
+    )
+    UPDATE provisioner.jobs
+    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
+        agents_done = agents_total, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
+        updated_at = now()
+    FROM ended WHERE jobs.id = ended.job_id
+""")
+"""A job about one agent that waits for another on that agent: it could not be claimed before that ends."""
+_CALL_ROWS = text("""
+    UPDATE provisioner.job_agents SET next_attempt_at = now()
+    WHERE job_id = :job_id AND finished_at IS NULL AND lease_until IS NULL AND published_at IS NULL
+      AND next_attempt_at IS NOT NULL
+""")
+_REQUEST = text("""
+    UPDATE provisioner.jobs
+    SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now(),
+        next_attempt_at = CASE
+            WHEN lease_until IS NULL AND published_at IS NULL AND next_attempt_at IS NOT NULL THEN now()
+            ELSE next_attempt_at END
+    WHERE id = :job_id AND status = 'running'
+""")

@@ -1,0 +1,96 @@
+"""Deletes jobs that ended long ago, a batch at a time, with their agents' rows and their settled intents.
+
+Kept are: what is open; the newest ended job of an agent, which says how it is, and where on which gateway it
+was once its row is gone; what a schedule names; and what was written of files and credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+BATCH = 500
+"""Jobs that one transaction looks at."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """How much went, or would go."""
+
+    jobs: int = 0
+    agents: int = 0
+    intents: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(self.jobs + other.jobs, self.agents + other.agents, self.intents + other.intents)
+
+
+def prune(engine: Engine, older_than: timedelta, *, dry_run: bool = False) -> Iterator[Pruned]:
+    """Delete what ended longer ago than ``older_than``, and tell after each batch what it came to; a dry run
+    counts the same and deletes nothing."""
+    with engine.connect() as connection:
+        before = connection.execute(_BEFORE, {"older_than": older_than}).scalar_one()
+    place = {"before": before, "finished_at": None, "id": None}
+    while True:
+        with engine.begin() as connection:
+            looked = connection.execute(_BATCH, {**place, "batch": BATCH}).all()
+            if not looked:
+                return
+            ids = [row.id for row in looked if row.spare]
+            yield _remove(connection, ids, dry_run=dry_run) if ids else Pruned()
+        place |= {"finished_at": looked[-1].finished_at, "id": looked[-1].id}
+
+
+def _remove(connection: Connection, ids: list[object], *, dry_run: bool) -> Pruned:
+    row = connection.execute(_COUNT if dry_run else _DELETE, {"ids": ids}).one()
+    return Pruned(row.jobs, row.agents, row.intents)
+
+
+_BEFORE = text("SELECT now() - CAST(:older_than AS interval)")
+_BATCH = text("""
+    WITH looked AS (
+        SELECT id, agent_id, finished_at FROM provisioner.jobs
+        WHERE status NOT IN ('queued', 'running') AND finished_at < :before
+          AND (CAST(:finished_at AS timestamptz) IS NULL OR (finished_at, id) > (:finished_at, :id))
+        ORDER BY finished_at, id LIMIT :batch
+    )
+    SELECT l.id, l.finished_at, NOT (
+        EXISTS (SELECT FROM provisioner.roster_intents i
+                WHERE i.job_id = l.id AND i.applied_at IS NULL AND i.error IS NULL)
+        OR EXISTS (SELECT FROM provisioner.sync_schedules s WHERE s.last_job_id = l.id)
+        OR EXISTS (
+            SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+            WHERE r.job_id = l.id AND NOT (j.kind = 'delete_agent' AND j.status = 'succeeded')
+              AND NOT EXISTS (
+                SELECT FROM provisioner.job_agents n JOIN provisioner.jobs o ON o.id = n.job_id
+                WHERE n.agent_id = r.agent_id AND o.status NOT IN ('queued', 'running')
+                  AND (o.finished_at, o.id) > (l.finished_at, l.id)
+                  AND (n.openclaw_id IS NOT NULL OR r.openclaw_id IS NULL)))
+        OR NOT EXISTS (SELECT FROM provisioner.job_agents r WHERE r.job_id = l.id)
+            AND EXISTS (SELECT FROM agents a WHERE a.id = l.agent_id)
+            AND NOT EXISTS (
+                SELECT FROM provisioner.jobs o
+                WHERE o.agent_id = l.agent_id AND o.status NOT IN ('queued', 'running')
+                  AND (o.finished_at, o.id) > (l.finished_at, l.id))
+    ) AS spare
+    FROM looked l ORDER BY l.finished_at, l.id
+""")
+_COUNT = text("""
+    SELECT cardinality(CAST(:ids AS uuid[])) AS jobs,
+        (SELECT count(*) FROM provisioner.job_agents WHERE job_id = ANY(:ids)) AS agents,
+        (SELECT count(*) FROM provisioner.roster_intents WHERE job_id = ANY(:ids)) AS intents
+""")
+_DELETE = text("""
+    WITH agents AS (
+        DELETE FROM provisioner.job_agents WHERE job_id = ANY(:ids) RETURNING job_id
+    ), intents AS (
+        DELETE FROM provisioner.roster_intents WHERE job_id = ANY(:ids) RETURNING job_id
+    ), jobs AS (
+        DELETE FROM provisioner.jobs WHERE id = ANY(:ids) RETURNING id
+    )
+    SELECT (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM agents) AS agents,
+        (SELECT count(*) FROM intents) AS intents
+""")

@@ -1,0 +1,76 @@
+"""Retry: a new job of what an ended one left undone, which points to it (design D6)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+from worker.jobs.ledger import enqueue, stored_job
+from worker.jobs.requests import BadRequestError, Request, SyncGateway, SyncHeartbeats, parse_request
+
+
+class NothingToRetryError(PermanentError):
+    """There is nothing that a new job could make good; the sentence says why."""
+
+
+def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> UUID:
+    """Enqueue a job of what the ended one left undone, with its options; its id.
+
+    A job about one agent is asked for again as it was. A sync is asked for those of its agents that failed,
+    were skipped for an error, were not attempted or cancelled, and for the main agent where that is one of
+    them or was not there. Raises NothingToRetryError.
+    """
+    job = connection.execute(_JOB, {"job_id": job_id}).one()
+    if job.status in ("queued", "running"):
+        raise NothingToRetryError(f"Job {job_id} has not ended: it is {job.status}. Watch it, or cancel it.")
+    if job.status == "succeeded":
+        raise NothingToRetryError(f"Job {job_id} succeeded: there is nothing to do again.")
+    under_way = connection.execute(_UNDER_WAY, {"job_id": job_id, "kind": job.kind}).scalar_one_or_none()
+    if under_way is not None:
+        raise NothingToRetryError(f"Job {job_id} is being done again: by job {under_way}.")
+    stored = stored_job(connection, job_id)
+    assert stored is not None
+    try:
+        request, _ = parse_request(job.kind, stored.arguments)
+    except BadRequestError as error:
+        raise NothingToRetryError(f"Job {job_id} was refused, and would be again: {error}") from None
+    changes: dict[str, Any] = {"request_id": None, "requested_by": requested_by}
+    if isinstance(request, SyncGateway | SyncHeartbeats):
+        changes |= _left_undone(connection, job_id, request)
+    return enqueue(connection, request.model_copy(update=changes), parent=job_id).job_id
+
+
+def _left_undone(connection: Connection, job_id: UUID, request: Request) -> dict[str, Any]:
+    """The options that name whom a new job is to be about; none for a job that ended before it had rows."""
+    rows = connection.execute(_ROWS, {"job_id": job_id}).all()
+    if not rows:
+        return {}
+    if isinstance(request, SyncHeartbeats):
+        agents = [row.agent_id for row in rows if row.undone]
+        main = False
+    else:
+        assert isinstance(request, SyncGateway)
+        agents = [row.agent_id for row in rows if row.undone and row.position is not None]
+        mains = [row for row in rows if row.position is None]
+        main = request.include_main and (not mains or mains[0].undone)
+    if not agents and not main:
+        raise NothingToRetryError(f"Job {job_id} left no agent undone: there is nothing to do again.")
+    named: dict[str, Any] = {"agent_ids": agents}
+    return {**named, "include_main": main} if isinstance(request, SyncGateway) else named
+
+
+_JOB = text("SELECT kind, status FROM provisioner.jobs WHERE id = :job_id FOR UPDATE")
+_UNDER_WAY = text("""
+    SELECT id FROM provisioner.jobs
+    WHERE parent_job_id = :job_id AND kind = :kind AND status IN ('queued', 'running')
+    ORDER BY created_at LIMIT 1
+""")
+_ROWS = text("""
+    SELECT agent_id, position,
+        status IN ('failed', 'not_attempted', 'cancelled')
+        OR status = 'skipped' AND coalesce(phase, '') NOT IN ('paused', 'deleted') AS undone
+    FROM provisioner.job_agents WHERE job_id = :job_id ORDER BY position, agent_id
+""")

@@ -1,0 +1,84 @@
+"""When a schedule is due: every so often, or by a cron expression in a timezone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from croniter import CroniterBadDateError, croniter
+
+from worker.jobs.requests import BadRequestError
+
+SHORTEST = timedelta(minutes=1)
+LONGEST = timedelta(days=366)
+SPREAD_S = 300
+"""Schedules of one hour begin within so many seconds of it, each at its own moment, and never more than a
+tenth of their period late."""
+_ANY_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Either ``every`` or ``cron``; the timezone is for cron, by its IANA name."""
+
+    every: timedelta | None = None
+    cron: str | None = None
+    timezone: str = "UTC"
+
+    def check(self) -> None:
+        """Raise BadRequestError, whose sentence names what cannot be right."""
+        if (self.every is None) == (self.cron is None):
+            raise BadRequestError("A schedule has either an interval or a cron expression.")
+        if self.every is not None and self.every < SHORTEST:
+            raise BadRequestError(f"every: {self.every} is too often: at most once a minute.")
+        if self.every is not None and self.every > LONGEST:
+            raise BadRequestError(f"every: {self.every} is too seldom: at least once a year.")
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise BadRequestError(
+                f"timezone: there is none of the name {self.timezone!r}: write one like 'Europe/Berlin'."
+            ) from None
+        if self.cron is not None and (len(self.cron.split()) != 5 or not croniter.is_valid(self.cron)):
+            raise BadRequestError(
+                f"cron: {self.cron!r} is no cron expression of five fields, like '0 3 * * *' for three at"
+                " night."
+            )
+        if self.cron is not None:
+            self._fires(_ANY_MOMENT, 1)
+
+    def after(self, moment: datetime, schedule_id: UUID) -> datetime:
+        """The first run after ``moment``, in UTC. The same schedule always comes as much after the full hour,
+        and runs that were missed are left out. Raises BadRequestError for a cron expression without any."""
+        if self.every is not None:
+            period_s = int(self.every.total_seconds())
+            phase_s = schedule_id.int % period_s
+            turns = (moment.timestamp() - phase_s) // period_s + 1
+            return datetime.fromtimestamp(phase_s + turns * period_s, UTC)
+        first, second = self._fires(moment - timedelta(days=1), 2)
+        lateness = self._lateness(second - first, schedule_id)
+        [fire] = self._fires(moment - lateness, 1)
+        return fire + lateness
+
+    def _fires(self, moment: datetime, count: int) -> list[datetime]:
+        """The next fires of the cron expression, without any lateness. An hour that the clocks repeat has
+        the runs of its first time, unless the expression is for every hour."""
+        zone = ZoneInfo(self.timezone)
+        times = croniter(str(self.cron), moment.astimezone(zone))
+        hourly = "*" in str(self.cron).split()[1]
+        fires: list[datetime] = []
+        while len(fires) < count:
+            try:
+                fire = times.get_next(datetime).astimezone(UTC)
+            except CroniterBadDateError:
+                raise BadRequestError(f"cron: {self.cron!r} never comes: no month has that day.") from None
+            if hourly or not fire.astimezone(zone).fold:
+                fires.append(fire)
+        return fires
+
+    @staticmethod
+    def _lateness(period: timedelta, schedule_id: UUID) -> timedelta:
+        spread_s = min(SPREAD_S, int(period.total_seconds()) // 10)
+        return timedelta(seconds=schedule_id.int % spread_s)

@@ -1,0 +1,205 @@
+"""Schedules in Postgres, each due run made once whoever looks and however often (design D9)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.about import about, note_ids
+from worker.database import DATABASE_AWAY
+from worker.jobs.ledger import RequestConflictError, enqueue
+from worker.jobs.requests import BadRequestError, SyncGateway, parse_request
+from worker.jobs.rhythm import Rhythm
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+REQUESTED_BY = "schedule"
+
+_DUE = text("""
+    SELECT s.id, s.gateway_id, extract(epoch FROM s.every)::float AS every_s, s.cron, s.timezone, s.options,
+        CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, g.name AS gateway_name,
+        now() AS now, j.id AS open_job_id
+    FROM provisioner.sync_schedules s
+    LEFT JOIN gateways g ON g.id = s.gateway_id
+    LEFT JOIN provisioner.jobs j ON j.id = s.last_job_id AND j.status IN ('queued', 'running')
+    WHERE s.enabled AND (s.next_run_at IS NULL OR s.next_run_at <= now())
+    ORDER BY s.next_run_at NULLS FIRST LIMIT :batch FOR UPDATE OF s SKIP LOCKED
+""")
+_NOTE = text("""
+    UPDATE provisioner.sync_schedules
+    SET next_run_at = :next_run_at, note = :note,
+        last_run_at = coalesce(:last_run_at, last_run_at), last_job_id = coalesce(:last_job_id, last_job_id)
+    WHERE id = :id
+""")
+_SWITCH_OFF = text("UPDATE provisioner.sync_schedules SET enabled = false, note = :note WHERE id = :id")
+
+
+def run_due(engine: Engine) -> int:
+    """Enqueue a sync for each schedule that is due now by Postgres's clock, and say when it is due next;
+    return how many syncs were made. A run that was due while nobody looked is made once, however many were
+    missed. Raises DATABASE_AWAY alone: what is wrong with a schedule switches it off, and no other."""
+    made = 0
+    with engine.begin() as connection:
+        for row in connection.execute(_DUE, {"batch": BATCH}).all():
+            with about(gateway=row.gateway_id):
+                made += _run_alone(connection, row)
+    return made
+
+
+def _run_alone(connection: Connection, row: Any) -> bool:
+    try:
+        with connection.begin_nested():
+            return _run(connection, row)
+    except BadRequestError as error:
+        log.error("schedule %s is switched off: %s", row.id, error)
+        reason = str(error)
+    except DATABASE_AWAY:
+        raise
+    except Exception as error:
+        log.exception("schedule %s is switched off by a fault of our own", row.id)
+        reason = f"Internal error ({type(error).__name__}): see the worker's log of this schedule."
+    connection.execute(_SWITCH_OFF, {"id": row.id, "note": f"Switched off: {reason}"})
+    return False
+
+
+def _run(connection: Connection, row: Any) -> bool:
+    """Whether a sync was made. Raises BadRequestError for a schedule that cannot be followed."""
+    rhythm = _rhythm(row)
+    rhythm.check()
+    if row.gateway_name is None:
+        raise BadRequestError(f"There is no gateway with gateway_id {row.gateway_id}.")
+    request = _request(row)
+    next_run_at = rhythm.after(row.now, row.id)
+    if row.next_run_at is None:
+        _note(connection, row, next_run_at)
+        return False
+    if row.open_job_id is not None:
+        note = f"Skipped at {row.now:%Y-%m-%d %H:%M} UTC: job {row.open_job_id} of the last run still runs."
+        log.warning("schedule %s of gateway %r: %s", row.id, row.gateway_name, note)
+        _note(connection, row, next_run_at, note=note)
+        return False
+    try:
+        job = enqueue(connection, request)
+    except RequestConflictError as error:  # its options were changed between two looks at one due run
+        _note(connection, row, next_run_at, note=str(error))
+        return False
+    note_ids(job=job.job_id)
+    log.info("schedule %s of gateway %r: a sync is due", row.id, row.gateway_name)
+    _note(connection, row, next_run_at, last_run_at=row.now, last_job_id=job.job_id)
+    return job.created
+
+
+def _rhythm(row: Any) -> Rhythm:
+    try:
+        every = None if row.every_s is None else timedelta(seconds=row.every_s)
+    except OverflowError:  # Postgres counts further than Python
+        every = timedelta.max
+    return Rhythm(every, row.cron, row.timezone)
+
+
+def _request(row: Any) -> SyncGateway:
+    due = row.next_run_at.astimezone(UTC).isoformat(timespec="milliseconds") if row.next_run_at else None
+    options = row.options if isinstance(row.options, Mapping) else {"options": row.options}
+    arguments = {
+        **options,
+        "gateway_id": row.gateway_id,
+        "request_id": f"schedule:{row.id}:{due}",
+        "requested_by": REQUESTED_BY,
+    }
+    request, unknown = parse_request("sync_gateway", arguments)
+    if unknown:
+        raise BadRequestError(f"options: tasks.sync_gateway knows no {', '.join(unknown)}.")
+    assert isinstance(request, SyncGateway)
+    return request
+
+
+def _note(connection: Connection, row: Any, next_run_at: datetime, **columns: Any) -> None:
+    values = {"note": None, "last_run_at": None, "last_job_id": None, **columns}
+    connection.execute(_NOTE, {**values, "id": row.id, "next_run_at": next_run_at})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule as it stands. ``last_status``: of the job of its last run."""
+
+    id: UUID
+    gateway_id: UUID
+    gateway_name: str | None
+    rhythm: Rhythm
+    options: Mapping[str, Any]
+    enabled: bool
+    next_run_at: datetime | None
+    last_run_at: datetime | None
+    last_job_id: UUID | None
+    last_status: str | None
+    note: str | None
+
+
+_ADD = text("""
+    INSERT INTO provisioner.sync_schedules (id, gateway_id, every, cron, timezone, options, next_run_at)
+    VALUES (:id, :gateway_id, :every, :cron, :timezone, :options, :next_run_at)
+""").bindparams(bindparam("options", type_=JSONB))
+_NOW = text("SELECT now()")
+_LIST = text("""
+    SELECT s.id, s.gateway_id, g.name AS gateway_name, extract(epoch FROM s.every)::float AS every_s, s.cron,
+        s.timezone, s.options, s.enabled,
+        CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, s.last_run_at,
+        s.last_job_id, j.status AS last_status, s.note
+    FROM provisioner.sync_schedules s
+    LEFT JOIN gateways g ON g.id = s.gateway_id
+    LEFT JOIN provisioner.jobs j ON j.id = s.last_job_id
+    ORDER BY g.name, s.next_run_at
+""")
+_REMOVE = text("DELETE FROM provisioner.sync_schedules WHERE id = :id")
+
+
+def add(connection: Connection, request: SyncGateway, rhythm: Rhythm) -> Schedule:
+    """Have the sync made again and again. Raises BadRequestError."""
+    rhythm.check()
+    key = uuid4()
+    now = connection.execute(_NOW).scalar_one()
+    options = {name: value for name, value in request.options().items() if value is not None}
+    values = {
+        "id": key,
+        "gateway_id": request.gateway_id,
+        "every": rhythm.every,
+        "cron": rhythm.cron,
+        "timezone": rhythm.timezone,
+        "options": options,
+        "next_run_at": rhythm.after(now, key),
+    }
+    connection.execute(_ADD, values)
+    return next(schedule for schedule in all_schedules(connection) if schedule.id == key)
+
+
+def all_schedules(connection: Connection) -> list[Schedule]:
+    """Those that there are, by gateway."""
+    return [
+        Schedule(
+            row.id,
+            row.gateway_id,
+            row.gateway_name,
+            _rhythm(row),
+            row.options,
+            row.enabled,
+            row.next_run_at,
+            row.last_run_at,
+            row.last_job_id,
+            row.last_status,
+            row.note,
+        )
+        for row in connection.execute(_LIST)
+    ]
+
+
+def remove(connection: Connection, schedule_id: UUID) -> bool:
+    """Forget a schedule; whether there was one. A run of it that is under way goes on."""
+    return bool(connection.execute(_REMOVE, {"id": schedule_id}).rowcount)

@@ -1,0 +1,77 @@
+"""A gateway's row, and what the rows of its agents ask of its roster at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.address import GatewayAddress
+from worker.gateway.roster import RosterEntry
+from worker.provisioning.facts import GatewayCondition
+from worker.workspace.context import GatewayFacts
+from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of, workspace_path
+
+
+@dataclass(frozen=True)
+class GatewayRecord:
+    """A gateway, where it is to be reached, and what all workers know of it."""
+
+    gateway: GatewayFacts
+    address: GatewayAddress
+    condition: GatewayCondition
+    organization_id: UUID
+
+    @property
+    def gateway_id(self) -> UUID:
+        """The gateway's key."""
+        return UUID(str(self.gateway.id))
+
+
+_GATEWAY = text("""
+    SELECT g.id, g.name, g.url, g.token, g.workspace_root, g.organization_id,
+        s.refused_token_fingerprint, s.last_error,
+        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
+    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
+""")
+_WANTED = text("""
+    SELECT id, name, board_id, is_board_lead, heartbeat_config FROM agents
+    WHERE id = ANY(:agents) AND gateway_id = :gateway_id
+""")
+
+
+def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | None:
+    """The gateway, or None where there is none of that id (any more). Raises BadAddress for a URL that is
+    none."""
+    row = connection.execute(_GATEWAY, {"gateway_id": gateway_id}).one_or_none()
+    if row is None:
+        return None
+    return GatewayRecord(
+        GatewayFacts(id=row.id, name=row.name, url=row.url, workspace_root=row.workspace_root),
+        GatewayAddress(row.url, row.token, row.allow_insecure_tls),
+        GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error),
+        row.organization_id,
+    )
+
+
+def wanted_entries(
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+) -> dict[UUID, RosterEntry]:
+    """What the roster should say of each of the agents that are on this gateway now, by the agent's key.
+    Raises PermanentError for a workspace root that is none (behaviour 4)."""
+    rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
+    return {row.id: _entry(row, record.gateway) for row in rows}
+
+
+def _entry(row: Any, gateway: GatewayFacts) -> RosterEntry:
+    key = openclaw_id(session_key_of(row.id, row.board_id, row.is_board_lead, gateway.id))
+    if row.board_id is None:
+        workspace = main_workspace_path(gateway.workspace_root, gateway.id, gateway=gateway.name)
+    else:
+        workspace = workspace_path(gateway.workspace_root, key, gateway=gateway.name)
+    heartbeat = row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {}
+    return RosterEntry(key, row.name, workspace, heartbeat)

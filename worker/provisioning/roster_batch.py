@@ -1,0 +1,114 @@
+"""What one turn of the roster writer has to settle: intents, what they ask for, and who is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from worker.gateway.errors import InvalidConfig
+from worker.gateway.heartbeats import heartbeat_fault
+from worker.gateway.roster import RosterEntry, RosterPlan
+from worker.provisioning.intents import Intent
+
+MOST_REJECTED_PATCHES = 2
+"""Rejected patches count against a gateway's rate limit, so a batch may cost no more of them (design D1)."""
+REMOVALS_A_TURN = 5
+"""A patch is one call for all, but each removal is one of its own, of 0.6 s and more on 2026.9.6: nobody is
+to wait for all that are wanted."""
+
+
+def share_of(intents: Sequence[Intent]) -> list[Intent]:
+    """What one turn takes on: all that a patch can do, and the oldest removals; a removal of an agent that is
+    also to be written is never left for later."""
+    written = {intent.openclaw_id for intent in intents if intent.change == "reconcile"}
+    can_wait = [i.id for i in intents if i.change == "remove" and i.openclaw_id not in written]
+    later = set(can_wait[REMOVALS_A_TURN:])
+    return [intent for intent in intents if intent.id not in later]
+
+
+@dataclass
+class RosterBatch:
+    """The intents that were open when the turn began. ``entries``: what the rows of their agents say now, by
+    agent; ``refused``: the sentence of each intent that cannot be brought about, by the intent's id."""
+
+    intents: Sequence[Intent]
+    entries: Mapping[UUID, RosterEntry]
+    refused: dict[int, str] = field(default_factory=dict)
+    rejected: int = 0
+
+    def __post_init__(self) -> None:
+        leaving = {intent.openclaw_id for intent in self.intents if intent.change == "remove"}
+        for intent in self._open("reconcile"):
+            entry = self.entries.get(intent.agent_id)
+            if entry is None:
+                self.refused[intent.id] = "The agent was deleted, or moved to another gateway."
+            elif entry.openclaw_id in leaving:
+                self.refused[intent.id] = "The agent is being deleted."
+            elif fault := heartbeat_fault(entry.heartbeat):
+                self.refused[intent.id] = f"Agent {entry.name!r}: {fault}"
+
+    def confine(self, present: frozenset[str]) -> None:
+        """Refuse the intents that are about agents of the roster alone, where it does not hold the agent."""
+        for intent in self._open("reconcile"):
+            if intent.only_present and intent.openclaw_id not in present:
+                self.refused[intent.id] = "It is not in its gateway's roster: provision it first."
+
+    def wanted(self) -> list[RosterEntry]:
+        """The entries that the roster must hold, each once."""
+        agents = {intent.agent_id: None for intent in self._open("reconcile")}
+        return [self.entries[agent] for agent in agents]
+
+    def unwanted(self, present: frozenset[str]) -> list[Intent]:
+        """The removals that are still to be made."""
+        return [intent for intent in self._open("remove") if intent.openclaw_id in present]
+
+    def refuse_agent(self, agent_id: UUID, sentence: str) -> None:
+        """Refuse all that is wanted of the agent."""
+        for intent in self.intents:
+            if intent.agent_id == agent_id:
+                self.refused.setdefault(intent.id, sentence)
+
+    def refuse_all(self, sentence: str) -> None:
+        """Refuse all that is left."""
+        for intent in self.intents:
+            self.refused.setdefault(intent.id, sentence)
+
+    def first_writer(self, plan: RosterPlan) -> Intent:
+        """The intent that is answered for first by what the plan changes."""
+        changed = {agent for agent, entry in self.entries.items() if entry.openclaw_id in plan.changed}
+        return next(intent for intent in self._open("reconcile") if intent.agent_id in changed)
+
+    def blame(self, plan: RosterPlan, error: InvalidConfig) -> None:
+        """Refuse the agents that the gateway's complaint names, so that the rest can go on.
+
+        Raises ``error`` where it names none of them, or this was one rejected patch too many.
+        """
+        self.rejected += 1
+        listed = ((plan.document or {}).get("agents") or {}).get("list")
+        culprits: dict[UUID, str] = {}
+        for path, message in error.issues or (("", str(error)),):
+            for agent in {intent.agent_id for intent in self._open("reconcile")}:
+                if _names(path or message, self.entries[agent].openclaw_id, listed):
+                    culprits[agent] = _sentence(self.entries[agent].name, path, message)
+        if not culprits or self.rejected > MOST_REJECTED_PATCHES:
+            raise error
+        for agent, sentence in culprits.items():
+            self.refuse_agent(agent, sentence)
+
+    def _open(self, change: str) -> list[Intent]:
+        return [i for i in self.intents if i.change == change and i.id not in self.refused]
+
+
+def _sentence(name: str, path: str, message: str) -> str:
+    column = "agents.heartbeat_config" if ".heartbeat" in path else "what agents says of it"
+    where = f"{path}: " if path else ""
+    return f"The gateway refuses the roster entry of agent {name!r} ({where}{message}): correct {column}."
+
+
+def _names(path: str, openclaw_id: str, listed: Any) -> bool:
+    if openclaw_id in path:
+        return True
+    places = [n for n, e in enumerate(listed or []) if isinstance(e, Mapping) and e.get("id") == openclaw_id]
+    return any(f"list.{place}." in f"{path}." or f"list[{place}]" in path for place in places)

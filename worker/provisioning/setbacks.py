@@ -1,0 +1,49 @@
+"""What becomes of work that a failure stopped: it comes again later, or is given up (design D6, D7)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from worker.drain import draining
+from worker.errors import PermanentError, TransientError, as_sentence
+from worker.gateway.errors import OUTAGES
+from worker.gateway.retry import jittered
+from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, GivenUpError, note_failure, unreachable
+from worker.provisioning.services import Services
+from worker.provisioning.work import Parked
+
+
+def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: TransientError) -> Parked:
+    """When to come again after what stayed transient for longer than a slot waits. ``age_s``: since the work
+    was first begun, in seconds. A worker that is stopping hands it on at once.
+
+    Raises GivenUpError once the gateway has been away, PermanentError once the work has been tried, for the
+    whole of RETRY_BUDGET_S (behaviour 45).
+    """
+    budget_s = services.settings.retry_budget_s
+    if draining.is_set():
+        return Parked(f"this worker is stopping: {error}", 0.0)
+    if isinstance(error, OUTAGES) and gateway_id is not None:
+        with services.engine.begin() as connection:
+            outage = note_failure(connection, gateway_id, error, budget_s)
+        if outage.outlasts(budget_s):
+            raise GivenUpError(unreachable(budget_s, str(error)))
+        wait_s = outage.wait_s
+    else:
+        if age_s > budget_s:
+            raise PermanentError(f"Given up after {budget_s:g} seconds: {error}")
+        wait_s = min(LONGEST_PROBE_WAIT_S, max(0.75, age_s / 4))
+    return Parked(str(error), max(jittered(wait_s), error.retry_after_s or 0.0))
+
+
+def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> None:
+    """Raise PermanentError for work at which CRASH_LIMIT workers died one after another."""
+    if attempts >= services.settings.crash_limit:
+        raise PermanentError(f"Given up: {attempts} workers died while at work on it, in phase {phase}.")
+
+
+def reason_of(error: Exception) -> str:
+    """The sentence on record for what ended by this: of a fault of our own, its type and where to look."""
+    if isinstance(error, PermanentError):
+        return as_sentence(str(error))
+    return f"Internal error ({type(error).__name__}): see the worker's log of this job."

@@ -1,0 +1,228 @@
+"""The one look that a sync takes at its gateway's config: whose roster entry differs, who is missing there.
+
+All changes are asked for in one moment, so that they make one config patch. What stands in the workspaces is
+each agent's own turn to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.errors import PermanentError, as_sentence
+from worker.gateway.dialect import Dialect
+from worker.gateway.heartbeats import heartbeat_fault, silencing
+from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_ids
+from worker.jobs.outbox import Message
+from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
+from worker.provisioning.facts import load_agent
+from worker.provisioning.gateway_door import greet, turned_away
+from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
+from worker.provisioning.intents import Wish, record_intents
+from worker.provisioning.services import Services
+from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, render
+
+
+@dataclass
+class Finding:
+    """What the look says of one agent. ``phase``: where its own turn begins: files, roster (its entry is
+    asked for here), or intent (it asks for that itself, once no other job is at work on it)."""
+
+    agent_id: UUID
+    openclaw_id: str | None = None
+    status: str = "pending"
+    phase: str = "files"
+    reason: str | None = None
+    first_provision: bool | None = None
+    roster: Mapping[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def end(self, status: str, reason: str) -> None:
+        """The agent is left as it is, for this reason."""
+        self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
+
+
+def look(services: Services, held: RunClaim) -> Parked | None:
+    """See what the roster lacks, ask for it, and begin the agents that can be begun; parks while the gateway
+    is away. Raises TransientError, PermanentError, LeaseLostError."""
+    with services.engine.connect() as connection:
+        gateway = load_gateway(connection, held.gateway_id)
+        if gateway is None:
+            raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
+        rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
+        entries = wanted_entries(connection, gateway, [row.agent_id for row in rows])
+    away = turned_away(services, gateway)
+    if away is not None:
+        return away
+    hello = greet(services, gateway)
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    config = services.patiently(lambda: services.clients.client(gateway.address).call("config.get"))
+    dialect.confirm(config)
+    stored = config.get("parsed")
+    parsed = stored if isinstance(stored, Mapping) else {}
+    present = roster_ids(dialect, parsed)
+    findings = [_find(row, entries, held, present) for row in rows]
+    plan = _plan(services, held, dialect, parsed, findings, entries)
+    return _note(services, held, gateway, findings, plan)
+
+
+def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: RunClaim, present: frozenset[str]) -> Finding:
+    found = Finding(row.agent_id)
+    entry = entries.get(row.agent_id)
+    if entry is None:
+        return found  # deleted, or on another gateway by now: its own turn says which
+    found.openclaw_id = entry.openclaw_id
+    found.first_provision = entry.openclaw_id not in present
+    if found.first_provision and not held.option("rotate_tokens"):
+        found.end("skipped", NOT_REGISTERED)
+    elif found.first_provision and row.busy:
+        found.phase = "intent"
+    return found
+
+
+def _plan(
+    services: Services,
+    held: RunClaim,
+    dialect: Dialect,
+    parsed: Mapping[str, Any],
+    findings: list[Finding],
+    entries: Mapping[UUID, RosterEntry],
+) -> RosterPlan:
+    """The patch that all of them need; whoever cannot be written ends here, before anything is touched."""
+
+    def plan_all() -> RosterPlan:
+        wanted = [entries[f.agent_id] for f in findings if f.phase == "files" and f.openclaw_id]
+        return plan_roster(dialect, parsed, wanted)
+
+    plan = plan_all()
+    for found in findings:
+        if found.openclaw_id in plan.changed and found.phase == "files":
+            _require_writable(services, held, dialect, entries[found.agent_id], found)
+    plan = plan_all()
+    differing = [f for f in findings if f.openclaw_id in plan.changed and f.phase == "files"]
+    if plan.document is not None and not differing:
+        # Only what belongs to no agent differs (heartbeat visibility): one of them stands for it.
+        differing = [f for f in findings if f.phase == "files" and f.openclaw_id][:1]
+    for found in findings:
+        if found.phase == "files" and found.openclaw_id:
+            found.roster = plan.change_of(found.openclaw_id)
+    if plan.silenced and held.option("dry_run"):
+        differing[0].warnings.append(silencing(plan.silenced))
+    if not held.option("dry_run"):
+        for found in differing:
+            found.phase = "roster"
+    return plan
+
+
+def _require_writable(
+    services: Services, held: RunClaim, dialect: Dialect, entry: RosterEntry, found: Finding
+) -> None:
+    fault = heartbeat_fault(entry.heartbeat)
+    if fault is not None:
+        found.end("failed", f"Agent {entry.name!r}: {fault}")
+        return
+    user_id = held.options.get("user_id")
+    try:
+        with services.engine.connect() as connection:
+            record = load_agent(connection, found.agent_id, UUID(user_id) if user_id else None, main=True)
+        render(record, dialect, services.settings)
+    except PermanentError as error:
+        found.end("failed", str(error))
+
+
+def _note(
+    services: Services, held: RunClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
+) -> Parked:
+    """Write down what was found, and go on: by the roster writer, or at once with the agents."""
+    asked = [found for found in findings if found.phase == "roster"]
+    with services.engine.begin() as connection:
+        rows = [{**vars(found), "agent_id": str(found.agent_id)} for found in findings]
+        connection.execute(_NOTE, {"job_id": held.job_id, "rows": rows})
+        wishes = [
+            Wish(found.agent_id, str(found.openclaw_id), only_present=not found.first_provision)
+            for found in asked
+        ]
+        messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *wishes)
+        if asked:
+            park_run(connection, held, ROSTER_PATIENCE_S, "roster")
+        else:
+            messages += begin_agents(connection, held)
+    services.publish(messages)
+    return Parked("waiting for the roster writer" if asked else "its agents are being worked at")
+
+
+def begin_agents(connection: Connection, held: RunClaim) -> list[Message]:
+    """Let go of the run and begin the first of its agents; send after the commit. Raises LeaseLostError."""
+    park_run(connection, held, SWEEP_S, "agents")
+    return go_on(connection, held.job_id)[0]
+
+
+def settle(services: Services, held: RunClaim) -> Parked:
+    """Begin the agents once the roster writer is done; those that it refused have failed."""
+    parameters = {"job_id": held.job_id}
+    with services.engine.begin() as connection:
+        # Locked, so that a run which parks because one is open is parked before the writer settles it.
+        if connection.execute(_STILL_OPEN, parameters).first() is not None:
+            patience_s = services.settings.retry_budget_s * 2
+            if held.age_s > patience_s:
+                raise PermanentError(f"The roster was not written within {patience_s:g} seconds.")
+            park_run(connection, held, ROSTER_PATIENCE_S)
+            return Parked("waiting for the roster writer")
+        connection.execute(_SETTLED, parameters)
+        messages = begin_agents(connection, held)
+    services.publish(messages)
+    return Parked("its agents are being worked at")
+
+
+_PENDING = text("""
+    SELECT r.agent_id, EXISTS (
+        SELECT FROM provisioner.job_agents o WHERE o.agent_id = r.agent_id AND o.status = 'running'
+    ) AS busy
+    FROM provisioner.job_agents r WHERE r.job_id = :job_id AND r.status = 'pending'
+    ORDER BY r.position NULLS LAST
+""")
+_NOTE = text("""
+    WITH noted AS (
+        UPDATE provisioner.job_agents r
+        SET openclaw_id = f.openclaw_id, status = f.status, phase = f.phase, reason = f.reason,
+            first_provision = f.first_provision, roster = f.roster, warnings = f.warnings,
+            finished_at = CASE WHEN f.status <> 'pending' THEN now() END
+        FROM jsonb_to_recordset(:rows) AS f
+            (agent_id uuid, openclaw_id text, status text, phase text, reason text, first_provision boolean,
+             roster jsonb, warnings jsonb)
+        WHERE r.job_id = :job_id AND r.agent_id = f.agent_id AND r.status = 'pending'
+        RETURNING r.position, r.finished_at
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM noted
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
+    WHERE id = :job_id
+""").bindparams(bindparam("rows", type_=JSONB))
+_STILL_OPEN = text("""
+    SELECT id FROM provisioner.roster_intents
+    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL ORDER BY id FOR UPDATE
+""")
+_SETTLED = text("""
+    WITH settled AS (
+        UPDATE provisioner.job_agents r
+        SET status = CASE WHEN i.error IS NULL THEN r.status ELSE 'failed' END, reason = i.error,
+            phase = CASE WHEN i.error IS NULL THEN 'files' ELSE 'roster' END,
+            finished_at = CASE WHEN i.error IS NULL THEN NULL ELSE now() END,
+            first_provision = coalesce(NOT i.present_before, r.first_provision),
+            warnings = CASE WHEN i.warning IS NULL THEN r.warnings
+                            ELSE r.warnings || jsonb_build_array(i.warning) END
+        FROM provisioner.roster_intents i
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND r.phase = 'roster'
+          AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+        RETURNING r.position, r.finished_at
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM settled
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
+    WHERE id = :job_id
+""")

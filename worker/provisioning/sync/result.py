@@ -1,0 +1,174 @@
+"""What came of a sync, counted from its rows (behaviour 30, 36). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+_WRITTEN = ("create", "update")
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent's row as it ended."""
+
+    agent_id: UUID
+    agent_name: str | None
+    board_id: UUID | None
+    is_main: bool
+    status: str
+    phase: str | None
+    reason: str | None
+    warnings: Sequence[str]
+    files: Mapping[str, Mapping[str, Any]]
+    roster: Mapping[str, Any] | None
+
+    @property
+    def paused(self) -> bool:
+        """Skipped because its board is paused: no error (behaviour 32)."""
+        return self.status == "skipped" and self.phase == "paused"
+
+    @property
+    def gone(self) -> bool:
+        """Skipped because it was deleted meanwhile: no error (behaviour 40)."""
+        return self.status == "skipped" and self.phase == "deleted"
+
+    @property
+    def unchanged(self) -> bool:
+        """Well, and nothing needed for it."""
+        roster = (self.roster or {}).get("action", "unchanged")
+        return self.status == "succeeded" and roster == "unchanged" and not self.count(*_WRITTEN)
+
+    @property
+    def faulty(self) -> bool:
+        """Whether an error of the result is about it."""
+        return self.status in ("failed", "skipped") and not (self.paused or self.gone)
+
+    def count(self, *actions: str) -> int:
+        """How many of its files were treated so."""
+        return sum(file.get("action") in actions for file in self.files.values())
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the job ends: its status, the sentence of one that did not succeed, its result and warnings."""
+
+    status: str
+    error: str | None
+    result: Mapping[str, Any]
+    warnings: Sequence[str]
+
+
+def ending(
+    gateway_id: UUID,
+    gateway_name: str,
+    options: Mapping[str, Any],
+    rows: Sequence[Row],
+    *,
+    strays: Sequence[str] = (),
+    cancelled: bool = False,
+    stopped: str | None = None,
+) -> Ending:
+    """Count the rows of a run that is over. ``strays``: agents without a board that are not the main one;
+    ``stopped``: why the whole run ended early."""
+    agents = [row for row in rows if not row.is_main]
+    main = next((row for row in rows if row.is_main), None)
+    include_main = options.get("include_main") is True
+    errors = [_error(row) for row in rows if row.faulty]
+    unattempted = [row for row in agents if row.status == "not_attempted"]
+    if stopped is None:
+        stopped = next((row.reason for row in rows if row.status == "not_attempted"), None)
+    if stopped is not None:
+        errors.insert(0, _general(stopped))
+    if include_main and main is None and not cancelled:
+        errors.append(
+            _general(
+                f"Gateway {gateway_name!r} has no main agent: make one by tasks.provision_gateway_main"
+                " (`provisioner main`), or sync with include_main false (`--no-main`)."
+            )
+        )
+    warnings = _grouped(rows)
+    if strays:
+        warnings.append(f"Left out, for they have no board and are not the main agent: {', '.join(strays)}.")
+    result = {
+        "gateway_id": str(gateway_id),
+        "include_main": include_main,
+        "reset_sessions": options.get("reset_sessions") is True,
+        "dry_run": options.get("dry_run") is True,
+        "agents_updated": sum(row.status == "succeeded" for row in agents),
+        "agents_unchanged": sum(row.unchanged for row in agents),
+        "agents_skipped": sum(row.status == "skipped" for row in agents),
+        "agents_failed": sum(row.status == "failed" for row in agents),
+        "agents_cancelled": sum(row.status == "cancelled" for row in agents),
+        "not_attempted": len(unattempted),
+        "main_updated": main is not None and main.status == "succeeded",
+        "files_written": sum(row.count(*_WRITTEN) for row in rows),
+        "files_unchanged": sum(row.count("unchanged") for row in rows),
+        "roster_changes": sum((row.roster or {}).get("action") in _WRITTEN for row in rows),
+        "errors": errors,
+        "warnings": warnings,
+    }
+    status = _status(rows, errors, cancelled=cancelled, stopped=stopped is not None)
+    return Ending(status, _sentence(status, agents, errors), result, warnings)
+
+
+def drifted(result: Mapping[str, Any]) -> bool:
+    """Whether a dry run's result says that something differs."""
+    return bool(result.get("files_written") or result.get("roster_changes"))
+
+
+def _status(rows: Sequence[Row], errors: Sequence[Any], *, cancelled: bool, stopped: bool) -> str:
+    if cancelled:
+        return "cancelled"
+    applied = any(row.status == "succeeded" for row in rows)
+    failed = stopped or any(row.status == "failed" for row in rows)
+    if not errors and not failed:
+        return "succeeded"
+    return "failed" if not applied and (failed or not rows) else "partial"
+
+
+def _sentence(status: str, agents: Sequence[Row], errors: Sequence[Mapping[str, Any]]) -> str | None:
+    if status == "succeeded":
+        return None
+    if status == "cancelled":
+        done = sum(row.status == "succeeded" for row in agents)
+        return f"Cancelled on request: {done} of {len(agents)} agents were done."
+    counts = [
+        (sum(row.status == "failed" for row in agents), "failed"),
+        (sum(row.status == "skipped" and row.faulty for row in agents), "skipped"),
+        (sum(row.status == "not_attempted" for row in agents), "not attempted"),
+    ]
+    told = ", ".join(f"{count} {what}" for count, what in counts if count)
+    first = errors[0]
+    who = f"{first['agent_name']}: " if first.get("agent_name") else ""
+    return f"{f'Of {len(agents)} agents {told}. ' if told else ''}{who}{first['message']}"
+
+
+def _error(row: Row) -> dict[str, Any]:
+    return {
+        "agent_id": str(row.agent_id),
+        "agent_name": row.agent_name,
+        "board_id": str(row.board_id) if row.board_id else None,
+        "message": row.reason or row.status,
+    }
+
+
+def _general(message: str) -> dict[str, Any]:
+    return {"agent_id": None, "agent_name": None, "board_id": None, "message": message}
+
+
+def _grouped(rows: Sequence[Row]) -> list[str]:
+    """Each warning once, with those that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.warnings:
+            about.setdefault(warning, []).append(row.agent_name or str(row.agent_id))
+    return [f"{_names(names)}: {warning}" for warning, names in about.items()]
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
