@@ -66,6 +66,11 @@ class Tethered:
             self.stop()
             raise
 
+    @property
+    def log_path(self) -> Path:
+        """Where it writes to."""
+        return self._program.log_path
+
     def _hand_over(self) -> int:
         program = self._program
         order = {

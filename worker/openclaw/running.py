@@ -8,7 +8,7 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +19,15 @@ from worker.local.ports import is_free
 from worker.local.tethered import Program, Tethered
 from worker.openclaw.handshake import Refused, wait_until_ready
 from worker.openclaw.install import Installed
+from worker.openclaw.supervisor import Supervisor
 
 # A gateway also binds some ports after its own, so each gets twenty (gateway.md 2). All are below the ports
 # that Linux gives to outgoing connections.
 _PORTS = range(24_000, 32_000, 20)
 _PORTS_USED = 12
-_PORT_TRIES = 3
+_START_TRIES = 3
+_TOO_SLOW = ("state lease heartbeat did not become ready",)
+"""2026.9.6 gives a thread of its own five seconds to begin, and ends with code 78 where that is too short."""
 _PORT_TAKEN = ("EADDRINUSE", "already in use", "already listening")
 
 
@@ -38,7 +41,9 @@ class RunningGateway:
     ``port`` None: a free one, of twenty that nobody else uses. ``token`` None: that of the state folder's
     configuration, else a new one. ``config_extra`` is merged into a configuration that is made here, and
     ignored where ``state_dir`` has one already. Nothing of our environment reaches the gateway but
-    ``env_extra``.
+    ``env_extra``; where one of these holds the token, the configuration names it as ``${VARIABLE}``.
+
+    ``supervised``: once started, it comes back a second after it ended by anything but our `stop` and `kill`.
     """
 
     def __init__(
@@ -50,21 +55,28 @@ class RunningGateway:
         token: str | None = None,
         config_extra: Mapping[str, Any] | None = None,
         env_extra: Mapping[str, str] | None = None,
+        supervised: bool = False,
     ) -> None:
         self._installed = installed
+        self._supervised = supervised
+        self._supervisor: Supervisor | None = None
         self._state_dir = state_dir.absolute()
         self._given_port = port
         self._config_extra = dict(config_extra or {})
         self._env_extra = dict(env_extra or {})
         self._process: Tethered | None = None
+        self._comebacks: list[int] = []
         self.config_path = self._state_dir / "openclaw.json"
         self.log_path = self._state_dir / "gateway.log"
+        self._references = {f"${{{name}}}": value for name, value in self._env_extra.items()}
         gateway = self._stored_gateway_block()
-        self.token: str = token or gateway.get("auth", {}).get("token") or secrets.token_urlsafe(24)
+        stored = gateway.get("auth", {}).get("token")
+        self.token: str = token or self._references.get(stored, stored) or secrets.token_urlsafe(24)
         self.port: int = port or gateway.get("port") or _free_ports()
 
     def __repr__(self) -> str:
-        return f"<RunningGateway {self._installed.release} on {self.url}>"
+        came_back = f", came back after {self.comebacks}" if self.comebacks else ""
+        return f"<RunningGateway {self._installed.release} on {self.url}{came_back}>"
 
     @property
     def release(self) -> str:
@@ -85,6 +97,11 @@ class RunningGateway:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def comebacks(self) -> list[int]:
+        """The exit codes with which it ended by itself before its supervisor started it again."""
+        return self._comebacks + (self._supervisor.comebacks if self._supervisor else [])
+
     def start(self, ready_timeout_s: float = 180.0) -> None:
         """Start it and wait for an accepted ``connect`` (6-12 s, more on a cold disk).
 
@@ -92,15 +109,20 @@ class RunningGateway:
         """
         if self.running:
             return
+        self.stop()  # also one that its supervisor has brought back in this very moment
         deadline = time.monotonic() + ready_timeout_s
-        for tries_left in reversed(range(_PORT_TRIES)):
+        for tries_left in reversed(range(_START_TRIES)):
             self._write_config()
             process = self._process = self._launch()
             if self._came_up(process, deadline):
+                if self._supervised:
+                    self._supervisor = Supervisor(process, self._launch_again)
                 return
             if process.poll() is None:
                 raise self._not_ready(f"was not ready in {ready_timeout_s:g} s", process)
-            if self._given_port is not None or not tries_left or not self._lost_its_port():
+            if tries_left and self._has_said(_TOO_SLOW):
+                continue
+            if self._given_port is not None or not tries_left or not self._has_said(_PORT_TAKEN):
                 raise self._not_ready(f"ended with code {process.poll()}", process)
             self.port = _free_ports()
 
@@ -117,11 +139,13 @@ class RunningGateway:
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after ten seconds."""
+        self._leave_alone()
         if self._process is not None:
             self._process.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """SIGKILL, as a crash would, but for good."""
+        self._leave_alone()
         if self._process is not None:
             self._process.kill()
 
@@ -144,6 +168,19 @@ class RunningGateway:
     ) -> None:
         self.stop()
 
+    def _leave_alone(self) -> None:
+        """Nobody starts it any more but `start`."""
+        if self._supervisor is not None:
+            self._supervisor.end()
+            self._comebacks += self._supervisor.comebacks
+            self._supervisor = None
+
+    def _launch_again(self, code: int) -> Tethered:
+        with self.log_path.open("a") as log:
+            log.write(f"[supervisor] it ended with code {code}, and is started again\n")
+        self._process = self._launch()
+        return self._process
+
     def _stored_gateway_block(self) -> dict[str, Any]:
         try:
             block = json.loads(self.config_path.read_text()).get("gateway", {})
@@ -159,7 +196,7 @@ class RunningGateway:
                 "mode": "local",
                 "port": self.port,
                 "bind": "loopback",
-                "auth": {"mode": "token", "token": self.token},
+                "auth": {"mode": "token", "token": self._written_token()},
             },
         }
         if self.config_path.exists():
@@ -173,6 +210,14 @@ class RunningGateway:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(_merged(config, own), file, indent=2)
         unfinished.rename(self.config_path)
+
+    def _written_token(self) -> str:
+        """The token as the configuration has it already, else as a new one should."""
+        stored: str | None = self._stored_gateway_block().get("auth", {}).get("token")
+        if stored and self._references.get(stored, stored) == self.token:
+            return stored
+        named = (reference for reference, value in self._references.items() if value == self.token)
+        return next(named, self.token)
 
     def _launch(self) -> Tethered:
         home = self._state_dir / "home"
@@ -203,12 +248,17 @@ class RunningGateway:
             )
         )
 
-    def _lost_its_port(self) -> bool:
+    def _has_said(self, signs: Sequence[str]) -> bool:
         log = self.log_path.read_text(errors="replace")[-4000:]
-        return any(sign in log for sign in _PORT_TAKEN)
+        return any(sign in log for sign in signs)
 
     def _not_ready(self, what: str, process: Tethered) -> GatewayNotReady:
         process.stop()
+        if self._has_said(_TOO_SLOW):
+            return GatewayNotReady(
+                f"OpenClaw {self.release} on {self.url} gave up starting {_START_TRIES} times: its machine is"
+                f" too slow, or too busy at the moment. Try again later; its log is {self.log_path}."
+            )
         end = last_lines(self.log_path, self.token)
         return GatewayNotReady(f"OpenClaw {self.release} on {self.url} {what}. Its log ends:\n{end}")
 

@@ -126,6 +126,8 @@ def admit(
         _check_device(device, signed, release=release, challenge=challenge, now_ms=now_ms)
     elif not offered.get("token"):
         raise _refused(release, "device identity required", "DEVICE_IDENTITY_REQUIRED", code="NOT_PAIRED")
+    if not offered.get("token"):
+        raise _missing_token(release)
     if not hmac.compare_digest(str(offered.get("token", "")).encode(), token.encode()):
         raise _wrong_token(release, has_device=device is not None)
     if device is None and client["mode"] not in release.trusted_modes:
@@ -271,6 +273,17 @@ def _decoded(text: str) -> bytes:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         return b""
+
+
+def _missing_token(release: Release) -> HandshakeRefusal:
+    return _refused(
+        release,
+        "unauthorized: gateway token missing (provide gateway auth token)",
+        "AUTH_TOKEN_MISSING",
+        authReason="token_missing",
+        canRetryWithDeviceToken=False,
+        recommendedNextStep="update_auth_configuration",
+    )
 
 
 def _wrong_token(release: Release, *, has_device: bool) -> HandshakeRefusal:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,10 @@ class Written:
 
 
 class Config:
-    """``openclaw.json`` of one gateway. It is read from disk each time, so edits by hand count."""
+    """``openclaw.json`` of one gateway. It is read from disk each time, so edits by hand count.
+
+    ``environment`` has the values of the variables that it names.
+    """
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Config:
         *,
         token: str,
         main_workspace: str,
+        environment: Mapping[str, str],
         on_write: Callable[[Written], Awaitable[None]],
     ) -> None:
         self.path = path
@@ -49,6 +52,7 @@ class Config:
         self._journal = journal
         self._hash_key = hashlib.sha256(token.encode()).digest() if release.roster_is_map else None
         self._main_workspace = main_workspace
+        self._environment = environment
         self._on_write = on_write
         self._lock = asyncio.Lock()
 
@@ -63,11 +67,12 @@ class Config:
     def get(self) -> JSON:
         """The answer of ``config.get``."""
         snapshot = document.read(self.path)
+        shown = self._release.shows_references
         answer: JSON = {
             "path": str(self.path),
             "exists": True,
-            "raw": document.redacted_text(snapshot),
-            "parsed": document.redacted(snapshot.parsed),
+            "raw": document.redacted_text(snapshot, shows_references=shown),
+            "parsed": document.redacted(snapshot.parsed, shows_references=shown),
             "valid": True,
             "config": document.redacted(self._effective(snapshot.parsed)),
             "hash": snapshot.digest(self._hash_key),
@@ -119,6 +124,8 @@ class Config:
         """A parsed config to change in place; it is written at the end, unless the body raises."""
         async with self._writing() as snapshot:
             config = snapshot.parsed
+            if self._release.writes_out_variables:
+                config = document.with_variables(config, self._environment)
             before = document.merged(config, {})
             yield config
             written = self._write(config, document.changed_paths(before, config))
@@ -148,8 +155,6 @@ class Config:
         if self._release.restarts_on_patch:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             config["meta"]["lastTouchedAt"] = now.replace("+00:00", "Z")
-        if self._release.writes_out_variables:
-            config = document.with_variables(config, os.environ)
         document.write(self.path, config)
         self._journal.config_written(time.time())
         return Written(config, changed)
@@ -167,7 +172,8 @@ class Config:
         return {**answer, "sentinel": {"persisted": True, "payload": sentinel}}
 
     def _effective(self, parsed: JSON) -> JSON:
-        config = document.merged(self._release.config_defaults, document.with_variables(parsed, os.environ))
+        resolved = document.with_variables(parsed, self._environment)
+        config = document.merged(self._release.config_defaults, resolved)
         return self._with_main(config)
 
     def _with_main(self, config: JSON) -> JSON:

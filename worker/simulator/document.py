@@ -18,8 +18,9 @@ from worker.simulator.refusal import JSON, Refusal
 
 REDACTED = "__OPENCLAW_REDACTED__"
 
-_SECRET = re.compile(r"token|password|secret|api_?key", re.IGNORECASE)
-_VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
+_SECRET = re.compile(r"token$|password|secret|api.?key", re.IGNORECASE)
+_VARIABLE = re.compile(r"(\$?)\$\{([A-Z_][A-Z0-9_]*)\}")
+_REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,57 +84,62 @@ def merged(base: Mapping[str, Any], patch: Mapping[str, Any], *, by_id: bool = F
     return result
 
 
-def redacted(value: Any) -> Any:
-    """A copy of ``value`` with every secret replaced by the mark."""
+def redacted(value: Any, *, shows_references: bool = False) -> Any:
+    """A copy of ``value`` with every secret replaced by the mark; with ``shows_references`` not those that
+    are a ``${VAR}`` and nothing else (2026.9.6)."""
     if isinstance(value, list):
-        return [redacted(item) for item in value]
+        return [redacted(item, shows_references=shows_references) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        name: REDACTED if isinstance(item, str) and _SECRET.search(name) else redacted(item)
+        name: REDACTED
+        if _is_secret(name, item, shows_references)
+        else redacted(item, shows_references=shows_references)
         for name, item in value.items()
     }
 
 
-def redacted_text(snapshot: Snapshot) -> str:
+def redacted_text(snapshot: Snapshot, *, shows_references: bool = False) -> str:
     """The file's text with every secret value replaced by the mark."""
     text = snapshot.raw
-    for secret in set(_secrets(snapshot.parsed)):
+    for secret in set(_secrets(snapshot.parsed, shows_references)):
         text = text.replace(json.dumps(secret, ensure_ascii=False), json.dumps(REDACTED))
     return text
 
 
 def restored(value: Any, stored: Any) -> Any:
-    """``value`` with each mark that came back replaced by what is stored at its place.
-
-    Items of lists are matched by their ``id`` where they have one, else by their position.
+    """``value`` with each secret's mark that came back replaced by what is stored at its place; `Refusal`
+    where nothing is. An item of a list has its place by its position, whatever its ``id`` says: so it is up
+    to 2026.3, and later no list is sent that has secrets.
     """
-    if value == REDACTED:
-        return stored if isinstance(stored, str) else value
-    if isinstance(value, dict):
-        below = stored if isinstance(stored, dict) else {}
-        return {name: restored(item, below.get(name)) for name, item in value.items()}
     if isinstance(value, list):
         items = stored if isinstance(stored, list) else []
-        by_id = {item["id"]: item for item in items if isinstance(item, dict) and "id" in item}
-        return [
-            restored(
-                item,
-                by_id.get(item.get("id")) if isinstance(item, dict) and "id" in item else _at(items, place),
+        return [restored(item, _at(items, place)) for place, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    below = stored if isinstance(stored, dict) else {}
+    whole: JSON = {}
+    for name, item in value.items():
+        is_mark = item == REDACTED and _SECRET.search(name)
+        if is_mark and name not in below:
+            raise Refusal(
+                f'config write rejected: "{name}" is redacted; set an explicit value instead of {REDACTED}'
             )
-            for place, item in enumerate(value)
-        ]
-    return value
+        whole[name] = below[name] if is_mark else restored(item, below.get(name))
+    return whole
 
 
 def with_variables(value: Any, environment: Mapping[str, str]) -> Any:
-    """A copy of ``value`` with each ``${VAR}`` that the environment knows replaced by its value."""
+    """A copy of ``value`` with each ``${VAR}`` that the environment knows replaced by its value, and each
+    ``$${VAR}`` by ``${VAR}``."""
     if isinstance(value, dict):
         return {name: with_variables(item, environment) for name, item in value.items()}
     if isinstance(value, list):
         return [with_variables(item, environment) for item in value]
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: environment.get(match[1], match[0]), value)
+        return _VARIABLE.sub(
+            lambda match: match[0][1:] if match[1] else environment.get(match[2], match[0]), value
+        )
     return value
 
 
@@ -184,16 +190,21 @@ def _id_of(item: Any) -> str | None:
     return held if isinstance(held, str) and held else None
 
 
-def _secrets(value: Any) -> Iterator[str]:
+def _is_secret(name: str, value: Any, shows_references: bool) -> bool:
+    shown = shows_references and isinstance(value, str) and _REFERENCE.fullmatch(value)
+    return isinstance(value, str) and bool(_SECRET.search(name)) and not shown
+
+
+def _secrets(value: Any, shows_references: bool) -> Iterator[str]:
     if isinstance(value, dict):
         for name, item in value.items():
-            if isinstance(item, str) and _SECRET.search(name):
+            if _is_secret(name, item, shows_references):
                 yield item
             else:
-                yield from _secrets(item)
+                yield from _secrets(item, shows_references)
     elif isinstance(value, list):
         for item in value:
-            yield from _secrets(item)
+            yield from _secrets(item, shows_references)
 
 
 def _at(items: list[Any], place: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class Gateway:
         *,
         token: str,
         reply: str | None,
+        environment: Mapping[str, str],
         limit: RateLimit,
         pairing: Pairing,
     ) -> None:
@@ -69,6 +70,7 @@ class Gateway:
             journal,
             token=token,
             main_workspace=self.workspaces.configured(MAIN, {}),
+            environment=environment,
             on_write=self._config_written,
         )
         self.heartbeats = Heartbeats(state_dir)

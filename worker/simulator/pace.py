@@ -29,7 +29,7 @@ class Pace:
     """How long a 2026.9.6 that goes down answers upgrades with HTTP 503 before its port refuses them."""
     starting_s: float = 0.0
     """How long a new boot answers ``connect`` with "gateway starting"."""
-    heartbeat_job_s: float = 0.1
+    heartbeat_job_s: float = 0.02
     """From a heartbeat block in the config to its cron job."""
     history_s: float = 0.02
     """From the answer to chat.send until chat.history shows its message."""

@@ -15,7 +15,7 @@ class Pairing:
     """Approved devices, kept in the state folder, and the requests that wait.
 
     With ``remote`` every client counts as one from another machine; otherwise all are local, and a
-    new device is approved in silence.
+    new device is approved in silence or not asked for.
     """
 
     def __init__(self, state_dir: Path, release: Release, *, remote: bool) -> None:
@@ -27,6 +27,8 @@ class Pairing:
     def settle(self, grant: Grant) -> Grant:
         """The grant as it holds for this client's whereabouts; `HandshakeRefusal` while it must wait."""
         if not self._remote:
+            if grant.device_id is not None and self._release.pairs_local_backends:
+                self._approve(grant.device_id)
             return grant
         if grant.device_id is None:
             return Grant(grant.role, (), None, grant.mode)
@@ -63,14 +65,18 @@ class Pairing:
         for device, waiting in self._pending.items():
             if waiting == request_id:
                 del self._pending[device]
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_text(json.dumps([*self._approved(), device]), encoding="utf-8")
+                self._approve(device)
                 return {"requestId": request_id, "device": {"deviceId": device}}
         raise Refusal("unknown requestId")
 
     def approve_all(self) -> None:
         for request_id in list(self._pending.values()):
             self.approve(request_id)
+
+    def _approve(self, device: str) -> None:
+        if device not in (approved := self._approved()):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps([*approved, device]), encoding="utf-8")
 
     def _approved(self) -> list[str]:
         if not self._path.exists():

@@ -50,7 +50,9 @@ class Release:
     spaces_restarts: bool
     """A restart by a patch waits until 30 s after the last one, and there is one waiting at most."""
     writes_out_variables: bool
-    """Any config write turns each ``${VAR}`` of the file into its value."""
+    """Any config write turns each ``${VAR}`` of the file into its value, but for what a patch sends."""
+    shows_references: bool
+    """config.get hides no secret that is given as ``${VAR}``."""
     loses_concurrent_writes: bool
     refuses_concurrent_file_writes: bool
     """A file that is being written is "unsafe" to whoever else would write it."""
@@ -66,6 +68,8 @@ class Release:
     """Whether a hello tells role and scopes."""
     trusted_modes: frozenset[str]
     """Client modes that are granted scopes without a device."""
+    pairs_local_backends: bool
+    """A backend's device on the gateway's own machine is listed as paired, rather than let in without."""
     refuses_origin: bool
     refuses_while_closing: bool
     """A gateway that goes down answers upgrades with HTTP 503 before its port refuses them."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from worker.simulator.wire import Wire, socket_logger
 
 _LAST_ACCEPT_S = 0.01
 """After listening ends, for sockets that were accepted just before it."""
+_TURNS_TO_A_TRANSPORT = 10
 
 
 class Server:
@@ -50,6 +51,7 @@ class Server:
         orders: Orders,
         reply: str | None,
         remote: bool,
+        environment: Mapping[str, str],
     ) -> None:
         self.port = port
         self.pairing = Pairing(state_dir, release, remote=remote)
@@ -60,6 +62,7 @@ class Server:
         self._journal = journal
         self._orders = orders
         self._reply = reply
+        self._environment = environment
         self._limit = RateLimit("config.patch", release.patch_limit, pace.limit_window_s)
         self._restarts = Restarts(release, pace, self._begin_restart)
         self._setting = Setting(release, state_dir, token, pace, journal, orders, self.pairing, self)
@@ -84,6 +87,7 @@ class Server:
             self,
             token=self._token,
             reply=self._reply,
+            environment=self._environment,
             limit=self._limit,
             pairing=self.pairing,
         )
@@ -103,7 +107,7 @@ class Server:
     async def abort(self) -> None:
         """Die as on SIGKILL: no event, no close frame."""
         self._end_plans()
-        self._drop_sockets()
+        await self._drop_sockets()
         await self._shut(None, {})
 
     async def restart(self, down_s: float | None = None) -> None:
@@ -127,8 +131,8 @@ class Server:
     async def refuse_connections(self, seconds: float) -> None:
         """Stop listening, and listen again after that time; open connections stay."""
         await self._stop_listening()
-        for connection in self._sockets:
-            if connection.protocol.state is State.CONNECTING:
+        for connection in list(self._sockets):
+            if connection.protocol.state is State.CONNECTING and await _has_transport(connection):
                 connection.transport.abort()
         self._later(seconds, lambda: self.spawn(self._listen_again()))
 
@@ -195,7 +199,7 @@ class Server:
         if self._closing:
             await asyncio.sleep(self._pace.closing_s)
             await self._stop_listening()
-        self._drop_sockets()
+        await self._drop_sockets()
         if self._listener is not None:
             await self._listener.wait_closed()
             self._listener = None
@@ -210,10 +214,11 @@ class Server:
         self._sockets.add(connection)
         return connection
 
-    def _drop_sockets(self) -> None:
+    async def _drop_sockets(self) -> None:
         """End every socket as it is, one in the middle of its upgrade too."""
-        for connection in self._sockets:
-            connection.transport.abort()
+        for connection in list(self._sockets):
+            if await _has_transport(connection):
+                connection.transport.abort()
 
     async def _tick(self) -> None:
         while True:
@@ -241,3 +246,12 @@ class Server:
                     await dialogue.answer_all()
         finally:
             self._admitted.discard(wire)
+
+
+async def _has_transport(connection: ServerConnection) -> bool:
+    """Whether the loop has given it one: to a socket accepted a moment ago, it does in its next turns."""
+    for _ in range(_TURNS_TO_A_TRANSPORT):
+        if hasattr(connection, "transport"):
+            return True
+        await asyncio.sleep(0)
+    return False

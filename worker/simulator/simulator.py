@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -32,8 +33,9 @@ class Simulator:
 
     ``reply`` is what every agent's model says; None: no model is configured. With ``remote`` clients
     count as coming from another machine: devices wait for `approve_devices`. ``config`` is laid into a
-    fresh openclaw.json. ``journal`` names a JSONL file that repeats what `calls` holds. ``faults`` takes
-    orders for what is to go wrong: ``simulator.faults.order(Fault(Drop(), "config.patch"))``.
+    fresh openclaw.json; ``environment`` has the variables that it names (None: ours). ``journal`` names a
+    JSONL file that repeats what `calls` holds. ``faults`` takes orders for what is to go wrong:
+    ``simulator.faults.order(Fault(Drop(), "config.patch"))``.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Simulator:
         reply: str | None = None,
         remote: bool = False,
         config: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
         journal: Path | None = None,
     ) -> None:
         if release not in RELEASES:
@@ -61,6 +64,7 @@ class Simulator:
         self._reply = reply
         self._remote = remote
         self._config = dict(config or {})
+        self._environment = os.environ if environment is None else dict(environment)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
@@ -177,6 +181,7 @@ class Simulator:
             orders=self.faults,
             reply=self._reply,
             remote=self._remote,
+            environment=self._environment,
         )
         await self._server.open()
         self._port = self._server.port
