@@ -31,7 +31,7 @@ def add(
     if as_json:
         emit({"id": key, "name": name})
     else:
-        say(f"Agent {name} added: {key}", f"Bring it to life with: provisioner provision {key}")
+        say(f"Agent {name} added: {key}", "Bring it to life with:", f"  provisioner provision {key}")
 
 
 @app.command("list")

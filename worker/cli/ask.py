@@ -14,6 +14,7 @@ from worker.cli.faults import FAILED, WrongUseError
 from worker.cli.job_records import JobRecord, document, read_jobs
 from worker.cli.job_view import show_job
 from worker.cli.plan_view import show_plan
+from worker.cli.run_view import show_run
 from worker.cli.screen import emit, err, note, out, say
 from worker.cli.watch import watch_one
 from worker.jobs.ledger import enqueue
@@ -26,6 +27,23 @@ RequestId = Annotated[
     typer.Option("--request", metavar="ID", help="Make it once: the same ID again finds the same job."),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
+Board = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Only this board's agents: its name or id.", show_default=False),
+]
+NoMain = Annotated[bool, typer.Option("--no-main", help="Leave the gateway's main agent out.")]
+NoWake = Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")]
+Diff = Annotated[
+    bool, typer.Option("--diff", help="Show the differences line by line; credentials are masked.")
+]
+RotateTokens = Annotated[
+    bool, typer.Option("--rotate-tokens", help="Give new tokens, also to those whose own is right.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace what is an agent's own: USER.md, MEMORY.md.")
+]
+ForceBootstrap = Annotated[bool, typer.Option("--force-bootstrap", help="Write BOOTSTRAP.md again.")]
+ResetSessions = Annotated[bool, typer.Option("--reset-sessions", help="Begin a new session of every agent.")]
 
 
 def ask(
@@ -66,7 +84,9 @@ def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobRecord:
 
 def present(job: JobRecord) -> None:
     """Show a job on a page; a dry run that came to its end as the plan that it made."""
-    if job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
+    if job.kind == "sync_gateway":
+        show_run(job)
+    elif job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
         show_plan(job)
     else:
         show_job(job)

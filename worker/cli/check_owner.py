@@ -9,6 +9,7 @@ from typing import Any
 from worker.cli.check_roster import OURS
 from worker.cli.findings import Finding, named
 from worker.gateway.dialect import Dialect
+from worker.gateway.heartbeats import any_block, relying_on_defaults
 from worker.gateway.roster import IMPLICIT_AGENT, roster_entries
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
@@ -16,24 +17,17 @@ _REDACTED = "__OPENCLAW_REDACTED__"
 """What config.get gives for a secret; up to 2026.2.12 also for a variable in a secret's place (measured)."""
 _OWN_TOKEN = "gateway.auth.token"
 _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that file from other eyes"
-_OFF = re.compile(r"0+[a-z]*")
 
 
 def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Finding]:
     """Agents that rely on agents.defaults.heartbeat are silent once any agent has a block (gateway.md 8)."""
-    agents = _mapping(parsed.get("agents"))
-    defaults = _mapping(agents.get("defaults")).get("heartbeat")
-    if not isinstance(defaults, Mapping) or _OFF.fullmatch(str(defaults.get("every", "30m"))):
-        return
     entries = roster_entries(dialect, parsed)
-    ids = set(entries) or {IMPLICIT_AGENT}
-    relying = sorted(
-        key for key in ids if not OURS.fullmatch(key) and "heartbeat" not in entries.get(key, {})
-    )
+    there = entries or {IMPLICIT_AGENT: {}}
+    relying = relying_on_defaults(parsed, there, [key for key in there if OURS.fullmatch(key)])
     if not relying:
         return
     cure = f"give {'it' if len(relying) == 1 else 'each'} a heartbeat block of its own in openclaw.json"
-    if any("heartbeat" in entry for entry in entries.values()):
+    if any_block(entries):
         says = (
             f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"
             f" where any agent has a heartbeat block only those with one run it, so"
@@ -48,9 +42,9 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
 
 
 def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Releases before 2026.2.26 put a variable's value into openclaw.json at any config write, their own
-    included (gateway.md 4). ``config``: the answer of config.get."""
-    if dialect.roster != "list" or dialect.merges_lists:
+    """Where any config write puts a variable's value into openclaw.json (gateway.md 4): which are named
+    there, and which secrets may be. ``config``: the answer of config.get."""
+    if not dialect.writes_variables:
         return
     parsed = config.get("parsed")
     found = sorted({name for one in _strings(parsed) for name in _VARIABLE.findall(one[1])})
@@ -69,10 +63,16 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
             f" {_VARIABLES_CURE}"
         )
         yield Finding("variables", "warning", says, hidden)
+    else:
+        says = (
+            "none seen; at any config write this release puts the value of each ${VARIABLE} into"
+            f" openclaw.json, and it hides whether {_OWN_TOKEN} is one"
+        )
+        yield Finding("variables", "ok", says)
 
 
 def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a document, each with its dotted path."""
+    """All strings of a document, each with its dotted path; items of lists by their ids, if they have one."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -80,7 +80,7 @@ def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _strings(inner, f"{path}[{number}]")
+            yield from _strings(inner, f"{path}[{_mapping(inner).get('id', number)}]")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -84,12 +84,12 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
     if key in fleet.elsewhere:
         says = (
             f"{key} belongs to gateway {fleet.elsewhere[key]} now: provision it there, which takes it off"
-            " here, or run `openclaw agents delete` with that id on the gateway's machine"
+            f" here, or run `openclaw agents delete {key}` on this gateway's machine"
         )
         return Finding(_CHECK, "warning", says, [key])
     match = OURS.fullmatch(key)
     if match and key == f"mc-{match['key']}":
         cure = f"`provisioner delete {match['key']} --gateway {argument(gateway)}` takes it away"
     else:
-        cure = "run `openclaw agents delete` with that id on the gateway's machine"
+        cure = f"run `openclaw agents delete {key}` on the gateway's machine"
     return Finding(_CHECK, "warning", f"{key} has no row, so nobody looks after it: {cure}", [key])

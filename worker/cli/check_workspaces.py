@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from worker.cli.findings import Finding
 from worker.cli.job_view import argument
@@ -12,6 +13,7 @@ from worker.provisioning.facts import AgentRecord
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import (
     INJECTION_LIMIT,
+    OVERRIDE_COLUMNS,
     Layout,
     RenderedFile,
     RenderedWorkspace,
@@ -46,15 +48,22 @@ def check_file_support(dialect: Dialect) -> Iterator[Finding]:
 
 
 def check_renderings(
-    dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None
+    dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None, templates: Path | None = None
 ) -> Iterator[Finding]:
     """Render every agent as a run would: what is broken, and what the gateway would cut (behaviour 9, 14)."""
+
+    def render(record: AgentRecord) -> RenderedWorkspace:
+        where = base_url or UNKNOWN_BASE_URL
+        return render_workspace(
+            record.agent, record.board, record.gateway, record.user, where, layout, templates
+        )
+
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
     longest: tuple[int, str] = (0, "")
     sound = True
     for record in records:
         try:
-            rendered = _render(record, layout, base_url or UNKNOWN_BASE_URL)
+            rendered = render(record)
         except TemplateError as error:
             sound = False
             yield Finding("templates", "fault", _cure(record, error), [record.agent.name])
@@ -73,10 +82,6 @@ def check_renderings(
         yield Finding("templates", "ok", f"{says} of {INJECTION_LIMIT:,}")
 
 
-def _render(record: AgentRecord, layout: Layout, base_url: str) -> RenderedWorkspace:
-    return render_workspace(record.agent, record.board, record.gateway, record.user, base_url, layout)
-
-
 def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
     says = (
         f"{record.agent.name}: {file.name} has {len(file.text):,} characters, and gateways cut what an agent"
@@ -86,8 +91,7 @@ def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
 
 
 def _cure(record: AgentRecord, error: TemplateError) -> str:
-    columns = {"the IDENTITY.md override": "identity_template", "the SOUL.md override": "soul_template"}
-    column = columns.get(error.template)
+    column = OVERRIDE_COLUMNS.get(error.template.removeprefix("the ").removesuffix(" override"))
     where = f"correct agents.{column}, then `provisioner update {argument(record.agent.name)}`"
     cure = where if column else "the shipped template is at fault"
     return f"{record.agent.name}: {error}; {cure}"

@@ -63,7 +63,7 @@ def _look(row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup) -> 
         found.extend(check_heartbeats(dialect, parsed))
         found.extend(check_variables(dialect, config))
     found.extend(check_file_support(dialect))
-    found.extend(check_renderings(dialect, fleet.records, settings.base_url))
+    found.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 
 
 def _read_hello(hello: Hello, found: Checkup) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from worker.cli.demo_fleet import Fleet, add_fleet, ask_for_all
-from worker.cli.demo_report import count_calls, document_of, look_at, show_standing
+from worker.cli.demo_report import count_calls, document_of, look_at, show_next, show_standing
 from worker.cli.demo_stack import DemoFailedError, DemoStack, GatewayKind
 from worker.cli.demo_steps import Steps
+from worker.cli.demo_sync import change_and_sync
 from worker.cli.faults import STOPPED
 from worker.cli.job_records import JobRecord
+from worker.cli.programs import signals_unwind
 from worker.cli.screen import Json, emit, err, note, out
 from worker.cli.watch import watch
 
@@ -36,12 +36,12 @@ def demo(
     ] = Kind.simulator,
     as_json: Json = False,
 ) -> None:
-    """Provision a lead and four agents on a gateway of its own; needs nothing, leaves nothing behind."""
+    """Provision a lead and four agents on a gateway of its own and sync them; leaves nothing behind."""
     steps = Steps(err if as_json else out)
     kind: GatewayKind = "openclaw" if gateway is Kind.openclaw else "simulator"
     began = time.monotonic()
     try:
-        with _signals_unwind(), DemoStack(kind) as stack:
+        with signals_unwind(), DemoStack(kind) as stack:
             try:
                 document = _run(stack, steps)
             except Exception as error:
@@ -79,34 +79,30 @@ def _run(stack: DemoStack, steps: Steps) -> dict[str, Any]:
     calls = count_calls(stack.journal)
     standing = look_at(stack.client(), stack.engine, fleet, restarted=stack.boot_id() != boot)
     show_standing(steps, standing, jobs, seconds, calls)
-    return document_of(stack.gateway_name, standing, jobs, seconds, calls)
+    synced = change_and_sync(stack, steps, fleet, _check(stack, "The syncs were not done"))
+    show_next(steps)
+    return {
+        **document_of(stack.gateway_name, standing, jobs, seconds, calls),
+        "sync": synced.document(),
+    }
 
 
-def _provision(stack: DemoStack, steps: Steps, fleet: Fleet) -> list[JobRecord]:
+def _check(stack: DemoStack, otherwise: str) -> Callable[[], None]:
+    """Raises DemoFailedError where a process has ended, or all takes too long."""
     until = time.monotonic() + TIME_OUT_S
 
     def check() -> None:
         stack.check()
         if time.monotonic() > until:
-            raise DemoFailedError(f"The agents were not up within {TIME_OUT_S:.0f} s.")
+            raise DemoFailedError(f"{otherwise} within {TIME_OUT_S:.0f} s.")
 
+    return check
+
+
+def _provision(stack: DemoStack, steps: Steps, fleet: Fleet) -> list[JobRecord]:
+    check = _check(stack, "The agents were not up")
     jobs = watch(stack.engine, ask_for_all(stack.engine, fleet), steps.console, check=check)
     failed = [f"{job.agent_name}: {job.error}" for job in jobs if job.status != "succeeded"]
     if failed:
         raise DemoFailedError("Not every agent came up. " + " ".join(failed))
     return jobs
-
-
-@contextlib.contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does, with everything put away."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

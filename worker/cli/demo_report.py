@@ -21,10 +21,13 @@ from worker.cli.job_records import JobRecord, document
 from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
+from worker.gateway.retry import inline_retrying
 from worker.provisioning.workspace_files import AgentFiles
 from worker.workspace.credentials import find_token, mask, verify_token
 from worker.workspace.identity import openclaw_id, session_key
 
+PATIENCE_S = 20.0
+"""How long a look at the gateway is tried again."""
 _HEAD_LINES = 3
 _BUSIEST = 3
 _CREDENTIALS = ("BASE_URL=", "AUTH_TOKEN=")
@@ -78,12 +81,14 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
             )
         ).one()
     files = AgentFiles(client, dialect, openclaw_id(session_key(agent.id, agent.board_id, False)))
-    content = files.read(["AGENTS.md"])["AGENTS.md"].content or ""
+    # At work on its first message, an agent's workspace is not always to be had (2026.9.6).
+    content = inline_retrying(PATIENCE_S)(files.read, ["AGENTS.md"])["AGENTS.md"].content or ""
+    listed = inline_retrying(PATIENCE_S)(files.live)
     token = find_token(content, section=dialect.credentials_in == "AGENTS.md")
     return Standing(
         roster=_roster(parsed["agents"]),
         agent=agent.name,
-        files={name: file.size for name, file in sorted(files.live().items())},
+        files={name: file.size for name, file in sorted(listed.items())},
         excerpt=_excerpt(mask(content, [token] if token else [])),
         token_matches=token is not None and verify_token(token, agent.agent_token_hash),
         restarted=restarted,
@@ -93,7 +98,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
 def show_standing(
     steps: Steps, standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None
 ) -> None:
-    """The roster, the files, the excerpt, the figures, and where to look next."""
+    """The roster, the files, the excerpt, and the figures."""
     steps.heading("On the gateway now, by its own config.get")
     roster = table("Agent", "Heartbeat", last="Id there")
     for entry in standing.roster:
@@ -113,8 +118,6 @@ def show_standing(
     steps.heading("What it took")
     for figure in _figures(standing, jobs, seconds, calls):
         steps.block(Text(figure))
-    steps.heading("Where to look next")
-    steps.block(_next())
 
 
 def document_of(
@@ -182,9 +185,11 @@ def _excerpt(text: str) -> list[str]:
     return [*lines[:_HEAD_LINES], "...", "## Tools", "...", *credentials, "..."]
 
 
-def _next() -> Table:
+def show_next(steps: Steps) -> None:
+    """Where to look next."""
     shown = lines()
     shown.add_row("make demo GATEWAY=openclaw", "the same on a real OpenClaw, from npm")
     shown.add_row("README.md", "with your own database and gateway")
     shown.add_row("provisioner --help", "all commands")
-    return shown
+    steps.heading("Where to look next")
+    steps.block(shown)

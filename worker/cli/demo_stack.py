@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shutil
-import signal
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from sqlalchemy import Engine
 
 from models.migrate import migrate
+from worker.cli.programs import Processes, await_sign, line_with, start_python
+from worker.cli.simulated import PASSED_ON, RELEASE, SimulatedGateway
 from worker.database import make_engine
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
 from worker.local import LocalServices
-from worker.local.tethered import Program, Tethered
+from worker.local.tethered import Tethered
 from worker.openclaw import OpenClaw, RunningGateway
 
-RELEASE = "2026.9.6"
 GatewayKind = Literal["simulator", "openclaw"]
 Progress = Callable[[str], None]
 
 _BASE_URL = "http://127.0.0.1:8000"
-_START_S = 60.0
-_POLL_S = 0.05
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class DemoFailedError(PermanentError):
@@ -59,45 +51,13 @@ class DemoGateway(Protocol):
     def stop(self) -> None: ...
 
 
-class SimulatedGateway:
-    """``python -m worker.simulator`` as a process of its own, on a free port."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700)
-        self.token = secrets.token_urlsafe(24)
-        self.url = ""
-        self.log_path = folder / "gateway.log"
-        self.journal = folder / "journal.jsonl"
-        self._folder = folder
-        self._process: Tethered | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Start it and wait until it listens. Raises DemoFailedError."""
-        token_file = self._folder / "token"
-        token_file.touch(mode=0o600)
-        token_file.write_text(self.token)
-        options = ["--release", RELEASE, "--token-file", str(token_file), "--journal", str(self.journal)]
-        options += ["--state-dir", str(self._folder / "state"), "--reply", "Understood."]
-        self._process = _python("worker.simulator", options, {}, self.log_path)
-        line = _await_line(self.log_path, " on ws://", lambda: self.running, "The simulated gateway")
-        self.url = line.rsplit(" ", 1)[1]
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-
-
-class DemoStack:
+class DemoStack(Processes):
     """Everything the demo runs, in a temporary folder that is gone at the end. A context manager."""
 
     def __init__(self, kind: GatewayKind) -> None:
+        super().__init__()
         self.kind = kind
         self.gateway_name = f"{'a simulated' if kind == 'simulator' else 'a real'} OpenClaw {RELEASE}"
-        self._open = contextlib.ExitStack()
         self._gateway: DemoGateway | None = None
         self._worker: Tethered | None = None
 
@@ -108,16 +68,6 @@ class DemoStack:
         self._device = self._folder / "device.pem"
         self._worker_log = self._folder / "worker.log"
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._open.close()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @property
     def gateway(self) -> DemoGateway:
@@ -147,10 +97,10 @@ class DemoStack:
         return migrate(self.engine, standalone=True)[1]
 
     def start_gateway(self, progress: Progress) -> None:
-        """A gateway that is ready. Raises InstallFailed, GatewayNotReady, DemoFailedError."""
+        """A gateway that is ready. Raises InstallFailed, GatewayNotReady, ProcessFailedError."""
         folder = self._folder / "gateway"
         if self.kind == "simulator":
-            self._gateway = SimulatedGateway(folder)
+            self._gateway = SimulatedGateway(folder, journal=folder / "journal.jsonl")
         else:
             installed = OpenClaw.install(
                 RELEASE, progress=lambda line: progress(f"{line} (the first time takes a minute or two)")
@@ -161,17 +111,18 @@ class DemoStack:
         self._gateway.start()
 
     def start_worker(self) -> None:
-        """A worker that takes jobs. Raises DemoFailedError."""
+        """A worker that takes jobs. Raises ProcessFailedError."""
         environment = {
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
             "DATABASE_URL": self._services.database_url,
             "REDIS_URL": self._services.redis_url,
             "BASE_URL": _BASE_URL,
             "GATEWAY_DEVICE_KEY": str(self._device),
         }
         arguments = ["-A", "worker.app", "worker"]
-        self._worker = worker = _python("celery", arguments, environment, self._worker_log)
+        self._worker = worker = start_python("celery", arguments, environment, self._worker_log)
         self._open.callback(worker.stop)
-        _await_line(self._worker_log, "ready", lambda: worker.poll() is None, "The worker")
+        await_sign(lambda: bool(line_with(self._worker_log, "ready")), worker, "The worker")
 
     def client(self) -> GatewayClient:
         """A connection of our own to the gateway, as the worker's device."""
@@ -206,29 +157,3 @@ class DemoStack:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write("\n".join(texts))
         error.add_note(f"The logs of the worker and the gateway are in {path}")
-
-
-def _python(module: str, arguments: list[str], environment: dict[str, str], log: Path) -> Tethered:
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return Tethered(
-        Program(
-            [sys.executable, "-m", module, *arguments],
-            env={**passed_on, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **environment},
-            log_path=log,
-            cwd=log.parent,
-        )
-    )
-
-
-def _await_line(log: Path, part: str, alive: Callable[[], bool], who: str) -> str:
-    until = time.monotonic() + _START_S
-    while time.monotonic() < until:
-        running = alive()
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        found = next((line for line in lines if part in line), None)
-        if found is not None:
-            return found
-        if not running:
-            raise DemoFailedError(f"{who} did not start.")
-        time.sleep(_POLL_S)
-    raise DemoFailedError(f"{who} was not ready within {_START_S:.0f} s.")

@@ -33,8 +33,13 @@ def operator_settings() -> Settings:
 @cache
 def engine() -> Engine:
     """The engine of this run. Raises SettingsError."""
+    return engine_at(operator_settings().database_url.get_secret_value())
+
+
+def engine_at(database_url: str) -> Engine:
+    """An engine for a command. Raises SettingsError, without a word of the URL."""
     try:
-        return make_engine(operator_settings().database_url.get_secret_value(), pool_size=2)
+        return make_engine(database_url, pool_size=2)
     except (ArgumentError, ValueError):
         raise SettingsError(
             "DATABASE_URL cannot be read as a URL: is a special character in its password not"

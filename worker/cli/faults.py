@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import typer
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from typer.core import TyperGroup
 
-from models.migrate import MixedDatabaseError
+from models.schemas import MixedDatabaseError
 from worker.cli.screen import complain
 from worker.errors import PermanentError, ProvisionerError
 from worker.jobs.ledger import RequestConflictError
@@ -24,17 +21,14 @@ class WrongUseError(PermanentError):
     """The command was given something that cannot be right."""
 
 
-class Commands(TyperGroup):
-    """The commands, with every expected error turned into its sentence and exit code."""
+EXPECTED = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
 
-    expected: ClassVar = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except self.expected as error:
-            complain("\n".join([sentence(error), *getattr(error, "__notes__", ())]))
-            raise typer.Exit(exit_code(error)) from None
+def report(error: Exception) -> None:
+    """Say an expected error on stderr and raise ``typer.Exit`` with its code; any other is left alone."""
+    if isinstance(error, EXPECTED):
+        complain("\n".join([sentence(error), *getattr(error, "__notes__", ())]))
+        raise typer.Exit(exit_code(error)) from None
 
 
 def exit_code(error: BaseException) -> int:

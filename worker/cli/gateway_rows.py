@@ -12,7 +12,7 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
-from worker.workspace.identity import main_session_key, openclaw_id, session_key
+from worker.workspace.identity import openclaw_id, session_key_of
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,7 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
     refused_ids: set[str] = set()
     elsewhere: dict[str, str] = {}
     for row in connection.execute(_AGENTS, {"gateway_id": gateway_id}).all():
-        key = (
-            session_key(row.id, row.board_id, row.is_board_lead)
-            if row.board_id
-            else main_session_key(row.gateway_id)
-        )
+        key = session_key_of(row.id, row.board_id, row.is_board_lead, row.gateway_id)
         if not row.here:
             elsewhere[openclaw_id(key)] = row.gateway_name or "that does not exist"
             continue

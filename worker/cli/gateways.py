@@ -47,7 +47,7 @@ def add(
     if as_json:
         emit({"id": key, "name": name})
     else:
-        say(f"Gateway {name} added: {key}", f"Check it with: provisioner doctor {key}")
+        say(f"Gateway {name} added: {key}", "Check it with:", f"  provisioner doctor {key}")
 
 
 @app.command("list")

@@ -88,7 +88,9 @@ _AGENTS = text("""
     LEFT JOIN gateways g ON g.id = a.gateway_id
     LEFT JOIN LATERAL (
         SELECT id, status, created_at FROM provisioner.jobs
-        WHERE jobs.agent_id = a.id ORDER BY created_at DESC LIMIT 1
+        WHERE jobs.agent_id = a.id
+           OR a.board_id IS NULL AND jobs.kind = 'provision_gateway_main' AND jobs.gateway_id = a.gateway_id
+        ORDER BY created_at DESC LIMIT 1
     ) j ON true
     WHERE (CAST(:board_id AS uuid) IS NULL OR a.board_id = :board_id)
       AND (CAST(:gateway_id AS uuid) IS NULL OR a.gateway_id = :gateway_id)

@@ -16,7 +16,8 @@ from models.jobs import OPEN_STATUSES
 @dataclass(frozen=True)
 class JobAgentRecord:
     """One agent's part in a job. ``due_in_s``: until the clock brings a parked row back, None while a worker
-    has it in hand or it is over."""
+    has it in hand or it is over. In a sync, ``is_main``: it is the gateway's main agent; ``roster``: what
+    changes of its entry."""
 
     agent_id: UUID
     name: str
@@ -33,6 +34,10 @@ class JobAgentRecord:
     woken: bool
     files: Mapping[str, Mapping[str, Any]]
     took_s: float | None
+    board_id: UUID | None = None
+    board_name: str | None = None
+    roster: Mapping[str, Any] | None = None
+    is_main: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class JobRecord:
     age_s: float
     waited_s: float | None
     took_s: float | None
+    cancel_requested_at: datetime | None = None
     agents: Sequence[JobAgentRecord] = ()
 
     @property
@@ -82,7 +88,7 @@ _JOBS = """
     SELECT j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
         b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
         j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
-        j.created_at, j.started_at, j.finished_at,
+        j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
         extract(epoch FROM now() - j.created_at)::float AS age_s,
         extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
         extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
@@ -104,9 +110,12 @@ _ROWS = text("""
         CASE WHEN r.lease_until IS NULL AND r.finished_at IS NULL
              THEN greatest(0, extract(epoch FROM r.next_attempt_at - now()))::float END AS due_in_s,
         r.first_provision, r.woken_at IS NOT NULL AS woken, r.files,
-        extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS took_s
-    FROM provisioner.job_agents r LEFT JOIN agents a ON a.id = r.agent_id
-    WHERE r.job_id = ANY(:ids) ORDER BY r.job_id, name
+        extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS took_s,
+        r.board_id, b.name AS board_name, r.roster,
+        j.kind = 'sync_gateway' AND r.position IS NULL AS is_main
+    FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+    LEFT JOIN agents a ON a.id = r.agent_id LEFT JOIN boards b ON b.id = r.board_id
+    WHERE r.job_id = ANY(:ids) ORDER BY r.job_id, r.position, name
 """)
 
 

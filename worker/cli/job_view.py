@@ -13,6 +13,7 @@ from rich.text import Text
 from worker.cli.diff_view import show_diffs
 from worker.cli.job_records import JobAgentRecord, JobRecord
 from worker.cli.screen import ago, lines, marks, plain, say, short, size, table, took
+from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The way of a provision or an update, in its order."""
@@ -37,7 +38,7 @@ def list_of_jobs(jobs: Sequence[JobRecord]) -> Table:
         shown.add_row(
             short(job.id),
             job.kind.removesuffix("_agent"),
-            plain(_about(job)),
+            plain(subject(job)),
             Text(job.status, style=STYLES.get(job.status, "")),
             ago(job.age_s),
             took(job.took_s),
@@ -50,7 +51,7 @@ def show_job(job: JobRecord) -> None:
     """A job on a page: what, how far, what came of it, what to do next."""
     head = Text.assemble(
         (f"{job.kind.replace('_', ' ')} ", "bold"),
-        (plain(_about(job)), "bold"),
+        (plain(subject(job)), "bold"),
         "  ",
         (job.status, STYLES.get(job.status, "")),
     )
@@ -87,6 +88,8 @@ def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
                 yield "phase", phase_and_reason(row)
     if job.status == "queued":
         yield "phase", "waiting for a worker"
+    if job.cancel_requested_at and not job.ended:
+        yield "cancel", "asked for; it takes hold when the worker that has it is done"
     if job.took_s is not None:
         begun = f", begun after {took(job.waited_s)}" if job.waited_s and job.waited_s >= 2 else ""
         yield "took", ("" if job.ended else "so far ") + took(job.took_s) + begun
@@ -127,10 +130,17 @@ def next_steps(job: JobRecord) -> Iterator[str]:
     """What an operator does about a job that did not succeed."""
     if job.status not in ("failed", "partial"):
         return
-    if job.gateway_name and "gateway" in (job.error or "").lower():
-        yield f"provisioner doctor {argument(job.gateway_name)}"
+    error = job.error or ""
+    first = [
+        f"correct agents.{column} of {job.agent_name or 'the agent'}"
+        for template, column in OVERRIDE_COLUMNS.items()
+        if error.startswith(f"The {template} override")
+    ]
+    if job.gateway_name and "gateway" in error.lower():
+        first.append(f"provisioner doctor {argument(job.gateway_name)}")
+    yield from first
     if again := _again(job):
-        yield f"then: provisioner {again}"
+        yield f"{'then: ' if first else ''}provisioner {again}"
 
 
 def _again(job: JobRecord) -> str | None:
@@ -200,7 +210,7 @@ def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
         mark = getattr(sign, _MARKED.get(job.status, "busy" if job.agents else "ahead"))
         shown.add_row(
             Text(mark, style=STYLES.get(job.status, "dim")),
-            plain(_about(job)) + (" (lead)" if row and row.is_board_lead else ""),
+            plain(subject(job)) + (" (lead)" if row and row.is_board_lead else ""),
             Text(_bar(job, row, sign.busy, sign.ahead), style="cyan"),
             took(job.took_s),
             Text(progress(job), style="red" if job.status == "failed" else "dim"),
@@ -257,7 +267,8 @@ def _bar(job: JobRecord, row: JobAgentRecord | None, reached: str, ahead: str) -
     return reached * count + ahead * (len(way) - count)
 
 
-def _about(job: JobRecord) -> str:
+def subject(job: JobRecord) -> str:
+    """Whom or what the job is about, by name as far as one is known."""
     names = [row.name for row in job.agents if row.agent_id == job.agent_id]
     return (
         job.agent_name

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models import Agent, Board, Gateway, Job
+from models import Agent, Board, Gateway, Job, SyncSchedule
 from worker.cli.faults import WrongUseError
 
 Noun = Literal["gateway", "board", "agent"]
@@ -49,6 +49,16 @@ def find_job(connection: Connection, given: str) -> UUID:
     if by_id is None:
         raise WrongUseError(f"{given!r} is not a job's id: `provisioner jobs` lists them.")
     return _one_job(connection, by_id, f"{given!r}")
+
+
+def find_schedule(connection: Connection, given: str) -> UUID:
+    """The schedule of that id, or of the one id that begins so. Raises WrongUseError."""
+    by_id = _id_between(SyncSchedule.id, given)
+    ids = [] if by_id is None else connection.execute(select(SyncSchedule.id).where(by_id)).scalars().all()
+    if len(ids) != 1:
+        said = "There is no schedule" if not ids else "Several schedules begin with"
+        raise WrongUseError(f"{said} {given!r}: `provisioner schedule list` shows those there are.")
+    return ids[0]
 
 
 def find_job_of_request(connection: Connection, request_id: str) -> UUID:

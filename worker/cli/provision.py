@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask
+from worker.cli.ask import REQUESTED_BY, ForceBootstrap, NoWait, NoWake, RequestId, ask
 from worker.cli.lookup import find
 from worker.cli.screen import Json
 from worker.jobs.requests import ProvisionAgent
@@ -15,11 +15,9 @@ from worker.jobs.requests import ProvisionAgent
 
 def provision(
     agent: Annotated[str, typer.Argument(help="Name or id of a board agent.")],
-    no_wake: Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")] = False,
+    no_wake: NoWake = False,
     no_reset: Annotated[bool, typer.Option("--no-reset", help="Keep the agent's session.")] = False,
-    force_bootstrap: Annotated[
-        bool, typer.Option("--force-bootstrap", help="Write BOOTSTRAP.md again.")
-    ] = False,
+    force_bootstrap: ForceBootstrap = False,
     request: RequestId = None,
     no_wait: NoWait = False,
     as_json: Json = False,

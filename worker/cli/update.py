@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask
+from worker.cli.ask import (
+    REQUESTED_BY,
+    Diff,
+    ForceBootstrap,
+    NoWait,
+    NoWake,
+    Overwrite,
+    RequestId,
+    RotateTokens,
+    ask,
+)
 from worker.cli.lookup import find
 from worker.cli.screen import Json
 from worker.jobs.requests import UpdateAgent
@@ -18,19 +28,14 @@ def update(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what a run would change, and change nothing.")
     ] = False,
-    diff: Annotated[
-        bool, typer.Option("--diff", help="Show the differences line by line; credentials are masked.")
+    diff: Diff = False,
+    rotate_tokens: RotateTokens = False,
+    overwrite: Overwrite = False,
+    force_bootstrap: ForceBootstrap = False,
+    reset_session: Annotated[
+        bool, typer.Option("--reset-session", help="Begin a new session: some releases show new files then.")
     ] = False,
-    rotate_tokens: Annotated[
-        bool, typer.Option("--rotate-tokens", help="Give the agent a new token.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Also replace what is the agent's own: USER.md, MEMORY.md.")
-    ] = False,
-    force_bootstrap: Annotated[
-        bool, typer.Option("--force-bootstrap", help="Write BOOTSTRAP.md again.")
-    ] = False,
-    no_wake: Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")] = False,
+    no_wake: NoWake = False,
     request: RequestId = None,
     no_wait: NoWait = False,
     as_json: Json = False,
@@ -47,6 +52,7 @@ def update(
             rotate_tokens=rotate_tokens,
             overwrite=overwrite,
             force_bootstrap=force_bootstrap,
+            reset_session=reset_session,
             wake=not no_wake,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,14 +15,9 @@ from sqlalchemy import Engine
 
 from worker.cli.faults import STOPPED
 from worker.cli.job_records import JobRecord, read_jobs
-from worker.cli.job_view import live_table, progress
+from worker.cli.job_view import live_table, progress, subject
+from worker.cli.run_watch import NO_WORKER, NO_WORKER_AFTER_S, POLL_S, Check, watch_run
 from worker.cli.screen import note, plain, say, short
-
-POLL_S = 0.25
-NO_WORKER_AFTER_S = 5.0
-
-Check = Callable[[], None]
-"""Called at each look; raises what should end the waiting."""
 
 
 def watch(
@@ -46,6 +41,7 @@ def watch(
 def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobRecord:
     """Look until the job has ended. Ctrl-C ends the watching, not the job, and says so."""
     try:
+        watch_run(engine, job_id, console)
         return watch(engine, [job_id], console)[0]
     except KeyboardInterrupt:
         note(f"Not watched any more; the job goes on: provisioner job {short(job_id)} --watch")
@@ -59,9 +55,6 @@ def _read(engine: Engine, ids: Sequence[UUID]) -> list[JobRecord]:
 
 def _without_worker(jobs: Sequence[JobRecord]) -> bool:
     return all(job.status == "queued" for job in jobs) and min(job.age_s for job in jobs) > NO_WORKER_AFTER_S
-
-
-_NO_WORKER = "No worker has taken it yet: does `celery -A worker.app worker` run, with the same database?"
 
 
 class _LiveView:
@@ -78,7 +71,7 @@ class _LiveView:
     def show(self, jobs: Sequence[JobRecord]) -> None:
         shown = live_table(jobs, self._console)
         if _without_worker(jobs):
-            shown.caption = Text(_NO_WORKER, style="yellow")
+            shown.caption = Text(NO_WORKER, style="yellow")
         self._live.update(shown, refresh=True)
 
 
@@ -93,12 +86,12 @@ class _PlainView:
 
     def show(self, jobs: Sequence[JobRecord]) -> None:
         for job in jobs:
-            name = job.agent_name or job.board_name or job.gateway_name or str(job.id)
+            name = subject(job) or str(job.id)
             status = job.status if job.ended else None
             how = progress(job)
             self._say(job.id, f"{plain(name)}: {f'{status}, ' if status else ''}{how}", key=f"{status}{how}")
         if _without_worker(jobs):
-            self._say(None, _NO_WORKER)
+            self._say(None, NO_WORKER)
 
     def _say(self, about: UUID | None, line: str, key: str | None = None) -> None:
         # A wait that only grows shorter is not news.

@@ -1,0 +1,238 @@
+"""What `provisioner metrics` measures: each group of figures with the SQL that it comes from.
+
+Everything is read from the ledger, so it is right whatever Redis, Flower or a worker may have lost. What is
+over counts for a day: no figure costs more the older the ledger is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import Connection, text
+
+from models.jobs import JOB_KINDS, JOB_STATUSES
+
+_GATEWAY = ("gateway", "gateway_id")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Gauges that one statement gives: by ``labels``, and in ``gauges`` the name of every other column's
+    figure with the help that Prometheus shows. A null is no sample."""
+
+    labels: tuple[str, ...]
+    gauges: Mapping[str, tuple[str, str]]
+    sql: str
+
+
+def read_figures(connection: Connection) -> Iterator[GaugeMetricFamily]:
+    """Every figure, measured now, within one look at the database. Raises SQLAlchemyError."""
+    for group in GROUPS:
+        rows = connection.execute(text(group.sql)).all()
+        for column, (name, help_) in group.gauges.items():
+            family = GaugeMetricFamily(name, help_, labels=group.labels)
+            for row in rows:
+                value = row._mapping[column]
+                if value is not None:
+                    family.add_metric([str(row._mapping[label]) for label in group.labels], float(value))
+            yield family
+
+
+def _each(values: tuple[str, ...], name: str) -> str:
+    return f"unnest(ARRAY[{', '.join(repr(value) for value in values)}]) AS {name}"
+
+
+_JOBS = Group(
+    ("kind", "status"),
+    {"jobs": ("provisioner_jobs", "Jobs that are open now, or ended within the last 24 hours.")},
+    f"""
+    SELECT kind, status, coalesce(counted.jobs, 0) AS jobs
+    FROM (SELECT kind, status FROM {_each(JOB_KINDS, "kind")}, {_each(JOB_STATUSES, "status")}) every
+    LEFT JOIN (
+        SELECT kind, status, count(*) AS jobs FROM provisioner.jobs
+        WHERE status IN ('queued', 'running')
+           OR created_at > now() - interval '7 days' AND finished_at > now() - interval '24 hours'
+        GROUP BY kind, status
+    ) counted USING (kind, status)
+    """,
+)
+
+_QUEUE = Group(
+    ("kind",),
+    {
+        "age": (
+            "provisioner_queue_oldest_seconds",
+            "Age of the oldest job that no worker has begun; 0 where none waits.",
+        )
+    },
+    f"""
+    SELECT kind, coalesce(extract(epoch FROM now() - min(created_at)), 0) AS age
+    FROM {_each(JOB_KINDS, "kind")} LEFT JOIN (
+        SELECT kind, created_at FROM provisioner.jobs WHERE status = 'queued'
+    ) waiting USING (kind)
+    GROUP BY kind
+    """,
+)
+
+_DURATIONS = Group(
+    ("kind", "quantile"),
+    {
+        "took": (
+            "provisioner_job_duration_seconds",
+            "From request to end, of jobs that ended within the last 24 hours; quantile 1 is the longest.",
+        ),
+        "waited": (
+            "provisioner_job_wait_seconds",
+            "From request to a worker's first look, of the same jobs.",
+        ),
+    },
+    """
+    SELECT kind, quantile,
+        percentile_disc(quantile::float) WITHIN GROUP (
+            ORDER BY extract(epoch FROM finished_at - created_at)) AS took,
+        percentile_disc(quantile::float) WITHIN GROUP (
+            ORDER BY extract(epoch FROM coalesce(started_at, finished_at) - created_at)) AS waited
+    FROM provisioner.jobs, unnest(ARRAY['0.5', '0.95', '1']) AS quantile
+    WHERE created_at > now() - interval '7 days' AND finished_at > now() - interval '24 hours'
+    GROUP BY kind, quantile
+    """,
+)
+
+PARKED_REASONS = (
+    "roster_writer",
+    "other_job",
+    "other_agents",
+    "gateway_restart",
+    "worker_stopping",
+    "gateway_down",
+    "rate_limit",
+    "gateway_error",
+)
+"""Why an agent's row waits for its next turn: for its change of the roster; for another job on the agent; for
+the files of agents that came with it; for a restart that was announced; a worker that stopped gave it back;
+its gateway is away; its gateway asked for time; it answered with an error that may pass."""
+
+_PARKED = Group(
+    ("reason",),
+    {"agents": ("provisioner_parked_agents", "Agents of open jobs that wait to be tried again, by reason.")},
+    f"""
+    SELECT reason, count(because) AS agents
+    FROM {_each(PARKED_REASONS, "reason")} LEFT JOIN (
+        SELECT CASE
+            WHEN r.phase IN ('roster', 'leaving') OR r.reason LIKE 'waiting for the roster writer%'
+            THEN 'roster_writer'
+            WHEN r.reason LIKE 'waiting until the other agents have their files%' THEN 'other_agents'
+            WHEN r.reason = 'waiting for another job on this agent' THEN 'other_job'
+            WHEN r.reason LIKE 'waiting for the gateway to restart%' THEN 'gateway_restart'
+            WHEN r.reason LIKE 'this worker is stopping%' THEN 'worker_stopping'
+            WHEN s.down_since IS NOT NULL THEN 'gateway_down'
+            WHEN r.reason LIKE '% takes % only %: wait %' OR r.reason LIKE '% takes no more %: wait %'
+              OR r.reason LIKE '% locks our address out for %' THEN 'rate_limit'
+            ELSE 'gateway_error' END AS because
+        FROM provisioner.job_agents r
+        JOIN provisioner.jobs j ON j.id = r.job_id
+        LEFT JOIN agents a ON a.id = r.agent_id
+        LEFT JOIN provisioner.gateway_states s ON s.gateway_id = coalesce(j.gateway_id, a.gateway_id)
+        WHERE r.status IN ('pending', 'running') AND r.lease_until IS NULL AND r.published_at IS NULL
+          AND (r.reason IS NOT NULL OR r.phase IN ('roster', 'leaving'))
+    ) parked ON because = reason
+    GROUP BY reason
+    """,
+)
+
+_CRASHES = Group(
+    (),
+    {
+        "crashes": (
+            "provisioner_lost_claims",
+            "Turns that ended without a word (a worker died), of agents begun within the last 24 hours.",
+        )
+    },
+    """
+    SELECT coalesce(sum(r.attempts), 0) AS crashes
+    FROM provisioner.jobs j JOIN provisioner.job_agents r ON r.job_id = j.id
+    WHERE j.created_at > now() - interval '7 days' AND r.started_at > now() - interval '24 hours'
+    """,
+)
+
+_GATEWAYS = Group(
+    _GATEWAY,
+    {
+        "down": (
+            "provisioner_gateway_down_seconds",
+            "How long the gateway has been away; 0 where it is up.",
+        ),
+        "limited": (
+            "provisioner_gateway_rate_limited_seconds",
+            "How long the gateway takes no config change yet; 0 of one that does.",
+        ),
+        "refused": ("provisioner_gateway_token_refused", "1 of a gateway that refused our token."),
+        "intents": ("provisioner_roster_intents_open", "Changes of the roster that are not written yet."),
+        "oldest": (
+            "provisioner_roster_intent_oldest_seconds",
+            "Age of the oldest of these changes; 0 where there is none.",
+        ),
+    },
+    """
+    SELECT g.name AS gateway, g.id AS gateway_id,
+        coalesce(extract(epoch FROM now() - s.down_since), 0) AS down,
+        coalesce(greatest(0, extract(epoch FROM s.rate_limited_until - now())), 0) AS limited,
+        (s.refused_token_fingerprint IS NOT NULL)::int AS refused,
+        coalesce(i.open, 0) AS intents, coalesce(extract(epoch FROM now() - i.oldest), 0) AS oldest
+    FROM gateways g
+    LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
+    LEFT JOIN (
+        SELECT gateway_id, count(*) AS open, min(created_at) AS oldest FROM provisioner.roster_intents
+        WHERE applied_at IS NULL AND error IS NULL GROUP BY gateway_id
+    ) i ON i.gateway_id = g.id
+    """,
+)
+
+_DRIFT = Group(
+    _GATEWAY,
+    {
+        "files": (
+            "provisioner_drift_files",
+            "Workspace files that differed from their templates at the newest sync, dry run or not.",
+        ),
+        "roster": ("provisioner_drift_roster_entries", "Entries of the roster that differed at that sync."),
+        "unmended": ("provisioner_drift_unmended", "1 where that sync was a dry run and found drift."),
+        "errors": (
+            "provisioner_sync_errors",
+            "Errors of the newest sync: agents that it failed on, skipped or did not attempt.",
+        ),
+        "age": ("provisioner_sync_age_seconds", "Time since the newest sync ended."),
+    },
+    """
+    SELECT g.name AS gateway, g.id AS gateway_id, last.files, last.roster, last.errors,
+        (last.dry_run AND last.files + last.roster > 0)::int AS unmended, last.age
+    FROM gateways g CROSS JOIN LATERAL (
+        SELECT (j.result->>'files_written')::int AS files, (j.result->>'roster_changes')::int AS roster,
+            coalesce((j.result->>'dry_run')::boolean, false) AS dry_run,
+            jsonb_array_length(j.result->'errors') AS errors,
+            extract(epoch FROM now() - j.finished_at) AS age
+        FROM provisioner.jobs j
+        WHERE j.gateway_id = g.id AND j.kind = 'sync_gateway' AND j.board_id IS NULL
+          AND j.finished_at IS NOT NULL AND j.result ?& ARRAY['files_written', 'roster_changes', 'errors']
+        ORDER BY j.created_at DESC LIMIT 1
+    ) last
+    """,
+)
+
+_SCHEDULES = Group(
+    (),
+    {
+        "overdue": (
+            "provisioner_schedule_overdue_seconds",
+            "How long the most overdue schedule has been due; 0 where none is. It grows where no beat runs.",
+        )
+    },
+    """
+    SELECT coalesce(max(greatest(0, extract(epoch FROM now() - next_run_at))), 0) AS overdue
+    FROM provisioner.sync_schedules WHERE enabled
+    """,
+)
+
+GROUPS = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES)

@@ -1,0 +1,47 @@
+"""``provisioner prune``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from worker.cli.environment import engine
+from worker.cli.faults import WrongUseError
+from worker.cli.screen import Json, emit, say
+from worker.jobs import pruning
+from worker.jobs.pruning import Pruned
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def prune(
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Those that ended so long ago: 30d, 12h, 6w.")
+    ] = "30d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, and delete nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete jobs that ended long ago. What is open, and the newest job of each agent, stays."""
+    age = age_of(older_than)
+    total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
+    if as_json:
+        emit({"older_than_s": age.total_seconds(), "dry_run": dry_run, **asdict(total)})
+        return
+    if not total.jobs:
+        say(f"No job that ended more than {older_than} ago can be spared.")
+        return
+    verb = "would be deleted" if dry_run else "deleted"
+    beside = f"{total.agents} agents' rows and {total.intents} roster intents"
+    say(f"{total.jobs} jobs that ended more than {older_than} ago {verb}, with {beside}.")
+
+
+def age_of(given: str) -> timedelta:
+    """``30d``, ``12h``, ``6w`` as a length of time. Raises WrongUseError."""
+    found = re.fullmatch(r"(\d{1,5})\s*([hdw])", given.strip().lower())
+    if found is None:
+        raise WrongUseError(f"--older-than is a number with h, d or w, as in 30d, not {given!r}.")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -1,0 +1,153 @@
+"""``provisioner schedule add|list|remove``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, timedelta
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from worker.cli.ask import Board, NoMain, Overwrite, ResetSessions, RotateTokens
+from worker.cli.environment import engine
+from worker.cli.faults import WrongUseError
+from worker.cli.lookup import find, find_schedule
+from worker.cli.screen import Json, emit, plain, say, short, table
+from worker.jobs import schedules
+from worker.jobs.requests import BadRequestError, SyncGateway
+from worker.jobs.rhythm import Rhythm
+from worker.jobs.schedules import Schedule
+
+app = typer.Typer(help="Syncs that are made by themselves, every so often.", no_args_is_help=True)
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_SHOWN_RUNS = 3
+
+
+@app.command("add")
+def add(
+    gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")],
+    every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="An interval: 30m, 6h, 1d.", show_default=False)
+    ] = None,
+    cron: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Or five cron fields: '0 3 * * *'.", show_default=False),
+    ] = None,
+    timezone: Annotated[
+        str, typer.Option(metavar="NAME", help="What the hours of --cron mean: Europe/Berlin.")
+    ] = "UTC",
+    board: Board = None,
+    no_main: NoMain = False,
+    reset_sessions: ResetSessions = False,
+    rotate_tokens: RotateTokens = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only find out what differs: `metrics` tells the drift.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have a gateway synced every so often. Needs `celery -A worker.app beat` beside the workers."""
+    rhythm = Rhythm(_interval(every) if every else None, cron, timezone)
+    with engine().begin() as connection:
+        request = SyncGateway(
+            gateway_id=find(connection, "gateway", gateway),
+            board_id=find(connection, "board", board) if board else None,
+            include_main=not no_main,
+            reset_sessions=reset_sessions,
+            rotate_tokens=rotate_tokens,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+        try:
+            added = schedules.add(connection, request, rhythm)
+        except BadRequestError as error:
+            raise WrongUseError(str(error)) from None
+    if as_json:
+        emit(_document(added))
+        return
+    say(f"Gateway {added.gateway_name} is synced {_told(added.rhythm)}: schedule {short(added.id)}")
+    moment = added.next_run_at
+    assert moment is not None
+    for _ in range(_SHOWN_RUNS):
+        say(f"  next  {moment.astimezone(ZoneInfo(timezone)):%a %Y-%m-%d %H:%M:%S %Z}")
+        moment = rhythm.after(moment, added.id)
+
+
+@app.command("list")
+def list_schedules(as_json: Json = False) -> None:
+    """List the schedules, with their next run and how the last one went."""
+    with engine().connect() as connection:
+        found = schedules.all_schedules(connection)
+    if as_json:
+        emit([_document(schedule) for schedule in found])
+        return
+    if not found:
+        say("No schedule yet: provisioner schedule add GATEWAY --cron '0 3 * * *'")
+        return
+    shown = table("Id", "Gateway", "When", "Next (UTC)", "Last", last="Options")
+    for schedule in found:
+        due = schedule.next_run_at.astimezone(UTC) if schedule.next_run_at else None
+        shown.add_row(
+            short(schedule.id),
+            plain(schedule.gateway_name or "gone"),
+            _told(schedule.rhythm),
+            f"{due:%m-%d %H:%M:%S}" if due and schedule.enabled else "off",
+            schedule.last_status or "none",
+            plain(_options(schedule)),
+        )
+    say(shown)
+    for schedule in found:
+        if schedule.note:
+            say(f"{short(schedule.id)}: {plain(schedule.note)}")
+
+
+@app.command("remove")
+def remove(
+    schedule: Annotated[str, typer.Argument(help="The schedule's id, or its first digits.")],
+    as_json: Json = False,
+) -> None:
+    """Forget a schedule; a sync of it that is under way goes on."""
+    with engine().begin() as connection:
+        key = find_schedule(connection, schedule)
+        schedules.remove(connection, key)
+    emit({"id": key, "removed": True}) if as_json else say(f"Schedule {short(key)} removed.")
+
+
+def _interval(given: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})\s*([mhd])", given.strip())
+    if found is None:
+        raise WrongUseError(f"--every {given!r} is no interval: write one like 30m, 6h or 1d.")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _told(rhythm: Rhythm) -> str:
+    if rhythm.every is not None:
+        minutes = int(rhythm.every.total_seconds() // 60)
+        for size, unit in ((1440, "d"), (60, "h")):
+            if minutes % size == 0:
+                return f"every {minutes // size}{unit}"
+        return f"every {minutes}m"
+    return f"{rhythm.cron} {rhythm.timezone}"
+
+
+def _options(schedule: Schedule) -> str:
+    """The options that are not as they are by themselves."""
+    usual: Mapping[str, Any] = {"include_main": True}
+    return ", ".join(
+        name if value is True else f"{name} {value}"
+        for name, value in schedule.options.items()
+        if value != usual.get(name, False)
+    )
+
+
+def _document(schedule: Schedule) -> dict[str, Any]:
+    rhythm = schedule.rhythm
+    return {
+        **{name: value for name, value in vars(schedule).items() if name != "rhythm"},
+        "every_s": rhythm.every.total_seconds() if rhythm.every else None,
+        "cron": rhythm.cron,
+        "timezone": rhythm.timezone,
+    }

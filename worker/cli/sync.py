@@ -1,0 +1,66 @@
+"""``provisioner sync``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from worker.cli.ask import (
+    REQUESTED_BY,
+    Board,
+    Diff,
+    ForceBootstrap,
+    NoMain,
+    NoWait,
+    Overwrite,
+    RequestId,
+    ResetSessions,
+    RotateTokens,
+    ask,
+)
+from worker.cli.faults import FAILED
+from worker.cli.lookup import find
+from worker.cli.screen import Json
+from worker.jobs.requests import SyncGateway
+from worker.provisioning.sync.result import drifted
+
+
+def sync(
+    gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")],
+    board: Board = None,
+    no_main: NoMain = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what a run would change; exit code 1 if anything.")
+    ] = False,
+    diff: Diff = False,
+    reset_sessions: ResetSessions = False,
+    rotate_tokens: RotateTokens = False,
+    force_bootstrap: ForceBootstrap = False,
+    overwrite: Overwrite = False,
+    request: RequestId = None,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    """Bring all agents of a gateway to their templates and rows. Wakes nobody. Exit code 1 where not all came
+    to it, and for a dry run that finds anything to change."""
+
+    def make(connection: Connection) -> SyncGateway:
+        return SyncGateway(
+            gateway_id=find(connection, "gateway", gateway),
+            board_id=None if board is None else find(connection, "board", board),
+            include_main=not no_main,
+            dry_run=dry_run,
+            diff=diff,
+            reset_sessions=reset_sessions,
+            rotate_tokens=rotate_tokens,
+            force_bootstrap=force_bootstrap,
+            overwrite=overwrite,
+            request_id=request,
+            requested_by=REQUESTED_BY,
+        )
+
+    job = ask(make, request=request, no_wait=no_wait, as_json=as_json)
+    if dry_run and not no_wait and drifted(job.result or {}):
+        raise typer.Exit(FAILED)
