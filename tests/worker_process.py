@@ -1,29 +1,85 @@
-"""A real Celery worker, as `celery -A worker.app worker` starts it, for tests to use and to kill."""
+"""A real Celery worker or beat, as `celery -A worker.app worker` starts it, for tests to use and to kill.
+
+It is forked from a process that has imported what a worker imports, settings apart, and compiled the shipped
+templates: most of a worker's start is that, and the tests start dozens. Its hashes take few rounds, as most
+of a provision is PBKDF2; the processes of the demo and of real releases take all of them.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing import connection, forkserver
 from pathlib import Path
 
-from worker.local.tethered import Program, Tethered
+from worker.workspace import credentials
 
 ROOT = Path(__file__).parents[1]
+QUICK_ROUNDS = 1_000
+"""Of PBKDF2 in a test's hashes: all of them are 0.1 s of CPU."""
+_GRACE_S = 50.0
+_PR_SET_PDEATHSIG = 1
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "billiard.pool",
+        "celery.app.amqp",
+        "celery.app.control",
+        "celery.app.events",
+        "celery.app.log",
+        "celery.apps.beat",
+        "celery.apps.worker",
+        "celery.bin.celery",
+        "celery.concurrency.thread",
+        "celery.fixups.django",
+        "celery.worker.autoscale",
+        "celery.worker.consumer.delayed_delivery",
+        "celery.worker.strategy",
+        "kombu.transport.redis",
+        "worker.beat",
+        "worker.clock",
+        "worker.consumer",
+        "worker.jobs.intake",
+        "worker.jobs.schedules",
+        "worker.logs",
+        "worker.provisioning.agent_rows",
+        "worker.provisioning.heartbeats",
+        "worker.provisioning.roster_writer",
+        "worker.provisioning.sync.parent",
+        "worker.provisioning.turn",
+        "worker.revision",
+        "tests.warm_worker",
+    ]
+)
 
 
-class WorkerProcess:
-    """Ready once made. ``settings`` are environment variables of worker.settings."""
+class CeleryProcess:
+    """``celery`` with ``arguments``; ready once made, which its log shows by ``sign``. ``settings`` are
+    environment variables."""
 
-    def __init__(self, log_path: Path, settings: Mapping[str, str], *, name: str = "w") -> None:
+    def __init__(
+        self,
+        log_path: Path,
+        arguments: list[str],
+        settings: Mapping[str, str],
+        sign: bytes,
+        hash_rounds: int = QUICK_ROUNDS,
+        trace: Path | None = None,
+    ) -> None:
         self.log_path = log_path
+        log_path.touch()
+        began = log_path.stat().st_size
         environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/"), **settings}
-        argv = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h"]
-        began = log_path.stat().st_size if log_path.exists() else 0
-        self._process = Tethered(Program(argv, env=environment, log_path=log_path, cwd=ROOT, grace_s=50.0))
-        self._await_ready(began)
+        self._process = _FORKS.Process(
+            target=_celery, args=(arguments, environment, log_path, hash_rounds, trace), daemon=True
+        )
+        self._process.start()
+        self._await(sign, began)
 
     def log(self) -> str:
         """All that it has said so far, with what earlier ones said to the same file."""
@@ -31,32 +87,93 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
+        assert self._process.pid is not None
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._process.exitcode is None
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory is short."""
+        """SIGKILL, as the kernel does when memory is short; it is gone afterwards."""
         self._process.kill()
+        self._process.join()
 
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
-        self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code. Raises TimeoutError while it runs on."""
-        return self._process.wait(timeout_s)
+        """Its exit code, -n where signal n ended it. Raises TimeoutError while it runs on."""
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"{self._process.name} still runs after {timeout_s:g} s")
+        return self._process.exitcode
 
     def stop(self) -> None:
         """SIGTERM, and wait."""
-        self._process.stop()
+        self.terminate()
+        try:
+            self.wait(_GRACE_S)
+        except TimeoutError:
+            self.kill()
 
-    def _await_ready(self, began: int) -> None:
+    def _await(self, sign: bytes, began: int) -> None:
         deadline = time.monotonic() + 60
-        while b" ready." not in self.log_path.read_bytes()[began:]:
+        while sign not in self.log_path.read_bytes()[began:]:
             if not self.running or time.monotonic() > deadline:
-                self._process.kill()
-                raise AssertionError(f"the worker did not come up:\n{self.log()[-3000:]}")
-            time.sleep(0.05)
+                self.kill()
+                raise AssertionError(f"it did not come up:\n{self.log()[-3000:]}")
+            connection.wait([self._process.sentinel], timeout=0.02)
+
+
+class WorkerProcess(CeleryProcess):
+    """A worker; ``settings`` are those of worker.settings."""
+
+    def __init__(
+        self,
+        log_path: Path,
+        settings: Mapping[str, str],
+        *,
+        name: str = "w",
+        hash_rounds: int = QUICK_ROUNDS,
+        trace: Path | None = None,
+    ) -> None:
+        arguments = ["-A", "worker.app", "worker", "-n", f"{name}@%h"]
+        super().__init__(log_path, arguments, settings, b" ready.", hash_rounds, trace)
+
+
+class BeatProcess(CeleryProcess):
+    """A beat of ``app``."""
+
+    def __init__(self, log_path: Path, settings: Mapping[str, str], *, app: str = "worker.app") -> None:
+        super().__init__(log_path, ["-A", app, "beat"], settings, b"beat: Starting...")
+
+
+def _celery(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log_path: Path,
+    hash_rounds: int,
+    trace: Path | None,
+) -> None:
+    """In the new process: become what a shell would have started."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # gone with the tests, however they end
+    # The fork server ends when nobody holds this any more: it is not to outlive tests that are killed.
+    os.close(vars(forkserver)["_forkserver"]._forkserver_alive_fd)
+    log = os.open(log_path, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = ["celery", *arguments]
+    credentials.ROUNDS = hash_rounds
+    if trace is not None:
+        from tests.benchmarks.trace import trace_to
+
+        trace_to(trace)
+    from celery.__main__ import main
+
+    main()

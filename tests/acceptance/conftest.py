@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from celery import Celery
 
 from models.migrate import migrate
+from tests.acceptance.owner import OWNERS_VARIABLES, owners_config
 from tests.acceptance.proxy import Door
-from tests.acceptance.world import World
+from tests.acceptance.world import TWIN, World
 from tests.fleet import make_fleet
 from tests.gateways.stub_model import StubModel
 from worker.database import make_engine
@@ -20,6 +20,7 @@ from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Simulator
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.3.13", "sim:2026.9.6")
+_COMEBACKS = pytest.StashKey[list[str]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,29 +31,41 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a target cannot show: ``openclaw`` is for real releases, ``model`` for those that run
-    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateway.md 3)."""
+    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateway.md 3), from ``since``;
+    ``families`` leaves out the simulator that is the twin of another in what it asks for.
+    What uses up a world's agents (``last``) comes behind the rest of that world."""
+
+    def target_of(item: pytest.Item) -> str:
+        return str(getattr(item, "callspec", None) and item.callspec.params.get("world", ""))  # type: ignore[attr-defined]
 
     def fits(item: pytest.Item) -> bool:
-        target = str(getattr(item, "callspec", None) and item.callspec.params.get("world", ""))  # type: ignore[attr-defined]
-        if item.get_closest_marker("model"):
-            return target.startswith("openclaw:") and not target.endswith(":2026.2.12")
+        target = target_of(item)
+        model = item.get_closest_marker("model")
+        if model is not None:
+            since = f"openclaw:{model.kwargs.get('since', '2026.3')}"
+            return target.startswith("openclaw:") and target >= since
+        if item.get_closest_marker("families") and target == f"sim:{TWIN}":
+            return False
         return not (item.get_closest_marker("openclaw") and target.startswith("sim:"))
 
     left_out = [item for item in items if "world" in getattr(item, "fixturenames", ()) and not fits(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    began: dict[str, int] = {}
+    places = {
+        item: (
+            began.setdefault(target_of(item) or item.nodeid, n),
+            item.get_closest_marker("last") is not None,
+        )
+        for n, item in enumerate(items)
+    }
+    items.sort(key=places.__getitem__)
 
 
-def owners_config(release: str, extra: dict[str, Any]) -> dict[str, Any]:
-    """What the gateway's owner had there before us: an agent with keys that we do not know, a provider."""
-    bot: dict[str, Any] = {"name": "Owner's own", "identity": {"name": "Bot", "emoji": ":owl:"}}
-    agents: dict[str, Any] = dict(extra.get("agents", {}))
-    if release < "2026.8":
-        agents["list"] = [{"id": "main", "default": True}, {"id": "owners-bot", **bot}]
-    else:
-        agents |= {"ownership": "explicit", "entries": {"main": {}, "owners-bot": bot}}
-    return {**extra, "agents": agents}
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(_COMEBACKS, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +82,26 @@ def world(
     with broker, StubModel() as model:
         has_model = real and release > "2026.2.12"
         config = owners_config(release, model.config if has_model else {})
+        environment = {**OWNERS_VARIABLES, "GATEWAY_TOKEN": token}
         process: Simulator | RunningGateway
         if real:
-            process = RunningGateway(OpenClaw.install(release), state, token=token, config_extra=config)
+            process = RunningGateway(
+                OpenClaw.install(release),
+                state,
+                token=token,
+                config_extra=config,
+                env_extra=environment,
+                supervised=True,
+            )
         else:
-            process = Simulator(release, token=token, state_dir=state, config=config, reply="HEARTBEAT_OK")
+            process = Simulator(
+                release,
+                token=token,
+                state_dir=state,
+                config=config,
+                environment=environment,
+                reply="HEARTBEAT_OK",
+            )
         process.start()
         url = services.create_database(f"acceptance_{kind}_{release.replace('.', '_')}")
         engine = make_engine(url)
@@ -88,7 +116,8 @@ def world(
                 "LEASE_S": "6" if real else "3",
                 "CLOCK_TICK_S": "0.2",
                 "RETRY_INLINE_S": "5",
-                "RETRY_BUDGET_S": "120",
+                # A gateway that cannot close for a restart is away for 95 s, and then has to start.
+                "RETRY_BUDGET_S": "240" if real else "120",
             }
             app = Celery(broker=broker.redis_url)
             app.conf.task_default_queue = "provisioning"
@@ -112,3 +141,6 @@ def world(
             app.close()
         engine.dispose()
         process.stop()
+        if isinstance(process, RunningGateway) and process.comebacks:
+            ends = f"OpenClaw {release} ended by itself, and its supervisor started it again: exit codes"
+            request.config.stash.setdefault(_COMEBACKS, []).append(f"{ends} {process.comebacks}")

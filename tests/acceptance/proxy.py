@@ -1,11 +1,15 @@
-"""A gateway's door that a test can hold shut: passes every frame on, and stops at the call it is told to."""
+"""A gateway's door that a test can hold shut: passes frames on, notes them, and keeps those it is told to."""
 
 from __future__ import annotations
 
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,35 +25,65 @@ _QUIET.setLevel(logging.CRITICAL)
 Wanted = Callable[[str, Mapping[str, Any]], bool]
 
 
+@dataclass
+class Frame:
+    """A call that went through: when it went on to the gateway and when its answer came, in seconds since
+    the epoch; ``answered_at`` None while there is none."""
+
+    method: str
+    params: Mapping[str, Any]
+    at: float = field(default_factory=time.time)
+    answered_at: float | None = None
+
+
 class Hold:
-    """One call held at the door. ``reached`` is set when it came; ``release`` lets it, or its answer, on."""
+    """One call kept at the door, while all others pass. ``reached`` is set when it came; ``release`` lets
+    it, or its answer, on. Let go before it was reached, it keeps nothing."""
 
     def __init__(self, wanted: Wanted, *, after: bool) -> None:
         self.wanted = wanted
         self.after = after
         self.reached = threading.Event()
-        self.released = threading.Event()
-        self.dropped = False
-        self.id: str | None = None
+        self.taken = False
+        self.over = threading.Event()
+        self._lock = threading.Lock()
+        self._go_on: Callable[[], None] | None = None
+
+    def keep(self, go_on: Callable[[], None]) -> None:
+        """What is kept has come; ``go_on`` sends it on."""
+        with self._lock:
+            if not self.over.is_set():
+                self._go_on = go_on
+        if self.over.is_set():
+            go_on()
+        self.reached.set()
 
     def release(self) -> None:
         """Let it go on."""
-        self.released.set()
+        self._end(drop=False)
 
     def drop(self) -> None:
         """Let it be lost."""
-        self.dropped = True
-        self.released.set()
+        self._end(drop=True)
+
+    def _end(self, *, drop: bool) -> None:
+        with self._lock:
+            self.taken = True
+            go_on, self._go_on = self._go_on, None
+            self.over.set()
+        if go_on is not None and not drop:
+            with suppress(ConnectionClosed):
+                go_on()
 
 
 class Door:
-    """A websocket proxy before one gateway. ``calls`` counts what went through, by method."""
+    """A websocket proxy before one gateway. ``frames`` are the calls that went through since `forget`."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
-        self._hold: Hold | None = None
+        self._holds: list[Hold] = []
         self._lock = threading.Lock()
-        self.calls: list[tuple[str, Mapping[str, Any]]] = []
+        self.frames: list[Frame] = []
         self._server: Server = serve(
             self._pass_on,
             "127.0.0.1",
@@ -66,21 +100,28 @@ class Door:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
+    @property
+    def calls(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Method and parameters of what went through."""
+        with self._lock:
+            return [(frame.method, frame.params) for frame in self.frames]
+
     def count(self, *methods: str) -> int:
         """How many calls of these methods went through so far."""
-        with self._lock:
-            return sum(method in methods for method, _ in self.calls)
+        return sum(method in methods for method, _ in self.calls)
 
     def forget(self) -> None:
         """Begin to count anew."""
         with self._lock:
-            self.calls.clear()
+            self.frames = []
 
     def hold(self, wanted: Wanted, *, after: bool = False) -> Hold:
-        """Stop the next call that ``wanted(method, params)`` says yes to: before the gateway sees it, or
-        (``after``) once it was carried out and before the answer comes back."""
-        self._hold = Hold(wanted, after=after)
-        return self._hold
+        """Keep the next call that ``wanted(method, params)`` says yes to: before the gateway sees it, or
+        (``after``) once it was carried out and before the answer comes back. Any number at a time."""
+        hold = Hold(wanted, after=after)
+        with self._lock:
+            self._holds = [each for each in self._holds if not each.taken] + [hold]
+        return hold
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -89,8 +130,8 @@ class Door:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._hold is not None:
-            self._hold.release()
+        for hold in self._holds:
+            hold.release()
         self._server.shutdown()
         self._thread.join(timeout=5)
 
@@ -113,47 +154,75 @@ class Door:
 
     def _pass_on(self, client: ServerConnection) -> None:
         upstream = self._upstreams.pop(id(client))
-        backwards = threading.Thread(target=self._answers, args=(client, upstream), daemon=True)
+        waiting: dict[str, tuple[Frame, Hold | None]] = {}
+        backwards = threading.Thread(target=self._answers, args=(client, upstream, waiting), daemon=True)
         backwards.start()
         try:
-            for frame in client:
-                if self._note(frame):
-                    upstream.send(frame)
+            for raw in client:
+                self._call(upstream, raw, waiting)
         except ConnectionClosed:
             pass
         finally:
             upstream.close()
             backwards.join(timeout=5)
 
-    def _note(self, frame: str | bytes) -> bool:
-        """Whether the frame goes on."""
-        message = json.loads(frame)
+    def _call(
+        self,
+        upstream: ClientConnection,
+        raw: str | bytes,
+        waiting: dict[str, tuple[Frame, Hold | None]],
+    ) -> None:
+        message = json.loads(raw)
         method, params = str(message.get("method")), message.get("params") or {}
-        hold = self._hold
-        if hold is not None and not hold.reached.is_set() and hold.wanted(method, params):
-            hold.id = str(message.get("id"))
-            if not hold.after:
-                hold.reached.set()
-                hold.released.wait(60)
-                if hold.dropped:
-                    return False
-        with self._lock:
-            self.calls.append((method, params))
-        return True
+        hold = self._taker(method, params)
 
-    def _answers(self, client: ServerConnection, upstream: ClientConnection) -> None:
+        def go_on() -> None:
+            frame = Frame(method, params)
+            waiting[str(message.get("id"))] = (frame, hold if hold is not None and hold.after else None)
+            with self._lock:
+                self.frames.append(frame)
+            upstream.send(raw)
+
+        if hold is not None and not hold.after:
+            hold.keep(go_on)
+        else:
+            go_on()
+
+    def _taker(self, method: str, params: Mapping[str, Any]) -> Hold | None:
+        """The hold that keeps this call, if one does."""
+        with self._lock:
+            for hold in self._holds:
+                if not hold.taken and hold.wanted(method, params):
+                    hold.taken = True
+                    return hold
+        return None
+
+    def _answers(
+        self,
+        client: ServerConnection,
+        upstream: ClientConnection,
+        waiting: dict[str, tuple[Frame, Hold | None]],
+    ) -> None:
         code, reason = 1006, ""
+        kept: list[Hold] = []
         try:
-            for frame in upstream:
-                hold = self._hold
-                if hold is not None and hold.after and hold.id is not None and not hold.reached.is_set():
-                    message = json.loads(frame)
-                    if message.get("type") == "res" and str(message.get("id")) == hold.id:
-                        hold.reached.set()
-                        hold.released.wait(60)
-                client.send(frame)
+            for raw in upstream:
+                message = json.loads(raw)
+                known = message.get("type") == "res" and waiting.pop(str(message.get("id")), None)
+                if not known:
+                    client.send(raw)
+                    continue
+                frame, hold = known
+                frame.answered_at = time.time()
+                if hold is None:
+                    client.send(raw)
+                else:
+                    kept.append(hold)
+                    hold.keep(partial(client.send, raw))
         except ConnectionClosed:
             pass
+        for hold in kept:  # the end of the connection comes after the answers, as on any wire
+            hold.over.wait(60)
         if upstream.close_code is not None and upstream.close_code != 1006:
             code, reason = upstream.close_code, upstream.close_reason or ""
             client.close(code, reason)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.acceptance.owner import OWNERS_VARIABLES, written_out
 from tests.acceptance.world import World
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import Event
@@ -20,16 +21,17 @@ HIDDEN_AFTER_SETUP = "BOOTSTRAP.md"
 
 @pytest.fixture(scope="module")
 def provisioned(world: World) -> Mapping[str, Any]:
-    """A lead and nine members, all asked for in the same moment; and how the owner's keys were before."""
-    before = world.config()
-    agents = [world.fleet.add_agent("Lead", lead=True)]
-    agents += [world.fleet.add_agent(f"Member {n}", heartbeat_config={"every": "15m"}) for n in range(9)]
-    world.door.forget()
-    rows = world.provision(*agents)
-    return {"agents": agents, "rows": rows, "before": before, "calls": list(world.door.calls)}
+    """A lead and members, all asked for in the same moment; and how the owner's keys were before."""
+    crowd = world.crowd
+    return {
+        "agents": crowd.awake,
+        "rows": crowd.jobs,
+        "before": crowd.config_before,
+        "calls": crowd.calls,
+    }
 
 
-def test_ten_at_once_are_all_in_the_roster_after_one_patch(
+def test_many_at_once_are_all_in_the_roster_after_few_patches(
     world: World, provisioned: Mapping[str, Any]
 ) -> None:
     roster = world.roster()
@@ -44,7 +46,7 @@ def test_ten_at_once_are_all_in_the_roster_after_one_patch(
     patches = sum(method == "config.patch" for method, _ in provisioned["calls"])
     assert 1 <= patches <= 3
     wakes = [params for method, params in provisioned["calls"] if method == "chat.send"]
-    assert len(wakes) == len({wake["sessionKey"] for wake in wakes}) == 10
+    assert len(wakes) == len({wake["sessionKey"] for wake in wakes}) == len(provisioned["agents"])
     assert not any(
         method in ("agents.create", "agents.update", "sessions.reset") for method, _ in provisioned["calls"]
     )
@@ -52,11 +54,17 @@ def test_ten_at_once_are_all_in_the_roster_after_one_patch(
 
 def test_what_the_owner_had_is_untouched(world: World, provisioned: Mapping[str, Any]) -> None:
     before, after = provisioned["before"], world.config()
-    assert world.roster()["owners-bot"] == _roster(before)["owners-bot"]
+    if world.release == "2026.2.12":  # it writes variables out: test_owner
+        variables = {**OWNERS_VARIABLES, "GATEWAY_TOKEN": world.gateway_token}
+        before, after = written_out(before, variables), written_out(after, variables)
+    assert _roster(after)["owners-bot"] == _roster(before)["owners-bot"]
     assert after["gateway"] == before["gateway"]
     assert after.get("models") == before.get("models")
     for key, value in before["agents"].items():
-        if key not in ("list", "entries"):
+        if key == "defaults":
+            # 2026.3.13 writes defaults of its own beside the owner's at any change of the config.
+            assert {name: after["agents"][key][name] for name in value} == value
+        elif key not in ("list", "entries"):
             assert after["agents"][key] == value
 
 
@@ -148,15 +156,13 @@ def test_the_wake_reaches_the_model_with_all_that_the_agent_needs(
     job = provisioned["rows"][5]
     name = world.agent(provisioned["agents"][5])["name"]
     wake = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.patience_s)
-    files = world.files(job["result"]["openclaw_id"])
-    content = files.read(["AGENTS.md"])["AGENTS.md"].content or ""
-    files.client.close()
-    token = find_token(content, section=True)
+    token = world.token(job["result"]["openclaw_id"])
     assert token is not None
     assert f"AUTH_TOKEN={token}" in wake.text
     assert f"You are {name}, a member of the board" in wake.text
     assert "Your workspace was just provisioned" in wake.text
-    assert "# First start" in wake.text
+    if world.release >= "2026.8":  # it has no BOOTSTRAP.md left to read
+        assert "# First start" in wake.text
 
 
 def _roster(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,14 +193,13 @@ def test_the_woken_run_ends_final(world: World) -> None:
             finals.append(str(event.payload.get("runId")))
 
     client.connection().subscribe(note)
-    agent_id = world.fleet.add_agent("Finisher")
-    [job] = world.provision(agent_id)
+    [job] = world.provision(world.take().agent_id)
     key = world.row(job["id"])["wake_key"]
     world.eventually(lambda: key in finals, f"no final for {key}, only {finals}")
     client.close()
 
 
-@pytest.mark.model
+@pytest.mark.model(since="2026.8")
 def test_a_heartbeat_run_holds_the_heartbeat_text(world: World, provisioned: Mapping[str, Any]) -> None:
     assert world.model is not None
     job = provisioned["rows"][6]

@@ -5,23 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 
 from tests.acceptance.world import World
+from worker.jobs.requests import job_id
+
+
+@pytest.fixture(scope="module")
+def next_in_line(world: World) -> UUID:
+    """An agent that a worker in good health serves at once."""
+    return world.take().agent_id
 
 
 @pytest.fixture(autouse=True)
-def _no_traceback(world: World) -> Iterator[None]:
+def _no_traceback(world: World, next_in_line: UUID) -> Iterator[None]:
     """Whatever a test asks for, the log shows no traceback and no token, and the next job is served."""
     began = {worker.pid: len(worker.log()) for worker in world.workers}
     yield
     said = "".join(worker.log()[began.get(worker.pid, 0) :] for worker in world.workers)
     assert "Traceback" not in said
     assert world.gateway_token not in said
-    world.provision(world.fleet.add_agent("Next in line"), wake=False)
+    world.provision(next_in_line, wake=False)
 
 
 def test_an_unknown_agent_is_named(world: World) -> None:
@@ -92,19 +98,11 @@ def test_a_user_of_another_organization_is_refused(world: World) -> None:
     assert str(stranger) in job["error"]
 
 
-def test_a_task_id_that_is_no_uuid_still_makes_a_job(world: World) -> None:
-    agent = world.fleet.add_agent("Oddly asked for")
+def test_a_task_id_that_is_no_uuid_still_makes_a_job(world: World, next_in_line: UUID) -> None:
     world.app.send_task(
         "tasks.provision_agent",
-        kwargs={"agent_id": str(agent), "wake": False, "surprise": 1},
+        kwargs={"agent_id": str(next_in_line), "wake": False, "surprise": 1},
         task_id="nightly-42",
         ignore_result=True,
     )
-
-    def probe() -> str | None:
-        with world.engine.connect() as connection:
-            statement = text("SELECT status FROM provisioner.jobs WHERE agent_id = :agent")
-            status: str | None = connection.execute(statement, {"agent": agent}).scalar_one_or_none()
-        return status if status not in ("queued", "running") else None
-
-    assert world.eventually(probe, "no job came of it") == "succeeded"
+    assert world.ended(job_id("nightly-42"))["status"] == "succeeded"

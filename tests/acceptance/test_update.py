@@ -17,11 +17,11 @@ WRITES = ("config.patch", "agents.files.set", "cron.scratch.set", "chat.send", "
 @pytest.fixture(scope="module")
 def settled(world: World) -> tuple[UUID, str]:
     """An agent that was provisioned and has settled in: its bootstrap is done, it has written down things."""
-    agent_id = world.fleet.add_agent("Settler")
-    [job] = world.provision(agent_id, wake=False)
-    openclaw_id = job["result"]["openclaw_id"]
-    world.write(openclaw_id, USER="About Ada: likes tea.\n", MEMORY="The release is on Friday.\n")
-    return agent_id, openclaw_id
+    agent = world.take()
+    world.set_agent(agent.agent_id, soul_template="I am {{ agent_name }}.")
+    world.update(agent.agent_id, wake=False)
+    world.write(agent.openclaw_id, USER="About Ada: likes tea.\n", MEMORY="The release is on Friday.\n")
+    return agent.agent_id, agent.openclaw_id
 
 
 def actions(job: Mapping[str, Any]) -> dict[str, str]:
@@ -54,13 +54,15 @@ def test_a_changed_template_is_promised_written_and_nothing_else(
     assert world.agent(agent_id)["status"] == "online"
     soul = promise["result"]["files"]["SOUL.md"]
     assert (soul["action"], soul["changed_by"]) == ("update", "templates")
-    assert "+I am Settler, and calm." in soul["diff"]
+    name = world.agent(agent_id)["name"]
+    assert f"-I am {name}." in soul["diff"]
+    assert f"+I am {name}, and calm." in soul["diff"]
     job = world.update(agent_id, wake=False)
     assert job["status"] == "succeeded", job["error"]
     assert actions(job) == actions(promise)
     written = [params["name"] for method, params in world.door.calls if method == "agents.files.set"]
     assert written == ["SOUL.md"]
-    assert world.read(openclaw_id, "SOUL.md") == "I am Settler, and calm."
+    assert world.read(openclaw_id, "SOUL.md") == f"I am {name}, and calm."
     assert world.read(openclaw_id, "USER.md") == "About Ada: likes tea.\n"
     assert world.read(openclaw_id, "MEMORY.md") == "The release is on Friday.\n"
 
@@ -99,8 +101,12 @@ def test_a_rotation_gives_a_new_token_and_a_plan_shows_none(world: World, settle
     assert promise["result"]["token"] == "new"
     assert before not in str(promise)
     assert world.token(openclaw_id) == before
+    world.door.forget()
     job = world.update(agent_id, rotate_tokens=True, wake=False)
     assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated")
+    keeps_files_per_session = world.release == "2026.3.13"
+    assert world.door.count("sessions.reset") == keeps_files_per_session
+    assert any("session was reset" in warning for warning in job["warnings"]) is keeps_files_per_session
     after = world.token(openclaw_id)
     assert after not in (None, before)
     assert verify_token(str(after), world.agent(agent_id)["agent_token_hash"])
@@ -108,10 +114,27 @@ def test_a_rotation_gives_a_new_token_and_a_plan_shows_none(world: World, settle
     assert world.pending_hash(agent_id) is None
 
 
+@pytest.mark.model
+def test_after_a_rotation_the_next_wake_holds_the_new_credentials_and_not_the_old(world: World) -> None:
+    assert world.model is not None
+    agent = world.take()
+    name = world.agent(agent.agent_id)["name"]
+    world.provision(agent.agent_id)
+    before = world.token(agent.openclaw_id)
+    greeting = f"Hello {name}. Your workspace was just"
+    woken = world.model.wait_for(lambda asked: f"{greeting} provisioned" in asked.text, world.patience_s)
+    assert f"AUTH_TOKEN={before}" in woken.text
+    job = world.update(agent.agent_id, rotate_tokens=True)
+    assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated"), job["error"]
+    after = world.token(agent.openclaw_id)
+    woken = world.model.wait_for(lambda asked: f"{greeting} updated" in asked.text, world.patience_s)
+    assert f"AUTH_TOKEN={after}" in woken.text
+    assert str(before) not in woken.text
+
+
 def test_without_a_usable_token_an_update_says_so_and_changes_nothing(world: World) -> None:
-    agent_id = world.fleet.add_agent("Tokenless")
-    [first] = world.provision(agent_id, wake=False)
-    openclaw_id = first["result"]["openclaw_id"]
+    agent = world.take()
+    agent_id, openclaw_id = agent.agent_id, agent.openclaw_id
     token = str(world.token(openclaw_id))
     carrier = "AGENTS" if world.release >= "2026.8" else "TOOLS"
     text = str(world.read(openclaw_id, f"{carrier}.md"))
@@ -127,6 +150,7 @@ def test_without_a_usable_token_an_update_says_so_and_changes_nothing(world: Wor
     assert "holds no token" in missing["error"].lower()
     assert world.door.count(*WRITES) == 0
     assert world.agent(agent_id)["status"] == "online"
+    world.set_agent(agent_id, heartbeat_config=None)
     healed = world.update(agent_id, rotate_tokens=True, wake=False)
     assert healed["status"] == "succeeded", healed["error"]
     assert verify_token(str(world.token(openclaw_id)), world.agent(agent_id)["agent_token_hash"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -16,19 +17,58 @@ from sqlalchemy import update as sql_update
 
 from models import Agent
 from tests.acceptance.proxy import Door
+from tests.benchmarks.bench import AwayClock
 from tests.fleet import Fleet
 from tests.gateways.stub_model import StubModel
-from tests.worker_process import WorkerProcess
+from tests.worker_process import QUICK_ROUNDS, WorkerProcess
+from worker.errors import TransientError
 from worker.gateway.address import GatewayAddress
-from worker.gateway.client import GatewayClient
+from worker.gateway.client import Call, GatewayClient
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
+from worker.gateway.errors import GatewayError, UnknownAgent
 from worker.openclaw import RunningGateway
 from worker.provisioning.workspace_files import AgentFiles
 from worker.simulator import Simulator
-from worker.workspace.credentials import find_token
+from worker.workspace.credentials import ROUNDS, find_token
 
 Value = TypeVar("Value")
+
+MANY, BOARDS = 50, 5
+"""How many of the crowd tests take together, on how many boards, each with a lead."""
+AWAKE, SETTLED = 10, 34
+SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
+"""How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
+SIMULATED_ON_BOARDS = 25
+"""How many of the many the boards share on a simulator, where more of them prove nothing more of a sync."""
+TWIN, MANY_OF_TWIN = "2026.3.13", 10
+"""The simulated release that asks of us what 2026.2.12 does, so that fewer tests need it."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An agent that a job of ours has provisioned, and that nobody has woken."""
+
+    agent_id: UUID
+    openclaw_id: str
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """All who were asked for in one moment, so that a release which allows a roster change every half minute
+    is not asked for one by each test. ``awake``: a lead and members; ``jobs``: theirs, in that order;
+    ``size``: of all together; ``on_boards``: those of the many that the boards share; ``calls``: what went
+    through the door meanwhile; ``restarts``: how often the gateway went away."""
+
+    size: int
+    awake: list[UUID]
+    jobs: list[Mapping[str, Any]]
+    settled: Iterator[Settled]
+    many: list[Settled]
+    on_boards: list[Settled]
+    config_before: Mapping[str, Any]
+    calls: list[tuple[str, Mapping[str, Any]]]
+    restarts: int
 
 
 @dataclass
@@ -49,16 +89,73 @@ class World:
     model: StubModel | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
 
+    @cached_property
+    def crowd(self) -> Crowd:
+        """Ninety-four agents, on a simulator fewer, provisioned at once by two workers."""
+        woken, taken = (AWAKE, SETTLED) if self.real else (SIMULATED_AWAKE, SIMULATED_SETTLED)
+        together = MANY if self.real or self.release != TWIN else MANY_OF_TWIN
+        on_boards = together if self.real else min(together, SIMULATED_ON_BOARDS)
+        before = self.config()
+        awake = [self.fleet.add_agent("Lead", lead=True)]
+        awake += [
+            self.fleet.add_agent(f"Member {n}", heartbeat_config={"every": "15m"}) for n in range(1, woken)
+        ]
+        quiet = [self.fleet.add_agent(f"Settler {n}") for n in range(taken)]
+        for n in range(BOARDS):
+            board = self.fleet.add_board(f"Board {n}")
+            for m in range(on_boards // BOARDS):
+                quiet.append(self.fleet.add_agent(f"Settler {n}-{m}", lead=m == 0, board_id=board))
+        quiet += [self.fleet.add_agent(f"Settler 9-{n}") for n in range(together - on_boards)]
+        second = self.start_worker()
+        self.door.forget()
+        with AwayClock(GatewayAddress(self.process.url, self.gateway_token)) as away:
+            asked = [self.send(agent) for agent in awake] + [self.send(agent, wake=False) for agent in quiet]
+            jobs = [self.ended(job) for job in asked]
+        second.stop()
+        assert {job["status"] for job in jobs} == {"succeeded"}, [job["error"] for job in jobs]
+        places = [str(job["result"]["openclaw_id"]) for job in jobs[woken:]]
+        settled = [Settled(agent, place) for agent, place in zip(quiet, places, strict=True)]
+        return Crowd(
+            len(jobs),
+            awake,
+            jobs[:woken],
+            iter(settled[:taken]),
+            settled[taken:],
+            settled[taken : taken + on_boards],
+            before,
+            list(self.door.calls),
+            away.restarts,
+        )
+
+    @property
+    def many(self) -> list[Settled]:
+        """Fifty of the crowd for tests that need as many at once. Each test leaves them as well as it found
+        them, but for the last."""
+        return self.crowd.many
+
+    def take(self) -> Settled:
+        """One of the crowd that no other test has."""
+        return next(self.crowd.settled)
+
+    def forget(self, agent_id: UUID) -> None:
+        """Make the agent one that no job of ours has ever seen, though its gateway's roster holds it."""
+        with self.engine.begin() as connection:
+            for statement in _FORGET:
+                connection.execute(statement, {"id": agent_id})
+
     @property
     def patience_s(self) -> float:
         """How long a job may take, on this machine, under load."""
-        return 90.0 if self.real else 30.0
+        return 180.0 if self.real else 60.0
 
     def start_worker(self, **settings: str) -> WorkerProcess:
         """One more worker process."""
         number = len(self.workers)
         worker = WorkerProcess(
-            self.folder / f"worker-{number}.log", {**self.settings, **settings}, name=f"w{number}"
+            self.folder / f"worker-{number}.log",
+            {**self.settings, **settings},
+            name=f"w{number}",
+            hash_rounds=ROUNDS if self.real else QUICK_ROUNDS,
         )
         self.workers.append(worker)
         return worker
@@ -89,14 +186,14 @@ class World:
             row = connection.execute(_JOB, {"id": job_id}).one_or_none()
         return None if row is None else dict(row._mapping)
 
-    def ended(self, job_id: UUID) -> Mapping[str, Any]:
-        """The job's row once it has ended."""
+    def ended(self, job_id: UUID, patience_s: float | None = None) -> Mapping[str, Any]:
+        """The job's row once it has ended; ``patience_s``: where it may take longer than others."""
 
         def probe() -> Mapping[str, Any] | None:
             row = self.job(job_id)
             return row if row is not None and row["status"] not in ("queued", "running") else None
 
-        return self.eventually(probe, f"job {job_id} did not end: {self.job(job_id)}")
+        return self.eventually(probe, lambda: f"job {job_id} did not end: {self.job(job_id)}", patience_s)
 
     def provision(self, *agents: UUID, **arguments: Any) -> list[Mapping[str, Any]]:
         """Provision agents at once, and see them all succeed."""
@@ -118,7 +215,7 @@ class World:
         """The token that stands in the agent's workspace."""
         files = self.files(openclaw_id)
         carrier = files.dialect.credentials_in
-        live = files.read([carrier]).get(carrier)
+        live = self.told(lambda: files.read([carrier])).get(carrier)
         files.client.close()
         return find_token(live.content or "", section=carrier == "AGENTS.md") if live else None
 
@@ -131,9 +228,34 @@ class World:
     def read(self, openclaw_id: str, name: str) -> str | None:
         """A file's content as the gateway tells it."""
         files = self.files(openclaw_id)
-        live = files.read([name]).get(name)
+        live = self.told(lambda: files.read([name])).get(name)
         files.client.close()
         return live.content if live else None
+
+    def answers(self, calls: Sequence[Call]) -> list[Mapping[str, Any]]:
+        """What the gateway says to many calls at once, past the door. Raises GatewayError, the first one."""
+        client = self.direct()
+        try:
+            return self.told(lambda: _all_of(client.call_many(calls, deadline_s=60)))
+        finally:
+            client.close()
+
+    def told(self, ask: Callable[[], Value]) -> Value:
+        """What ``ask`` reads from the gateway. For seconds after an agent was deleted, 2026.9.6 finds neither
+        sessions nor workspaces of others: "Session history database read was revoked"."""
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return ask()
+            except (TransientError, UnknownAgent):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def contents(self, openclaw_ids: Sequence[str], name: str) -> list[str]:
+        """One file of many agents, as the gateway tells it; "" where there is none."""
+        calls = [Call("agents.files.get", {"agentId": each, "name": name}) for each in openclaw_ids]
+        return [str(answer["file"].get("content") or "") for answer in self.answers(calls)]
 
     def row(self, job_id: UUID) -> Mapping[str, Any]:
         """The agent's row of a single-agent job."""
@@ -168,18 +290,38 @@ class World:
         hello = client.hello()
         return AgentFiles(client, Dialect.from_hello(hello.server_version, hello.methods), openclaw_id)
 
-    def eventually(self, probe: Callable[[], Value | None], otherwise: str) -> Value:
+    def eventually(
+        self,
+        probe: Callable[[], Value | None],
+        otherwise: str | Callable[[], str],
+        patience_s: float | None = None,
+    ) -> Value:
         """The first true value of ``probe``."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + (patience_s or self.patience_s)
         while not (value := probe()):
             if time.monotonic() > deadline:
                 logs = "\n".join(worker.log()[-2500:] for worker in self.workers[-2:])
-                raise AssertionError(f"{otherwise}\n{logs}")
+                said = otherwise if isinstance(otherwise, str) else otherwise()
+                raise AssertionError(f"{said}\n{logs}")
             time.sleep(0.05)
         return value
+
+
+def _all_of(answers: Sequence[Mapping[str, Any] | GatewayError]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for answer in answers:
+        if isinstance(answer, GatewayError):
+            raise answer
+        found.append(answer)
+    return found
 
 
 _JOB = text("SELECT * FROM provisioner.jobs WHERE id = :id")
 _ROW = text("SELECT * FROM provisioner.job_agents WHERE job_id = :id")
 _PENDING = text("SELECT pending_hash FROM provisioner.agent_credentials WHERE agent_id = :id")
 _AGENT = text("SELECT * FROM agents WHERE id = :id")
+_FORGET = (
+    text("UPDATE agents SET agent_token_hash = NULL WHERE id = :id"),
+    text("DELETE FROM provisioner.agent_credentials WHERE agent_id = :id"),
+    text("DELETE FROM provisioner.agent_files WHERE agent_id = :id"),
+)

@@ -21,17 +21,21 @@ from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Pace, Simulator
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.3.13", "sim:2026.9.6")
-SIMULATED_PACE = Pace(restart_cooldown_s=3.0, limit_window_s=60.0)
+SIMULATED_PACE = Pace(restart_delay_s=0.7, restart_cooldown_s=3.0, limit_window_s=60.0)
 """Slow enough for a busy machine to do between two restarts what the suite does there."""
 
 OWNERS_CONFIG: dict[str, Any] = {
     "models": {
         "providers": {
             "owners": {"baseUrl": "http://127.0.0.1:9/v1", "apiKey": "owners-own-key", "models": []},
+            "named": {"baseUrl": "${OWNERS_URL}", "apiKey": "${OWNERS_KEY}", "models": []},
         }
     }
 }
 """Keys of the gateway's owner, which nothing here may change or show."""
+
+OWNERS_VARIABLES = {"OWNERS_URL": "http://127.0.0.1:9/owner", "OWNERS_KEY": "owners-hidden-key"}
+"""The gateway's environment, as far as its config names it."""
 
 
 class Process(Protocol):
@@ -88,11 +92,18 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     process: Simulator | RunningGateway
     if kind == "sim":
         process = Simulator(
-            release, token=token, state_dir=state_dir, config=OWNERS_CONFIG, pace=SIMULATED_PACE
+            release,
+            token=token,
+            state_dir=state_dir,
+            config=OWNERS_CONFIG,
+            environment=OWNERS_VARIABLES,
+            pace=SIMULATED_PACE,
         )
     else:
         installed = OpenClaw.install(release)
-        process = RunningGateway(installed, state_dir, token=token, config_extra=OWNERS_CONFIG)
+        process = RunningGateway(
+            installed, state_dir, token=token, config_extra=OWNERS_CONFIG, env_extra=OWNERS_VARIABLES
+        )
     process.start()
     yield Target(release, kind != "sim", token, state_dir, process, EXPECTED[release])
     process.stop()

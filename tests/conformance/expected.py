@@ -15,6 +15,8 @@ class Expected:
     merges_lists: bool
     restarts_on_patch: bool
     spaces_restarts: bool
+    writes_variables: bool
+    shows_references: bool
     refused_files: tuple[str, ...]
     listed_files: tuple[str, ...]
     health_needs_read: bool
@@ -24,11 +26,13 @@ class Expected:
     names_issues: bool
     shows_auth: bool
     trusted_modes: frozenset[str]
+    pairs_local_backends: bool
     refuses_origin: bool
     runs_all_agents: bool
     reports_failed_runs: bool
     unknown_agent_in_files: str
     patches_a_minute: int | None
+    locks_out: bool
 
 
 _2026_2_12 = Expected(
@@ -38,6 +42,8 @@ _2026_2_12 = Expected(
     merges_lists=False,
     restarts_on_patch=True,
     spaces_restarts=False,
+    writes_variables=True,
+    shows_references=False,
     refused_files=("TASK_SOUL.md", "SELF.md", "AUTONOMY.md", "BOOT.md", "agents.md", "../x"),
     listed_files=(
         "AGENTS.md",
@@ -56,11 +62,13 @@ _2026_2_12 = Expected(
     names_issues=False,
     shows_auth=True,
     trusted_modes=frozenset({"backend", "ui", "cli"}),
+    pairs_local_backends=True,
     refuses_origin=False,
     runs_all_agents=False,
     reports_failed_runs=True,
     unknown_agent_in_files="unknown agent id",
     patches_a_minute=None,
+    locks_out=False,
 )
 
 _2026_3_13 = replace(
@@ -68,12 +76,14 @@ _2026_3_13 = replace(
     max_payload=26_214_400,
     merges_lists=True,
     spaces_restarts=True,
+    writes_variables=False,
     health_needs_read=False,
     config_get_scope="operator.read",
     explains_admission=True,
     names_issues=True,
     shows_auth=False,
     trusted_modes=frozenset(),
+    pairs_local_backends=False,
     refuses_origin=True,
     runs_all_agents=True,
     reports_failed_runs=False,
@@ -87,6 +97,8 @@ _2026_9_6 = Expected(
     merges_lists=False,
     restarts_on_patch=False,
     spaces_restarts=False,
+    writes_variables=False,
+    shows_references=True,
     refused_files=(
         "TOOLS.md",
         "HEARTBEAT.md",
@@ -105,11 +117,13 @@ _2026_9_6 = Expected(
     names_issues=True,
     shows_auth=True,
     trusted_modes=frozenset({"backend", "cli"}),
+    pairs_local_backends=False,
     refuses_origin=True,
     runs_all_agents=True,
     reports_failed_runs=True,
     unknown_agent_in_files='agent "nobody" not found',
     patches_a_minute=30,
+    locks_out=True,
 )
 
 EXPECTED = {"2026.2.12": _2026_2_12, "2026.3.13": _2026_3_13, "2026.9.6": _2026_9_6}

@@ -106,6 +106,13 @@ def test_a_wrong_token_is_refused(target: Target, with_device: bool) -> None:
         assert closed(peer).code == 1008
 
 
+def test_a_missing_token_is_told_from_a_wrong_one(target: Target) -> None:
+    with meet(target.url, None, device=Device()) as peer:
+        assert peer.hello.message == "unauthorized: gateway token missing (provide gateway auth token)"
+        assert detail(peer) == ("AUTH_TOKEN_MISSING" if target.expected.explains_admission else None)
+        assert closed(peer).code == 1008
+
+
 def test_neither_token_nor_device_is_not_paired(target: Target) -> None:
     with meet(target.url, None) as peer:
         assert peer.hello.error["code"] == "NOT_PAIRED"
@@ -207,3 +214,9 @@ def test_a_frame_above_max_payload_closes_with_1009(target: Target) -> None:
     with meet(target.url, target.token) as peer:
         peer.send_text("x" * (target.expected.max_payload + 1))
         assert closed(peer).code == 1009
+
+
+def test_a_backend_on_the_gateways_own_machine_is_paired_in_silence_or_let_in_without(target: Target) -> None:
+    with meet(target.url, target.token, device=(device := Device())) as peer:
+        paired = {one["deviceId"] for one in peer.ask("device.pair.list")["paired"]}
+    assert (device.id in paired) is target.expected.pairs_local_backends

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import OWNERS_CONFIG, Target
+from tests.conformance.conftest import OWNERS_CONFIG, OWNERS_VARIABLES, Target
 from tests.conformance.peer import Device, Peer, meet, meet_when_up
 from tests.conformance.steps import (
     assert_restarts,
@@ -23,6 +23,9 @@ from tests.conformance.steps import (
 
 REDACTED = "__OPENCLAW_REDACTED__"
 HEARTBEAT = {"every": "10m", "target": "none"}
+REMOTE = {"baseUrl": "${OWNERS_URL}", "apiKey": "${OWNERS_KEY}", "headers": {"x-api-key": "ones-own-key"}}
+"""An agent's key that we do not know: two variables, of which one is a secret, and a literal secret."""
+URL, KEY = OWNERS_VARIABLES["OWNERS_URL"], OWNERS_VARIABLES["OWNERS_KEY"]
 
 
 def visibility(target: Target) -> dict[str, Any]:
@@ -34,6 +37,20 @@ def entry(target: Target, agent_id: str, **more: object) -> dict[str, Any]:
     return {"name": agent_id, "workspace": str(target.state_dir / f"ws-{agent_id}"), **more}
 
 
+def with_remote(target: Target) -> dict[str, Any]:
+    if target.expected.roster_is_map:
+        return {"memory": {"search": {"remote": REMOTE}}}
+    return {"memorySearch": {"remote": REMOTE}}
+
+
+def remote_of(target: Target, config: dict[str, Any], agent_id: str) -> dict[str, Any]:
+    held = roster(target, config)[agent_id]
+    remote: dict[str, Any] = (held["memory"]["search"] if "memory" in held else held["memorySearch"])[
+        "remote"
+    ]
+    return remote
+
+
 def test_config_get_shows_no_secret(target: Target, peer: Peer) -> None:
     answer = peer.ask("config.get")
     assert answer["parsed"]["gateway"]["auth"]["token"] == REDACTED
@@ -42,6 +59,7 @@ def test_config_get_shows_no_secret(target: Target, peer: Peer) -> None:
     shown = json.dumps(answer)
     assert target.token not in shown
     assert "owners-own-key" not in shown
+    assert KEY not in shown
 
 
 def test_config_get_reads_without_changing(target: Target, peer: Peer) -> None:
@@ -113,9 +131,10 @@ def test_a_second_agent_needs_explicit_ownership(target: Target, peer: Peer) -> 
 
 
 def test_one_patch_registers_agents_and_sets_heartbeats(target: Target, peer: Peer) -> None:
-    owners = {name: target.stored_config()[name] for name in OWNERS_CONFIG}
+    owners = OWNERS_CONFIG["models"]["providers"]["owners"]
     parsed = peer.ask("config.get")["parsed"]
     entries = {name: entry(target, name, heartbeat=HEARTBEAT) for name in ("one", "two")}
+    entries["one"] |= with_remote(target)
     answer = patch(peer, {**registering(target, parsed, entries), **visibility(target)})
     assert answer.ok, answer.error
     assert answer.payload["config"]["gateway"]["auth"]["token"] == REDACTED
@@ -129,7 +148,7 @@ def test_one_patch_registers_agents_and_sets_heartbeats(target: Target, peer: Pe
         assert set(answer.payload["changedPaths"]) >= {"agents.entries.one", "agents.entries.two"}
         stay_open(target, peer)
     stored = target.stored_config()
-    assert {name: stored[name] for name in OWNERS_CONFIG} == owners
+    assert stored["models"]["providers"]["owners"] == owners
     assert stored["gateway"]["auth"]["token"] == target.token
     assert roster(target, stored)["one"]["heartbeat"] == HEARTBEAT
     assert {"main", "one", "two"} <= set(roster(target, stored))
@@ -139,6 +158,22 @@ def test_a_patched_agent_has_no_files_yet(target: Target, peer: Peer) -> None:
     listed = peer.ask("agents.files.list", {"agentId": "one"})
     assert listed["workspace"] == str(target.state_dir / "ws-one")
     assert [file["missing"] for file in listed["files"]] == [True] * len(target.expected.listed_files)
+
+
+def test_a_write_keeps_variables_or_puts_their_values_but_for_what_it_is_sent(target: Target) -> None:
+    stored = target.stored_config()
+    named = stored["models"]["providers"]["named"]
+    kept = OWNERS_CONFIG["models"]["providers"]["named"]
+    assert named == ({**kept, "baseUrl": URL, "apiKey": KEY} if target.expected.writes_variables else kept)
+    assert remote_of(target, stored, "one") == REMOTE
+
+
+def test_config_get_shows_variables_and_hides_secrets(target: Target, peer: Peer) -> None:
+    answer = peer.ask("config.get")
+    hidden = {**REMOTE, "apiKey": REDACTED, "headers": {"x-api-key": REDACTED}}
+    shown = {**hidden, "apiKey": "${OWNERS_KEY}"} if target.expected.shows_references else hidden
+    assert remote_of(target, answer["parsed"], "one") == shown
+    assert remote_of(target, answer["config"], "one") == {**hidden, "baseUrl": URL}
 
 
 def test_a_patch_that_changes_nothing(target: Target, peer: Peer) -> None:
@@ -157,6 +192,11 @@ def test_a_patch_that_changes_nothing(target: Target, peer: Peer) -> None:
     else:
         assert answer.payload["noop"] is True
         assert (target.state_dir / "openclaw.json").read_bytes() == before
+
+
+def test_a_roster_sent_back_as_it_was_shown_keeps_what_the_marks_hide(target: Target) -> None:
+    key = KEY if target.expected.writes_variables else "${OWNERS_KEY}"
+    assert remote_of(target, target.stored_config(), "one") == {**REMOTE, "apiKey": key}
 
 
 def test_one_restart_waits_where_they_are_spaced_and_patches_may_move_it(target: Target, peer: Peer) -> None:
@@ -218,7 +258,27 @@ def test_the_redaction_mark_stands_for_what_is_stored(target: Target, peer: Peer
     owners = target.stored_config()["models"]["providers"]["owners"]
     assert owners["apiKey"] == "owners-own-key"
     assert owners["baseUrl"] == "http://127.0.0.1:9/v2"
+    url = URL if target.expected.writes_variables else "${OWNERS_URL}"
+    assert remote_of(target, target.stored_config(), "one")["baseUrl"] == url
     assert target.stored_config()["gateway"]["auth"]["token"] == target.token
+
+
+def test_a_mark_that_stands_for_nothing_is_refused(target: Target, peer: Peer) -> None:
+    strange = {"models": {"providers": {"strange": {"baseUrl": URL, "apiKey": REDACTED, "models": []}}}}
+    answer = patch(peer, strange)
+    assert answer.error["code"] == "INVALID_REQUEST"
+    assert REDACTED in answer.message
+    assert "apiKey" in answer.message
+
+
+def test_where_lists_are_replaced_a_mark_belongs_to_its_position_and_not_to_its_id(
+    target: Target, peer: Peer
+) -> None:
+    if target.expected.roster_is_map or target.expected.merges_lists:
+        pytest.skip("entries are merged by id")
+    main, one, two, *others = peer.ask("config.get")["parsed"]["agents"]["list"]
+    answer = patch(peer, {"agents": {"list": [main, two, one, *others]}})
+    assert answer.message.startswith('config write rejected: "apiKey" is redacted')
 
 
 def test_a_roster_is_replaced_or_merged(target: Target, peer: Peer) -> None:

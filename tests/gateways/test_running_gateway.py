@@ -8,16 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.peer import meet_when_up
+from tests.conformance.steps import eventually
 from tests.gateways.stub_model import StubModel
 from tests.integration.local.processes import command_line, descendants, environment, wait_until_gone
 from worker.openclaw import GatewayNotReady, Installed, RunningGateway
+from worker.openclaw.supervisor import AGAIN_AFTER_S
 
 pytestmark = pytest.mark.openclaw
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120.0
 
 OWNER = """
 import signal, sys, threading
@@ -32,41 +38,59 @@ signal.pause()
 """
 
 
-def test_it_keeps_its_token_and_port_from_start_to_start(
-    openclaw: RunningGateway, installed_openclaw: Installed
+@pytest.fixture(scope="module")
+def gateway(
+    installed_openclaw: Installed, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A supervised one, started while our environment holds secrets."""
+    gateway = RunningGateway(installed_openclaw, tmp_path_factory.mktemp("gateway"), supervised=True)
+    with pytest.MonkeyPatch.context() as ours:
+        ours.setenv("DATABASE_URL", "postgresql+psycopg://u:not-for-openclaw@127.0.0.1/x")
+        ours.setenv("OPENAI_API_KEY", "not-for-openclaw")
+        gateway.start()
+    yield gateway
+    gateway.stop()
+
+
+def test_it_sees_no_secret_of_ours_and_shows_none_of_its_own(gateway: RunningGateway) -> None:
+    for process in {gateway.pid} | {process.pid for process in descendants(gateway.pid)}:
+        assert "not-for-openclaw" not in environment(process)
+        assert gateway.token not in environment(process)
+        assert gateway.token not in command_line(process)
+    assert f"HOME={gateway.config_path.parent}" in environment(gateway.pid)
+    assert gateway.token not in repr(gateway)
+    assert gateway.config_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_it_comes_back_as_it_was_unless_we_stopped_it(
+    gateway: RunningGateway, installed_openclaw: Installed
 ) -> None:
-    openclaw.start()
-    first_pid, url = openclaw.pid, openclaw.url
-    config = json.loads(openclaw.config_path.read_text())
-    assert config["gateway"]["auth"]["token"] == openclaw.token
-    openclaw.kill()
-    assert not openclaw.running
+    first_pid, url = gateway.pid, gateway.url
+    config = json.loads(gateway.config_path.read_text())
+    assert config["gateway"]["auth"]["token"] == gateway.token
+    os.kill(first_pid, signal.SIGTERM)
+    eventually(lambda: gateway.comebacks, PATIENCE_S)
+    with meet_when_up(gateway.url, gateway.token, within_s=PATIENCE_S):
+        second_pid = gateway.pid
+    assert gateway.comebacks == [0]
+    assert repr(gateway).endswith("came back after [0]>")
+    gateway.kill()
+    until = time.monotonic() + 2 * AGAIN_AFTER_S
+    while time.monotonic() < until:
+        assert not gateway.running
+        time.sleep(0.1)
     with (
         pytest.raises(ConnectionRefusedError),
-        socket.create_connection(("127.0.0.1", openclaw.port), timeout=5),
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=5),
     ):
         pass
-    openclaw.restart()
-    assert openclaw.running
-    assert openclaw.url == url
-    assert openclaw.pid != first_pid
-    elsewhere = RunningGateway(installed_openclaw, openclaw.config_path.parent)
-    assert (elsewhere.token, elsewhere.port) == (openclaw.token, openclaw.port)
-
-
-def test_it_sees_no_secret_of_ours_and_shows_none_of_its_own(
-    openclaw: RunningGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://u:not-for-openclaw@127.0.0.1/x")
-    monkeypatch.setenv("OPENAI_API_KEY", "not-for-openclaw")
-    openclaw.start()
-    for process in {openclaw.pid} | {process.pid for process in descendants(openclaw.pid)}:
-        assert "not-for-openclaw" not in environment(process)
-        assert openclaw.token not in environment(process)
-        assert openclaw.token not in command_line(process)
-    assert f"HOME={openclaw.config_path.parent}" in environment(openclaw.pid)
-    assert openclaw.token not in repr(openclaw)
-    assert openclaw.config_path.stat().st_mode & 0o777 == 0o600
+    gateway.restart()
+    assert gateway.running
+    assert gateway.url == url
+    assert len({first_pid, second_pid, gateway.pid}) == 3
+    assert gateway.comebacks == [0]
+    elsewhere = RunningGateway(installed_openclaw, gateway.config_path.parent)
+    assert (elsewhere.token, elsewhere.port) == (gateway.token, gateway.port)
 
 
 def test_it_ends_with_an_owner_that_is_killed(installed_openclaw: Installed, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from sqlalchemy import Engine, delete
 
 from models import MissionControl, Provisioner
 from models.migrate import migrate
+from tests.worker_process import QUICK_ROUNDS
 from worker.database import make_engine
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.local import LocalServices
 from worker.provisioning.services import Services
 from worker.settings import Settings
+from worker.workspace import credentials
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -25,6 +27,12 @@ _ALL_TABLES = [
     *reversed(Provisioner.metadata.sorted_tables),
     *reversed(MissionControl.metadata.sorted_tables),
 ]
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what runs in this process, as for its workers."""
+    monkeypatch.setattr(credentials, "ROUNDS", QUICK_ROUNDS)
 
 
 @pytest.fixture(scope="session")

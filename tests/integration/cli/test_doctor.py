@@ -61,7 +61,7 @@ def test_a_wrong_token_is_tried_once_and_not_shown(provisioner: Provisioner, tmp
         result = provisioner.run("doctor", "g")
         assert [call.method for call in simulator.calls] == ["connect"]
     assert result.exit_code == 1
-    assert "correct the token" in " ".join(result.stdout.split())
+    assert "set gateways.token of its row" in " ".join(result.stdout.split())
     assert "wr0ng" not in result.output
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 
 
-def test_what_was_added_is_listed(fleet: Provisioner) -> None:
-    (gateway,) = fleet.json("gateway", "list")
-    (board,) = fleet.json("board", "list")
-    ada, ben = fleet.json("agent", "list")
+def test_what_is_added_is_listed(provisioner: Provisioner) -> None:
+    provisioner.json("gateway", "add", "g", "--url", "ws://127.0.0.1:9", "--token-file", "-", stdin="t0ken\n")
+    provisioner.json("board", "add", "Launch", "--gateway", "g")
+    provisioner.json("agent", "add", "Ada", "--board", "Launch", "--lead")
+    provisioner.json("agent", "add", "Ben", "--board", "Launch")
+    (gateway,) = provisioner.json("gateway", "list")
+    (board,) = provisioner.json("board", "list")
+    ada, ben = provisioner.json("agent", "list")
     assert (gateway["name"], gateway["url"], gateway["boards"], gateway["agents"]) == (
         "g",
         "ws://127.0.0.1:9",
@@ -45,10 +52,11 @@ def test_the_first_gateway_comes_with_an_organization_and_its_owner(
     assert [row.role for row in owners] == ["owner"]
 
 
-def test_a_gateways_token_is_stored_and_never_shown(fleet: Provisioner, engine: Engine) -> None:
+def test_a_gateways_token_is_stored_and_never_shown(provisioner: Provisioner, engine: Engine) -> None:
+    provisioner.json("gateway", "add", "g", "--url", "ws://127.0.0.1:9", "--token-file", "-", stdin="t0ken\n")
     with engine.connect() as connection:
         assert connection.execute(text("SELECT token FROM gateways")).scalar_one() == "t0ken"
-    shown = fleet.run("gateway", "list").output + fleet.run("gateway", "list", "--json").output
+    shown = provisioner.run("gateway", "list").output + provisioner.run("gateway", "list", "--json").output
     assert "t0ken" not in shown
 
 
@@ -108,8 +116,9 @@ def test_names_are_found_whatever_their_case_unless_one_fits_exactly(fleet: Prov
     assert "Several" in fleet.refused("provision", "ada")
 
 
-def test_a_database_of_mission_controls_own_is_not_added_to(provisioner: Provisioner, engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE gateways ADD COLUMN allow_insecure_tls boolean"))
+def test_a_database_of_mission_controls_own_is_not_added_to(database_url: str, tmp_path: Path) -> None:
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("ALTER TABLE gateways ADD COLUMN allow_insecure_tls boolean")
+    provisioner = Provisioner(database_url, tmp_path / "device.pem")
     said = provisioner.refused("gateway", "add", "g", "--url", "ws://h:1")
     assert "Mission Control's own" in said

@@ -92,7 +92,7 @@ def test_an_update_without_a_token_points_to_the_way_out(alive: Provisioner, sim
     (simulator.workspace(f"mc-{id_of(alive, 'Ada')}") / "AGENTS.md").write_text("mine")
     failed = alive.run("update", "Ada")
     assert failed.exit_code == 1
-    assert "then: provisioner update Ada --rotate-tokens" in failed.stdout
+    assert "next   provisioner update Ada --rotate-tokens" in failed.stdout
     healed = alive.json("update", "Ada", "--rotate-tokens", "--no-wake")
     assert healed["result"]["token"] == "rotated"
 

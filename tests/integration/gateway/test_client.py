@@ -206,6 +206,14 @@ def test_pool_has_one_client_for_each_url_token_and_tls(gateway: GatewayAddress,
     assert len(pool) == 0
 
 
+def test_a_pool_that_was_closed_opens_nothing_again(gateway: GatewayAddress, device: DeviceKey) -> None:
+    pool = ClientPool(device)
+    pool.client(gateway).call("health")
+    pool.close_all()
+    with pytest.raises(errors.GatewayUnreachable, match="this worker is stopping"):
+        pool.client(gateway).call("health")
+
+
 def test_full_pool_disconnects_the_idle_client_unused_for_longest(
     gateway: GatewayAddress, device: DeviceKey
 ) -> None:

@@ -17,6 +17,7 @@ from tests.integration.gateway.scripted import Peer, Script, hello_payload
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection
+from worker.gateway.patience import impatient
 from worker.gateway.protocol import Event
 
 Request = Mapping[str, Any]
@@ -51,6 +52,18 @@ def in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
     thread = threading.Thread(target=run)
     thread.start()
     return thread, outcome
+
+
+def test_a_call_is_not_sent_after_the_instant_by_which_it_had_to_leave(
+    script: Script, connect: Connect
+) -> None:
+    connection = connect()
+    with pytest.raises(errors.CallTimedOut) as refused:
+        connection.call("config.patch", deadline_s=5, send_by=time.monotonic())
+    assert not refused.value.sent
+    connection.call("config.get", deadline_s=5, send_by=time.monotonic() + 5)
+    assert [request["method"] for request in script.requests] == ["connect", "config.get"]
+    assert connection.in_flight == 0
 
 
 def test_answers_find_their_callers_whatever_their_order(script: Script, connect: Connect) -> None:
@@ -137,6 +150,51 @@ def test_unanswered_call_ends_at_its_deadline_and_its_late_answer_harms_nobody(
     assert connection.call("next", deadline_s=5) == {"fresh": True}
 
 
+def test_a_gateway_that_says_nothing_hangs_and_one_that_answers_others_is_only_slow(
+    script: Script, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.gateway.connection._SILENCE_S", 0.3)
+    holder = script.behave = Holder()
+    connection = connect()
+    with pytest.raises(errors.GatewaySilent):
+        connection.call("slow", deadline_s=0.5)
+    thread, _ = in_thread(lambda: [connection.call("quick", deadline_s=5) for _ in range(10)])
+
+    def answering(peer: Peer, request: Mapping[str, Any]) -> None:
+        time.sleep(0.1)
+        if request["method"] == "quick":
+            peer.answer(request)
+
+    script.behave = answering
+    for peer, request in holder.held[1:]:
+        peer.answer(request)
+    with pytest.raises(errors.CallTimedOut) as caught:
+        connection.call("slow", deadline_s=0.5)
+    assert not isinstance(caught.value, errors.OUTAGES)
+    thread.join()
+
+
+def test_the_impatient_give_up_on_a_silent_gateway_and_wait_for_one_that_talks(
+    script: Script, connect: Connect
+) -> None:
+    holder = script.behave = Holder()
+    connection = connect()
+    with impatient(0.3), pytest.raises(errors.GatewaySilent):
+        connection.call("slow", deadline_s=60)
+
+    def chatty(peer: Peer, request: Mapping[str, Any]) -> None:
+        for n in range(10):
+            time.sleep(0.1)
+            peer.say({"type": "event", "event": "tick", "payload": {"n": n}})
+        peer.answer(request, {"n": 10})
+
+    script.behave = chatty
+    for peer, request in holder.held[1:]:
+        peer.answer(request)
+    with impatient(0.5):
+        assert connection.call("slow", deadline_s=60) == {"n": 10}
+
+
 def test_call_that_expires_before_its_turn_is_never_sent(script: Script, connect: Connect) -> None:
     holder = script.behave = Holder()
     connection = connect()
@@ -153,6 +211,34 @@ def test_call_that_expires_before_its_turn_is_never_sent(script: Script, connect
     assert [request["method"] for request in script.requests].count("second") == 0
 
 
+def test_a_gateway_too_slow_for_all_of_them_is_asked_for_less_at_once(
+    script: Script, connect: Connect
+) -> None:
+    def slow(peer: Peer, request: Request) -> None:
+        time.sleep(0.01)
+        peer.answer(request)
+
+    script.behave = slow
+    connection = connect()
+    outcomes: list[bool] = []
+
+    def caller() -> None:
+        for _ in range(8):
+            try:
+                connection.call("m", deadline_s=0.25)  # thirty-two at once take 0.32 s and more
+            except errors.CallTimedOut:
+                outcomes.append(False)
+            else:
+                outcomes.append(True)
+
+    threads = [threading.Thread(target=caller) for _ in range(MAX_IN_FLIGHT)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(outcomes) > len(outcomes) / 4
+
+
 def test_deadline_of_many_is_for_all_of_them(script: Script, connect: Connect) -> None:
     script.behave = Holder()
     began = time.monotonic()
@@ -160,7 +246,7 @@ def test_deadline_of_many_is_for_all_of_them(script: Script, connect: Connect) -
     assert time.monotonic() - began < 2
     assert [type(outcome) for outcome in outcomes] == [errors.CallTimedOut] * 40
     sent = [outcome.sent for outcome in outcomes if isinstance(outcome, errors.CallTimedOut)]
-    assert sent == [True] * MAX_IN_FLIGHT + [False] * 8
+    assert sent == [True] * MAX_IN_FLIGHT + [False] * (40 - MAX_IN_FLIGHT)
 
 
 def test_strange_frames_are_skipped_and_wrong_answers_fail_their_call_only(
@@ -340,8 +426,9 @@ def test_ticks_keep_a_quiet_connection_alive(script: Script, connect: Connect) -
 
 
 def test_gateway_that_stops_reading_does_not_hold_a_caller_past_its_deadline(
-    script: Script, connect: Connect
+    script: Script, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.gateway.connection.MAX_IN_FLIGHT", 32)
     release = threading.Event()
 
     def stop_reading(peer: Peer, request: Request) -> None:
@@ -350,11 +437,11 @@ def test_gateway_that_stops_reading_does_not_hold_a_caller_past_its_deadline(
 
     script.behave = stop_reading
     connection = connect()
-    big = Call("m", {"content": "x" * 8_000_000})
+    small, big = Call("m", {}), Call("m", {"content": "x" * 8_000_000})
     began = time.monotonic()
     try:
         # A frame is one unit of the server's queue: 16 and more fill it, then the socket's buffers.
-        outcomes = connection.call_many([big] * 24, deadline_s=1.5)
+        outcomes = connection.call_many([small] * 20 + [big] * 4, deadline_s=1.5)
     finally:
         release.set()
     assert time.monotonic() - began < 6

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.certificates import self_signed
 from tests.integration.gateway.conftest import Connect
 from tests.integration.gateway.scripted import TOKEN, Peer, Script, hello_payload, scripted_gateway
 from worker.gateway import errors
@@ -236,41 +230,10 @@ def test_another_greeting_is_no_gateway(gateway: GatewayAddress, device: DeviceK
     assert type(refusal_of(gateway, device)) is errors.NotAGateway
 
 
-@pytest.fixture(scope="module")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """A server's context with a certificate that nobody trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "gateway.pem"
-    _write_pem(path, key, certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
-
-
-def _write_pem(path: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-
-
 def test_untrusted_certificate_is_refused_unless_the_gateway_allows_it(
-    device: DeviceKey, script: Script, self_signed: ssl.SSLContext
+    device: DeviceKey, script: Script, tmp_path: Path
 ) -> None:
-    with scripted_gateway(script, ssl=self_signed) as address:
+    with scripted_gateway(script, ssl=self_signed(tmp_path)) as address:
         refusal = refusal_of(address, device)
         assert type(refusal) is errors.TlsRefused
         assert "allow_insecure_tls" in str(refusal)

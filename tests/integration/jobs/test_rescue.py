@@ -19,6 +19,7 @@ from worker.clock import Clock
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.ledger import claim
 from worker.jobs.outbox import BATCH, publish_due
+from worker.jobs.requests import REQUESTS
 from worker.provisioning.services import Services
 
 KIND = "provision_agent"
@@ -62,8 +63,10 @@ def test_a_bare_row_is_published_under_its_own_id(engine: Engine, fleet: Fleet, 
 
 
 def test_a_row_of_a_kind_that_nobody_serves_fails_with_a_sentence(
-    engine: Engine, fleet: Fleet, sent: Sent
+    engine: Engine, fleet: Fleet, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    older = {kind: model for kind, model in REQUESTS.items() if kind != "sync_gateway"}
+    monkeypatch.setattr("worker.jobs.outbox.REQUESTS", older)
     job_id = insert_job(engine, fleet.agent_id, kind="sync_gateway")
     assert publish_due(engine, sent) == 0
     assert sent.take() == []

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, make_url, text
+from sqlalchemy import Engine, inspect, text
 
 from models import MissionControl, Provisioner
-from models.migrate import MixedDatabaseError, current_revision, head_revision, migrate
+from models.migrate import migrate
+from models.schemas import MixedDatabaseError
+from tests.integration import mission_control
 from worker.database import make_engine
-from worker.local.binaries import find_postgres
-
-_MORE_OF_MISSION_CONTROL = """
-    CREATE TABLE board_groups (id uuid PRIMARY KEY, name varchar NOT NULL);
-    ALTER TABLE boards ADD COLUMN board_group_id uuid REFERENCES board_groups (id);
-    ALTER TABLE agents ADD COLUMN lifecycle_generation integer NOT NULL DEFAULT 0;
-    ALTER TABLE agents ALTER COLUMN lifecycle_generation DROP DEFAULT;
-    ALTER TABLE gateways ADD COLUMN allow_insecure_tls boolean NOT NULL DEFAULT false;
-    CREATE TABLE activity_events (id uuid PRIMARY KEY, agent_id uuid REFERENCES agents (id), message varchar);
-    CREATE TABLE jobs (id serial PRIMARY KEY, what varchar);
-    CREATE INDEX ix_agents_status ON agents (status);
-    CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
-    INSERT INTO alembic_version VALUES ('somebody_elses');
-    CREATE TYPE mood AS ENUM ('calm', 'busy');
-    CREATE VIEW busy_agents AS SELECT id, name FROM agents WHERE status = 'busy';
-"""
+from worker.revision import NEEDED_REVISION, revision_of
 
 
 @pytest.fixture
@@ -43,22 +29,7 @@ def empty(empty_database_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def definitions(empty_database_url: str) -> Callable[[str], str]:
     """One schema as pg_dump writes it."""
-    url = make_url(empty_database_url)
-    program = find_postgres().path.with_name("pg_dump")
-    place = ["-h", str(url.host), "-p", str(url.port), "-U", str(url.username), str(url.database)]
-
-    def dump(schema: str) -> str:
-        done = subprocess.run(
-            [str(program), "-s", "-n", schema, *place],
-            env={"PGPASSWORD": str(url.password), "PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        # pg_dump 18 fences its output with a random key.
-        return re.sub(r"^\\(un)?restrict .*$", "", done.stdout, flags=re.MULTILINE)
-
-    return dump
+    return partial(mission_control.definitions, empty_database_url)
 
 
 def _tables(engine: Engine, schema: str) -> set[str]:
@@ -66,7 +37,9 @@ def _tables(engine: Engine, schema: str) -> set[str]:
 
 
 def test_an_empty_database_gets_our_schema_and_nothing_else(empty: Engine) -> None:
-    assert migrate(empty) == (None, head_revision())
+    with empty.connect() as connection:
+        assert revision_of(connection) is None
+    assert migrate(empty) == (None, NEEDED_REVISION)
     ours = {str(table.name) for table in Provisioner.metadata.tables.values()}
     assert _tables(empty, "provisioner") == ours | {"alembic_version"}
     assert _tables(empty, "public") == set()
@@ -76,7 +49,7 @@ def test_a_second_run_changes_nothing(empty: Engine, definitions: Callable[[str]
     migrate(empty)
     first = definitions("provisioner")
     assert "CREATE TABLE provisioner.jobs" in first
-    assert migrate(empty) == (head_revision(), head_revision())
+    assert migrate(empty) == (NEEDED_REVISION, NEEDED_REVISION)
     assert definitions("provisioner") == first
 
 
@@ -91,7 +64,7 @@ def test_mission_controls_definitions_are_the_same_before_and_after(
 ) -> None:
     with empty.begin() as connection:
         MissionControl.metadata.create_all(connection)
-        connection.execute(text(_MORE_OF_MISSION_CONTROL))
+        connection.execute(text(mission_control.MORE_OF_MISSION_CONTROL))
     before = definitions("public")
     assert "lifecycle_generation integer NOT NULL" in before
     for standalone in (False, True):
@@ -101,7 +74,7 @@ def test_mission_controls_definitions_are_the_same_before_and_after(
         assert connection.execute(text("SELECT version_num FROM public.alembic_version")).scalar_one() == (
             "somebody_elses"
         )
-        assert current_revision(connection) == head_revision()
+        assert revision_of(connection) == NEEDED_REVISION
 
 
 def test_models_and_migrations_agree(empty: Engine) -> None:
@@ -152,7 +125,7 @@ def test_standalone_refuses_a_half_present_mission_control(
     with pytest.raises(MixedDatabaseError, match=r"holds Mission Control's agents but not .*boards"):
         migrate(empty, standalone=True)
     assert definitions("public") == before
-    assert migrate(empty) == (None, head_revision())
+    assert migrate(empty) == (None, NEEDED_REVISION)
 
 
 def test_a_bare_row_of_id_kind_and_target_is_a_whole_enqueue(engine: Engine) -> None:

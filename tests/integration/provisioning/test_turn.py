@@ -31,6 +31,7 @@ from worker.gateway.errors import (
     ConnectionLost,
     GatewayBusy,
     GatewayRestarting,
+    GatewaySilent,
     GatewayUnreachable,
     InvalidConfig,
     MissingScope,
@@ -44,14 +45,14 @@ from worker.gateway.errors import (
     WrongToken,
 )
 from worker.jobs.intake import Accepted, accept_agent_job
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, finish
 from worker.jobs.outbox import publish_due
 from worker.provisioning import turn
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
 
-Work = Callable[[Services, Claim], Parked | None]
+Work = Callable[[Services, Claim, list[str]], Parked | None]
 
 
 @pytest.fixture
@@ -85,9 +86,10 @@ def begin(engine: Engine) -> Callable[[Fleet], UUID]:
 
 
 def raising(error: Exception, before: str | None = None) -> Work:
-    """Work that takes the agent over, as a provision does, and then fails."""
+    """Work that takes the agent over, as a provision does, notes a warning and then fails."""
 
-    def work(services: Services, held: Claim) -> Parked | None:
+    def work(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+        warnings.append("noted before")
         if before is not None:
             with services.engine.begin() as connection:
                 advance(connection, held, "intent", lease_s=5, status_before=before)
@@ -116,10 +118,17 @@ OUTAGE = [
     GatewayUnreachable("x"),
     GatewayRestarting("x"),
     ConnectionLost("x"),
-    CallTimedOut("x", sent=True),
+    GatewaySilent("x", sent=True),
     Unavailable("x"),
 ]
-OF_THE_CALL = [GatewayBusy("x"), StaleConfig("x"), RateLimited("x"), AuthLocked("x"), TransientError("x")]
+OF_THE_CALL = [
+    CallTimedOut("x", sent=True),
+    GatewayBusy("x"),
+    StaleConfig("x"),
+    RateLimited("x"),
+    AuthLocked("x"),
+    TransientError("x"),
+]
 
 
 def _named(error: Exception) -> str:
@@ -134,6 +143,7 @@ def test_what_is_permanent_ends_the_job_with_its_sentence(
     key = begin(fleet)
     assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
     assert (job(engine, key).status, job(engine, key).error) == ("failed", "X")
+    assert job(engine, key).warnings == job_agent(engine, key).warnings == ["noted before"]
     assert (agent_row(engine, fleet.agent_id).status, job_agent(engine, key).status) == ("offline", "failed")
 
 
@@ -219,7 +229,8 @@ def test_a_fault_of_our_own_ends_the_job_and_its_text_stays_in_the_log(
     reason = "Internal error (ZeroDivisionError): see the worker's log of this job."
     assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", reason)
     assert (job(engine, key).status, job(engine, key).error) == ("failed", reason)
-    assert f"job {key} failed" in caplog.text
+    assert caplog.messages == ["failed by a fault of our own"]
+    assert "ZeroDivisionError: a secret" in caplog.text
 
 
 def test_what_the_database_raises_leaves_the_row_to_its_lease(
@@ -247,7 +258,7 @@ def test_a_worker_that_lost_its_lease_ends_nothing(
 def test_the_end_of_a_worker_whose_row_was_taken_over_meanwhile_is_dropped(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, end: Exception | None
 ) -> None:
-    def overtaken(services: Services, held: Claim) -> Parked | None:
+    def overtaken(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
         execute(services.engine, "UPDATE provisioner.job_agents SET generation = generation + 1")
         if end is not None:
             raise end
@@ -282,9 +293,9 @@ def test_a_failure_gives_the_agent_the_status_back_that_it_had(
 def test_a_status_that_somebody_else_set_meanwhile_is_left_alone(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:
-    def overruled(services: Services, held: Claim) -> Parked | None:
+    def overruled(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
         try:
-            raising(PermanentError("x"), before="offline")(services, held)
+            raising(PermanentError("x"), before="offline")(services, held, warnings)
         finally:
             execute(services.engine, "UPDATE agents SET status = 'retired'")
         return None
@@ -312,7 +323,7 @@ def test_a_cancelled_job_ends_before_its_work_begins(
     work_is(raising(AssertionError("must not run")))
     key = begin(fleet)
     execute(engine, "UPDATE provisioner.jobs SET cancel_requested_at = now()")
-    assert take_turn(hands(), key, fleet.agent_id) == Ended("cancelled", "Cancelled on request")
+    assert take_turn(hands(), key, fleet.agent_id) == Ended("cancelled", "Cancelled on request.")
     assert job(engine, key).status == "cancelled"
 
 
@@ -322,7 +333,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
     class Killed(BaseException):
         """Stands for the end of the process: nothing is written any more."""
 
-    def die(services: Services, held: Claim) -> Parked | None:
+    def die(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
         with services.engine.begin() as connection:
             advance(connection, held, "files", lease_s=5, status_before="offline")
         raise Killed
@@ -346,7 +357,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
 def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:
-    def slow(services: Services, held: Claim) -> Parked | None:
+    def slow(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
         first, deadline = job_agent(engine, held.job_id).lease_until, time.monotonic() + 10
         while job_agent(engine, held.job_id).lease_until <= first + timedelta(seconds=0.6):
             assert publish_due(engine, lambda *_: None) == 0
@@ -372,6 +383,26 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
     assert outcome == Parked("this worker is stopping: connection refused", 0.0)
     assert publish_due(engine, lambda *_: None) == 1
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
+
+
+@pytest.mark.parametrize("end", [None, PermanentError("x")], ids=["well", "badly"])
+def test_whoever_ends_calls_the_next_that_waits_for_the_agent(
+    hands: Any, fleet: Fleet, begin: Any, work_is: Any, sent: Any, end: Exception | None
+) -> None:
+    first, second = begin(fleet), begin(fleet)
+
+    def work(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+        assert take_turn(services, second, fleet.agent_id) is NotClaimed.AGENT_BUSY
+        assert sent.take() == []
+        if end is not None:
+            raise end
+        with services.engine.begin() as connection:
+            finish(connection, held, "succeeded", warnings=[], files={})
+        return None
+
+    work_is(work)
+    assert isinstance(take_turn(hands(), first, fleet.agent_id), Ended)
+    assert sent.take() == [("tasks.provision_agent", {"agent_id": str(fleet.agent_id)}, str(second))]
 
 
 def test_rows_by_insert_and_messages_take_the_same_turn(

@@ -76,7 +76,7 @@ def test_ours_goes_on_and_the_stock_one_ends(
             _, stock_hold = _at_work(stock)
             broker.valkey.stop()
             keys = [insert_job(ours.engine, a, options='{"wake": false}') for a in place.fleet.agents[1:]]
-            stock.eventually(lambda: FAULT in log.read_text() or None, lambda: log.read_text(), 20)
+            stock.eventually(lambda: FAULT in log.read_text() or None, log.read_text)
             hold.release()
             stock_hold.release()
             stock_exit = stock_worker.wait(30)

@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from tests.integration.provisioning.fleet import agent_row, execute, insert_job, one
 from tests.integration.worker.workshop import RELEASES, Place, Workshop, calls
+from worker.simulator import Pace
 
 AT_ONCE = 10
 
@@ -37,7 +38,7 @@ def test_none_of_ten_at_once_is_lost_and_the_config_is_written_once(place: Place
 
 def test_both_workers_took_part(workshop: Workshop, place: Place) -> None:
     for worker in workshop.workers:
-        assert any(str(agent_id) in worker.log() for agent_id in place.fleet.agents)
+        assert any(f"agent={str(agent_id)[:8]}" in worker.log() for agent_id in place.fleet.agents)
 
 
 def test_files_equal_their_rendering_to_the_byte_and_tokens_verify(place: Place) -> None:
@@ -182,3 +183,14 @@ def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(workshop: Workshop
     assert workshop.ended(key).status == "succeeded"
     assert place.differences(agent_id) == []
     assert one(place.engine, state, id=place.fleet.gateway_id)[0] == 0
+
+
+def test_a_heartbeat_automation_that_comes_late_is_waited_for(workshop: Workshop) -> None:
+    """2026.9.6 makes it some seconds after the agent's heartbeat block (gateway.md 8)."""
+    place = workshop.place("2026.9.6", pace=Pace(heartbeat_job_s=1.0))
+    key = workshop.send(place.fleet.agent_id, wake=False)
+    row = workshop.ended(key)
+    assert (row.status, row.attempts, row.warnings) == ("succeeded", 0, [])
+    assert place.scratch(place.fleet.agent_id)
+    assert place.differences(place.fleet.agent_id) == []
+    assert "has made no heartbeat automation" in workshop.logs()

@@ -148,8 +148,12 @@ def test_a_heartbeat_that_the_gateway_refuses_fails_its_agent_alone_by_name(
 ) -> None:
     place = workshop.place(release, agents=3)
     bad = place.fleet.agents[1]
+    refused = '{"every": "10 bananas"}'
     execute(
-        place.engine, 'UPDATE agents SET heartbeat_config = \'{"every": "banana"}\' WHERE id = :id', id=bad
+        place.engine,
+        "UPDATE agents SET heartbeat_config = CAST(:refused AS json) WHERE id = :id",
+        refused=refused,
+        id=bad,
     )
     rows = [workshop.ended(key) for key in [workshop.send(agent) for agent in place.fleet.agents]]
     assert [row.status for row in rows] == ["succeeded", "failed", "succeeded"]

@@ -10,33 +10,38 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Workshop
-from tests.worker_process import ROOT
+from tests.worker_process import ROOT, CeleryProcess
 from worker.local import LocalServices
 
 
-@pytest.fixture(scope="module")
-def start() -> Callable[..., tuple[int, str]]:
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Runs a worker that is expected to end by itself; its exit code and what it said."""
 
     def run(environment: Mapping[str, str], *flags: str) -> tuple[int, str]:
-        argv = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", "s@%h", *flags]
-        done = subprocess.run(
-            argv,
-            env={"PATH": os.defpath, "HOME": os.environ.get("HOME", "/"), **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.returncode, done.stdout + done.stderr
+        arguments = ["-A", "worker.app", "worker", "-n", "s@%h", *flags]
+        worker = CeleryProcess(tmp_path / "worker.log", arguments, environment, sign=b"")
+        try:
+            return worker.wait(60), worker.log()
+        finally:
+            worker.kill()
 
     return run
 
 
-def test_an_incomplete_environment_is_named_at_once(start: Callable[..., tuple[int, str]]) -> None:
-    code, said = start({"REDIS_URL": "http://x", "LEASE_S": "soon"})
-    assert code != 0
+def test_an_incomplete_environment_is_named_at_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
+        env={"PATH": os.defpath, "HOME": "/", "REDIS_URL": "http://x", "LEASE_S": "soon"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
     assert "Traceback" not in said
     for name in ("DATABASE_URL is not set", "BASE_URL is not set", "REDIS_URL: must begin", "LEASE_S: "):
         assert name in said
@@ -45,7 +50,7 @@ def test_an_incomplete_environment_is_named_at_once(start: Callable[..., tuple[i
 def test_another_pool_is_refused(start: Callable[..., tuple[int, str]], workshop: Workshop) -> None:
     code, said = start(workshop.environment, "--pool=solo")
     assert code != 0
-    assert "This worker runs on threads alone: leave out --pool=" in said
+    assert "This worker runs on threads alone: leave out --pool=solo (design D4)." in said
     assert "Traceback" not in said
 
 
@@ -76,3 +81,19 @@ def test_without_flags_it_runs_threads_on_all_queues(workshop: Workshop) -> None
     assert "16 (thread)" in said
     for queue in ("provisioning", "sync", "control"):
         assert f"> {queue}" in said
+
+
+@pytest.mark.parametrize(("revision", "starts"), [("9999", True), ("0001", False)])
+def test_a_worker_outlives_a_migration_and_is_not_newer_than_its_database(
+    open_workshop: Callable[[], Workshop], start: Callable[..., tuple[int, str]], revision: str, starts: bool
+) -> None:
+    workshop = open_workshop()
+    execute(workshop.engine, "UPDATE provisioner.alembic_version SET version_num = :to", to=revision)
+    if starts:
+        worker = workshop.start_worker()
+        assert f"the database is newer than this worker: revision {revision}" in worker.log()
+        worker.stop()
+        return
+    code, said = start(workshop.environment)
+    assert code != 0
+    assert f"The database stands at revision {revision}, this version needs" in said

@@ -22,7 +22,7 @@ from tests.integration.provisioning.fleet import Fleet, agent_row, one, seed_fle
 from tests.worker_process import WorkerProcess
 from worker.database import make_engine
 from worker.provisioning.facts import AgentRecord, load_agent
-from worker.simulator import Simulator
+from worker.simulator import Pace, Simulator
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
@@ -179,11 +179,13 @@ class Workshop:
         self.workers.append(worker)
         return worker
 
-    def place(self, release: str, *, agents: int = 1, **columns: Any) -> Place:
+    def place(self, release: str, *, agents: int = 1, pace: Pace | None = None, **columns: Any) -> Place:
         """One more gateway with a fleet; it stops when the workshop closes."""
         state = self.folder / f"gateway-{secrets.token_hex(4)}"
         token = secrets.token_urlsafe(24)
-        simulator = Simulator(release, token=token, state_dir=state, reply="HEARTBEAT_OK").start()
+        simulator = Simulator(
+            release, token=token, state_dir=state, reply="HEARTBEAT_OK", pace=pace or Pace()
+        ).start()
         self._stack.callback(simulator.stop)
         door = self._stack.enter_context(Door(simulator.url))
         values: dict[str, Any] = {"url": door.url, "token": token, "workspace_root": "~/.openclaw", **columns}
@@ -196,6 +198,13 @@ class Workshop:
         kwargs = {**named, **arguments}
         self._app.send_task("tasks.provision_agent", kwargs=kwargs, task_id=key, ignore_result=True)
         return UUID(key)
+
+    def ask(self, kind: str, **arguments: Any) -> UUID:
+        """Ask for any job by name."""
+        key = uuid4()
+        kwargs = {name: str(v) if isinstance(v, UUID) else v for name, v in arguments.items()}
+        self._app.send_task(f"tasks.{kind}", kwargs=kwargs, task_id=str(key), ignore_result=True)
+        return key
 
     def job(self, job_id: UUID) -> Row[Any]:
         """The job's row as it is; made-up values before there is one."""
@@ -232,5 +241,6 @@ _JOB = """
         r.status AS agent_status, r.phase AS agent_phase, r.attempts, r.generation, r.reason, r.lease_until,
         r.next_attempt_at, r.woken_at, r.wake_sent_at
     FROM (SELECT CAST(:id AS uuid) AS id) wanted
-    LEFT JOIN provisioner.jobs j USING (id) LEFT JOIN provisioner.job_agents r ON r.job_id = j.id
+    LEFT JOIN provisioner.jobs j USING (id)
+    LEFT JOIN LATERAL (SELECT * FROM provisioner.job_agents WHERE job_id = j.id LIMIT 1) r ON true
 """

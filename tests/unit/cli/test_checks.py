@@ -16,7 +16,7 @@ from worker.cli.findings import Finding, named
 from worker.cli.gateway_rows import Fleet
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import heartbeat_block
+from worker.gateway.heartbeats import heartbeat_block
 from worker.provisioning.facts import AgentRecord, GatewayCondition
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts
 
@@ -45,6 +45,7 @@ def record(**agent: Any) -> AgentRecord:
         replaces_hash=None,
         credential_job_id=None,
         provisioned_before=False,
+        known_elsewhere=False,
     )
 
 
@@ -189,7 +190,21 @@ def test_a_hidden_secret_may_be_a_variable_and_is_named_by_its_path() -> None:
     token = {"gateway": {"auth": {"token": "__OPENCLAW_REDACTED__"}}, "note": "$${ESCAPED}"}
     (found,) = check_variables(OLD, {"parsed": {**hidden, **token}})
     assert "models[0].apiKey" in found.says
-    assert list(check_variables(OLD, {"parsed": token})) == []
+    (unseen,) = check_variables(OLD, {"parsed": token})
+    assert (unseen.status, "gateway.auth.token" in unseen.says) == ("ok", True)
+
+
+def test_an_agent_whose_secret_may_be_a_variable_is_named_by_its_id() -> None:
+    hidden = {"agents": {"list": [{"id": "main"}, {"id": "shop", "apiKey": "__OPENCLAW_REDACTED__"}]}}
+    (found,) = check_variables(OLD, {"parsed": hidden})
+    assert found.about == ["agents.list[shop].apiKey"]
+
+
+def test_a_gateway_that_does_not_say_its_version_is_known_by_its_care_for_secrets() -> None:
+    assert OLD.writes_variables
+    assert not Dialect.from_hello("dev", ["config.get", "secrets.reload"]).writes_variables
+    assert not MERGING.writes_variables
+    assert not NEW.writes_variables
 
 
 @pytest.mark.parametrize(

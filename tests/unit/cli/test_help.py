@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from worker.cli.main import app
+from worker.cli.main import PARTS, app, load
 
 COMMANDS = {
     "demo",
+    "serve",
     "migrate",
     "gateway",
     "board",
@@ -17,17 +20,24 @@ COMMANDS = {
     "update",
     "delete",
     "heartbeats",
+    "sync",
+    "cancel",
+    "retry",
+    "prune",
     "lead",
     "main",
     "jobs",
     "job",
     "doctor",
+    "schedule",
+    "metrics",
     "device",
 }
 PAGES = [
     [],
     *([name] for name in sorted(COMMANDS)),
     *([noun, verb] for noun in ("gateway", "board", "agent") for verb in ("add", "list")),
+    *(["schedule", verb] for verb in ("add", "list", "remove")),
     ["device", "show"],
 ]
 
@@ -43,6 +53,23 @@ def test_each_page_of_help_fits_80_columns(page: list[str]) -> None:
     assert result.exit_code == 0
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
     assert "\u2026" not in result.stdout  # nothing is cut
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_is_listed_by_the_first_sentence_of_its_help(name: str) -> None:
+    assert load(name).name == name
+    assert PARTS[name][1] == " ".join(load(name).get_short_help_str(limit=200).split())
+
+
+def test_the_list_of_commands_needs_no_database_and_no_gateway() -> None:
+    statement = (
+        "import sys, worker.cli.main as m\n"
+        "try: m.app(['--help'])\n"
+        "except SystemExit: print('', *sys.modules, sep=chr(10))"
+    )
+    ran = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True)
+    assert "Commands" in ran.stdout
+    assert {"sqlalchemy", "psycopg", "websockets", "jinja2", "celery"}.isdisjoint(ran.stdout.splitlines())
 
 
 def test_an_unknown_command_is_wrong_use() -> None:

@@ -31,6 +31,8 @@ FRAME = st.fixed_dictionaries(
     },
 )
 
+URL = "ws://gateway.example:18789"
+
 
 @given(st.text() | st.binary())
 def test_no_bytes_break_decoding(frame: str | bytes) -> None:
@@ -114,7 +116,8 @@ def test_hello_of_the_newest_release_is_read_in_full() -> None:
             "features": {"methods": ["health", 7], "events": []},
             "auth": {"role": "operator", "scopes": ["operator.admin"]},
             "policy": {"maxPayload": 26214400, "tickIntervalMs": 15000},
-        }
+        },
+        URL,
     )
     assert (hello.protocol, hello.server_version, hello.boot_id) == (4, "2026.9.6", "b1")
     assert hello.methods == frozenset({"health"})
@@ -129,7 +132,7 @@ def test_hello_of_the_newest_release_is_read_in_full() -> None:
     )
 )
 def test_hello_with_anything_missing_or_strange_still_has_limits(payload: dict[str, object]) -> None:
-    hello = Hello.parse(payload)
+    hello = Hello.parse(payload, URL)
     assert hello.max_payload > 0
     assert hello.tick_interval_s > 0
 
@@ -137,7 +140,7 @@ def test_hello_with_anything_missing_or_strange_still_has_limits(payload: dict[s
 @given(st.floats() | st.integers() | st.booleans() | st.none())
 def test_no_strange_limit_breaks_the_hello(value: object) -> None:
     policy = {"maxPayload": value, "tickIntervalMs": value}
-    hello = Hello.parse({"type": "hello-ok", "protocol": 3, "policy": policy})
+    hello = Hello.parse({"type": "hello-ok", "protocol": 3, "policy": policy}, URL)
     assert hello.max_payload > 0
     assert hello.tick_interval_s > 0
 
@@ -145,4 +148,4 @@ def test_no_strange_limit_breaks_the_hello(value: object) -> None:
 @pytest.mark.parametrize("payload", [{}, {"type": "hello-ok"}, {"type": "hi", "protocol": 4}])
 def test_another_greeting_is_no_gateway(payload: dict[str, object]) -> None:
     with pytest.raises(NotAGateway):
-        Hello.parse(payload)
+        Hello.parse(payload, URL)

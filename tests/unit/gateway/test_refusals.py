@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 
 from worker.errors import PermanentError, TransientError
 from worker.gateway import errors
-from worker.gateway.refusals import from_close, from_response
+from worker.gateway.refusals import from_close
+from worker.gateway.refusals import from_response as response_of
+from worker.gateway.said import Asked
 
 RESTART = {"code": "UNAVAILABLE", "message": "gateway starting; retry shortly", "retryable": True}
 LOCKED = "unauthorized: too many failed authentication attempts (retry later)"
 MISMATCH = "unauthorized: gateway token mismatch (open the dashboard and paste the token)"
 STALE = "config changed since last load; re-run config.get and retry"
+
+
+URL = "ws://gateway.example:18789"
+
+
+def from_response(method: str, error: dict[str, Any], **params: str) -> errors.GatewayError:
+    return response_of(Asked.of(URL, method, params), error)
 
 
 def invalid(message: str, **more: Any) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def test_missing_scope_and_unsupported_file_name_what_is_missing() -> None:
 def test_missing_token_and_wrong_token_have_different_cures() -> None:
     wrong = str(from_response("connect", invalid(MISMATCH)))
     none = str(from_response("connect", invalid("unauthorized: gateway token missing")))
-    assert "correct the token" in wrong
+    assert "does not accept our token" in wrong
     assert "we have none" in none
 
 
@@ -214,7 +223,7 @@ def test_no_error_object_is_too_strange(error: dict[str, Any]) -> None:
 def test_close_before_the_hello_is_judged_by_its_code(
     code: int | None, reason: str, expected: type[errors.GatewayError]
 ) -> None:
-    assert type(from_close(code, reason)) is expected
+    assert type(from_close(Asked(URL, "connect"), code, reason)) is expected
 
 
 def test_errors_survive_copying_and_pickling_with_all_they_carry() -> None:

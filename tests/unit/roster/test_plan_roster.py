@@ -106,7 +106,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 
 @pytest.mark.parametrize("release", DIALECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_whatever_the_config_holds_a_second_plan_on_the_patched_one_is_empty(
     release: str, data: st.DataObject
@@ -122,7 +122,7 @@ def test_whatever_the_config_holds_a_second_plan_on_the_patched_one_is_empty(
 
 
 @pytest.mark.parametrize("release", DIALECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_other_entries_and_keys_are_untouched(release: str, data: st.DataObject) -> None:
     dialect = DIALECTS[release]
@@ -153,7 +153,7 @@ def test_other_entries_and_keys_are_untouched(release: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("release", DIALECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_every_wanted_entry_stands_as_wanted(release: str, data: st.DataObject) -> None:
     dialect = DIALECTS[release]

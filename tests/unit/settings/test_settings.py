@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from worker.settings import Settings, SettingsError, load_settings
@@ -33,6 +35,21 @@ def test_three_variables_are_enough(environment: pytest.MonkeyPatch) -> None:
     assert (settings.retry_budget_s, settings.retry_inline_s, settings.lease_s) == (600, 20, 30)
     assert settings.clock_tick_s <= 2, "rows are published within two seconds"
     assert settings.gateway_device_key.is_absolute()
+
+
+def test_a_folder_of_templates_that_would_replace_nothing_is_refused(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("TEMPLATES_DIR", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"TEMPLATES_DIR.*is not a folder"):
+        load_settings()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "SOUL.md.j2").write_text("calm")
+    environment.setenv("TEMPLATES_DIR", str(tmp_path))
+    assert load_settings().templates_dir == tmp_path
+    (tmp_path / "SOUL.md.j2").write_text("in the wrong place")
+    with pytest.raises(SettingsError, match=r"holds SOUL\.md\.j2, which takes the place of no .*shared/SOUL"):
+        load_settings()
 
 
 def test_all_that_is_missing_is_named_at_once_with_what_it_is_for() -> None:

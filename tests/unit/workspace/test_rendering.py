@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ from tests.unit.workspace.samples import (
     render,
 )
 from worker.errors import PermanentError
-from worker.workspace.context import PROFILE_DEFAULTS, GatewayFacts
+from worker.workspace.context import PROFILE_DEFAULTS, AgentFacts, BoardFacts, GatewayFacts
 from worker.workspace.credentials import PLACEHOLDER, find_token, find_value, mint_token, with_token
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import (
@@ -323,3 +325,21 @@ def test_every_template_is_used() -> None:
 def test_every_profile_field_reaches_the_agent() -> None:
     names = set().union(*(_names(tree) for tree in _trees().values()))
     assert {f"identity_{field}" for field in PROFILE_DEFAULTS} <= names
+
+
+def test_an_operators_own_templates_come_first_and_are_read_again_when_they_change(tmp_path: Path) -> None:
+    agent, board = AgentFacts(UUID(int=1), "Ann", False), BoardFacts(UUID(int=2), "Launch")
+    own = tmp_path / "shared" / "SOUL.md.j2"
+    own.parent.mkdir()
+    own.write_text("{{ agent_name }} is calm.")
+
+    def soul(folder: Path | None = tmp_path) -> str:
+        made = render_workspace(agent, board, GATEWAY, None, BASE_URL, LAYOUTS["list"], folder)
+        return made["SOUL.md"].text
+
+    assert soul() == "Ann is calm."
+    own.write_text("{{ agent_name }} is calm, always.")
+    os.utime(own, (1, 1))
+    assert soul() == "Ann is calm, always."
+    own.unlink()
+    assert soul() == soul(None) != "Ann is calm, always."

@@ -1,0 +1,199 @@
+"""Behaviour 27: a re-keying that is killed between any two of its steps. Whoever looks afterwards finds in
+the workspace a token that is known, and the next run of any kind settles it.
+
+Half of the killed jobs are taken up by another worker, the others are cancelled, so that they are not what
+heals their agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.acceptance.ledger_watch import LedgerWatch
+from tests.acceptance.rotation_scene import SLOT_FOR_EACH, Scene, Standing, Victim, subjects_of
+from tests.acceptance.rotation_steps import Rehearsal
+from tests.acceptance.world import World
+from worker.workspace.credentials import hash_token, mint_token
+
+pytestmark = pytest.mark.families
+
+
+@pytest.fixture(scope="module")
+def scene(world: World) -> Iterator[Scene]:
+    """A worker with a slot for every victim, and every step of its jobs watched."""
+    subjects = subjects_of(world)
+    world.stop_workers()
+    worker = world.start_worker(**SLOT_FOR_EACH)
+    with LedgerWatch(world.engine) as watch:
+        scene = Scene(world, watch, worker, subjects)
+        yield scene
+    scene.take_words_back()
+    if not any(each.running for each in world.workers):
+        world.start_worker()
+
+
+@pytest.fixture(scope="module")
+def rehearsal(scene: Scene) -> Rehearsal:
+    return scene.rehearse(scene.subjects[-1])
+
+
+@dataclass(frozen=True)
+class Killed:
+    """``taken_up``: a victim for every moment whose job goes on; ``given_up``: again for every moment, and
+    some to spare, of jobs that were cancelled."""
+
+    rehearsal: Rehearsal
+    taken_up: list[Victim]
+    given_up: list[Victim]
+    spare: list[Victim]
+
+    @property
+    def all(self) -> list[Victim]:
+        return [*self.taken_up, *self.given_up, *self.spare]
+
+
+@pytest.fixture(scope="module")
+def killed(scene: Scene, rehearsal: Rehearsal) -> Killed:
+    every, once = rehearsal.moments, rehearsal.states
+    half_done = [moment for moment in once if rehearsal.carrier_set <= moment.done <= rehearsal.commit]
+    victims = scene.kill_at_each(rehearsal, [*every, *once, *half_done])
+    spare = len(every) + len(once)
+    return Killed(rehearsal, victims[: len(every)], victims[len(every) : spare], victims[spare:])
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What became of the killed jobs, and how their agents stood then."""
+
+    jobs: Mapping[Victim, Mapping[str, Any]]
+    standing: Mapping[Victim, Standing]
+
+
+@pytest.fixture(scope="module")
+def aftermath(scene: Scene, killed: Killed) -> Aftermath:
+    scene.cancel([*killed.given_up, *killed.spare])
+    scene.let_a_minute_pass()
+    scene.world.start_worker()
+    rows = scene.ended([victim.job_id for victim in killed.all])
+    standing = scene.standing([victim.subject for victim in killed.all])
+    return Aftermath(dict(zip(killed.all, rows, strict=True)), dict(zip(killed.all, standing, strict=True)))
+
+
+def test_a_new_token_is_made_the_agents_after_one_read_back(scene: Scene, rehearsal: Rehearsal) -> None:
+    steps = rehearsal.steps[rehearsal.carrier_set : rehearsal.commit + 1]
+    assert [str(step) for step in steps] == [
+        f"agents.files.set {scene.carrier}",
+        f"agents.files.get {scene.carrier} again",
+        "hash changed",
+    ]
+
+
+def test_whenever_the_worker_dies_the_token_in_the_workspace_is_known(killed: Killed) -> None:
+    for victim in killed.all:
+        now, before = victim.at_death, victim.before
+        changed = (now.token != before.token, now.hash != before.hash, now.pending is not None)
+        assert changed == killed.rehearsal.changes(victim.moment), victim.moment
+        assert now.known, victim.moment
+        # The agent is locked out between its new token and the commit, and at no other time.
+        assert now.lets_in is not killed.rehearsal.half_done(victim.moment), victim.moment
+
+
+def test_a_killed_rotation_is_taken_up_as_the_one_that_it_is(
+    scene: Scene, killed: Killed, aftermath: Aftermath
+) -> None:
+    for victim in killed.taken_up:
+        job, now = aftermath.jobs[victim], aftermath.standing[victim]
+        outcome = (job["status"], job["result"] and job["result"]["token"])
+        assert outcome == ("succeeded", "rotated"), (victim.moment, job["error"])
+        assert now.settled, victim.moment
+        assert now.token != victim.before.token, victim.moment
+        assert scene.brought(victim.subject) == {now.token}, victim.moment
+
+
+def test_a_killed_rotation_that_was_cancelled_leaves_all_as_it_was_at_its_death(
+    scene: Scene, killed: Killed, aftermath: Aftermath
+) -> None:
+    for victim in [*killed.given_up, *killed.spare]:
+        assert aftermath.jobs[victim]["status"] == "cancelled", victim.moment
+        assert aftermath.standing[victim] == victim.at_death, victim.moment
+        assert scene.world.agent(victim.agent_id)["status"] == "online", victim.moment
+
+
+def test_plain_runs_settle_what_a_killed_rotation_left(
+    scene: Scene, killed: Killed, aftermath: Aftermath
+) -> None:
+    promises_and_writes_nothing(scene, killed.given_up)
+    kinds = dict.fromkeys(killed.given_up, "update_agent")
+    kinds |= dict.fromkeys(killed.spare, "provision_agent")
+    asked = [
+        scene.world.send(victim.agent_id, kind, wake=False, reset_session=False)
+        for victim, kind in kinds.items()
+    ]
+    rows = scene.ended(asked)
+    after = scene.standing([victim.subject for victim in kinds])
+    for victim, job, now in zip(kinds, rows, after, strict=True):
+        where = f"{job['kind']} after a death {victim.moment}"
+        outcome = (job["status"], job["result"] and job["result"]["token"])
+        assert outcome == ("succeeded", "reused"), (where, job["error"])
+        assert now.settled, where
+        assert now.token == victim.at_death.token, where
+
+
+def promises_and_writes_nothing(scene: Scene, victims: list[Victim]) -> None:
+    """A dry run says that the token stays, and writes nothing anywhere."""
+    keys = [victim.agent_id for victim in victims]
+    before = scene.rows_of(keys)
+    scene.world.door.forget()
+    jobs = scene.ended([scene.world.send(key, "update_agent", dry_run=True, diff=True) for key in keys])
+    for victim, job in zip(victims, jobs, strict=True):
+        outcome = (job["status"], job["result"] and job["result"]["token"])
+        assert outcome == ("succeeded", "reused"), (victim.moment, job["error"])
+        assert victim.at_death.token not in str(job), victim.moment
+    assert scene.world.door.count("agents.files.set", "cron.scratch.set", "config.patch", "chat.send") == 0
+    assert scene.rows_of(keys) == before
+    assert scene.standing([victim.subject for victim in victims]) == [v.at_death for v in victims]
+
+
+def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, aftermath: Aftermath) -> None:
+    """What a dead rotation left behind becomes the agent's before another replaces it: else a second death
+    would leave a token in the workspace that nobody knows."""
+    subject, left_behind = scene.subjects[-1], mint_token()
+    scene.leave_behind(subject, left_behind, hash_token(left_behind))
+    hold = scene.world.door.hold(
+        lambda method, params: method == "agents.files.set" and params.get("name") == scene.carrier
+    )
+    job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
+    assert hold.reached.wait(scene.world.patience_s)
+    [meanwhile] = scene.standing([subject])
+    assert meanwhile.token == left_behind
+    assert meanwhile.lets_in
+    hold.release()
+    [row] = scene.ended([job])
+    assert (row["status"], row["result"]["token"]) == ("succeeded", "rotated"), row["error"]
+    [after] = scene.standing([subject])
+    assert after.settled
+    assert after.token != left_behind
+
+
+def test_a_commit_that_the_database_breaks_off_is_taken_up_with_the_token_that_arrived(
+    scene: Scene, aftermath: Aftermath
+) -> None:
+    """The worker lives on, and keeps on record what it wrote: the carrier is as we left it, but its token is
+    not the one that was verified last."""
+    subject = scene.subjects[0]
+    scene.world.door.forget()
+    gate = scene.watch.shut(subject.agent_id, "hash changed")
+    job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
+    scene.world.eventually(lambda: gate in scene.watch.standing(), "it never came to its commit")
+    [meanwhile] = scene.standing([subject])
+    assert not meanwhile.lets_in
+    scene.watch.break_off()
+    [row] = scene.ended([job])
+    assert (row["status"], row["result"]["token"]) == ("succeeded", "rotated"), row["error"]
+    [after] = scene.standing([subject])
+    assert after.settled
+    assert scene.brought(subject) == {after.token} == {meanwhile.token}

@@ -1,0 +1,146 @@
+"""sync and its plan, with a worker process at the other end of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.integration.cli.conftest import Provisioner
+from worker import standalone
+from worker.cli.run_progress import read_progress
+from worker.simulator import Simulator
+
+GATEWAY = "gateway of Ada"
+
+
+@pytest.fixture
+def crew(staffed: Provisioner, engine: Engine) -> Provisioner:
+    """Ada, Ann and Abe provisioned on Ada's gateway, and its main agent."""
+    with engine.begin() as connection:
+        board = connection.execute(text("SELECT id FROM boards WHERE name = 'Board Ada'")).scalar_one()
+        for name in ("Ann", "Abe"):
+            standalone.add_agent(connection, standalone.NewAgent(name, board))
+    for name in ("Ada", "Ann", "Abe"):
+        staffed.run("provision", name, "--no-wake", "--no-wait")
+    staffed.json("main", GATEWAY, "--no-wake")
+    for name in ("Ada", "Ann", "Abe"):
+        staffed.json("update", name, "--no-wake")
+    return staffed
+
+
+@pytest.fixture
+def change(engine: Engine) -> Callable[[str, str, str], None]:
+    def set_column(name: str, column: str, value: str) -> None:
+        with engine.begin() as connection:
+            parameters = {"name": name, "value": value}
+            connection.execute(text(f"UPDATE agents SET {column} = :value WHERE name = :name"), parameters)
+
+    return set_column
+
+
+def test_a_sync_is_planned_done_and_then_has_nothing_to_do(
+    crew: Provisioner, change: Callable[[str, str, str], None]
+) -> None:
+    idle = crew.run("sync", GATEWAY, "--dry-run")
+    assert (idle.exit_code, idle.stdout.splitlines()[-1]) == (
+        0,
+        f"{GATEWAY}: nothing to do: 3 agents and the main agent as their templates want them.",
+    )
+    change("Ann", "soul_template", "You are Ann, in new words.")
+    change("Abe", "heartbeat_config", '{"every": "25m"}')
+    plan = crew.run("sync", GATEWAY, "--dry-run", "--diff")
+    assert plan.exit_code == 1
+    assert "2 of 3 would change, 1 need nothing" in plan.stdout
+    assert "SOUL.md (templates or facts)" in plan.stdout
+    assert 'heartbeat.every = "25m"' in plan.stdout
+    assert "+You are Ann, in new words." in plan.stdout
+    promised = crew.json("sync", GATEWAY, "--dry-run", code=1)
+    done = crew.json("sync", GATEWAY)
+    for key in ("agents_updated", "agents_unchanged", "files_written", "roster_changes"):
+        assert promised["result"][key] == done["result"][key]
+    assert (done["result"]["files_written"], done["result"]["roster_changes"]) == (1, 1)
+    shown = crew.run("job", done["id"])
+    assert shown.exit_code == 0
+    assert "Ann" in shown.stdout
+    assert "AGENTS.md" not in shown.stdout  # what was not touched
+    assert crew.run("sync", GATEWAY, "--dry-run").exit_code == 0
+
+
+def test_a_page_keeps_to_80_columns_and_shows_no_token(crew: Provisioner, simulator: Simulator) -> None:
+    found = [file for file in simulator.state_dir.rglob("AGENTS.md") if "AUTH_TOKEN=" in file.read_text()]
+    tokens = []
+    for file in found:
+        tokens.append(file.read_text().split("AUTH_TOKEN=")[1].split()[0].strip("`'\""))
+        file.write_text(file.read_text().replace(tokens[-1], f"{tokens[-1]}\nScribbled below it."))
+    result = crew.run("sync", GATEWAY, "--rotate-tokens", "--dry-run", "--diff")
+    assert result.exit_code == 1
+    page = result.stdout.split("\nplan for", 1)[1].split("\nAda: ")[0]
+    assert all(len(line) <= 80 for line in page.splitlines())
+    assert result.stdout.count("-Scribbled below it.") == len(tokens) == 4
+    assert "<masked>" in result.stdout
+    assert [token for token in tokens if token in result.output] == []
+
+
+def test_what_failed_is_named_with_the_way_on_and_the_others_are_synced(
+    crew: Provisioner, change: Callable[[str, str, str], None], engine: Engine
+) -> None:
+    change("Ann", "soul_template", "{{ nobody }}")
+    result = crew.run("sync", GATEWAY)
+    assert result.exit_code == 1
+    assert "2 of 3 updated (2 needed nothing), 1 failed" in result.stdout
+    assert "nobody" in result.stdout
+    assert "provisioner retry " in result.stdout
+    (job,) = (job for job in crew.json("jobs", "--status", "partial"))
+    with engine.connect() as connection:
+        run = read_progress(connection, UUID(job["id"]))
+    assert run is not None
+    assert (run.total, run.done, run.unchanged, run.changed, run.failed) == (3, 3, 2, 0, 1)
+    assert [failure.name for failure in run.failures] == ["Ann"]
+
+
+def test_a_gateway_without_a_main_agent_is_synced_with_no_main(staffed: Provisioner) -> None:
+    staffed.json("provision", "Ada", "--no-wake")
+    missing = staffed.run("sync", GATEWAY)
+    assert missing.exit_code == 1
+    assert f'provisioner main "{GATEWAY}"' in missing.stdout
+    assert staffed.run("sync", GATEWAY, "--no-main").exit_code == 0
+
+
+def test_a_gateway_that_is_away_leaves_all_not_attempted_and_points_to_doctor(staffed: Provisioner) -> None:
+    away = staffed.run("sync", "gateway of Cid", "--no-main", "--dry-run")
+    assert away.exit_code == 1
+    page = " ".join(away.stdout.split())
+    assert "0 of 1 would change, 0 need nothing, 1 not attempted" in page
+    assert "unreachable for 3 seconds" in page
+    assert 'next provisioner doctor "gateway of Cid" then: provisioner retry ' in page
+    assert "do it" not in page
+
+
+def test_the_options_stand_in_the_row_and_a_board_is_found_by_its_name(
+    fleet: Provisioner, engine: Engine
+) -> None:
+    options = ["--no-main", "--reset-sessions", "--rotate-tokens", "--force-bootstrap", "--overwrite"]
+    job = fleet.json("sync", "g", "--board", "launch", *options, "--no-wait", "--request", "r1")
+    assert (
+        fleet.json("sync", "g", "--board", "launch", *options, "--no-wait", "--request", "r1")["id"]
+        == (job["id"])
+    )
+    with engine.connect() as connection:
+        row = connection.execute(text("SELECT * FROM provisioner.jobs")).one()
+    assert (row.kind, str(row.board_id), row.requested_by) == ("sync_gateway", job["board_id"], "cli")
+    assert {name: row.options[name] for name in ("include_main", "overwrite", "dry_run", "diff")} == {
+        "include_main": False,
+        "overwrite": True,
+        "dry_run": False,
+        "diff": False,
+    }
+    assert row.options["rotate_tokens"] is row.options["reset_sessions"] is True
+
+
+def test_wrong_use_is_said_before_anything_is_asked_for(fleet: Provisioner) -> None:
+    assert "There is no gateway 'x'" in fleet.refused("sync", "x")
+    assert "There is no board 'x'" in fleet.refused("sync", "g", "--board", "x")
+    assert fleet.json("jobs") == []

@@ -1,0 +1,98 @@
+"""docs/enqueue.md, run as it stands: by row, by send_task, once. A broker away: test_broker_away.py."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.integration.provisioning.fleet import execute
+from tests.integration.worker.workshop import Place, Workshop
+from worker.jobs.requests import REQUESTS, TARGETS
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "enqueue.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+SQL = re.findall(r"```sql\n(.*?)```", DOCS, re.DOTALL)
+TASKS = re.findall(r"^\| `tasks\.(\w+)` \| `(\w+)` \| (.*?) \|$", DOCS, re.MULTILINE)
+
+
+def routes() -> dict[str, str]:
+    """worker.app's; importing it would need its environment."""
+    tree = ast.parse((ROOT / "worker" / "app.py").read_text(encoding="utf-8"))
+    assigned = [n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ROUTES"]
+    found: dict[str, str] = ast.literal_eval(assigned[0].value)
+    return found
+
+
+def run(
+    block: str, workshop: Workshop, agent_id: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The block as a service of its own, which has nothing of ours on its path."""
+    given = {"DATABASE_URL": workshop.database_url, "REDIS_URL": workshop.redis_url, **environment}
+    code = f"agent_id = {str(agent_id)!r}\n{block}\nprint(dict(globals()).get('status'))"
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        env={"PATH": os.defpath, **given},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(workshop: Workshop) -> Place:
+    return workshop.place("2026.9.6", agents=2)
+
+
+def test_the_table_of_tasks_is_the_truth() -> None:
+    assert {task for task, _, _ in TASKS} == set(REQUESTS)
+    for task, queue, kwargs in TASKS:
+        assert routes()[f"tasks.{task}"] == queue
+        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", re.sub(r"\(.*?\)", "", kwargs))) - {"all"}
+        hidden = {"request_id", "requested_by"}
+        if task == "provision_gateway_main":
+            hidden |= {"reset_session", "wake", "deliver_wakeup"}
+        assert named == set(REQUESTS[task].model_fields) - hidden
+        assert TARGETS[task] in named
+
+
+def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: Place) -> None:
+    insert, grants = SQL
+    by_row, by_message = place.fleet.agents
+    for _ in range(2):
+        execute(workshop.engine, insert.replace(":agent_id", "CAST(:agent_id AS uuid)"), agent_id=by_row)
+    update, send, wait = PYTHON
+    sent = run(send, workshop, by_message)
+    assert sent.returncode == 0, sent.stderr
+    again = run(send, workshop, by_message)
+    assert again.returncode == 0, again.stderr
+    waited = run(wait, workshop, by_message)
+    assert waited.stdout.strip() == "succeeded", waited.stdout + waited.stderr
+    workshop.eventually(lambda: statuses(workshop, "sign-up-4711") == ["succeeded"])
+    assert statuses(workshop, "sign-up-4713") == ["succeeded"]
+    done = run(update, workshop, by_row)
+    assert done.returncode == 0, done.stderr
+    workshop.eventually(lambda: statuses(workshop, "profile-changed-4712") == ["succeeded"])
+    with workshop.engine.begin() as connection:
+        connection.execute(text("CREATE ROLE web"))
+        for statement in grants.strip().split(";")[:-1]:
+            connection.execute(text(statement))
+        connection.execute(text("DROP OWNED BY web"))
+        connection.execute(text("DROP ROLE web"))
+
+
+def statuses(workshop: Workshop, request_id: str) -> list[Any]:
+    with workshop.engine.connect() as connection:
+        found = connection.execute(
+            text("SELECT status FROM provisioner.jobs WHERE request_id = :id"), {"id": request_id}
+        )
+        return [row.status for row in found]

@@ -1,0 +1,83 @@
+"""What Flower hears of a sync: Celery's own view of the events, as Flower keeps it (celery.md 3)."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from celery.events.state import State
+
+from tests.integration.provisioning.fleet import execute
+from tests.integration.worker.planting import plant
+from tests.integration.worker.workshop import Workshop
+
+
+class Watch:
+    """Celery's State, fed by all events; ``seen``: what it said of each task, one after another."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.state: Any = State()
+        self.seen: dict[str, list[tuple[str, Any]]] = {}
+        self.ready = threading.Event()
+        self.over = threading.Event()
+        self._app = Celery(broker=redis_url)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        self._thread.start()
+        try:
+            assert self.ready.wait(20)
+            yield self
+        finally:
+            self.over.set()
+            self._thread.join(10)
+            self._app.close()
+
+    def _run(self) -> None:
+        with self._app.connection() as connection:
+            receiver = self._app.events.Receiver(connection, handlers={"*": self._hear})
+            while not self.over.is_set():
+                with suppress(TimeoutError):
+                    for _ in receiver.consume(limit=None, timeout=0.5, wakeup=False):
+                        self.ready.set()
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        self.ready.set()
+        self.state.event(event)
+        key = str(event.get("uuid"))
+        if key in self.state.tasks:
+            task = self.state.tasks[key]
+            said = task.exception if task.state == "FAILURE" else task.result
+            self.seen.setdefault(key, []).append((task.state, said))
+
+
+def test_flower_sees_a_sync_go_on_and_end_with_its_result(open_workshop: Callable[[], Workshop]) -> None:
+    workshop = open_workshop()
+    place = workshop.place("2026.9.6", agents=30)
+    plant(place, place.fleet.agents)
+    watch = Watch(workshop.redis_url)
+    workshop.start_worker()
+    with watch.watching():
+
+        def ended(job_id: UUID, state: str) -> list[tuple[str, Any]]:
+            seen = watch.seen.get(str(job_id), [])
+            return seen if seen and seen[-1][0] == state else []
+
+        good = workshop.ask("sync_gateway", gateway_id=place.fleet.gateway_id, include_main=False)
+        told = workshop.eventually(lambda: ended(good, "SUCCESS"), lambda: str(watch.seen.get(str(good))))
+        progress = [what for state, what in told if state == "PROGRESS"]
+        on_the_way = [re.fullmatch(r"(\d+) of 30 agents", str(what)) for what in progress]
+        assert {int(match[1]) for match in on_the_way if match} & set(range(1, 30))
+        assert "30 updated (0 needed nothing)" in told[-1][1]
+
+        execute(workshop.engine, "UPDATE agents SET soul_template = '{{ nobody }}'")
+        bad = workshop.ask("sync_gateway", gateway_id=place.fleet.gateway_id, include_main=False)
+        told = workshop.eventually(lambda: ended(bad, "FAILURE"), lambda: str(watch.seen.get(str(bad))))
+        assert "Of 30 agents 30 failed." in told[-1][1]
+        assert any("30 of 30 agents, 30 not well" in str(what) for _, what in told)

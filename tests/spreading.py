@@ -1,0 +1,39 @@
+"""How ``pytest -n`` spreads the tests: those that share what took long to start stay together."""
+
+from __future__ import annotations
+
+import re
+
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+LONGEST_FIRST = (
+    "tests/acceptance",
+    "tests/conformance",
+    "tests/model",
+    "tests/integration/cli/test_serve",
+    "tests/integration/sync",
+    "tests/integration/cli",
+    "tests/integration/worker",
+    "tests/integration",
+)
+"""What takes long to end is begun first, so that no process is left with it at the end."""
+_TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
+
+
+def shared_by(nodeid: str) -> str:
+    """What a test shares with others: its folder's gateway of one release, else its file."""
+    file, _, name = nodeid.partition("::")
+    target = _TARGET.search(name)
+    return f"{file.rpartition('/')[0]} {target[0]}" if target else file
+
+
+def place_in_line(nodeid: str) -> int:
+    """By which all tests are put in order; those of one place keep theirs."""
+    return next((n for n, start in enumerate(LONGEST_FIRST) if nodeid.startswith(start)), len(LONGEST_FIRST))
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]
+    """One process for all tests that share something, in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return shared_by(nodeid)

@@ -1,0 +1,67 @@
+"""Syncs made by hand, to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from tests.unit.cli.test_job_view import JOB, ROW
+from worker.cli.job_records import JobAgentRecord, JobRecord
+from worker.cli.run_rows import row_of
+from worker.provisioning.sync.result import ending
+
+GATEWAY = UUID(int=9)
+KEPT: Mapping[str, Mapping[str, Any]] = {
+    "AGENTS.md": {"action": "unchanged"},
+    "USER.md": {"action": "preserved"},
+    "BOOT.md": {"action": "unsupported"},
+}
+
+
+def agent(number: int, status: str = "succeeded", **columns: Any) -> JobAgentRecord:
+    """An agent of a sync; without more, one that needed nothing."""
+    values = {
+        "agent_id": UUID(int=number),
+        "name": f"Agent {number:03}",
+        "is_board_lead": False,
+        "status": status,
+        "phase": "ended",
+        "in_hand": False,
+        "files": KEPT,
+        "board_id": UUID(int=1),
+        "board_name": "Launch",
+        "roster": {"action": "unchanged", "changes": {}},
+        **columns,
+    }
+    return replace(ROW, **values)
+
+
+def written(*names: str, by: str | None = "templates") -> dict[str, Any]:
+    """The files of an agent of which these are written."""
+    return {**KEPT, **{name: {"action": "update", "changed_by": by} for name in names}}
+
+
+def run(*agents: JobAgentRecord, **columns: Any) -> JobRecord:
+    """A sync that has ended with these rows."""
+    options = {"include_main": True, "dry_run": False, **columns.pop("options", {})}
+    came_to = ending(GATEWAY, "my gateway", options, [row_of(record) for record in agents])
+    values = {
+        "kind": "sync_gateway",
+        "status": came_to.status,
+        "error": came_to.error,
+        "result": came_to.result,
+        "warnings": came_to.warnings,
+        "agent_id": None,
+        "agent_name": None,
+        "board_name": None,
+        "gateway_id": GATEWAY,
+        "options": options,
+        "agents": agents,
+        **columns,
+    }
+    return replace(JOB, **values)
+
+
+MAIN = agent(999, is_main=True, board_id=None, board_name=None, name="my gateway Gateway Agent")

@@ -1,0 +1,125 @@
+"""Tokens made ahead are as good as those made on demand, each is given once, and none is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import worker.provisioning.minting as minting
+from worker.provisioning.minting import MOST_AHEAD, Mint, Minted
+from worker.workspace.credentials import verify_token
+
+
+class Hashing:
+    """Stands before the hashing, counts it and can hold it up."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def __call__(self, token: str) -> str:
+        assert self.may_go.wait(10)
+        self.done += 1
+        return f"hash of {token}"
+
+    def await_done(self, number: int) -> None:
+        deadline = time.monotonic() + 10
+        while self.done < number:
+            assert time.monotonic() < deadline, self.done
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def hashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hashing]:
+    hashing = Hashing()
+    monkeypatch.setattr(minting, "hash_token", hashing)
+    yield hashing
+    hashing.may_go.set()
+
+
+def test_a_token_made_ahead_verifies_and_one_made_on_demand_does() -> None:
+    mint = Mint()
+    mint.expect()
+    for minted in (mint.take(), mint.take()):
+        assert verify_token(minted.plain, minted.hash)
+
+
+def test_what_is_expected_is_made_ahead_and_not_more(hashing: Hashing) -> None:
+    mint = Mint()
+    for _ in range(3):
+        mint.expect()
+    hashing.await_done(3)
+    given = [mint.take() for _ in range(3)]
+    assert hashing.done == 3
+    mint.take()
+    assert hashing.done == 4
+    assert len({minted.plain for minted in given}) == 3
+
+
+def test_nobody_waits_for_one_that_is_being_made(hashing: Hashing) -> None:
+    mint = Mint()
+    hashing.may_go.clear()
+    mint.expect()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(mint.take)
+        hashing.may_go.set()
+        assert asked.result(10).hash.startswith("hash of ")
+
+
+def test_no_more_are_kept_than_the_limit(hashing: Hashing) -> None:
+    mint = Mint()
+    for _ in range(MOST_AHEAD + 20):
+        mint.expect()
+    hashing.await_done(MOST_AHEAD)
+    for _ in range(MOST_AHEAD):
+        mint.take()
+    mint.take()
+    assert hashing.done == MOST_AHEAD + 1
+
+
+def test_some_are_kept_for_whom_nobody_expects_once_all_is_quiet(
+    hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minting, "QUIET_S", 0.05)
+    mint = Mint(kept=2)
+    mint.begin()
+    hashing.await_done(2)
+    given = {mint.take().plain, mint.take().plain}
+    hashing.await_done(4)
+    time.sleep(0.1)
+    assert (hashing.done, len(given)) == (4, 2)
+
+
+def test_what_is_kept_is_not_made_while_others_are_busy(
+    hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minting, "QUIET_S", 60.0)
+    mint = Mint(kept=2)
+    mint.begin()
+    mint.expect()
+    hashing.await_done(1)
+    mint.take()
+    time.sleep(0.05)
+    assert hashing.done == 1
+
+
+def test_each_is_given_once_however_many_ask(hashing: Hashing) -> None:
+    mint = Mint()
+
+    def ask(_: int) -> str:
+        mint.expect()
+        return mint.take().plain
+
+    with ThreadPoolExecutor(16) as pool:
+        given = list(pool.map(ask, range(400)))
+    assert len(set(given)) == 400
+
+
+def test_its_text_shows_no_token() -> None:
+    minted = Minted("the-plain-token", "the-hash")
+    assert "the-" not in f"{minted} {minted!r}"
