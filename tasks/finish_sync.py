@@ -17,5 +17,5 @@ from worker.provisioning.sync.parent import take_run_turn
 def finish_sync(self: Task[..., Any], /, job_id: str, **_: Any) -> None:
     """A sync's last steps: its gateway's main agent, and its end. Sent by the sync and by the clock."""
     with outliving_the_database(self), about(job=job_id):
-        if not report_run(self, UUID(job_id), take_run_turn(services(), UUID(job_id))):
+        if not report_run(UUID(job_id), take_run_turn(services(), UUID(job_id))):
             raise Ignore

@@ -13,13 +13,13 @@ from celery.exceptions import Ignore
 from sqlalchemy import Connection
 
 from worker.about import about
-from worker.app import services
+from worker.app import services, tell
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
-from worker.jobs.outbox import PUBLISH_ERRORS, Message
+from worker.jobs.outbox import Message
 from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
@@ -131,7 +131,7 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise Ignore
     if isinstance(outcome, Parked):
         log.info("parked: %s", outcome.reason)
-        tell(task, task.request.id, "task-retried", exception=outcome.reason, traceback="")
+        tell("task-retried", [task.request.id], exception=outcome.reason, traceback="")
         raise Ignore
     assert isinstance(outcome, Ended)
     if outcome.status != "succeeded":
@@ -139,13 +139,3 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise JobFailed(outcome.reason or outcome.status)
     log.info("succeeded")
     return outcome.status
-
-
-def tell(task: Task[..., Any], task_id: object, event: str, **fields: Any) -> None:
-    """Let Flower know, in the name of the task with this id. While the broker is away nobody hears it: the
-    job's row says the same."""
-    try:
-        with task.app.events.default_dispatcher(hostname=task.request.hostname) as dispatcher:
-            dispatcher.send(event, uuid=str(task_id), **fields)
-    except PUBLISH_ERRORS as error:
-        log.debug("nobody was told of %s: %s", event, type(error).__name__)

@@ -7,12 +7,9 @@ its name how far it is, and the finisher how it ended (celery.md 3).
 from __future__ import annotations
 
 import logging
-from typing import Any
 from uuid import UUID
 
-from celery import Task
-
-from tasks.outcomes import tell
+from worker.app import tell
 from worker.jobs.ledger import NotClaimed
 from worker.jobs.runs import Progress
 from worker.provisioning.sync.parent import shown
@@ -25,29 +22,29 @@ _STEPS = 20
 """Of a long run so many steps are told, so that Flower hears of it often enough and Redis not too often."""
 
 
-def report_run(task: Task[..., Any], job_id: UUID, outcome: Ending | Parked | NotClaimed) -> bool:
+def report_run(job_id: UUID, outcome: Ending | Parked | NotClaimed) -> bool:
     """Tell Flower, and the log, how a turn of the run's own went; whether it has ended."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         return False
     if isinstance(outcome, Parked):
         log.info("parked: %s", outcome.reason)
-        tell(task, job_id, "task-progress", result=outcome.reason)
+        tell("task-progress", [job_id], result=outcome.reason)
         return False
     result = shown(outcome.result)
     if outcome.status in ("succeeded", "partial"):
         log.info("%s: %s", outcome.status, result)
         said = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
-        tell(task, job_id, "task-succeeded", result=said, runtime=None)
+        tell("task-succeeded", [job_id], result=said, runtime=None)
     else:
         log.warning("%s: %s", outcome.status, outcome.error)
-        tell(task, job_id, "task-failed", exception=outcome.error, traceback="", result=None)
+        tell("task-failed", [job_id], exception=outcome.error, traceback="", result=None)
     return True
 
 
-def tell_progress(task: Task[..., Any], job_id: UUID, progress: Progress) -> None:
+def tell_progress(job_id: UUID, progress: Progress) -> None:
     """Say in the sync's name how far it is."""
     step = max(1, progress.total // _STEPS)
     if progress.done % step == 0 or progress.done >= progress.total:
         fields = {"done": progress.done, "total": progress.total}
-        tell(task, job_id, "task-progress", result=str(progress), **fields)
+        tell("task-progress", [job_id], result=str(progress), **fields)

@@ -18,5 +18,5 @@ def sync_agent(self: Task[..., Any], /, job_id: str, agent_id: str, **_: Any) ->
     with about(job=job_id, agent=agent_id), outlived_by_its_cause("the agent waits"):
         outcome = take_turn(services(), UUID(job_id), UUID(agent_id))
         if isinstance(outcome, Ended) and outcome.progress is not None:
-            tell_progress(self, UUID(job_id), outcome.progress)
+            tell_progress(UUID(job_id), outcome.progress)
         return report(self, UUID(job_id), outcome)

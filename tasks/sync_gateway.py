@@ -31,6 +31,6 @@ def sync_gateway(self: Task[..., Any], *positional: Any, **arguments: Any) -> st
     """Bring the agents of a gateway to their templates (contract.md has the arguments)."""
 
     def look(job_id: UUID) -> None:
-        report_run(self, job_id, take_run_turn(services(), job_id))
+        report_run(job_id, take_run_turn(services(), job_id))
 
     return run_job(self, positional, arguments, _begin, then=look)

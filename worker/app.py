@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from celery import Celery, signals
 from kombu import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import health
+from worker.about import about
 from worker.beat import beat_schedule
 from worker.clock import Clock
 from worker.database import engine
@@ -21,6 +23,7 @@ from worker.drain import draining
 from worker.errors import PermanentError
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
+from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
@@ -119,12 +122,32 @@ def services() -> Services:
     """What the tasks of this process work with, made on first use."""
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    return Services(config, engine(), ClientPool(device), send, mint=Mint(KEPT))
+    return Services(config, engine(), ClientPool(device), send, mint=Mint(KEPT), announce=_announce)
 
 
 def send(name: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
     """Publish a message. Raises kombu's OperationalError, within about a second, where Redis is away."""
     app.send_task(name, kwargs=dict(kwargs), task_id=task_id, ignore_result=True)
+
+
+def tell(event: str, task_ids: Iterable[object], **fields: Any) -> None:
+    """Let Flower know, in the names of the tasks with these ids. While the broker is away nobody hears it:
+    the jobs' rows say the same."""
+    task = app.current_worker_task
+    hostname = task.request.hostname if task is not None else None
+    try:
+        with app.events.default_dispatcher(hostname=hostname) as dispatcher:
+            for task_id in task_ids:
+                dispatcher.send(event, uuid=str(task_id), **fields)
+    except PUBLISH_ERRORS as error:
+        log.debug("nobody was told of %s: %s", event, type(error).__name__)
+
+
+def _announce(jobs: Sequence[UUID]) -> None:
+    for job_id in jobs:
+        with about(job=job_id):
+            log.info("succeeded")
+    tell("task-succeeded", jobs, result="'succeeded'", runtime=None)
 
 
 @signals.setup_logging.connect

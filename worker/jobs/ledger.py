@@ -295,6 +295,7 @@ _ADVANCED_COLUMNS = {
     "warnings": "warnings = :warnings",
     "wake_key": "wake_key = coalesce(wake_key, :wake_key)",
     "wake_sent_at": "wake_sent_at = coalesce(wake_sent_at, now())",
+    "wake_unsent": "wake_sent_at = NULL",
     "wake": "wake = :wake",
 }
 
@@ -306,7 +307,7 @@ def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, 
     for name in ("files", "warnings", "wake"):
         if name in columns:
             statement = statement.bindparams(bindparam(name, type_=JSONB(none_as_null=True)))
-    values = {name: value for name, value in columns.items() if name != "wake_sent_at"}
+    values = {name: value for name, value in columns.items() if name not in ("wake_sent_at", "wake_unsent")}
     parameters = {**_held(held), **values, "phase": phase, "lease_s": lease_s}
     _require_one(connection.execute(statement, parameters).rowcount, held)
 

@@ -217,18 +217,21 @@ _NEXT_IN_LINE = text("""
     UPDATE provisioner.job_agents r
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     FROM provisioner.jobs j
-    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (
-        SELECT w.job_id, w.agent_id
-        FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
-        WHERE w.agent_id = :agent_id AND w.finished_at IS NULL AND w.status = 'pending'
-          AND w.published_at IS NULL AND w.next_attempt_at IS NOT NULL
-        ORDER BY o.created_at, o.id LIMIT 1 FOR UPDATE OF w SKIP LOCKED
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) IN (
+        SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (
+            SELECT w.job_id, w.agent_id
+            FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
+            WHERE w.agent_id = free.agent_id AND w.finished_at IS NULL AND w.status = 'pending'
+              AND w.published_at IS NULL AND w.next_attempt_at IS NOT NULL
+            ORDER BY o.created_at, o.id LIMIT 1 FOR UPDATE OF w SKIP LOCKED
+        ) next
     )
     RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
 
 
-def mark_next_in_line(connection: Connection, agent_id: UUID) -> list[Message]:
-    """Mark the oldest of the jobs that found the agent busy, now that it is free; send after the commit."""
-    rows = connection.execute(_NEXT_IN_LINE, {"agent_id": agent_id, "republish_s": REPUBLISH_AFTER_S})
+def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
+    """Of each agent, mark the oldest of the jobs that found it busy, now that it is free; send after the
+    commit."""
+    rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": REPUBLISH_AFTER_S})
     return [message_of(row) for row in rows]

@@ -1,4 +1,5 @@
-"""Agents that wait to be woken, woken together by one of them (`worker.provisioning.crowd` says when).
+"""Agents that wait to be woken, woken together by one of them (`worker.provisioning.crowd` says when), and
+ended by it: their gateway, busy with the runs that begin then, is asked nothing more.
 
 A row with both ``wake`` and ``wake_sent_at`` is in the hand of whoever gathered it, without a lease: should
 that one die, the row comes back by itself and is treated as any whose wake was on its way.
@@ -24,23 +25,45 @@ SENDING_TAKES_S = 60.0
 
 @dataclass(frozen=True)
 class Wake:
-    """What ``chat.send`` is to be called with for an agent."""
+    """An agent that waits: ``params`` of its ``chat.send``, and what its job's ``result`` will be."""
 
     job_id: UUID
     agent_id: UUID
     params: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    def stored(self) -> dict[str, Any]:
+        """As ``job_agents.wake`` keeps it."""
+        return {"params": dict(self.params), "result": dict(self.result)}
 
 
 @dataclass(frozen=True)
-class WakeOutcome:
-    """What became of a wake: ``woken``; ``unsent``, where it surely did not arrive; neither, where nobody
-    knows."""
+class Woken:
+    """A gathered agent whose gateway took its wake message; ``result``: its job's, ``warning`` for it."""
 
     job_id: str
     agent_id: str
-    woken: bool = False
-    unsent: bool = False
+    result: Mapping[str, Any]
     warning: str | None = None
+
+
+@dataclass(frozen=True)
+class NotWoken:
+    """A gathered agent whose message surely did not arrive (``unsent``), or of which nobody knows."""
+
+    job_id: str
+    agent_id: str
+    unsent: bool
+
+
+@dataclass(frozen=True)
+class EndedRow:
+    """A row that has ended well, with its job."""
+
+    job_id: UUID
+    agent_id: UUID
+    gateway_id: UUID
+    session_key: str
 
 
 _GATHER = text("""
@@ -50,21 +73,40 @@ _GATHER = text("""
     WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND j.cancel_requested_at IS NULL
       AND r.status = 'running' AND r.phase = 'wake' AND r.wake IS NOT NULL AND r.wake_sent_at IS NULL
       AND r.lease_until IS NULL AND r.published_at IS NULL
-    RETURNING r.job_id, r.agent_id, r.wake AS params
+    RETURNING r.job_id, r.agent_id, r.wake -> 'params' AS params, r.wake -> 'result' AS result
 """)
-_SETTLE = text("""
+_IN_HAND = """
+    r.job_id = o.job_id AND r.agent_id = o.agent_id AND j.id = r.job_id
+      AND r.status = 'running' AND r.phase = 'wake' AND r.wake IS NOT NULL AND r.lease_until IS NULL
+"""
+_END = text(f"""
+    WITH ended AS (
+        UPDATE provisioner.job_agents r
+        SET status = 'succeeded', phase = 'ended', reason = NULL, wake = NULL, woken_at = now(),
+            finished_at = now(), next_attempt_at = NULL, published_at = NULL,
+            warnings = r.warnings || CASE WHEN o.warning IS NULL THEN '[]'
+                                          ELSE jsonb_build_array(o.warning) END
+        FROM provisioner.jobs j, agents a, jsonb_to_recordset(:woken)
+            AS o(job_id uuid, agent_id uuid, result jsonb, warning text)
+        WHERE {_IN_HAND} AND a.id = r.agent_id
+        RETURNING r.job_id, r.agent_id, o.result, r.warnings
+    )
+    UPDATE provisioner.jobs j
+    SET status = 'succeeded', phase = 'ended', agents_done = agents_done + 1, finished_at = now(),
+        updated_at = now(), warnings = ended.warnings,
+        result = ended.result || jsonb_build_object('woken', true, 'warnings', ended.warnings)
+    FROM ended WHERE j.id = ended.job_id
+    RETURNING j.id AS job_id, ended.agent_id, j.gateway_id, j.result ->> 'session_key' AS session_key
+""").bindparams(bindparam("woken", type_=JSONB))
+_GIVE_BACK = text(f"""
     UPDATE provisioner.job_agents r
     SET wake = NULL, reason = NULL, published_at = now(),
         next_attempt_at = now() + make_interval(secs => :republish_s),
-        woken_at = CASE WHEN o.woken THEN now() END,
-        wake_sent_at = CASE WHEN o.unsent THEN NULL ELSE r.wake_sent_at END,
-        warnings = r.warnings || CASE WHEN o.warning IS NULL THEN '[]' ELSE jsonb_build_array(o.warning) END
-    FROM provisioner.jobs j, jsonb_to_recordset(:outcomes)
-        AS o(job_id uuid, agent_id uuid, woken boolean, unsent boolean, warning text)
-    WHERE r.job_id = o.job_id AND r.agent_id = o.agent_id AND j.id = r.job_id
-      AND r.status = 'running' AND r.phase = 'wake' AND r.wake IS NOT NULL AND r.lease_until IS NULL
+        wake_sent_at = CASE WHEN o.unsent THEN NULL ELSE r.wake_sent_at END
+    FROM provisioner.jobs j, jsonb_to_recordset(:others) AS o(job_id uuid, agent_id uuid, unsent boolean)
+    WHERE {_IN_HAND}
     RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
-""").bindparams(bindparam("outcomes", type_=JSONB))
+""").bindparams(bindparam("others", type_=JSONB))
 
 
 def gather_wakes(connection: Connection, gateway_id: UUID) -> list[Wake]:
@@ -73,8 +115,19 @@ def gather_wakes(connection: Connection, gateway_id: UUID) -> list[Wake]:
     return [Wake(**row._mapping) for row in connection.execute(_GATHER, parameters)]
 
 
-def settle_wakes(connection: Connection, outcomes: Sequence[WakeOutcome]) -> list[Message]:
-    """Note what became of gathered wakes, and mark their rows, which come to their end, or to another try,
-    in turns of their own; send after the commit."""
-    parameters = {"outcomes": [asdict(each) for each in outcomes], "republish_s": REPUBLISH_AFTER_S}
-    return [message_of(row) for row in connection.execute(_SETTLE, parameters)]
+def end_woken(connection: Connection, woken: Sequence[Woken]) -> list[EndedRow]:
+    """End the rows and jobs of gathered agents that were woken. One whose own row has gone meanwhile is left:
+    it comes back by itself, and says so."""
+    if not woken:
+        return []
+    parameters = {"woken": [asdict(each) for each in woken]}
+    return [EndedRow(**row._mapping) for row in connection.execute(_END, parameters)]
+
+
+def give_back(connection: Connection, others: Sequence[NotWoken]) -> list[Message]:
+    """Mark the rows of gathered agents that were not seen to wake: each comes to another try in a turn of its
+    own. Send after the commit."""
+    if not others:
+        return []
+    parameters = {"others": [asdict(each) for each in others], "republish_s": REPUBLISH_AFTER_S}
+    return [message_of(row) for row in connection.execute(_GIVE_BACK, parameters)]

@@ -5,7 +5,6 @@ Each is a phase in the agent's row, and may be run again: a claim goes on where 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,10 +16,10 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
 from worker.jobs.ledger import Claim, advance, finish, park
 from worker.provisioning.agent_status import keep_session_key, succeed, take_over
-from worker.provisioning.credentials import NoTokenError, has_succeeded_here
+from worker.provisioning.credentials import NoTokenError, have_succeeded
 from worker.provisioning.deliver import deliver
 from worker.provisioning.departure import leave
-from worker.provisioning.facts import AgentRecord, load_agent
+from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.roster_look import look
@@ -28,8 +27,6 @@ from worker.provisioning.services import Services
 from worker.provisioning.wake import wake, wants_reset
 from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, Verb, Work
 from worker.provisioning.workspace_plan import plan_workspace
-
-log = logging.getLogger(__name__)
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
 PROVISION_MAIN = Verb("provisioning", "provision", "provisioned", mints=True, serves_main=True)
@@ -56,10 +53,6 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
             columns: dict[str, Any] = {"status_before": before, "openclaw_id": record.openclaw_id}
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
-    if held.woken_at is not None:  # by another's turn: nothing more to ask the gateway for
-        log.info("woken")
-        _end(services, held, record, verb, warnings, held.files)
-        return None
     away = turned_away(services, record)
     if away is not None:
         return away
@@ -86,7 +79,7 @@ def _go_on(work: Work) -> Parked | None:
     parked = leave(work) or wake(work)
     if parked is not None:
         return parked
-    _end(work.services, work.held, work.record, work.verb, work.warnings, work.files)
+    _end(work)
     return None
 
 
@@ -173,7 +166,7 @@ def _promise(work: Work) -> None:
     if present:
         work.rekeyed = plan.mints or (plan.token is not None and plan.token.settle == "commit")
         wants_reset(work)  # for what a run would warn of
-    result = {**_result(work.held, work.record, work.warnings, work.files), "dry_run": True, "roster": roster}
+    result = {**work.result(), "dry_run": True, "roster": roster}
     with work.services.engine.begin() as connection:
         finish(connection, work.held, "succeeded", result=result, warnings=work.warnings, files=work.files)
 
@@ -189,36 +182,20 @@ def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
     return openclaw_id in roster.present, roster.change_of(openclaw_id)
 
 
-def _end(
-    services: Services,
-    held: Claim,
-    record: AgentRecord,
-    verb: Verb,
-    warnings: list[str],
-    files: Mapping[str, Any],
-) -> None:
-    result = _result(held, record, warnings, files)
-    with services.engine.begin() as connection:
-        finish(connection, held, "succeeded", result=result, warnings=warnings, files=files)
+def _end(work: Work) -> None:
+    record, verb = work.record, work.verb
+    with work.services.engine.begin() as connection:
+        finish(
+            connection,
+            work.held,
+            "succeeded",
+            result=work.result(),
+            warnings=work.warnings,
+            files=work.files,
+        )
         if verb.status is not None:
-            succeed(connection, held.agent_id, record.session_key)
+            succeed(connection, {work.agent_id: record.session_key})
         elif record.stored_session_key != record.session_key:
-            keep_session_key(connection, held.agent_id, record.session_key)
+            keep_session_key(connection, work.agent_id, record.session_key)
         if not record.provisioned_before:
-            has_succeeded_here(connection, held.agent_id, record.gateway_id)
-
-
-def _result(
-    held: Claim, record: AgentRecord, warnings: list[str], files: Mapping[str, Any]
-) -> dict[str, Any]:
-    tokens = [report["token"] for report in files.values() if "token" in report]
-    return {
-        "agent_id": str(held.agent_id),
-        "openclaw_id": record.openclaw_id,
-        "session_key": record.session_key,
-        "workspace_path": record.workspace,
-        "files": files,
-        "woken": held.woken_at is not None,
-        "token": tokens[0] if tokens else None,
-        "warnings": warnings,
-    }
+            have_succeeded(connection, record.gateway_id, [work.agent_id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -20,11 +21,12 @@ _TAKE_OVER = text("""
 """)
 _SUCCEED = text("""
     UPDATE agents
-    SET status = 'online', openclaw_session_id = :session_key, provision_requested_at = NULL,
+    SET status = 'online', openclaw_session_id = ended.session_key, provision_requested_at = NULL,
         provision_action = NULL, provision_confirm_token_hash = NULL, updated_at = now() AT TIME ZONE 'utc',
         heartbeat_config = CASE WHEN coalesce(heartbeat_config::text, 'null') = 'null'
             THEN CAST(:heartbeat AS json) ELSE heartbeat_config END
-    WHERE id = :agent_id
+    FROM unnest(CAST(:agents AS uuid[]), CAST(:session_keys AS text[])) AS ended (agent_id, session_key)
+    WHERE id = ended.agent_id
 """)
 _KEEP_KEY = text("UPDATE agents SET openclaw_session_id = :session_key WHERE id = :agent_id")
 _RESTORE = text("""
@@ -45,11 +47,10 @@ def take_over(connection: Connection, agent_id: UUID, status: str, action: str) 
     return before
 
 
-def succeed(connection: Connection, agent_id: UUID, session_key: str) -> None:
-    """The agent is online, with its session key and, if it had none, the default heartbeat."""
-    heartbeat = json.dumps(DEFAULT_HEARTBEAT)
-    parameters = {"agent_id": agent_id, "session_key": session_key, "heartbeat": heartbeat}
-    connection.execute(_SUCCEED, parameters)
+def succeed(connection: Connection, session_keys: Mapping[UUID, str]) -> None:
+    """The agents are online, each with its session key and, if it had none, the default heartbeat."""
+    agents = {"agents": list(session_keys), "session_keys": list(session_keys.values())}
+    connection.execute(_SUCCEED, {**agents, "heartbeat": json.dumps(DEFAULT_HEARTBEAT)})
 
 
 def keep_session_key(connection: Connection, agent_id: UUID, session_key: str) -> None:

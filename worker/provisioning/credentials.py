@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
@@ -136,9 +137,9 @@ def _commit(connection: Connection, work: Work, token: Token) -> bool:
     return connection.execute(_COMMIT, parameters).rowcount == 1
 
 
-def has_succeeded_here(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
-    """Keep, for good, that a job of ours succeeded for the agent on this gateway (behaviour 16)."""
-    connection.execute(_SUCCEEDED, {"agent_id": agent_id, "gateway_id": gateway_id})
+def have_succeeded(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
+    """Keep, for good, that jobs of ours succeeded for the agents on this gateway (behaviour 16)."""
+    connection.execute(_SUCCEEDED, {"agents": list(agents), "gateway_id": gateway_id})
 
 
 _STORE_PENDING = text("""
@@ -170,7 +171,7 @@ _NOTE_VERIFIED = text("""
 """)
 _SUCCEEDED = text("""
     INSERT INTO provisioner.agent_credentials (agent_id, gateway_id, updated_at)
-    VALUES (:agent_id, :gateway_id, now())
+    SELECT agent_id, :gateway_id, now() FROM unnest(CAST(:agents AS uuid[])) AS ended (agent_id)
     ON CONFLICT (agent_id) DO UPDATE SET gateway_id = excluded.gateway_id, updated_at = now()
     WHERE agent_credentials.gateway_id IS DISTINCT FROM excluded.gateway_id
 """)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy import Engine
 
@@ -24,7 +25,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Services:
-    """``send(name, kwargs, task_id)`` publishes a message; it raises where the broker cannot be reached."""
+    """``send(name, kwargs, task_id)`` publishes a message; it raises where the broker cannot be reached.
+    ``announce`` tells who watches that jobs have ended well in another job's turn."""
 
     settings: Settings
     engine: Engine
@@ -32,6 +34,7 @@ class Services:
     send: Send
     waits_for_outages: bool = True
     mint: Mint = field(default_factory=Mint)
+    announce: Callable[[Sequence[UUID]], None] = lambda _: None
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose marks are committed; where the broker is away, the clock does it later."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from worker.database import single
 from worker.errors import TransientError
 from worker.gateway.client import Call
 from worker.gateway.errors import (
@@ -21,14 +22,10 @@ from worker.gateway.errors import (
     Unavailable,
 )
 from worker.jobs.ledger import park
-from worker.jobs.wakes import (
-    BEING_WOKEN,
-    SENDING_TAKES_S,
-    Wake,
-    WakeOutcome,
-    gather_wakes,
-    settle_wakes,
-)
+from worker.jobs.outbox import mark_next_in_line
+from worker.jobs.wakes import NotWoken, Wake, Woken, end_woken, gather_wakes, give_back
+from worker.provisioning.agent_status import succeed
+from worker.provisioning.credentials import have_succeeded
 from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
 from worker.provisioning.work import Parked, Work
 from worker.workspace.plan import BOOTSTRAP
@@ -87,41 +84,55 @@ def _begin(work: Work, params: Mapping[str, Any]) -> Parked | list[Wake]:
         parked = _restart_due(connection, work)
         if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
             parked = Parked("waiting until the other agents have their files", LOOK_AGAIN_S)
-        if parked is None and few and leaves:
-            together = gather_wakes(connection, work.record.gateway_id)
-        if together:
-            together.append(Wake(work.held.job_id, work.agent_id, params))
-            parked = Parked(BEING_WOKEN, SENDING_TAKES_S)
-        if parked is None or together:
+        if parked is None:
             columns["wake_sent_at"] = True  # before the frame goes out
-        work.advance(connection, "wake", **columns, wake=None if parked is None else params)
-        if parked is not None and parked.wait_s is not None:
-            park(connection, work.held, parked.wait_s, parked.reason)
-            parked = Parked(parked.reason)
+            together = gather_wakes(connection, work.record.gateway_id) if few and leaves else []
+        waits = parked and Wake(work.held.job_id, work.agent_id, params, work.result()).stored()
+        work.advance(connection, "wake", **columns, wake=waits)
+        if parked is not None:
+            park(connection, work.held, parked.wait_s or 0, parked.reason)
     work.held = replace(work.held, wake_key=key, phase="wake")
-    return parked if parked is not None and not together else together
+    return together if parked is None else Parked(parked.reason)
 
 
-def _wake_together(work: Work, wakes: list[Wake]) -> Parked:
-    """Send the messages of all, pipelined; each row comes back for its end, or for another try."""
-    calls = [Call("chat.send", wake.params) for wake in wakes]
+def _wake_together(
+    work: Work, params: Mapping[str, Any], others: Sequence[Wake]
+) -> Mapping[str, Any] | GatewayError:
+    """Send the agent's message and those of the others, pipelined; return what the agent's came to.
+
+    The others that were woken end here and now: their gateway is busy with all those runs, and nothing more
+    is asked of it. The rest come back, each for another try.
+    """
+    calls = [Call("chat.send", each) for each in (params, *(other.params for other in others))]
     answers: Sequence[Mapping[str, Any] | GatewayError]
     try:
         answers = work.client.call_many(calls)
     except GatewayError as error:  # no connection: nothing was sent
         answers = [error] * len(calls)
-    outcomes = [_outcome(*each) for each in zip(wakes, answers, strict=True)]
+    woken, rest = _sorted_out(others, answers[1:])
     with work.services.engine.begin() as connection:
-        messages = settle_wakes(connection, outcomes)
+        ended = end_woken(connection, woken)
+        messages = give_back(connection, rest)
+        succeed(connection, {row.agent_id: row.session_key for row in ended})
+        have_succeeded(connection, work.record.gateway_id, [row.agent_id for row in ended])
+    with single(work.services.engine) as connection:
+        messages += mark_next_in_line(connection, *(row.agent_id for row in ended))
     work.services.publish(messages)
-    return Parked(BEING_WOKEN)
+    work.services.announce([row.job_id for row in ended])
+    return answers[0]
 
 
-def _outcome(wake: Wake, answer: Mapping[str, Any] | GatewayError) -> WakeOutcome:
-    outcome = WakeOutcome(str(wake.job_id), str(wake.agent_id))
-    if isinstance(answer, GatewayError):
-        return replace(outcome, unsent=not _may_have_arrived(answer))
-    return replace(outcome, woken=True, warning=_strange(answer))
+def _sorted_out(
+    others: Sequence[Wake], answers: Sequence[Mapping[str, Any] | GatewayError]
+) -> tuple[list[Woken], list[NotWoken]]:
+    woken, rest = [], []
+    for other, answer in zip(others, answers, strict=True):
+        job_id, agent_id = str(other.job_id), str(other.agent_id)
+        if isinstance(answer, GatewayError):
+            rest.append(NotWoken(job_id, agent_id, unsent=not _may_have_arrived(answer)))
+        else:
+            woken.append(Woken(job_id, agent_id, other.result, _strange(answer)))
+    return woken, rest
 
 
 def _may_have_arrived(error: GatewayError) -> bool:
@@ -193,22 +204,18 @@ def _keys(history: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _send(work: Work, key: str, message: str) -> Parked | None:
-    first = work.held.wake_sent_at is None
+    fresh = work.held.wake_sent_at is None
     params = {
         "sessionKey": key,
         "message": message,
         "deliver": work.option("deliver_wakeup"),
         "idempotencyKey": work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}",
     }
-    begun = _begin(work, params)
-    if isinstance(begun, Parked):
-        return begun
-    if begun:
-        return _wake_together(work, begun)
+    others = _begin(work, params)
+    if isinstance(others, Parked):
+        return others
 
     def attempt() -> Mapping[str, Any] | GatewayError:
-        nonlocal first
-        fresh_key, first = first, False
         try:
             return work.call("chat.send", params)
         except (ConnectionLost, CallTimedOut) as error:
@@ -216,13 +223,20 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
                 raise
             return error
         except Unavailable as error:
-            if fresh_key:
+            if fresh:
                 raise
             # The same key again answers with the earlier run's own failure: that run did begin.
             work.warn(f"The agent was woken, but its run failed: {error}")
             return {"status": "started"}
 
-    answer = work.services.patiently(attempt)
+    answer = _wake_together(work, params, others) if others else None
+    if answer is None or (isinstance(answer, GatewayError) and not _may_have_arrived(answer)):
+        try:
+            answer = work.services.patiently(attempt)
+        except TransientError:
+            if fresh:
+                _take_back(work)
+            raise
     if isinstance(answer, GatewayError):
         raise answer  # nobody knows whether it arrived: the next turn looks before it sends again
     strange = _strange(answer)
@@ -230,6 +244,12 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
         work.warn(strange)
     _woken(work)
     return None
+
+
+def _take_back(work: Work) -> None:
+    """The message surely did not arrive: the next turn may send it as if for the first time."""
+    with single(work.services.engine) as connection:
+        work.advance(connection, "wake", wake_unsent=True)
 
 
 def _woken(work: Work) -> None:

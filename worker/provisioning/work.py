@@ -103,6 +103,20 @@ class Work:
                 raise NotThereYetError.of_agent(self.record.address.url, self.record.openclaw_id) from error
             raise
 
+    def result(self) -> dict[str, Any]:
+        """What the job's result says of the agent as it is now (contract, "Our tables")."""
+        tokens = [report["token"] for report in self.files.values() if "token" in report]
+        return {
+            "agent_id": str(self.agent_id),
+            "openclaw_id": self.record.openclaw_id,
+            "session_key": self.record.session_key,
+            "workspace_path": self.record.workspace,
+            "files": self.files,
+            "woken": self.held.woken_at is not None,
+            "token": tokens[0] if tokens else None,
+            "warnings": self.warnings,
+        }
+
     def render(self) -> RenderedWorkspace:
         """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
         return render(self.record, self.dialect, self.services.settings)

@@ -7,11 +7,13 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete, text
 
+from models import Agent
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, seed_fleet
 from worker.jobs.intake import accept_agent_job
+from worker.jobs.ledger import NotClaimed
 from worker.jobs.outbox import publish_due
 from worker.jobs.wakes import gather_wakes
 from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW
@@ -71,6 +73,14 @@ def waiting(hand: Services, fleet: Fleet, registered: dict[UUID, UUID], sent: Se
     return fleet.agents[:2]
 
 
+@pytest.fixture
+def announced(hand: Services) -> list[UUID]:
+    """The jobs of which those who watch were told."""
+    told: list[UUID] = []
+    object.__setattr__(hand, "announce", told.extend)
+    return told
+
+
 def jobs_of(sent: Sent) -> set[str | None]:
     return {task_id for _, _, task_id in sent.take()}
 
@@ -87,16 +97,14 @@ def test_wakes_wait_until_few_are_left_without_their_files_and_go_out_together_t
     waiting: tuple[UUID, ...],
     simulator: Simulator,
     sent: Sent,
+    announced: list[UUID],
 ) -> None:
     assert wakes(simulator) == 0
     third, rest = fleet.agents[2], fleet.agents[3:]
-    assert go_on(hand, registered, third) == Parked("being woken")
+    assert go_on(hand, registered, third) == Ended("succeeded")
     assert wakes(simulator) == 3
-    assert jobs_of(sent) == {str(registered[agent_id]) for agent_id in (*waiting, third)}
-    before = len(simulator.calls)
-    for agent_id in (*waiting, third):
-        assert go_on(hand, registered, agent_id) == Ended("succeeded")
-    assert len(simulator.calls) == before
+    assert jobs_of(sent) == set()  # nobody has to come again
+    assert set(announced) == {registered[agent_id] for agent_id in waiting}
     for agent_id in rest:
         assert go_on(hand, registered, agent_id) == Ended("succeeded")
     assert wakes(simulator) == len(fleet.agents)
@@ -113,16 +121,59 @@ def test_what_was_refused_is_sent_again_by_its_own_turn(
 ) -> None:
     simulator.faults.order(Fault(Refuse("busy"), "chat.send"))
     together = [*waiting, fleet.agents[2]]
-    go_on(hand, registered, together[-1])
-    rows = [job_agent(engine, registered[agent_id]) for agent_id in together]
-    assert sorted(row.woken_at is None for row in rows) == [False, False, True]
-    assert all((row.wake_sent_at is None) is (row.woken_at is None) for row in rows)
-    for agent_id in together:
+    assert go_on(hand, registered, together[-1]) == Ended("succeeded")  # its own is sent again at once
+    rows = {agent_id: job_agent(engine, registered[agent_id]) for agent_id in together}
+    refused = [agent_id for agent_id, row in rows.items() if row.woken_at is None]
+    assert len(refused) <= 1
+    for agent_id in refused:
+        assert rows[agent_id].wake_sent_at is None
         assert go_on(hand, registered, agent_id) == Ended("succeeded")
+    for agent_id in together:
         row = job_agent(engine, registered[agent_id])
         assert row.woken_at is not None
         assert row.warnings == []
     assert wakes(simulator) == 4
+
+
+def test_those_woken_by_another_end_as_by_themselves(
+    hand: Services,
+    fleet: Fleet,
+    registered: dict[UUID, UUID],
+    waiting: tuple[UUID, ...],
+    engine: Engine,
+    sent: Sent,
+) -> None:
+    next_job = uuid4()
+    update = {"agent_id": str(waiting[0])}
+    accept_agent_job(engine, "update_agent", str(next_job), (), update)
+    assert take_turn(hand, next_job, waiting[0]) is NotClaimed.AGENT_BUSY
+    with engine.begin() as connection:
+        connection.execute(delete(Agent).where(Agent.id == waiting[1]))
+    third = fleet.agents[2]
+    assert go_on(hand, registered, third) == Ended("succeeded")
+    assert jobs_of(sent) == {str(next_job)}
+    by_another, by_itself = (job_agent(engine, registered[agent_id]) for agent_id in (waiting[0], third))
+    assert outcome_of(engine, registered[waiting[0]]) == outcome_of(engine, registered[third])
+    for column in ("status", "phase", "reason", "wake", "lease_until", "next_attempt_at", "published_at"):
+        assert getattr(by_another, column) == getattr(by_itself, column), column
+    gone = job_agent(engine, registered[waiting[1]])
+    assert (gone.status, gone.next_attempt_at is not None) == ("running", True)  # comes again to say so
+    come_due(engine, waiting[1])
+    publish_due(engine, sent)
+    assert go_on(hand, registered, waiting[1]) == Ended(
+        "failed", f"There is no agent with agent_id {waiting[1]}."
+    )
+
+
+def outcome_of(engine: Engine, job_id: UUID) -> dict[str, object]:
+    """All that a job and its agent's rows say at the end, but for names, times and secrets."""
+    with engine.connect() as connection:
+        row = connection.execute(_OUTCOME, {"job_id": job_id}).one()._asdict()
+    result = dict(row.pop("result"))
+    for name in ("agent_id", "openclaw_id", "session_key", "workspace_path"):
+        assert result.pop(name)
+    result["files"] = {name: file["action"] for name, file in result["files"].items()}
+    return {**row, "result": result}
 
 
 def test_what_may_have_arrived_is_sent_again_only_where_that_can_be_seen(
@@ -132,19 +183,25 @@ def test_what_may_have_arrived_is_sent_again_only_where_that_can_be_seen(
     waiting: tuple[UUID, ...],
     simulator: Simulator,
     engine: Engine,
+    sent: Sent,
 ) -> None:
     simulator.faults.order(Fault(Drop(carried_out=True), "chat.send"))
     together = [*waiting, fleet.agents[2]]
-    assert go_on(hand, registered, together[-1]) == Parked("being woken")
+    outcome = go_on(hand, registered, together[-1])
     rows = {agent_id: job_agent(engine, registered[agent_id]) for agent_id in together}
-    unknown = [agent_id for agent_id, row in rows.items() if row.woken_at is None]
-    assert unknown  # some may have been answered before the connection went
-    assert all(rows[agent_id].wake_sent_at is not None for agent_id in unknown)
-    for agent_id in together:
+    again = [agent_id for agent_id, row in rows.items() if row.woken_at is None]
+    unknown = [agent_id for agent_id in again if rows[agent_id].wake_sent_at is not None]
+    assert unknown  # some may have been answered, or not even sent, before the connection went
+    assert isinstance(outcome, Parked) is (together[-1] in again)
+    execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
+    execute(engine, "UPDATE provisioner.gateway_states SET down_since = NULL")  # it is there again
+    publish_due(engine, sent)
+    for agent_id in again:
         assert go_on(hand, registered, agent_id) == Ended("succeeded")
         row = job_agent(engine, registered[agent_id])
         known = agent_id not in unknown or shows_keys(simulator)
         assert (row.woken_at is not None, row.warnings == []) == (known, known)
+    assert {job_agent(engine, registered[agent_id]).status for agent_id in together} == {"succeeded"}
     assert wakes(simulator) <= (3 if not shows_keys(simulator) else 3 + len(unknown))
 
 
@@ -195,6 +252,17 @@ def test_a_wake_waits_for_others_but_not_for_ever(
     assert wakes(simulator) == 0
     assert go_on(hand, registered, first) == Ended("succeeded")
     assert wakes(simulator) == 1
+
+
+_OUTCOME = text("""
+    SELECT j.status, j.phase, j.error, j.warnings, j.result, j.agents_total, j.agents_done,
+        j.next_attempt_at, j.published_at, j.lease_until, a.status AS agent_status, a.provision_action,
+        a.provision_requested_at, a.heartbeat_config::text, a.openclaw_session_id = j.result ->> 'session_key'
+            AS has_key, c.gateway_id
+    FROM provisioner.jobs j JOIN agents a ON a.id = j.agent_id
+    JOIN provisioner.agent_credentials c ON c.agent_id = a.id
+    WHERE j.id = :job_id
+""")
 
 
 def come_due(engine: Engine, agent_id: UUID) -> None:

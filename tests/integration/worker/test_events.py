@@ -1,4 +1,4 @@
-"""What Flower hears of a sync: Celery's own view of the events, as Flower keeps it (celery.md 3)."""
+"""What Flower hears of our jobs: Celery's own view of the events, as Flower keeps it (celery.md 3)."""
 
 from __future__ import annotations
 
@@ -81,3 +81,21 @@ def test_flower_sees_a_sync_go_on_and_end_with_its_result(open_workshop: Callabl
         told = workshop.eventually(lambda: ended(bad, "FAILURE"), lambda: str(watch.seen.get(str(bad))))
         assert "Of 30 agents 30 failed." in told[-1][1]
         assert any("30 of 30 agents, 30 not well" in str(what) for _, what in told)
+
+
+def test_flower_sees_every_job_of_a_crowd_succeed(open_workshop: Callable[[], Workshop]) -> None:
+    """Those too that end in the turn of the one that wakes them all."""
+    workshop = open_workshop()
+    place = workshop.place("2026.9.6", agents=12)
+    watch = Watch(workshop.redis_url)
+    worker = workshop.start_worker()
+    with watch.watching():
+        jobs = [str(workshop.send(agent)) for agent in place.fleet.agents]
+
+        def all_told() -> bool:
+            return all(watch.seen.get(job, [("", None)])[-1][0] == "SUCCESS" for job in jobs)
+
+        workshop.eventually(all_told, lambda: str({job: watch.seen.get(job) for job in jobs}))
+    by_another = worker.log().count("succeeded") - worker.log().count("woken")
+    assert by_another > 0, "nobody was woken by another"
+    assert len({watch.state.tasks[job].worker.hostname for job in jobs}) == 1
