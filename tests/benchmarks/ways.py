@@ -18,7 +18,7 @@ from tests.worker_process import WorkerProcess
 from worker.gateway.connection import Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
-from worker.gateway.errors import ConnectionLost, GatewayError, RateLimited
+from worker.gateway.errors import AgentExists, ConnectionLost, GatewayError, RateLimited
 from worker.gateway.roster import RosterEntry, plan_roster
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.credentials import ROUNDS, hash_token, mint_token, with_token
@@ -128,6 +128,8 @@ def one_after_another(bench: Bench) -> float:
             except ConnectionLost:
                 if method == "config.patch":
                     return {}
+            except AgentExists:
+                return {}
             except RateLimited as error:
                 time.sleep(error.retry_after_s or 60)
             except GatewayError:

@@ -19,22 +19,24 @@ from worker.jobs.ledger import REPUBLISH_AFTER_S
 from worker.jobs.outbox import Message, message_of
 
 BEING_WOKEN = "being woken"
-SENDING_TAKES_S = 60.0
-"""A gathered row comes back by itself so much later; a call is given up after half of that."""
+SENDING_TAKES_S = 90.0
+"""A gathered row comes back by itself so much later: above what two calls may take, at 30 s each."""
 
 
 @dataclass(frozen=True)
 class Wake:
-    """An agent that waits: ``params`` of its ``chat.send``, and what its job's ``result`` will be."""
+    """An agent that waits: ``label`` of its session, ``params`` of its ``chat.send``, and what its job's
+    ``result`` will be."""
 
     job_id: UUID
     agent_id: UUID
+    label: str
     params: Mapping[str, Any]
     result: Mapping[str, Any]
 
     def stored(self) -> dict[str, Any]:
         """As ``job_agents.wake`` keeps it."""
-        return {"params": dict(self.params), "result": dict(self.result)}
+        return {"label": self.label, "params": dict(self.params), "result": dict(self.result)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ _GATHER = text("""
     WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND j.cancel_requested_at IS NULL
       AND r.status = 'running' AND r.phase = 'wake' AND r.wake IS NOT NULL AND r.wake_sent_at IS NULL
       AND r.lease_until IS NULL AND r.published_at IS NULL
-    RETURNING r.job_id, r.agent_id, r.wake -> 'params' AS params, r.wake -> 'result' AS result
+    RETURNING r.job_id, r.agent_id, r.wake ->> 'label' AS label, r.wake -> 'params' AS params,
+        r.wake -> 'result' AS result
 """)
 _IN_HAND = """
     r.job_id = o.job_id AND r.agent_id = o.agent_id AND j.id = r.job_id

@@ -8,6 +8,7 @@ kept for a certain job, whose next turn may be another process's: any turn of th
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -20,8 +21,9 @@ from worker.workspace.credentials import hash_token, mint_token
 MOST_AHEAD = 64
 KEPT = 32
 """So many a worker has ready before anybody asks, for whoever comes first of many: 3 s of CPU, once."""
-QUIET_S = 1.0
-"""Those are made, or made up for, once nobody has asked for any for so long."""
+QUIET_S = 15.0
+"""Those are made up for once nobody has asked for any for so long: sooner, they would take the time of the
+very jobs that they are to save time for."""
 _NICE = 10
 
 
@@ -48,11 +50,11 @@ class Mint:
         self._ready: deque[Minted] = deque()
         self._expected = 0
         self._kept = kept
-        self._asked_at = time.monotonic()
+        self._asked_at = -math.inf
         self._at_work = False
 
     def begin(self) -> None:
-        """Make those that are kept, once all is quiet."""
+        """Make those that are kept."""
         with self._changed:
             self._set_to_work()
 
