@@ -23,7 +23,11 @@ from worker.errors import TransientError
 from worker.jobs.requests import SINGLE_KINDS, TARGETS, Request
 
 REPUBLISH_AFTER_S = 60
-"""A message that has not led to a claim within this time is taken for lost."""
+"""A queued job's message that has not led to its beginning within this time is taken for lost; it may only
+stand in a long queue."""
+LOST_AFTER_S = 15
+"""The same of work that was begun: a worker that is killed takes along what it has received, and not claimed
+yet. One message too many is dropped; a row that waits for nothing holds its agent."""
 BUSY_AGENT_WAIT_S = 5.0
 """A job that found its agent busy looks by itself so much later; as a rule whoever ends there calls it."""
 
@@ -257,7 +261,7 @@ def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: 
     """Give a queued single-agent job its one row, and its options with their defaults: a service's own row
     may name few of them, or none. Does nothing for a job that has begun."""
     parameters = {"agent_id": agent_id, "options": request.options()}
-    connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": REPUBLISH_AFTER_S})
+    connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": LOST_AFTER_S})
 
 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:
@@ -282,7 +286,7 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
 
 _ADVANCE = """
     UPDATE provisioner.job_agents
-    SET phase = :phase, lease_until = now() + make_interval(secs => :lease_s),
+    SET phase = coalesce(:phase, phase), lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s){assignments}
     WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
       AND lease_until IS NOT NULL
@@ -300,8 +304,11 @@ _ADVANCED_COLUMNS = {
 }
 
 
-def advance(connection: Connection, held: Claim, phase: str, *, lease_s: float, **columns: Any) -> None:
-    """Note the phase that begins, with what was learned, and renew the lease. Raises LeaseLostError."""
+def advance(
+    connection: Connection, held: Claim, phase: str | None, *, lease_s: float, **columns: Any
+) -> None:
+    """Note the phase that begins, None for none, with what was learned, and renew the lease. Raises
+    LeaseLostError."""
     assignments = "".join(f", {_ADVANCED_COLUMNS[name]}" for name in columns)
     statement = text(_ADVANCE.format(assignments=assignments))
     for name in ("files", "warnings", "wake"):
@@ -350,7 +357,7 @@ _FINISH = text("""
         SET status = :status,
             phase = coalesce(CAST(:phase AS text),
                              CASE WHEN :status = 'succeeded' THEN 'ended' ELSE phase END),
-            reason = :reason, warnings = :warnings, files = :files,
+            reason = :reason, warnings = :warnings, files = coalesce(:files, files),
             lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
             woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
@@ -368,7 +375,7 @@ _FINISH = text("""
     FROM finished WHERE jobs.id = finished.job_id
 """).bindparams(
     bindparam("warnings", type_=JSONB),
-    bindparam("files", type_=JSONB),
+    bindparam("files", type_=JSONB(none_as_null=True)),
     bindparam("result", type_=JSONB(none_as_null=True)),
 )
 _END_IF_DONE = text("""
@@ -448,11 +455,12 @@ def finish(
     reason: str | None = None,
     result: Mapping[str, Any] | None = None,
     warnings: list[str],
-    files: Mapping[str, Any],
+    files: Mapping[str, Any] | None = None,
     phase: str | None = None,
 ) -> None:
-    """End the agent's row, and with it a single-agent job. ``phase``: what the row is to say of where it
-    ended, where that is not the phase that it was in. Raises LeaseLostError."""
+    """End the agent's row, and with it a single-agent job. ``files``: None leaves what the row says of them;
+    ``phase``: what the row is to say of where it ended, where that is not the phase that it was in. Raises
+    LeaseLostError."""
     values = {
         **_held(held),
         "status": status,
@@ -463,7 +471,7 @@ def finish(
         "reason": reason,
         "result": dict(result) if result is not None else None,
         "warnings": warnings,
-        "files": dict(files),
+        "files": dict(files) if files is not None else None,
     }
     _require_one(connection.execute(_FINISH, values).rowcount, held)
 

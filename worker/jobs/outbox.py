@@ -2,7 +2,7 @@
 
 Rows are marked, the mark is committed, and then the messages go out: a message that came before the commit
 would find nothing to claim. Where the broker is away the marks are taken back, so that the next tick tries
-again; where the process dies in between, REPUBLISH_AFTER_S does the same.
+again; where the process dies in between, LOST_AFTER_S and REPUBLISH_AFTER_S do the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
-from worker.jobs.ledger import REPUBLISH_AFTER_S
+from worker.jobs.ledger import LOST_AFTER_S, REPUBLISH_AFTER_S
 from worker.jobs.requests import REQUESTS, SINGLE_KINDS, TARGETS
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
@@ -34,7 +34,8 @@ _DUE_JOBS = text("""
         ORDER BY next_attempt_at LIMIT :batch FOR UPDATE SKIP LOCKED
     )
     UPDATE provisioner.jobs
-    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    SET published_at = now(), next_attempt_at = now() + make_interval(
+        secs => CASE status WHEN 'queued' THEN CAST(:queued_s AS float) ELSE :republish_s END)
     FROM due WHERE jobs.id = due.id
     RETURNING jobs.id, jobs.kind, jobs.status, jobs.phase, jobs.agent_id, jobs.board_id, jobs.gateway_id
 """)
@@ -99,7 +100,7 @@ def publish_due(engine: Engine, send: Send) -> int:
 
     Raises what ``send`` raises, with nothing lost.
     """
-    limits = {"batch": BATCH, "republish_s": REPUBLISH_AFTER_S}
+    limits = {"batch": BATCH, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S}
     with engine.begin() as connection:
         jobs = connection.execute(_DUE_JOBS, limits).all()
         for row in jobs:
@@ -208,7 +209,7 @@ _WAKE_JOBS = text("""
 def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
     """Mark the parked rows, and the jobs, that wait for these intents, now that they are settled; send after
     the commit."""
-    parameters = {"intents": intents, "republish_s": REPUBLISH_AFTER_S}
+    parameters = {"intents": intents, "republish_s": LOST_AFTER_S}
     messages = [message_of(row) for row in connection.execute(_WAKE_ROWS, parameters)]
     return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
 
@@ -233,5 +234,5 @@ _NEXT_IN_LINE = text("""
 def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
     """Of each agent, mark the oldest of the jobs that found it busy, now that it is free; send after the
     commit."""
-    rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": REPUBLISH_AFTER_S})
+    rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": LOST_AFTER_S})
     return [message_of(row) for row in rows]

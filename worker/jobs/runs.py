@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.ledger import REPUBLISH_AFTER_S, LeaseLostError, NotClaimed
+from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
 
 WINDOW = 8
@@ -148,7 +148,7 @@ _NEXT = text("""
 def go_on(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
     """Fill the window, and call the finisher once there is nothing left to open or to wait for; what is
     returned must be sent after the commit."""
-    parameters = {"job_id": job_id, "window": WINDOW, "republish_s": REPUBLISH_AFTER_S}
+    parameters = {"job_id": job_id, "window": WINDOW, "republish_s": LOST_AFTER_S}
     row = connection.execute(_NEXT, parameters).one()
     messages = [agent_message(job_id, agent_id) for agent_id in row.opened]
     if row.over:
@@ -166,7 +166,7 @@ _OPEN_MAIN = text("""
 
 def open_main(connection: Connection, job_id: UUID) -> list[Message]:
     """Begin the row of the gateway's main agent, if there is one that was not begun."""
-    rows = connection.execute(_OPEN_MAIN, {"job_id": job_id, "republish_s": REPUBLISH_AFTER_S})
+    rows = connection.execute(_OPEN_MAIN, {"job_id": job_id, "republish_s": LOST_AFTER_S})
     return [agent_message(job_id, row.agent_id) for row in rows]
 
 
@@ -249,7 +249,7 @@ _WAIT_BEHIND = text("""
 
 def mark_next_run(connection: Connection, gateway_id: UUID) -> list[Message]:
     """Mark the oldest sync that waits for the gateway; send after the commit."""
-    rows = connection.execute(_NEXT_RUN, {"gateway_id": gateway_id, "republish_s": REPUBLISH_AFTER_S})
+    rows = connection.execute(_NEXT_RUN, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 
 

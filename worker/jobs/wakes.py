@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.ledger import REPUBLISH_AFTER_S
+from worker.jobs.ledger import LOST_AFTER_S
 from worker.jobs.outbox import Message, message_of
 
 BEING_WOKEN = "being woken"
@@ -132,5 +132,5 @@ def give_back(connection: Connection, others: Sequence[NotWoken]) -> list[Messag
     own. Send after the commit."""
     if not others:
         return []
-    parameters = {"others": [asdict(each) for each in others], "republish_s": REPUBLISH_AFTER_S}
+    parameters = {"others": [asdict(each) for each in others], "republish_s": LOST_AFTER_S}
     return [message_of(row) for row in connection.execute(_GIVE_BACK, parameters)]

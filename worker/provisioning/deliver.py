@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Connection
 
-from worker.errors import PermanentError
+from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import UnsupportedFile
 from worker.provisioning.credentials import Token, commit, new_token
 from worker.provisioning.file_records import forget_files, record_files
@@ -61,12 +62,38 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
             with work.services.engine.begin() as connection:
                 commit(connection, work, token)
                 _save(work, connection, written)
-    finally:
-        if written:
+        elif written:
             with work.services.engine.begin() as connection:
                 _save(work, connection, written)
+    except (TransientError, PermanentError):
+        _keep(work, plan, written)
+        raise
     plan.token, plan.mints = token, False
-    work.files = plan.report(with_diffs=work.option("diff"))
+    work.files = _in_all(work, plan.report(with_diffs=work.option("diff")))
+
+
+def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
+    """It ends here for now: keep what was written, which the next try will find unchanged."""
+    if not written:
+        return
+    report = plan.report(with_diffs=work.option("diff"))
+    work.files |= {name: report[name] for name in written if _is_written(report[name])}
+    with work.services.engine.begin() as connection:
+        _save(work, connection, written)
+        work.advance(connection, None, files=work.files)
+
+
+def _in_all(work: Work, report: dict[str, Any]) -> dict[str, Any]:
+    """What the job has done in all its tries, where the last did ``report``."""
+    for name, shown in report.items():
+        before = work.files.get(name, {})
+        if shown["action"] == "unchanged" and _is_written(before):
+            shown |= {key: before[key] for key in ("action", "changed_by", "diff") if key in before}
+    return report
+
+
+def _is_written(shown: Mapping[str, Any]) -> bool:
+    return shown.get("action") in ("create", "update")
 
 
 def _write_files(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:

@@ -158,7 +158,7 @@ def _end(
 ) -> Outcome:
     """End the row without success, and give the agent the status back that it had (behaviour 38)."""
     with services.engine.begin() as connection:
-        finish(connection, held, status, reason=reason, warnings=warnings, files=held.files, phase=phase)
+        finish(connection, held, status, reason=reason, warnings=warnings, phase=phase)
         if held.single:
             restore(connection, held.job_id, held.agent_id)
     return Ended(status, reason)

@@ -85,8 +85,8 @@ class Work:
         """Whether the request asks for a new session."""
         return self.option("reset_session") or self.option("reset_sessions")
 
-    def advance(self, connection: Connection, phase: str, **columns: Any) -> None:
-        """Note the phase that begins and renew the lease. Raises LeaseLostError."""
+    def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:
+        """Note the phase that begins, if one does, and renew the lease. Raises LeaseLostError."""
         advance(connection, self.held, phase, lease_s=self.services.settings.lease_s, **columns)
 
     def warn(self, sentence: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
-from worker.jobs.ledger import REPUBLISH_AFTER_S
+from worker.jobs.ledger import LOST_AFTER_S
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.runs import wait_behind
 
@@ -43,7 +43,7 @@ def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
                     "organization_id": gateway.organization_id,
                     "options": request.options(),
                     "board_id": request.board_id,
-                    "republish_s": REPUBLISH_AFTER_S,
+                    "republish_s": LOST_AFTER_S,
                 },
             )
     except IntegrityError:  # the index that lets one sync at a time have a gateway
