@@ -116,17 +116,11 @@ class Fate:
 
 
 def _send_all(work: Work, wakes: Sequence[Wake]) -> list[Fate]:
-    labelled = _answers(work, [_label(wake) for wake in wakes])
-    sent = iter(
-        _answers(
-            work,
-            [
-                _message_of(wake)
-                for wake, answer in zip(wakes, labelled, strict=True)
-                if not isinstance(answer, GatewayError)
-            ],
-        )
-    )
+    labelled = _answers(work, [Call("sessions.patch", _label(wake)) for wake in wakes])
+    ready = [
+        wake for wake, answer in zip(wakes, labelled, strict=True) if not isinstance(answer, GatewayError)
+    ]
+    sent = iter(_answers(work, [Call("chat.send", wake.params) for wake in ready]))
     return [
         Fate(answer, unsent=True) if isinstance(answer, GatewayError) else _fate(next(sent))
         for answer in labelled
@@ -140,12 +134,8 @@ def _answers(work: Work, calls: Sequence[Call]) -> Sequence[Mapping[str, Any] | 
         return [error] * len(calls)
 
 
-def _label(wake: Wake) -> Call:
-    return Call("sessions.patch", {"key": wake.params["sessionKey"], "label": wake.label})
-
-
-def _message_of(wake: Wake) -> Call:
-    return Call("chat.send", wake.params)
+def _label(wake: Wake) -> dict[str, Any]:
+    return {"key": wake.params["sessionKey"], "label": wake.label}
 
 
 def _fate(answer: Mapping[str, Any] | GatewayError) -> Fate:
@@ -247,10 +237,9 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
         return others
 
     def attempt() -> Fate:
-        label, sent = _label(own), _message_of(own)
-        work.call(label.method, label.params or {})
+        work.call("sessions.patch", _label(own))
         try:
-            return Fate(work.call(sent.method, params))
+            return Fate(work.call("chat.send", params))
         except (ConnectionLost, CallTimedOut) as error:
             if not _may_have_arrived(error):
                 raise
