@@ -12,6 +12,8 @@ LONGEST_FIRST = (
     "tests/model",
     "tests/integration/cli/test_serve",
     "tests/integration/sync",
+    "tests/integration/deploy",
+    "tests/integration/provisioning",
     "tests/integration/cli",
     "tests/integration/worker",
     "tests/integration",
