@@ -167,7 +167,7 @@ def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **
     pool = (options or {}).get("pool_cls") or (options or {}).get("pool")
     if pool is not None and "thread" not in str(pool).lower():
         name = pool if isinstance(pool, str) else str(getattr(pool, "__module__", pool)).rpartition(".")[2]
-        raise SystemExit(f"This worker runs on threads alone: leave out --pool={name} (design D4).")
+        raise SystemExit(f"This worker runs on threads alone: leave out --pool={name}.")
 
 
 @signals.worker_init.connect

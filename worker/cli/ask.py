@@ -34,7 +34,12 @@ Board = Annotated[
 NoMain = Annotated[bool, typer.Option("--no-main", help="Leave the gateway's main agent out.")]
 NoWake = Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")]
 Diff = Annotated[
-    bool, typer.Option("--diff", help="Show the differences line by line; credentials are masked.")
+    bool,
+    typer.Option(
+        "--diff",
+        help="Show differences line by line, credentials masked: with --dry-run of what would be written,"
+        " without it of what was.",
+    ),
 ]
 RotateTokens = Annotated[
     bool, typer.Option("--rotate-tokens", help="Give new tokens, also to those whose own is right.")

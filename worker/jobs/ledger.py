@@ -149,8 +149,8 @@ def enqueue(
 
 _RECORD_REFUSAL = text("""
     INSERT INTO provisioner.jobs
-        (id, kind, status, requested_by, options, error, next_attempt_at, finished_at)
-    VALUES (:id, :kind, 'failed', :requested_by, :options, :error, NULL, now())
+        (id, kind, status, request_id, requested_by, options, error, next_attempt_at, finished_at)
+    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :options, :error, NULL, now())
     ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
         published_at = NULL, updated_at = now(), finished_at = now()
     WHERE jobs.status = 'queued'
@@ -158,19 +158,24 @@ _RECORD_REFUSAL = text("""
 
 
 def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
-    """Record a request that cannot be served as a failed job with a sentence."""
-    requested_by = arguments.get("requested_by")
+    """Record a request that cannot be served as a failed job with a sentence. It keeps its request_id, for
+    whoever waits by it, and no target, so that the name is free for the request put right."""
     names = sorted(_printable(name) for name in arguments)
     connection.execute(
         _RECORD_REFUSAL,
         {
             "id": job_id,
             "kind": kind,
-            "requested_by": _printable(requested_by) if isinstance(requested_by, str) else None,
+            **{name: _said(arguments, name) for name in ("request_id", "requested_by")},
             "options": {"arguments": names},
             "error": error,
         },
     )
+
+
+def _said(arguments: Mapping[str, Any], name: str) -> str | None:
+    given = arguments.get(name)
+    return _printable(given) if isinstance(given, str) else None
 
 
 def _printable(given: str) -> str:

@@ -1,4 +1,4 @@
-"""A job that needs several tries says what it did in all of them."""
+"""What a job did in all its tries is in its report; a token that was verified is not hashed again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.provisioning.fleet import Fleet, execute, job_agent, seed_fleet
+from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job_agent, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.provisioning import credentials
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
 from worker.simulator import Fault, Simulator
 from worker.simulator.faults import Refuse
+from worker.workspace.credentials import verify_token
 
 TOKEN = "the-gateways-own-token"
 BUSY = Refuse("The server is busy. Please try again in a moment.", retryable=True)
@@ -68,6 +70,38 @@ def test_what_an_earlier_try_wrote_is_in_the_report(
     assert len(written) > len(set(written)), "nothing was to be done in two tries"
     assert list(actions(engine, promised).values()).count("update") > 1
     assert actions(engine, done) == actions(engine, promised)
+
+
+def test_a_pair_that_was_verified_is_not_hashed_again_though_its_file_is_written_anew(
+    changed: Fleet,
+    hands: Callable[..., Services],
+    engine: Engine,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PBKDF2 is 0.1 s of CPU."""
+    hashed: list[str] = []
+
+    def verify(token: str, known: str) -> bool:
+        hashed.append(known)
+        return verify_token(token, known)
+
+    monkeypatch.setattr(credentials, "verify_token", verify)
+    before = agent_row(engine, changed.agent_id).agent_token_hash
+    job_id = uuid4()
+    assert turn(hands(), changed, job_id) == Ended("succeeded")
+    assert actions(engine, job_id)["AGENTS.md"] == "update"
+    assert (
+        job_agent(engine, job_id).files["TOOLS.md" if on_files(simulator) else "AGENTS.md"]["token"]
+        == "reused"
+    )
+    assert agent_row(engine, changed.agent_id).agent_token_hash == before
+    assert hashed == []
+
+
+def on_files(simulator: Simulator) -> bool:
+    """Whether the token has a file of its own, which another name of the board does not change."""
+    return simulator.release.name < "2026.8"
 
 
 def test_what_was_written_is_in_the_report_of_a_job_that_fails(

@@ -59,8 +59,6 @@ def test_the_table_of_tasks_is_the_truth() -> None:
         assert routes()[f"tasks.{task}"] == queue
         named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", re.sub(r"\(.*?\)", "", kwargs))) - {"all"}
         hidden = {"request_id", "requested_by"}
-        if task == "provision_gateway_main":
-            hidden |= {"reset_session", "wake", "deliver_wakeup"}
         assert named == set(REQUESTS[task].model_fields) - hidden
         assert TARGETS[task] in named
 
@@ -88,6 +86,22 @@ def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: P
             connection.execute(text(statement))
         connection.execute(text("DROP OWNED BY web"))
         connection.execute(text("DROP ROLE web"))
+
+
+def test_who_waits_for_what_was_refused_hears_it(workshop: Workshop, place: Place) -> None:
+    _, send, wait = PYTHON
+    name = "sign-up-4714"
+    agent_id = place.fleet.agents[0]
+    refused = run(send.replace("sign-up-4713", name), workshop, "not-a-uuid")
+    assert refused.returncode == 0, refused.stderr
+    waiting = f"{wait.replace('sign-up-4713', name)}\nprint(error)"
+    waited = run(waiting, workshop, agent_id)
+    assert "agent_id must be a UUID" in waited.stdout, waited.stdout + waited.stderr
+    assert waited.stdout.endswith("failed\n")
+    put_right = run(send.replace("sign-up-4713", name), workshop, agent_id)
+    assert put_right.returncode == 0, put_right.stderr
+    workshop.eventually(lambda: sorted(statuses(workshop, name)) == ["failed", "succeeded"])
+    assert run(waiting, workshop, agent_id).stdout.endswith("succeeded\n")
 
 
 def statuses(workshop: Workshop, request_id: str) -> list[Any]:

@@ -15,6 +15,8 @@ from celery.events.state import State
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop
+from worker.simulator import Fault
+from worker.simulator.faults import Refuse
 
 
 class Watch:
@@ -53,7 +55,7 @@ class Watch:
         key = str(event.get("uuid"))
         if key in self.state.tasks:
             task = self.state.tasks[key]
-            said = task.exception if task.state == "FAILURE" else task.result
+            said = task.exception if task.state in ("FAILURE", "RETRY") else task.result
             self.seen.setdefault(key, []).append((task.state, said))
 
 
@@ -81,6 +83,28 @@ def test_flower_sees_a_sync_go_on_and_end_with_its_result(open_workshop: Callabl
         told = workshop.eventually(lambda: ended(bad, "FAILURE"), lambda: str(watch.seen.get(str(bad))))
         assert "Of 30 agents 30 failed." in told[-1][1]
         assert any("30 of 30 agents, 30 not well" in str(what) for _, what in told)
+
+
+def test_flower_sees_why_a_job_is_tried_again_and_why_it_failed(
+    open_workshop: Callable[[], Workshop],
+) -> None:
+    workshop = open_workshop()
+    place = workshop.place("2026.9.6")
+    refusal = Refuse("gateway starting; retry shortly", retryable=True, retry_after_ms=100)
+    place.simulator.faults.order(Fault(refusal, "connect", times=None))
+    watch = Watch(workshop.redis_url)
+    workshop.start_worker(RETRY_BUDGET_S="2")
+    with watch.watching():
+        job = str(workshop.send(place.fleet.agents[0]))
+
+        def told() -> list[tuple[str, Any]]:
+            seen = watch.seen.get(job, [])
+            return seen if seen and seen[-1][0] == "FAILURE" else []
+
+        seen = workshop.eventually(told, lambda: str(watch.seen.get(job)))
+    retries = [str(what) for state, what in seen if state == "RETRY"]
+    assert any("gateway starting" in reason for reason in retries), seen
+    assert "unreachable for 2 seconds" in str(seen[-1][1])
 
 
 def test_flower_sees_every_job_of_a_crowd_succeed(open_workshop: Callable[[], Workshop]) -> None:

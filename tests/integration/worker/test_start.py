@@ -50,7 +50,7 @@ def test_an_incomplete_environment_is_named_at_once() -> None:
 def test_another_pool_is_refused(start: Callable[..., tuple[int, str]], workshop: Workshop) -> None:
     code, said = start(workshop.environment, "--pool=solo")
     assert code != 0
-    assert "This worker runs on threads alone: leave out --pool=solo (design D4)." in said
+    assert "This worker runs on threads alone: leave out --pool=solo." in said
     assert "Traceback" not in said
 
 
