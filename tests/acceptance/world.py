@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy import update as sql_update
 
 from models import Agent
+from tests.acceptance.patient import PatientClient
 from tests.acceptance.proxy import Door
 from tests.benchmarks.bench import AwayClock
 from tests.fleet import Fleet
@@ -23,7 +24,7 @@ from tests.gateways.stub_model import StubModel
 from tests.worker_process import QUICK_ROUNDS, WorkerProcess
 from worker.errors import TransientError
 from worker.gateway.address import GatewayAddress
-from worker.gateway.client import Call, GatewayClient
+from worker.gateway.client import Call
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError, UnknownAgent
@@ -165,9 +166,9 @@ class World:
         for worker in self.workers:
             worker.stop()
 
-    def direct(self) -> GatewayClient:
+    def direct(self) -> PatientClient:
         """A client of the test's own, past the door, with a device of its own."""
-        return GatewayClient(GatewayAddress(self.process.url, self.gateway_token), DeviceKey.generate())
+        return PatientClient(GatewayAddress(self.process.url, self.gateway_token), DeviceKey.generate())
 
     def send(self, agent_id: object, kind: str = "provision_agent", **arguments: Any) -> UUID:
         """Ask for a job about an agent."""
@@ -222,7 +223,8 @@ class World:
     def write(self, openclaw_id: str, **files: str) -> None:
         """Write files as the agent itself would; MEMORY for MEMORY.md."""
         theirs = self.files(openclaw_id)
-        theirs.write({f"{name}.md": text for name, text in files.items()}, lambda name, written: None)
+        texts = {f"{name}.md": text for name, text in files.items()}
+        self.told(lambda: theirs.write(texts, lambda name, written: None))
         theirs.client.close()
 
     def read(self, openclaw_id: str, name: str) -> str | None:
