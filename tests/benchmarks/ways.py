@@ -118,6 +118,7 @@ def one_after_another(bench: Bench) -> float:
     device = DeviceKey.generate()
 
     def call(method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        last: Exception | None = None
         for _ in range(40):
             try:
                 connection = GatewayConnection.open(bench.address, device)
@@ -132,9 +133,10 @@ def one_after_another(bench: Bench) -> float:
                 return {}
             except RateLimited as error:
                 time.sleep(error.retry_after_s or 60)
-            except GatewayError:
+            except GatewayError as error:
+                last = error
                 time.sleep(0.25)
-        raise SystemExit(f"{method} did not get through in 40 tries")
+        raise SystemExit(f"{method} did not get through in 40 tries: {last}")
 
     hello = GatewayConnection.open(bench.address, device)
     dialect = Dialect.from_hello(hello.hello.server_version, hello.hello.methods)
