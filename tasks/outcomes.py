@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
+from worker.jobs.requests import job_id
+from worker.provisioning.setbacks import reason_of
 from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
@@ -63,7 +65,11 @@ def run_job(
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
     messages: Sequence[Message] = ()
-    with outliving_the_database(task), about(job=task_id):
+    with (
+        outliving_the_database(task),
+        about(job=task_id),
+        failing_for_faults(kind, task_id, arguments),
+    ):
         with services().engine.begin() as connection:
             job = accept(connection, kind, task_id, positional, arguments)
             if isinstance(job, Queued):
@@ -97,6 +103,21 @@ def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
+def failing_for_faults(kind: str, task_id: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """What nobody expected, before a job has begun, ends it: it would come again for ever, or be lost."""
+    try:
+        yield
+    except (Ignore, JobFailed, *DATABASE_AWAY):
+        raise
+    except Exception as error:
+        log.exception("failed by a fault of our own")
+        reason = reason_of(error)
+        with services().engine.begin() as connection:
+            refuse(connection, job_id(task_id), kind, reason, arguments)
+        raise JobFailed(reason) from None
+
+
+@contextmanager
 def outlived_by_its_cause(what_waits: str) -> Iterator[None]:
     """For a message that is sent again by itself, because its rows are as they were: where the database is
     away, it is dropped."""
@@ -113,7 +134,8 @@ def _serve(
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
     with about(job=task_id):
-        accepted = accept_agent_job(services().engine, kind, task_id, positional, arguments, agent_of)
+        with failing_for_faults(kind, task_id, arguments):
+            accepted = accept_agent_job(services().engine, kind, task_id, positional, arguments, agent_of)
         if isinstance(accepted, Refused):
             if accepted.reason is None:
                 raise Ignore

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
+from worker.jobs.ledger import let_go
 
 CANCELLED = "Cancelled on request."
 """The reason on record of whatever went no further because somebody asked for that."""
@@ -25,7 +26,9 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
 
     Asking again does no harm. Raises EndedBeforeError.
     """
-    if connection.execute(_CANCEL_QUEUED, {"job_id": job_id, "reason": CANCELLED}).rowcount:
+    queued = connection.execute(_CANCEL_QUEUED, {"job_id": job_id, "reason": CANCELLED}).one_or_none()
+    if queued is not None:
+        let_go(connection, queued.kind, queued.agent_id)
         return True
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status != "running":
@@ -48,6 +51,7 @@ _CANCEL_QUEUED = text("""
     SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
         next_attempt_at = NULL, published_at = NULL, finished_at = now(), updated_at = now()
     WHERE id = :job_id AND status = 'queued'
+    RETURNING kind, agent_id
 """)
 _TAKE_BACK = text("""
     UPDATE provisioner.roster_intents SET error = :reason
@@ -95,8 +99,9 @@ _END_WAITING = text("""
 _CALL_ROWS = text("""
     UPDATE provisioner.job_agents SET next_attempt_at = now()
     WHERE job_id = :job_id AND finished_at IS NULL AND lease_until IS NULL AND published_at IS NULL
-      AND next_attempt_at IS NOT NULL
+      AND next_attempt_at IS NOT NULL AND (wake IS NULL OR wake_sent_at IS NULL)
 """)
+"""But not those who are being woken with others at this moment: they come to their end by that."""
 _REQUEST = text("""
     UPDATE provisioner.jobs
     SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now(),

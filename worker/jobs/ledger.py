@@ -8,6 +8,7 @@ when the clock publishes it again, ``published_at`` is set while a message for i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -157,6 +158,23 @@ _RECORD_REFUSAL = text("""
 """).bindparams(bindparam("options", type_=JSONB))
 
 
+_LET_GO = text("""
+    UPDATE agents SET status = 'offline', provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
+    WHERE id = :agent_id AND status IN ('provisioning', 'updating', 'deleting')
+      AND NOT EXISTS (SELECT FROM provisioner.job_agents WHERE agent_id = :agent_id AND status = 'running')
+      AND NOT EXISTS (SELECT FROM provisioner.jobs WHERE agent_id = :agent_id AND status = 'queued')
+""")
+
+
+def let_go(connection: Connection, kind: str, agent_id: object) -> None:
+    """An agent that somebody marked as being worked at, for a job that ended before it began, is offline:
+    nobody is to find it so for ever (behaviour 38). Other jobs that have it, or will, are left their word."""
+    if kind not in SINGLE_KINDS or agent_id is None:
+        return
+    with suppress(ValueError):
+        connection.execute(_LET_GO, {"agent_id": UUID(str(agent_id))})
+
+
 def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
     """Record a request that cannot be served as a failed job with a sentence. It keeps its request_id, for
     whoever waits by it, and no target, so that the name is free for the request put right."""
@@ -171,6 +189,7 @@ def refuse(connection: Connection, job_id: UUID, kind: str, error: str, argument
             "error": error,
         },
     )
+    let_go(connection, kind, arguments.get("agent_id"))
 
 
 def _said(arguments: Mapping[str, Any], name: str) -> str | None:
@@ -287,6 +306,14 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
         return NotClaimed.NOTHING_TO_DO
     values = dict(row._mapping)
     return Claim(**{**values, "warnings": tuple(values["warnings"])})
+
+
+_MOVE = text("UPDATE provisioner.jobs SET gateway_id = :gateway_id WHERE id = :job_id")
+
+
+def move_job(connection: Connection, job_id: UUID, gateway_id: UUID) -> None:
+    """The job's agent is on another gateway than when it was asked for."""
+    connection.execute(_MOVE, {"job_id": job_id, "gateway_id": gateway_id})
 
 
 _ADVANCE = """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import PermanentError
 
@@ -23,7 +23,22 @@ def storable(text: str) -> str:
     return text
 
 
+def storable_json(value: Any) -> Any:
+    """``value`` as it is. Raises ValueError where a text in it is not storable."""
+    if isinstance(value, str):
+        storable(value)
+    elif isinstance(value, list | dict):
+        for item in value:
+            storable_json(item)
+        if isinstance(value, dict):
+            storable_json(list(value.values()))
+    return value
+
+
+LONGEST_NAME = 500
 Text = Annotated[str, AfterValidator(storable)]
+Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
+"""A text in an index of Postgres."""
 
 
 class Request(BaseModel):
@@ -33,7 +48,7 @@ class Request(BaseModel):
 
     kind: ClassVar[str]
     target: ClassVar[str]
-    request_id: Text | None = None
+    request_id: Name | None = None
     requested_by: Text | None = None
 
     @property
@@ -120,7 +135,7 @@ class EnsureBoardLead(Request):
 
     board_id: UUID
     agent_name: Text | None = None
-    identity_profile: dict[str, Any] | None = None
+    identity_profile: Annotated[dict[str, Any], AfterValidator(storable_json)] | None = None
     user_id: UUID | None = None
 
 
@@ -200,6 +215,8 @@ def job_id(task_id: str) -> UUID:
 def _fault(name: str, kind: str, value: object) -> str:
     if kind == "missing":
         return f"{name} is missing"
+    if kind.endswith("too_long"):
+        return f"{name} must be of at most {LONGEST_NAME} characters, not {len(str(value))}"
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return f"{name} must be {_WANTED.get(kind.split('_')[0], 'text')}, not {shown}"

@@ -71,8 +71,9 @@ class EndedRow:
 _GATHER = text("""
     UPDATE provisioner.job_agents r
     SET wake_sent_at = now(), reason = :reason, next_attempt_at = now() + make_interval(secs => :takes_s)
-    FROM provisioner.jobs j
+    FROM provisioner.jobs j, agents a
     WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND j.cancel_requested_at IS NULL
+      AND a.id = r.agent_id AND a.gateway_id = j.gateway_id
       AND r.status = 'running' AND r.phase = 'wake' AND r.wake IS NOT NULL AND r.wake_sent_at IS NULL
       AND r.lease_until IS NULL AND r.published_at IS NULL
     RETURNING r.job_id, r.agent_id, r.wake ->> 'label' AS label, r.wake -> 'params' AS params,

@@ -10,16 +10,18 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from worker.database import single
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
-from worker.jobs.ledger import Claim, advance, finish, park
+from worker.jobs.ledger import Claim, advance, finish, move_job, park
 from worker.provisioning.agent_status import keep_session_key, succeed, take_over
 from worker.provisioning.credentials import NoTokenError, have_succeeded
 from worker.provisioning.deliver import deliver
 from worker.provisioning.departure import leave
-from worker.provisioning.facts import load_agent
+from worker.provisioning.facts import AgentRecord, MovedAgentError, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.roster_look import look
@@ -46,6 +48,7 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
         record = load_agent(
             connection, held.agent_id, UUID(user_id) if user_id else None, main=verb.serves_main
         )
+        held = _at_its_gateway(connection, held, record)
         if begins:
             before = None
             if verb.status is not None and held.options.get("dry_run") is not True:
@@ -63,6 +66,19 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
         _promise(work)
         return None
     return _go_on(work)
+
+
+def _at_its_gateway(connection: Connection, held: Claim, record: AgentRecord) -> Claim:
+    """An agent may be moved while its job waits. Before its first step the job goes along; later, or in a
+    sync, that is another gateway's matter. Raises MovedAgentError."""
+    if record.gateway_id == held.gateway_id:
+        return held
+    if not held.single or held.phase is not None:
+        raise MovedAgentError(
+            f"Agent {record.agent.name!r} was put on gateway {record.gateway.name!r} meanwhile: ask again."
+        )
+    move_job(connection, held.job_id, record.gateway_id)
+    return replace(held, gateway_id=record.gateway_id)
 
 
 def _go_on(work: Work) -> Parked | None:

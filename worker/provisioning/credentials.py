@@ -60,10 +60,12 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
     record = work.record
     live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
     known = None if live is None else _recognise(record, live, trusted=trusted)
+    mine = record.credential_job_id == work.held.job_id
+    arrived = known is not None and known.settle != "drop"
     if work.option("rotate_tokens"):
-        mine = record.credential_job_id == work.held.job_id
-        arrived = known is not None and known.settle != "drop"
         return Choice(replace(known, origin="rotated")) if known and mine and arrived else Choice(None, known)
+    if known is not None and mine and arrived and work.verb.mints:  # by an earlier try of this job
+        return Choice(replace(known, origin="minted" if known.replaces is None else "rotated"))
     if known is not None or work.verb.mints:
         return Choice(known)
     if live is not None and record.token_hash is None:
@@ -80,7 +82,9 @@ def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None
     if record.token_hash is not None and (trusted or verify_token(live, record.token_hash)):
         settle: Literal["drop", "nothing"] = "drop" if record.pending_hash is not None else "nothing"
         return Token(live, record.token_hash, "reused", settle)
-    if record.pending_hash is not None and verify_token(live, record.pending_hash):
+    # Where the agent's hash is not the one any more that it was to replace, its token is nobody's.
+    current = record.replaces_hash == record.token_hash
+    if record.pending_hash is not None and current and verify_token(live, record.pending_hash):
         return Token(live, record.pending_hash, "reused", "commit", record.replaces_hash)
     return None
 

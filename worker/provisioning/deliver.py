@@ -56,6 +56,7 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
         _write_scratch(work, plan, written)
         if plan.mints:
             token = new_token(work, plan.outgoing)
+            plan.token = token  # whatever happens now, diffs must mask it
             carrier.text = with_token(carrier.file.text, token.plain)
         if token is not None:
             _write_carrier(work, plan, carrier, token, written)
@@ -68,16 +69,15 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
     except (TransientError, PermanentError):
         _keep(work, plan, written)
         raise
-    plan.token, plan.mints = token, False
     work.files = _in_all(work, plan.report(with_diffs=work.option("diff")))
 
 
 def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
     """It ends here for now: keep what was written, which the next try will find unchanged."""
-    if not written:
-        return
     report = plan.report(with_diffs=work.option("diff"))
     work.files |= {name: report[name] for name in written if _is_written(report[name])}
+    if not written and work.files == work.held.files:
+        return
     with work.services.engine.begin() as connection:
         _save(work, connection, written)
         work.advance(connection, None, files=work.files)
@@ -137,16 +137,16 @@ def _write_carrier(
         with work.services.engine.begin() as connection:
             work.advance(connection, "credentials")
 
-    def attempt() -> None:
-        plan.files.write({name: text}, lambda _, result: written.update({name: _recorded(step.file, result)}))
-
-    work.services.patiently(attempt)
+    taken: list[Written] = []
+    work.services.patiently(lambda: plan.files.write({name: text}, lambda _, result: taken.append(result)))
+    work.files[name] = plan.report(with_diffs=work.option("diff"))[name]
     back = work.services.patiently(lambda: plan.files.read([name])).get(name)
     section = work.dialect.credentials_in == "AGENTS.md"
     if back is None:
         raise NotThereYetError(f"{name} was written, but the gateway does not find it yet.")
     if back.content != text or find_token(back.content, section=section) != token.plain:
         raise ReadBackError(f"{name} was written, but reads back differently: nothing was committed.")
+    written[name] = _recorded(step.file, taken[-1])
 
 
 def _adopt(step: Step, written: dict[str, RecordedFile]) -> None:

@@ -29,6 +29,10 @@ class DeletedAgentError(RefusedAgentError):
     """There is no row of the agent, or none any more."""
 
 
+class MovedAgentError(RefusedAgentError):
+    """The agent was put on another gateway while a job was at work on it."""
+
+
 @dataclass(frozen=True)
 class GatewayCondition:
     """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up."""

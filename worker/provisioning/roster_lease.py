@@ -75,7 +75,8 @@ _WAKES_ON_THEIR_WAY = text("""
     SELECT EXISTS (
         SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
         WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
-          AND r.wake_sent_at IS NOT NULL AND (r.lease_until > now() OR r.wake IS NOT NULL)
+          AND r.wake_sent_at IS NOT NULL
+          AND (r.lease_until > now() OR r.wake IS NOT NULL AND r.next_attempt_at > now())
     )
 """)
 _RELEASE = text("""

@@ -207,7 +207,12 @@ def _patch(
     connection_before = client.connection()
     send_by = lease.about_to_write(dialect.latest_restart_s)
     if dialect.latest_restart_s:
-        send_by = _let_wakes_arrive(lease, send_by)
+        arrived = _let_wakes_arrive(lease, send_by)
+        if arrived is None:
+            lease.not_written()
+            lease.again_in_s = 1.0
+            return None
+        send_by = arrived
     try:
         answer = client.call(
             "config.patch",
@@ -242,13 +247,14 @@ def _patch(
     return 1
 
 
-def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float:
+def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
     """Wait for the answers to wakes that went out before the restart was announced: 2026.2 forgets at a
-    restart whether one arrived. Returns by when the write must be sent, as about_to_write does."""
+    restart whether one arrived. Returns by when the write must be sent, as about_to_write does; None where
+    they take so long that the writer is to be called again."""
     deadline = time.monotonic() + _WAKE_PATIENCE_S
-    while lease.wakes_on_their_way() and time.monotonic() < deadline:
-        if draining.wait(0.05):
-            break
+    while lease.wakes_on_their_way():
+        if draining.wait(0.05) or time.monotonic() > deadline:
+            return None
         send_by = lease.renew()
     return send_by
 

@@ -21,7 +21,7 @@ from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDAT
 from worker.provisioning.agent_status import restore
 from worker.provisioning.credentials import NoTokenError
 from worker.provisioning.delete_job import delete
-from worker.provisioning.facts import DeletedAgentError
+from worker.provisioning.facts import DeletedAgentError, MovedAgentError
 from worker.provisioning.file_records import touched_by
 from worker.provisioning.outage import GivenUpError
 from worker.provisioning.services import Services
@@ -122,6 +122,8 @@ def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]
             return _give_up(services, held, reason, warnings)
         if isinstance(error, DeletedAgentError):
             return _end(services, held, "skipped", "It was deleted meanwhile.", warnings, phase="deleted")
+        if isinstance(error, MovedAgentError):
+            return _end(services, held, "skipped", reason, warnings, phase="deleted")
         if isinstance(error, NoTokenError):
             return _end(services, held, "skipped", reason, warnings)
     return _end(services, held, "failed", reason, warnings)

@@ -233,7 +233,8 @@ def _diff(step: Step, token: str | None) -> str:
     lines = difflib.unified_diff(
         _masked(before or "", known), _masked(step.text, known), "on the gateway", "rendered", lineterm=""
     )
-    text = "\n".join(lines)
+    # What an agent wrote may hold what Postgres cannot.
+    text = "\n".join(lines).encode(errors="replace").decode().replace("\x00", "\ufffd")
     if len(text.encode()) <= DIFF_LIMIT:
         return text
     return text.encode()[:DIFF_LIMIT].decode(errors="ignore") + "\n... (cut at 20 KB)"

@@ -12,10 +12,11 @@ from sqlalchemy import Engine, delete, text
 from models import Agent
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, seed_fleet
+from worker.jobs.cancelling import cancel
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.ledger import NotClaimed
 from worker.jobs.outbox import publish_due
-from worker.jobs.wakes import gather_wakes
+from worker.jobs.wakes import Woken, end_woken, gather_wakes
 from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
@@ -228,6 +229,27 @@ def test_a_worker_that_dies_with_the_wakes_of_many_leaves_each_to_its_own_turn(
         seen = shows_keys(simulator)
         assert (job_agent(engine, registered[agent_id]).woken_at is not None) is seen
     assert wakes(simulator) == (3 if shows_keys(simulator) else 1)
+
+
+def test_who_is_being_woken_by_another_is_not_cancelled_on_the_way(
+    hand: Services,
+    fleet: Fleet,
+    registered: dict[UUID, UUID],
+    waiting: tuple[UUID, ...],
+    engine: Engine,
+    sent: Sent,
+) -> None:
+    first, second = waiting
+    with engine.begin() as connection:
+        gathered = gather_wakes(connection, fleet.gateway_id)
+    with engine.begin() as connection:
+        assert cancel(connection, registered[first]) is False
+    publish_due(engine, sent)
+    assert jobs_of(sent) == set()
+    woken = [Woken(str(each.job_id), str(each.agent_id), each.result) for each in gathered]
+    with engine.begin() as connection:
+        assert {row.agent_id for row in end_woken(connection, woken)} == {first, second}
+    assert {job_agent(engine, registered[agent_id]).status for agent_id in waiting} == {"succeeded"}
 
 
 def test_a_wake_waits_for_others_but_not_for_ever(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job_agent, seed_fleet
+from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.provisioning import credentials
@@ -20,7 +21,7 @@ from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
 from worker.simulator import Fault, Simulator
 from worker.simulator.faults import Refuse
-from worker.workspace.credentials import verify_token
+from worker.workspace.credentials import hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"
 BUSY = Refuse("The server is busy. Please try again in a moment.", retryable=True)
@@ -37,9 +38,10 @@ def changed(engine: Engine, simulator: Simulator, hands: Callable[..., Services]
     """One agent that was provisioned, and that got another role, on a board of another name, since."""
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_inline_s=15)
-    assert isinstance(turn(hand, fleet, job := uuid4(), "provision_agent"), Parked)
+    first = uuid4()
+    assert isinstance(turn(hand, fleet, first, "provision_agent"), Parked)
     write_roster(hand, fleet.gateway_id)
-    assert turn(hand, fleet, job, "provision_agent") == Ended("succeeded")
+    assert turn(hand, fleet, first, "provision_agent") == Ended("succeeded")
     execute(engine, "UPDATE boards SET name = 'Something else'")
     execute(engine, """UPDATE agents SET identity_profile = '{"role": "Poet"}'""")
     return fleet
@@ -117,3 +119,105 @@ def test_what_was_written_is_in_the_report_of_a_job_that_fails(
     wanted = {name: action for name, action in actions(engine, promised).items() if action == "update"}
     assert len(wanted) > 1
     assert actions(engine, done) == {name: action for name, action in wanted.items() if name != "AGENTS.md"}
+
+
+def test_a_pending_hash_that_replaces_nothing_any_more_is_not_waited_for(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine
+) -> None:
+    """A run died before its commit, and somebody else gave the agent another hash since."""
+    hand, live = hands(retry_inline_s=15), agent_row(engine, changed.agent_id).agent_token_hash
+    somebodys = hash_token("somebody-elses-token")
+    execute(engine, "UPDATE agents SET agent_token_hash = :hash", hash=somebodys)
+    execute(
+        engine,
+        "UPDATE provisioner.agent_credentials"
+        " SET pending_hash = :live, replaces_hash = 'what it was', verified_hash = NULL",
+        live=live,
+    )
+    synced = turn(hand, changed, uuid4())
+    assert isinstance(synced, Ended)
+    assert "not the agent's" in str(synced.reason)
+    job_id = uuid4()
+    assert turn(hand, changed, job_id, "provision_agent") == Ended("succeeded")
+    assert agent_row(engine, changed.agent_id).agent_token_hash not in (live, somebodys)
+    tokens = {file.get("token") for file in job_agent(engine, job_id).files.values()} - {None}
+    assert tokens == {"rotated"}
+
+
+def test_a_token_that_an_earlier_try_minted_is_reported_as_minted(
+    engine: Engine, simulator: Simulator, hands: Callable[..., Services], sent: Any
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand, job_id = hands(), uuid4()
+    assert isinstance(turn(hand, fleet, job_id, "provision_agent"), Parked)
+    write_roster(hand, fleet.gateway_id)
+    carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
+    simulator.faults.order(Fault(BUSY, "agents.files.get", file=carrier))
+    outcome: object = None
+    for _ in range(40):  # 2026.9.6 makes the heartbeat's automation in its own time
+        outcome = turn(hand, fleet, job_id, "provision_agent")
+        if not isinstance(outcome, Parked):
+            break
+        execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
+        publish_due(engine, sent)
+        time.sleep(0.1)
+    assert outcome == Ended("succeeded")
+    files = job_agent(engine, job_id).files
+    assert (files[carrier]["token"], files[carrier]["action"]) == ("minted", "create")
+
+
+def test_a_file_that_was_not_read_back_is_looked_at_again(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    hand = hands()
+    if on_files(simulator):
+        execute(engine, "UPDATE gateways SET workspace_root = workspace_root || '/'")
+        execute(engine, "DELETE FROM provisioner.agent_files WHERE name = 'TOOLS.md'")
+        (simulator.workspace(_place(simulator)) / "TOOLS.md").write_text(_with_note(simulator))
+    carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
+    refusal = Refuse("no such device", code="INVALID_REQUEST")
+    simulator.faults.order(Fault(refusal, "agents.files.get", file=carrier, nth=2))
+    outcome = turn(hand, changed, uuid4())
+    assert isinstance(outcome, Ended)
+    assert outcome.status == "failed"
+    before = len(simulator.calls)
+    assert turn(hand, changed, uuid4()) == Ended("succeeded")
+    read = [call.names.get("name") for call in simulator.calls[before:] if call.method == "agents.files.get"]
+    assert carrier in read
+
+
+def test_what_an_agent_wrote_and_postgres_cannot_hold_stands_in_the_diff_all_the_same(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    (simulator.workspace(_place(simulator)) / "SOUL.md").write_text("I am \x00 odd.\n")
+    promised = uuid4()
+    assert turn(hands(), changed, promised, dry_run=True, diff=True) == Ended("succeeded")
+    assert "-I am \ufffd odd." in job_agent(engine, promised).files["SOUL.md"]["diff"]
+
+
+def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine
+) -> None:
+    hand, begun, waiting = hands(retry_inline_s=15), uuid4(), uuid4()
+    execute(engine, """UPDATE agents SET heartbeat_config = '{"every": "47m"}'""")
+    assert isinstance(turn(hand, changed, begun, "provision_agent"), Parked)
+    arguments = {"agent_id": str(changed.agent_id), "wake": False}
+    accept_agent_job(engine, "update_agent", str(waiting), (), arguments)
+    other = seed_fleet(engine)
+    execute(engine, "UPDATE boards SET gateway_id = :id", id=other.gateway_id)
+    execute(engine, "UPDATE agents SET gateway_id = :id", id=other.gateway_id)
+    execute(engine, "UPDATE provisioner.job_agents SET published_at = now()")
+    outcome = turn(hand, changed, begun, "provision_agent")
+    assert isinstance(outcome, Ended)
+    assert "meanwhile: ask again." in str(outcome.reason)
+    assert isinstance(turn(hand, changed, waiting), Parked)  # the other gateway is not there
+    assert job(engine, waiting).gateway_id == other.gateway_id
+
+
+def _place(simulator: Simulator) -> str:
+    [place] = [name for name in simulator.agents() if name.startswith("mc-")]
+    return place
+
+
+def _with_note(simulator: Simulator) -> str:
+    return (simulator.workspace(_place(simulator)) / "TOOLS.md").read_text() + "\nA note.\n"

@@ -57,6 +57,14 @@ def queued(scene: Scene, kind: str, **columns: Any) -> UUID:
     return key
 
 
+def test_an_agent_that_was_marked_before_its_cancelled_job_began_is_offline(settled: Scene) -> None:
+    agent_id = settled.agent("Marked", status="provisioning", provision_action="provision")
+    job_id = queued(settled, "provision_agent", agent_id=agent_id)
+    assert stop(settled, job_id) is True
+    row = settled.row("SELECT status, provision_action FROM agents WHERE id = :id", id=agent_id)
+    assert (row.status, row.provision_action) == ("offline", None)
+
+
 def test_a_queued_job_is_cancelled_at_once_and_its_message_finds_nothing(settled: Scene) -> None:
     job = queued(settled, "sync_gateway", gateway_id=settled.fleet.gateway_id)
     publish_due(settled.engine, settled.send)

@@ -57,6 +57,10 @@ def test_arguments_of_a_newer_version_are_named_and_ignored() -> None:
         ({"agent_id": AGENT, "wake": None}, "wake must be true or false, not None"),
         ({"agent_id": AGENT, "wake": 7}, "wake must be true or false, not 7"),
         ({"agent_id": AGENT, "request_id": 7}, "request_id must be text, not 7"),
+        (
+            {"agent_id": AGENT, "request_id": "x" * 501},
+            "request_id must be of at most 500 characters, not 501",
+        ),
         ({"agent_id": AGENT, "requested_by": ["me"]}, "requested_by must be text, not list"),
     ],
 )
@@ -64,6 +68,12 @@ def test_every_fault_is_a_sentence_that_names_the_argument(arguments: dict[str, 
     with pytest.raises(BadRequestError) as caught:
         parse_request("provision_agent", arguments)
     assert str(caught.value) == f"tasks.provision_agent: {fault}."
+
+
+@pytest.mark.parametrize("profile", [{"role": "a\x00b"}, {"a\ud800": "b"}, {"role": ["a", {"b": "\x00"}]}])
+def test_a_profile_that_postgres_cannot_hold_is_refused(profile: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match="identity_profile must be text without NUL characters"):
+        parse_request("ensure_board_lead", {"board_id": AGENT, "identity_profile": profile})
 
 
 def test_all_faults_are_named_at_once() -> None:

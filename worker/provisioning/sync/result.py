@@ -33,7 +33,7 @@ class Row:
 
     @property
     def gone(self) -> bool:
-        """Skipped because it was deleted meanwhile: no error (behaviour 40)."""
+        """Skipped because it was deleted, or moved, meanwhile: no error (behaviour 40)."""
         return self.status == "skipped" and self.phase == "deleted"
 
     @property
