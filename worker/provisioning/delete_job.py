@@ -97,7 +97,9 @@ def _settled(services: Services, held: Claim, condemned: Condemned, warnings: li
         if any(wish.open for wish in wishes):
             park(connection, held, ROSTER_PATIENCE_S, _WAIT)
             return Parked(_WAIT)
-    here = next(wish for wish in wishes if wish.gateway_id == condemned.gateway_id)
+    here = next((wish for wish in wishes if wish.gateway_id == condemned.gateway_id), None)
+    if here is None:  # it was moved meanwhile, and is to leave its new place too
+        return _ask(services, held, condemned)
     if here.error is not None:
         raise PermanentError(here.error)
     for wish in wishes:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, seed_fleet
+from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.provisioning import credentials
@@ -198,7 +198,7 @@ def test_what_an_agent_wrote_and_postgres_cannot_hold_stands_in_the_diff_all_the
 def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
     changed: Fleet, hands: Callable[..., Services], engine: Engine
 ) -> None:
-    hand, begun, waiting = hands(retry_inline_s=15), uuid4(), uuid4()
+    hand, begun, waiting = hands(), uuid4(), uuid4()
     execute(engine, """UPDATE agents SET heartbeat_config = '{"every": "47m"}'""")
     assert isinstance(turn(hand, changed, begun, "provision_agent"), Parked)
     arguments = {"agent_id": str(changed.agent_id), "wake": False}
@@ -214,8 +214,29 @@ def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
     assert job(engine, waiting).gateway_id == other.gateway_id
 
 
+def test_a_delete_whose_agent_is_moved_meanwhile_takes_it_off_its_new_place_too(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    hand, job_id = hands(), uuid4()
+    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Parked)
+    other = seed_fleet(engine)
+    execute(engine, "UPDATE boards SET gateway_id = :id", id=other.gateway_id)
+    execute(engine, "UPDATE agents SET gateway_id = :id", id=other.gateway_id)
+    write_roster(hand, changed.gateway_id)
+    assert _places(simulator) == []
+    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Parked)
+    open_at = (
+        "SELECT gateway_id FROM provisioner.roster_intents WHERE applied_at IS NULL AND gateway_id = :id"
+    )
+    assert one(engine, open_at, id=other.gateway_id).gateway_id == other.gateway_id
+
+
+def _places(simulator: Simulator) -> list[str]:
+    return [name for name in simulator.agents() if name.startswith("mc-")]
+
+
 def _place(simulator: Simulator) -> str:
-    [place] = [name for name in simulator.agents() if name.startswith("mc-")]
+    [place] = _places(simulator)
     return place
 
 
