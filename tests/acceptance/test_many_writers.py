@@ -40,10 +40,7 @@ def two_workers(world: World) -> Iterator[None]:
     second = world.start_worker()
     yield
     second.stop()
-    if world.real and world.release >= "2026.8":
-        # Edits in each other's way leave 2026.9.6 with a restart that it makes some time later.
-        world.process.stop()
-        world.process.start()
+    world.calm_down()
 
 
 def provision_at_once(world: World, name: str, number: int) -> Asked:

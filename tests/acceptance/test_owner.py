@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ class Writes:
 
 
 @pytest.fixture(scope="module")
-def writes(world: World) -> Writes:
+def writes(world: World) -> Iterator[Writes]:
     """As few config patches as can be, because 2026.3.13 takes three a minute and restarts for each."""
     kept, passing = world.fleet.add_agent("Kept"), world.fleet.add_agent("Passing")
     client = world.direct()
@@ -48,7 +48,8 @@ def writes(world: World) -> Writes:
     removed = world.config_path.read_text()
     openclaw_id = provisioned["result"]["openclaw_id"]
     assert [openclaw_id in _roster(json.loads(text)) for text in (changed, removed)] == [True, False]
-    return Writes(changed, removed, created["agentId"])
+    yield Writes(changed, removed, created["agentId"])
+    world.calm_down()
 
 
 def _edit(world: World, openclaw_id: str) -> None:

@@ -114,6 +114,7 @@ def night(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ni
     left = made.sync()
     made.execute("UPDATE boards SET gateway_id = :id WHERE gateway_id IS NULL", id=world.fleet.gateway_id)
     assert left["status"] == "succeeded", "the crowd is not left as it was found"
+    world.calm_down()
 
 
 def test_straight_after_provisioning_nothing_is_written(
