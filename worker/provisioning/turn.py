@@ -40,7 +40,10 @@ WORK: Mapping[str, Callable[[Services, Claim, list[str]], Parked | None]] = {
 
 
 SILENCE_IN_A_RUN_S = 3.0
-"""How long one agent of many waits in its slot for a gateway that says nothing."""
+"""How long one agent of many waits in its slot for a gateway that says nothing; half as long again at each
+further try, up to MOST_SILENCE_S: one that is busy for longer than that at a time, as 2026.9.6 is with the
+heartbeats of a hundred agents, would never be heard."""
+MOST_SILENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     if held.single:
         outcome = _take(services, held)
     else:
-        with impatient(SILENCE_IN_A_RUN_S):
+        with impatient(silence_s(held.generation)):
             outcome = _take(services.in_a_run(), held)
     if not isinstance(outcome, Ended):
         return outcome
@@ -80,6 +83,11 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
             messages, outcome = messages + more, replace(outcome, progress=progress)
     services.publish(messages)
     return outcome
+
+
+def silence_s(claims: int) -> float:
+    """Seconds of silence that the so manieth claim of an agent of many puts up with."""
+    return float(min(MOST_SILENCE_S, SILENCE_IN_A_RUN_S * 1.5 ** min(claims - 1, 10)))
 
 
 def _take(services: Services, held: Claim) -> Outcome:

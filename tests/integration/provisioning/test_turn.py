@@ -413,3 +413,11 @@ def test_rows_by_insert_and_messages_take_the_same_turn(
     publish_due(engine, lambda *_: None)
     accept_agent_job(engine, "provision_agent", str(key), (), {"agent_id": str(fleet.agent_id)})
     assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
+
+
+def test_an_agent_of_many_waits_longer_for_a_silent_gateway_at_each_try() -> None:
+    waits = [turn.silence_s(claims) for claims in range(1, 12)]
+    assert waits[0] == turn.SILENCE_IN_A_RUN_S
+    assert waits == sorted(waits)
+    assert waits[-1] == turn.MOST_SILENCE_S
+    assert max(waits) < 30  # no task's body takes longer (design D4)
