@@ -161,19 +161,6 @@ def test_a_heartbeat_that_the_gateway_refuses_fails_its_agent_alone_by_name(
     assert place.record(bad).openclaw_id not in place.simulator.agents()
 
 
-def test_what_nobody_expected_ends_the_job_before_it_begins(workshop: Workshop) -> None:
-    fleet = seed_fleet(workshop.engine)
-    execute(workshop.engine, "ALTER TABLE agents ADD CONSTRAINT no_bosses CHECK (name <> 'Boss') NOT VALID")
-    try:
-        job = workshop.ended(
-            workshop.ask("ensure_board_lead", board_id=fleet.board_id, agent_name="Boss"), within_s=20
-        )
-    finally:
-        execute(workshop.engine, "ALTER TABLE agents DROP CONSTRAINT no_bosses")
-    assert job.status == "failed"
-    assert job.error == "Internal error (IntegrityError): see the worker's log of this job."
-
-
 def test_a_dead_port_is_tried_again_and_fails_when_the_budget_is_spent(workshop: Workshop) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
