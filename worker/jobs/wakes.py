@@ -64,7 +64,6 @@ class EndedRow:
 
     job_id: UUID
     agent_id: UUID
-    gateway_id: UUID
     session_key: str
 
 
@@ -100,7 +99,7 @@ _END = text(f"""
         updated_at = now(), warnings = ended.warnings,
         result = ended.result || jsonb_build_object('woken', true, 'warnings', ended.warnings)
     FROM ended WHERE j.id = ended.job_id
-    RETURNING j.id AS job_id, ended.agent_id, j.gateway_id, j.result ->> 'session_key' AS session_key
+    RETURNING j.id AS job_id, ended.agent_id, j.result ->> 'session_key' AS session_key
 """).bindparams(bindparam("woken", type_=JSONB))
 _GIVE_BACK = text(f"""
     UPDATE provisioner.job_agents r
