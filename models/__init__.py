@@ -2,6 +2,7 @@
 
 from models.agent_credentials import AgentCredential
 from models.agent_files import AgentFile
+from models.agent_places import AgentPlace
 from models.agents import Agent
 from models.boards import Board, BoardMemory
 from models.gateway_states import GatewayState
@@ -18,6 +19,7 @@ __all__ = [
     "Agent",
     "AgentCredential",
     "AgentFile",
+    "AgentPlace",
     "Board",
     "BoardMemory",
     "Gateway",

@@ -11,6 +11,8 @@ class GatewayState(Provisioner):
 
     ``writer_queued_at``: a write_roster is on its way and has not begun, so nobody need send another.
     ``writer_not_before``: when the writer wants to be called again, after a failure or for a later restart.
+    ``down_at``: fingerprint of the address at which the outage was seen. ``allowed_rewrites``: what the
+    gateway's owner let us rewrite in its config files (`provisioner gateway allow-rewrite`).
     """
 
     __tablename__ = "gateway_states"
@@ -29,3 +31,5 @@ class GatewayState(Provisioner):
     refused_token_fingerprint: Mapped[str | None]
     dialect: Mapped[BinaryJson | None]
     last_error: Mapped[str | None]
+    allowed_rewrites: Mapped[BinaryJson | None]
+    down_at: Mapped[str | None]
