@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import redis
 
+from tests.releases import runs_here
 from tests.spreading import Together, place_in_line
 from worker.local import LocalServices
 from worker.openclaw import Installed, OpenClaw
@@ -49,8 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest has put those that share a gateway behind all others: the longest, last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that do not name the release they would run on (tests/releases.py). pytest has put
+    those that share a gateway behind all others: the longest, last."""
+    left_out = [item for item in items if not runs_here(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: place_in_line(item.nodeid))
 
 
