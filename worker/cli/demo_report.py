@@ -22,8 +22,9 @@ from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
+from worker.masking import mask
 from worker.provisioning.workspace_files import AgentFiles
-from worker.workspace.credentials import find_token, mask, verify_token
+from worker.workspace.credentials import find_token, verify_token
 from worker.workspace.identity import openclaw_id, session_key
 
 PATIENCE_S = 20.0

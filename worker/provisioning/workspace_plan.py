@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.errors import PermanentGatewayError
+from worker.masking import mask
 from worker.provisioning.credentials import Token, choose_token
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
-from worker.workspace.credentials import find_token, mask, with_token
+from worker.workspace.credentials import find_token, with_token
 from worker.workspace.plan import Action, LiveFile, Mode, RecordedFile, decide
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 

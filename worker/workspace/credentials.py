@@ -1,15 +1,13 @@
-"""An agent's token: minting, hashing, finding it again in a live file, and keeping it out of sight."""
+"""An agent's token: minting, hashing, and finding it again in a live file."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
-import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from collections.abc import Iterator
 
 from worker.errors import PermanentError
 
@@ -32,13 +30,6 @@ _LINE = re.compile(
     rf"(?P<key>[A-Za-z_][A-Za-z0-9_]*?)[{_MARKS}]*\s*=\s*(?P<rest>.*)"
 )
 _CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"}
-_GAP = rf"[{_MARKS} \t\u00a0\ufeff\u200b-\u200f\u2060\u00ad]*"
-_SECRET_LINE = re.compile(
-    rf"(?P<before>[A-Za-z0-9_]*(?:TOKEN|SECRET|PASSWORD|API_?KEY){_GAP}={_GAP})"
-    rf"(?!\$)(?P<value>[^\s{_MARKS}]+)"
-)
-_SECRET_HEADER = re.compile(r"(?P<before>X-Agent-Token:[ \t]*)(?!\$)(?P<value>[^\s'\"`]+)", re.IGNORECASE)
-_MASK = "<masked>"
 
 
 def mint_token() -> str:
@@ -94,19 +85,6 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
         if match is not None and match["key"] == key:
             found = _value(match["rest"]) or found
     return None if found == PLACEHOLDER else found
-
-
-def mask(text: str, tokens: Iterable[str]) -> str:
-    """``text`` with every credential hidden: the given ``tokens`` wherever they stand (also percent- or
-    JSON-encoded), and whatever stands behind ``...TOKEN=`` and the like or in the token header."""
-    known = {
-        form for token in tokens if token for form in (token, quote(token, safe=""), json.dumps(token)[1:-1])
-    }
-    for form in sorted(known, key=len, reverse=True):
-        text = text.replace(form, _MASK)
-    for pattern in (_SECRET_LINE, _SECRET_HEADER):
-        text = pattern.sub(lambda match: match["before"] + _MASK, text)
-    return text
 
 
 def _tools_section(lines: list[str]) -> Iterator[str]:

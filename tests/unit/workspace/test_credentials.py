@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import PermanentError
+from worker.masking import mask
 from worker.workspace.credentials import (
     PLACEHOLDER,
     find_token,
     find_value,
     hash_token,
-    mask,
     mint_token,
     verify_token,
     with_token,
@@ -205,21 +204,6 @@ def test_a_token_that_no_line_can_carry_is_refused_unquoted(token: str) -> None:
 
 
 @pytest.mark.parametrize("text", FOUND.values(), ids=FOUND)
-def test_mask_hides_the_token_in_every_shape_even_unknown(text: str) -> None:
+def test_a_token_is_masked_in_every_shape_in_which_it_is_found(text: str) -> None:
     assert T not in mask(text, [T])
     assert T not in mask(f"+{text}", [])
-
-
-def test_mask_hides_encoded_forms_headers_and_other_secrets() -> None:
-    gateway = 'g/w+s"ecret'
-    text = (
-        f'?token=g%2Fw%2Bs%22ecret {{"t": "g/w+s\\"ecret"}} {gateway}\n'
-        f"X-Agent-Token: {T}\nDB_PASSWORD=hunter2"
-    )
-    masked = mask(text, [gateway, ""])
-    assert not re.search(r"ecret|hunter2|q2v5", masked)
-
-
-def test_mask_leaves_what_is_no_secret() -> None:
-    text = 'BASE_URL=http://x\n-H "X-Agent-Token: $AUTH_TOKEN"\nAUTH_TOKEN=$OTHER\n'
-    assert mask(text, [T]) == text

@@ -1,0 +1,36 @@
+"""Keeps secrets out of every text that is stored or shown (behaviour 29).
+
+:func:`mask` stands between a text and a row, a log line, an event or a terminal. It hides the secrets that
+it is given, those that this process has in hand (:func:`remember`), and whatever has the form of a secret.
+Its time grows linearly with the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from worker.masking.forms import secrets_in, without_forms
+from worker.masking.known import IN_HAND, forget_all, remember, without_known
+
+__all__ = ["MASK", "forget_all", "mask", "mask_all", "remember", "secrets_in"]
+
+MASK = "<masked>"
+
+
+def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
+    """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
+    known = {token for token in tokens if token}
+    return without_forms(without_known(text, known | IN_HAND.tokens(), MASK), MASK)
+
+
+def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
+    """A JSON value with every text in it masked; the names of its fields stay as they are."""
+    known = tuple(tokens)
+    if isinstance(value, str):
+        return mask(value, known)
+    if isinstance(value, Mapping):
+        return {key: mask_all(each, known) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_all(each, known) for each in value]
+    return value

@@ -1,0 +1,199 @@
+"""Hides secrets that are known, in every spelling in which a text may hold them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+_MOST_IN_HAND = 128
+_SHORTEST = 4
+"""A shorter secret hides nothing, and its letters stand in every word."""
+_SHORTEST_ANYWHERE = 8
+"""A shorter one is only hidden where it stands as a word of its own."""
+_SHORTEST_CODE = 12
+_GRAM = 6
+
+
+class _InHand:
+    """The secrets that this process used last, so that a text is masked where nobody knows its subject."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: OrderedDict[str, None] = OrderedDict()
+        self._all: frozenset[str] = frozenset()
+
+    def add(self, token: str) -> None:
+        with self._lock:
+            if token in self._tokens:
+                self._tokens.move_to_end(token)
+                return
+            self._tokens[token] = None
+            while len(self._tokens) > _MOST_IN_HAND:
+                self._tokens.popitem(last=False)
+            self._all = frozenset(self._tokens)
+
+    def tokens(self) -> frozenset[str]:
+        return self._all
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tokens.clear()
+            self._all = frozenset()
+
+
+IN_HAND = _InHand()
+
+
+def remember(*tokens: str | None) -> None:
+    """Keep secrets in this process's memory, the newest 128, so that every text is masked of them."""
+    for token in tokens:
+        if token and len(token) >= _SHORTEST:
+            IN_HAND.add(token)
+
+
+def forget_all() -> None:
+    """Drop what was remembered."""
+    IN_HAND.clear()
+
+
+def without_known(text: str, tokens: Iterable[str], mask: str) -> str:
+    """``text`` with each of ``tokens`` replaced by ``mask``, also where it is encoded or broken by a line's
+    end."""
+    wanted = sorted({token for token in tokens if len(token) >= _SHORTEST}, key=len, reverse=True)
+    for token in wanted:
+        for form in _forms(token):
+            if form not in text:
+                continue
+            if len(form) < _SHORTEST_ANYWHERE:
+                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", mask, text)
+            else:
+                text = text.replace(form, mask)
+    long = [token for token in wanted if len(token) >= _SHORTEST_ANYWHERE]
+    if not long:
+        return text
+    if _ESCAPE.search(text) is not None:
+        text = _without(text, _decoded(text, _ESCAPE), long, mask)
+    if any(token[at : at + _GRAM] in text for token in long for at in range(0, len(token), _GRAM)):
+        for broken in (_BREAK, _BREAK_AND_PREFIX):
+            if broken.search(text) is not None:
+                text = _without(text, _decoded(text, broken), long, mask)
+    return text
+
+
+@lru_cache(maxsize=4 * _MOST_IN_HAND)
+def _forms(token: str) -> tuple[str, ...]:
+    """The token as it stands in URLs, JSON, base64 and hexadecimal; the longest first."""
+    raw = token.encode("utf-8", "surrogatepass")
+    forms = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
+    forms |= {quote(raw, safe=""), quote(raw)}
+    codes = {raw.hex(), raw.hex().upper()}
+    for shift in range(3):
+        # The first and last characters depend on what stands beside the token.
+        code = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
+        core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(raw)) % 3 else 0)]
+        codes |= {core, core.replace("+", "-").replace("/", "_")}
+    forms |= {code for code in codes if len(code) >= _SHORTEST_CODE}
+    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+
+
+_ESCAPE = re.compile(
+    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)|(?P<unicode>(?:\\u[0-9A-Fa-f]{4})+)|(?P<hex>(?:\\x[0-9A-Fa-f]{2})+)"
+    r"|&#(?P<entity>[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6});|(?P<slash>\\/)"
+)
+_UNSEEN = "\u00ad\u200b-\u200f\u2060\ufeff"
+_BREAK = re.compile(rf"(?:[\\=]?\r?\n[ \t]*|(?:\\r)?\\n[ \t]*|[{_UNSEEN}])+")
+_BREAK_AND_PREFIX = re.compile(rf"(?:\\?\r?\n(?:[-+>|#*][ \t]*|[ \t]+)|[{_UNSEEN}])+")
+
+
+@dataclass(frozen=True)
+class _View:
+    """A text as its reader sees it. It is made of stretches: ``starts`` says where each begins, ``originals``
+    where that is in the original, ``ratios`` how many characters of the original each of its own takes."""
+
+    text: str
+    starts: list[int]
+    originals: list[int]
+    ratios: list[int]
+
+    def original(self, at: int) -> tuple[int, int]:
+        """From where to where the character at ``at`` stands in the original."""
+        stretch = bisect_right(self.starts, at) - 1
+        ratio = self.ratios[stretch]
+        start = self.originals[stretch] + (at - self.starts[stretch]) * ratio
+        return start, start + ratio
+
+
+def _decoded(text: str, pattern: re.Pattern[str]) -> _View:
+    parts: list[str] = []
+    starts: list[int] = []
+    originals: list[int] = []
+    ratios: list[int] = []
+    seen = made = 0
+
+    def add(part: str, original: int, ratio: int) -> None:
+        nonlocal made
+        parts.append(part)
+        starts.append(made)
+        originals.append(original)
+        ratios.append(ratio)
+        made += len(part)
+
+    for match in pattern.finditer(text):
+        if match.start() > seen:
+            add(text[seen : match.start()], seen, 1)
+        plain, ratio = _plain(match)
+        if plain:
+            add(plain, match.start(), ratio)
+        seen = match.end()
+    if seen < len(text):
+        add(text[seen:], seen, 1)
+    return _View("".join(parts), starts, originals, ratios)
+
+
+def _plain(match: re.Match[str]) -> tuple[str, int]:
+    """What an escape stands for, and how many characters each of its own takes; "" for a line's end."""
+    kind, found = match.lastgroup, match[0]
+    if kind == "percent":
+        return bytes.fromhex(found.replace("%", "")).decode("latin-1"), 3
+    if kind == "unicode":
+        return "".join(chr(int(code, 16)) for code in found.split("\\u")[1:]), 6
+    if kind == "hex":
+        return bytes.fromhex(found.replace("\\x", "")).decode("latin-1"), 4
+    if kind == "entity":
+        digits = match["entity"]
+        code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+        return chr(code if code < 0x110000 else 0xFFFD), len(found)
+    return ("/", 2) if kind == "slash" else ("", 0)
+
+
+def _without(text: str, view: _View, tokens: Iterable[str], mask: str) -> str:
+    spans = sorted(span for token in tokens for span in _occurrences(view, token))
+    return replaced(text, spans, mask)
+
+
+def _occurrences(view: _View, token: str) -> Iterator[tuple[int, int]]:
+    at = view.text.find(token)
+    while at >= 0:
+        yield view.original(at)[0], view.original(at + len(token) - 1)[1]
+        at = view.text.find(token, at + len(token))
+
+
+def replaced(text: str, spans: Iterable[tuple[int, int]], mask: str) -> str:
+    """``text`` with ``mask`` in the place of each of the sorted ``spans``, which may overlap."""
+    parts: list[str] = []
+    done = 0
+    for start, end in spans:
+        if end <= done:
+            continue
+        if start >= done:
+            parts += [text[done:start], mask]
+        done = end
+    return "".join([*parts, text[done:]]) if parts else text
