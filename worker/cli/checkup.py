@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from worker.cli.check_base_url import check_base_url
 from worker.cli.check_owner import check_heartbeats, check_variables
@@ -19,7 +18,7 @@ from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey, DeviceKeyError
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
-from worker.gateway.roster import roster_ids
+from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.settings import Settings
 
 CONNECT_S = 15.0
@@ -55,13 +54,13 @@ def _look(row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup) -> 
         _read_hello(connection.hello, found)
         found.paired = paired(connection, device.device_id)
         found.extend([pairing_finding(found.paired)])
-        dialect, config = _read_dialect(connection, found)
-    _read_config(dialect, config, found)
-    if found.agents is not None:
-        parsed = config.get("parsed") or {}
-        found.extend(check_roster(dialect, parsed, fleet, row.name))
-        found.extend(check_heartbeats(dialect, parsed))
-        found.extend(check_variables(dialect, config))
+        dialect, live = _read_dialect(connection, found)
+    if live is not None:
+        found.agents = len(live.present)
+        found.note("config", f"valid, {found.agents} agents in the roster")
+        found.extend(check_roster(dialect, live.document, fleet, row.name))
+        found.extend(check_heartbeats(dialect, live.document))
+        found.extend(check_variables(dialect, live.answer))
     found.extend(check_file_support(dialect))
     found.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 
@@ -78,25 +77,23 @@ def _read_hello(hello: Hello, found: Checkup) -> None:
         found.note("scopes", ", ".join(found.scopes))
 
 
-def _read_dialect(connection: GatewayConnection, found: Checkup) -> tuple[Dialect, dict[str, Any]]:
+def _read_dialect(connection: GatewayConnection, found: Checkup) -> tuple[Dialect, LiveRoster | None]:
+    """The gateway's dialect, and its roster; None where that cannot be known, which is a fault."""
     hello = connection.hello
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    config = connection.call("config.get", deadline_s=CALL_S)
-    dialect.confirm(config)
+    unknown = None
+    try:
+        live = read_roster(dialect, lambda method: connection.call(method, deadline_s=CALL_S))
+    except RosterUnknownError as error:
+        live, unknown = None, str(error)
     found.dialect = dialect.family
     heartbeat = "the heartbeat scratch" if dialect.heartbeat_in == "scratch" else dialect.heartbeat_in
     found.note(
         "dialect", f"{dialect.family}; token in {dialect.credentials_in}, heartbeat text in {heartbeat}"
     )
-    return dialect, config
-
-
-def _read_config(dialect: Dialect, config: dict[str, Any], found: Checkup) -> None:
-    if config.get("valid") is False:
-        found.note("config", "openclaw.json is invalid: run `openclaw doctor` on the gateway", "fault")
-        return
-    found.agents = len(roster_ids(dialect, config.get("parsed") or {}))
-    found.note("config", f"valid, {found.agents} agents in the roster")
+    if unknown is not None:
+        found.note("config", unknown, "fault")
+    return dialect, live
 
 
 def compare_with_workers(found: Checkup, row: GatewayRow, *, refusal_forgotten: bool) -> None:

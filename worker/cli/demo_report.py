@@ -22,6 +22,7 @@ from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
+from worker.gateway.roster_reading import read_roster
 from worker.masking import mask
 from worker.provisioning.workspace_files import AgentFiles
 from worker.workspace.credentials import find_token, verify_token
@@ -74,7 +75,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
     """Read the roster, and the workspace of the first agent after the lead. Raises GatewayError."""
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    parsed = client.call("config.get")["parsed"]
+    live = read_roster(dialect, client.call)
     with engine.connect() as connection:
         agent = connection.execute(
             select(Agent.id, Agent.name, Agent.board_id, Agent.agent_token_hash).where(
@@ -87,7 +88,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
     listed = inline_retrying(PATIENCE_S)(files.live)
     token = find_token(content, section=dialect.credentials_in == "AGENTS.md")
     return Standing(
-        roster=_roster(parsed["agents"]),
+        roster=_roster(live.document["agents"]),
         agent=agent.name,
         files={name: file.size for name, file in sorted(listed.items())},
         excerpt=_excerpt(mask(content, [token] if token else [])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from worker.gateway.heartbeats import any_block, heartbeat_block, relying_on_def
 
 IMPLICIT_AGENT = "main"
 """The agent that a gateway without a roster has; it stays the default only if it is listed first."""
+
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "useIndicator": True}
 
@@ -78,22 +81,37 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
 
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The roster's entries by id, whichever shape it is kept in."""
+    """The roster's entries by the ids that the gateway goes by, whichever shape it is kept in."""
     agents = _mapping(parsed.get("agents"))
     if dialect.roster == "entries":
-        return {key: dict(_mapping(value)) for key, value in _mapping(agents.get("entries")).items()}
+        stored = _mapping(agents.get("entries"))
+        return {canonical_id(key): dict(_mapping(value)) for key, value in stored.items()}
     listed = agents.get("list")
-    return {
-        entry["id"]: dict(entry)
-        for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)
-    }
+    entries: dict[str, dict[str, Any]] = {}
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, Mapping) and (key := _id_of(entry)) is not None:
+            entries.setdefault(key, dict(entry))
+    return entries
+
+
+def canonical_id(written: Any) -> str:
+    """The id that a gateway goes by for one as it is written in its config: in lower case, and with ``-`` for
+    each run of characters that an id may not have (measured on 2026.2.12 and 2026.9.6)."""
+    text = str(written).strip().lower()
+    if _ID.fullmatch(text):
+        return text
+    return re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:64] or IMPLICIT_AGENT
+
+
+def _id_of(entry: Mapping[str, Any]) -> str | None:
+    written = entry.get("id")
+    return canonical_id(written) if isinstance(written, str | int) else None
 
 
 def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any] | None) -> dict[str, Any]:
     after = dict(before or {})
     if dialect.roster == "list":
-        after["id"] = entry.openclaw_id
+        after.setdefault("id", entry.openclaw_id)
     after["name"] = entry.name
     after["workspace"] = entry.workspace
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
@@ -109,7 +127,7 @@ def _list_patch(
     """The whole list, always: up to 2026.2 what is not sent is wiped, and later a merge keeps it anyway."""
     stored = _mapping(parsed.get("agents")).get("list")
     listed = [
-        _for_merge(dialect, live.get(entry.get("id", "")), changed.get(entry.get("id", ""), entry))
+        _for_merge(dialect, entry, changed.get(_id_of(entry) or "", entry))
         for entry in (stored if isinstance(stored, list) else [])
         if isinstance(entry, Mapping)
     ]
@@ -126,18 +144,18 @@ def _entries_patch(
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Only what differs: entries are merged by id. A second agent needs the ownership said (gateway.md 8)."""
-    entries = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
+    stored = _mapping(_mapping(parsed.get("agents")).get("entries"))
+    written = {canonical_id(key): key for key in stored}
+    entries = {written.get(key, key): _difference(live.get(key, {}), entry) for key, entry in changed.items()}
     patch: dict[str, Any] = {"entries": entries}
     if "ownership" not in _mapping(parsed.get("agents")):
         patch["ownership"] = "explicit"
     return patch
 
 
-def _for_merge(
-    dialect: Dialect, before: Mapping[str, Any] | None, after: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def _for_merge(dialect: Dialect, before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
     """An entry as a merging list needs it: keys that must go are null."""
-    if not dialect.merges_lists or before is None or after == before:
+    if not dialect.merges_lists or after == before:
         return after
     return {**after, **_difference(before, after)}
 

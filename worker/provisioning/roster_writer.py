@@ -32,7 +32,8 @@ from worker.gateway.errors import (
 )
 from worker.gateway.heartbeats import silencing
 from worker.gateway.retry import jittered
-from worker.gateway.roster import RosterPlan, plan_roster, roster_ids
+from worker.gateway.roster import RosterPlan, plan_roster
+from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
 from worker.provisioning.gateway_rows import load_gateway, wanted_entries
 from worker.provisioning.intents import (
@@ -153,7 +154,7 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
     writes, stale = 0, None
     for attempt in range(_ROUNDS):
-        dialect, config, plan = _look(client, batch)
+        live, plan = _look(client, batch)
         if attempt == 0:
             _note_first_look(services, batch, plan)
         if plan.document is None:
@@ -167,7 +168,7 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
             _settle(services, lease, batch, answered=True)
             return
         try:
-            written = _patch(lease, client, dialect, config, plan)
+            written = _patch(lease, client, live, plan)
         except StaleConfig as error:
             stale = error
             continue
@@ -198,12 +199,12 @@ def _note_first_look(services: Services, batch: RosterBatch, plan: RosterPlan) -
 def _patch(
     lease: RosterLease,
     client: GatewayClient,
-    dialect: Dialect,
-    config: Mapping[str, Any],
+    live: LiveRoster,
     plan: RosterPlan,
 ) -> int | None:
     """Send the patch and see its restart through; how many patches are known to be written. None where the
     restart comes so late that the writer is to be called again for it."""
+    dialect = live.dialect
     connection_before = client.connection()
     send_by = lease.about_to_write(dialect.latest_restart_s)
     if dialect.latest_restart_s:
@@ -218,7 +219,7 @@ def _patch(
             "config.patch",
             {
                 "raw": json.dumps(plan.document, ensure_ascii=False),
-                "baseHash": config["hash"],
+                "baseHash": live.answer["hash"],
                 "restartDelayMs": dialect.restart_delay_ms,
             },
             deadline_s=PATCH_DEADLINE_S,
@@ -277,20 +278,20 @@ def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, inten
             return
 
 
-def _look(client: GatewayClient, batch: RosterBatch) -> tuple[Dialect, Mapping[str, Any], RosterPlan]:
-    """Read the config and see what is missing from it; a gateway that is just coming back is waited for."""
-    try:
-        config = client.call("config.get")
-    except (ConnectionLost, CallTimedOut):
-        _await_return(client)
-        config = client.call("config.get")
+def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, RosterPlan]:
+    """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
+
+    def call(method: str) -> Mapping[str, Any]:
+        try:
+            return client.call(method)
+        except (ConnectionLost, CallTimedOut):
+            _await_return(client)
+            return client.call(method)
+
     hello = client.hello()
-    dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    dialect.confirm(config)
-    stored = config.get("parsed")
-    parsed = stored if isinstance(stored, Mapping) else {}
-    batch.confine(roster_ids(dialect, parsed))
-    return dialect, config, plan_roster(dialect, parsed, batch.wanted())
+    live = read_roster(Dialect.from_hello(hello.server_version, hello.methods), call, draining.wait)
+    batch.confine(live.present)
+    return live, plan_roster(live.dialect, live.document, batch.wanted())
 
 
 def _await_return(client: GatewayClient) -> None:

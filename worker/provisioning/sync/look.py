@@ -17,7 +17,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import heartbeat_fault, silencing
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_ids
+from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
+from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
 from worker.provisioning.facts import load_agent
@@ -61,13 +62,10 @@ def look(services: Services, held: RunClaim) -> Parked | None:
         return away
     hello = greet(services, gateway)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    config = services.patiently(lambda: services.clients.client(gateway.address).call("config.get"))
-    dialect.confirm(config)
-    stored = config.get("parsed")
-    parsed = stored if isinstance(stored, Mapping) else {}
-    present = roster_ids(dialect, parsed)
-    findings = [_find(row, entries, held, present) for row in rows]
-    plan = _plan(services, held, dialect, parsed, findings, entries)
+    client = services.clients.client(gateway.address)
+    live = read_roster(dialect, lambda method: services.patiently(lambda: client.call(method)))
+    findings = [_find(row, entries, held, live.present) for row in rows]
+    plan = _plan(services, held, live, findings, entries)
     return _note(services, held, gateway, findings, plan)
 
 
@@ -88,8 +86,7 @@ def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: RunClaim, present
 def _plan(
     services: Services,
     held: RunClaim,
-    dialect: Dialect,
-    parsed: Mapping[str, Any],
+    live: LiveRoster,
     findings: list[Finding],
     entries: Mapping[UUID, RosterEntry],
 ) -> RosterPlan:
@@ -97,12 +94,12 @@ def _plan(
 
     def plan_all() -> RosterPlan:
         wanted = [entries[f.agent_id] for f in findings if f.phase == "files" and f.openclaw_id]
-        return plan_roster(dialect, parsed, wanted)
+        return plan_roster(live.dialect, live.document, wanted)
 
     plan = plan_all()
     for found in findings:
         if found.openclaw_id in plan.changed and found.phase == "files":
-            _require_writable(services, held, dialect, entries[found.agent_id], found)
+            _require_writable(services, held, live.dialect, entries[found.agent_id], found)
     plan = plan_all()
     differing = [f for f in findings if f.openclaw_id in plan.changed and f.phase == "files"]
     if plan.document is not None and not differing:

@@ -1,0 +1,71 @@
+"""``$include`` in openclaw.json: where it stands, and the config with the included parts in place. Pure.
+
+config.get shows the root file alone as ``parsed``; ``config`` is what the gateway runs, with all files
+merged, variables replaced and escapes undone (gateway.md 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.gateway.variables import REDACTED, escaped, id_or_number
+
+INCLUDE = "$include"
+
+Keys = tuple[str | int, ...]
+"""The way to a value: keys of objects, numbers of list items."""
+
+
+@dataclass(frozen=True)
+class Include:
+    """One ``$include``: ``path``, where the object stands that it is in, as people write it; ``keys``, the
+    same as keys; ``files``, what it names."""
+
+    path: str
+    keys: Keys
+    files: tuple[str, ...]
+
+    def touches(self, *keys: str) -> bool:
+        """Whether what stands at ``keys``, or a part of it, comes from this include."""
+        shared = min(len(keys), len(self.keys))
+        return keys[:shared] == self.keys[:shared]
+
+    def __str__(self) -> str:
+        named = " and ".join(file for file in self.files if file != REDACTED) or "another file"
+        return f"{self.path} from {named}"
+
+
+def includes_of(parsed: Any) -> tuple[Include, ...]:
+    """Every ``$include`` of the root file, outermost first."""
+    return tuple(_find(parsed, (), ""))
+
+
+def merged_document(parsed: Any, config: Any, missing: Collection[str] = ()) -> Any:
+    """The root file's ``parsed`` with each part that comes from an include taken from ``config``, written so
+    that it may be sent back. ``missing``: variables without a value, which ``config`` shows as they are."""
+    if isinstance(parsed, Mapping):
+        if INCLUDE in parsed:
+            return escaped(config, missing)
+        below = config if isinstance(config, Mapping) else {}
+        return {key: merged_document(value, below.get(key), missing) for key, value in parsed.items()}
+    if isinstance(parsed, list) and any(_find(parsed, (), "")):
+        if not isinstance(config, list) or len(config) != len(parsed):
+            return escaped(config, missing)
+        pairs = zip(parsed, config, strict=True)
+        return [merged_document(item, merged, missing) for item, merged in pairs]
+    return parsed
+
+
+def _find(value: Any, keys: Keys, path: str) -> Iterator[Include]:
+    if isinstance(value, Mapping):
+        if INCLUDE in value:
+            named = value[INCLUDE]
+            files = named if isinstance(named, list) else [named]
+            yield Include(path or "the whole file", keys, tuple(str(file) for file in files))
+        for key, inner in value.items():
+            yield from _find(inner, (*keys, str(key)), f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _find(inner, (*keys, number), f"{path}[{id_or_number(inner, number)}]")

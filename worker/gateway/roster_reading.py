@@ -1,0 +1,139 @@
+"""The one reading of a gateway's roster: which agents it runs, and its config as it may be sent back.
+
+``parsed`` of config.get is the root file alone, before its ``$include``s, and empty or null where the file is
+invalid, while the gateway runs on (gateway.md 12). So nobody else takes the roster from it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from worker.errors import PermanentError
+from worker.gateway.dialect import Dialect
+from worker.gateway.includes import Include, includes_of, merged_document
+from worker.gateway.roster import IMPLICIT_AGENT, canonical_id, roster_entries
+
+Call = Callable[[str], Mapping[str, Any]]
+"""Sends one request without parameters, and returns its payload."""
+
+_LOOKS, _PAUSE_S = 3, 0.5
+"""An owner who saves the file, or a gateway that is about to reload it, needs a moment."""
+_MISSING = re.compile(r'Missing env var "([^"]+)"')
+
+
+class RosterUnknownError(PermanentError):
+    """Nobody can tell which agents the gateway has: it is not the same as having none."""
+
+
+@dataclass(frozen=True)
+class LiveRoster:
+    """What a gateway's config says, all its files together.
+
+    ``answer``: config.get's. ``document``: the config as its owner wrote it, with included parts in their
+    places; what is taken from it may be sent back. ``includes``: every ``$include`` of the root file.
+    """
+
+    dialect: Dialect
+    answer: Mapping[str, Any]
+    document: Mapping[str, Any]
+    includes: tuple[Include, ...]
+
+    @classmethod
+    def of(
+        cls, dialect: Dialect, answer: Mapping[str, Any], listed: Mapping[str, Any] | None = None
+    ) -> LiveRoster:
+        """Read config.get's ``answer``, and agents.list's beside it where there is one.
+
+        Raises RosterUnknownError, and UnknownDialectError where the config is of another family.
+        """
+        dialect.confirm(answer)
+        parsed, config = answer.get("parsed"), answer.get("config")
+        if answer.get("valid") is False or not isinstance(parsed, Mapping):
+            raise RosterUnknownError(_invalid(answer))
+        includes = includes_of(parsed)
+        if includes and not isinstance(config, Mapping):
+            raise RosterUnknownError(
+                "The gateway's openclaw.json includes other files, and config.get does not show what is in"
+                " them, so its roster is unknown and nothing was changed: update OpenClaw there."
+            )
+        document = merged_document(parsed, config, _missing_variables(answer)) if includes else parsed
+        roster = cls(dialect, answer, document, includes)
+        roster._require_agreement(listed)
+        return roster
+
+    @cached_property
+    def entries(self) -> Mapping[str, Mapping[str, Any]]:
+        """The roster's entries by the ids that the gateway goes by."""
+        return roster_entries(self.dialect, self.document)
+
+    @cached_property
+    def present(self) -> frozenset[str]:
+        """The ids of the roster; that of the implicit agent only where it is written down."""
+        return frozenset(self.entries)
+
+    @property
+    def writes_through(self) -> bool:
+        """Whether the release keeps ``$include``s: it writes into the file that owns what changes, or refuses
+        (2026.7.1 and later, whose config.get has ``sourceConfig``); earlier ones write all into one file."""
+        return "sourceConfig" in self.answer
+
+    def _require_agreement(self, listed: Mapping[str, Any] | None) -> None:
+        agents = listed.get("agents") if listed is not None else None
+        if listed is None or not isinstance(agents, list) or not self.entries:
+            return
+        # The default agent and the main session's are listed whether or not the config names them.
+        implied = {IMPLICIT_AGENT, listed.get("defaultId"), listed.get("mainKey")}
+        running = {
+            canonical_id(agent["id"]) for agent in agents if isinstance(agent, Mapping) and "id" in agent
+        }
+        strangers = sorted(running - self.present - implied)
+        if strangers:
+            raise RosterUnknownError(
+                f"The gateway runs {', '.join(strangers)}, which neither openclaw.json nor a file that it"
+                " includes names, so its roster is unknown and nothing was changed: see `openclaw doctor` on"
+                " its machine, and restart the gateway there if it has not loaded its config."
+            )
+
+
+def read_roster(dialect: Dialect, call: Call, pause: Callable[[float], object] = time.sleep) -> LiveRoster:
+    """Ask the gateway for its config, and for its agents where the config has includes, which a running
+    gateway may not have loaded yet. What is unknown is looked at again before that is said.
+
+    Raises RosterUnknownError, and what ``call`` raises.
+    """
+    for look in range(_LOOKS):
+        answer = call("config.get")
+        try:
+            includes = includes_of(answer.get("parsed"))
+            return LiveRoster.of(dialect, answer, call("agents.list") if includes else None)
+        except RosterUnknownError:
+            if look == _LOOKS - 1:
+                raise
+        pause(_PAUSE_S * (look + 1))
+    raise AssertionError("unreachable")
+
+
+def _invalid(answer: Mapping[str, Any]) -> str:
+    issues = answer.get("issues")
+    said = [
+        f"{issue['path']}: {issue.get('message')}" if issue.get("path") else str(issue.get("message"))
+        for issue in (issues if isinstance(issues, list) else [])
+        if isinstance(issue, Mapping)
+    ]
+    what = f" ({'; '.join(said)[:300]})" if said else ""
+    return (
+        f"The gateway's openclaw.json is invalid{what}, so its roster is unknown and nothing was changed:"
+        " correct the file (`openclaw doctor` on its machine says what is wrong) and ask again."
+    )
+
+
+def _missing_variables(answer: Mapping[str, Any]) -> frozenset[str]:
+    """Variables without a value: later releases warn of them, and show the reference itself."""
+    warnings = answer.get("warnings")
+    texts = [str(w.get("message")) for w in warnings or [] if isinstance(w, Mapping)]
+    return frozenset(name for text in texts for name in _MISSING.findall(text))

@@ -1,0 +1,62 @@
+"""``${NAME}`` in openclaw.json: how a gateway reads it, and how to write text that must stay text. Pure.
+
+A gateway puts the value of the environment variable in its place; ``$${NAME}`` stands for ``${NAME}`` itself
+(OpenClaw's documentation, and measured on 2026.2.12 to 2026.9.6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+_REFERENCE = re.compile(r"(\$*)\$\{([A-Z_][A-Z0-9_]*)\}")
+REDACTED = "__OPENCLAW_REDACTED__"
+"""What config.get shows in the place of a secret."""
+
+
+def escaped(value: Any, references: Collection[str] = ()) -> Any:
+    """``value`` (text, or a document of it) so that a gateway reads it as it stands here.
+
+    Names in ``references`` are left alone: they are variables, not text.
+    """
+    if isinstance(value, str):
+        if "${" not in value:
+            return value
+        return _REFERENCE.sub(lambda match: match[0] if match[2] in references else _escape(match), value)
+    if isinstance(value, Mapping):
+        return {key: escaped(item, references) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item, references) for item in value]
+    return value
+
+
+def variables_in(text: str) -> list[str]:
+    """Names of the variables whose values a gateway puts into the text, in order."""
+    return [match[2] for match in _REFERENCE.finditer(text) if not match[1]]
+
+
+def escapes_in(text: str) -> list[str]:
+    """Names in the text that are escaped, and so stay as they are."""
+    return [match[2] for match in _REFERENCE.finditer(text) if match[1]]
+
+
+def strings_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """All strings of a document, each with its dotted path; items of lists by their ids, if they have one."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from strings_of(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from strings_of(inner, f"{path}[{id_or_number(inner, number)}]")
+
+
+def id_or_number(item: Any, number: int) -> object:
+    """What an item of a list goes by in a path."""
+    return item.get("id", number) if isinstance(item, Mapping) else number
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"{match[1]}$${{{match[2]}}}"
