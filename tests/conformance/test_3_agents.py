@@ -11,6 +11,7 @@ import pytest
 from tests.conformance.conftest import Target
 from tests.conformance.peer import Peer
 from tests.conformance.steps import eventually, roster
+from worker.workspace.seeds import is_seed
 
 AGENT = f"mc-{uuid.UUID(int=7)}"
 TEXT = "# Title\n\nTwo lines, an é and a 🦞.\n"
@@ -109,6 +110,16 @@ def test_files_of_an_unknown_agent(target: Target, peer: Peer, method: str, para
     assert (
         peer.call(method, {"agentId": "nobody", **params}).message == target.expected.unknown_agent_in_files
     )
+
+
+def test_the_user_file_of_a_new_workspace_is_known_as_seeded(peer: Peer, agent: str) -> None:
+    """It runs before anything else is written there: a worker must tell this text from a human's words."""
+    assert is_seed("USER.md", fetch(peer, agent, "USER.md")["content"])
+    assert "MEMORY.md" not in [
+        file["name"]
+        for file in peer.ask("agents.files.list", {"agentId": agent})["files"]
+        if not file.get("missing")
+    ]
 
 
 @pytest.mark.parametrize("method", ["agents.update", "agents.delete"])

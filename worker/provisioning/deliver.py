@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import UnsupportedFile
 from worker.provisioning.credentials import Token, commit, new_token
-from worker.provisioning.file_records import forget_files, record_files
+from worker.provisioning.file_records import record_files
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import NotThereYetError, Written
 from worker.provisioning.workspace_plan import Step, WorkspacePlan, plan_workspace
@@ -26,13 +26,9 @@ class ReadBackError(PermanentError):
 def deliver(work: Work, *, first: bool) -> None:
     """Make the workspace equal to its rendering, and keep in ``work.files`` what was done.
 
-    ``first``: the agent is new on its gateway, so nothing in its workspace is its own (behaviour 16). Where
-    the gateway refuses a file by name, the dialect is put right and the workspace rendered anew. Raises
-    TransientError, PermanentError, LeaseLostError.
+    ``first``: the agent is new on its gateway. Where the gateway refuses a file by name, the dialect is put
+    right and the workspace rendered anew. Raises TransientError, PermanentError, LeaseLostError.
     """
-    if first and work.record.files:
-        with work.services.engine.begin() as connection:
-            forget_files(connection, work.agent_id, work.record.gateway_id)
     for _ in range(len(work.dialect.files) + 1):
         try:
             _apply(work, plan_workspace(work, first=first))
@@ -80,14 +76,14 @@ def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> 
         return
     with work.services.engine.begin() as connection:
         _save(work, connection, written)
-        work.advance(connection, None, files=work.files)
+        work.advance(connection, None, files=work.files, warnings=work.warnings)
 
 
 def _in_all(work: Work, report: dict[str, Any]) -> dict[str, Any]:
     """What the job has done in all its tries, where the last did ``report``."""
     for name, shown in report.items():
         before = work.files.get(name, {})
-        if shown["action"] == "unchanged" and _is_written(before):
+        if shown["action"] in ("unchanged", "preserved") and _is_written(before):
             shown |= {key: before[key] for key in ("action", "changed_by", "diff") if key in before}
     return report
 

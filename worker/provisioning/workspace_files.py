@@ -49,11 +49,18 @@ class AgentFiles:
     openclaw_id: str
     fresh: bool = False
 
-    def live(self) -> dict[str, LiveFile]:
-        """The files there are, by name; one RPC, as a rule. Raises BadAnswer for a listing that cannot be
-        read (behaviour 18: never taken for "no files"), and WorkspaceAbsentError."""
-        if self.dialect.lists_workspace:
-            return self._workspace()
+    def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
+        """The files there are, by name; one RPC, as a rule. ``may_be_empty``: nothing may have been written
+        there yet, which 2026.9.6 does not tell apart from a look that failed, so it is asked for each file
+        first. Raises BadAnswer for a listing that cannot be read (behaviour 18: never taken for "no files"),
+        and WorkspaceAbsentError."""
+        if not self.dialect.lists_workspace:
+            return self._listed()
+        if may_be_empty and not self._listed():
+            return {}
+        return self._workspace()
+
+    def _listed(self) -> dict[str, LiveFile]:
         answer = self._call("agents.files.list", {})
         files = answer.get("files")
         if not isinstance(files, list):
@@ -71,8 +78,6 @@ class AgentFiles:
             except Refused as error:
                 if "workspace directory not found" not in str(error):
                     raise
-                if self.fresh:
-                    return {}  # a registered agent whose folder comes with its first file (2026.9.6)
                 raise WorkspaceAbsentError(
                     f"the gateway at {self.client.address.url} finds no workspace of agent"
                     f" {self.openclaw_id} at this moment"

@@ -16,7 +16,15 @@ from worker.provisioning.credentials import Token, choose_token
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.workspace.credentials import find_token, with_token
-from worker.workspace.plan import Action, LiveFile, Mode, RecordedFile, decide
+from worker.workspace.plan import (
+    Action,
+    LiveFile,
+    Mode,
+    RecordedFile,
+    decide,
+    is_as_left,
+    is_own_text,
+)
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 
 DIFF_LIMIT = 20 * 1024
@@ -51,6 +59,7 @@ class WorkspacePlan:
     outgoing: Token | None = None
     mints: bool = False
     scratch_id: str | None = None
+    left_alone: frozenset[str] = frozenset()
 
     @property
     def carrier(self) -> Step:
@@ -64,9 +73,12 @@ class WorkspacePlan:
             shown[name] = {"action": "unsupported", "size": size}
         return shown
 
+    def _is_left(self, step: Step) -> bool:
+        return step.action == "unchanged" and step.file.name in self.left_alone
+
     def _shown(self, step: Step, *, with_diffs: bool) -> dict[str, Any]:
         shown: dict[str, Any] = {
-            "action": step.action,
+            "action": "preserved" if self._is_left(step) else step.action,
             "size": len(step.file.text.encode()),
             "source_sha256": step.file.source_sha256,
         }
@@ -81,18 +93,24 @@ class WorkspacePlan:
 
 
 def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
-    """Read what the gateway has and decide on every file. ``first``: nothing in the workspace is the agent's
-    own (behaviour 16); ``registered``: the gateway knows the agent, so it can be asked.
+    """Read what the gateway has and decide on every file. ``first``: the agent is new on its gateway, which
+    says nothing of what its workspace holds (behaviour 16); ``registered``: the gateway knows the agent, so
+    it can be asked.
 
     Raises NoTokenError, TransientError, PermanentError.
     """
     rendered = work.render()
     files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
-    records = {} if first else dict(work.record.files)
-    live = _live(work, files, first=first) if registered and not _all_new(work, first) else {}
-    plan = WorkspacePlan(rendered, files, records)
-    is_main = work.record.board is None
-    mode = Mode(first, work.option("overwrite"), work.option("force_bootstrap"), main=is_main)
+    live = _live(work, files, first=first) if registered else {}
+    mode = Mode(
+        first and not _is_settled(work, live),
+        work.option("overwrite"),
+        work.option("force_bootstrap"),
+        main=work.record.board is None,
+    )
+    kept = () if first or mode.overwrite else rendered
+    left_alone = frozenset(name for name in kept if mode.keeps(name))
+    plan = WorkspacePlan(rendered, files, work.record.files, left_alone=left_alone)
     _plan_carrier(work, plan, live, mode)
     _plan_files(work, plan, live, mode)
     for file in rendered.values():
@@ -101,27 +119,18 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     return plan
 
 
-def _all_new(work: Work, first: bool) -> bool:
-    """Whether nothing that the workspace may hold matters, so that it need not be looked at: the agent was
-    registered by this very job, all is to be written, and no hash of ours could verify a token in it."""
-    hashes = (work.record.token_hash, work.record.pending_hash)
-    return work.fresh and first and work.verb.mints and hashes == (None, None)
+def _is_settled(work: Work, live: Mapping[str, LiveFile]) -> bool:
+    """Whether another program brought the agent to life: it was in the roster, its workspace holds files, and
+    none of them is on record from before this job. Such an agent has its BOOTSTRAP.md behind it."""
+    recorded_before = bool(work.record.files) and not work.held.files
+    return not work.fresh and bool(live) and not recorded_before
 
 
-def _live(work: Work, files: AgentFiles, *, first: bool) -> dict[str, LiveFile]:
+def _live(work: Work, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFile]:
     """The files there are. A workspace that was there before is taken for gone only once it stays so: all
     that the agent keeps in it would be written anew."""
-
-    def look() -> dict[str, LiveFile]:
-        try:
-            return files.live()
-        except WorkspaceAbsentError:
-            if first:
-                return {}
-            raise
-
     try:
-        return work.services.patiently(look)
+        return work.services.patiently(lambda: files.live(may_be_empty=first))
     except WorkspaceAbsentError:
         if work.held.age_s < ABSENCE_PATIENCE_S:
             raise
@@ -140,11 +149,11 @@ def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFi
     return found
 
 
-def _plan_carrier(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode: Mode) -> None:
+def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode) -> None:
     """The file with the token is left alone only where all about it is known to be as we left it."""
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
-    trusted = _is_as_left(found, record) and work.record.token_hash is not None
+    trusted = is_as_left(found, record) and work.record.token_hash is not None
     # Where a hash is pending, what we wrote last may carry its token, and not the one verified before.
     trusted = trusted and work.record.verified_hash == work.record.token_hash
     trusted = trusted and work.record.pending_hash is None
@@ -164,10 +173,13 @@ def _plan_carrier(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mo
     plan.steps[file.name] = Step(file, action, text, found)
 
 
-def _plan_files(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode: Mode) -> None:
+def _plan_files(work: Work, plan: WorkspacePlan, found: Mapping[str, LiveFile], mode: Mode) -> None:
+    live = dict(found)
     wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
 
     def decided(file: RenderedFile) -> Action | None:
+        if mode.keeps(file.name) and not mode.overwrite and _has_twin(file.name, live):
+            return "preserved"
         return decide(file, file.text, live.get(file.name), plan.records.get(file.name), mode)
 
     actions = {file.name: decided(file) for file in wanted}
@@ -182,10 +194,33 @@ def _plan_files(work: Work, plan: WorkspacePlan, live: dict[str, LiveFile], mode
         action = actions[file.name] or decided(file)
         assert action is not None
         plan.steps[file.name] = Step(file, action, file.text, live.get(file.name))
+    _warn_of_replaced(work, plan, mode)
+
+
+def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
+    """Whether the workspace holds the file under another case: up to 2026.3 ``memory.md`` serves as
+    MEMORY.md, and on a disk that does not tell cases apart it is the same file."""
+    twins = [other for other in live if other.casefold() == name.casefold()]
+    return name not in twins and any(live[twin].size for twin in twins)
+
+
+def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
+    """Name what ``overwrite`` takes from the agent or its human (behaviour 16)."""
+    replaced = [
+        name
+        for name, step in plan.steps.items()
+        if step.action == "update"
+        and mode.keeps(name)
+        and step.live is not None
+        and is_own_text(step.file, step.live, plan.records.get(name)) is not False
+    ]
+    if replaced:
+        names = " and ".join(filter(None, (", ".join(replaced[:-1]), replaced[-1])))
+        work.warn(f"overwrite replaces what the agent or its human wrote into {names}.")
 
 
 def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, registered: bool) -> None:
-    record = plan.records.get(file.name)
+    record = None if work.fresh else plan.records.get(file.name)  # a new entry gets an automation of its own
     place, found = record.locator if record else None, None
     if place is not None and registered:
         try:
@@ -209,22 +244,13 @@ def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, regist
     plan.steps[file.name] = Step(file, action, file.text, found)
 
 
-def _is_as_left(live: LiveFile | None, record: RecordedFile | None) -> bool:
-    return (
-        live is not None
-        and record is not None
-        and record.updated_at_ms is not None
-        and (live.size, live.updated_at_ms) == (record.size, record.updated_at_ms)
-    )
-
-
 def _cause(step: Step, record: RecordedFile | None) -> str | None:
     """Who made the live file differ from its rendering: the templates (or the facts in them), the agent (or
     anybody else on its gateway), or both. None where it does not differ, or nothing is on record."""
     if record is None or step.live is None or step.action not in ("update", "preserved"):
         return None
     templates = record.source_sha256 != step.file.source_sha256
-    agent = not _is_as_left(step.live, record)
+    agent = not is_as_left(step.live, record)
     return "both" if templates and agent else "templates" if templates else "agent" if agent else None
 
 

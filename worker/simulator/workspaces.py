@@ -10,9 +10,11 @@ from pathlib import Path
 
 from worker.simulator.refusal import JSON, Refusal
 from worker.simulator.release import Release
+from worker.simulator.seeds import USER_MD
 
 _PROFILE = ("SOUL.md", "IDENTITY.md", "USER.md")
 _SET_UP_BY_OTHERS = ("MEMORY.md",)
+_OLD_MEMORY = "memory.md"
 
 
 class Workspaces:
@@ -45,6 +47,10 @@ class Workspaces:
     def listing(self, agent_id: str, entry: JSON) -> JSON:
         """The answer of ``agents.files.list``."""
         names = [name for name in self._release.listed_files if not self._hides(name, agent_id)]
+        old_memory = self.folder(agent_id, entry) / _OLD_MEMORY
+        if _OLD_MEMORY in self._release.accepted_files and old_memory.exists():
+            memory = self.folder(agent_id, entry) / "MEMORY.md"
+            names = [_OLD_MEMORY if name == "MEMORY.md" and not memory.exists() else name for name in names]
         return self._answer(agent_id, entry) | {
             "files": [self._state(agent_id, entry, name) for name in names]
         }
@@ -110,7 +116,7 @@ class Workspaces:
             if name == "BOOTSTRAP.md" and agent_id in self._set_up():
                 continue
             if not (folder / name).exists():
-                (folder / name).write_text(_default(name), encoding="utf-8")
+                (folder / name).write_text(self._default(name), encoding="utf-8")
 
     def begin_run(self, agent_id: str, entry: JSON) -> None:
         """What a run does to the workspace before the agent sees it.
@@ -134,12 +140,20 @@ class Workspaces:
             shutil.rmtree(folder)
         return existed
 
+    def _default(self, name: str) -> str:
+        if name == "USER.md":
+            return USER_MD[self._release.name]
+        return (
+            f"# {name.removesuffix('.md')}\n\n"
+            "A default of the simulated gateway; nobody has written here yet.\n"
+        )
+
     def _hides(self, name: str, agent_id: str) -> bool:
         return name == "BOOTSTRAP.md" and agent_id in self._set_up()
 
     def _has_profile(self, folder: Path) -> bool:
         own = [name for name in _PROFILE if (folder / name).exists()]
-        changed = [name for name in own if (folder / name).read_text(encoding="utf-8") != _default(name)]
+        changed = [name for name in own if (folder / name).read_text(encoding="utf-8") != self._default(name)]
         return bool(changed) or any((folder / name).exists() for name in _SET_UP_BY_OTHERS)
 
     def _set_up(self) -> list[str]:
@@ -183,9 +197,3 @@ class Workspaces:
         shown: JSON = {"path": str(item.relative_to(root)), "name": item.name}
         shown |= {"kind": "directory"} if item.is_dir() else {"kind": "file", "size": stat.st_size}
         return shown | {"updatedAtMs": stat.st_mtime_ns // 1_000_000}
-
-
-def _default(name: str) -> str:
-    return (
-        f"# {name.removesuffix('.md')}\n\nA default of the simulated gateway; nobody has written here yet.\n"
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 from worker.workspace.rendering import RenderedFile
+from worker.workspace.seeds import is_seed, may_be_seed
 
 Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
 
-KEPT_ON_UPDATE = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
-"""What an agent writes into by itself (behaviour 16)."""
+MEMORIES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
+"""What an agent or its human fill (behaviour 16)."""
 BOOTSTRAP = "BOOTSTRAP.md"
 
 
@@ -36,8 +38,8 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Mode:
-    """What kind of run it is. ``first``: the agent is new on its gateway; ``main``: it is the gateway's own,
-    whose USER.md is ours (behaviour 16)."""
+    """What kind of run it is. ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due; ``main``:
+    it is the gateway's own agent, whose USER.md is ours (behaviour 16)."""
 
     first: bool
     overwrite: bool = False
@@ -45,9 +47,8 @@ class Mode:
     main: bool = False
 
     def keeps(self, name: str) -> bool:
-        """Whether a file of that name is the agent's to write, once it is not empty."""
-        ours = self.main and name == "USER.md"
-        return name in KEPT_ON_UPDATE and not (ours or self.first or self.overwrite)
+        """Whether a file of that name is filled by the agent or its human."""
+        return name in MEMORIES and not (self.main and name == "USER.md")
 
 
 def decide(
@@ -62,8 +63,10 @@ def decide(
         return "preserved"  # done with and deleted, or hidden since (behaviour 17)
     if live is None:
         return "create"
-    if mode.keeps(file.name) and live.size > 0:
-        return "preserved"
+    if mode.keeps(file.name) and not mode.overwrite:
+        own = is_own_text(file, live, record)
+        if own is not False:
+            return None if own is None else "preserved"
     if live.content is not None:
         return "unchanged" if live.content == text else "update"
     if not file.carries_token and _as_recorded(file, live, record):
@@ -73,10 +76,33 @@ def decide(
     return None
 
 
-def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
+def is_own_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
+    """Whether the agent or its human wrote what the file holds: it is not empty, not what OpenClaw seeds and
+    not what we delivered last. None: its content must be read to say."""
+    if live.size == 0 or is_as_left(live, record):
+        return False
+    if live.content is None:
+        known_sizes = (len(file.text.encode()), record.size if record else None)
+        return None if live.size in known_sizes or may_be_seed(file.name, live.size) else True
+    if live.content == file.text or is_seed(file.name, live.content):
+        return False
+    delivered = record is not None and record.source_sha256 == _sha256(live.content)
+    return not delivered
+
+
+def is_as_left(live: LiveFile | None, record: RecordedFile | None) -> bool:
+    """Whether the file is the one that we wrote: what it held then, it holds now."""
     return (
-        record is not None
+        live is not None
+        and record is not None
         and record.updated_at_ms is not None
-        and (record.source_sha256, record.size, record.updated_at_ms)
-        == (file.source_sha256, live.size, live.updated_at_ms)
+        and (record.size, record.updated_at_ms) == (live.size, live.updated_at_ms)
     )
+
+
+def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
+    return record is not None and record.source_sha256 == file.source_sha256 and is_as_left(live, record)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -24,12 +24,14 @@ from worker.simulator import Simulator
 TOKEN = "the-gateways-own-token"
 CALLS: Mapping[str, Mapping[str, int]] = {
     "2026.2.12": {
+        "agents.files.list": 1,
         "agents.files.set": 8,
         "agents.files.get": 1,
         "sessions.patch": 1,
         "chat.send": 1,
     },
     "2026.9.6": {
+        "agents.files.list": 1,
         "agents.files.set": 6,
         "agents.files.get": 1,
         "cron.list": 1,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from worker.workspace.plan import KEPT_ON_UPDATE, Action, LiveFile, Mode, RecordedFile, decide
+from worker.simulator.seeds import USER_MD
+from worker.workspace.plan import MEMORIES, Action, LiveFile, Mode, RecordedFile, decide, is_own_text
 from worker.workspace.rendering import RenderedFile
 
 FIRST, LATER = Mode(first=True), Mode(first=False)
@@ -23,6 +26,10 @@ def listed(size: int = SIZE, updated_at_ms: int | None = 5) -> LiveFile:
 
 def recorded(sha: str = SOURCE, size: int = SIZE, updated_at_ms: int | None = 5) -> RecordedFile:
     return RecordedFile("file", sha, size, updated_at_ms)
+
+
+def digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read(content: str) -> LiveFile:
@@ -54,23 +61,54 @@ def test_a_file_that_is_ours_alone(
     assert decide(rendered(), TEXT, live, record, mode) == action
 
 
-@pytest.mark.parametrize("name", sorted(KEPT_ON_UPDATE))
+OVERWRITE = Mode(first=False, overwrite=True)
+
+
+@pytest.mark.parametrize("name", sorted(MEMORIES))
+@pytest.mark.parametrize("mode", [FIRST, LATER], ids=["first", "later"])
 @pytest.mark.parametrize(
-    ("live", "mode", "action"),
+    ("live", "record", "action"),
     [
-        pytest.param(read("mine"), LATER, "preserved", id="the agent's own is kept"),
-        pytest.param(listed(), LATER, "preserved", id="unread too"),
-        pytest.param(read(TEXT), LATER, "preserved", id="even where equal"),
-        pytest.param(listed(size=0), LATER, "update", id="an empty one is filled"),
-        pytest.param(None, LATER, "create", id="a missing one is made"),
-        pytest.param(read("mine"), FIRST, "update", id="a first provision writes all"),
-        pytest.param(read("mine"), Mode(first=False, overwrite=True), "update", id="overwrite writes all"),
+        pytest.param(read("mine"), None, "preserved", id="the agent's own is kept"),
+        pytest.param(listed(size=SIZE + 1), None, "preserved", id="unread too"),
+        pytest.param(listed(updated_at_ms=9), recorded(), None, id="our size, touched since: must be read"),
+        pytest.param(read("mine"), recorded(size=4, updated_at_ms=4), "preserved", id="written since"),
+        pytest.param(listed(), recorded(sha="b" * 64), None, id="ours, another text by now"),
+        pytest.param(listed(size=7), recorded(sha="b" * 64, size=7), "update", id="ours, other size"),
+        pytest.param(
+            LiveFile(4, 9, "old\n"), recorded(sha=digest("old\n"), size=4), "update", id="ours, restored"
+        ),
+        pytest.param(listed(), recorded(), "unchanged", id="as we left it"),
+        pytest.param(read(TEXT), None, "unchanged", id="equal"),
+        pytest.param(listed(size=0), None, "update", id="an empty one is filled"),
+        pytest.param(None, None, "create", id="a missing one is made"),
     ],
 )
 def test_a_file_that_the_agent_writes_into(
-    name: str, live: LiveFile | None, mode: Mode, action: Action
+    name: str, live: LiveFile | None, record: RecordedFile | None, mode: Mode, action: Action | None
 ) -> None:
-    assert decide(rendered(name), TEXT, live, None, mode) == action
+    assert decide(rendered(name), TEXT, live, record, mode) == action
+
+
+def test_overwrite_writes_over_what_the_agent_wrote() -> None:
+    assert decide(rendered("MEMORY.md"), TEXT, read("mine"), None, OVERWRITE) == "update"
+    assert is_own_text(rendered("MEMORY.md"), read("mine"), None) is True
+
+
+@pytest.mark.parametrize("release", sorted(USER_MD))
+@pytest.mark.parametrize("mode", [FIRST, LATER], ids=["first", "later"])
+def test_what_a_release_seeds_is_nobodys(release: str, mode: Mode) -> None:
+    seed = USER_MD[release]
+    assert decide(rendered("USER.md"), TEXT, listed(size=len(seed.encode())), None, mode) is None
+    assert decide(rendered("USER.md"), TEXT, read(seed), None, mode) == "update"
+    assert decide(rendered("USER.md"), TEXT, read(f"{seed}- Call me Ada.\n"), None, mode) == "preserved"
+    assert decide(rendered("MEMORY.md"), TEXT, read(seed), None, mode) == "preserved"
+
+
+def test_the_user_file_of_a_main_agent_is_ours() -> None:
+    main = Mode(first=False, main=True)
+    assert decide(rendered("USER.md"), TEXT, read("mine"), None, main) == "update"
+    assert decide(rendered("MEMORY.md"), TEXT, read("mine"), None, main) == "preserved"
 
 
 @pytest.mark.parametrize(
