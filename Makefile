@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 OPENCLAW_RELEASES := 2026.2.12 2026.3.13 2026.9.6
+SMOKE_RELEASES := 2026.2.12 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
 
 help:                     ## this list
@@ -35,7 +36,10 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@.ci/test
 
-test-gateways: setup      ## the same on real OpenClaw releases (OPENCLAW=2026.9.6: on one)
+smoke: setup              ## one agent's life on the oldest and the newest real OpenClaw; about 1 min a release
+	@.ci/smoke $(or $(OPENCLAW),$(SMOKE_RELEASES))
+
+test-gateways: setup      ## all that a real OpenClaw can show, on three releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))
 
 demo: setup               ## provision and sync a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
@@ -44,4 +48,4 @@ demo: setup               ## provision and sync a small fleet on a gateway of it
 bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
 	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
 
-.PHONY: help setup lock lint test test-gateways demo bench
+.PHONY: help setup lock lint test smoke test-gateways demo bench

@@ -34,6 +34,7 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--openclaw", default="2026.9.6", help="the OpenClaw release for tests/gateways")
+    parser.addoption("--running", help="tests/smoke: the state folder of the gateway that is up")
     parser.addoption("--seeds", type=int, default=16, help="tests/integration/interleavings: how many")
     parser.addoption("--first-seed", type=int, default=1, help="the first of --seeds")
     parser.addoption("--agents", type=int, default=60, help="test_sync_runs.py: how many in a killed run")

@@ -13,6 +13,7 @@ LONGEST_FIRST = (
     "tests/integration/cli/test_serve",
     "tests/integration/sync",
     "tests/integration/deploy",
+    "tests/smoke",
     "tests/integration/provisioning",
     "tests/integration/cli",
     "tests/integration/worker",

@@ -6,15 +6,11 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from celery import Celery
 
-from models.migrate import migrate
+from tests.acceptance.opening import open_world
 from tests.acceptance.owner import OWNERS_VARIABLES, owners_config
-from tests.acceptance.proxy import Door
 from tests.acceptance.world import TWIN, World
-from tests.fleet import make_fleet
 from tests.gateways.stub_model import StubModel
-from worker.database import make_engine
 from worker.local import LocalServices
 from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Simulator
@@ -72,14 +68,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def world(
     request: pytest.FixtureRequest, services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """A gateway that serves the whole session, with a database, a broker and a worker process of its own:
-    the worker lives on beside other tests, and must not take their messages."""
+    """A gateway that serves the whole session, with all that provisions agents on it."""
     kind, _, release = request.param.partition(":")
     real = kind != "sim"
     folder = tmp_path_factory.mktemp(f"{kind}-{release}")
     state, token = folder / "state", secrets.token_urlsafe(24)
-    broker = LocalServices(folder / "broker", postgres=False, durable=False)
-    with broker, StubModel() as model:
+    with StubModel() as model:
         has_model = real and release > "2026.2.12"
         config = owners_config(release, model.config if has_model else {})
         environment = {**OWNERS_VARIABLES, "GATEWAY_TOKEN": token}
@@ -103,43 +97,11 @@ def world(
                 reply="HEARTBEAT_OK",
             )
         process.start()
-        url = services.create_database(f"acceptance_{kind}_{release.replace('.', '_')}")
-        engine = make_engine(url)
-        migrate(engine, standalone=True)
-        with Door(process.url) as door:
-            fleet = make_fleet(engine, url=door.url, token=token, workspace_root=str(folder / "agents"))
-            settings = {
-                "DATABASE_URL": url,
-                "REDIS_URL": broker.redis_url,
-                "BASE_URL": "http://127.0.0.1:8000",
-                "GATEWAY_DEVICE_KEY": str(folder / "device.pem"),
-                "LEASE_S": "6" if real else "3",
-                "CLOCK_TICK_S": "0.2",
-                "RETRY_INLINE_S": "5",
-                # A gateway that cannot close for a restart is away for 95 s, and then has to start.
-                "RETRY_BUDGET_S": "240" if real else "120",
-            }
-            app = Celery(broker=broker.redis_url)
-            app.conf.task_default_queue = "provisioning"
-            world = World(
-                release=release,
-                real=real,
-                process=process,
-                config_path=state / "openclaw.json",
-                door=door,
-                engine=engine,
-                fleet=fleet,
-                app=app,
-                settings=settings,
-                folder=folder,
-                gateway_token=token,
-                model=model if has_model else None,
-            )
-            world.start_worker()
+        database = f"acceptance_{kind}_{release.replace('.', '_')}"
+        with open_world(
+            process, release, token, services, folder, database, model if has_model else None
+        ) as world:
             yield world
-            world.stop_workers()
-            app.close()
-        engine.dispose()
         process.stop()
         if isinstance(process, RunningGateway) and process.comebacks:
             ends = f"OpenClaw {release} ended by itself, and its supervisor started it again: exit codes"

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from worker.openclaw.install import Installed, InstallFailed, OpenClaw, RegistryRefused
-from worker.openclaw.running import GatewayNotReady, RunningGateway
+from worker.openclaw.install import Installed, InstallFailed, NpmFailed, OpenClaw, RegistryRefused
+from worker.openclaw.running import GatewayNotReady, GatewayRefused, RunningGateway
 
-__all__ = ["GatewayNotReady", "InstallFailed", "Installed", "OpenClaw", "RegistryRefused", "RunningGateway"]
+__all__ = [
+    "GatewayNotReady",
+    "GatewayRefused",
+    "InstallFailed",
+    "Installed",
+    "NpmFailed",
+    "OpenClaw",
+    "RegistryRefused",
+    "RunningGateway",
+]

@@ -1,10 +1,15 @@
-"""``python -m worker.openclaw RELEASE...`` installs. Exit code: 1 failed, 3 the registry refused."""
+"""``python -m worker.openclaw RELEASE...`` installs them.
+
+Exit codes: 3 the npm registry refused one, 4 npm failed, 1 any other failure.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from worker.openclaw.install import InstallFailed, OpenClaw, RegistryRefused
+from worker.openclaw.install import InstallFailed, NpmFailed, OpenClaw, RegistryRefused
+
+REGISTRY_REFUSED, NPM_FAILED = 3, 4
 
 
 def main() -> int:
@@ -13,8 +18,11 @@ def main() -> int:
             OpenClaw.install(release, progress=lambda line: print(line, flush=True))
         except InstallFailed as error:
             print(error, file=sys.stderr)
-            return 3 if isinstance(error, RegistryRefused) else 1
+            if isinstance(error, RegistryRefused):
+                return REGISTRY_REFUSED
+            return NPM_FAILED if isinstance(error, NpmFailed) else 1
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

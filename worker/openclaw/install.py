@@ -35,10 +35,14 @@ _NPM_ENVIRONMENT = re.compile(
 
 
 class InstallFailed(PermanentError):
-    """npm could not install the release; the message ends with what npm said."""
+    """The release could not be installed."""
 
 
-class RegistryRefused(InstallFailed):
+class NpmFailed(InstallFailed):
+    """npm ended without having installed it, or not in time; the message ends with what npm said."""
+
+
+class RegistryRefused(NpmFailed):
     """The npm registry answered, and would not give a package: forbidden, or not there."""
 
 
@@ -87,7 +91,7 @@ class OpenClaw:
 
         Two processes may ask at once: the second waits for the first. An install that was interrupted is
         never taken for a whole one. ``progress`` gets a line now and then. Raises ``RegistryRefused``,
-        ``InstallFailed``.
+        ``NpmFailed``, ``InstallFailed``.
         """
         if not _RELEASE.fullmatch(release):
             raise InstallFailed(f"{release!r} is not an OpenClaw release; one looks like 2026.9.6.")
@@ -167,7 +171,7 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
             except TimeoutError:
                 spent = time.monotonic() - began
                 if spent > _INSTALL_S:
-                    raise InstallFailed(f"npm did not install openclaw {release} in {spent:.0f} s.") from None
+                    raise NpmFailed(f"npm did not install openclaw {release} in {spent:.0f} s.") from None
                 progress(f"openclaw {release}: still installing after {spent:.0f} s")
     finally:
         npm.stop()
@@ -176,15 +180,15 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
     progress(f"openclaw {release}: installed in {time.monotonic() - began:.0f} s")
 
 
-def npm_failure(release: str, output: str) -> InstallFailed:
-    """What npm's output means: ``RegistryRefused`` by npm's error code, else ``InstallFailed``."""
+def npm_failure(release: str, output: str) -> NpmFailed:
+    """What npm's output means: ``RegistryRefused`` by npm's error code, else ``NpmFailed``."""
     found = re.search(r"^npm (?:error|ERR!) code (\w+)", output, re.MULTILINE)
     code = found[1] if found else "no error code"
     said = [line for line in output.splitlines() if line.strip() and "complete log of this run" not in line]
     end = "\n".join(f"  {line}" for line in said[-8:]) or "  (nothing)"
     if code in _REFUSALS:
         return RegistryRefused(f"The npm registry refused openclaw {release} ({code}). npm said:\n{end}")
-    return InstallFailed(f"npm could not install openclaw {release} ({code}). npm said:\n{end}")
+    return NpmFailed(f"npm could not install openclaw {release} ({code}). npm said:\n{end}")
 
 
 def _read_json(path: Path) -> dict[str, object]:

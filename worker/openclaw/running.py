@@ -35,6 +35,10 @@ class GatewayNotReady(PermanentError):
     """The gateway did not come up; the message ends with the last lines of its log."""
 
 
+class GatewayRefused(GatewayNotReady):
+    """The gateway came up and answered our ``connect`` with a refusal."""
+
+
 class RunningGateway:
     """One gateway process on ``state_dir``, which ends when this process ends. A context manager.
 
@@ -132,7 +136,7 @@ class RunningGateway:
                 self.url, self.token, deadline=deadline, is_alive=lambda: process.poll() is None
             )
         except Refused as refusal:
-            raise self._not_ready(f"refused our connect ({refusal})", process) from None
+            raise GatewayRefused(str(self._not_ready(f"refused our connect ({refusal})", process))) from None
         except BaseException:
             process.stop()
             raise

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.local.processes import descendants, wait_until_gone
+from tests.integration.openclaw.conftest import NEW, OLD
 from tests.integration.openclaw.registry import Registry
 from worker.openclaw import Installed, InstallFailed, OpenClaw, RegistryRefused
 from worker.openclaw.install import npm_failure
 
-NEW, OLD = "2026.9.6", "2026.2.12"
 TARBALL = f"/openclaw-{NEW}.tgz"
-OUT_OF_REACH = "git+https://127.0.0.1:9/libsignal.git"
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in [
-        name for name in os.environ if name.lower().startswith(("npm_config", "http_proxy", "https_proxy"))
-    ]:
-        monkeypatch.delenv(name)
-    with Registry({NEW: {}, OLD: {"libsignal": OUT_OF_REACH}}) as registry:
-        monkeypatch.setenv("npm_config_registry", registry.url)
-        monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
-        monkeypatch.setenv("npm_config_fetch_retries", "0")
-        yield registry
 
 
 def in_another_process() -> subprocess.Popen[str]:
