@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, text
 
 from models.schemas import PROVISIONER_SCHEMA, MissionControl, MixedDatabaseError
 
@@ -47,12 +47,13 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _make_mission_control(connection: Connection) -> None:
-    # A role called `provisioner` has our schema first on its search path, and would get the tables there.
-    connection.execute(text("SET LOCAL search_path TO public"))
     wanted = set(MissionControl.metadata.tables)
-    present = wanted & set(inspect(connection).get_table_names())
+    look = text("SELECT to_regclass(:name) IS NOT NULL")
+    present = {name for name in wanted if connection.execute(look, {"name": name}).scalar_one()}
     if not present:
-        MissionControl.metadata.create_all(connection)
+        # A role called `provisioner` has our schema first on its search path, and would get the tables there.
+        connection.execute(text("SET LOCAL search_path TO public"))
+        MissionControl.metadata.create_all(connection, checkfirst=False)
     elif missing := wanted - present:
         raise MixedDatabaseError(
             f"This database holds Mission Control's {', '.join(sorted(present))} but not"

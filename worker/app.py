@@ -11,14 +11,19 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery, signals
+from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # missing from celery-types
+    cpu_budget,
+    is_auto_concurrency,
+)
 from kombu import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import health
 from worker.about import about
 from worker.beat import beat_schedule
+from worker.broker import BrokerLook, broker_settings, look_at, most_connections
 from worker.clock import Clock
-from worker.database import engine
+from worker.database import make_engine
 from worker.drain import draining
 from worker.errors import PermanentError
 from worker.gateway.client import ClientPool
@@ -28,7 +33,8 @@ from worker.logs import configure_logging
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
 from worker.revision import NEEDED_REVISION, revision_of
-from worker.settings import Settings, SettingsError, settings
+from worker.settings import Settings, SettingsError, incomplete
+from worker.start import begin, refuse
 from worker.workspace.rendering import compile_templates
 
 log = logging.getLogger(__name__)
@@ -47,9 +53,6 @@ ROUTES = {
     "tasks.write_roster": "control",
     "tasks.run_due_schedules": "control",
 }
-VISIBILITY_TIMEOUT_S = 600
-"""Above any task's run time by far: bodies end within 30 s, and waits are rows, not messages."""
-
 BREAK_OFF_S = 30.0
 """So long after SIGTERM no gateway is called any more, nor waited for: what is at work is parked, as after a
 lost connection, and the worker has gone well before the 45 s that it is given."""
@@ -58,7 +61,7 @@ lost connection, and the worker has gone well before the 45 s that it is given."
 def celery_settings(config: Settings) -> dict[str, Any]:
     """Celery's settings and why they are so: celery.md 3."""
     return {
-        "broker_url": config.redis_url.get_secret_value(),
+        **broker_settings(config.broker, config.worker_concurrency),
         "result_backend": None,
         "task_ignore_result": True,
         "task_serializer": "json",
@@ -82,21 +85,6 @@ def celery_settings(config: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_eta_task_limit": 1000,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        "broker_pool_acquire_timeout": 5,
-        "visibility_timeout": VISIBILITY_TIMEOUT_S,
-        "broker_transport_options": {
-            "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "connect_retries_timeout": 2,  # of an event; 30 s by itself, with its slot
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-            "max_connections": config.worker_concurrency + 50,
-        },
         "beat_scheduler": "celery.beat:Scheduler",  # in memory: all that counts is in Postgres
         "beat_schedule": beat_schedule(),
         "enable_utc": True,
@@ -104,25 +92,29 @@ def celery_settings(config: Settings) -> dict[str, Any]:
     }
 
 
-def _load() -> Settings:
-    try:
-        return settings()
-    except SettingsError as error:
-        raise SystemExit(str(error)) from None
-
-
 # What `celery -A worker.app flower` lists of a task; its own choice hides what a task is about.
-os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,kwargs,result,exception,received,runtime,uuid")
+os.environ["FLOWER_TASKS_COLUMNS"] = os.environ.get("FLOWER_TASKS_COLUMNS") or (
+    "name,state,kwargs,result,exception,received,runtime,uuid"
+)
+_start_up = begin()
 app = Celery("openclaw-provisioner", include=["tasks"])
-app.config_from_object(celery_settings(_load()))
+app.config_from_object(celery_settings(_start_up.settings))
+
+
+def settings() -> Settings:
+    """The settings of this process. ``worker_concurrency`` is what ``-c`` made of it."""
+    slots = app.conf.worker_concurrency
+    return _start_up.settings.model_copy(update={"worker_concurrency": slots})
 
 
 @cache
 def services() -> Services:
-    """What the tasks of this process work with, made on first use."""
+    """What the tasks of this process work with, made on first use: a database connection for each slot at
+    most, and two for the clock."""
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    return Services(config, engine(), ClientPool(device), send, mint=Mint(KEPT), announce=_announce)
+    engine = make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)
+    return Services(config, engine, ClientPool(device), send, mint=Mint(KEPT), announce=_announce)
 
 
 def send(name: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
@@ -163,16 +155,56 @@ def _begin_to_log(instance: Any = None, **_: Any) -> None:
 
 
 @signals.celeryd_init.connect
+def _count_slots(conf: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
+    # What is sized by the slots follows the command line: connections to the database and to the broker.
+    slots = _slots(options or {}) or conf.worker_concurrency
+    conf.worker_concurrency = slots
+    conf.broker_transport_options = {
+        **conf.broker_transport_options,
+        "max_connections": most_connections(slots),
+    }
+
+
+def _slots(options: Mapping[str, Any]) -> int:
+    """What ``-c`` says, 0 without it."""
+    asked = options.get("concurrency")
+    return cpu_budget(use_cgroup_quota=False).count if is_auto_concurrency(asked) else int(asked or 0)
+
+
+@signals.celeryd_init.connect
 def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
     pool = (options or {}).get("pool_cls") or (options or {}).get("pool")
     if pool is not None and "thread" not in str(pool).lower():
         name = pool if isinstance(pool, str) else str(getattr(pool, "__module__", pool)).rpartition(".")[2]
-        raise SystemExit(f"This worker runs on threads alone: leave out --pool={name}.")
+        refuse(SettingsError(f"This worker runs on threads alone: leave out --pool={name}."))
+    if (options or {}).get("autoscale"):
+        refuse(
+            SettingsError("A pool of threads cannot be scaled: leave out --autoscale, and give -c the most.")
+        )
 
 
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
-    compile_templates(settings().templates_dir)
+    try:
+        compile_templates(settings().templates_dir)
+    except PermanentError as error:
+        refuse(error)
+    _heed(_start_up.broker)
+
+
+def _heed(broker: BrokerLook | None) -> None:
+    if broker is not None and broker.warning is not None:
+        log.warning("%s", broker.warning)
+
+
+def _look_again() -> None:
+    """At a broker that was away when this process began. Raises SettingsError for what it refuses."""
+    if _start_up.broker is None or _start_up.broker.away is None:
+        return
+    seen = look_at(settings().broker)
+    if seen.fault is not None:
+        raise incomplete([f"REDIS_URL: {seen.fault}"])
+    _heed(seen)
 
 
 def _check_schema() -> None:
@@ -199,9 +231,10 @@ _clocks: list[Clock] = []
 def _start(**_: Any) -> None:
     try:
         clock = Clock(services())
+        _look_again()
         _check_schema()
     except PermanentError as error:
-        raise SystemExit(str(error)) from None
+        refuse(error)
     _clocks.append(clock)
     clock.start()
     services().mint.begin()

@@ -1,16 +1,25 @@
-"""The engine of this process: lazily made, parameters hidden, every wait bounded."""
+"""The engine of a process: parameters hidden, every wait bounded, behind a pooler or not.
+
+Postgres takes ``statement_timeout`` and the time zone as options of the connection, which costs nothing. A
+pooler in transaction mode has no connection of ours to keep them on: it refuses such options or drops them.
+Then each transaction begins with them, in the same message as its BEGIN.
+"""
 
 from __future__ import annotations
 
+import re
 import select
-from functools import cache
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
+from psycopg import sql
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.settings import settings
+from worker.database_url import connect_arguments
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 """What says that the database cannot be reached or used now; any other of its errors is a fault of ours."""
@@ -18,30 +27,134 @@ DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
 _POOL_WAIT_S = 20
+_APPLICATION = "openclaw-provisioner"
+_BEGIN = "provisioner_begin"
+
+_KEPT = "provisioner.options"
+"""A setting that nobody else makes: a connection that has it has kept our options."""
+_MEET = f"SELECT current_setting('{_KEPT}', true), current_setting('search_path')"
+_OPTIONS_REFUSED = re.compile(r"startup parameter|command.line option|startup option", re.IGNORECASE)
+_REFUSED = {
+    "root certificate file": "the file of its option sslrootcert is not there",
+    "password authentication failed": "the server refuses its user or password",
+    "SASL authentication failed": "the server refuses its user or password",
+    "no such database": "the server has no such database",
+    "no password supplied": "the server wants a password, and it holds none",
+    "no pg_hba.conf entry": "no rule of the server's pg_hba.conf lets this user in from here",
+    "does not exist": "the server has no such database or user",
+    "certificate verify failed": "the server's certificate is not trusted: name its CA with sslrootcert",
+    "server certificate for": "the server's certificate is for another host",
+    "server does not support SSL": "the server does not speak TLS, which its option sslmode asks for",
+}
+"""What a server or libpq says to a connection that will be refused again; the sentence for it."""
 
 
 def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
     """An engine whose errors show no parameter values, and whose statements end within 15 seconds."""
+    url = make_url(url)
     engine = create_engine(
-        make_url(url),
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_WAIT_S,
         hide_parameters=True,
-        connect_args={
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "application_name": "openclaw-provisioner",
-            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c timezone=UTC",
-        },
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: _connect(arguments))
+    theirs = _settings_in(str(url.query.get("options", "")))
+    event.listen(engine, "connect", lambda connection, record: _meet(connection, record, theirs))
+    event.listen(engine, "begin", _begin)
     event.listen(engine, "checkout", _require_alive)
     return engine
 
 
-def single(engine: Engine) -> Connection:
+@contextmanager
+def single(engine: Engine) -> Iterator[Connection]:
     """A connection for one statement, which is a transaction of its own: that spares BEGIN and COMMIT, two of
-    three round trips. To be used as a context manager."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    three round trips. Behind a pooler it is an ordinary transaction, as its timeout begins with it."""
+    with engine.connect() as connection:
+        if _BEGIN in connection.connection.info:
+            with connection.begin():
+                yield connection
+        else:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def refusal_of(url: str) -> str | None:
+    """Why the server will refuse us until somebody changes something. None where it lets us in, and where it
+    cannot be reached now."""
+    try:
+        _connect(connect_arguments(make_url(url))).close()
+    except psycopg.Error as error:
+        said = str(error)
+        return next((sentence for sign, sentence in _REFUSED.items() if sign in said), None)
+    return None
+
+
+def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
+    """Connect with our options around the operator's, or with none where a pooler refuses them."""
+    given = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": _APPLICATION, **arguments}
+    ours = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
+    theirs = given.pop("options", "")
+    # The time zone comes last: Mission Control's timestamps are UTC without saying so.
+    options = f"{ours} {theirs} -c timezone=UTC -c {_KEPT}=kept"
+    try:
+        return psycopg.connect(**given, options=options)
+    except psycopg.OperationalError as error:
+        if not _OPTIONS_REFUSED.search(str(error)):
+            raise
+    return psycopg.connect(**given)
+
+
+def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str, str]) -> None:
+    """Find out, once a connection, whether it kept our options, and put ``public`` at the end of its search
+    path: Mission Control's tables are there if no schema before it has them.
+
+    ``theirs``: the settings among the operator's options.
+    """
+    connection.autocommit = True
+    kept, path = connection.execute(_MEET).fetchone() or (None, "")
+    if kept is not None:
+        if (longer := _with_public(path)) != path:
+            connection.execute("SELECT set_config('search_path', %s, false)", [longer])
+        connection.autocommit = False
+        return
+    # It stays in autocommit: our transactions send their own BEGIN. Nothing is prepared, for that would
+    # stay with one server connection, and the next transaction may get another.
+    connection.prepare_threshold = None
+    path = theirs.get("search_path", path)
+    settings = {"statement_timeout": str(_STATEMENT_TIMEOUT_MS), **theirs, "timezone": "UTC"}
+    if _with_public(path) != path:
+        settings["search_path"] = _with_public(path)
+    record.info[_BEGIN] = _begin_statement(settings, connection)
+
+
+def _settings_in(options: str) -> dict[str, str]:
+    """The settings that ``-c name=value`` and ``--name=value`` make in a connection's options."""
+    found = re.findall(r"(?:^|\s)(?:-c\s*|--)([A-Za-z_.-]+)=((?:\\.|\S)*)", options)
+    return {name.lower().replace("-", "_"): re.sub(r"\\(.)", r"\1", value) for name, value in found}
+
+
+def _with_public(path: str) -> str:
+    """The search path with ``public`` behind all others, unless it is among them."""
+    searched = {schema.strip().strip('"') for schema in path.split(",")} - {""}
+    if "public" in searched:
+        return path
+    return f"{path}, public" if searched else "public"
+
+
+def _begin_statement(settings: Mapping[str, str], connection: psycopg.Connection[Any]) -> str:
+    """BEGIN with settings for its transaction: one message, so one round trip, as BEGIN alone would be."""
+    calls = (
+        sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in settings.items()
+    )
+    return "BEGIN; SELECT " + sql.SQL(", ").join(calls).as_string(connection).replace("%", "%%")
+
+
+def _begin(connection: Connection) -> None:
+    statement = connection.connection.info.get(_BEGIN)
+    if statement is not None:
+        connection.exec_driver_sql(statement)
 
 
 def _require_alive(connection: Any, *_: Any) -> None:
@@ -52,10 +165,3 @@ def _require_alive(connection: Any, *_: Any) -> None:
         poll.register(connection.fileno(), select.POLLIN)
     if connection.closed or poll.poll(0):
         raise DisconnectionError("the connection ended while it was idle")
-
-
-@cache
-def engine() -> Engine:
-    """The engine of this process: a connection for each slot at most, and two for the clock."""
-    config = settings()
-    return make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)

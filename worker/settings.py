@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.database_url import read_database_url
 from worker.errors import PermanentError
+from worker.redis_url import Broker, read_redis_url
 from worker.workspace.sources import check
 
 
@@ -22,6 +26,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
+    database_password: SecretStr | None = Field(default=None, description="for a DATABASE_URL without one")
+    redis_password: SecretStr | None = Field(default=None, description="for a REDIS_URL without one")
     database_url: SecretStr
     redis_url: SecretStr
     base_url: str
@@ -30,7 +36,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(default=16, ge=1, le=200)
-    retry_budget_s: float = Field(default=600, gt=0, description="how long a gateway may be unreachable")
+    retry_budget_s: float = Field(
+        default=600, gt=0, allow_inf_nan=False, description="how long a gateway may be unreachable"
+    )
     retry_inline_s: float = Field(default=20, ge=0, le=25, description="how long a task waits in its slot")
     lease_s: float = Field(default=30, ge=1, le=300)
     roster_breath_s: float = Field(default=0.2, ge=0, le=5, description="how long a roster write gathers")
@@ -38,28 +46,37 @@ class Settings(BaseSettings):
     health_file: Path | None = Field(default=None, description="touched while the process works")
     crash_limit: int = Field(default=5, ge=1, description="claims that may end without a word")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        stripped = {
+            name: value.strip() if isinstance(value, str) else value for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if value != ""}
+
     @field_validator("database_url")
     @classmethod
-    def _psycopg(cls, value: SecretStr) -> SecretStr:
-        url = value.get_secret_value()
-        for prefix in ("postgresql://", "postgres://"):
-            if url.startswith(prefix):
-                return SecretStr("postgresql+psycopg://" + url.removeprefix(prefix))
-        if not url.startswith("postgresql+psycopg://"):
-            raise ValueError("must begin with postgresql+psycopg://")
-        return value
+    def _postgres(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        url = read_database_url(value.get_secret_value(), _secret(info.data.get("database_password")))
+        return SecretStr(url.render_as_string(hide_password=False))
 
     @field_validator("redis_url")
     @classmethod
-    def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
+    def _redis(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        read_redis_url(value.get_secret_value(), _secret(info.data.get("redis_password")))
         return value
 
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")) or any(c.isspace() or c in "\"'`$\\" for c in value):
+        try:
+            parts = urlsplit(value)
+            reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            reachable = False
+        if not reachable or any(c.isspace() or c in "\"'`$\\" for c in value):
             raise ValueError("must be the http:// or https:// address at which agents reach Mission Control")
         return value.rstrip("/")
 
@@ -84,24 +101,46 @@ class Settings(BaseSettings):
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("health_file", mode="before")
+    @field_validator("health_file")
     @classmethod
-    def _unset(cls, value: object) -> object:
-        return value or None
+    def _there(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
+
+    @property
+    def broker(self) -> Broker:
+        """What REDIS_URL and REDIS_PASSWORD name."""
+        return read_redis_url(self.redis_url.get_secret_value(), _secret(self.redis_password))
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
+
+
+_S = TypeVar("_S", bound=Settings)
 
 
 def load_settings(**known: str) -> Settings:
-    """Read the environment, less what is ``known`` by the names of the fields already.
+    """Read the environment, except for the fields that are ``known`` already.
 
     Raises SettingsError: one line for each variable that is missing or wrong.
     """
+    return load_as(Settings, **known)
+
+
+def load_as(kind: type[_S], **known: str) -> _S:
+    """The same for settings that are checked further."""
     try:
-        return Settings(**known)  # type: ignore[arg-type]  # pydantic-settings fills in the environment
+        return kind(**known)  # type: ignore[arg-type]  # pydantic-settings fills in the environment
     except ValidationError as error:
         faults = [
             _fault(str(e["loc"][0]).upper() if e["loc"] else "", e["type"], e["msg"]) for e in error.errors()
         ]
-    raise SettingsError("The environment is not complete:\n" + "\n".join(f"  {fault}" for fault in faults))
+    raise incomplete(faults)
+
+
+def incomplete(faults: Sequence[str]) -> SettingsError:
+    """The error that lists ``faults``, each of which begins with its variable's name."""
+    return SettingsError("The environment is not complete:\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
 def _fault(name: str, kind: str, message: str) -> str:

@@ -52,10 +52,20 @@ class DeviceKey:
                 _create(path)
             return cls(_load(path))
         except OSError as error:
-            raise DeviceKeyError(
-                f"the device key file {path} cannot be used ({error.strerror}): GATEWAY_DEVICE_KEY must"
-                " name a file that the worker may read, in a folder that it may write on first use"
-            ) from None
+            raise _unusable(path, error) from None
+
+    @classmethod
+    def check(cls, path: Path) -> None:
+        """Raise `DeviceKeyError` where `load_or_create` would; make nothing."""
+        try:
+            if path.exists():
+                _load(path)
+                return
+            folder = next(parent for parent in path.absolute().parents if parent.exists())
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                raise OSError(0, f"{folder} cannot be written")
+        except OSError as error:
+            raise _unusable(path, error) from None
 
     def sign(self, payload: str) -> str:
         """The signature of ``payload`` in UTF-8, base64url without padding."""
@@ -68,6 +78,13 @@ class DeviceKey:
 def encode_base64url(raw: bytes) -> str:
     """base64url without padding, as the protocol has it."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _unusable(path: Path, error: OSError) -> DeviceKeyError:
+    return DeviceKeyError(
+        f"the device key file {path} cannot be used ({error.strerror}): GATEWAY_DEVICE_KEY must"
+        " name a file that the worker may read, in a folder that it may write on first use"
+    )
 
 
 def _create(path: Path) -> None:

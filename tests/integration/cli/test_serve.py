@@ -190,5 +190,5 @@ def test_a_password_in_an_address_that_cannot_be_read_is_not_said(
     folder = ("--folder", str(tmp_path / "stack"), "--flower-port", "0")
     result = provisioner.run("serve", *folder, "--base-url", "http://x")
     assert result.exit_code == 2
-    assert "DATABASE_URL cannot be read as a URL" in result.stderr
+    assert "DATABASE_URL: holds an unencoded" in result.stderr
     assert "secret" not in result.output

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError, load_as, load_settings
+from worker.start import WorkerSettings
 
 GOOD = {
     "DATABASE_URL": "postgresql+psycopg://u:hidden-password@h/d",
@@ -67,7 +68,8 @@ def test_all_that_is_missing_is_named_at_once_with_what_it_is_for() -> None:
         ("DATABASE_URL", "mysql://u:hidden-password@h/d"),
         ("REDIS_URL", "amqp://:hidden-password@h"),
         ("BASE_URL", "mc.example"),
-        ("BASE_URL", ""),
+        ("BASE_URL", "http://"),
+        ("BASE_URL", "http://h:99999"),
         ("BASE_URL", "http://x/`id`"),
         ("BASE_URL", "http://x/ y"),
         ("LOG_LEVEL", "LOUD"),
@@ -123,3 +125,67 @@ def test_passwords_are_in_no_representation(environment: pytest.MonkeyPatch) -> 
     for shown in (repr(settings), str(settings), repr(settings.model_dump())):
         assert "hidden-password" not in shown
         assert "other-password" not in shown
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_an_empty_variable_is_unset(environment: pytest.MonkeyPatch, blank: str) -> None:
+    for name, field in Settings.model_fields.items():
+        if not field.is_required():
+            environment.setenv(name.upper(), blank)
+    settings = load_settings()
+    for name, field in Settings.model_fields.items():
+        if not field.is_required() and name != "gateway_device_key":
+            assert getattr(settings, name) == field.default, name
+    environment.setenv("REDIS_URL", blank)
+    with pytest.raises(SettingsError, match="REDIS_URL is not set"):
+        load_settings()
+
+
+def test_a_line_end_behind_a_value_is_not_part_of_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", f" {GOOD['DATABASE_URL']}\n")
+    assert load_settings().database_url.get_secret_value() == GOOD["DATABASE_URL"]
+
+
+def test_passwords_can_stand_in_variables_of_their_own(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgresql://u@h/d")
+    environment.setenv("DATABASE_PASSWORD", "p@ss/word")
+    environment.setenv("REDIS_URL", "redis://h:6379/0")
+    environment.setenv("REDIS_PASSWORD", "p#ss")
+    settings = load_settings()
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg://u:p%40ss%2Fword@h/d"
+    assert settings.broker.password == "p#ss"
+    assert "p#ss" not in repr(settings) + repr(settings.broker)
+
+
+def test_a_worker_names_its_files_with_all_the_rest(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key, sign, templates = tmp_path / "key", tmp_path / "none" / "sign", tmp_path / "none"
+    key.write_text("no key")
+    key.chmod(0o600)
+    environment.setenv("GATEWAY_DEVICE_KEY", str(key))
+    environment.setenv("HEALTH_FILE", str(sign))
+    environment.setenv("TEMPLATES_DIR", str(templates))
+    environment.setenv("LEASE_S", "soon")
+    environment.delenv("REDIS_URL")
+    with pytest.raises(SettingsError) as caught:
+        load_as(WorkerSettings)
+    said = str(caught.value)
+    for part in (
+        "REDIS_URL is not set",
+        "GATEWAY_DEVICE_KEY: the device key file",
+        "is damaged",
+        "HEALTH_FILE: ",
+        "cannot be written (No such file",
+        "TEMPLATES_DIR: ",
+        "LEASE_S: ",
+    ):
+        assert part in said
+    environment.setenv("GATEWAY_DEVICE_KEY", str(key / "below"))
+    with pytest.raises(SettingsError, match=r"GATEWAY_DEVICE_KEY: .*cannot be used"):
+        load_as(WorkerSettings)
+
+
+def test_a_look_at_the_settings_makes_nothing(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("GATEWAY_DEVICE_KEY", str(tmp_path / "new" / "key"))
+    environment.setenv("HEALTH_FILE", str(tmp_path / "sign"))
+    load_as(WorkerSettings)
+    assert list(tmp_path.iterdir()) == []

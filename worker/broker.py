@@ -1,0 +1,157 @@
+"""The broker: Celery's settings for it, and a look at it before a process begins.
+
+What a look calls a fault cannot mend by itself: a password, a database, a certificate, a right. Whatever may
+pass (a server that is away, loads its data or is a replica) is left to Celery, which waits for it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from worker.redis_url import Broker
+
+VISIBILITY_TIMEOUT_S = 600
+"""Above any task's run time by far: bodies end within 30 s, and waits are rows, not messages."""
+
+_CONNECT_S = 5.0
+_SPARE_CONNECTIONS = 50
+_KEEPS_ALL = "noeviction"
+_RIGHTS = "docs/operations.md lists those it needs"
+
+
+def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
+    """Those of Celery's settings that are about the broker, for a process with so many slots."""
+    return {
+        "broker_url": broker.url,
+        "broker_use_ssl": broker.tls,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_acquire_timeout": 5,
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "connect_retries_timeout": 2,  # of an event; 30 s by itself, with its slot
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "max_connections": most_connections(slots),
+        },
+    }
+
+
+def most_connections(slots: int) -> int:
+    """How many connections to the broker a process with so many slots may open."""
+    return slots + _SPARE_CONNECTIONS
+
+
+@dataclass(frozen=True)
+class BrokerLook:
+    """What a look at the broker found.
+
+    ``fault``: what will not pass; ``away``: why nothing could be seen yet; ``policy``: its maxmemory-policy,
+    where it tells.
+    """
+
+    fault: str | None = None
+    away: str | None = None
+    policy: str | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What is dangerous about it, as a sentence."""
+        if self.policy in (None, _KEEPS_ALL):
+            return None
+        return (
+            f"the Redis of REDIS_URL drops messages when its memory is full: its maxmemory-policy is"
+            f" {self.policy}, set it to {_KEEPS_ALL}"
+        )
+
+
+def look_at(broker: Broker) -> BrokerLook:
+    """Connect once and look. Leaves nothing behind, and takes 10 seconds at most."""
+    try:
+        with connect(broker) as client:
+            client.ping()
+            forbidden = list(_forbidden(client, broker.database))
+            if forbidden:
+                return BrokerLook(fault=f"its user may not use {', '.join(forbidden)}: {_RIGHTS}")
+            return BrokerLook(policy=_policy(client))
+    except (RedisError, OSError) as error:
+        fault = lasting(error, broker)
+        return BrokerLook(fault=fault, away=None if fault else type(error).__name__)
+
+
+def connect(broker: Broker) -> redis.Redis:
+    """A client that tries once."""
+    return redis.Redis(
+        host=broker.host,
+        port=broker.port,
+        db=broker.database,
+        username=broker.user,
+        password=broker.password,
+        ssl=broker.tls is not None,
+        socket_connect_timeout=_CONNECT_S,
+        socket_timeout=_CONNECT_S,
+        retry=Retry(NoBackoff(), 0),
+        **(broker.tls or {}),
+    )
+
+
+def lasting(error: BaseException, broker: Broker) -> str | None:
+    """Why connecting will fail again until somebody changes something, or None where it may pass."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"the server's certificate is not trusted ({cause.verify_message}): name its CA with the"
+                " option ssl_ca_certs, or do without verifying with ssl_cert_reqs=none"
+            )
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            return "the server does not speak TLS: begin it with redis://"
+    said = str(error).lower()
+    if isinstance(error, AuthenticationError) or "wrongpass" in said or "noauth" in said:
+        return "the server refuses its user or password"
+    if isinstance(error, NoPermissionError):
+        return f"its user lacks rights: {_RIGHTS}"
+    if "db index is out of range" in said:
+        return f"the server has no database {broker.database}: take a smaller number"
+    if "select is not allowed" in said:
+        return "the server is a cluster, which Celery cannot use as a broker"
+    if isinstance(error, InvalidResponse):
+        return "what answers there is no Redis: check host and port"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _policy(client: redis.Redis) -> str | None:
+    try:
+        return str(client.info("memory").get("maxmemory_policy") or "") or None
+    except (ResponseError, NoPermissionError, BusyLoadingError):
+        return None
+
+
+def _forbidden(client: redis.Redis, database: int) -> Iterator[str]:
+    return iter(())
