@@ -20,6 +20,7 @@ from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.database_url import connect_arguments
+from worker.printable import to_jsonb
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 """What says that the database cannot be reached or used now; any other of its errors is a fault of ours."""
@@ -58,6 +59,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
         max_overflow=0,
         pool_timeout=_POOL_WAIT_S,
         hide_parameters=True,
+        json_serializer=to_jsonb,
     )
     event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: _connect(arguments))
     theirs = _settings_in(str(url.query.get("options", "")))

@@ -5,9 +5,15 @@ The retry policy asks ``isinstance`` of these two and of nothing else (behaviour
 
 from __future__ import annotations
 
+from worker.printable import paragraph
+
 
 class ProvisionerError(Exception):
-    """A failure with one sentence for a person: what it is about, what went wrong, what to do."""
+    """A failure with one sentence for a person: what it is about, what went wrong, what to do. Whatever it
+    quotes, the sentence can be stored and shown."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(paragraph(message))
 
 
 class TransientError(ProvisionerError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from worker.cli.findings import Finding
+from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.errors import PermanentGatewayError
 
@@ -19,10 +17,11 @@ def paired(connection: GatewayConnection, device_id: str) -> bool | None:
     if _LIST not in connection.hello.methods:
         return None
     try:
-        answer = connection.call(_LIST, deadline_s=CALL_S)
+        payload = connection.call(_LIST, deadline_s=CALL_S)
+        devices = Answer(payload, f"the gateway at {connection.address.url}", _LIST).records("paired")
     except PermanentGatewayError:
         return None
-    return any(_id(one) == device_id for one in answer.get("paired") or ())
+    return any(device.value.get("deviceId") == device_id for device in devices)
 
 
 def pairing_finding(is_paired: bool | None) -> Finding:
@@ -36,7 +35,3 @@ def pairing_finding(is_paired: bool | None) -> Finding:
         " want the device approved: `openclaw devices approve` there"
     )
     return Finding("pairing", "ok", says)
-
-
-def _id(device: Any) -> Any:
-    return device.get("deviceId") if isinstance(device, Mapping) else None

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from worker.gateway.address import GatewayAddress
-from worker.gateway.connection import DEFAULT_DEADLINE_S, Call, GatewayConnection
+from worker.gateway.answers import Answer
+from worker.gateway.connection import DEFAULT_DEADLINE_S, MAX_IN_FLIGHT, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
 from worker.gateway.patience import patience_s
@@ -42,6 +43,7 @@ class GatewayClient:
         self._state = threading.Lock()
         self._connection: GatewayConnection | None = None
         self._opening: _Opening | None = None
+        self._oversized = False
         self._generation = 0
         self._users = 0
         self._closed = False
@@ -76,6 +78,20 @@ class GatewayClient:
 
         return self._use(work, deadline_s)
 
+    def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> Answer:
+        """As `call`; the answer is to be read by name and type."""
+        return self.answer(method, self.call(method, params, deadline_s=deadline_s))
+
+    def answer(self, method: str, payload: Mapping[str, Any]) -> Answer:
+        """What the gateway answered to ``method``, to be read by name and type."""
+        return Answer(payload, f"the gateway at {self.address.url}", method)
+
     def call_many(
         self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
     ) -> list[dict[str, Any] | GatewayError]:
@@ -102,8 +118,11 @@ class GatewayClient:
                 raise GatewayUnreachable(
                     f"the client of the gateway at {self.address.url} is closed: this worker is stopping"
                 )
-            if self._connection is not None and self._connection.closed is None:
-                return self._connection
+            if self._connection is not None:
+                closed = self._connection.closed
+                if closed is None:
+                    return self._connection
+                self._oversized = closed.oversized
             mine = self._opening is None
             opening = self._opening = self._opening or _Opening()
         if mine:
@@ -137,7 +156,13 @@ class GatewayClient:
     def _open(self, opening: _Opening, deadline_s: float) -> None:
         connection: GatewayConnection | None = None
         try:
-            connection = GatewayConnection.open(self.address, self._device, deadline_s=deadline_s)
+            connection = GatewayConnection.open(
+                self.address,
+                self._device,
+                deadline_s=deadline_s,
+                # Another answer of that size is then known to be one call's, which alone fails.
+                most_in_flight=1 if self._oversized else MAX_IN_FLIGHT,
+            )
         except GatewayError as error:
             opening.error = error
         except BaseException:

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from worker.gateway.address import GatewayAddress
+from worker.gateway.answers import seconds
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import (
     BadAnswer,
@@ -26,9 +27,9 @@ from worker.gateway.errors import (
     GatewaySilent,
     GatewayUnreachable,
 )
-from worker.gateway.handshake import greet, open_socket
+from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
 from worker.gateway.patience import patience_s
-from worker.gateway.protocol import Event, Hello, Response, decode, encode_request
+from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 from worker.gateway.refusals import from_response
 from worker.gateway.said import Asked
 from worker.gateway.window import Window
@@ -46,6 +47,7 @@ SILENT_TICKS = 2.5
 
 _WATCH_EVERY_S = 1.0
 _GRACE_AFTER_SHUTDOWN_S = 10.0
+_GRACE_AFTER_MISREADING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class CloseReason:
 
     ``code``: the close code, None where no close frame came; ``restart_announced``: the gateway said
     before that it restarts, ``restart_expected_s`` says in how many seconds, where it named any. Only
-    that tells a restart from a stop: both close with 1012 (gateway.md 5).
+    that tells a restart from a stop: both close with 1012 (gateway.md 5). ``oversized``: we ended it,
+    because an answer was larger than LARGEST_ANSWER.
     """
 
     code: int | None
@@ -71,6 +74,7 @@ class CloseReason:
     restart_announced: bool = False
     restart_expected_s: float | None = None
     by_us: bool = False
+    oversized: bool = False
 
 
 class _Pending:
@@ -94,19 +98,27 @@ class _Pending:
 class GatewayConnection:
     """A greeted connection. Safe for any number of threads; dead once `closed` is not None."""
 
-    def __init__(self, websocket: ClientConnection, address: GatewayAddress, hello: Hello) -> None:
+    def __init__(
+        self,
+        websocket: ClientConnection,
+        address: GatewayAddress,
+        hello: Hello,
+        *,
+        most_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
         """Take over a greeted socket; `open` is the way in."""
         self.address = address
         self.hello = hello
         self._socket = websocket
         self._ids = itertools.count(1)
-        self._window = Window(MAX_IN_FLIGHT)
+        self._window = Window(most_in_flight)
         self._pending: dict[str, _Pending] = {}
         self._subscribers: tuple[Callable[[Event], None], ...] = ()
         self._state = threading.Lock()
         self._writing = threading.Lock()
         self._write_deadline: float | None = None
         self._heard_at = time.monotonic()
+        self._misread_at = float("-inf")
         self._shutdown: Event | None = None
         self._shutdown_at = 0.0
         self._closing = False
@@ -117,9 +129,15 @@ class GatewayConnection:
 
     @classmethod
     def open(
-        cls, address: GatewayAddress, device: DeviceKey, *, deadline_s: float = DEFAULT_DEADLINE_S
+        cls,
+        address: GatewayAddress,
+        device: DeviceKey,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+        most_in_flight: int = MAX_IN_FLIGHT,
     ) -> GatewayConnection:
-        """Connect and be greeted within ``deadline_s`` seconds.
+        """Connect and be greeted within ``deadline_s`` seconds; no more than ``most_in_flight`` calls will be
+        on their way at a time.
 
         Raises a `GatewayError`: `GatewayUnreachable` and `GatewayRestarting` where waiting may help;
         `WrongToken`, `PairingRequired`, `DeviceRefused`, `MissingScope`, `UnsupportedProtocol`,
@@ -133,7 +151,7 @@ class GatewayConnection:
             _abort(websocket)
             websocket.wait_closed(1.0)
             raise
-        return cls(websocket, address, hello)
+        return cls(websocket, address, hello, most_in_flight=most_in_flight)
 
     @property
     def closed(self) -> CloseReason | None:
@@ -292,6 +310,8 @@ class GatewayConnection:
     def _await(self, pending: _Pending, deadline: float) -> dict[str, Any] | GatewayError:
         if not self._wait(pending, deadline) and self._take(pending.id) is not None:
             self._window.late(pending.sent_at)
+            if self._misread_at >= pending.sent_at:
+                return self._bad_answer(pending)
             return self._late(pending.method, sent=True)
         if pending.outcome is None:
             # Whoever took it from the table settles it in the next moment.
@@ -341,6 +361,7 @@ class GatewayConnection:
             except TimeoutError:
                 if (dead := self._cause_of_death()) is not None:
                     return CloseReason(None, dead)
+                self._settle_misread()
                 continue
             except ConnectionClosed as closed:
                 return _close_reason(closed)
@@ -350,6 +371,8 @@ class GatewayConnection:
                 self._settle(message)
             elif isinstance(message, Event):
                 self._tell(message)
+            elif isinstance(message, Unreadable):
+                self._misread(message)
 
     def _cause_of_death(self) -> str | None:
         now = time.monotonic()
@@ -372,15 +395,37 @@ class GatewayConnection:
         elif response.error is not None:
             outcome = from_response(pending.asked, response.error)
         else:
-            outcome = BadAnswer(
-                f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it: whether"
-                " it was carried out is unknown",
-                method=pending.method,
-            )
+            outcome = self._bad_answer(pending)
         if self._take(response.id) is not None:
             self._window.answered()
             pending.outcome = outcome
             pending.done.release()
+
+    def _misread(self, frame: Unreadable) -> None:
+        """Settle the call that an unreadable frame names; of any other it is only known that it came."""
+        if frame.id is not None:
+            self._settle(Response(frame.id))
+        else:
+            self._misread_at = self._heard_at
+
+    def _settle_misread(self) -> None:
+        """The only call in flight is taken for answered by the unreadable frame that came since it was sent,
+        and that nothing has followed."""
+        with self._state:
+            waiting = list(self._pending.values())
+        if len(waiting) != 1 or time.monotonic() - self._misread_at < _GRACE_AFTER_MISREADING_S:
+            return
+        if waiting[0].sent_at <= self._misread_at:
+            self._settle(Response(waiting[0].id))
+
+    @staticmethod
+    def _bad_answer(pending: _Pending, how: str = "") -> BadAnswer:
+        return BadAnswer(
+            f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it{how}: whether it"
+            " was carried out is unknown; check that gateways.url is an OpenClaw gateway's, and any proxy"
+            " before it",
+            method=pending.method,
+        )
 
     def _tell(self, event: Event) -> None:
         if event.name == "shutdown":
@@ -400,6 +445,7 @@ class GatewayConnection:
             restart_announced=expected_s is not None,
             restart_expected_s=expected_s,
             by_us=self._closing,
+            oversized=close.oversized,
         )
         with self._state:
             self._closed = close
@@ -407,13 +453,19 @@ class GatewayConnection:
             self._pending.clear()
         how = f"{close.code} {close.reason}".strip() if close.code else close.reason or "no close frame"
         for pending in orphans:
-            pending.outcome = ConnectionLost(
-                f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
-                f" {pending.method}: whether it was carried out is unknown; if this goes on, look at its log",
-                method=pending.method,
-                code=str(close.code) if close.code else None,
-                retry_after_s=expected_s,
-            )
+            if close.oversized and len(orphans) == 1:
+                pending.outcome = self._bad_answer(
+                    pending, f" (with more than the {LARGEST_ANSWER // 2**20} MB that we take)"
+                )
+            else:
+                pending.outcome = ConnectionLost(
+                    f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
+                    f" {pending.method}: whether it was carried out is unknown; if this goes on, look at its"
+                    " log",
+                    method=pending.method,
+                    code=str(close.code) if close.code else None,
+                    retry_after_s=expected_s,
+                )
             self._window.give_back()
             pending.done.release()
         self._ended.set()
@@ -423,16 +475,15 @@ def _close_reason(closed: ConnectionClosed) -> CloseReason:
     if closed.rcvd is not None:
         return CloseReason(closed.rcvd.code, closed.rcvd.reason)
     if closed.sent is not None:
-        return CloseReason(None, f"we had to close it: {closed.sent.code} {closed.sent.reason}".strip())
+        how = f"we had to close it: {closed.sent.code} {closed.sent.reason}".strip()
+        return CloseReason(None, how, oversized=closed.sent.code == TOO_LARGE)
     return CloseReason(None, "")
 
 
 def _expected_s(shutdown: Event) -> float | None:
     """Seconds until the gateway is back; None where it stops for good (gateway.md 5)."""
     expected_ms = shutdown.payload.get("restartExpectedMs")
-    if isinstance(expected_ms, int | float) and expected_ms is not True:
-        return max(0.0, expected_ms / 1000)
-    return None
+    return 0.0 if isinstance(expected_ms, int) and expected_ms < 0 else seconds(expected_ms)
 
 
 def _abort(websocket: ClientConnection) -> None:

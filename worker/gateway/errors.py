@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.errors import PermanentError, ProvisionerError, TransientError
+from worker.printable import line
 
 
 class GatewayError(ProvisionerError):
@@ -28,7 +29,7 @@ class GatewayError(ProvisionerError):
         details: Mapping[str, Any] | None = None,
         retryable: bool | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(line(message))
         self.method = method
         self.code = code
         self.details: Mapping[str, Any] = dict(details or {})

@@ -36,6 +36,7 @@ from worker.gateway.protocol import (
     Event,
     Hello,
     Response,
+    Unreadable,
     connect_params,
     decode,
     encode_request,
@@ -46,6 +47,11 @@ from worker.gateway.sentences import without_scope
 
 # An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
 LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD
+TOO_LARGE = 1009
+"""The code that we close with where an answer is larger than LARGEST_ANSWER."""
+_UNREADABLE = (1002, 1007, TOO_LARGE)
+_GRACE_S = 2.0
+"""How long to wait for a gateway's own words after what is none of them."""
 _CONNECT_ID = "connect"
 
 # websockets logs frames, so tokens, at DEBUG (behaviour 29), and our breaking off as an ERROR: neither here.
@@ -180,17 +186,20 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     hello shows that the rights fall short.
     """
     asked = Asked(address.url, "connect")
+    words = _Words(socket, address, deadline)
     try:
-        challenge = _next(socket, address, deadline, "challenge")
+        challenge = words.next("challenge")
         while not (isinstance(challenge, Event) and challenge.name == "connect.challenge"):
-            challenge = _next(socket, address, deadline, "challenge")
+            challenge = words.next("challenge")
         params = connect_params(device, address.token, *_read_challenge(challenge, address.url))
         socket.send(encode_request(_CONNECT_ID, "connect", params), text=True)
-        answer = _next(socket, address, deadline, "hello")
+        answer = words.next("hello")
         while not (isinstance(answer, Response) and answer.id == _CONNECT_ID):
-            answer = _next(socket, address, deadline, "hello")
+            answer = words.next("hello")
     except ConnectionClosed as closed:
         frame = closed.rcvd
+        if frame is None and closed.sent is not None and closed.sent.code in _UNREADABLE:
+            raise _no_gateway(address) from None
         raise from_close(asked, frame.code if frame else None, frame.reason if frame else "") from None
     if answer.error is not None:
         raise _refusal(asked, answer.error, device)
@@ -203,20 +212,44 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     return hello
 
 
-def _next(
-    socket: ClientConnection, address: GatewayAddress, deadline: float, awaited: str
-) -> Response | Event | None:
-    left_s = deadline - time.monotonic()
-    try:
-        if left_s <= 0:
-            raise TimeoutError
-        return decode(socket.recv(timeout=left_s))
-    except TimeoutError:
-        raise GatewayUnreachable(
-            f"the gateway at {address.url} took the connection but sent no {awaited} in time: it may be"
-            " starting or overloaded, or something else listens there; look at its log",
-            method="connect",
-        ) from None
+class _Words:
+    """What comes during the greeting. Frames of other kinds are passed over, but where nothing of a gateway
+    follows upon what cannot be read, there is none."""
+
+    def __init__(self, socket: ClientConnection, address: GatewayAddress, deadline: float) -> None:
+        self._socket = socket
+        self._address = address
+        self._deadline = deadline
+        self._strange = False
+
+    def next(self, awaited: str) -> Response | Event | None:
+        """The next frame, None for one that is to be passed over."""
+        left_s = self._deadline - time.monotonic()
+        try:
+            if left_s <= 0:
+                raise TimeoutError
+            message = decode(self._socket.recv(timeout=left_s))
+        except TimeoutError:
+            if self._strange:
+                raise _no_gateway(self._address) from None
+            raise GatewayUnreachable(
+                f"the gateway at {self._address.url} took the connection but sent no {awaited} in time: it"
+                " may be starting or overloaded, or something else listens there; look at its log",
+                method="connect",
+            ) from None
+        if isinstance(message, Unreadable):
+            self._strange = True
+            self._deadline = min(self._deadline, time.monotonic() + _GRACE_S)
+            return None
+        return message
+
+
+def _no_gateway(address: GatewayAddress) -> NotAGateway:
+    return NotAGateway(
+        f"what answers at {address.url} opens a WebSocket, but does not speak as an OpenClaw gateway does:"
+        " check host, port and path in gateways.url",
+        method="connect",
+    )
 
 
 def _read_challenge(challenge: Event, url: str) -> tuple[str, int | None]:

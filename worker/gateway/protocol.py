@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import BadParameters, NotAGateway
+from worker.printable import line
 
 MIN_PROTOCOL, MAX_PROTOCOL = 3, 4
 ROLE = "operator"
@@ -21,6 +23,12 @@ CLIENT_VERSION = "0.2.0"
 
 DEFAULT_MAX_PAYLOAD = 25 * 1024 * 1024
 DEFAULT_TICK_INTERVAL_S = 30.0
+_TICK_INTERVALS_S = (1.0, 300.0)
+_DEEPEST = 100
+"""Further than that no configuration is nested, and Python's own recursion ends at ten times that."""
+_LONGEST_NAME = 200
+_MOST_NAMES = 10_000
+_ID = re.compile(r'"id"\s*:\s*"([0-9]{1,18})"')
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,14 @@ class Response:
     id: str
     payload: dict[str, Any] | None = None
     error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A frame that is none of the protocol's. ``id``: of the request that it seems to answer, if it names
+    one."""
+
+    id: str | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Hello:
     def parse(cls, payload: Mapping[str, Any], url: str) -> Hello:
         """Read what answered ``connect`` at ``url``. Raises `NotAGateway` where that greets otherwise."""
         protocol = payload.get("protocol")
-        if payload.get("type") != "hello-ok" or not isinstance(protocol, int):
+        if payload.get("type") != "hello-ok" or not isinstance(protocol, int) or isinstance(protocol, bool):
             raise NotAGateway(
                 f"what answers at {url} does not greet as an OpenClaw gateway does: check host and port in"
                 " gateways.url",
@@ -69,16 +85,16 @@ class Hello:
             )
         server, policy = _mapping(payload.get("server")), _mapping(payload.get("policy"))
         scopes = _mapping(payload.get("auth")).get("scopes")
-        boot_id = server.get("bootId")
+        version, boot_id = server.get("version"), server.get("bootId")
+        tick_s = (_positive(policy.get("tickIntervalMs")) or DEFAULT_TICK_INTERVAL_S * 1000) / 1000
         return cls(
             protocol=protocol,
-            server_version=str(server.get("version") or "unknown"),
-            boot_id=boot_id if isinstance(boot_id, str) else None,
+            server_version=_name(version) if isinstance(version, str) and version else "unknown",
+            boot_id=_name(boot_id) if isinstance(boot_id, str) else None,
             methods=frozenset(_strings(_mapping(payload.get("features")).get("methods"))),
             scopes=frozenset(_strings(scopes)) if isinstance(scopes, list) else None,
             max_payload=int(_positive(policy.get("maxPayload")) or DEFAULT_MAX_PAYLOAD),
-            tick_interval_s=(_positive(policy.get("tickIntervalMs")) or DEFAULT_TICK_INTERVAL_S * 1000)
-            / 1000,
+            tick_interval_s=min(max(tick_s, _TICK_INTERVALS_S[0]), _TICK_INTERVALS_S[1]),
             policy=policy,
         )
 
@@ -139,21 +155,48 @@ def encode_request(request_id: str, method: str, params: Mapping[str, Any] | Non
         ) from None
 
 
-def decode(frame: str | bytes) -> Response | Event | None:
-    """A frame of the gateway; None for one that is no response and no event, to be skipped."""
+def decode(frame: str | bytes) -> Response | Event | Unreadable | None:
+    """A frame of the gateway; None for a kind of frame that we do not know, to be skipped."""
     try:
-        message = json.loads(frame)
+        message = json.loads(frame, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(message, dict):
-        return None
+        return Unreadable(_id_in(frame))
+    if not isinstance(message, dict) or _too_deep(message):
+        return Unreadable(_id_in(frame))
     match message.get("type"):
         case "res" if isinstance(message.get("id"), str):
             return _response(message)
         case "event" if isinstance(message.get("event"), str):
             return Event(message["event"], _mapping(message.get("payload")))
+        case "res" | "event":
+            return Unreadable(None)
         case _:
             return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _too_deep(message: dict[str, Any]) -> bool:
+    level: list[Any] = [message]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _id_in(frame: str | bytes) -> str | None:
+    """The id in a frame that cannot be read, which stands near its beginning as gateways write it."""
+    start = frame[:300]
+    found = _ID.search(start if isinstance(start, str) else start.decode("latin-1"))
+    return found.group(1) if found else None
 
 
 def _response(message: dict[str, Any]) -> Response:
@@ -170,7 +213,12 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _strings(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    given = value[:_MOST_NAMES] if isinstance(value, list) else []
+    return [_name(item) for item in given if isinstance(item, str)]
+
+
+def _name(value: str) -> str:
+    return line(value, _LONGEST_NAME)
 
 
 def _positive(value: object) -> float | None:

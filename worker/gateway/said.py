@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LONGEST_WAIT_MS = 86_400_000
+from worker.gateway.answers import seconds
+from worker.printable import line
+
+_LONGEST_MESSAGE = 2000
+_LONGEST_DETAIL = 500
+_MOST_ISSUES = 20
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,11 @@ class Said:
         self.method = asked.method
         self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
         self.code = _text(fields.get("code"))
-        self.message = _text(fields.get("message")) or "(no message)"
+        self.message = _text(fields.get("message"), _LONGEST_MESSAGE) or "(no message)"
         self.detail_code = self.detail("code") or self.detail("type")
         retryable = fields.get("retryable")
         self.retryable = retryable if isinstance(retryable, bool) else None
-        self.retry_after_s = _seconds(fields.get("retryAfterMs"))
+        self.retry_after_s = seconds(fields.get("retryAfterMs"))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -77,8 +82,8 @@ class Said:
         return _listed_issues(self.details.get("issues")) or _written_issues(self.message)
 
 
-def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+def _text(value: object, most: int = _LONGEST_DETAIL) -> str:
+    return line(value, most) if isinstance(value, str) else ""
 
 
 def _agent_in(session_key: object) -> str:
@@ -86,26 +91,19 @@ def _agent_in(session_key: object) -> str:
     return parts[1] if len(parts) > 2 and parts[0] == "agent" else ""
 
 
-def _seconds(milliseconds: object) -> float | None:
-    """A time to wait, from nothing to a day; None for what is no such number."""
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-        return None
-    return min(milliseconds, _LONGEST_WAIT_MS) / 1000 if milliseconds >= 0 else None
-
-
 def _listed_issues(listed: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(listed, list | tuple):
         return ()
     return tuple(
         (_path(issue.get("path")), _text(issue.get("message")) or "(no message)")
-        for issue in listed
+        for issue in listed[:_MOST_ISSUES]
         if isinstance(issue, Mapping)
     )
 
 
 def _path(path: object) -> str:
     if isinstance(path, list | tuple):
-        return ".".join(str(part) for part in path)
+        return _text(".".join(str(part) for part in path[:_MOST_ISSUES] if isinstance(part, str | int)))
     return _text(path)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.gateway import protocol
+from worker.gateway.answers import LONGEST_WAIT_S
 from worker.gateway.errors import (
     AgentExists,
     AuthLocked,
@@ -122,7 +123,7 @@ def unsupported_protocol(said: Said) -> GatewayError:
 def rate_limited(said: Said) -> GatewayError:
     after_s = said.retry_after_s
     if after_s is None and (seconds := said.find(r"retry after (\d+(?:\.\d+)?)\s*s")):
-        after_s = float(seconds)
+        after_s = min(float(seconds), LONGEST_WAIT_S)
     wait = "wait, it does not say for how long" if after_s is None else f"wait {after_s:.0f} s"
     limit = said.detail("limit")
     what = f"takes {said.method} only {limit}" if limit else f"takes no more {said.method} for now"

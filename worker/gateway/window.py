@@ -54,7 +54,7 @@ class Window:
         monotonic clock; all that were in flight together halve the window once."""
         with self._free:
             if sent_at > self._narrowed_at:
-                self._size = max(FEWEST, self._size / 2)
+                self._size = min(self._most, max(FEWEST, self._size / 2))
                 self._narrowed_at = time.monotonic()
             self._taken -= 1
             self._free.notify()

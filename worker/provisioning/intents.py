@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.jobs.outbox import Message, roster_writer_message
+from worker.printable import line
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def note_present(connection: Connection, intents: list[int], present: frozenset[
 
 def warn_of(connection: Connection, intent: int, warning: str) -> None:
     """Give the intent's job a warning to pass on."""
-    connection.execute(_WARN, {"id": intent, "warning": warning})
+    connection.execute(_WARN, {"id": intent, "warning": line(warning)})
 
 
 def apply_intents(connection: Connection, intents: list[int]) -> None:
@@ -163,4 +164,5 @@ def apply_intents(connection: Connection, intents: list[int]) -> None:
 def refuse_intents(connection: Connection, refused: Mapping[int, str]) -> None:
     """These cannot be brought about; their jobs fail with the sentence."""
     if refused:
-        connection.execute(_REFUSE, {"ids": list(refused), "sentences": list(refused.values())})
+        sentences = [line(sentence) for sentence in refused.values()]
+        connection.execute(_REFUSE, {"ids": list(refused), "sentences": sentences})

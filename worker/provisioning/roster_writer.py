@@ -16,6 +16,7 @@ from uuid import UUID
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
+from worker.gateway.answers import seconds
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
@@ -62,6 +63,7 @@ log = logging.getLogger(__name__)
 PATCH_DEADLINE_S = 25.0
 RESTART_PATIENCE_S = 10.0
 """A restart that is due later than this is waited for by the gateway's row, not by a slot."""
+LONGEST_RESTART_S = 300.0
 _RESTART_SLACK_S = 3.0
 _WAKE_PATIENCE_S = 5.0
 _ROUNDS = 6
@@ -189,7 +191,8 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
 def _note_first_look(services: Services, batch: RosterBatch, plan: RosterPlan) -> None:
     """Keep what only the first look shows: who was there, and whom the first heartbeat block silences."""
     with services.engine.begin() as connection:
-        note_present(connection, [intent.id for intent in batch.intents], plan.present)
+        asked = {intent.openclaw_id for intent in batch.intents}
+        note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
         if plan.silenced:
             sentence = silencing(plan.silenced)
             warn_of(connection, batch.first_writer(plan).id, sentence)
@@ -205,6 +208,7 @@ def _patch(
     """Send the patch and see its restart through; how many patches are known to be written. None where the
     restart comes so late that the writer is to be called again for it."""
     dialect = live.dialect
+    base_hash = client.answer("config.get", live.answer).text("hash")
     connection_before = client.connection()
     send_by = lease.about_to_write(dialect.latest_restart_s)
     if dialect.latest_restart_s:
@@ -219,7 +223,7 @@ def _patch(
             "config.patch",
             {
                 "raw": json.dumps(plan.document, ensure_ascii=False),
-                "baseHash": live.answer["hash"],
+                "baseHash": base_hash,
                 "restartDelayMs": dialect.restart_delay_ms,
             },
             deadline_s=PATCH_DEADLINE_S,
@@ -237,7 +241,7 @@ def _patch(
         raise
     restart = answer.get("restart")
     if isinstance(restart, Mapping):
-        delay_s = float(restart.get("delayMs") or 0) / 1000
+        delay_s = seconds(restart.get("delayMs"), LONGEST_RESTART_S) or 0.0
         if delay_s > RESTART_PATIENCE_S:
             lease.again_in_s = delay_s + _RESTART_SLACK_S
             lease.about_to_write(lease.again_in_s)

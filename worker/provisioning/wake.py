@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from worker.database import single
 from worker.errors import TransientError
+from worker.gateway.answers import Answer
 from worker.gateway.client import Call
 from worker.gateway.errors import (
     CallTimedOut,
@@ -24,6 +25,7 @@ from worker.gateway.errors import (
 from worker.jobs.ledger import park
 from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.wakes import NotWoken, Wake, Woken, end_woken, gather_wakes, give_back
+from worker.printable import line
 from worker.provisioning.agent_status import succeed
 from worker.provisioning.credentials import have_succeeded
 from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
@@ -160,7 +162,7 @@ def _may_have_arrived(error: GatewayError) -> bool:
 def _strange(answer: Mapping[str, Any]) -> str | None:
     if answer.get("status") in ("started", "in_flight", "ok"):
         return None
-    return f"The gateway answered the wake message with {answer.get('status')!r}."
+    return f"The gateway answered the wake message with {line(repr(answer.get('status')), 100)}."
 
 
 def _restart_due(connection: Connection, work: Work) -> Parked | None:
@@ -208,17 +210,17 @@ def _arrived_before(work: Work, key: str) -> bool:
     if not work.dialect.shows_wake_keys:
         return False
     history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))
-    return any(sent == work.held.wake_key for sent in _keys(history))
+    return work.held.wake_key in set(_keys(work.client.answer("chat.history", history)))
 
 
-def _keys(history: Mapping[str, Any]) -> Iterator[str]:
-    pending = history.get("pendingInputs")
-    for item in pending.get("items") or [] if isinstance(pending, Mapping) else []:
-        if isinstance(item, Mapping):
-            yield str(item.get("runId"))
-    for message in history.get("messages") or []:
-        if isinstance(message, Mapping):
-            yield str(message.get("idempotencyKey")).removesuffix(":user")
+def _keys(history: Answer) -> Iterator[str]:
+    """The keys of the messages that wait or have arrived. Raises BadAnswer."""
+    pending = history.record_or_none("pendingInputs")
+    if pending is not None and pending.value.get("items") is not None:
+        yield from (str(item.value.get("runId")) for item in pending.records("items"))
+    if history.value.get("messages") is not None:
+        for message in history.records("messages"):
+            yield str(message.value.get("idempotencyKey")).removesuffix(":user")
 
 
 def _send(work: Work, key: str, message: str) -> Parked | None:

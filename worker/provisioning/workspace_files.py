@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from worker.errors import TransientError
+from worker.gateway.answers import Answer
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import BadAnswer, GatewayError, Refused, UnknownAgent
 from worker.workspace.plan import LiveFile
 
-_T = TypeVar("_T")
+MOST_PAGES = 200
+MOST_ENTRIES = 50_000
+LISTING_S = 12.0
+"""A listing of a workspace that goes beyond one of these is given up."""
 
 
 class NotThereYetError(TransientError):
@@ -30,6 +35,10 @@ class NotThereYetError(TransientError):
 class WorkspaceAbsentError(NotThereYetError):
     """The gateway says that there is no workspace. 2026.9.6 says so of any look that failed, at a moment when
     a file is being replaced in it, say; so it is only to be believed when it stays so."""
+
+
+class EndlessListingError(BadAnswer):
+    """The gateway says that a listing goes on, and does not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +70,29 @@ class AgentFiles:
         return self._workspace()
 
     def _listed(self) -> dict[str, LiveFile]:
-        answer = self._call("agents.files.list", {})
-        files = answer.get("files")
-        if not isinstance(files, list):
-            raise _unreadable(self.openclaw_id)
-        return {
-            _name(f): _live(f) for f in files if not (isinstance(f, Mapping) and f.get("missing") is True)
-        }
+        files = self._call("agents.files.list", {}).records("files")
+        return {file.text("name"): _live(file) for file in files if not file.flag("missing")}
 
     def _workspace(self) -> dict[str, LiveFile]:
+        """Only the files that this gateway takes are of interest: an agent may keep any number of others. One
+        that changes its folder meanwhile may spoil the count, so what does not end is listed once more."""
+        try:
+            return self._browsed()
+        except EndlessListingError:
+            return self._browsed()
+
+    def _browsed(self) -> dict[str, LiveFile]:
         found: dict[str, LiveFile] = {}
-        seen = 0
-        while True:
+        for entry in self._entries():
+            name = entry.text("name")
+            if entry.text_or_none("kind") == "file" and name in self.dialect.files:
+                found[name] = _live(entry)
+        return found
+
+    def _entries(self) -> Iterator[Answer]:
+        """What the workspace's top folder holds, page by page. Raises EndlessListingError."""
+        seen, names, until = 0, set[str](), time.monotonic() + LISTING_S
+        for _ in range(MOST_PAGES):
             try:
                 answer = self._call("agents.workspace.list", {"offset": seen} if seen else {})
             except Refused as error:
@@ -82,28 +102,31 @@ class AgentFiles:
                     f"the gateway at {self.client.address.url} finds no workspace of agent"
                     f" {self.openclaw_id} at this moment"
                 ) from error
-            entries, total = answer.get("entries"), answer.get("totalEntries")
-            if not isinstance(entries, list) or not isinstance(total, int):
-                raise _unreadable(self.openclaw_id)
-            found.update({_name(e): _live(e) for e in entries if _kind(e) == "file"})
+            entries, total = answer.records("entries"), answer.count("totalEntries")
+            new = [entry for entry in entries if entry.text("name") not in names]
+            names.update(entry.text("name") for entry in new)
+            yield from new
             seen += len(entries)
-            if seen >= total or not entries:
-                return found
+            if seen >= total:
+                return
+            if not new or len(names) > MOST_ENTRIES or time.monotonic() > until:
+                break
+        raise EndlessListingError(
+            f"the gateway at {self.client.address.url} does not come to the end of the list of the workspace"
+            f" of agent {self.openclaw_id}: it named {len(names)} files and folders, and says that there are"
+            " more. Look into that folder on the gateway: if an agent fills it, move what it wrote into a"
+            " folder of its own; else restart the gateway",
+            method="agents.workspace.list",
+        )
 
     def read(self, names: Sequence[str]) -> dict[str, LiveFile]:
         """The named files with their content, those that are missing left out; one RPC each, pipelined."""
         answers = self._call_many("agents.files.get", [{"name": name} for name in names])
         found = {}
         for name, answer in zip(names, answers, strict=True):
-            file = answer.get("file")
-            if not isinstance(file, Mapping):
-                raise _unreadable(self.openclaw_id)
-            if file.get("missing") is True:
-                continue
-            content = file.get("content")
-            if not isinstance(content, str):
-                raise _unreadable(self.openclaw_id)
-            found[name] = LiveFile(len(content.encode()), _time(file), content)
+            file = answer.record("file")
+            if not file.flag("missing"):
+                found[name] = _read(file)
         return found
 
     def write(self, texts: Mapping[str, str], on_written: Callable[[str, Written], None]) -> None:
@@ -118,20 +141,28 @@ class AgentFiles:
             if isinstance(answer, GatewayError):
                 failures.append(answer)
                 continue
-            file = answer.get("file")
-            size = file.get("size") if isinstance(file, Mapping) else None
-            if size != len(text.encode()):
-                raise BadAnswer(
-                    f"The gateway took {name} and says it holds {size} bytes of {len(text.encode())}."
-                )
-            on_written(name, Written(size, _time(file)))
+            try:
+                on_written(name, self._taken(name, text, answer))
+            except BadAnswer as error:
+                failures.append(error)
         if failures:
             raise self._told(failures[0])
+
+    def _taken(self, name: str, text: str, payload: Mapping[str, Any]) -> Written:
+        file = self.client.answer("agents.files.set", payload).record("file")
+        size = file.count("size")
+        if size != len(text.encode()):
+            raise BadAnswer(
+                f"the gateway at {self.client.address.url} took {name} of agent {self.openclaw_id} and says"
+                f" that it holds {size} bytes, not {len(text.encode())}: see its log",
+                method="agents.files.set",
+            )
+        return Written(size, file.moment_ms("updatedAtMs"))
 
     def scratch_id(self) -> str:
         """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateway.md 8).
         Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
-        jobs = self.client.call(
+        answer = self.client.ask(
             "cron.list",
             {
                 "agentId": self.openclaw_id,
@@ -139,44 +170,36 @@ class AgentFiles:
                 "compact": True,
                 "includeDeliveryPreviews": False,
             },
-        ).get("jobs")
-        for job in jobs if isinstance(jobs, list) else []:
-            wanted = f"heartbeat:{self.openclaw_id}"
-            if (
-                isinstance(job, Mapping)
-                and job.get("declarationKey") == wanted
-                and isinstance(job.get("id"), str)
-            ):
-                return str(job["id"])
+        )
+        for job in answer.records("jobs"):
+            if job.value.get("declarationKey") == f"heartbeat:{self.openclaw_id}":
+                return job.text("id")
         raise NotThereYetError(f"The gateway has made no heartbeat automation for {self.openclaw_id} yet.")
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text as it stands, None where there is none."""
-        scratch = self.client.call("cron.scratch.get", {"jobId": scratch_id}).get("scratch")
-        content = scratch.get("content") if isinstance(scratch, Mapping) else None
-        if not isinstance(content, str):
-            return None
-        return LiveFile(len(content.encode()), _time(scratch), content)
+        scratch = self.client.ask("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
+        return None if scratch is None else _read(scratch)
 
     def write_scratch(self, scratch_id: str, text: str) -> Written:
         """Write the heartbeat text."""
-        answer = self.client.call("cron.scratch.set", {"jobId": scratch_id, "content": text})
-        scratch = answer.get("scratch")
-        return Written(len(text.encode()), _time(scratch if isinstance(scratch, Mapping) else {}))
+        answer = self.client.ask("cron.scratch.set", {"jobId": scratch_id, "content": text})
+        scratch = answer.record_or_none("scratch")
+        return Written(len(text.encode()), scratch.moment_ms("updatedAtMs") if scratch else None)
 
-    def _call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _call(self, method: str, params: Mapping[str, Any]) -> Answer:
         try:
-            return self.client.call(method, {"agentId": self.openclaw_id, **params})
+            return self.client.ask(method, {"agentId": self.openclaw_id, **params})
         except GatewayError as error:
             raise self._told(error) from error
 
-    def _call_many(self, method: str, params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _call_many(self, method: str, params: Sequence[Mapping[str, Any]]) -> list[Answer]:
         calls = [Call(method, {"agentId": self.openclaw_id, **each}) for each in params]
         answers = []
         for answer in self.client.call_many(calls) if calls else []:
             if isinstance(answer, GatewayError):
                 raise self._told(answer)
-            answers.append(answer)
+            answers.append(self.client.answer(method, answer))
         return answers
 
     def _told(self, error: GatewayError) -> GatewayError | NotThereYetError:
@@ -185,27 +208,10 @@ class AgentFiles:
         return error
 
 
-def _name(entry: Any) -> str:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-        raise BadAnswer("The gateway's list of files holds an entry without a name.")
-    return str(entry["name"])
+def _live(entry: Answer) -> LiveFile:
+    return LiveFile(entry.count("size"), entry.moment_ms("updatedAtMs"))
 
 
-def _live(entry: Mapping[str, Any]) -> LiveFile:
-    size = entry.get("size")
-    if not isinstance(size, int):
-        raise BadAnswer(f"The gateway's list of files gives no size for {_name(entry)}.")
-    return LiveFile(size, _time(entry))
-
-
-def _kind(entry: Any) -> object:
-    return entry.get("kind") if isinstance(entry, Mapping) else None
-
-
-def _time(entry: Mapping[str, Any] | None) -> int | None:
-    value = (entry or {}).get("updatedAtMs")
-    return int(value) if isinstance(value, (int, float)) else None
-
-
-def _unreadable(openclaw_id: str) -> BadAnswer:
-    return BadAnswer(f"The gateway's list of the files of {openclaw_id} cannot be read.")
+def _read(file: Answer) -> LiveFile:
+    content = file.text("content")
+    return LiveFile(len(content.encode()), file.moment_ms("updatedAtMs"), content)

@@ -13,6 +13,7 @@ from worker.simulator.admission import HandshakeRefusal
 from worker.simulator.faults import (
     Delay,
     Drop,
+    Garble,
     Hold,
     Kind,
     Late,
@@ -78,6 +79,11 @@ class Exchange:
                 return await self._answer(outcome)
             case Wrong():
                 await self._spoil(kind.shape)
+            case Garble():
+                await self._carry_out()
+                text = kind.frame.replace("{payload}", kind.payload).replace("{id}", self.request_id)
+                await self.wire.send_text(text)
+                await self.wire.has_answered()
             case RefuseConnections():
                 await self.house.refuse_connections(kind.seconds)
                 return await self._answer(await self._carry_out())

@@ -75,6 +75,18 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
+class Garble:
+    """Carried out, but the answer is ``frame``, its ``{id}`` and ``{payload}`` filled in as they are.
+
+    So a payload can be said that no serialiser writes: NaN, 1e999, half a surrogate pair, any nesting.
+    """
+
+    stage: ClassVar[Stage] = "request"
+    payload: str = "{}"
+    frame: str = '{"type": "res", "id": "{id}", "ok": true, "payload": {payload}}'
+
+
+@dataclass(frozen=True, slots=True)
 class Late:
     """Carried out, but answered only after ``behind`` requests that came later on the connection.
 
@@ -142,6 +154,7 @@ Kind = (
     | Hold
     | Restart
     | Wrong
+    | Garble
     | Late
     | Silence
     | Lie

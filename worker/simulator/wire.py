@@ -37,7 +37,12 @@ class Wire:
         self._answering = asyncio.Condition()
 
     async def send(self, frame: JSON) -> None:
-        await self.send_text(json.dumps(frame, ensure_ascii=False))
+        try:
+            text = json.dumps(frame, ensure_ascii=False)
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair: as JSON.stringify has it
+            text = json.dumps(frame)
+        await self.send_text(text)
 
     async def send_text(self, text: str) -> None:
         if self.silent:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import BadParameters, NotAGateway
-from worker.gateway.protocol import Event, Hello, Response, connect_params, decode, encode_request
+from worker.gateway.protocol import (
+    Event,
+    Hello,
+    Response,
+    Unreadable,
+    connect_params,
+    decode,
+    encode_request,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -36,7 +44,7 @@ URL = "ws://gateway.example:18789"
 
 @given(st.text() | st.binary())
 def test_no_bytes_break_decoding(frame: str | bytes) -> None:
-    assert decode(frame) is None or isinstance(decode(frame), Response | Event)
+    assert decode(frame) is None or isinstance(decode(frame), Response | Event | Unreadable)
 
 
 @given(JSON | FRAME)
@@ -47,8 +55,41 @@ def test_no_json_breaks_decoding(message: object) -> None:
         assert isinstance(decoded.id, str)
 
 
-def test_deep_nesting_is_skipped() -> None:
-    assert decode("[" * 100_000) is None
+@pytest.mark.parametrize(
+    ("frame", "named"),
+    [
+        ("[" * 100_000, None),
+        ("SSH-2.0-OpenSSH_9.6", None),
+        ('{"type": "res", "ok": tr', None),
+        ('{"type": "res", "id": "7", "ok": true, "payload": {"updatedAtMs": NaN}}', "7"),
+        ('{"type": "res", "id": "7", "ok": true, "payload": {"size": -Infinity}}', "7"),
+        ('{"type": "res", "id": "7", "ok": true, "payload": {"size": ' + "9" * 5000 + "}}", "7"),
+        ('{"type": "res", "id": "7", "ok": true, "payload": {"a": ' + "[" * 200 + "]" * 200 + "}}", "7"),
+        ('{"type": "res", "id": "7", "ok": true, "payload": {"a": ' + '{"a":' * 200 + "1" + "}" * 202, "7"),
+    ],
+)
+def test_what_cannot_be_read_names_the_call_that_it_answers(frame: str, named: str | None) -> None:
+    assert decode(frame) == Unreadable(named)
+
+
+def test_what_a_gateway_says_of_itself_is_cleaned_and_bounded() -> None:
+    hello = Hello.parse(
+        {
+            "type": "hello-ok",
+            "protocol": 4,
+            "server": {"version": "2026\x00.9\ud800" + "6" * 1000, "bootId": "b\n" * 1000},
+            "features": {"methods": ["m\x1b[2J", *map(str, range(20_000))]},
+            "auth": {"scopes": ["s" * 1000]},
+            "policy": {"tickIntervalMs": 1, "maxPayload": 10**400},
+        },
+        URL,
+    )
+    said = [hello.server_version, hello.boot_id or "", *hello.methods, *(hello.scopes or ())]
+    assert all(word.isprintable() and len(word) <= 200 for word in said)
+    assert all(word.encode() for word in said)
+    assert len(hello.methods) <= 10_000
+    assert hello.tick_interval_s == 1.0
+    assert hello.max_payload == 25 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -60,14 +101,15 @@ def test_deep_nesting_is_skipped() -> None:
         ({"type": "res", "id": "1", "ok": False}, Response("1", error={})),
         ({"type": "res", "id": "1", "ok": True, "payload": [1]}, Response("1")),
         ({"type": "res", "id": "1", "ok": "yes"}, Response("1")),
-        ({"type": "res", "id": 1, "ok": True}, None),
+        ({"type": "res", "id": 1, "ok": True}, Unreadable(None)),
         ({"type": "event", "event": "tick", "payload": {"ts": 1}}, Event("tick", {"ts": 1})),
         ({"type": "event", "event": "tick"}, Event("tick", {})),
-        ({"type": "event"}, None),
-        ([], None),
+        ({"type": "event"}, Unreadable(None)),
+        ({"type": "ping"}, None),
+        ([], Unreadable(None)),
     ],
 )
-def test_frames_are_read_by_shape(frame: object, decoded: Response | Event | None) -> None:
+def test_frames_are_read_by_shape(frame: object, decoded: Response | Event | Unreadable | None) -> None:
     assert decode(json.dumps(frame)) == decoded
 
 

@@ -1,0 +1,61 @@
+"""Text from elsewhere, made fit for a sentence, a log line and a row: Postgres holds no NUL and no half of a
+surrogate pair, a terminal obeys control characters, and nobody reads a megabyte. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+LONGEST_SENTENCE = 4000
+_CUT = " ... (cut)"
+
+# C0 and C1 controls, the Unicode line ends, and the marks that reverse what is shown around them.
+_BREAKING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_CONTROLS = re.compile(f"[{_BREAKING}]+")
+_CONTROLS_AND_ENDS = re.compile(f"[\t\n{_BREAKING}]+")
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def line(words: str, most: int = LONGEST_SENTENCE) -> str:
+    """``words`` as one line of at most ``most`` characters."""
+    return _cut(_CONTROLS_AND_ENDS.sub(" ", _whole(words[: 2 * most])).strip(), most)
+
+
+def paragraph(words: str, most: int = 20_000) -> str:
+    """``words`` with its line ends, in at most ``most`` characters."""
+    return _cut(_CONTROLS.sub(" ", _whole(words[: 2 * most])), most)
+
+
+def utf8(content: str) -> str:
+    """``content`` as UTF-8 can hold it: every half of a surrogate pair becomes U+FFFD. All else stays."""
+    return _whole(content)
+
+
+def storable(value: Any) -> Any:
+    """A JSON value as Postgres's jsonb takes it: no NUL, no half of a surrogate pair, no NaN or Infinity."""
+    if isinstance(value, str):
+        return _whole(value).replace("\x00", "\ufffd")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
+def to_jsonb(value: Any) -> str:
+    """``value`` as JSON for a jsonb column, whatever text from elsewhere it holds."""
+    text = json.dumps(value)
+    suspect = "\\u0000" in text or "\\ud" in text or "NaN" in text or "Infinity" in text
+    return json.dumps(storable(value)) if suspect else text
+
+
+def _whole(text: str) -> str:
+    return _HALVES.sub("\ufffd", text) if not text.isascii() else text
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - len(_CUT)] + _CUT
