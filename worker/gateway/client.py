@@ -78,7 +78,7 @@ class GatewayClient:
 
         return self._use(work, deadline_s)
 
-    def ask(
+    def query(
         self,
         method: str,
         params: Mapping[str, Any] | None = None,

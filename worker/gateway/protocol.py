@@ -175,7 +175,7 @@ def decode(frame: str | bytes) -> Response | Event | Unreadable | None:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(name)
 
 
 def _too_deep(message: dict[str, Any]) -> bool:

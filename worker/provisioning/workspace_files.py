@@ -162,7 +162,7 @@ class AgentFiles:
     def scratch_id(self) -> str:
         """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateway.md 8).
         Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
-        answer = self.client.ask(
+        answer = self.client.query(
             "cron.list",
             {
                 "agentId": self.openclaw_id,
@@ -178,18 +178,18 @@ class AgentFiles:
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text as it stands, None where there is none."""
-        scratch = self.client.ask("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
+        scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
         return None if scratch is None else _read(scratch)
 
     def write_scratch(self, scratch_id: str, text: str) -> Written:
         """Write the heartbeat text."""
-        answer = self.client.ask("cron.scratch.set", {"jobId": scratch_id, "content": text})
+        answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})
         scratch = answer.record_or_none("scratch")
         return Written(len(text.encode()), scratch.moment_ms("updatedAtMs") if scratch else None)
 
     def _call(self, method: str, params: Mapping[str, Any]) -> Answer:
         try:
-            return self.client.ask(method, {"agentId": self.openclaw_id, **params})
+            return self.client.query(method, {"agentId": self.openclaw_id, **params})
         except GatewayError as error:
             raise self._told(error) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,8 +39,8 @@ KEYS = {
     "agents.delete": ("ok",),
     "sessions.delete": ("ok",),
 }
-INNER: dict[str, list[object]] = {
-    "config.patch": [{"restart": {"delayMs": value}} for value in ("x", -1, 10**23, None, [])],
+INNER: dict[str, Sequence[object]] = {
+    "config.patch": [{"restart": {"delayMs": value}} for value in WRONG],
     "agents.files.list": [{"files": [{"name": n, "size": s}]} for n, s in ((7, 1), ("SOUL.md", "1"))],
     "agents.workspace.list": [
         {"entries": [{"name": name, "kind": "file", "size": size}], "totalEntries": total}

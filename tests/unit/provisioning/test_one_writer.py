@@ -42,7 +42,7 @@ def methods(tree: ast.Module) -> Iterator[str | None]:
         if not (isinstance(node, ast.Call) and node.args):
             continue
         name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-        if name in ("call", "_call", "Call"):
+        if name in ("call", "_call", "query", "Call"):
             method: ast.expr | None = node.args[0]
             if isinstance(method, ast.Name):
                 method = constants.get(method.id)
