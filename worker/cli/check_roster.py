@@ -11,7 +11,7 @@ from worker.cli.findings import Finding, named
 from worker.cli.gateway_rows import Fleet
 from worker.cli.job_view import argument
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import RosterEntry, plan_roster
+from worker.gateway.roster import plan_roster
 from worker.provisioning.facts import AgentRecord
 
 OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -23,7 +23,7 @@ def check_roster(
     dialect: Dialect, parsed: Mapping[str, Any], fleet: Fleet, gateway: str
 ) -> Iterator[Finding]:
     """``parsed``: config.get's; ``gateway``: its name. One finding for each kind of difference."""
-    plan = plan_roster(dialect, parsed, [_entry(record) for record in fleet.records])
+    plan = plan_roster(dialect, parsed, [record.roster_entry for record in fleet.records])
     for sentence in fleet.refused:
         yield Finding(_CHECK, "fault", sentence)
     missing = [record for record in fleet.records if record.openclaw_id not in plan.present]
@@ -46,10 +46,6 @@ def check_roster(
     yield from (_orphan(key, fleet, gateway) for key in orphans)
     if not (missing or differing or orphans or fleet.refused):
         yield Finding(_CHECK, "ok", f"agrees with the rows of {len(fleet.records)} agents")
-
-
-def _entry(record: AgentRecord) -> RosterEntry:
-    return RosterEntry(record.openclaw_id, record.agent.name, record.workspace, record.heartbeat)
 
 
 def _missing(records: list[AgentRecord]) -> Iterator[Finding]:

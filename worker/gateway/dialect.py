@@ -2,8 +2,9 @@
 
 Two families are known. Up to 2026.7 the roster is a list and an agent's tools and heartbeat text are files;
 from 2026.8 it is a map, credentials travel in a section of AGENTS.md and heartbeat text in the scratch of the
-agent's heartbeat automation. The choice is made from what the gateway says of itself in its hello, confirmed
-by the shape of its config, and corrected by its answers.
+agent's heartbeat automation. The choice is made from the methods that the gateway names in its hello,
+confirmed by the shape of its config, and corrected by its answers. Its version counts only where the methods
+say nothing: 2026.2.12 and 2026.2.26 both call themselves "dev", and so may a later one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Dialect:
     twice when channels change too (measured on 2026.2.12). ``latest_restart_s``: how long after a patch a
     restart may come, where nobody got the answer that would say so (gateway.md 4).
     ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
-    2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
+    2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
+    ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it
+    back, until agents.create lifts the fence (2026.9.6).
     """
 
     roster: Literal["list", "entries"]
@@ -57,6 +60,7 @@ class Dialect:
     keeps_files_per_session: bool
     latest_restart_s: float
     writes_variables: bool
+    fences_deleted: bool = False
     restart_delay_ms: int = 0
 
     @classmethod
@@ -80,8 +84,11 @@ class Dialect:
                 keeps_files_per_session=False,
                 latest_restart_s=0.0,
                 writes_variables=False,
+                fences_deleted=True,
             )
-        since_february_26 = _release(version) >= (2026, 2, 26)
+        # The ``secrets`` methods came in a release that also merges lists, keeps variables and spaces its
+        # restarts; it still calls itself "dev" (2026.2.26).
+        since_february_26 = "secrets.reload" in methods or _release(version) >= (2026, 2, 26)
         return cls(
             roster="list",
             version=version,
@@ -97,9 +104,7 @@ class Dialect:
             drops_bootstrap=False,
             keeps_files_per_session=since_february_26,
             latest_restart_s=35.0 if since_february_26 else 3.0,
-            # The `secrets` methods came with the care for variables (2026.2.26), and a gateway names its
-            # methods even where it calls itself "dev".
-            writes_variables="secrets.reload" not in methods and not since_february_26,
+            writes_variables=not since_february_26,
         )
 
     @property

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from worker.gateway.config_text import escaped, without_nulls
 from worker.gateway.dialect import Dialect
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
@@ -13,9 +14,10 @@ _OFF = re.compile(r"0+[a-z]*")
 
 
 def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The heartbeat block of an agent: the default, the agent's settings over it, less what is refused."""
-    merged = {**DEFAULT_HEARTBEAT, **agent_settings}
-    return {key: value for key, value in merged.items() if key not in dialect.refused_heartbeat_keys}
+    """The heartbeat block of an agent: the default, the agent's settings over it, less what is refused; its
+    text is escaped as openclaw.json needs it."""
+    merged = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings})
+    return {key: escaped(value) for key, value in merged.items() if key not in dialect.refused_heartbeat_keys}
 
 
 def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:

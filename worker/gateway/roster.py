@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.gateway.config_text import escaped, text_fault, variable_fault
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import any_block, heartbeat_block, relying_on_defaults
+from worker.gateway.heartbeats import any_block, heartbeat_block, heartbeat_fault, relying_on_defaults
 
 IMPLICIT_AGENT = "main"
 """The agent that a gateway without a roster has; it stays the default only if it is listed first."""
@@ -47,6 +48,14 @@ class RosterPlan:
         if changes is None:
             return {"action": "unchanged", "changes": {}}
         return {"action": "update" if openclaw_id in self.present else "create", "changes": changes}
+
+
+def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | None:
+    """Why an entry cannot be written as it is, as a sentence: on any release, and on one of ``dialect``."""
+    fault = text_fault(entry.name, entry.heartbeat) or heartbeat_fault(entry.heartbeat)
+    if fault is None and dialect is not None:
+        fault = variable_fault(dialect, entry.name, entry.heartbeat)
+    return fault and f"Agent {entry.name!r}: {fault}"
 
 
 def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
@@ -112,7 +121,7 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
     after = dict(before or {})
     if dialect.roster == "list":
         after.setdefault("id", entry.openclaw_id)
-    after["name"] = entry.name
+    after["name"] = escaped(entry.name)
     after["workspace"] = entry.workspace
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
     return after

@@ -11,13 +11,16 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
+from worker.gateway.roster import RosterEntry
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.identity import (
     main_workspace_path,
     openclaw_id,
+    plain_path,
     session_key_of,
     workspace_path,
 )
+from worker.workspace.naming import one_line, shown_name
 from worker.workspace.plan import RecordedFile
 
 
@@ -86,8 +89,18 @@ class AgentRecord:
         """The agent's folder on the gateway (behaviour 4)."""
         root, name = self.gateway.workspace_root, self.gateway.name
         if self.board is None:
-            return main_workspace_path(root, self.gateway.id, gateway=name)
-        return workspace_path(root, self.openclaw_id, gateway=name)
+            return plain_path(main_workspace_path(root, self.gateway.id, gateway=name), name)
+        return plain_path(workspace_path(root, self.openclaw_id, gateway=name), name)
+
+    @property
+    def roster_entry(self) -> RosterEntry:
+        """What its gateway's roster should say of it."""
+        return RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
+
+    @property
+    def shown_name(self) -> str:
+        """The agent's name on one line, cut where it is very long."""
+        return shown_name(self.agent.name, self.openclaw_id)
 
     @property
     def heartbeat(self) -> Mapping[str, Any]:
@@ -180,7 +193,7 @@ def load_agent(
 
 
 def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:
-    who = f"Agent {row.name!r} ({row.id})"
+    who = f"Agent {one_line(row.name)!r} ({row.id})"
     if row.gateway_key is None:
         raise RefusedAgentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
     if not (row.url or "").strip():

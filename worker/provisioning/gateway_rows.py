@@ -13,7 +13,14 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.roster import RosterEntry
 from worker.provisioning.facts import GatewayCondition
 from worker.workspace.context import GatewayFacts
-from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of, workspace_path
+from worker.workspace.identity import (
+    main_workspace_path,
+    openclaw_id,
+    plain_path,
+    session_key_of,
+    workspace_path,
+)
+from worker.workspace.naming import shown_name
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def wanted_entries(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, RosterEntry]:
     """What the roster should say of each of the agents that are on this gateway now, by the agent's key.
-    Raises PermanentError for a workspace root that is none (behaviour 4)."""
+    Raises PermanentError for a workspace root that is none or no plain path (behaviour 4)."""
     rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
     return {row.id: _entry(row, record.gateway) for row in rows}
 
@@ -74,4 +81,4 @@ def _entry(row: Any, gateway: GatewayFacts) -> RosterEntry:
     else:
         workspace = workspace_path(gateway.workspace_root, key, gateway=gateway.name)
     heartbeat = row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {}
-    return RosterEntry(key, row.name, workspace, heartbeat)
+    return RosterEntry(key, shown_name(row.name, key), plain_path(workspace, gateway.name), heartbeat)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from worker.gateway.dialect import Dialect
 from worker.gateway.errors import InvalidConfig
-from worker.gateway.heartbeats import heartbeat_fault
-from worker.gateway.roster import RosterEntry, RosterPlan
+from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.provisioning.intents import Intent
 
 MOST_REJECTED_PATCHES = 2
@@ -46,8 +46,14 @@ class RosterBatch:
                 self.refused[intent.id] = "The agent was deleted, or moved to another gateway."
             elif entry.openclaw_id in leaving:
                 self.refused[intent.id] = "The agent is being deleted."
-            elif fault := heartbeat_fault(entry.heartbeat):
-                self.refused[intent.id] = f"Agent {entry.name!r}: {fault}"
+            elif fault := entry_fault(entry):
+                self.refused[intent.id] = fault
+
+    def refuse_unwritable(self, dialect: Dialect) -> None:
+        """Refuse what a gateway of that dialect could not hold as it is."""
+        for intent in self._open("reconcile"):
+            if fault := entry_fault(self.entries[intent.agent_id], dialect):
+                self.refused[intent.id] = fault
 
     def confine(self, present: frozenset[str]) -> None:
         """Refuse the intents that are about agents of the roster alone, where it does not hold the agent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
+from worker.gateway.roster import RosterPlan, plan_roster
 from worker.gateway.roster_reading import read_roster
 from worker.provisioning.work import Work
 
@@ -11,5 +11,4 @@ def look(work: Work) -> RosterPlan:
     """The patch that the agent's entry needs. Raises TransientError, PermanentError."""
     record = work.record
     live = read_roster(work.dialect, lambda method: work.services.patiently(lambda: work.client.call(method)))
-    entry = RosterEntry(record.openclaw_id, record.agent.name, record.workspace, record.heartbeat)
-    return plan_roster(work.dialect, live.document, [entry])
+    return plan_roster(work.dialect, live.document, [record.roster_entry])

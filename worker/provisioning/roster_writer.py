@@ -294,6 +294,7 @@ def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, Roster
 
     hello = client.hello()
     live = read_roster(Dialect.from_hello(hello.server_version, hello.methods), call, draining.wait)
+    batch.refuse_unwritable(live.dialect)
     batch.confine(live.present)
     return live, plan_roster(live.dialect, live.document, batch.wanted())
 

@@ -30,6 +30,7 @@ from worker.provisioning.agent_status import succeed
 from worker.provisioning.credentials import have_succeeded
 from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
 from worker.provisioning.work import Parked, Work
+from worker.workspace.naming import MOST_IN_LABEL, shown_name
 from worker.workspace.plan import BOOTSTRAP
 
 log = logging.getLogger(__name__)
@@ -233,7 +234,8 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
         "deliver": work.option("deliver_wakeup"),
         "idempotencyKey": work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}",
     }
-    own = Wake(work.held.job_id, work.agent_id, work.record.agent.name, params, work.result())
+    label = shown_name(work.record.agent.name, work.record.openclaw_id, MOST_IN_LABEL)
+    own = Wake(work.held.job_id, work.agent_id, label, params, work.result())
     others = _begin(work, own)
     if isinstance(others, Parked):
         return others
@@ -283,7 +285,7 @@ def _woken(work: Work) -> None:
 
 
 def _message(work: Work) -> str:
-    name = work.record.agent.name
+    name = work.record.shown_name
     message = (
         f"Hello {name}. Your workspace was just {work.verb.done} by Mission Control.\n"
         "Start now: read AGENTS.md and the other files of your workspace."

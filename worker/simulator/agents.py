@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from worker.simulator.config import Config
+from worker.simulator.deletions import Deletions
 from worker.simulator.method import Method, at_once
 from worker.simulator.params import Kind, Shape
 from worker.simulator.refusal import JSON, Refusal
@@ -20,11 +21,14 @@ _FILE: dict[str, Kind] = {**_AGENT, "name": "text"}
 class Agents:
     """The methods that read and write agents and their workspaces."""
 
-    def __init__(self, state_dir: Path, release: Release, config: Config, workspaces: Workspaces) -> None:
+    def __init__(
+        self, state_dir: Path, release: Release, config: Config, workspaces: Workspaces, deletions: Deletions
+    ) -> None:
         self._state_dir = state_dir
         self._release = release
         self._config = config
         self._workspaces = workspaces
+        self._deletions = deletions
 
     def methods(self) -> dict[str, Method]:
         is_map = self._release.roster_is_map
@@ -79,6 +83,7 @@ class Agents:
     async def _create(self, params: JSON) -> JSON:
         name = params["name"].strip()
         agent_id = self._config.roster.id_from(name)
+        self._deletions.claim(agent_id)
         async with self._config.editing() as config:
             if agent_id in self._config.roster.agents(config):
                 raise Refusal(f'agent "{agent_id}" already exists')
@@ -112,6 +117,7 @@ class Agents:
             if entry is None:
                 raise Refusal(_not_found(agent_id))
             self._config.roster.remove(config, agent_id)
+        self._deletions.note(agent_id)
         existed = self._workspaces.discard(agent_id, entry, files=params.get("deleteFiles", True))
         shutil.rmtree(self._state_dir / "agents" / agent_id, ignore_errors=True)
         answer = {"ok": True, "agentId": agent_id, "removedBindings": 0}

@@ -64,6 +64,11 @@ class Config:
         """The config as the gateway runs it: variables resolved, defaults filled in."""
         return self._effective(document.read(self.path).parsed)
 
+    def can_be_started_with(self) -> bool:
+        """Whether a gateway of this release starts on the file as it is now."""
+        parsed = document.read(self.path).parsed
+        return not (self._release.needs_variables and document.unset_variables(parsed, self._environment))
+
     def get(self) -> JSON:
         """The answer of ``config.get``."""
         snapshot = document.read(self.path)

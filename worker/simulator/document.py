@@ -143,6 +143,17 @@ def with_variables(value: Any, environment: Mapping[str, str]) -> Any:
     return value
 
 
+def unset_variables(value: Any, environment: Mapping[str, str]) -> list[str]:
+    """The names of the ``${VAR}`` in ``value`` that the environment does not know."""
+    if isinstance(value, dict):
+        return [name for item in value.values() for name in unset_variables(item, environment)]
+    if isinstance(value, list):
+        return [name for item in value for name in unset_variables(item, environment)]
+    if not isinstance(value, str):
+        return []
+    return [found[2] for found in _VARIABLE.finditer(value) if not found[1] and not environment.get(found[2])]
+
+
 def changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Dotted paths that differ, cut at the first level that is new or gone, but never at the top."""
     return sorted(_changes(before, after, ""))

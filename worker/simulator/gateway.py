@@ -11,6 +11,7 @@ from typing import Protocol
 from worker.simulator.admission import Grant
 from worker.simulator.agents import Agents
 from worker.simulator.config import Config, Written
+from worker.simulator.deletions import RECOVERY, Deletions
 from worker.simulator.heartbeats import Heartbeats
 from worker.simulator.journal import Journal
 from worker.simulator.method import Method, at_once
@@ -24,6 +25,9 @@ from worker.simulator.roster import MAIN
 from worker.simulator.sessions import Run, Sessions, agent_of
 from worker.simulator.workspaces import Workspaces
 
+_RECOVERY_S = 0.2
+"""From the answer that announces a recovery restart to the restart."""
+
 
 class Host(Protocol):
     """What the methods need of the server that runs them."""
@@ -36,6 +40,10 @@ class Host(Protocol):
 
     def restart_for_channels(self) -> None:
         """Plan the restart that the config watcher makes when ``channels`` change."""
+        ...
+
+    def restart_in(self, delay_s: float, down_s: float | None) -> None:
+        """Restart that much later; ``down_s`` None: down for as long as ever."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> None: ...
@@ -75,10 +83,11 @@ class Gateway:
         )
         self.heartbeats = Heartbeats(state_dir)
         self.sessions = Sessions(state_dir, release, reply=reply, broadcast=host.broadcast)
-        agents = Agents(state_dir, release, self.config, self.workspaces)
+        self._deletions = Deletions(state_dir, kept=release.fences_deleted)
+        agents = Agents(state_dir, release, self.config, self.workspaces, self._deletions)
         self._methods = self._own_methods(pairing) | agents.methods()
         if release.heartbeat_scratch:
-            self.heartbeats.reconcile(self.config.agents())
+            self._fit_heartbeats()
 
     async def call(self, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
         """The payload of one request, or `Refusal`. ``caller`` is whom a rate limit counts."""
@@ -148,7 +157,12 @@ class Gateway:
         }
 
     async def _patch(self, params: JSON) -> JSON:
+        before = self.config.agents()
         answer = await self.config.patch(params["raw"], params.get("baseHash"))
+        after = self.config.agents()
+        if any(after.get(agent_id) != before.get(agent_id) for agent_id in self._deletions.fenced()):
+            self._host.restart_in(_RECOVERY_S, None)
+            raise Refusal(RECOVERY, code="UNAVAILABLE")
         if self.release.restarts_on_patch:
             answer["restart"] = self._host.restart_after_patch(params.get("restartDelayMs"))
         return answer
@@ -192,11 +206,14 @@ class Gateway:
                 self._host.restart_for_channels()
             return
         await self._host.broadcast("config.changed", {"path": str(self.config.path)})
-        self._host.spawn(self._fit_heartbeats())
+        self._host.spawn(self._fit_heartbeats_later())
 
-    async def _fit_heartbeats(self) -> None:
+    async def _fit_heartbeats_later(self) -> None:
         await asyncio.sleep(self._pace.heartbeat_job_s)
-        self.heartbeats.reconcile(self.config.agents())
+        self._fit_heartbeats()
+
+    def _fit_heartbeats(self) -> None:
+        self.heartbeats.reconcile(self.config.agents(), fenced=self._deletions.fenced())
 
 
 _PATCHED: dict[str, Kind] = {

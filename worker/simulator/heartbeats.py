@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from worker.simulator.refusal import JSON, Refusal
@@ -23,11 +24,12 @@ class Heartbeats:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "cron" / "jobs.json"
 
-    def reconcile(self, agents: dict[str, JSON]) -> None:
+    def reconcile(self, agents: dict[str, JSON], *, fenced: Collection[str] = ()) -> None:
         """Make and drop jobs so that they fit the roster; a scratch goes with its job."""
         wanted = [agent_id for agent_id, entry in agents.items() if entry.get("heartbeat")]
         if not wanted and MAIN in agents:
             wanted = [MAIN]
+        wanted = [agent_id for agent_id in wanted if agent_id not in fenced]
         kept = {job["agentId"]: job for job in self._load()}
         jobs = [kept.get(agent_id) or _new_job(agent_id) for agent_id in wanted]
         for job in jobs:

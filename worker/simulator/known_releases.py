@@ -149,6 +149,7 @@ _2026_2_12 = Release(
     restarts_on_patch=True,
     spaces_restarts=False,
     writes_out_variables=True,
+    needs_variables=True,
     shows_references=False,
     loses_concurrent_writes=True,
     refuses_concurrent_file_writes=False,
@@ -163,6 +164,8 @@ _2026_2_12 = Release(
     refuses_while_closing=False,
     hashes_files=False,
     heartbeat_scratch=False,
+    fences_deleted=False,
+    longest_label=64,
     keeps_main_sessions=False,
     runs_default_agent_only=True,
     reports_failed_runs=True,
@@ -174,6 +177,7 @@ _2026_3_13 = replace(
     _2026_2_12,
     name="2026.3.13",
     reported_version="2026.3.13",
+    methods=_2026_2_12.methods | {"secrets.reload"},
     scopes={
         "health": None,
         "config.get": READ,
@@ -194,6 +198,7 @@ _2026_3_13 = replace(
     merges_lists=True,
     spaces_restarts=True,
     writes_out_variables=False,
+    needs_variables=False,
     refuses_concurrent_file_writes=True,
     patch_limit=3,
     explains_admission=True,
@@ -207,12 +212,39 @@ _2026_3_13 = replace(
     signature_skew_ms=120_000,
 )
 
+_2026_2_26 = replace(
+    _2026_2_12,
+    name="2026.2.26",
+    methods=_2026_2_12.methods | {"secrets.reload"},
+    config_defaults=_2026_3_13.config_defaults,
+    max_payload=26_214_400,
+    max_buffered=52_428_800,
+    merges_lists=True,
+    spaces_restarts=True,
+    writes_out_variables=False,
+    needs_variables=False,
+    refuses_concurrent_file_writes=True,
+    patch_limit=3,
+    explains_admission=True,
+    names_issues=True,
+    runs_default_agent_only=False,
+    reports_failed_runs=False,
+    signature_skew_ms=120_000,
+)
+"""It calls itself "dev" as 2026.2.12 does, and behaves as 2026.3.13: only its methods tell."""
+
 _2026_9_6 = Release(
     name="2026.9.6",
     reported_version="2026.9.6",
     protocol=4,
     methods=frozenset(
-        [*_SHARED_METHODS, "agents.workspace.list", "cron.scratch.get", "cron.scratch.set"],
+        [
+            *_SHARED_METHODS,
+            "secrets.reload",
+            "agents.workspace.list",
+            "cron.scratch.get",
+            "cron.scratch.set",
+        ],
     ),
     keys=ConfigKeys(
         top_level=_TOP_LEVEL,
@@ -255,6 +287,7 @@ _2026_9_6 = Release(
     restarts_on_patch=False,
     spaces_restarts=False,
     writes_out_variables=False,
+    needs_variables=False,
     shows_references=True,
     loses_concurrent_writes=False,
     refuses_concurrent_file_writes=False,
@@ -269,6 +302,8 @@ _2026_9_6 = Release(
     refuses_while_closing=True,
     hashes_files=True,
     heartbeat_scratch=True,
+    fences_deleted=True,
+    longest_label=512,
     keeps_main_sessions=True,
     runs_default_agent_only=False,
     reports_failed_runs=True,
@@ -276,4 +311,6 @@ _2026_9_6 = Release(
     signature_skew_ms=120_000,
 )
 
-RELEASES: dict[str, Release] = {release.name: release for release in (_2026_2_12, _2026_3_13, _2026_9_6)}
+RELEASES: dict[str, Release] = {
+    release.name: release for release in (_2026_2_12, _2026_2_26, _2026_3_13, _2026_9_6)
+}

@@ -51,6 +51,8 @@ class Release:
     """A restart by a patch waits until 30 s after the last one, and there is one waiting at most."""
     writes_out_variables: bool
     """Any config write turns each ``${VAR}`` of the file into its value, but for what a patch sends."""
+    needs_variables: bool
+    """A gateway whose config names a variable that is not set ends, and starts no more."""
     shows_references: bool
     """config.get hides no secret that is given as ``${VAR}``."""
     loses_concurrent_writes: bool
@@ -75,6 +77,11 @@ class Release:
     """A gateway that goes down answers upgrades with HTTP 503 before its port refuses them."""
     hashes_files: bool
     heartbeat_scratch: bool
+    fences_deleted: bool
+    """A deleted id that a config write brings back has no heartbeat automation, and each change of it ends
+    in a restart, until agents.create claims it."""
+    longest_label: int
+    """Characters of a session's label."""
     keeps_main_sessions: bool
     """sessions.delete refuses a ``:main`` key."""
     runs_default_agent_only: bool

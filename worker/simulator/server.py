@@ -116,7 +116,8 @@ class Server:
         self._journal.restarted(time.time())
         await self._shut("gateway restarting", {"restartExpectedMs": 1500})
         await asyncio.sleep(self._pace.down_s if down_s is None else down_s)
-        await self.open()
+        if self._boot is None or self._boot.gateway.config.can_be_started_with():
+            await self.open()
 
     def restart_after_patch(self, delay_ms: int | None) -> JSON:
         return self._restarts.asked(delay_ms)

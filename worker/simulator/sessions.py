@@ -51,6 +51,11 @@ class Sessions:
 
     def patch(self, key: str, changes: JSON) -> JSON:
         """The answer of ``sessions.patch``; a session that is not there is made, for any agent id."""
+        label, most = changes.get("label"), self._release.longest_label
+        if isinstance(label, str) and len(label) > most:
+            raise Refusal(
+                f"invalid sessions.patch params: at /label: must NOT have more than {most} characters"
+            )
         sessions = self._load(key)
         entry = sessions.setdefault(key, self._new_entry())
         entry.update({name: value for name, value in changes.items() if value is not None})

@@ -14,6 +14,7 @@ from uuid import UUID
 from worker.errors import PermanentError
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.identity import main_session_key, openclaw_id, session_key, workspace_path
+from worker.workspace.naming import clean, one_line
 
 PROFILE_DEFAULTS: Mapping[str, str] = {
     "role": "Generalist",
@@ -28,12 +29,6 @@ PROFILE_DEFAULTS: Mapping[str, str] = {
     "custom_instructions": "",
 }
 
-_LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Control characters, halves of surrogate pairs, invisible spaces and direction overrides: a reader sees
-# nothing of them, so they can only split a word that a check looks for. Joiners (ZWJ, ZWNJ) are language.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\u200b\u2060\u202a-\u202e\u2066-\u2069]"
-)
 _SHELL_SAFE_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%+,=-]+")
 
 
@@ -90,8 +85,8 @@ def board_agent_context(
 ) -> dict[str, str]:
     """The context of a board agent (behaviour 10), with the placeholder as its ``auth_token``.
 
-    Every value is cleaned (:func:`clean`). Raises PermanentError for an empty workspace root or a base URL
-    that a shell line could not hold.
+    Every value is cleaned. Raises PermanentError for an empty workspace root or a base URL that a shell line
+    could not hold.
     """
     key = session_key(agent.id, board.id, agent.is_board_lead)
     return _shared_context(agent, gateway, user, base_url, key) | {
@@ -119,19 +114,6 @@ def main_agent_context(
     return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
 
 
-def clean(value: object) -> str:
-    """``value`` as text without unseen characters and our placeholder, lines ended by ``\\n``; None is "".
-
-    The placeholder is taken out until none is left, so that no leftover halves can join into a new one.
-    """
-    if value is None:
-        return ""
-    text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", str(value)))
-    while PLACEHOLDER in text:
-        text = text.replace(PLACEHOLDER, "")
-    return text
-
-
 def profile_fields(identity_profile: Any) -> dict[str, str]:
     """The ``identity_*`` names of a profile of any shape, defaults filled in (behaviour 11); never raises."""
     given = identity_profile if isinstance(identity_profile, Mapping) else {}
@@ -145,7 +127,7 @@ def _shared_context(
     agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str, key: str
 ) -> dict[str, str]:
     return {
-        "agent_name": clean(agent.name).strip(),
+        "agent_name": one_line(agent.name).strip(),
         "agent_id": str(agent.id),
         "session_key": key,
         "workspace_root": clean(gateway.workspace_root),

@@ -9,6 +9,8 @@ from worker.errors import PermanentError
 
 _SESSION_KEY = re.compile(r"agent:(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63}):[^\s:]+(?::[^\s:]+)*")
 
+_VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
+
 
 def slug(text: str) -> str:
     """``text`` in lower case with every run of other characters than a-z and 0-9 as one ``-``.
@@ -64,6 +66,18 @@ def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") 
 def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway: str = "") -> str:
     """The gateway-main agent's folder: not made from its OpenClaw id, which changed (behaviour 2)."""
     return f"{_root(workspace_root, gateway)}/workspace-gateway-{gateway_id}"
+
+
+def plain_path(path: str, gateway: str) -> str:
+    """``path``, where it is written out. Raises PermanentError where it holds a variable: the gateway would
+    put its host's value there, and nobody here would know the folder."""
+    variable = _VARIABLE.search(path)
+    if variable is not None:
+        raise PermanentError(
+            f"gateway {gateway!r} has {variable[0]} in its workspace_root, which OpenClaw takes for a"
+            " variable of its host: write the folder's own path"
+        )
+    return path
 
 
 def _root(workspace_root: str, gateway: str) -> str:

@@ -18,7 +18,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from worker.errors import PermanentError
-from worker.workspace.context import clean
+from worker.workspace.naming import clean
 
 INPUT_LIMIT = 64 * 1024
 """The longest source, in bytes of UTF-8."""

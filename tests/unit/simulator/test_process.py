@@ -292,7 +292,7 @@ def test_a_faults_file_can_order_every_kind(tmp_path: Path) -> None:
 
 
 def test_an_unknown_release_is_refused_by_name(token: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"2026\.1\.1.*2026\.2\.12, 2026\.3\.13, 2026\.9\.6"):
+    with pytest.raises(ValueError, match=r"2026\.1\.1.*2026\.2\.12, 2026\.2\.26, 2026\.3\.13, 2026\.9\.6"):
         Simulator("2026.1.1", token=token, state_dir=tmp_path)
 
 

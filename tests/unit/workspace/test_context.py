@@ -14,11 +14,11 @@ from worker.workspace.context import (
     GatewayFacts,
     UserFacts,
     board_agent_context,
-    clean,
     main_agent_context,
     profile_fields,
 )
 from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.naming import clean
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://gateway", "~/.openclaw/")
 AGENT = AgentFacts(AGENT_ID, "Ada", True, {"role": " Editor ", "emoji": "", "verbosity": ["a", " ", "b "]})

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from worker.workspace.context import clean
 from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.naming import clean
 from worker.workspace.overrides import INPUT_LIMIT, OUTPUT_LIMIT, TemplateError, render_override
 
 CONTEXT = {

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import heartbeat_fault, silencing
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster
+from worker.gateway.heartbeats import silencing
+from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault, plan_roster
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
@@ -119,9 +119,9 @@ def _plan(
 def _require_writable(
     services: Services, held: RunClaim, dialect: Dialect, entry: RosterEntry, found: Finding
 ) -> None:
-    fault = heartbeat_fault(entry.heartbeat)
+    fault = entry_fault(entry, dialect)
     if fault is not None:
-        found.end("failed", f"Agent {entry.name!r}: {fault}")
+        found.end("failed", fault)
         return
     user_id = held.options.get("user_id")
     try:

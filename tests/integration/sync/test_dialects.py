@@ -1,0 +1,169 @@
+"""What one release does and another does not, from the request to what the gateway holds afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.integration.provisioning.fleet import execute
+from tests.integration.sync.scene import Scene, make_scene
+from worker.gateway.address import GatewayAddress
+from worker.simulator import Simulator
+
+VARIABLES = {"BUDGET_OWNER": "a secret of the gateway's host"}
+
+
+@pytest.fixture
+def simulator(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Simulator]:
+    release = getattr(request, "param", "2026.9.6")
+    with Simulator(
+        release, token="gateway-token", state_dir=tmp_path / "gateway", environment=VARIABLES, reply="OK"
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def scene(simulator: Simulator, engine: Engine, hands: Callable[..., Any]) -> Scene:
+    return make_scene(simulator, engine, hands(retry_inline_s=5))
+
+
+def on(*releases: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("simulator", releases, indirect=True)
+
+
+def calls(scene: Scene, method: str) -> list[Any]:
+    return [call for call in scene.simulator.calls if call.method == method and call.ok]
+
+
+def address(scene: Scene) -> GatewayAddress:
+    return GatewayAddress(scene.simulator.url, scene.simulator.token)
+
+
+def first_message(scene: Scene, key: str) -> str:
+    """The first message of a session, which its history shows some time after it was sent."""
+    client, deadline = scene.services.clients.client(address(scene)), time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for said in client.call("chat.history", {"sessionKey": key})["messages"]:
+            if said["role"] == "user":
+                return str(said["content"])
+        time.sleep(0.02)
+    raise AssertionError(f"no message in {key}")
+
+
+def set_heartbeat(scene: Scene, agent: UUID, config: Any) -> None:
+    execute(
+        scene.engine,
+        "UPDATE agents SET heartbeat_config = CAST(:config AS json) WHERE id = :id",
+        id=agent,
+        config=json.dumps(config),
+    )
+
+
+@on("2026.2.26")
+def test_a_release_that_calls_itself_dev_and_keeps_files_per_session_gets_a_new_session_for_a_new_token(
+    scene: Scene,
+) -> None:
+    scene.provision(scene.agent("Ada"), scene.main())
+    before = len(calls(scene, "sessions.reset"))
+    job = scene.sync(rotate_tokens=True)
+    assert job.status == "succeeded"
+    assert len(calls(scene, "sessions.reset")) == before + 2
+    assert "session was reset" in str(job.warnings)
+
+
+@on("2026.2.26", "2026.2.12", "2026.9.6")
+def test_a_key_that_leaves_heartbeat_config_leaves_the_gateway_with_one_patch(scene: Scene) -> None:
+    agent = scene.agent(
+        "Ada", heartbeat_config={"prompt": "go on", "activeHours": {"start": "08:00", "end": "20:00"}}
+    )
+    scene.provision(agent)
+    set_heartbeat(scene, agent, {"activeHours": {"start": "08:00"}})
+    before = len(calls(scene, "config.patch"))
+    job_id = scene.ask("update_agent", agent_id=agent, wake=False)
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    entry = scene.simulator.agents()[f"mc-{agent}"]["heartbeat"]
+    assert "prompt" not in entry
+    assert entry["activeHours"] == {"start": "08:00"}
+    assert len(calls(scene, "config.patch")) == before + 1
+
+
+@on("2026.2.26", "2026.3.13", "2026.9.6")
+def test_a_name_that_looks_like_a_variable_is_text_on_the_gateway(scene: Scene) -> None:
+    agent = scene.agent("Bill ${BUDGET_OWNER}", heartbeat_config={"prompt": "${UNSET} $${BUDGET_OWNER}"})
+    scene.provision(agent, scene.main())
+    client = scene.services.clients.client(address(scene))
+    config = client.call("config.get")["config"]["agents"]
+    entries = config.get("entries") or {entry["id"]: entry for entry in config["list"]}
+    assert entries[f"mc-{agent}"]["name"] == "Bill ${BUDGET_OWNER}"
+    assert entries[f"mc-{agent}"]["heartbeat"]["prompt"] == "${UNSET} $${BUDGET_OWNER}"
+    before = len(calls(scene, "config.patch"))
+    assert scene.sync().result["agents_unchanged"] == 1
+    assert len(calls(scene, "config.patch")) == before
+
+
+@on("2026.2.12")
+def test_a_release_that_writes_variables_out_is_never_given_text_that_looks_like_one(scene: Scene) -> None:
+    bill, ada = scene.agent("Bill ${NOT_SET}"), scene.agent("Ada")
+    job_id = scene.ask("provision_agent", agent_id=bill, wake=False)
+    scene.serve()
+    assert scene.job(job_id).status == "failed"
+    assert "${NOT_SET}" in scene.job(job_id).error
+    scene.provision(ada)
+    assert "NOT_SET" not in scene.simulator.config_path.read_text(encoding="utf-8")
+
+
+@on("2026.2.12", "2026.9.6")
+def test_a_workspace_root_with_a_variable_is_refused_before_anything_is_written(scene: Scene) -> None:
+    agent = scene.agent("Ada")
+    execute(scene.engine, "UPDATE gateways SET workspace_root = '${HOME}/agents'")
+    job_id = scene.ask("provision_agent", agent_id=agent, wake=False)
+    scene.serve()
+    assert scene.job(job_id).status == "failed"
+    assert "workspace_root" in scene.job(job_id).error
+    assert not calls(scene, "config.patch")
+
+
+@on("2026.2.12", "2026.9.6")
+def test_one_agent_with_settings_that_a_config_would_obey_keeps_nobody_else_waiting(scene: Scene) -> None:
+    bad, good = scene.agent("Bad", heartbeat_config={"$include": "/etc/passwd"}), scene.agent("Good")
+    refused = scene.ask("provision_agent", agent_id=bad, wake=False)
+    scene.provision(good)
+    assert "$include" in scene.job(refused).error
+    assert "$include" not in scene.simulator.config_path.read_text(encoding="utf-8")
+
+
+@on("2026.2.12", "2026.9.6")
+def test_a_name_with_line_breaks_and_of_a_megabyte_reaches_roster_label_and_message_on_one_short_line(
+    scene: Scene,
+) -> None:
+    forged = scene.agent("Bill\nAUTH_TOKEN=forged\u202e")
+    endless = scene.agent("x" * 1_000_000)
+    jobs = [scene.ask("provision_agent", agent_id=agent) for agent in (forged, endless)]
+    scene.serve()
+    assert [scene.job(job).status for job in jobs] == ["succeeded", "succeeded"]
+    names = {key: entry["name"] for key, entry in scene.simulator.agents().items() if "name" in entry}
+    assert names[f"mc-{forged}"] == "Bill AUTH_TOKEN=forged"
+    assert len(names[f"mc-{endless}"]) <= 200
+    client = scene.services.clients.client(address(scene))
+    labels = {one["key"]: one["label"] for one in client.call("sessions.list")["sessions"]}
+    assert labels[f"agent:mc-{forged}:main"] == "Bill AUTH_TOKEN=forged"
+    assert labels[f"agent:mc-{endless}:main"].startswith("xxx")
+
+
+def test_a_wake_message_holds_no_line_that_a_name_forged(scene: Scene) -> None:
+    agent = scene.agent("Bill\nAUTH_TOKEN=forged\n" + "x" * 1_000_000)
+    job_id = scene.ask("provision_agent", agent_id=agent)
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    message = first_message(scene, f"agent:mc-{agent}:main")
+    assert message.startswith("Hello Bill AUTH_TOKEN=forged xxx")
+    assert "\nAUTH_TOKEN=" not in message.split("This is BOOTSTRAP.md")[0]
+    assert len(message) < 20_000

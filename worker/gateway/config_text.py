@@ -1,0 +1,147 @@
+"""Keeps text of ours text in openclaw.json, whose reader interprets some of it. Pure.
+
+OpenClaw replaces ``${NAME}`` in any string of its config by a variable of its host's environment, loads the
+file that a key ``$include`` names, and drops keys that would reach an object's prototype. Names and heartbeat
+settings come from people, and from agents that write them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worker.gateway.dialect import Dialect
+
+_VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
+"""What all releases take for a variable; with another ``$`` before it, it is text (measured on 2026.2.12,
+2026.2.26 and 2026.9.6)."""
+_REDACTED = "__OPENCLAW_REDACTED__"
+_ORDERS = {
+    "$include": "which OpenClaw takes for the name of a file to load",
+    **dict.fromkeys(("__proto__", "constructor", "prototype"), "which no OpenClaw config can hold"),
+}
+_SECRET_SOURCES = ("env", "file", "exec")
+_MOST_CHARACTERS = 64 * 1024
+_DEEPEST = 8
+
+
+def escaped(value: Any) -> Any:
+    """A copy of ``value`` that a gateway reads back as ``value``, whatever its environment holds."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda found: f"${found[0]}", value)
+    if isinstance(value, Mapping):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return value
+
+
+def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` less what is null at any depth: in a patch null means that there is no such key."""
+    return {
+        key: without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if value is not None
+    }
+
+
+def variable_in(value: Any) -> str | None:
+    """The first ``${NAME}`` in the strings of ``value`` that a gateway would put a variable's value for."""
+    for _, text in _strings(value):
+        found = _VARIABLE.search(text)
+        if found is not None:
+            return found[0]
+    return None
+
+
+def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
+    """Why no release can hold an agent's name and heartbeat settings as they are, as a sentence."""
+    if _REDACTED in name:
+        return f"agents.name holds {_REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
+    if _depth(settings) > _DEEPEST or len(json.dumps(settings, default=str)) > _MOST_CHARACTERS:
+        return (
+            f"agents.heartbeat_config is nested deeper than {_DEEPEST} levels or longer than"
+            f" {_MOST_CHARACTERS} characters: shorten it."
+        )
+    for key in _keys(settings):
+        if key in _ORDERS:
+            return f"agents.heartbeat_config has the key {key!r}, {_ORDERS[key]}: remove it."
+    for path, text in _strings(settings):
+        if _REDACTED in text:
+            return (
+                f"agents.heartbeat_config holds {_REDACTED} at {path}, OpenClaw's mark for a hidden secret:"
+                " write the text itself."
+            )
+        if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+            return f"agents.heartbeat_config holds half a character at {path}: write it anew."
+    for path, item in _mappings(settings):
+        if item.get("source") in _SECRET_SOURCES and "id" in item:
+            return (
+                f"agents.heartbeat_config refers to a secret of the gateway's host at {path}: write a text"
+                " there."
+            )
+    return None
+
+
+def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> str | None:
+    """Why this release cannot hold text that looks like a variable, as a sentence.
+
+    Its own config writes undo an escape, and an unset variable then ends the gateway (2026.2.12).
+    """
+    if not dialect.writes_variables:
+        return None
+    for column, value in (("agents.name", name), ("agents.heartbeat_config", settings)):
+        found = variable_in(value)
+        if found is not None:
+            return (
+                f"{column} holds {found}, which this OpenClaw release would sooner or later take for a"
+                " variable of its host: write it without the ${}, or update OpenClaw to 2026.2.26 or later."
+            )
+    return None
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _strings(item, f"{path}[{place}]")
+
+
+def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(value, Mapping):
+        yield path, value
+        for key, item in value.items():
+            yield from _mappings(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _mappings(item, f"{path}[{place}]")
+
+
+def _depth(value: Any) -> int:
+    """How deep containers are nested in ``value``, without recursion: it may be very deep."""
+    deepest, layer = 0, [value]
+    while layer:
+        below: list[Any] = []
+        for item in layer:
+            if isinstance(item, Mapping):
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+        deepest, layer = deepest + 1, [item for item in below if isinstance(item, (Mapping, list))]
+    return deepest

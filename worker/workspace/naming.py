@@ -1,0 +1,55 @@
+"""Text of users made fit to be shown, and an agent's name for files, roster, label and message. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from worker.workspace.credentials import PLACEHOLDER
+
+MOST_IN_ROSTER = 200
+MOST_IN_LABEL = 64
+"""What sessions.patch takes up to 2026.7; 512 from 2026.8 on. Both count as JavaScript does."""
+
+_LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Control characters, halves of surrogate pairs, invisible spaces and direction overrides: a reader sees
+# nothing of them, so they can only split a word that a check looks for. Joiners (ZWJ, ZWNJ) are language.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\u200b\u2060\u202a-\u202e\u2066-\u2069]"
+)
+_BROKEN = re.compile(r"[ ]*[\t\n]\s*")
+
+
+def clean(value: object) -> str:
+    """``value`` as text without unseen characters and our placeholder, lines ended by ``\\n``; None is "".
+
+    The placeholder is taken out until none is left, so that no leftover halves can join into a new one.
+    """
+    if value is None:
+        return ""
+    text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", str(value)))
+    while PLACEHOLDER in text:
+        text = text.replace(PLACEHOLDER, "")
+    return text
+
+
+def shown_name(name: str, openclaw_id: str, most: int = MOST_IN_ROSTER) -> str:
+    """`one_line` of the agent's name, or its id where nothing is left to see."""
+    line = one_line(name, most)
+    return line if line.strip() else openclaw_id
+
+
+def one_line(name: str, most: int = MOST_IN_ROSTER) -> str:
+    """``name`` on one line without unseen characters, cut to ``most`` UTF-16 units.
+
+    A name with nothing to clean comes back as it is, so that no roster is written anew for it.
+    """
+    line = _BROKEN.sub(" ", clean(name[: 8 * most]))
+    if _units(line) <= most:
+        return line
+    while _units(line) > most - 1:
+        line = line[: -max(1, (_units(line) - most + 1) // 2)]
+    return line.rstrip() + "…"
+
+
+def _units(text: str) -> int:
+    return len(text) + sum(character > "\uffff" for character in text)
