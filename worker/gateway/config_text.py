@@ -8,16 +8,12 @@ settings come from people, and from agents that write them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker.gateway.dialect import Dialect
+from worker.gateway.variables import REDACTED, escapes_in, strings_of, variables_in
 
-_VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
-"""What all releases take for a variable; with another ``$`` before it, it is text (measured on 2026.2.12,
-2026.2.26 and 2026.9.6)."""
-_REDACTED = "__OPENCLAW_REDACTED__"
 _ORDERS = {
     "$include": "which OpenClaw takes for the name of a file to load",
     **dict.fromkeys(("__proto__", "constructor", "prototype"), "which no OpenClaw config can hold"),
@@ -25,17 +21,6 @@ _ORDERS = {
 _SECRET_SOURCES = ("env", "file", "exec")
 _MOST_CHARACTERS = 64 * 1024
 _DEEPEST = 8
-
-
-def escaped(value: Any) -> Any:
-    """A copy of ``value`` that a gateway reads back as ``value``, whatever its environment holds."""
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda found: f"${found[0]}", value)
-    if isinstance(value, Mapping):
-        return {key: escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [escaped(item) for item in value]
-    return value
 
 
 def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,19 +32,10 @@ def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def variable_in(value: Any) -> str | None:
-    """The first ``${NAME}`` in the strings of ``value`` that a gateway would put a variable's value for."""
-    for _, text in _strings(value):
-        found = _VARIABLE.search(text)
-        if found is not None:
-            return found[0]
-    return None
-
-
 def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
     """Why no release can hold an agent's name and heartbeat settings as they are, as a sentence."""
-    if _REDACTED in name:
-        return f"agents.name holds {_REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
+    if REDACTED in name:
+        return f"agents.name holds {REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
     if _depth(settings) > _DEEPEST or len(json.dumps(settings, default=str)) > _MOST_CHARACTERS:
         return (
             f"agents.heartbeat_config is nested deeper than {_DEEPEST} levels or longer than"
@@ -68,10 +44,10 @@ def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
     for key in _keys(settings):
         if key in _ORDERS:
             return f"agents.heartbeat_config has the key {key!r}, {_ORDERS[key]}: remove it."
-    for path, text in _strings(settings):
-        if _REDACTED in text:
+    for path, text in strings_of(settings):
+        if REDACTED in text:
             return (
-                f"agents.heartbeat_config holds {_REDACTED} at {path}, OpenClaw's mark for a hidden secret:"
+                f"agents.heartbeat_config holds {REDACTED} at {path}, OpenClaw's mark for a hidden secret:"
                 " write the text itself."
             )
         if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -93,12 +69,13 @@ def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> 
     if not dialect.writes_variables:
         return None
     for column, value in (("agents.name", name), ("agents.heartbeat_config", settings)):
-        found = variable_in(value)
-        if found is not None:
-            return (
-                f"{column} holds {found}, which this OpenClaw release would sooner or later take for a"
-                " variable of its host: write it without the ${}, or update OpenClaw to 2026.2.26 or later."
-            )
+        for _, text in strings_of(value):
+            for variable in (*variables_in(text), *escapes_in(text)):
+                return (
+                    f"{column} holds ${{{variable}}}, which this OpenClaw release would sooner or later take"
+                    " for a variable of its host: write it without the ${}, or update OpenClaw to 2026.2.26"
+                    " or later."
+                )
     return None
 
 
@@ -110,17 +87,6 @@ def _keys(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _keys(item)
-
-
-def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _strings(item, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _strings(item, f"{path}[{place}]")
 
 
 def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from worker.gateway.config_text import escaped, without_nulls
+from worker.gateway.config_text import without_nulls
 from worker.gateway.dialect import Dialect
+from worker.gateway.variables import escaped
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
 _OFF = re.compile(r"0+[a-z]*")

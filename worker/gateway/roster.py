@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.gateway.config_text import escaped, text_fault, variable_fault
+from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, heartbeat_block, heartbeat_fault, relying_on_defaults
+from worker.gateway.variables import escaped
 
 IMPLICIT_AGENT = "main"
 """The agent that a gateway without a roster has; it stays the default only if it is listed first."""
