@@ -95,6 +95,14 @@ class Unavailable(TransientGatewayError):
     """The gateway cannot do it now, for a reason of its own."""
 
 
+class AppliedByRestart(TransientGatewayError):
+    """The config was written, and the gateway is about to restart in order to apply it."""
+
+
+class ConfigLocked(PermanentGatewayError):
+    """Whoever runs the gateway allows no change of its config by anybody: it is kept elsewhere."""
+
+
 class BadAddress(PermanentGatewayError):
     """The gateway's row holds no usable URL."""
 

@@ -124,6 +124,8 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
         after.setdefault("id", entry.openclaw_id)
     after["name"] = escaped(entry.name)
     after["workspace"] = entry.workspace
+    if after.get("identity") == {"name": entry.openclaw_id}:
+        del after["identity"]  # what agents.create makes of an id; the agent has a name
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
     return after
 

@@ -9,8 +9,10 @@ from worker.gateway import protocol
 from worker.gateway.answers import LONGEST_WAIT_S
 from worker.gateway.errors import (
     AgentExists,
+    AppliedByRestart,
     AuthLocked,
     BadParameters,
+    ConfigLocked,
     DeviceRefused,
     FileConflict,
     GatewayBusy,
@@ -205,6 +207,28 @@ def invalid_config(said: Said) -> GatewayError:
         if what
         else f"{said.gateway} refuses the config change without saying why ({said.message}): see its log",
         issues=issues,
+        **said.about,
+    )
+
+
+def applied_by_restart(said: Said) -> GatewayError:
+    return AppliedByRestart(
+        f"{said.gateway} wrote the config change and restarts to apply it ({said.message})", **said.about
+    )
+
+
+def config_locked(said: Said) -> GatewayError:
+    return ConfigLocked(
+        f"{said.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here:"
+        f" {' '.join(said.message.split())}",
+        **said.about,
+    )
+
+
+def config_not_writable(said: Said) -> GatewayError:
+    return ConfigLocked(
+        f"{said.gateway} cannot write its own openclaw.json ({said.message}): let the user that runs it write"
+        " that file and the folder it is in",
         **said.about,
     )
 

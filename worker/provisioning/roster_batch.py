@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -65,6 +65,10 @@ class RosterBatch:
         """The entries that the roster must hold, each once."""
         agents = {intent.agent_id: None for intent in self._open("reconcile")}
         return [self.entries[agent] for agent in agents]
+
+    def entries_of(self, ids: Collection[str]) -> list[RosterEntry]:
+        """The entries that are wanted under these OpenClaw ids."""
+        return [entry for entry in self.wanted() if entry.openclaw_id in ids]
 
     def unwanted(self, present: frozenset[str]) -> list[Intent]:
         """The removals that are still to be made."""

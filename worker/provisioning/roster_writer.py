@@ -21,6 +21,7 @@ from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
     OUTAGES,
+    AppliedByRestart,
     CallTimedOut,
     ConnectionLost,
     GatewayError,
@@ -36,6 +37,7 @@ from worker.gateway.retry import jittered
 from worker.gateway.roster import RosterPlan, plan_roster
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
+from worker.provisioning.fences import deleted_before, lift_fences
 from worker.provisioning.gateway_rows import load_gateway, wanted_entries
 from worker.provisioning.intents import (
     Intent,
@@ -65,6 +67,8 @@ RESTART_PATIENCE_S = 10.0
 """A restart that is due later than this is waited for by the gateway's row, not by a slot."""
 LONGEST_RESTART_S = 300.0
 _RESTART_SLACK_S = 3.0
+_UNTIMED_RESTART_S = 5.0
+"""How long a restart is waited for that a gateway announces without saying when."""
 _WAKE_PATIENCE_S = 5.0
 _ROUNDS = 6
 _BATCHES = 20
@@ -155,6 +159,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
 def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
     writes, stale = 0, None
+    claimed: set[str] = set()
     for attempt in range(_ROUNDS):
         live, plan = _look(client, batch)
         if attempt == 0:
@@ -169,10 +174,24 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
                 log.info("roster written: config writes %d, agents %d", writes, len(batch.intents))
             _settle(services, lease, batch, answered=True)
             return
+        fenced = _fenced(services, lease, live, plan) - claimed
+        if fenced:
+            claimed |= fenced
+            writes += lift_fences(lease, client, batch.entries_of(fenced))
+            continue
+        connection = client.connection()
         try:
             written = _patch(lease, client, live, plan)
         except StaleConfig as error:
             stale = error
+            continue
+        except AppliedByRestart as error:
+            log.info("%s", error)
+            lift_fences(lease, client, batch.entries_of(plan.changed - claimed))
+            claimed |= plan.changed
+            writes += 1
+            connection.wait_closed(_UNTIMED_RESTART_S)
+            _await_return(client)
             continue
         except InvalidConfig as error:
             batch.blame(plan, error)
@@ -186,6 +205,15 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
         f"The gateway said ok {writes} times, but its roster does not hold what was written:"
         " somebody else rewrites it. See `provisioner doctor`."
     )
+
+
+def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: RosterPlan) -> set[str]:
+    """Ids that the patch would bring back after a delete, where the gateway holds that against them."""
+    created = plan.changed - plan.present
+    if not created or not live.dialect.fences_deleted:
+        return set()
+    with services.engine.connect() as connection:
+        return deleted_before(connection, lease.gateway_id, created)
 
 
 def _note_first_look(services: Services, batch: RosterBatch, plan: RosterPlan) -> None:

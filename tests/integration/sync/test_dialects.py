@@ -167,3 +167,36 @@ def test_a_wake_message_holds_no_line_that_a_name_forged(scene: Scene) -> None:
     assert message.startswith("Hello Bill AUTH_TOKEN=forged xxx")
     assert "\nAUTH_TOKEN=" not in message.split("This is BOOTSTRAP.md")[0]
     assert len(message) < 20_000
+
+
+def beats(scene: Scene, agent: UUID) -> bool:
+    """Whether the gateway has a heartbeat automation of the agent, with the text that we gave it."""
+    client = scene.services.clients.client(address(scene))
+    jobs = client.call("cron.list", {"agentId": f"mc-{agent}", "includeDisabled": True})["jobs"]
+    return any(client.call("cron.scratch.get", {"jobId": job["id"]})["scratch"] for job in jobs)
+
+
+def test_an_agent_that_was_deleted_by_us_and_made_again_has_its_heartbeat(scene: Scene) -> None:
+    agent, other = scene.agent("Ada"), scene.agent("Bea")
+    scene.provision(agent, other)
+    deleted = scene.ask("delete_agent", agent_id=agent, delete_row=False)
+    scene.serve()
+    assert scene.job(deleted).status == "succeeded", scene.job(deleted).error
+    scene.provision(agent)
+    assert beats(scene, agent)
+    assert scene.simulator.restarts == 0
+    entry = scene.simulator.agents()[f"mc-{agent}"]
+    assert (entry["name"], "identity" in entry) == ("Ada", False)
+    assert not any("not delivered" in warning for warning in scene.rows(deleted)["Ada"].warnings)
+
+
+def test_an_agent_that_somebody_else_deleted_and_we_make_again_has_its_heartbeat(scene: Scene) -> None:
+    agent, other = scene.agent("Ada"), scene.agent("Bea")
+    scene.provision(agent, other)
+    scene.services.clients.client(address(scene)).call("agents.delete", {"agentId": f"mc-{agent}"})
+    job_id = scene.ask("provision_agent", agent_id=agent, wake=False)
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    assert scene.job(job_id).warnings == []
+    assert beats(scene, agent)
+    assert beats(scene, other)
