@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError, TransientError
+from worker.masking import remember
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.work import Work
 from worker.workspace.credentials import find_token, verify_token
@@ -59,6 +60,7 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
     """
     record = work.record
     live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
+    remember(live)
     known = None if live is None else _recognise(record, live, trusted=trusted)
     mine = record.credential_job_id == work.held.job_id
     arrived = known is not None and known.settle != "drop"
@@ -96,6 +98,7 @@ def new_token(work: Work, outgoing: Token | None) -> Token:
     agent's first: it must be known for as long as it stands there.
     """
     minted = work.services.mint.take()
+    remember(minted.plain)
     replaces = work.record.token_hash
     with work.services.engine.begin() as connection:
         work.advance(connection, "credentials")

@@ -135,7 +135,7 @@ def _write_carrier(
 
     taken: list[Written] = []
     work.services.patiently(lambda: plan.files.write({name: text}, lambda _, result: taken.append(result)))
-    work.files[name] = plan.report(with_diffs=work.option("diff"))[name]
+    work.files[name] = plan.report_of(name, with_diffs=work.option("diff"))
     back = work.services.patiently(lambda: plan.files.read([name])).get(name)
     section = work.dialect.credentials_in == "AGENTS.md"
     if back is None:

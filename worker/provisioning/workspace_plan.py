@@ -5,17 +5,16 @@ A run applies exactly this, so a dry run's promise is what the run then does.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.errors import PermanentGatewayError
-from worker.masking import mask
 from worker.provisioning.credentials import Token, choose_token
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.workspace.credentials import find_token, with_token
+from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.plan import (
     Action,
     LiveFile,
@@ -27,8 +26,6 @@ from worker.workspace.plan import (
 )
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 
-DIFF_LIMIT = 20 * 1024
-"""The most of one file's diff that is kept, in bytes."""
 SCRATCH_PATIENCE_S = 30.0
 """How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
 ABSENCE_PATIENCE_S = 30.0
@@ -60,6 +57,8 @@ class WorkspacePlan:
     mints: bool = False
     scratch_id: str | None = None
     left_alone: frozenset[str] = frozenset()
+    gateway_token: str | None = field(default=None, repr=False)
+    _known: tuple[tuple[str, ...], frozenset[str]] | None = field(default=None, repr=False)
 
     @property
     def carrier(self) -> Step:
@@ -68,7 +67,7 @@ class WorkspacePlan:
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
         """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (behaviour 29)."""
-        shown = {name: self._shown(step, with_diffs=with_diffs) for name, step in self.steps.items()}
+        shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
         for name, size in self.rendered.unsupported.items():
             shown[name] = {"action": "unsupported", "size": size}
         return shown
@@ -76,7 +75,9 @@ class WorkspacePlan:
     def _is_left(self, step: Step) -> bool:
         return step.action == "unchanged" and step.file.name in self.left_alone
 
-    def _shown(self, step: Step, *, with_diffs: bool) -> dict[str, Any]:
+    def report_of(self, name: str, *, with_diffs: bool) -> dict[str, Any]:
+        """What the report says of one file."""
+        step = self.steps[name]
         shown: dict[str, Any] = {
             "action": "preserved" if self._is_left(step) else step.action,
             "size": len(step.file.text.encode()),
@@ -88,8 +89,22 @@ class WorkspacePlan:
         if step.file.carries_token:
             shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
         if with_diffs and step.action in ("create", "update"):
-            shown["diff"] = _diff(step, self.token.plain if self.token else None)
+            shown["diff"] = self._diff(step)
         return shown
+
+    def _diff(self, step: Step) -> str:
+        before = step.live.content if step.live is not None else None
+        return file_diff(before or "", step.text, self._secrets())
+
+    def _secrets(self) -> frozenset[str]:
+        """All that is known to be secret of the agent: it may have noted its token in any of its files."""
+        tokens = tuple(token.plain for token in (self.token, self.outgoing) if token)
+        if self._known is None or self._known[0] != tokens:
+            live = [step.live.content for step in self.steps.values() if step.live and step.live.content]
+            found = [find_token(text, section=section) for text in live for section in (False, True)]
+            texts = [*live, *(step.file.text for step in self.steps.values())]
+            self._known = tokens, known_secrets(texts, (*tokens, *found, self.gateway_token))
+        return self._known[1]
 
 
 def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
@@ -111,6 +126,7 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     kept = () if first or mode.overwrite else rendered
     left_alone = frozenset(name for name in kept if mode.keeps(name))
     plan = WorkspacePlan(rendered, files, work.record.files, left_alone=left_alone)
+    plan.gateway_token = work.record.address.token
     _plan_carrier(work, plan, live, mode)
     _plan_files(work, plan, live, mode)
     for file in rendered.values():
@@ -150,7 +166,8 @@ def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFi
 
 
 def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode) -> None:
-    """The file with the token is left alone only where all about it is known to be as we left it."""
+    """The file with the token is left alone only where all about it is known to be as we left it. For a diff
+    it is read nevertheless: its token is to be masked wherever else the agent wrote it."""
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
     trusted = is_as_left(found, record) and work.record.token_hash is not None
@@ -160,6 +177,8 @@ def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile],
     as_rendered = record is not None and record.source_sha256 == file.source_sha256
     settled = work.record.pending_hash is None and not work.option("rotate_tokens")
     if trusted and as_rendered and settled:
+        if work.option("diff"):
+            found = _read(work, plan, [file.name])[file.name]
         plan.steps[file.name] = Step(file, "unchanged", file.text, found)
         return
     if found is not None:
@@ -252,20 +271,3 @@ def _cause(step: Step, record: RecordedFile | None) -> str | None:
     templates = record.source_sha256 != step.file.source_sha256
     agent = not is_as_left(step.live, record)
     return "both" if templates and agent else "templates" if templates else "agent" if agent else None
-
-
-def _diff(step: Step, token: str | None) -> str:
-    before = step.live.content if step.live is not None else ""
-    known = [known for known in (token, find_token(before or "", section=False)) if known]
-    lines = difflib.unified_diff(
-        _masked(before or "", known), _masked(step.text, known), "on the gateway", "rendered", lineterm=""
-    )
-    # What an agent wrote may hold what Postgres cannot.
-    text = "\n".join(lines).encode(errors="replace").decode().replace("\x00", "\ufffd")
-    if len(text.encode()) <= DIFF_LIMIT:
-        return text
-    return text.encode()[:DIFF_LIMIT].decode(errors="ignore") + "\n... (cut at 20 KB)"
-
-
-def _masked(text: str, tokens: Iterable[str]) -> list[str]:
-    return mask(text, tokens).splitlines()

@@ -21,14 +21,9 @@ _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
 
 _UNSEEN = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
-_TOOLS_HEADING = re.compile(r" {0,3}##[ \t]+tools[ \t]*:?[ \t]*#*[ \t]*", re.IGNORECASE)
-_HEADING = re.compile(r" {0,3}(#{1,2})[ \t]+\S")
-_FENCE = re.compile(r"\s*(```|~~~)")
 _MARKS = "`*'\"\u2018\u2019\u201c\u201d"
-_LINE = re.compile(
-    rf"\s*(?:(?:[-*+\u2022]|[0-9]+[.)])\s+)?(?:\[[ xX]\]\s+)?[{_MARKS}]*\s*(?:export\s+)?[{_MARKS}]*"
-    rf"(?P<key>[A-Za-z_][A-Za-z0-9_]*?)[{_MARKS}]*\s*=\s*(?P<rest>.*)"
-)
+_BULLETS = "-*+\u2022"
+_BLANKS = " \t"
 _CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"}
 
 
@@ -81,28 +76,75 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
     found: str | None = None
     lines = _UNSEEN.sub("", text).replace("\u00a0", " ").splitlines()
     for line in _tools_section(lines) if section else lines:
-        match = _LINE.fullmatch(line)
-        if match is not None and match["key"] == key:
-            found = _value(match["rest"]) or found
+        rest = _assigned(line, key)
+        if rest is not None:
+            found = _value(rest) or found
     return None if found == PLACEHOLDER else found
 
 
+def _assigned(line: str, key: str) -> str | None:
+    """What stands behind ``key =`` where the line is such a one, also behind a bullet, in marks, or exported.
+
+    The line is an agent's: each step looks at it once and never goes back.
+    """
+    if key not in line:
+        return None
+    before, equals, rest = line.partition("=")
+    before = before.rstrip().rstrip(_MARKS)
+    if not equals or not before.endswith(key):
+        return None
+    lead = before[: len(before) - len(key)].lstrip()
+    lead = _without_bullet(lead)
+    if lead[:1] == "[" and lead[1:2] in (" ", "x", "X") and lead[2:3] == "]" and lead[3:4].isspace():
+        lead = lead[3:].lstrip()
+    lead = lead.lstrip(_MARKS).lstrip()
+    if lead.startswith("export") and lead[6:7].isspace():
+        lead = lead[6:].lstrip()
+    return None if lead.lstrip(_MARKS) else rest
+
+
+def _without_bullet(lead: str) -> str:
+    if lead[:1] and lead[0] in _BULLETS and lead[1:2].isspace():
+        return lead[1:].lstrip()
+    digits = len(lead) - len(lead.lstrip("0123456789"))
+    if digits and lead[digits : digits + 1] in (".", ")") and lead[digits + 1 : digits + 2].isspace():
+        return lead[digits + 1 :].lstrip()
+    return lead
+
+
 def _tools_section(lines: list[str]) -> Iterator[str]:
-    starts = [number for number, line in enumerate(lines) if _TOOLS_HEADING.fullmatch(line)]
+    starts = [number for number, line in enumerate(lines) if _is_tools_heading(line)]
     if not starts:
         return
     fenced = False
     seen_content = False
     for line in lines[starts[-1] + 1 :]:
-        if _FENCE.match(line):
+        if line.lstrip()[:3] in ("```", "~~~"):
             fenced = not fenced
-        heading = None if fenced else _HEADING.match(line)
+        level = 0 if fenced else _heading_level(line)
         # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateway.md 8).
-        moved_title = heading is not None and heading[1] == "#" and not seen_content
-        if heading is not None and not moved_title:
+        moved_title = level == 1 and not seen_content
+        if level and not moved_title:
             return
         seen_content = seen_content or bool(line.strip())
         yield line
+
+
+def _heading_level(line: str) -> int:
+    """1 or 2 for a Markdown heading of those levels, else 0."""
+    marks = line.lstrip(" ")
+    title = marks.lstrip("#")
+    level = len(marks) - len(title)
+    if len(line) - len(marks) > 3 or level not in (1, 2) or title[:1] not in (" ", "\t"):
+        return 0
+    return level if title.strip() else 0
+
+
+def _is_tools_heading(line: str) -> bool:
+    if _heading_level(line) != 2:
+        return False
+    title = line.lstrip(" #").strip(_BLANKS).rstrip("#").rstrip(_BLANKS)
+    return title.removesuffix(":").rstrip(_BLANKS).lower() == "tools"
 
 
 def _value(rest: str) -> str:
@@ -112,7 +154,7 @@ def _value(rest: str) -> str:
         return rest[1 : rest.index(closing, 1)].strip()
     if not rest or rest.startswith("#"):
         return ""
-    return rest.split()[0].strip(_MARKS).rstrip(",;").strip(_MARKS)
+    return rest.split(None, 1)[0].strip(_MARKS).rstrip(",;").strip(_MARKS)
 
 
 def _digest(token: str, salt: bytes, iterations: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from worker.workspace.credentials import PLACEHOLDER
 
@@ -27,9 +28,37 @@ def clean(value: object) -> str:
     if value is None:
         return ""
     text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", str(value)))
-    while PLACEHOLDER in text:
-        text = text.replace(PLACEHOLDER, "")
-    return text
+    return _without_placeholder(text) if PLACEHOLDER in text else text
+
+
+def _without_placeholder(text: str) -> str:
+    """One pass for any depth of nesting: what a removal joins is looked at together, and nothing twice."""
+    falls = _falls(PLACEHOLDER)
+    kept: list[str] = []
+    matched = [0]  # how much of the placeholder ends at each kept letter
+    for letter in text:
+        length = matched[-1]
+        while length and PLACEHOLDER[length] != letter:
+            length = falls[length - 1]
+        length += PLACEHOLDER[length] == letter
+        kept.append(letter)
+        matched.append(length)
+        if length == len(PLACEHOLDER):
+            del kept[-length:]
+            del matched[-length:]
+    return "".join(kept)
+
+
+@cache
+def _falls(word: str) -> list[int]:
+    """The failure function of Knuth, Morris and Pratt."""
+    falls = [0]
+    for letter in word[1:]:
+        length = falls[-1]
+        while length and word[length] != letter:
+            length = falls[length - 1]
+        falls.append(length + (word[length] == letter))
+    return falls
 
 
 def shown_name(name: str, openclaw_id: str, most: int = MOST_IN_ROSTER) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
 from worker.simulator import Fault, Simulator
 from worker.simulator.faults import Refuse
-from worker.workspace.credentials import hash_token, verify_token
+from worker.workspace.credentials import find_token, hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"
 BUSY = Refuse("The server is busy. Please try again in a moment.", retryable=True)
@@ -242,3 +243,33 @@ def _place(simulator: Simulator) -> str:
 
 def _with_note(simulator: Simulator) -> str:
     return (simulator.workspace(_place(simulator)) / "TOOLS.md").read_text() + "\nA note.\n"
+
+
+def test_a_token_that_the_agent_noted_elsewhere_is_in_no_diff(
+    changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    execute(engine, "UPDATE boards SET name = 'Launch'")
+    assert turn(hands(), changed, uuid4()) == Ended("succeeded")
+    folder = simulator.workspace(_place(simulator))
+    carrier = folder / ("TOOLS.md" if on_files(simulator) else "AGENTS.md")
+    token = find_token(carrier.read_text(), section=not on_files(simulator))
+    assert token is not None
+    (folder / "SOUL.md").write_text(f"my word is {token}\n")
+    (folder / "IDENTITY.md").write_text(f"I am x{token[:9]}\n{token[9:]}\nor {quote_all(token)}\n")
+    plain, shown = uuid4(), uuid4()
+    before = len(simulator.calls)
+    assert turn(hands(), changed, plain, dry_run=True) == Ended("succeeded")
+    read = [call.names.get("name") for call in simulator.calls[before:] if call.method == "agents.files.get"]
+    assert carrier.name not in read  # it is unchanged, and nobody asked for a diff
+    assert turn(hands(), changed, shown, dry_run=True, diff=True) == Ended("succeeded")
+    files = job_agent(engine, shown).files
+    assert files[carrier.name]["action"] == "unchanged"
+    assert "-my word is <masked>" in files["SOUL.md"]["diff"]
+    assert "-I am x<masked>\n-or <masked>" in files["IDENTITY.md"]["diff"]
+    kept = json.dumps([files, job(engine, shown).result])
+    assert token not in kept
+    assert token[:9] not in kept
+
+
+def quote_all(token: str) -> str:
+    return "".join(f"%{ord(letter):02X}" for letter in token)
