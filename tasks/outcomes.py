@@ -21,6 +21,7 @@ from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_a
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
 from worker.jobs.requests import job_id
+from worker.masking import mask
 from worker.provisioning.setbacks import reason_of
 from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 class JobFailed(Exception):
     """The job has ended without success; its row says the same. Shown without a traceback."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(mask(reason))
 
 
 def run_agent_job(

@@ -30,6 +30,7 @@ from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
+from worker.masking import mask_all
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
 from worker.revision import NEEDED_REVISION, revision_of
@@ -127,10 +128,11 @@ def tell(event: str, task_ids: Iterable[object], **fields: Any) -> None:
     the jobs' rows say the same."""
     task = app.current_worker_task
     hostname = task.request.hostname if task is not None else None
+    shown = mask_all(fields)
     try:
         with app.events.default_dispatcher(hostname=hostname) as dispatcher:
             for task_id in task_ids:
-                dispatcher.send(event, uuid=str(task_id), **fields)
+                dispatcher.send(event, uuid=str(task_id), **shown)
     except PUBLISH_ERRORS as error:
         log.debug("nobody was told of %s: %s", event, type(error).__name__)
 

@@ -5,15 +5,18 @@ The retry policy asks ``isinstance`` of these two and of nothing else (behaviour
 
 from __future__ import annotations
 
+from worker.masking import mask
 from worker.printable import paragraph
+
+_MOST_READ = 40_000
 
 
 class ProvisionerError(Exception):
     """A failure with one sentence for a person: what it is about, what went wrong, what to do. Whatever it
-    quotes, the sentence can be stored and shown."""
+    quotes, the sentence can be stored and shown, and no secret is in it."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(paragraph(message))
+        super().__init__(paragraph(mask(message[:_MOST_READ])))
 
 
 class TransientError(ProvisionerError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
 
 from worker.about import IDS
+from worker.masking import mask
 from worker.settings import Settings
 
 # Tracebacks never show local variables: a token may be among them (behaviour 29).
@@ -18,6 +20,8 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 )
 _QUIET = ("websockets", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace", "alembic")
 _OURS = ("worker.", "tasks.", "models.")
+_LONGEST = 16_000
+"""Characters of one text in a line of the log."""
 _DIGITS = 8
 """Of an id so many are shown to people; every command takes them."""
 
@@ -31,10 +35,11 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    console = _console(colours=sys.stderr.isatty())
     render: list[structlog.typing.Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, _without_secrets, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [_for_people, _console(colours=sys.stderr.isatty())]
+        else [structlog.processors.format_exc_info, _without_secrets, _for_people, console]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -56,6 +61,23 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _without_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The last step before a line is written: whatever it quotes, no secret is in it, nor a megabyte."""
+    return {key: _bounded(value) for key, value in event.items()}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        # Cut before and after: masking a long text takes long, and a secret must not end at the cut.
+        shown = mask(value[: 2 * _LONGEST])
+        return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ... (cut)"
+    if isinstance(value, Mapping):
+        return {key: _bounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_bounded(each) for each in value]
+    return value if isinstance(value, bool | int | float | None) else _bounded(str(value))
 
 
 def _is_no_tick(record: logging.LogRecord) -> bool:

@@ -22,6 +22,7 @@ from worker.errors import ProvisionerError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
+from worker.masking import mask_all
 from worker.provisioning.outage import fingerprint
 
 CONNECT_S = 5.0
@@ -61,13 +62,14 @@ def show(
     known = [] if offline else _ask_all(key)
     if as_json:
         document = {"device_id": key.device_id, "public_key": key.public_key, "file": str(path)}
-        emit({**document, "gateways": None if offline else [asdict(one) for one in known]})
+        gateways = None if offline else mask_all([asdict(one) for one in known])
+        emit({**document, "gateways": gateways}, public=True)  # a public key has the form of a token
         return
     shown = lines()
     shown.add_column(style="dim", no_wrap=True)
     shown.add_column(overflow="fold")
     for name, value in (("device", key.device_id), ("public key", key.public_key), ("file", str(path))):
-        shown.add_row(name, plain(value))
+        shown.add_row(name, value)
     say(shown)
     if known:
         say(Padding(_table(known), (1, 0, 0, 0)))

@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from worker.masking import mask, mask_all
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 """The option that all commands have which print."""
 
@@ -42,8 +44,8 @@ def marks(console: Console) -> Marks:
 
 
 def plain(text: object) -> str:
-    """``text`` without control characters: names and errors are other people's words."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+    """``text`` without secrets and control characters: names and errors are other people's words."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in mask(str(text)))
 
 
 def say(*lines: RenderableType, console: Console | None = None) -> None:
@@ -64,9 +66,11 @@ def note(sentence: str) -> None:
     say(Text(plain(sentence), style="dim"), console=err)
 
 
-def emit(document: Any) -> None:
-    """The one JSON document on stdout; times and ids as text."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+def emit(document: Any, *, public: bool = False) -> None:
+    """The one JSON document on stdout; times and ids as text. ``public``: it holds nothing but what anybody
+    may see, so that it need not be masked."""
+    shown = document if public else mask_all(document)
+    sys.stdout.write(json.dumps(shown, indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 

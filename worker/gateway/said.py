@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.gateway.answers import seconds
+from worker.masking import mask
 from worker.printable import line
 
 _LONGEST_MESSAGE = 2000
@@ -83,7 +84,8 @@ class Said:
 
 
 def _text(value: object, most: int = _LONGEST_DETAIL) -> str:
-    return line(value, most) if isinstance(value, str) else ""
+    # Cut before and after: a secret must not end at the cut, where it could not be told.
+    return line(mask(value[: 4 * most]), most) if isinstance(value, str) else ""
 
 
 def _agent_in(session_key: object) -> str:

@@ -18,10 +18,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.types import TypeEngine
 
 from worker.database import single
 from worker.errors import TransientError
 from worker.jobs.requests import SINGLE_KINDS, TARGETS, Request
+from worker.masking.columns import MaskedJson, MaskedText
 
 REPUBLISH_AFTER_S = 60
 """A queued job's message that has not led to its beginning within this time is taken for lost; it may only
@@ -155,7 +157,7 @@ _RECORD_REFUSAL = text("""
     ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
         published_at = NULL, updated_at = now(), finished_at = now()
     WHERE jobs.status = 'queued'
-""").bindparams(bindparam("options", type_=JSONB))
+""").bindparams(bindparam("options", type_=JSONB), bindparam("error", type_=MaskedText))
 
 
 _LET_GO = text("""
@@ -343,9 +345,10 @@ def advance(
     LeaseLostError."""
     assignments = "".join(f", {_ADVANCED_COLUMNS[name]}" for name in columns)
     statement = text(_ADVANCE.format(assignments=assignments))
-    for name in ("files", "warnings", "wake"):
-        if name in columns:
-            statement = statement.bindparams(bindparam(name, type_=JSONB(none_as_null=True)))
+    types: dict[str, TypeEngine[Any]] = {"files": MaskedJson(), "warnings": MaskedJson()}
+    types["wake"] = JSONB(none_as_null=True)  # it holds a message to the agent, which must arrive as it is
+    for name in types.keys() & columns.keys():
+        statement = statement.bindparams(bindparam(name, type_=types[name]))
     values = {name: value for name, value in columns.items() if name not in ("wake_sent_at", "wake_unsent")}
     parameters = {**_held(held), **values, "phase": phase, "lease_s": lease_s}
     _require_one(connection.execute(statement, parameters).rowcount, held)
@@ -373,7 +376,7 @@ _PARK = text("""
         ) THEN 0 ELSE :delay_s END)
     WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
       AND lease_until IS NOT NULL
-""")
+""").bindparams(bindparam("reason", type_=MaskedText))
 
 
 def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase: str | None = None) -> None:
@@ -406,9 +409,10 @@ _FINISH = text("""
         finished_at = CASE WHEN :single THEN now() ELSE finished_at END
     FROM finished WHERE jobs.id = finished.job_id
 """).bindparams(
-    bindparam("warnings", type_=JSONB),
-    bindparam("files", type_=JSONB(none_as_null=True)),
-    bindparam("result", type_=JSONB(none_as_null=True)),
+    bindparam("reason", type_=MaskedText),
+    bindparam("warnings", type_=MaskedJson),
+    bindparam("files", type_=MaskedJson),
+    bindparam("result", type_=MaskedJson),
 )
 _END_IF_DONE = text("""
     UPDATE provisioner.jobs j
@@ -447,7 +451,7 @@ _END_SHORT = text("""
     SET status = 'succeeded', phase = 'ended', result = :result, started_at = now(), finished_at = now(),
         updated_at = now(), next_attempt_at = NULL, published_at = NULL
     WHERE id = :job_id AND status = 'queued'
-""").bindparams(bindparam("result", type_=JSONB))
+""").bindparams(bindparam("result", type_=MaskedJson))
 _OPEN_JOB = text("""
     SELECT id FROM provisioner.jobs
     WHERE agent_id = :agent_id AND kind = :kind AND status IN ('queued', 'running')

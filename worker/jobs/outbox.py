@@ -14,10 +14,11 @@ from uuid import UUID
 
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.jobs.ledger import LOST_AFTER_S, REPUBLISH_AFTER_S
 from worker.jobs.requests import REQUESTS, SINGLE_KINDS, TARGETS
+from worker.masking.columns import MaskedText
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
@@ -45,7 +46,7 @@ _NOT_SERVED = text("""
     SET status = 'failed', error = :error, next_attempt_at = NULL, published_at = NULL, updated_at = now(),
         finished_at = now()
     WHERE id = :job_id
-""")
+""").bindparams(bindparam("error", type_=MaskedText))
 
 _DUE_AGENTS = text("""
     WITH due AS (

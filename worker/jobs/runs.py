@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
+from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 8
 """Rows of one run that are begun at a time: its share of the workers, and where a cancel takes hold. Half of
@@ -91,7 +91,7 @@ _PARK = text(f"""
             OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
             THEN now() ELSE now() + make_interval(secs => :delay_s) END
     WHERE {_HELD}
-""")
+""").bindparams(bindparam("reason", type_=MaskedText))
 
 
 def renew_run(connection: Connection, held: RunClaim, *, lease_s: float) -> None:
@@ -197,7 +197,7 @@ _END_PENDING = text("""
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (SELECT count(position) FROM ended), updated_at = now()
     WHERE id = :job_id
-""")
+""").bindparams(bindparam("reason", type_=MaskedText))
 
 
 def end_pending(connection: Connection, job_id: UUID, status: str, reason: str) -> None:
@@ -211,7 +211,11 @@ _END = text(f"""
         finished_at = now(), updated_at = now(), lease_until = NULL, next_attempt_at = NULL,
         published_at = NULL
     WHERE {_HELD}
-""").bindparams(bindparam("result", type_=JSONB), bindparam("warnings", type_=JSONB))
+""").bindparams(
+    bindparam("error", type_=MaskedText),
+    bindparam("result", type_=MaskedJson),
+    bindparam("warnings", type_=MaskedJson),
+)
 
 
 def end_run(

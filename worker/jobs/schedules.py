@@ -17,6 +17,7 @@ from worker.database import DATABASE_AWAY
 from worker.jobs.ledger import RequestConflictError, enqueue
 from worker.jobs.requests import BadRequestError, SyncGateway, parse_request
 from worker.jobs.rhythm import Rhythm
+from worker.masking.columns import MaskedText
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,10 @@ _NOTE = text("""
     SET next_run_at = :next_run_at, note = :note,
         last_run_at = coalesce(:last_run_at, last_run_at), last_job_id = coalesce(:last_job_id, last_job_id)
     WHERE id = :id
-""")
-_SWITCH_OFF = text("UPDATE provisioner.sync_schedules SET enabled = false, note = :note WHERE id = :id")
+""").bindparams(bindparam("note", type_=MaskedText))
+_SWITCH_OFF = text(
+    "UPDATE provisioner.sync_schedules SET enabled = false, note = :note WHERE id = :id"
+).bindparams(bindparam("note", type_=MaskedText))
 
 
 def run_due(engine: Engine) -> int:

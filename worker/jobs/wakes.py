@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.ledger import LOST_AFTER_S
 from worker.jobs.outbox import Message, message_of
+from worker.masking.columns import MaskedJson
 
 BEING_WOKEN = "being woken"
 SENDING_TAKES_S = 90.0
@@ -100,7 +101,7 @@ _END = text(f"""
         result = ended.result || jsonb_build_object('woken', true, 'warnings', ended.warnings)
     FROM ended WHERE j.id = ended.job_id
     RETURNING j.id AS job_id, ended.agent_id, j.result ->> 'session_key' AS session_key
-""").bindparams(bindparam("woken", type_=JSONB))
+""").bindparams(bindparam("woken", type_=MaskedJson))
 _GIVE_BACK = text(f"""
     UPDATE provisioner.job_agents r
     SET wake = NULL, reason = NULL, published_at = now(),

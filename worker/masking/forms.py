@@ -21,6 +21,7 @@ _WELL_KNOWN = re.compile(
 )
 _WITHOUT_PATHS = re.compile(r"(?:postgres|redis|mysql|mongo|amqp|valkey)[a-z+0-9]{0,12}$", re.IGNORECASE)
 """Schemes in whose addresses no path holds an @."""
+_EXAMPLES = ("password", "PASSWORD", "pass", "pw")
 _AUTHORITY = re.compile(r"[^\s'\"`<>\\]*+")
 
 
@@ -68,7 +69,8 @@ def _in_addresses(text: str) -> Iterator[Found]:
         password_is_cut = at_sign < 0 and not text[colon + 1 : slash].isdigit()
         if colon >= 0 and (password_is_cut or _WITHOUT_PATHS.search(text[max(0, at - 20) : at])):
             at_sign = text.rfind("@", start, end)  # it may hold what it should not
-        if 0 <= colon < at_sign - 1 and not is_reference(text[colon + 1 : at_sign]):
+        password = text[colon + 1 : min(at_sign, colon + 600)]
+        if 0 <= colon < at_sign - 1 and not is_reference(password) and password not in _EXAMPLES:
             yield Found(colon + 1, at_sign, True)
         elif colon < 0 <= at_sign and is_random(text[start:at_sign], 12):
             yield Found(start, at_sign, True)

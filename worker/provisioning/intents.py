@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.outbox import Message, roster_writer_message
+from worker.masking.columns import MaskedText
 from worker.printable import line
 
 
@@ -138,12 +139,14 @@ _NOTE_PRESENT = text("""
     WHERE id = ANY(:ids) AND present_before IS NULL
 """)
 _APPLY = text("UPDATE provisioner.roster_intents SET applied_at = now() WHERE id = ANY(:ids)")
-_WARN = text("UPDATE provisioner.roster_intents SET warning = :warning WHERE id = :id")
+_WARN = text("UPDATE provisioner.roster_intents SET warning = :warning WHERE id = :id").bindparams(
+    bindparam("warning", type_=MaskedText)
+)
 _REFUSE = text("""
     UPDATE provisioner.roster_intents i SET error = refused.sentence
     FROM unnest(CAST(:ids AS bigint[]), CAST(:sentences AS text[])) AS refused (id, sentence)
     WHERE i.id = refused.id AND i.applied_at IS NULL
-""")
+""").bindparams(bindparam("sentences", type_=MaskedText))
 
 
 def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:

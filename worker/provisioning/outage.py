@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from worker.errors import PermanentError, ProvisionerError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import WrongToken
+from worker.masking.columns import MaskedText
 
 LONGEST_PROBE_WAIT_S = 30.0
 FIRST_PROBE_WAIT_S = 0.75
@@ -48,7 +49,7 @@ _NOTE_FAILURE = text("""
             ELSE least(:longest_s, greatest(:first_s, extract(epoch FROM now() - s.down_since) / 2)) END)
     RETURNING extract(epoch FROM now() - down_since)::float AS down_for_s,
         extract(epoch FROM probe_until - now())::float AS wait_s
-""")
+""").bindparams(bindparam("error", type_=MaskedText))
 
 
 def note_failure(
@@ -128,7 +129,7 @@ _REFUSED_TOKEN = text("""
     VALUES (:gateway_id, :fingerprint, :error)
     ON CONFLICT (gateway_id) DO UPDATE
     SET refused_token_fingerprint = excluded.refused_token_fingerprint, last_error = excluded.last_error
-""")
+""").bindparams(bindparam("error", type_=MaskedText))
 
 
 def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.dialect import Dialect
@@ -21,6 +20,7 @@ from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault, plan_ros
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
+from worker.masking.columns import MaskedJson
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
@@ -199,7 +199,7 @@ _NOTE = text("""
     SET agents_done = agents_done + (SELECT count(*) FROM noted
                                      WHERE position IS NOT NULL AND finished_at IS NOT NULL)
     WHERE id = :job_id
-""").bindparams(bindparam("rows", type_=JSONB))
+""").bindparams(bindparam("rows", type_=MaskedJson))
 _STILL_OPEN = text("""
     SELECT id FROM provisioner.roster_intents
     WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL ORDER BY id FOR UPDATE

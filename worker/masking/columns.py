@@ -1,0 +1,31 @@
+"""Types of the parameters by which sentences, reports and results get into a table: masked on their way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import NullType, TypeDecorator
+
+from worker.masking import mask_all
+
+
+class MaskedText(TypeDecorator[Any]):
+    """A sentence, or a list of them."""
+
+    impl = NullType
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return mask_all(value)
+
+
+class MaskedJson(TypeDecorator[Any]):
+    """A JSON document, every text in it masked; None is NULL."""
+
+    impl = JSONB(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return mask_all(value)
