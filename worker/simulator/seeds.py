@@ -59,5 +59,10 @@ Replace the example below with a real directive and a real observation date befo
 - [Agent workspace](/concepts/agent-workspace)
 """
 
-USER_MD = {"2026.2.12": _UP_TO_2026_3, "2026.3.13": _UP_TO_2026_3, "2026.9.6": _2026_9_6}
+USER_MD = {
+    "2026.2.12": _UP_TO_2026_3,
+    "2026.2.26": _UP_TO_2026_3,
+    "2026.3.13": _UP_TO_2026_3,
+    "2026.9.6": _2026_9_6,
+}
 """By release."""
