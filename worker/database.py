@@ -16,14 +16,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.database_errors import DatabaseNotNow, translate
 from worker.database_url import connect_arguments
 from worker.printable import to_jsonb
 
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""What says that the database cannot be reached or used now; any other of its errors is a fault of ours."""
+DATABASE_AWAY = (DatabaseNotNow, PoolTimeout)
+"""What says that the database cannot be reached or used now (`worker.database_errors` has the table); any
+other of its errors is a fault of ours."""
 
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
@@ -66,6 +68,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
     event.listen(engine, "connect", lambda connection, record: _meet(connection, record, theirs))
     event.listen(engine, "begin", _begin)
     event.listen(engine, "checkout", _require_alive)
+    event.listen(engine, "handle_error", translate)
     return engine
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from models.schemas import MixedDatabaseError
 from worker.cli.screen import complain
+from worker.database_errors import DatabaseNotNow
 from worker.errors import PermanentError, ProvisionerError
 from worker.jobs.ledger import RequestConflictError
 from worker.settings import SettingsError
@@ -60,4 +61,6 @@ def _of_database(error: SQLAlchemyError) -> str:
         )
     if getattr(error, "connection_invalidated", False) or getattr(cause, "sqlstate", None) is None:
         return f"The database cannot be used ({first}): check that it runs, and DATABASE_URL."
+    if isinstance(error, DatabaseNotNow):
+        return f"The database does not serve us: {error}"
     return f"The database refused: {first}"

@@ -1,0 +1,119 @@
+"""Which errors of the database mean "not now": one table, by SQLSTATE class.
+
+Whatever is in the table passes, by itself or by somebody's hand, and nothing is lost by waiting for it. Any
+other error is a fault of ours, or of what was asked for (22xxx, 23xxx, 54xxx), and fails the job that met it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+
+class Meaning(NamedTuple):
+    """What a class of errors says of the database, and what to do. ``anew``: open sessions may say it
+    after it is over, so they are replaced."""
+
+    says: str
+    cure: str
+    anew: bool = False
+
+
+_MIGRATE = "run `provisioner migrate`, and check DATABASE_URL"
+NOT_NOW: Mapping[str, Meaning] = {
+    "08": Meaning("the connection was lost", "check that it runs, and DATABASE_URL"),
+    "25006": Meaning(
+        "it takes no writes", "wait for the failover, or turn default_transaction_read_only off", anew=True
+    ),
+    "25P03": Meaning("it ended an idle transaction", "see idle_in_transaction_session_timeout"),
+    "25P04": Meaning("it ended a long transaction", "see transaction_timeout"),
+    "28": Meaning("it does not let us in", "check the role, its password and pg_hba.conf", anew=True),
+    "3D000": Meaning("the database does not exist", "check DATABASE_URL"),
+    "3F000": Meaning("a schema is missing", _MIGRATE, anew=True),
+    "40": Meaning("another transaction was in the way", "passes by itself"),
+    "42501": Meaning("a right is missing", "grant it: docs/operations.md lists them all"),
+    "42P01": Meaning("a table is missing", _MIGRATE, anew=True),
+    "53": Meaning("it is short of resources", "see its disk, memory and max_connections"),
+    "55006": Meaning("an object is in use", "passes by itself"),
+    "55P03": Meaning("a lock was not to be had", "see lock_timeout, and who holds it"),
+    "57": Meaning("it is stopping, starting or broke the statement off", "see its log"),
+    "58": Meaning("its system failed", "see its log and its disk"),
+}
+_NOT_THOSE = ("40002",)  # a deferred constraint: a fault of what was written
+_UNREACHABLE = Meaning("it cannot be reached", "check that it runs, and DATABASE_URL")
+
+
+class DatabaseNotNow(OperationalError):
+    """The database does not serve us now. Its text is a sentence with the server's own words and the cure."""
+
+    def __init__(
+        self, meaning: Meaning, cause: BaseException, *, disconnected: bool = False, wanted: str = ""
+    ) -> None:
+        super().__init__(None, None, cause, hide_parameters=True, connection_invalidated=disconnected)
+        self.meaning = meaning
+        self.wanted = wanted
+        self.sqlstate: str | None = getattr(cause, "sqlstate", None)
+
+    def __str__(self) -> str:
+        code = f", SQLSTATE {self.sqlstate}" if self.sqlstate else ""
+        said = first_line(self.orig)
+        return f"{self.meaning.says} ({said}{code}): {self.wanted or self.meaning.cure}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return DatabaseNotNow, (self.meaning, self.orig)
+
+
+def meaning_of(error: BaseException | None) -> Meaning | None:
+    """What the driver's ``error`` means if it means "not now", else None."""
+    sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate is None:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        return _UNREACHABLE if names & {"OperationalError", "InterfaceError"} else None
+    if sqlstate in _NOT_THOSE:
+        return None
+    return next((NOT_NOW[sqlstate[:n]] for n in range(5, 1, -1) if sqlstate[:n] in NOT_NOW), None)
+
+
+def first_line(error: BaseException | None) -> str:
+    """What the server said, in one line without a password."""
+    lines = str(error or "").strip().splitlines()
+    return re.sub(r"://[^@\s]*@", "://…@", lines[0])[:300] if lines else type(error).__name__
+
+
+def translate(context: ExceptionContext) -> None:
+    """SQLAlchemy's handler of errors: raises DatabaseNotNow in the place of what means it, so that every
+    statement of ours goes through the one table."""
+    wrapped = context.sqlalchemy_exception
+    if not isinstance(wrapped, DBAPIError):
+        return
+    meaning = meaning_of(context.original_exception)
+    if meaning is None:
+        return
+    if meaning.anew and context.connection is not None:
+        context.is_disconnect = True
+    cause = context.original_exception
+    wanted = wanted_rights(first_line(cause), context.statement or "")
+    raise DatabaseNotNow(meaning, cause, disconnected=context.is_disconnect, wanted=wanted)
+
+
+_DENIED = re.compile(r"permission denied for (?:table|relation|view) (\w+)")
+_USES = {"INSERT": r"INSERT\s+INTO\s+", "UPDATE": r"UPDATE\s+", "DELETE": r"DELETE\s+FROM\s+"}
+
+
+def wanted_rights(said: str, statement: str) -> str:
+    """What must be granted for the ``statement`` that was denied a table, which Postgres does not say; empty
+    where it ``said`` something else."""
+    denied = _DENIED.search(said)
+    if denied is None:
+        return ""
+    table = rf"((?:\w+\.)?{denied[1]})\b"
+    uses = {right: re.search(before + table, statement) for right, before in _USES.items()}
+    named = next((found[1] for found in uses.values() if found), None)
+    mentioned = re.search(table, statement)
+    name = named or (mentioned[1] if mentioned else denied[1])
+    rights = ", ".join(["SELECT", *(right for right, found in uses.items() if found)])
+    return f"GRANT {rights} ON {name} to the worker's role: docs/operations.md lists all that it needs"
