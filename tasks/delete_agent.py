@@ -9,6 +9,6 @@ from worker.app import app
 
 
 @app.task(name="tasks.delete_agent", bind=True, throws=(JobFailed,))
-def delete_agent(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+def delete_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Take an agent off its gateway and delete its row (docs/enqueue.md has the arguments)."""
     return run_agent_job(self, positional, arguments)

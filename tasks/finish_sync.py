@@ -1,21 +1,21 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from celery import Task
-from celery.exceptions import Ignore
 
-from tasks.outcomes import outliving_the_database
+from tasks.arguments import ids_of
+from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database
 from tasks.runs import report_run
 from worker.about import about
 from worker.app import app, services
 from worker.provisioning.sync.parent import take_run_turn
 
 
-@app.task(name="tasks.finish_sync", bind=True)
-def finish_sync(self: Task[..., Any], /, job_id: str, **_: Any) -> None:
+@app.task(name="tasks.finish_sync", bind=True, throws=(JobFailed,))
+def finish_sync(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str | None:
     """A sync's last steps: its gateway's main agent, and its end. Sent by the sync and by the clock."""
+    (job_id,) = ids_of(self, positional, arguments, "job_id")
     with outliving_the_database(self), about(job=job_id):
-        if not report_run(UUID(job_id), take_run_turn(services(), UUID(job_id))):
-            raise Ignore
+        ended = report_run(job_id, take_run_turn(services(), job_id))
+    return None if ended else NOTHING_TO_DO  # its id is its own: Flower would show it as started for ever

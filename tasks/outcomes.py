@@ -9,14 +9,16 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.about import about
 from worker.app import services, tell
 from worker.database import DATABASE_AWAY
+from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError
-from worker.gateway.retry import jittered
+from worker.gate import gate
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
@@ -27,6 +29,10 @@ from worker.provisioning.turn import Ended, Outcome, take_turn
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
+
+NOTHING_TO_DO = "nothing to do"
+"""What a message comes to whose row is leased, parked or ended, and whose task is nobody's job."""
+_NO_ROWS = Meaning("it takes no rows in provisioner.jobs", "look for a trigger or a constraint there")
 
 
 class JobFailed(Exception):
@@ -75,7 +81,7 @@ def run_job(
         failing_for_faults(kind, task_id, arguments),
     ):
         with services().engine.begin() as connection:
-            job = accept(connection, kind, task_id, positional, arguments)
+            job = accept(connection, kind, task_id, positional, arguments, _refusal(task))
             if isinstance(job, Queued):
                 try:
                     messages = begin(connection, job)
@@ -97,13 +103,16 @@ def run_job(
 
 @contextmanager
 def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
-    """The message must outlive the database's absence: for a job by send_task it is all there is."""
+    """Hands the message back to its queue while the database says "not now", and has this process take no
+    more until it serves us again: for a job by send_task the message is all there is. Raises Reject then."""
+    if gate.because is not None:
+        raise Reject(gate.because, requeue=True)
     try:
         yield
     except DATABASE_AWAY as error:
-        log.warning("the database is away, trying again: %s", type(error).__name__)
-        wait_s = jittered(min(30.0, 2.0 ** min(task.request.retries, 5)))
-        raise task.retry(exc=error, countdown=wait_s, max_retries=None) from None
+        gate.shut(error)
+        tell("task-retried", [task.request.id], exception=str(error), traceback="")
+        raise Reject(str(error), requeue=True) from None
 
 
 @contextmanager
@@ -116,20 +125,26 @@ def failing_for_faults(kind: str, task_id: str, arguments: Mapping[str, Any]) ->
     except Exception as error:
         log.exception("failed by a fault of our own")
         reason = reason_of(error)
-        with services().engine.begin() as connection:
-            refuse(connection, job_id(task_id), kind, reason, arguments)
+        _put_on_record(kind, task_id, reason, arguments)
         raise JobFailed(reason) from None
 
 
-@contextmanager
-def outlived_by_its_cause(what_waits: str) -> Iterator[None]:
-    """For a message that is sent again by itself, because its rows are as they were: where the database is
-    away, it is dropped."""
-    try:
-        yield
-    except DATABASE_AWAY as error:
-        log.warning("the database is away, %s: %s", what_waits, type(error).__name__)
-        raise Ignore from None
+def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str, Any]) -> None:
+    """Write the refusal, without what was asked for if that is what cannot be written. Raises DatabaseNotNow
+    where nothing can be: then the message is not acknowledged."""
+    failure: SQLAlchemyError | None = None
+    for said in (arguments, {}):
+        try:
+            with services().engine.begin() as connection:
+                refuse(connection, job_id(task_id), kind, reason, said)
+        except DATABASE_AWAY:
+            raise
+        except SQLAlchemyError as error:
+            failure = error
+        else:
+            return
+    assert failure is not None
+    raise DatabaseNotNow(_NO_ROWS, getattr(failure, "orig", None) or failure)
 
 
 def _serve(
@@ -139,7 +154,9 @@ def _serve(
     task_id = str(task.request.id)
     with about(job=task_id):
         with failing_for_faults(kind, task_id, arguments):
-            accepted = accept_agent_job(services().engine, kind, task_id, positional, arguments, agent_of)
+            accepted = accept_agent_job(
+                services().engine, kind, task_id, positional, arguments, agent_of, _refusal(task)
+            )
         if isinstance(accepted, Refused):
             if accepted.reason is None:
                 raise Ignore
@@ -148,6 +165,12 @@ def _serve(
         with about(agent=accepted.agent_id):
             outcome = take_turn(services(), accepted.job_id, accepted.agent_id)
             return report(task, accepted.job_id, outcome)
+
+
+def _refusal(task: Task[..., Any]) -> str | None:
+    """Why the message cannot be served, as `worker.messages.envelope` found."""
+    refusal: str | None = getattr(task.request, "refusal", None)
+    return refusal
 
 
 def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:

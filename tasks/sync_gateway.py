@@ -27,7 +27,7 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
 
 
 @app.task(name="tasks.sync_gateway", bind=True, throws=(JobFailed,))
-def sync_gateway(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+def sync_gateway(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Bring the agents of a gateway to their templates (docs/enqueue.md has the arguments)."""
 
     def look(job_id: UUID) -> None:

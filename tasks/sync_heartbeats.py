@@ -19,6 +19,6 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
 
 
 @app.task(name="tasks.sync_heartbeats", bind=True, throws=(JobFailed,))
-def sync_heartbeats(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+def sync_heartbeats(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Bring heartbeat settings to the config of their gateway (docs/enqueue.md has the arguments)."""
     return run_job(self, positional, arguments, _begin, go_on=go_on)

@@ -9,6 +9,6 @@ from worker.app import app
 
 
 @app.task(name="tasks.update_agent", bind=True, throws=(JobFailed,))
-def update_agent(self: Task[..., Any], *positional: Any, **arguments: Any) -> str:
+def update_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Bring an agent to its templates, or say what that would change (docs/enqueue.md has the arguments)."""
     return run_agent_job(self, positional, arguments)

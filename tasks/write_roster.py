@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
-from tasks.outcomes import outlived_by_its_cause
+from celery import Task
+
+from tasks.arguments import ids_of
+from tasks.outcomes import JobFailed, outliving_the_database
 from worker.about import about
 from worker.app import app, services
 from worker.provisioning.roster_writer import write_roster as write
 
 
-@app.task(name="tasks.write_roster")
-def write_roster(gateway_id: str, **_: Any) -> None:
+@app.task(name="tasks.write_roster", bind=True, throws=(JobFailed,))
+def write_roster(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> None:
     """Settle what jobs want of a gateway's roster. Sent by jobs and by the clock, not by services."""
-    with about(gateway=gateway_id), outlived_by_its_cause("the roster waits"):
-        write(services(), UUID(gateway_id))
+    (gateway_id,) = ids_of(self, positional, arguments, "gateway_id")
+    with about(gateway=gateway_id), outliving_the_database(self):
+        write(services(), gateway_id)

@@ -10,27 +10,29 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # missing from celery-types
     cpu_budget,
     is_auto_concurrency,
 )
 from kombu import Queue
-from sqlalchemy.exc import SQLAlchemyError
 
-from worker import health
+from worker import health, rights
 from worker.about import about
 from worker.beat import beat_schedule
 from worker.broker import BrokerLook, broker_settings, look_at, most_connections
 from worker.clock import Clock
-from worker.database import make_engine
+from worker.database import DATABASE_AWAY, make_engine
 from worker.drain import draining
 from worker.errors import PermanentError
+from worker.gate import gate
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.masking import mask_all
+from worker.messages.default_queue import rescue
+from worker.presence import require_rights
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
 from worker.revision import NEEDED_REVISION, revision_of
@@ -98,7 +100,16 @@ os.environ["FLOWER_TASKS_COLUMNS"] = os.environ.get("FLOWER_TASKS_COLUMNS") or (
     "name,state,kwargs,result,exception,received,runtime,uuid"
 )
 _start_up = begin()
-app = Celery("openclaw-provisioner", include=["tasks"])
+
+
+class OurTask(Task[..., Any]):
+    """Takes an argument of whatever name: Celery's own call cannot take one that is named ``self``."""
+
+    def __call__(self, /, *positional: Any, **arguments: Any) -> Any:
+        return self.run(*positional, **arguments)
+
+
+app = Celery("openclaw-provisioner", task_cls=OurTask, include=["tasks", "worker.remote_control"])
 app.config_from_object(celery_settings(_start_up.settings))
 
 
@@ -213,8 +224,8 @@ def _check_schema() -> None:
     try:
         with services().engine.connect() as connection:
             revision = revision_of(connection)
-    except SQLAlchemyError as error:
-        log.warning("the database cannot be reached yet: %s", type(error).__name__)
+    except DATABASE_AWAY as error:
+        gate.shut(error)
         return
     if revision is not None and revision > NEEDED_REVISION:
         # Migrations only add, so that workers may be replaced one after another.
@@ -224,6 +235,21 @@ def _check_schema() -> None:
             f"The database stands at revision {revision}, this version needs {NEEDED_REVISION}:"
             " run `provisioner migrate`."
         )
+    _check_rights()
+
+
+def _check_rights() -> None:
+    """Wait for what every job needs, and warn of what a kind of jobs needs."""
+    try:
+        with services().engine.begin() as connection:
+            require_rights(connection)
+            for kind in rights.VERBS:
+                try:
+                    rights.require_for(connection, kind)
+                except PermanentError as error:
+                    log.warning("%s", error)
+    except DATABASE_AWAY as error:
+        gate.shut(error)
 
 
 _clocks: list[Clock] = []
@@ -232,7 +258,7 @@ _clocks: list[Clock] = []
 @signals.worker_ready.connect
 def _start(**_: Any) -> None:
     try:
-        clock = Clock(services())
+        clock = Clock(services(), rescue=_rescue)
         _look_again()
         _check_schema()
     except PermanentError as error:
@@ -240,6 +266,12 @@ def _start(**_: Any) -> None:
     _clocks.append(clock)
     clock.start()
     services().mint.begin()
+
+
+def _rescue() -> None:
+    connections: Any = app.pool  # of connections: celery-types has it for the pool of producers
+    with connections.acquire(block=True, timeout=5) as connection:
+        rescue(connection.default_channel, ROUTES)
 
 
 @signals.heartbeat_sent.connect

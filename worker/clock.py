@@ -9,11 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import health
+from worker.database import DATABASE_AWAY
+from worker.gate import PROBE_EVERY_S, Gate, gate
 from worker.jobs.outbox import BATCH, PUBLISH_ERRORS, publish_due
+from worker.presence import Presence
 from worker.provisioning.services import Services
 
 log = logging.getLogger(__name__)
@@ -23,10 +28,17 @@ _CONSUMER_SILENCE_S = 20.0
 
 
 class Clock:
-    """A thread that ticks until it is stopped. What a tick cannot reach, the next one tries again."""
+    """A thread that ticks until it is stopped; ``rescue`` fetches messages that lie elsewhere. What a tick
+    cannot reach, the next one tries again. While the database says "not now" it publishes nothing, and looks
+    once a second whether it takes writes again."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(
+        self, services: Services, gate: Gate = gate, rescue: Callable[[], object] = lambda: None
+    ) -> None:
         self._services = services
+        self._rescue = rescue
+        self._gate = gate
+        self._presence = Presence(services.engine, gate)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
         self._trouble: str | None = None
@@ -45,12 +57,20 @@ class Clock:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+            with suppress(SQLAlchemyError):
+                self._presence.leave()
 
     def tick(self) -> None:
         """Publish what is due, batch after batch until none is full. Raises nothing."""
         try:
+            if not self._gate.try_to_open(self._presence.probe):
+                return
+            self._presence.sign()
             while publish_due(self._services.engine, self._services.send) >= BATCH:
                 pass
+            self._rescue()
+        except DATABASE_AWAY as error:
+            self._gate.shut(error)
         except (SQLAlchemyError, *PUBLISH_ERRORS) as error:
             self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         except Exception:
@@ -60,10 +80,14 @@ class Clock:
 
     def _run(self) -> None:
         tick_s = self._services.settings.clock_tick_s
-        while not self._stopped.wait(tick_s):
+        while not self._stopped.wait(tick_s if self._gate.because is None else min(tick_s, PROBE_EVERY_S)):
             self.tick()
             if time.monotonic() - self._consumed_at < _CONSUMER_SILENCE_S:
-                health.touch(self._services.settings.health_file)
+                health.touch(self._services.settings.health_file, self._trouble_with_the_database())
+
+    def _trouble_with_the_database(self) -> str:
+        because = self._gate.because
+        return f"No work is taken until the database serves us: {because}" if because is not None else ""
 
     def _note(self, trouble: str | None) -> None:
         if trouble is not None and self._trouble is None:

@@ -1,8 +1,9 @@
-"""Mends celery 5.7.0 with kombu 5.7.0: a worker that holds an unacknowledged message when Redis drops exits
-with ``'NoneType' object has no attribute 'hostname'`` (celery.md 0.1).
+"""Celery's consumer, made to outlive a broker that goes away, messages that cannot be read, and a database
+that does not serve us.
 
-tests/integration/worker/test_broker_restart.py holds Celery's own consumer against it, and says when it can
-go.
+By itself celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` where a
+worker holds an unacknowledged message when Redis drops (celery.md 0.1); tests/integration/worker/
+test_broker_restart.py holds Celery's own consumer against it, and says when that can go.
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery import bootsteps
+from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
+from kombu.message import Message
+from kombu.transport import redis
+
+from worker.escaped import escaped
+from worker.gate import gate
+from worker.messages.envelope import UnreadableMessage, readdress
+from worker.messages.transport import SafeTransport, drop
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 3.0
+_RUN: Any = vars(bootsteps)["RUN"]  # missing from celery-types, as are the attributes declared below
 
 
 class ReconnectSafeConsumer(Consumer):
@@ -26,8 +37,78 @@ class ReconnectSafeConsumer(Consumer):
     workers must know of each other stands in Postgres.
     """
 
+    task_consumer: Any
+    strategies: dict[str, Any]
+    connection_errors: tuple[type[Exception], ...]
+    event_dispatcher: Any
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "without_mingle": True, "without_gossip": True})
+        gate.follow(partial(self.call_soon, self.heed_the_gate))
+
+    def on_ready(self) -> None:
+        """Begin to consume, unless the database does not serve us."""
+        super().on_ready()
+        self.heed_the_gate()
+
+    def heed_the_gate(self) -> None:
+        """Take messages while the gate is open, and none while it is shut: they stay in their queues. To be
+        called in the consumer's own thread."""
+        if self.task_consumer is None or self.blueprint.state != _RUN:
+            return
+        if gate.because is not None:
+            self.task_consumer.cancel()
+        else:
+            self.task_consumer.consume()
+
+    @property
+    def _ours(self) -> set[str]:
+        return {name for name in self.strategies if name.startswith("tasks.")}
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
+        """A handler that puts each message into our own form first, and outlives any that it cannot read."""
+        receive = super().create_task_handler(*arguments, **options)
+
+        def guarded(message: Message) -> None:
+            try:
+                if readdress(message, self._ours):
+                    receive(message)
+                else:
+                    self.on_unknown_task(None, message, NotRegistered(message.headers["task"]))
+            except self.connection_errors:
+                raise
+            except UnreadableMessage as error:
+                self._drop(message, str(error))
+            except Exception as error:
+                log.exception("a message cannot be received")
+                self._drop(message, type(error).__name__)
+
+        return guarded
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Drop a message for a task that is none of ours; Flower hears of it."""
+        name, task_id = str(message.headers["task"]), message.headers["id"]
+        self._drop(message, f"there is no task {escaped(name, 100)} here: is the name misspelt?")
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Drop a message whose body cannot be unpacked."""
+        self._drop(message, f"its body cannot be unpacked ({type(exc).__name__})")
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Drop a message that Celery does not take for one."""
+        self._drop(message, str(exc))
+
+    def on_unknown_message(self, body: Any, message: Message) -> None:
+        """Drop a message that is not Celery's."""
+        self._drop(message, "it is no message of Celery's")
+
+    def _drop(self, message: Message, why: str) -> None:
+        if not message.acknowledged:
+            message.ack_log_error(log, self.connection_errors)
+        queue = (message.delivery_info or {}).get("routing_key")
+        drop(f"queue {escaped(str(queue), 100)}", why, f"id {(message.headers or {}).get('id')}")
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect, without handing messages back over a channel that is gone."""
@@ -39,6 +120,8 @@ class ReconnectSafeConsumer(Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and look again every few seconds where that fails: by itself Celery takes two more each
         time, and would find a broker that was away for two minutes half a minute late."""
+        if conn.get_transport_cls() is redis.Transport:
+            conn.get_transport_cls = lambda: SafeTransport
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
         return super().ensure_connected(conn)
 

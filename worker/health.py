@@ -15,11 +15,12 @@ from pathlib import Path
 LONGEST_SILENCE_S = 60.0
 
 
-def touch(path: Path | None) -> None:
-    """Give a sign of life, where somebody wants one. Raises nothing: a full disk must not end the work."""
+def touch(path: Path | None, trouble: str = "") -> None:
+    """Give a sign of life, where somebody wants one, with the ``trouble`` that keeps the process from work.
+    Raises nothing: a full disk must not end the work."""
     if path is not None:
         try:
-            path.touch()
+            path.write_text(trouble, encoding="utf-8", errors="replace")
         except OSError:
             return
 
@@ -32,7 +33,10 @@ def fault(path: Path, longest_silence_s: float = LONGEST_SILENCE_S) -> str | Non
         return f"No sign of life yet: {path}: {error.strerror}."
     if silent_s > longest_silence_s:
         return f"No sign of life for {silent_s:.0f} s: {path}."
-    return None
+    try:
+        return path.read_text(encoding="utf-8") or None
+    except (OSError, ValueError) as error:
+        return f"The sign of life cannot be read: {path}: {error}."
 
 
 def main() -> int:

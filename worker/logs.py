@@ -11,6 +11,7 @@ import structlog
 from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
 
 from worker.about import IDS
+from worker.escaped import escaped
 from worker.masking import mask
 from worker.settings import Settings
 
@@ -20,6 +21,7 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 )
 _QUIET = ("websockets", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace", "alembic")
 _OURS = ("worker.", "tasks.", "models.")
+_OF_TRACEBACKS = ("exception", "stack")
 _LONGEST = 16_000
 """Characters of one text in a line of the log."""
 _DIGITS = 8
@@ -39,7 +41,7 @@ def configure_logging(settings: Settings) -> None:
     render: list[structlog.typing.Processor] = (
         [_TRACEBACKS, _without_secrets, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.processors.format_exc_info, _without_secrets, _for_people, console]
+        else [structlog.processors.format_exc_info, _without_secrets, _on_one_line, _for_people, console]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -52,6 +54,7 @@ def configure_logging(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     logging.captureWarnings(True)
+    logging.getLogger("celery.app.trace").addFilter(_is_not_handed_back)
     if settings.log_level != "DEBUG":
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -80,9 +83,22 @@ def _bounded(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | None) else _bounded(str(value))
 
 
+def _on_one_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """One line an event, whatever a task's id, a gateway's answer or an argument's name holds."""
+    for name, value in event.items():
+        if isinstance(value, str) and name not in _OF_TRACEBACKS:
+            event[name] = escaped(value)
+    return event
+
+
 def _is_no_tick(record: logging.LogRecord) -> bool:
     """Beat has schedules looked at every ten seconds; what was due is a line of its own."""
     return not str(record.msg).startswith("Scheduler: Sending due task")
+
+
+def _is_not_handed_back(record: logging.LogRecord) -> bool:
+    """A message that goes back to its queue is no error: `worker.gate` has said why, once for all of them."""
+    return getattr(record, "data", {}).get("description") != "rejected"
 
 
 def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

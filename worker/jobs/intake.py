@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from worker.about import note_ids
 from worker.database import single
 from worker.errors import PermanentError
+from worker.escaped import escaped
 from worker.jobs.ledger import (
     RequestConflictError,
     StoredJob,
@@ -58,6 +59,7 @@ def accept_agent_job(
     positional: tuple[Any, ...],
     arguments: Mapping[str, Any],
     agent_of: AgentOf = target_of,
+    refusal: str | None = None,
 ) -> Accepted | Refused:
     """Find or make the job of a message for a single-agent task, and give it its row.
 
@@ -69,7 +71,7 @@ def accept_agent_job(
     if begun is not None:
         return _taken_up(begun)
     with engine.begin() as connection:
-        found = accept(connection, kind, task_id, positional, arguments)
+        found = accept(connection, kind, task_id, positional, arguments, refusal)
         if isinstance(found, Refused):
             return found
         if isinstance(found, Begun):  # in this very moment, by another message
@@ -123,23 +125,28 @@ def accept(
     task_id: str,
     positional: tuple[Any, ...],
     arguments: Mapping[str, Any],
+    refusal: str | None = None,
 ) -> Queued | Begun | Refused:
-    """Find or make the job of a message, by its row where there is one."""
+    """Find or make the job of a message, by its row where there is one. ``refusal``: why the message cannot
+    be served, should there be none."""
     key = job_id(task_id)
     if str(key) != task_id.lower():
-        log.info("task id %s is not a UUID: its job is %s", task_id, key)
+        log.info("task id %s is not a UUID: its job is %s", escaped(task_id, 100), key)
     stored = stored_job(connection, key)
     begun = None if stored is None else _as_begun(key, stored)
     if begun is not None:
         return begun
     given = stored.arguments if stored is not None else arguments
     try:
+        if refusal is not None and stored is None:
+            raise BadRequestError(refusal)
         if positional:
             raise BadRequestError(f"tasks.{kind}: send keyword arguments, not positional ones.")
         request, unknown = parse_request(kind, given)
         note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
         if unknown:
-            log.warning("tasks.%s: unknown arguments are ignored: %s", kind, ", ".join(unknown))
+            names = escaped(", ".join(unknown), 500)
+            log.warning("tasks.%s: unknown arguments are ignored: %s", kind, names)
         if stored is None:
             enqueued = enqueue(connection, request, job_id=key, published=True)
             if enqueued.job_id != key:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,7 +23,7 @@ from sqlalchemy.types import TypeEngine
 
 from worker.database import single
 from worker.errors import TransientError
-from worker.jobs.requests import SINGLE_KINDS, TARGETS, Request
+from worker.jobs.requests import LONGEST_NAME, SINGLE_KINDS, TARGETS, Request
 from worker.masking.columns import MaskedJson, MaskedText
 
 REPUBLISH_AFTER_S = 60
@@ -31,6 +32,8 @@ stand in a long queue."""
 LOST_AFTER_S = 15
 """The same of work that was begun: a worker that is killed takes along what it has received, and not claimed
 yet. One message too many is dropped; a row that waits for nothing holds its agent."""
+_NAMES_ON_RECORD = 100
+"""Of a refused request's arguments, the names of so many."""
 BUSY_AGENT_WAIT_S = 5.0
 """A job that found its agent busy looks by itself so much later; as a rule whoever ends there calls it."""
 
@@ -180,7 +183,7 @@ def let_go(connection: Connection, kind: str, agent_id: object) -> None:
 def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
     """Record a request that cannot be served as a failed job with a sentence. It keeps its request_id, for
     whoever waits by it, and no target, so that the name is free for the request put right."""
-    names = sorted(_printable(name) for name in arguments)
+    names = sorted(_printable(name)[:LONGEST_NAME] for name in islice(arguments, _NAMES_ON_RECORD))
     connection.execute(
         _RECORD_REFUSAL,
         {
@@ -188,7 +191,7 @@ def refuse(connection: Connection, job_id: UUID, kind: str, error: str, argument
             "kind": kind,
             **{name: _said(arguments, name) for name in ("request_id", "requested_by")},
             "options": {"arguments": names},
-            "error": error,
+            "error": _printable(error),
         },
     )
     let_go(connection, kind, arguments.get("agent_id"))
@@ -196,7 +199,7 @@ def refuse(connection: Connection, job_id: UUID, kind: str, error: str, argument
 
 def _said(arguments: Mapping[str, Any], name: str) -> str | None:
     given = arguments.get(name)
-    return _printable(given) if isinstance(given, str) else None
+    return _printable(given) if isinstance(given, str) and len(given) <= LONGEST_NAME else None
 
 
 def _printable(given: str) -> str:

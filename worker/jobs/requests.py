@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -23,15 +24,32 @@ def storable(text: str) -> str:
     return text
 
 
-def storable_json(value: Any) -> Any:
-    """``value`` as it is. Raises ValueError where a text in it is not storable."""
+DEEPEST_JSON = 50
+"""Objects and lists within each other."""
+
+
+def storable_json(value: Any, depth: int = 0) -> Any:
+    """``value`` as it is. Raises ValueError where something in it is not storable, or it is too deep."""
+    if depth > DEEPEST_JSON:
+        raise ValueError("too deep")
     if isinstance(value, str):
         storable(value)
-    elif isinstance(value, list | dict):
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not finite")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            storable(name)
+            storable_json(item, depth + 1)
+    elif isinstance(value, list):
         for item in value:
-            storable_json(item)
-        if isinstance(value, dict):
-            storable_json(list(value.values()))
+            storable_json(item, depth + 1)
+    elif not isinstance(value, float | int | None):
+        raise ValueError("nothing of JSON")
+    return value
+
+
+def _storable_profile(value: dict[str, Any]) -> dict[str, Any]:
+    storable_json(value)
     return value
 
 
@@ -135,7 +153,7 @@ class EnsureBoardLead(Request):
 
     board_id: UUID
     agent_name: Text | None = None
-    identity_profile: Annotated[dict[str, Any], AfterValidator(storable_json)] | None = None
+    identity_profile: Annotated[dict[str, Any], AfterValidator(_storable_profile)] | None = None
     user_id: UUID | None = None
 
 
@@ -209,7 +227,7 @@ def job_id(task_id: str) -> UUID:
     try:
         return UUID(task_id)
     except ValueError:
-        return uuid5(NAMESPACE_URL, task_id)
+        return uuid5(NAMESPACE_URL, task_id.encode(errors="backslashreplace").decode())
 
 
 def _fault(name: str, kind: str, value: object) -> str:
@@ -219,7 +237,16 @@ def _fault(name: str, kind: str, value: object) -> str:
         return f"{name} must be of at most {LONGEST_NAME} characters, not {len(str(value))}"
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{name} must be {_WANTED.get(kind.split('_')[0], 'text')}, not {shown}"
+    wanted = _WANTED.get(kind.split("_")[0], "text")
+    if isinstance(value, dict) and kind == "value_error":
+        wanted, shown = "an object of JSON", f"what is not storable or over {DEEPEST_JSON} levels deep"
+    return f"{name} must be {wanted}, not {shown}"
 
 
-_WANTED = {"uuid": "a UUID", "bool": "true or false", "value": "text without NUL characters"}
+_WANTED = {
+    "uuid": "a UUID",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "an object",
+    "value": "text without NUL characters",
+}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.about import note_ids
 from worker.database import DATABASE_AWAY, single
@@ -26,7 +29,7 @@ from worker.provisioning.file_records import touched_by
 from worker.provisioning.outage import GivenUpError
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
-from worker.provisioning.work import Parked
+from worker.provisioning.work import DATABASE_WAIT_S, Parked
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     """Claim the agent's row and take it as far as it goes now; where that is its end, call the next job that
     waits for the agent, and the next agent that waits in a job of many.
 
-    Raises only DATABASE_AWAY: then the lease runs out and the clock brings the row back.
+    Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the clock brings it back.
     """
     held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
@@ -105,7 +108,10 @@ def _attempt(services: Services, held: Claim, warnings: list[str]) -> Outcome:
         refuse_what_kills(services, held.attempts, held.phase)
         with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"agent {held.agent_id}"):
             parked = WORK[held.kind](services, held, warnings)
-    except (LeaseLostError, *DATABASE_AWAY):
+    except LeaseLostError:
+        raise
+    except DATABASE_AWAY as error:
+        _say_why(services, held, error)
         raise
     except TransientError as error:
         try:
@@ -135,6 +141,13 @@ def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]
         if isinstance(error, NoTokenError):
             return _end(services, held, "skipped", reason, warnings)
     return _end(services, held, "failed", reason, warnings)
+
+
+def _say_why(services: Services, held: Claim, error: Exception) -> None:
+    """Give the row back at once, with what the database said, where the ledger itself can be written: what
+    is not to be had is a table of Mission Control's. Else its lease runs out."""
+    with suppress(LeaseLostError, SQLAlchemyError), services.engine.begin() as connection:
+        park(connection, held, DATABASE_WAIT_S, f"waiting for the database: {error}")
 
 
 def _renew(services: Services, held: Claim) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.ledger import Claim, RequestConflictError, claim, enqueue
-from worker.jobs.requests import ProvisionAgent
+from worker.jobs.requests import BadRequestError, ProvisionAgent, job_id, parse_request
 
 KIND = "provision_agent"
 
@@ -248,3 +248,37 @@ def test_our_own_enqueue_finds_the_job_of_an_equal_request(engine: Engine) -> No
         assert connection.execute(text("SELECT count(*) FROM provisioner.jobs")).scalar_one() == 1
     assert first.created
     assert (again.created, again.job_id) == (False, first.job_id)
+
+
+@pytest.mark.parametrize("profile", [{"a": float("nan")}, {"a": {"b": "\x00"}}, {"\ud800": 1}])
+def test_a_profile_that_postgres_cannot_hold_is_named(profile: dict[str, Any]) -> None:
+    arguments = {"board_id": str(uuid4()), "identity_profile": profile}
+    with pytest.raises(BadRequestError, match="identity_profile must be an object of JSON"):
+        parse_request("ensure_board_lead", arguments)
+
+
+def test_a_profile_that_is_too_deep_is_named() -> None:
+    profile: dict[str, Any] = {}
+    for _ in range(500):
+        profile = {"a": profile}
+    arguments = {"board_id": str(uuid4()), "identity_profile": profile}
+    with pytest.raises(BadRequestError, match="50 levels deep"):
+        parse_request("ensure_board_lead", arguments)
+
+
+def test_an_id_that_no_url_could_hold_has_its_job() -> None:
+    assert job_id("\ud800") == job_id("\ud800") != job_id("\ud801")
+
+
+def test_what_is_too_large_for_the_ledger_is_refused_all_the_same(engine: Engine) -> None:
+    """An index takes 2,700 bytes of a name, and a row is not to hold a hundred thousand of them."""
+    names = {f"argument {number}": number for number in range(5000)}
+    long = "".join(str(uuid4()) for _ in range(500))
+    refused = receive(engine, key := uuid4(), agent_id=str(uuid4()), request_id=long, **names, **{long: 1})
+    assert isinstance(refused, Refused)
+    row = one(
+        engine, "SELECT status, error, request_id, options FROM provisioner.jobs WHERE id = :id", id=key
+    )
+    assert (row.status, row.request_id) == ("failed", None)
+    assert "request_id must be of at most 500 characters, not 18000" in row.error
+    assert len(row.options["arguments"]) == 100

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from tests.integration.provisioning.fleet import (
     Fleet,
@@ -22,6 +21,7 @@ from tests.integration.provisioning.fleet import (
     one,
     seed_fleet,
 )
+from worker.database_errors import DatabaseNotNow, Meaning
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import (
@@ -233,13 +233,41 @@ def test_a_fault_of_our_own_ends_the_job_and_its_text_stays_in_the_log(
     assert "ZeroDivisionError: a secret" in caplog.text
 
 
-def test_what_the_database_raises_leaves_the_row_to_its_lease(
+def not_now() -> DatabaseNotNow:
+    return DatabaseNotNow(
+        Meaning("a right is missing", "grant it"), Exception("permission denied for table x")
+    )
+
+
+def test_a_row_that_the_database_would_not_serve_is_given_back_and_says_why(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:
-    work_is(raising(OperationalError("SELECT 1", {}, Exception("gone"))))
+    work_is(raising(not_now()))
     key = begin(fleet)
-    with pytest.raises(OperationalError):
+    with pytest.raises(DatabaseNotNow):
         take_turn(hands(), key, fleet.agent_id)
+    row = job_agent(engine, key)
+    assert (row.status, row.lease_until, row.attempts) == ("running", None, 0)
+    assert row.reason == (
+        "waiting for the database: a right is missing (permission denied for table x): grant it"
+    )
+    assert row.next_attempt_at is not None
+
+
+def test_where_the_ledger_cannot_be_written_the_row_is_left_to_its_lease(
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+) -> None:
+    def close_the_ledger(*_: Any) -> None:
+        execute(engine, "ALTER TABLE provisioner.job_agents RENAME TO elsewhere")
+        raise not_now()
+
+    work_is(close_the_ledger)
+    key = begin(fleet)
+    try:
+        with pytest.raises(DatabaseNotNow, match="permission denied for table x"):
+            take_turn(hands(), key, fleet.agent_id)
+    finally:
+        execute(engine, "ALTER TABLE provisioner.elsewhere RENAME TO job_agents")
     row = job_agent(engine, key)
     assert (row.status, row.lease_until is not None) == ("running", True)
     assert row.next_attempt_at == row.lease_until

@@ -41,7 +41,7 @@ KNOWN |= {"__annotations__", "__static_attributes__", "__firstlineno__"}
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[Celery]:
+def app() -> Iterator[Celery[Any]]:
     """The real application, with an environment that leads nowhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")

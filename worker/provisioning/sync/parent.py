@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.about import note_ids
 from worker.database import DATABASE_AWAY
@@ -33,7 +35,7 @@ from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.sync.look import look, settle
 from worker.provisioning.sync.result import Ending, Row, ending
-from worker.provisioning.work import Parked
+from worker.provisioning.work import DATABASE_WAIT_S, Parked
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,11 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
         refuse_what_kills(services, held.attempts, held.phase)
         with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"job {held.job_id}"):
             return _go_on(services, held)
-    except (LeaseLostError, *DATABASE_AWAY):
+    except LeaseLostError:
+        raise
+    except DATABASE_AWAY as error:
+        with suppress(LeaseLostError, SQLAlchemyError):
+            _park(services, held, Parked(f"waiting for the database: {error}", DATABASE_WAIT_S))
         raise
     except TransientError as error:
         try:

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Double, Integer, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.schemas import Moment, Provisioner
+
+
+class Worker(Provisioner):
+    """A worker process: its last sign, and what it counted since its start.
+
+    ``seen_at`` is when it last wrote: writing this row is how it finds out whether the database takes writes.
+    ``pauses`` and ``paused_s``: how often, and for how many seconds, it consumed nothing because the database
+    said "not now"; ``last_pause``: why. ``messages_dropped``: messages that could not be read;
+    ``messages_moved``: those found in Celery's default queue and put into ours.
+    """
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[Moment] = mapped_column(server_default=func.now())
+    seen_at: Mapped[Moment] = mapped_column(server_default=func.now())
+    pauses: Mapped[int] = mapped_column(Integer, server_default="0")
+    paused_s: Mapped[float] = mapped_column(Double, server_default="0")
+    last_pause: Mapped[str | None]
+    last_pause_at: Mapped[Moment | None]
+    messages_dropped: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    messages_moved: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -1,0 +1,35 @@
+"""The arguments of the tasks that no service sends: ids, read with a sentence for what cannot be right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+
+from tasks.outcomes import JobFailed
+
+log = logging.getLogger(__name__)
+
+
+def ids_of(
+    task: Task[..., Any], positional: Sequence[Any], arguments: Mapping[str, Any], *names: str
+) -> list[UUID]:
+    """The UUIDs that the task was sent under ``names``. Raises JobFailed: no row could say it."""
+    faults = ["send keyword arguments, not positional ones"] if positional else []
+    found: list[UUID] = []
+    for name in names:
+        given = arguments.get(name)
+        try:
+            found.append(UUID(given))
+        except (TypeError, ValueError, AttributeError):
+            shown = repr(given) if isinstance(given, str) else type(given).__name__
+            wrong = f"{name} must be a UUID, not {shown[:60]}"
+            faults.append(wrong if name in arguments else f"{name} is missing")
+    if faults:
+        reason = f"{task.name}: {'; '.join(faults)}."
+        log.warning("dropped a message that nobody of ours sent: %s", reason)
+        raise JobFailed(reason)
+    return found

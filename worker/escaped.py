@@ -1,0 +1,30 @@
+"""Foreign text in a line of ours: nothing in it can end the line, move a cursor or look like another text."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Controls, formats (text that runs backwards among them), halves of surrogate pairs, line ends."""
+
+
+def escaped(text: str, longest: int | None = None) -> str:
+    """``text`` with all such characters as backslash escapes, and its middle left out where it is longer than
+    ``longest`` characters."""
+    if longest is not None and len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]}[... {len(text) - 2 * half} characters ...]{text[len(text) - half :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED:
+        return character
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(
+        character,
+        character.encode("unicode_escape").decode()
+        if not "\ud800" <= character <= "\udfff"
+        else f"\\u{ord(character):04x}",
+    )

@@ -1,0 +1,112 @@
+"""Whether the database serves us: while it says "not now", this process takes no work and publishes nothing.
+
+Any thread that meets such an error shuts the gate. The clock alone tries to open it, by a write, at most once
+a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.database import DATABASE_AWAY
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY_S = 1.0
+LONGEST_HOLD_S = 8.0
+"""Where it opens, and is shut again at once, each time longer: some statement of ours fails although the
+probe does not."""
+_AT_ONCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Pause:
+    """``because``: the sentence of what shut the gate; ``began``: on the monotonic clock."""
+
+    because: str
+    began: float
+
+
+class Gate:
+    """Open, or shut with a reason. Any thread may shut it; ``time_of`` is the monotonic clock."""
+
+    def __init__(self, time_of: Callable[[], float] = time.monotonic) -> None:
+        self._time_of = time_of
+        self._lock = threading.Lock()
+        self._pause: Pause | None = None
+        self._probe_at = 0.0
+        self._hold_s = PROBE_EVERY_S
+        self._opened_at = float("-inf")
+        self._followers: list[Callable[[], None]] = []
+        self.pauses = 0
+        self.paused_s = 0.0
+        self.last_pause: str | None = None
+
+    @property
+    def because(self) -> str | None:
+        """Why it is shut; None while it is open."""
+        pause = self._pause
+        return pause.because if pause is not None else None
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Have ``follower`` called, from whatever thread, each time that the gate was shut or opened."""
+        self._followers.append(follower)
+
+    def shut(self, error: BaseException) -> None:
+        """The database said "not now"."""
+        because = sentence(error)
+        with self._lock:
+            now = self._time_of()
+            before, self._pause = self._pause, Pause(because, self._pause.began if self._pause else now)
+            if before is None:
+                again = now - self._opened_at < _AT_ONCE_S
+                self._hold_s = min(LONGEST_HOLD_S, self._hold_s * 2) if again else PROBE_EVERY_S
+                self._probe_at = now + self._hold_s
+                self.pauses += 1
+            self.last_pause = because
+        if before is None:
+            log.warning("no work is taken until the database serves us: %s", because)
+            self._tell()
+        elif before.because != because:
+            log.info("the database does not serve us yet: %s", because)
+
+    def try_to_open(self, probe: Callable[[], None]) -> bool:
+        """Whether it is open, after a ``probe`` where one is due. Raises nothing of the database's."""
+        with self._lock:
+            now = self._time_of()
+            if self._pause is None:
+                return True
+            if now < self._probe_at:
+                return False
+            self._probe_at = now + PROBE_EVERY_S
+        try:
+            probe()
+        except DATABASE_AWAY as error:
+            self.shut(error)
+            return False
+        with self._lock:
+            pause, self._pause = self._pause, None
+            self._opened_at = self._time_of()
+            lasted_s = self._opened_at - pause.began if pause else 0.0
+            self.paused_s += lasted_s
+        log.info("the database serves us again after %.1f s: work is taken", lasted_s)
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        for follower in tuple(self._followers):
+            follower()
+
+
+def sentence(error: BaseException) -> str:
+    """What shut the gate, in one line."""
+    said = " ".join(str(error).split())
+    return said or type(error).__name__
+
+
+gate = Gate()
+"""The gate of this process."""

@@ -1,0 +1,106 @@
+"""The least that a database role must be granted: one list for the worker's start, doctor and the docs.
+
+What every job needs is looked at before anything is touched, at each worker's start and before a worker goes
+on after the database said "not now"; what one verb needs alone, by that verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+
+_ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+WORKER: Mapping[str, Sequence[str]] = {
+    "provisioner.alembic_version": ("SELECT",),
+    "provisioner.jobs": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.job_agents": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.roster_intents": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.gateway_states": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.agent_files": _ALL,
+    "provisioner.agent_credentials": _ALL,
+    "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.sync_schedules": ("SELECT", "UPDATE"),
+    "provisioner.workers": _ALL,
+    "users": ("SELECT",),
+    "organization_members": ("SELECT",),
+    "gateways": ("SELECT",),
+    "boards": ("SELECT",),
+    "board_memory": ("SELECT",),
+    "agents": ("SELECT", "UPDATE"),
+}
+"""What a worker needs for whatever it does: without it, it waits."""
+VERBS: Mapping[str, tuple[str, str]] = {
+    "delete_agent": ("agents", "DELETE"),
+    "ensure_board_lead": ("agents", "INSERT"),
+    "provision_gateway_main": ("agents", "INSERT"),
+}
+"""What one kind of job needs on top: without it, that kind is refused, and the others are served."""
+SENDER: Mapping[str, Sequence[str]] = {"provisioner.jobs": ("SELECT", "INSERT")}
+"""What a service needs that asks for jobs by rows."""
+READER: Mapping[str, Sequence[str]] = {
+    **{table: ("SELECT",) for table in WORKER if table.startswith("provisioner.")},
+    **dict.fromkeys(("gateways", "boards", "agents"), ("SELECT",)),
+}
+"""What `provisioner jobs`, `job` and `metrics` need."""
+
+
+class Lack(NamedTuple):
+    """A right that is not there; ``right`` None: the table itself is not."""
+
+    table: str
+    right: str | None
+
+
+def lacking(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list[Lack]:
+    """What of ``wanted`` the connection's role does not have. A right on some columns counts: which ones are
+    needed, a newer Mission Control may change. Raises what the database raises."""
+    pairs = [(table, right) for table, rights in wanted.items() for right in rights]
+    parameters = {"tables": [table for table, _ in pairs], "rights": [right for _, right in pairs]}
+    rows = connection.execute(_LOOK, parameters)
+    return list(dict.fromkeys(Lack(row.name, row.wanted if row.there else None) for row in rows))
+
+
+def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
+    """What is missing, and the statements that mend it."""
+    gone = [lack.table for lack in lacks if lack.right is None]
+    denied = [lack for lack in lacks if lack.right is not None]
+    parts = []
+    if gone:
+        parts.append(
+            f"there is no table {', '.join(gone)}: run `provisioner migrate`, and check DATABASE_URL"
+        )
+    if denied:
+        role = connection.execute(text("SELECT current_user")).scalar_one()
+        rights: dict[str, list[str]] = {}
+        for lack in denied:
+            rights.setdefault(lack.table, []).append(str(lack.right))
+        wants = "; ".join(f"GRANT {', '.join(names)} ON {table} TO {role}" for table, names in rights.items())
+        named = ", ".join(f"{right} on {table}" for table, names in rights.items() for right in names)
+        parts.append(f"the role {role} lacks {named}: {wants}")
+    return "; ".join(parts)
+
+
+def require_for(connection: Connection, kind: str) -> None:
+    """Raise PermanentError where the role lacks what this kind of job needs on top."""
+    table, right = VERBS[kind]
+    lacks = lacking(connection, {table: (right,)})
+    if lacks:
+        said = sentence(connection, lacks)
+        raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {said}.")
+
+
+_LOOK = text("""
+    SELECT name, wanted, there FROM (
+        SELECT name, wanted, to_regclass(name) IS NOT NULL AS there, CASE
+            WHEN to_regclass(name) IS NULL THEN false
+            WHEN wanted = 'DELETE' THEN has_table_privilege(to_regclass(name), wanted)
+            ELSE has_table_privilege(to_regclass(name), wanted)
+                OR has_any_column_privilege(to_regclass(name), wanted) END AS granted
+        FROM unnest(CAST(:tables AS text[]), CAST(:rights AS text[])) AS asked (name, wanted)
+    ) looked
+    WHERE NOT granted
+""")
