@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from worker.cli.check_rights import check_database
 from worker.cli.checkup import compare_with_workers, examine
 from worker.cli.environment import engine, operator_settings
 from worker.cli.faults import FAILED
@@ -28,7 +29,9 @@ def doctor(
     with engine().connect() as connection:
         row = read_gateway(connection, find(connection, "gateway", gateway))
         fleet = read_fleet(connection, row.id)
+        of_database = list(check_database(connection))
     found = examine(row, fleet, operator_settings())
+    found.extend(of_database)
     forgotten = False
     if found.version is not None and row.refused_token_fingerprint is not None:
         with engine().begin() as connection:

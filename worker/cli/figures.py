@@ -109,10 +109,12 @@ PARKED_REASONS = (
     "gateway_down",
     "rate_limit",
     "gateway_error",
+    "database",
 )
 """Why an agent's row waits for its next turn: for its change of the roster; for another job on the agent; for
 the files of agents that came with it; for a restart that was announced; a worker that stopped gave it back;
-its gateway is away; its gateway asked for time; it answered with an error that may pass."""
+its gateway is away; its gateway asked for time; it answered with an error that may pass; the database did
+not serve it."""
 
 _PARKED = Group(
     ("reason",),
@@ -127,6 +129,7 @@ _PARKED = Group(
             WHEN r.reason = 'waiting for another job on this agent' THEN 'other_job'
             WHEN r.reason LIKE 'waiting for the gateway to restart%' THEN 'gateway_restart'
             WHEN r.reason LIKE 'this worker is stopping%' THEN 'worker_stopping'
+            WHEN r.reason LIKE 'waiting for the database%' THEN 'database'
             WHEN s.down_since IS NOT NULL THEN 'gateway_down'
             WHEN r.reason LIKE '% takes % only %: wait %' OR r.reason LIKE '% takes no more %: wait %'
               OR r.reason LIKE '% locks our address out for %' THEN 'rate_limit'
@@ -235,4 +238,32 @@ _SCHEDULES = Group(
     """,
 )
 
-GROUPS = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES)
+_WORKERS = Group(
+    ("worker",),
+    {
+        "seen": (
+            "provisioner_worker_seen_seconds",
+            "Time since the worker last wrote to the database. It grows where the database takes no writes.",
+        ),
+        "pauses": (
+            "provisioner_worker_pauses",
+            "How often the worker took no work because the database did not serve it.",
+        ),
+        "paused": ("provisioner_worker_paused_seconds", "How long these pauses were, all together."),
+        "dropped": (
+            "provisioner_worker_messages_dropped",
+            "Messages in our queues that the worker could not read.",
+        ),
+        "moved": (
+            "provisioner_worker_messages_moved",
+            "Messages for us that the worker found in Celery's default queue.",
+        ),
+    },
+    """
+    SELECT name AS worker, extract(epoch FROM now() - seen_at) AS seen, pauses, paused_s AS paused,
+        messages_dropped AS dropped, messages_moved AS moved
+    FROM provisioner.workers
+    """,
+)
+
+GROUPS = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS)

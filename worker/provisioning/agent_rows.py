@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from worker.gateway.heartbeats import DEFAULT_HEARTBEAT
-from worker.jobs.requests import BadRequestError, EnsureBoardLead
+from worker.jobs.requests import BadRequestError, EnsureBoardLead, ProvisionGatewayMain
+from worker.rights import require_for
 from worker.workspace.context import PROFILE_DEFAULTS
 from worker.workspace.identity import main_session_key, session_key
 
@@ -26,8 +27,8 @@ LEAD_ROLE = "Board Lead"
 
 
 def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
-    """The agent of the gateway itself, made or repaired; two at once make one. Raises BadRequestError."""
-    gateway = connection.execute(_GATEWAY, {"id": gateway_id}).one_or_none()
+    """The agent of the gateway itself, made or repaired; two at once make one. Raises PermanentError."""
+    gateway = _locked(connection, "gateways", _GATEWAY, gateway_id)
     if gateway is None:
         raise BadRequestError(f"There is no gateway with gateway_id {gateway_id}.")
     found: UUID | None = connection.execute(_MAIN, {"gateway_id": gateway_id}).scalar_one_or_none()
@@ -40,13 +41,14 @@ def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
         _repair(connection, found, values)
         return found
     profile = {key: value for key, value in PROFILE_DEFAULTS.items() if value}
-    return _insert(connection, {**values, "gateway_id": gateway_id, "identity_profile": json.dumps(profile)})
+    values |= {"gateway_id": gateway_id, "identity_profile": json.dumps(profile)}
+    return _insert(connection, values, ProvisionGatewayMain.kind)
 
 
 def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple[UUID, bool]:
     """The board's lead, made or repaired, and whether it was made; two at once make one. Raises
-    BadRequestError."""
-    board = connection.execute(_BOARD, {"id": request.board_id}).one_or_none()
+    PermanentError."""
+    board = _locked(connection, "boards", _BOARD, request.board_id)
     if board is None:
         raise BadRequestError(f"There is no board with board_id {request.board_id}.")
     if board.gateway_id is None:
@@ -68,7 +70,19 @@ def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple
         "openclaw_session_id": session_key(board.id, board.id, True),
         "identity_profile": json.dumps({"role": LEAD_ROLE, **profile, **given}),
     }
-    return _insert(connection, values), True
+    return _insert(connection, values, request.kind), True
+
+
+def _locked(connection: Connection, table: str, query: str, key: UUID) -> Row[Any] | None:
+    """The row, locked until the transaction ends so that two at once make one agent.
+
+    An advisory lock needs no right on the table, where FOR UPDATE needs UPDATE. A role that has the right
+    locks the row as well: workers of v0.1.0 beside us know no other lock.
+    """
+    parameters = {"id": str(key), "place": _PLACE, "table": table}
+    lock = connection.execute(_LOCK, parameters).one()
+    suffix = " FOR UPDATE" if lock.may_lock_rows else ""
+    return connection.execute(text(query + suffix), {"id": key}).one_or_none()
 
 
 def _is_said(value: Any) -> bool:
@@ -82,7 +96,8 @@ def _repair(connection: Connection, agent_id: UUID, values: Mapping[str, Any]) -
     connection.execute(text(statement), {**values, "id": agent_id})
 
 
-def _insert(connection: Connection, values: Mapping[str, Any]) -> UUID:
+def _insert(connection: Connection, values: Mapping[str, Any], kind: str) -> UUID:
+    require_for(connection, kind)
     agent_id = uuid4()
     given: dict[str, Any] = {
         **values,
@@ -104,8 +119,14 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> UUID:
 
 
 _NOW = "now() AT TIME ZONE 'utc'"
-_GATEWAY = text("SELECT id, name FROM gateways WHERE id = :id FOR UPDATE")
-_BOARD = text("SELECT id, name, gateway_id FROM boards WHERE id = :id FOR UPDATE")
+_LOCK = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), :place)),
+        has_table_privilege(CAST(:table AS text), 'UPDATE') AS may_lock_rows
+""")
+_PLACE = 7_201
+"""Sets our advisory locks apart from those of others on the database."""
+_GATEWAY = "SELECT id, name FROM gateways WHERE id = :id"
+_BOARD = "SELECT id, name, gateway_id FROM boards WHERE id = :id"
 _MAIN = text("""
     SELECT id FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
     ORDER BY created_at, id LIMIT 1

@@ -21,6 +21,7 @@ from worker.provisioning.departure import gateways_before
 from worker.provisioning.intents import Wish, record_intents, settled_intents
 from worker.provisioning.services import Services
 from worker.provisioning.work import ROSTER_PATIENCE_S, Parked
+from worker.rights import require_for
 from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of
 from worker.workspace.identity import workspace_path as board_workspace_path
 
@@ -53,6 +54,8 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | Non
     with services.engine.begin() as connection:
         condemned = _load(connection, held)
         if held.phase is None:
+            if held.options.get("delete_row") is not False:
+                require_for(connection, held.kind)
             before = take_over(connection, held.agent_id, "deleting", "delete")
             columns: dict[str, Any] = {"status_before": before}
             if condemned.openclaw_id is not None:

@@ -1,0 +1,162 @@
+"""A worker whose role has what docs/operations.md grants it, and not a right more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from tests.integration.provisioning.fleet import execute
+from tests.integration.worker.workshop import Place, Workshop
+from worker import rights
+from worker.database import make_engine
+
+PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Rights in the database")[1].split("\n## ")[0]
+GRANTS = re.findall(r"```sql\n(.*?)```", SECTION, re.DOTALL)
+
+
+def granted(block: str) -> dict[str, set[str]]:
+    """The rights of a block of GRANTs, by table."""
+    found: dict[str, set[str]] = {}
+    for names, tables in re.findall(r"GRANT ([A-Z, ]+) ON (?!SCHEMA)([\w\s.,]+?) TO", block):
+        for table in re.split(r",\s*", tables):
+            found.setdefault(table.strip(), set()).update(names.split(", "))
+    return found
+
+
+def test_the_docs_grant_what_the_program_looks_for() -> None:
+    assert granted(GRANTS[0]) == {table: set(names) for table, names in rights.WORKER.items()}
+    assert granted(GRANTS[1]) == {"agents": {right for _, right in rights.VERBS.values()}}
+
+
+class House:
+    """A worker with the role, a place for it to work on, and the owner's hand to take rights away."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.role = f"least_{make_url(workshop.database_url).database}"
+        self._do("DROP ROLE IF EXISTS {role}")
+        self._do("CREATE ROLE {role} LOGIN PASSWORD 'least-of-all'")
+        for block in GRANTS:
+            for statement in re.sub(r"--.*", "", block).split(";"):
+                if statement.strip():
+                    execute(workshop.engine, statement.replace("TO worker", f"TO {self.role}"))
+        url = make_url(workshop.database_url).set(username=self.role, password="least-of-all")
+        self.url = url.render_as_string(hide_password=False)
+        self.worker = workshop.start_worker(DATABASE_URL=self.url, WORKER_CONCURRENCY="4")
+        self.place: Place = workshop.place("2026.9.6", agents=2)
+
+    def _do(self, statement: str) -> None:
+        execute(self.workshop.engine, statement.format(role=self.role))
+
+    def revoke(self, what: str) -> None:
+        self._do(f"REVOKE {what} FROM {{role}}")
+
+    def grant(self, what: str) -> None:
+        self._do(f"GRANT {what} TO {{role}}")
+
+
+@pytest.fixture(scope="module")
+def house(open_workshop: Callable[[], Workshop]) -> Iterator[House]:
+    house = House(open_workshop())
+    yield house
+    house.worker.stop()
+
+
+def test_every_kind_of_job_is_served(house: House) -> None:
+    shop, fleet = house.workshop, house.place.fleet
+    gateway, agent = fleet.gateway_id, fleet.agent_id
+    asked: dict[str, dict[str, Any]] = {
+        "provision_agent": {"agent_id": agent},
+        "provision_gateway_main": {"gateway_id": gateway},
+        "ensure_board_lead": {"board_id": fleet.board_id},
+        "update_agent": {"agent_id": agent, "rotate_tokens": True},
+        "sync_gateway": {"gateway_id": gateway, "rotate_tokens": True},
+        "sync_heartbeats": {"gateway_id": gateway},
+        "delete_agent": {"agent_id": fleet.agents[1]},
+    }
+    for kind, arguments in asked.items():
+        row = shop.ended(shop.ask(kind, **arguments))
+        assert (kind, row.status, row.error) == (kind, "succeeded", None)
+        if kind == "ensure_board_lead":
+            assert shop.ended(UUID(row.result["provision_job_id"])).status == "succeeded"
+    assert "permission denied" not in house.worker.log()
+
+
+def test_a_delete_that_may_not_delete_the_row_touches_nothing_and_names_the_right(house: House) -> None:
+    agent = house.place.fleet.agent_id
+    house.revoke("DELETE ON agents")
+    removals = house.place.count("agents.delete")
+    row = house.workshop.ended(house.workshop.ask("delete_agent", agent_id=agent))
+    house.grant("DELETE ON agents")
+    assert row.status == "failed"
+    assert row.error == (
+        "Delete_agent cannot be served here, and nothing was touched: "
+        f"the role {house.role} lacks DELETE on agents: GRANT DELETE ON agents TO {house.role}."
+    )
+    assert house.place.count("agents.delete") == removals
+    assert house.place.record(agent).openclaw_id in house.place.simulator.agents()
+
+
+@pytest.mark.parametrize(
+    ("right", "table"),
+    [("INSERT", "provisioner.jobs"), ("UPDATE", "agents"), ("SELECT", "board_memory")],
+)
+def test_without_a_right_that_all_need_jobs_wait_and_the_log_names_it(
+    house: House, right: str, table: str
+) -> None:
+    shop, fleet = house.workshop, house.place.fleet
+    before = len(house.worker.log())
+    house.revoke(f"{right} ON {table}")
+    try:
+        key = shop.ask("sync_gateway", gateway_id=fleet.gateway_id, rotate_tokens=True)
+        provision = shop.send(fleet.agent_id)
+        named = f"lacks {right} on {table}: GRANT {right} ON {table} TO {house.role}"
+        shop.eventually(lambda: named in house.worker.log()[before:], within_s=20)
+    finally:
+        house.grant(f"{right} ON {table}")
+    assert shop.ended(key).status == "succeeded"
+    assert shop.ended(provision).status == "succeeded"
+
+
+@pytest.fixture
+def least(house: House) -> Iterator[Engine]:
+    engine = make_engine(house.url)
+    yield engine
+    engine.dispose()
+
+
+def test_what_is_lacking_is_named_with_its_grant(house: House, least: Engine) -> None:
+    with least.connect() as connection:
+        assert rights.lacking(connection, rights.WORKER) == []
+        wanted = {"provisioner.jobs": ("DELETE", "SELECT"), "provisioner.nothing": ("SELECT",)}
+        lacks = rights.lacking(connection, wanted)
+        assert rights.sentence(connection, lacks) == (
+            "there is no table provisioner.nothing: run `provisioner migrate`, and check DATABASE_URL; "
+            f"the role {house.role} lacks DELETE on provisioner.jobs: "
+            f"GRANT DELETE ON provisioner.jobs TO {house.role}"
+        )
+
+
+def test_a_right_on_some_columns_counts(house: House, least: Engine) -> None:
+    house.revoke("UPDATE ON agents")
+    house.grant("UPDATE (status) ON agents")
+    with least.connect() as connection:
+        lacks = rights.lacking(connection, {"agents": ("UPDATE",)})
+    house.revoke("UPDATE (status) ON agents")
+    house.grant("UPDATE ON agents")
+    assert lacks == []
+
+
+def test_our_tables_are_all_on_the_list(least: Engine) -> None:
+    with least.connect() as connection:
+        tables = connection.execute(
+            text("SELECT 'provisioner.' || tablename FROM pg_tables WHERE schemaname = 'provisioner'")
+        ).scalars()
+        assert set(tables) == {name for name in rights.WORKER if name.startswith("provisioner.")}
