@@ -239,7 +239,7 @@ def _fault(name: str, kind: str, value: object) -> str:
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     wanted = _WANTED.get(kind.split("_")[0], "text")
     if isinstance(value, dict) and kind == "value_error":
-        wanted, shown = "an object of JSON", f"what is not storable or over {DEEPEST_JSON} levels deep"
+        wanted += f" and finite numbers, at most {DEEPEST_JSON} levels deep"
     return f"{name} must be {wanted}, not {shown}"
 
 

@@ -253,7 +253,9 @@ def test_our_own_enqueue_finds_the_job_of_an_equal_request(engine: Engine) -> No
 @pytest.mark.parametrize("profile", [{"a": float("nan")}, {"a": {"b": "\x00"}}, {"\ud800": 1}])
 def test_a_profile_that_postgres_cannot_hold_is_named(profile: dict[str, Any]) -> None:
     arguments = {"board_id": str(uuid4()), "identity_profile": profile}
-    with pytest.raises(BadRequestError, match="identity_profile must be an object of JSON"):
+    with pytest.raises(
+        BadRequestError, match="identity_profile must be text without NUL characters and finite numbers"
+    ):
         parse_request("ensure_board_lead", arguments)
 
 
