@@ -83,7 +83,11 @@ def _read_dialect(connection: GatewayConnection, found: Checkup) -> tuple[Dialec
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     unknown = None
     try:
-        live = read_roster(dialect, lambda method: connection.call(method, deadline_s=CALL_S))
+        live = read_roster(
+            dialect,
+            lambda: connection.call("config.get", deadline_s=CALL_S),
+            lambda: connection.call("agents.list", deadline_s=CALL_S),
+        )
     except RosterUnknownError as error:
         live, unknown = None, str(error)
     found.dialect = dialect.family

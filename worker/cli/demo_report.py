@@ -75,7 +75,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
     """Read the roster, and the workspace of the first agent after the lead. Raises GatewayError."""
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    live = read_roster(dialect, client.call)
+    live = read_roster(dialect, lambda: client.call("config.get"), lambda: client.call("agents.list"))
     with engine.connect() as connection:
         agent = connection.execute(
             select(Agent.id, Agent.name, Agent.board_id, Agent.agent_token_hash).where(

@@ -175,6 +175,10 @@ class InvalidConfig(PermanentGatewayError):
         self.issues = issues
 
 
+class IncludeOwned(PermanentGatewayError):
+    """The gateway does not write this part of its config, because a file that it includes owns it."""
+
+
 class UnknownAgent(PermanentGatewayError):
     """The gateway's roster has no such agent.
 

@@ -21,20 +21,22 @@ Keys = tuple[str | int, ...]
 @dataclass(frozen=True)
 class Include:
     """One ``$include``: ``path``, where the object stands that it is in, as people write it; ``keys``, the
-    same as keys; ``files``, what it names."""
+    same as keys; ``files``, what it names; ``alone``: one file, and nothing beside it in that object."""
 
     path: str
     keys: Keys
     files: tuple[str, ...]
+    alone: bool
 
     def touches(self, *keys: str) -> bool:
         """Whether what stands at ``keys``, or a part of it, comes from this include."""
         shared = min(len(keys), len(self.keys))
         return keys[:shared] == self.keys[:shared]
 
-    def __str__(self) -> str:
-        named = " and ".join(file for file in self.files if file != REDACTED) or "another file"
-        return f"{self.path} from {named}"
+    @property
+    def named(self) -> str:
+        """The files' names, as far as config.get shows them."""
+        return " and ".join(file for file in self.files if file != REDACTED) or "a file it does not show"
 
 
 def includes_of(parsed: Any) -> tuple[Include, ...]:
@@ -63,7 +65,8 @@ def _find(value: Any, keys: Keys, path: str) -> Iterator[Include]:
         if INCLUDE in value:
             named = value[INCLUDE]
             files = named if isinstance(named, list) else [named]
-            yield Include(path or "the whole file", keys, tuple(str(file) for file in files))
+            alone = isinstance(named, str) and len(value) == 1
+            yield Include(path or "the whole file", keys, tuple(str(file) for file in files), alone)
         for key, inner in value.items():
             yield from _find(inner, (*keys, str(key)), f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):

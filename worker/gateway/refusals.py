@@ -122,6 +122,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (r"^unsafe workspace file \"[^\"]*\"$", tell.raced_file),
         (r"^invalid config(?!\.)", tell.invalid_config),
         (r"would drop agent roster entries", tell.refused),
+        (r"flatten \$include-owned|CONFIG_INCLUDE_OWNERSHIP", tell.include_owned),
         (r"unknown agent id|agent \"[^\"]*\" (not found|no longer exists)", tell.unknown_agent),
         (r"^unknown method", tell.unknown_method),
         (r"^agent \"[^\"]*\" already exists", tell.agent_exists),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,26 @@ def canonical_id(written: Any) -> str:
     if _ID.fullmatch(text):
         return text
     return re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:64] or IMPLICIT_AGENT
+
+
+def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any]:
+    """The patch that takes agents off a list which patches replace whole, and out of its bindings."""
+    agents, bindings = _mapping(document.get("agents")), document.get("bindings")
+    listed = agents.get("list")
+    patch: dict[str, Any] = {
+        "agents": {
+            "list": [
+                entry
+                for entry in (listed if isinstance(listed, list) else [])
+                if not (isinstance(entry, Mapping) and _id_of(entry) in leaving)
+            ]
+        }
+    }
+    if isinstance(bindings, list):
+        kept = [one for one in bindings if canonical_id(_mapping(one).get("agentId")) not in leaving]
+        if len(kept) < len(bindings):
+            patch["bindings"] = kept
+    return patch
 
 
 def _id_of(entry: Mapping[str, Any]) -> str | None:

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.includes import Include, includes_of, merged_document
-from worker.gateway.roster import IMPLICIT_AGENT, canonical_id, roster_entries
+from worker.gateway.roster import (
+    IMPLICIT_AGENT,
+    RosterEntry,
+    RosterPlan,
+    canonical_id,
+    plan_roster,
+    roster_entries,
+)
 
-Call = Callable[[str], Mapping[str, Any]]
-"""Sends one request without parameters, and returns its payload."""
+Ask = Callable[[], Mapping[str, Any]]
+"""Makes one call, and returns its payload."""
 
+VISIBILITY_STAYS = (
+    "The heartbeat visibility of the channels was left as it is: openclaw.json has it from files that"
+    " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
+)
 _LOOKS, _PAUSE_S = 3, 0.5
 """An owner who saves the file, or a gateway that is about to reload it, needs a moment."""
 _MISSING = re.compile(r'Missing env var "([^"]+)"')
@@ -82,6 +93,35 @@ class LiveRoster:
         (2026.7.1 and later, whose config.get has ``sourceConfig``); earlier ones write all into one file."""
         return "sourceConfig" in self.answer
 
+    @property
+    def writes_visibility(self) -> bool:
+        """Whether the release can write the channels' heartbeat visibility where this config has it."""
+        if not self.writes_through:
+            return True
+        ours = [include for include in self.includes if include.touches("channels", "defaults")]
+        return all(include.alone and include.keys for include in ours)
+
+    def plan(self, wanted: Sequence[RosterEntry], *, visibility: bool = True) -> RosterPlan:
+        """What must change so that the roster holds every wanted entry, as far as it can be written;
+        ``visibility``: and the channels say what becomes of a heartbeat."""
+        plan = plan_roster(self.dialect, self.document, wanted)
+        if plan.document is None or (visibility and self.writes_visibility):
+            return plan
+        rest = {key: value for key, value in plan.document.items() if key != "channels"}
+        return replace(plan, document=rest or None)
+
+    def next_patch(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of a plan's ``document`` to send now: all of it, but where included files own some of it
+        only what one file takes, because such a release refuses a patch that spans two."""
+        if not self.writes_through or not self.includes:
+            return document
+        if "agents" not in document:
+            return document
+        agents = document["agents"]
+        if "ownership" in agents and any(one.keys[:2] == ("agents", "entries") for one in self.includes):
+            return {"agents": {"ownership": agents["ownership"]}}
+        return {"agents": agents}
+
     def _require_agreement(self, listed: Mapping[str, Any] | None) -> None:
         agents = listed.get("agents") if listed is not None else None
         if listed is None or not isinstance(agents, list) or not self.entries:
@@ -100,17 +140,19 @@ class LiveRoster:
             )
 
 
-def read_roster(dialect: Dialect, call: Call, pause: Callable[[float], object] = time.sleep) -> LiveRoster:
+def read_roster(
+    dialect: Dialect, get_config: Ask, list_agents: Ask, pause: Callable[[float], object] = time.sleep
+) -> LiveRoster:
     """Ask the gateway for its config, and for its agents where the config has includes, which a running
     gateway may not have loaded yet. What is unknown is looked at again before that is said.
 
-    Raises RosterUnknownError, and what ``call`` raises.
+    Raises RosterUnknownError, and what the calls raise.
     """
     for look in range(_LOOKS):
-        answer = call("config.get")
+        answer = get_config()
         try:
             includes = includes_of(answer.get("parsed"))
-            return LiveRoster.of(dialect, answer, call("agents.list") if includes else None)
+            return LiveRoster.of(dialect, answer, list_agents() if includes else None)
         except RosterUnknownError:
             if look == _LOOKS - 1:
                 raise

@@ -18,6 +18,7 @@ from worker.gateway.errors import (
     GatewayBusy,
     GatewayError,
     GatewayRestarting,
+    IncludeOwned,
     InvalidConfig,
     MissingScope,
     PairingRequired,
@@ -229,6 +230,16 @@ def config_not_writable(said: Said) -> GatewayError:
     return ConfigLocked(
         f"{said.gateway} cannot write its own openclaw.json ({said.message}): let the user that runs it write"
         " that file and the folder it is in",
+        **said.about,
+    )
+
+
+def include_owned(said: Said) -> GatewayError:
+    where = said.find(r"include-owned config at ([^\s;]+)") or "some part of it"
+    return IncludeOwned(
+        f"{said.gateway} does not do {said.method}, because its openclaw.json has {where} from files that it"
+        f" includes, and its release does not write into them: move {where} back into openclaw.json there"
+        " (from 2026.8 on, one included file with nothing beside its $include will do)",
         **said.about,
     )
 

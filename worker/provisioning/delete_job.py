@@ -105,6 +105,8 @@ def _settled(services: Services, held: Claim, condemned: Condemned, warnings: li
         return _ask(services, held, condemned)
     if here.error is not None:
         raise PermanentError(here.error)
+    if here.warning is not None:
+        warnings.append(here.warning)
     for wish in wishes:
         if wish.error is not None:
             warnings.append(f"It could not be removed from gateway {wish.gateway_name!r}: {wish.error}")

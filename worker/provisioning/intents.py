@@ -16,8 +16,8 @@ from worker.printable import line
 @dataclass(frozen=True)
 class Intent:
     """One open intent. ``present_before``: whether the roster had the agent when it was first looked at;
-    ``only_present``: it is about an agent of the roster, and brings none into it; ``age_s``: seconds since it
-    was recorded."""
+    ``only_present``: it is about an agent of the roster, and brings none into it; ``entry_alone``: its job is
+    for the entry and does nothing else; ``age_s``: seconds since it was recorded."""
 
     id: int
     agent_id: UUID
@@ -27,6 +27,7 @@ class Intent:
     delete_files: bool
     only_present: bool
     present_before: bool | None
+    entry_alone: bool
     age_s: float
 
 
@@ -89,6 +90,9 @@ def record_intents(connection: Connection, gateway_id: UUID, job_id: UUID, *wish
 
 _OPEN = text("""
     SELECT id, agent_id, job_id, change, openclaw_id, delete_files, only_present, present_before,
+        EXISTS (
+            SELECT FROM provisioner.jobs j WHERE j.id = job_id AND j.kind = 'sync_heartbeats'
+        ) AS entry_alone,
         extract(epoch FROM now() - created_at)::float AS age_s
     FROM provisioner.roster_intents
     WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL ORDER BY id
@@ -139,9 +143,10 @@ _NOTE_PRESENT = text("""
     WHERE id = ANY(:ids) AND present_before IS NULL
 """)
 _APPLY = text("UPDATE provisioner.roster_intents SET applied_at = now() WHERE id = ANY(:ids)")
-_WARN = text("UPDATE provisioner.roster_intents SET warning = :warning WHERE id = :id").bindparams(
-    bindparam("warning", type_=MaskedText)
-)
+_WARN = text("""
+    UPDATE provisioner.roster_intents SET warning = concat_ws(' ', warning, CAST(:warning AS text))
+    WHERE id = :id AND position(CAST(:warning AS text) IN coalesce(warning, '')) = 0
+""").bindparams(bindparam("warning", type_=MaskedText))
 _REFUSE = text("""
     UPDATE provisioner.roster_intents i SET error = refused.sentence
     FROM unnest(CAST(:ids AS bigint[]), CAST(:sentences AS text[])) AS refused (id, sentence)
@@ -155,7 +160,7 @@ def note_present(connection: Connection, intents: list[int], present: frozenset[
 
 
 def warn_of(connection: Connection, intent: int, warning: str) -> None:
-    """Give the intent's job a warning to pass on."""
+    """Give the intent's job a warning to pass on, beside any that it has."""
     connection.execute(_WARN, {"id": intent, "warning": line(warning)})
 
 

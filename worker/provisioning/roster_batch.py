@@ -31,11 +31,16 @@ def share_of(intents: Sequence[Intent]) -> list[Intent]:
 @dataclass
 class RosterBatch:
     """The intents that were open when the turn began. ``entries``: what the rows of their agents say now, by
-    agent; ``refused``: the sentence of each intent that cannot be brought about, by the intent's id."""
+    agent; ``refused``: the sentence of each intent that cannot be brought about, by the intent's id;
+    ``warned``: what the jobs of intents that end well are told besides; ``held``: those intents whose entry
+    is left as it is; ``leaves_visibility``: what is for no single agent is not written."""
 
     intents: Sequence[Intent]
     entries: Mapping[UUID, RosterEntry]
     refused: dict[int, str] = field(default_factory=dict)
+    warned: dict[int, str] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
+    leaves_visibility: bool = False
     rejected: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +68,7 @@ class RosterBatch:
 
     def wanted(self) -> list[RosterEntry]:
         """The entries that the roster must hold, each once."""
-        agents = {intent.agent_id: None for intent in self._open("reconcile")}
+        agents = {i.agent_id: None for i in self._open("reconcile") if i.id not in self.held}
         return [self.entries[agent] for agent in agents]
 
     def entries_of(self, ids: Collection[str]) -> list[RosterEntry]:
@@ -84,6 +89,32 @@ class RosterBatch:
         """Refuse all that is left."""
         for intent in self.intents:
             self.refused.setdefault(intent.id, sentence)
+
+    def hold_back(self, plan: RosterPlan, sentence: str) -> None:
+        """End what the plan would write without writing it. Jobs whose agent is in the roster have more to
+        do than its entry, so they are told and go on; the others fail."""
+        for intent in self._open("reconcile"):
+            if self.entries[intent.agent_id].openclaw_id not in plan.changed:
+                continue
+            if intent.entry_alone or intent.openclaw_id not in plan.present:
+                self.refused[intent.id] = sentence
+            else:
+                self.held.add(intent.id)
+                self.warned[intent.id] = f"Its roster entry was left as it is. {sentence}"
+        if not plan.changed and (first := self._open("reconcile")[:1]):
+            self.leaves_visibility = True
+            self.warned[first[0].id] = f"The channels' heartbeat visibility was left as it is. {sentence}"
+
+    def leave_files(self, removals: Sequence[Intent], entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell who removes agents by a patch that the gateway keeps their workspaces."""
+        for intent in removals:
+            if intent.delete_files:
+                workspace = entries[intent.openclaw_id].get("workspace", "its workspace")
+                self.warned[intent.id] = (
+                    f"Its entry was removed, but its files stay in {workspace}: openclaw.json has texts like"
+                    " $${NAME}, which this OpenClaw release would spoil if it removed the agent itself."
+                    " Remove the folder by hand."
+                )
 
     def first_writer(self, plan: RosterPlan) -> Intent:
         """The intent that is answered for first by what the plan changes."""

@@ -25,6 +25,7 @@ from worker.gateway.errors import (
     CallTimedOut,
     ConnectionLost,
     GatewayError,
+    IncludeOwned,
     InvalidConfig,
     PermanentGatewayError,
     RateLimited,
@@ -34,11 +35,12 @@ from worker.gateway.errors import (
 )
 from worker.gateway.heartbeats import silencing
 from worker.gateway.retry import jittered
-from worker.gateway.roster import RosterPlan, plan_roster
-from worker.gateway.roster_reading import LiveRoster, read_roster
+from worker.gateway.rewrites import COMMENTS_GO, has_comments, removal_rewrites, undoes_escapes, with_escapes
+from worker.gateway.roster import RosterPlan, removal_patch
+from worker.gateway.roster_reading import VISIBILITY_STAYS, LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
 from worker.provisioning.fences import deleted_before, lift_fences
-from worker.provisioning.gateway_rows import load_gateway, wanted_entries
+from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import (
     Intent,
     apply_intents,
@@ -56,8 +58,10 @@ from worker.provisioning.outage import (
     require_untried,
     unreachable,
 )
+from worker.provisioning.rewrite_permission import standing_of
 from worker.provisioning.roster_batch import RosterBatch, share_of
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
+from worker.provisioning.roster_progress import Progress
 from worker.provisioning.services import Services
 
 log = logging.getLogger(__name__)
@@ -131,7 +135,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
             batch = RosterBatch(intents, wanted_entries(connection, gateway, wanted))
         require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
-        _bring_about(services, lease, batch, services.clients.client(gateway.address))
+        _bring_about(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
         raise
     except RateLimited as error:
@@ -156,32 +160,43 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         )
 
 
-def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient) -> None:
+def _bring_about(
+    services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
+) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
-    writes, stale = 0, None
+    progress, stale = Progress(), None
     claimed: set[str] = set()
     for attempt in range(_ROUNDS):
         live, plan = _look(client, batch)
         if attempt == 0:
-            _note_first_look(services, batch, plan)
-        if plan.document is None:
-            unwanted = batch.unwanted(plan.present)
-            if unwanted:
-                _remove(lease, client, batch, unwanted)
-                writes += len(unwanted)
-                continue
-            if writes:
-                log.info("roster written: config writes %d, agents %d", writes, len(batch.intents))
+            _note_first_look(services, batch, live, plan)
+        unwanted = batch.unwanted(plan.present)
+        if plan.document is None and not unwanted:
+            if progress.writes:
+                log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
+            _settle(services, lease, batch, answered=True)
+            return
+        progress.see(plan, unwanted)
+        if (refusal := _rewrite_refusal(services, gateway, live, plan, unwanted)) is not None:
+            batch.hold_back(plan, refusal)
+            batch.refused.update((intent.id, refusal) for intent in unwanted)
             _settle(services, lease, batch, answered=True)
             return
         fenced = _fenced(services, lease, live, plan) - claimed
         if fenced:
             claimed |= fenced
-            writes += lift_fences(lease, client, batch.entries_of(fenced))
+            progress.wrote(lift_fences(lease, client, batch.entries_of(fenced)))
+            continue
+        document = plan.document
+        if document is None and undoes_escapes(live):
+            document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
+            batch.leave_files(unwanted, live.entries)
+        if document is None:
+            progress.wrote(_remove(lease, client, batch, unwanted))
             continue
         connection = client.connection()
         try:
-            written = _patch(lease, client, live, plan)
+            written = _patch(lease, client, live, live.next_patch(document))
         except StaleConfig as error:
             stale = error
             continue
@@ -189,21 +204,24 @@ def _bring_about(services: Services, lease: RosterLease, batch: RosterBatch, cli
             log.info("%s", error)
             lift_fences(lease, client, batch.entries_of(plan.changed - claimed))
             claimed |= plan.changed
-            writes += 1
+            progress.wrote(1)
             connection.wait_closed(_UNTIMED_RESTART_S)
             _await_return(client)
+            continue
+        except IncludeOwned as error:
+            batch.hold_back(plan, str(error))
             continue
         except InvalidConfig as error:
             batch.blame(plan, error)
             continue
         if written is None:
             return
-        writes += written
+        progress.wrote(written)
     if stale is not None:
         raise stale
     raise PermanentError(
-        f"The gateway said ok {writes} times, but its roster does not hold what was written:"
-        " somebody else rewrites it. See `provisioner doctor`."
+        f"The gateway said ok {progress.writes} times, and each time its config held something else than was"
+        " written: somebody else rewrites it. See `provisioner doctor`."
     )
 
 
@@ -216,13 +234,31 @@ def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: Rost
         return deleted_before(connection, lease.gateway_id, created)
 
 
-def _note_first_look(services: Services, batch: RosterBatch, plan: RosterPlan) -> None:
-    """Keep what only the first look shows: who was there, and whom the first heartbeat block silences."""
+def _rewrite_refusal(
+    services: Services, gateway: GatewayRecord, live: LiveRoster, plan: RosterPlan, unwanted: Sequence[Intent]
+) -> str | None:
+    """Why nothing may be written to this gateway; None where it may."""
+    leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
+    besides = removal_rewrites(live, leaving)
+    if not (besides or live.includes or live.dialect.writes_variables):
+        return None
+    with services.engine.connect() as connection:
+        standing = standing_of(connection, gateway.gateway_id, live, gateway.address.token, besides)
+    return standing.refusal(gateway.gateway.name) if standing.refused else None
+
+
+def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
+    """Keep what only the first look shows: who was there, whom the first heartbeat block silences, and what
+    the first write drops."""
+    said = [silencing(plan.silenced)] if plan.silenced else []
+    if plan.changed and has_comments(live):
+        said.append(COMMENTS_GO)
+    if plan.changed and not live.writes_visibility:
+        said.append(VISIBILITY_STAYS)
     with services.engine.begin() as connection:
         asked = {intent.openclaw_id for intent in batch.intents}
         note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
-        if plan.silenced:
-            sentence = silencing(plan.silenced)
+        for sentence in said:
             warn_of(connection, batch.first_writer(plan).id, sentence)
             log.warning("%s", sentence)
 
@@ -231,7 +267,7 @@ def _patch(
     lease: RosterLease,
     client: GatewayClient,
     live: LiveRoster,
-    plan: RosterPlan,
+    document: Mapping[str, Any],
 ) -> int | None:
     """Send the patch and see its restart through; how many patches are known to be written. None where the
     restart comes so late that the writer is to be called again for it."""
@@ -250,7 +286,7 @@ def _patch(
         answer = client.call(
             "config.patch",
             {
-                "raw": json.dumps(plan.document, ensure_ascii=False),
+                "raw": json.dumps(with_escapes(live, document), ensure_ascii=False),
                 "baseHash": base_hash,
                 "restartDelayMs": dialect.restart_delay_ms,
             },
@@ -292,39 +328,44 @@ def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
     return send_by
 
 
-def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, intents: Sequence[Intent]) -> None:
+def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, intents: Sequence[Intent]) -> int:
     """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
-    are gone is seen by the next look; an answer that is lost is nothing more than that."""
+    are gone is seen by the next look; an answer that is lost is nothing more than that. How many the gateway
+    said ok to, or that it knows nothing of."""
+    answered = 0
     for intent in intents:
         removal = {"agentId": intent.openclaw_id, "deleteFiles": intent.delete_files}
         send_by = lease.about_to_write(0.0)
         try:
             client.call("agents.delete", removal, send_by=send_by)
         except UnknownAgent:
-            continue
+            pass
         except PermanentGatewayError as error:
             batch.refused[intent.id] = f"The gateway does not remove it: {error}"
+            continue
         except (ConnectionLost, CallTimedOut) as error:
             log.warning("a removal ended without an answer: %s", error)
             _await_return(client)
-            return
+            break
+        answered += 1
+    return answered
 
 
 def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, RosterPlan]:
     """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
 
-    def call(method: str) -> Mapping[str, Any]:
+    def get_config() -> Mapping[str, Any]:
         try:
-            return client.call(method)
+            return client.call("config.get")
         except (ConnectionLost, CallTimedOut):
             _await_return(client)
-            return client.call(method)
+            return client.call("config.get")
 
     hello = client.hello()
-    live = read_roster(Dialect.from_hello(hello.server_version, hello.methods), call, draining.wait)
-    batch.refuse_unwritable(live.dialect)
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    live = read_roster(dialect, get_config, lambda: client.call("agents.list"), draining.wait)
     batch.confine(live.present)
-    return live, plan_roster(live.dialect, live.document, batch.wanted())
+    return live, live.plan(batch.wanted(), visibility=not batch.leaves_visibility)
 
 
 def _await_return(client: GatewayClient) -> None:
@@ -379,6 +420,8 @@ def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answe
     with services.engine.begin() as connection:
         lease.hold(connection)
         refuse_intents(connection, batch.refused)
+        for intent_id, warning in batch.warned.items():
+            warn_of(connection, intent_id, warning)
         apply_intents(connection, [key for key in ids if key not in batch.refused])
         if answered:
             note_up(connection, lease.gateway_id)

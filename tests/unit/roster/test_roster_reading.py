@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -131,31 +131,35 @@ def test_a_gateway_that_runs_somebody_its_files_do_not_name_is_not_believed() ->
         LiveRoster.of(OLDEST, given, listed)
 
 
-def calls(*answers: Any) -> tuple[list[str], Any]:
+def reading(*answers: Any) -> tuple[list[str], Callable[[], LiveRoster]]:
+    """What is asked, and a reading of a gateway that answers config.get so."""
     given, made = iter(answers), []
 
-    def call(method: str) -> Any:
-        made.append(method)
-        return next(given) if method == "config.get" else {"agents": []}
+    def get_config() -> Any:
+        made.append("config.get")
+        return next(given)
 
-    return made, call
+    def list_agents() -> Any:
+        made.append("agents.list")
+        return {"agents": []}
+
+    return made, lambda: read_roster(OLDEST, get_config, list_agents, lambda _: None)
 
 
 def test_a_file_that_is_being_saved_is_read_again() -> None:
     invalid: dict[str, Any] = {"valid": False, "parsed": None, "config": {}}
-    made, call = calls(invalid, invalid, answer({"agents": {"list": [MAIN]}}))
-    assert read_roster(OLDEST, call, lambda _: None).present == {"main"}
+    made, read = reading(invalid, invalid, answer({"agents": {"list": [MAIN]}}))
+    assert read().present == {"main"}
     assert made == ["config.get"] * 3
-    made, call = calls(invalid, invalid, invalid)
+    made, read = reading(invalid, invalid, invalid)
     with pytest.raises(RosterUnknownError):
-        read_roster(OLDEST, call, lambda _: None)
+        read()
 
 
 def test_agents_are_listed_only_where_the_config_has_includes() -> None:
-    def asked(given: Any) -> Iterator[str]:
-        made, call = calls(given)
-        read_roster(OLDEST, call)
-        yield from made
-
-    assert [*asked(answer({"agents": {"list": [MAIN]}}))] == ["config.get"]
-    assert [*asked(in_files({"$include": "./a"}, {"list": [MAIN]}))] == ["config.get", "agents.list"]
+    made, read = reading(answer({"agents": {"list": [MAIN]}}))
+    read()
+    assert made == ["config.get"]
+    made, read = reading(in_files({"$include": "./a"}, {"list": [MAIN]}))
+    read()
+    assert made == ["config.get", "agents.list"]

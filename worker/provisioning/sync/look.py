@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
-from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault, plan_roster
+from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
@@ -63,7 +63,11 @@ def look(services: Services, held: RunClaim) -> Parked | None:
     hello = greet(services, gateway)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     client = services.clients.client(gateway.address)
-    live = read_roster(dialect, lambda method: services.patiently(lambda: client.call(method)))
+    live = read_roster(
+        dialect,
+        lambda: services.patiently(lambda: client.call("config.get")),
+        lambda: services.patiently(lambda: client.call("agents.list")),
+    )
     findings = [_find(row, entries, held, live.present) for row in rows]
     plan = _plan(services, held, live, findings, entries)
     return _note(services, held, gateway, findings, plan)
@@ -94,7 +98,7 @@ def _plan(
 
     def plan_all() -> RosterPlan:
         wanted = [entries[f.agent_id] for f in findings if f.phase == "files" and f.openclaw_id]
-        return plan_roster(live.dialect, live.document, wanted)
+        return live.plan(wanted)
 
     plan = plan_all()
     for found in findings:

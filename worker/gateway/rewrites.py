@@ -1,0 +1,226 @@
+"""What a config write would make of what the gateway's owner wrote into openclaw.json. Pure.
+
+Up to 2026.3 any config write, the gateway's own included, puts the content of every included file into
+openclaw.json; 2026.2.12 also puts the value of each ``${NAME}`` in its place, and undoes the escape of each
+``$${NAME}``, after which it may not start (gateway.md 4 and 12).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from worker.gateway.roster import canonical_id
+from worker.gateway.roster_reading import LiveRoster
+from worker.gateway.variables import REDACTED, escapes_in, id_or_number, strings_of, variables_in
+
+_SHOWN = 4
+_OWN_SECRETS = frozenset({"gateway.auth.token", "gateway.auth.password", "gateway.remote.token"})
+"""Where the gateway's own credential may stand; we know it."""
+
+COMMENTS_GO = "openclaw.json has comments, and OpenClaw drops the comments of a file when it writes it."
+
+Kind = Literal["include", "secret", "variable", "escape", "hidden"]
+_WORDS: Mapping[Kind, str] = {
+    "include": "replaces each $include by the content of its file ({})",
+    "secret": "copies secrets out of included files into openclaw.json ({})",
+    "variable": "replaces variables by their values ({})",
+    "escape": "undoes escapes, which then are variables ({})",
+    "hidden": "replaces those secrets by their values that are variables, which config.get hides ({})",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Rewrite:
+    """One thing that is lost. ``path``: where it stands; ``what``: the files of an include, the name of a
+    variable, or nothing."""
+
+    kind: Kind
+    path: str
+    what: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from any other, in what is stored of a permission."""
+        return " ".join(part for part in (self.kind, self.path, self.what) if part)
+
+    @property
+    def shown(self) -> str:
+        """It alone, for people."""
+        if self.kind == "include":
+            return f"{self.path} from {self.what}"
+        reference = {"variable": f"${{{self.what}}}", "escape": f"$${{{self.what}}}"}.get(self.kind)
+        return f"{reference} at {self.path}" if reference else self.path
+
+
+def rewrites_of(live: LiveRoster, credential: str | None = None) -> tuple[Rewrite, ...]:
+    """All that any config write would rewrite. ``credential``: the gateway's own, which we sign in with."""
+    if live.writes_through:
+        return ()
+    return tuple(sorted({*_from_includes(live), *_from_variables(live, credential)}))
+
+
+def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrite, ...]:
+    """What the release's agents.delete would rewrite besides: it keeps a variable, and an escape, by its
+    entry's number in the list, which changes for all behind the one removed (measured on 2026.3.13)."""
+    if live.writes_through or live.dialect.roster != "list" or live.dialect.writes_variables:
+        return ()
+    listed = _mapping(live.document.get("agents")).get("list")
+    found: set[Rewrite] = set()
+    moves = False
+    for number, entry in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(entry, Mapping) and canonical_id(entry.get("id", "")) in leaving:
+            moves = True
+        elif moves:
+            root = f"agents.list[{id_or_number(entry, number)}]"
+            found.update(_references(entry, root))
+            hidden = (path for path, value in strings_of(entry, root) if value == REDACTED)
+            found.update(Rewrite("hidden", path) for path in hidden)
+    return tuple(sorted(found))
+
+
+def undoes_escapes(live: LiveRoster) -> bool:
+    """Whether the release's own writes, agents.delete among them, would undo an escape (2026.2.12)."""
+    return live.dialect.writes_variables and _has_escapes(live.document)
+
+
+def has_comments(live: LiveRoster) -> bool:
+    """Whether openclaw.json has comments, which every release loses at its first write of the file."""
+    raw = live.answer.get("raw")
+    return isinstance(raw, str) and _has_comment(raw)
+
+
+def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The patch ``document``, and beside it what has to be sent so that escapes stand in the file again where
+    a write undoes them: without them the gateway may not start. The agents' list is sent whole anyway."""
+    config = live.answer.get("config")
+    if not live.dialect.writes_variables or not isinstance(config, Mapping):
+        return document
+    kept = _escapes_again(
+        {**config, "agents": _without_list(config.get("agents"))},
+        {**live.document, "agents": _without_list(live.document.get("agents"))},
+    )
+    return _laid_over(kept or {}, document)
+
+
+def told(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
+    """``replaces variables by their values (${A} at models.x and 2 more)``, and so on for each kind."""
+    said = []
+    for kind, words in _WORDS.items():
+        those = [one.shown for one in rewrites if one.kind == kind]
+        if those:
+            said.append(words.format(_named(those)))
+    if comments:
+        said.append("drops its comments")
+    return "; ".join(said)
+
+
+def _named(those: Sequence[str]) -> str:
+    more = f" and {len(those) - _SHOWN} more" if len(those) > _SHOWN else ""
+    return ", ".join(those[:_SHOWN]) + more
+
+
+def _from_includes(live: LiveRoster) -> Iterator[Rewrite]:
+    in_root = {path for path, _ in strings_of(live.answer.get("parsed"))}
+    for include in live.includes:
+        yield Rewrite("include", include.path, include.named)
+        included: Any = live.answer.get("config")
+        for key in include.keys:
+            included = _below(included, key)
+        root = include.path if include.keys else ""
+        for path, value in strings_of(included, root):
+            if value == REDACTED and path not in in_root:
+                yield Rewrite("secret", path)
+
+
+def _from_variables(live: LiveRoster, credential: str | None) -> Iterator[Rewrite]:
+    if not live.dialect.writes_variables:
+        return
+    parsed = live.answer.get("parsed")
+    yield from _references(parsed, "")
+    for path in _hidden(live, credential):
+        yield Rewrite("hidden", path)
+
+
+def _references(value: Any, root: str) -> Iterator[Rewrite]:
+    for path, text in strings_of(value, root):
+        for name in variables_in(text):
+            yield Rewrite("variable", path, name)
+        for name in escapes_in(text):
+            yield Rewrite("escape", path, name)
+
+
+def _hidden(live: LiveRoster, credential: str | None) -> list[str]:
+    """Paths of secrets that may be variables. Where only the gateway's own credential is hidden, the file's
+    hash tells: it is that of the text with the credential in its place, or it is not."""
+    hidden = [path for path, value in strings_of(live.answer.get("parsed")) if value == REDACTED]
+    others = [path for path in hidden if path not in _OWN_SECRETS]
+    if others:
+        return others
+    raw, known = live.answer.get("raw"), live.answer.get("hash")
+    if not hidden or credential is None or not isinstance(raw, str) or not isinstance(known, str):
+        return []
+    whole = raw.replace(REDACTED, credential)
+    return [] if hashlib.sha256(whole.encode()).hexdigest() == known else hidden
+
+
+def _escapes_again(config: Any, document: Any) -> Any:
+    """The merge patch that writes the escapes of ``config`` again; None where it has none. What ``document``
+    has at the same place is taken as it is written there."""
+    if isinstance(config, str):
+        return document if isinstance(document, str) and escapes_in(document) else None
+    if isinstance(config, list):
+        return document if isinstance(document, list) and _has_escapes(document) else None
+    if isinstance(config, Mapping):
+        below = _mapping(document)
+        patch = {key: _escapes_again(value, below.get(key)) for key, value in config.items()}
+        return {key: value for key, value in patch.items() if value is not None} or None
+    return None
+
+
+def _has_escapes(value: Any) -> bool:
+    return any(escapes_in(text) for _, text in strings_of(value))
+
+
+def _without_list(agents: Any) -> Any:
+    return {name: inner for name, inner in _mapping(agents).items() if name != "list"}
+
+
+def _laid_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    laid = dict(base)
+    for key, value in patch.items():
+        below = laid.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        laid[key] = _laid_over(below, value) if both else value  # type: ignore[arg-type]
+    return laid
+
+
+def _below(value: Any, key: str | int) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(str(key))
+    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+        return value[key]
+    return None
+
+
+def _has_comment(raw: str) -> bool:
+    quote, place = "", 0
+    while place < len(raw):
+        here = raw[place]
+        if quote:
+            if here == "\\":
+                place += 1
+            elif here == quote:
+                quote = ""
+        elif here in "\"'":
+            quote = here
+        elif here == "/" and raw[place + 1 : place + 2] in ("/", "*"):
+            return True
+        place += 1
+    return False
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

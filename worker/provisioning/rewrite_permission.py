@@ -1,0 +1,112 @@
+"""What a gateway's owner allowed us to rewrite in its config files, and the refusal where he did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.errors import PermanentError
+from worker.gateway.rewrites import Rewrite, has_comments, rewrites_of, told
+from worker.gateway.roster_reading import LiveRoster
+
+
+class RewriteRefusedError(PermanentError):
+    """A config write would rewrite what the gateway's owner wrote, and nobody has allowed that."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a config write would rewrite, and what of it is allowed. ``comments``: the file has some, which
+    the first write drops on every release."""
+
+    rewrites: tuple[Rewrite, ...]
+    allowed: frozenset[str]
+    comments: bool
+
+    @property
+    def refused(self) -> tuple[Rewrite, ...]:
+        """What nobody has allowed yet; a write is refused while there is any."""
+        return tuple(one for one in self.rewrites if one.key not in self.allowed)
+
+    def refusal(self, gateway: str) -> str:
+        """The sentence of the refusal."""
+        loses = told(self.refused, comments=self.comments)
+        return (
+            f"A config write would rewrite what the owner of gateway {gateway!r} wrote into openclaw.json, so"
+            f" none was sent: at any write its OpenClaw release {loses}."
+            f" `provisioner gateway allow-rewrite {quoted(gateway)}` shows all of it and allows it there."
+        )
+
+
+def standing_of(
+    connection: Connection,
+    gateway_id: UUID,
+    live: LiveRoster,
+    credential: str | None,
+    besides: Sequence[Rewrite] = (),
+) -> Standing:
+    """What a write to the gateway would rewrite; ``besides``: what the write in question adds to it."""
+    rewrites = tuple(sorted({*rewrites_of(live, credential), *besides}))
+    if not rewrites:
+        return Standing((), frozenset(), has_comments(live))
+    row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
+    if row.written_before and all(one.kind == "hidden" for one in rewrites):
+        # An earlier write of ours has put values in their places, so what is hidden now is a value.
+        rewrites = ()
+    stored = row.allowed_rewrites
+    items = stored.get("items") if isinstance(stored, Mapping) else None
+    return Standing(rewrites, frozenset(items if isinstance(items, list) else ()), has_comments(live))
+
+
+def allow(connection: Connection, gateway_id: UUID, rewrites: Sequence[Rewrite]) -> None:
+    """Allow these, beside what was allowed before."""
+    items = sorted({one.key for one in rewrites})
+    connection.execute(_ALLOW, {"gateway_id": gateway_id, "items": items})
+
+
+def revoke(connection: Connection, gateway_id: UUID) -> int:
+    """Take back all that was allowed; how much that was."""
+    row = connection.execute(_REVOKE, {"gateway_id": gateway_id}).one_or_none()
+    return int(row.items) if row is not None else 0
+
+
+def allowed(connection: Connection, gateway_id: UUID) -> frozenset[str]:
+    """The keys of what is allowed now."""
+    row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
+    stored = row.allowed_rewrites
+    items = stored.get("items") if isinstance(stored, Mapping) else None
+    return frozenset(items if isinstance(items, list) else ())
+
+
+def quoted(name: str) -> str:
+    """A gateway's name as an argument of a command."""
+    return name if name and all(c.isalnum() or c in "._-" for c in name) else f"'{name}'"
+
+
+_STANDING = text("""
+    SELECT (SELECT allowed_rewrites FROM provisioner.gateway_states WHERE gateway_id = :gateway_id),
+        EXISTS (SELECT FROM provisioner.agent_files WHERE gateway_id = :gateway_id) AS written_before
+""")
+_ALLOW = text("""
+    INSERT INTO provisioner.gateway_states AS s (gateway_id, allowed_rewrites)
+    VALUES (:gateway_id, jsonb_build_object('items', :items, 'at', now()))
+    ON CONFLICT (gateway_id) DO UPDATE SET allowed_rewrites = jsonb_build_object(
+        'items', (
+            SELECT jsonb_agg(DISTINCT item) FROM jsonb_array_elements(
+                coalesce(s.allowed_rewrites -> 'items', '[]') || (excluded.allowed_rewrites -> 'items')
+            ) AS item
+        ), 'at', now()
+    )
+""").bindparams(bindparam("items", type_=JSONB))
+_REVOKE = text("""
+    WITH before AS (
+        SELECT gateway_id, jsonb_array_length(coalesce(allowed_rewrites -> 'items', '[]')) AS items
+        FROM provisioner.gateway_states WHERE gateway_id = :gateway_id
+    )
+    UPDATE provisioner.gateway_states s SET allowed_rewrites = NULL
+    FROM before WHERE s.gateway_id = before.gateway_id RETURNING before.items
+""")
