@@ -65,6 +65,7 @@ def open_world(
                 gateway_token=token,
                 model=model,
             )
+            world.allow_rewrites()
             world.start_worker()
             yield world
             world.stop_workers()

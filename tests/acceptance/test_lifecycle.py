@@ -40,7 +40,11 @@ def test_a_deleted_agent_is_gone_everywhere_and_again_succeeds(world: World) -> 
     assert deleted["result"]["removed"] is True
     assert deleted["result"]["openclaw_id"] == openclaw_id
     assert deleted["result"]["workspace_path"].endswith(f"/workspace-{openclaw_id}")
-    assert deleted["warnings"] == []
+    # On 2026.2.12 the owner's $${NAME} would be spoilt by agents.delete, so a patch removes the entry alone.
+    stays = [f"its files stay in {deleted['result']['workspace_path']}"]
+    for told, expected in zip(deleted["warnings"], stays, strict=False):
+        assert expected in told
+    assert len(deleted["warnings"]) == (world.release == "2026.2.12")
     assert key not in sessions(world, client)
     client.close()
     assert openclaw_id not in world.roster()

@@ -28,7 +28,10 @@ from worker.gateway.client import Call
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError, UnknownAgent
+from worker.gateway.rewrites import rewrites_of
+from worker.gateway.roster_reading import read_roster
 from worker.openclaw import RunningGateway
+from worker.provisioning.rewrite_permission import allow
 from worker.provisioning.workspace_files import AgentFiles
 from worker.simulator import Simulator
 from worker.workspace.credentials import ROUNDS, find_token
@@ -172,6 +175,19 @@ class World:
         """End all worker processes."""
         for worker in self.workers:
             worker.stop()
+
+    def allow_rewrites(self) -> None:
+        """Let our writes do to the owner's config what its release makes of it (2026.2.12)."""
+        client = self.direct()
+        hello = client.hello()
+        live = read_roster(
+            Dialect.from_hello(hello.server_version, hello.methods),
+            lambda: client.call("config.get"),
+            lambda: client.call("agents.list"),
+        )
+        client.close()
+        with self.engine.begin() as connection:
+            allow(connection, self.fleet.gateway_id, rewrites_of(live, self.gateway_token))
 
     def direct(self) -> PatientClient:
         """A client of the test's own, past the door, with a device of its own."""

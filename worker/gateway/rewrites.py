@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from worker.gateway.roster import canonical_id
@@ -35,11 +35,12 @@ _WORDS: Mapping[Kind, str] = {
 @dataclass(frozen=True, order=True)
 class Rewrite:
     """One thing that is lost. ``path``: where it stands; ``what``: the files of an include, the name of a
-    variable, or nothing."""
+    variable, or nothing. ``kept``: our own writes send it again, so that only the gateway's own lose it."""
 
     kind: Kind
     path: str
     what: str = ""
+    kept: bool = False
 
     @property
     def key(self) -> str:
@@ -81,9 +82,13 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
     return tuple(sorted(found))
 
 
-def undoes_escapes(live: LiveRoster) -> bool:
-    """Whether the release's own writes, agents.delete among them, would undo an escape (2026.2.12)."""
-    return live.dialect.writes_variables and _has_escapes(live.document)
+def spoilt_by_delete(live: LiveRoster) -> bool:
+    """Whether agents.delete would lose what a patch of the list keeps: variables in it, and escapes anywhere
+    (2026.2.12, which may not start again after that)."""
+    listed = _mapping(live.document.get("agents")).get("list")
+    return live.dialect.writes_variables and (
+        _has_escapes(live.document) or any(variables_in(text) for _, text in strings_of(listed))
+    )
 
 
 def has_comments(live: LiveRoster) -> bool:
@@ -138,8 +143,8 @@ def _from_includes(live: LiveRoster) -> Iterator[Rewrite]:
 def _from_variables(live: LiveRoster, credential: str | None) -> Iterator[Rewrite]:
     if not live.dialect.writes_variables:
         return
-    parsed = live.answer.get("parsed")
-    yield from _references(parsed, "")
+    for one in _references(live.answer.get("parsed"), ""):
+        yield replace(one, kept=one.path.startswith("agents.list["))
     for path in _hidden(live, credential):
         yield Rewrite("hidden", path)
 

@@ -30,11 +30,12 @@ class Standing:
     @property
     def refused(self) -> tuple[Rewrite, ...]:
         """What nobody has allowed yet; a write is refused while there is any."""
-        return tuple(one for one in self.rewrites if one.key not in self.allowed)
+        return tuple(one for one in self.rewrites if not one.kept and one.key not in self.allowed)
 
     def refusal(self, gateway: str) -> str:
         """The sentence of the refusal."""
-        loses = told(self.refused, comments=self.comments)
+        kept = tuple(one for one in self.rewrites if one.kept)
+        loses = told(self.refused + kept, comments=self.comments)
         return (
             f"A config write would rewrite what the owner of gateway {gateway!r} wrote into openclaw.json, so"
             f" none was sent: at any write its OpenClaw release {loses}."
@@ -54,7 +55,7 @@ def standing_of(
     if not rewrites:
         return Standing((), frozenset(), has_comments(live))
     row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
-    if row.written_before and all(one.kind == "hidden" for one in rewrites):
+    if row.written_before and all(one.kind == "hidden" or one.kept for one in rewrites):
         # An earlier write of ours has put values in their places, so what is hidden now is a value.
         rewrites = ()
     stored = row.allowed_rewrites

@@ -111,9 +111,9 @@ class RosterBatch:
             if intent.delete_files:
                 workspace = entries[intent.openclaw_id].get("workspace", "its workspace")
                 self.warned[intent.id] = (
-                    f"Its entry was removed, but its files stay in {workspace}: openclaw.json has texts like"
-                    " $${NAME}, which this OpenClaw release would spoil if it removed the agent itself."
-                    " Remove the folder by hand."
+                    f"Its entry was removed, but its files stay in {workspace}: an agents.delete of this"
+                    " OpenClaw release would spoil the ${NAME} or $${NAME} of others in openclaw.json. Remove"
+                    " the folder by hand."
                 )
 
     def first_writer(self, plan: RosterPlan) -> Intent:

@@ -35,7 +35,13 @@ from worker.gateway.errors import (
 )
 from worker.gateway.heartbeats import silencing
 from worker.gateway.retry import jittered
-from worker.gateway.rewrites import COMMENTS_GO, has_comments, removal_rewrites, undoes_escapes, with_escapes
+from worker.gateway.rewrites import (
+    COMMENTS_GO,
+    has_comments,
+    removal_rewrites,
+    spoilt_by_delete,
+    with_escapes,
+)
 from worker.gateway.roster import RosterPlan, removal_patch
 from worker.gateway.roster_reading import VISIBILITY_STAYS, LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
@@ -188,7 +194,7 @@ def _bring_about(
             progress.wrote(lift_fences(lease, client, batch.entries_of(fenced)))
             continue
         document = plan.document
-        if document is None and undoes_escapes(live):
+        if document is None and spoilt_by_delete(live):
             document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
             batch.leave_files(unwanted, live.entries)
         if document is None:
