@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Task
@@ -11,6 +12,9 @@ from worker.about import about
 from worker.app import app, services
 from worker.jobs.ledger import NotClaimed
 from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.work import Parked
+
+log = logging.getLogger(__name__)
 
 
 @app.task(name="tasks.sync_agent", bind=True, throws=(JobFailed,))
@@ -19,8 +23,12 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
     with about(job=job_id, agent=agent_id), outliving_the_database(self):
         outcome = take_turn(services(), job_id, agent_id)
+        # Its id is its own, and none of its later turns has it: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
-            return NOTHING_TO_DO  # its id is its own: Flower would show it as started for ever
+            return NOTHING_TO_DO
+        if isinstance(outcome, Parked):
+            log.info("parked: %s", outcome.reason)
+            return f"parked: {outcome.reason}"
         if isinstance(outcome, Ended) and outcome.progress is not None:
             tell_progress(job_id, outcome.progress)
         return report(self, job_id, outcome)

@@ -16,6 +16,7 @@ from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # missing from
     is_auto_concurrency,
 )
 from kombu import Queue
+from redis.exceptions import ResponseError
 
 from worker import health, rights
 from worker.about import about
@@ -268,10 +269,19 @@ def _start(**_: Any) -> None:
     services().mint.begin()
 
 
+_not_looked_into: list[str] = []
+
+
 def _rescue() -> None:
     connections: Any = app.pool  # of connections: celery-types has it for the pool of producers
-    with connections.acquire(block=True, timeout=5) as connection:
-        rescue(connection.default_channel, ROUTES)
+    if _not_looked_into:
+        return
+    try:
+        with connections.acquire(block=True, timeout=5) as connection:
+            rescue(connection.default_channel, ROUTES)
+    except ResponseError as error:  # an ACL without that key, or a key of another type
+        _not_looked_into.append(str(error))
+        log.warning("nobody looks for our messages in Celery's default queue: %s", error)
 
 
 @signals.heartbeat_sent.connect

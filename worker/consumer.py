@@ -87,8 +87,8 @@ class ReconnectSafeConsumer(Consumer):
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Drop a message for a task that is none of ours; Flower hears of it."""
-        name, task_id = str(message.headers["task"]), message.headers["id"]
-        self._drop(message, f"there is no task {escaped(name, 100)} here: is the name misspelt?")
+        name, task_id = escaped(str(message.headers["task"]), 100), message.headers["id"]
+        self._drop(message, f"there is no task {name} here: is the name misspelt?")
         if self.event_dispatcher is not None:
             self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
 

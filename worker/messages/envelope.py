@@ -18,9 +18,8 @@ from kombu.serialization import dumps
 
 from worker.escaped import escaped
 from worker.jobs.requests import REQUESTS
+from worker.messages.unpacking import FAULT, LONGEST_BODY, TOO_LARGE
 
-LONGEST_BODY = 1024 * 1024
-"""Bytes of a message's arguments."""
 LONGEST_ID = 500
 _SHOWN = 1024
 _CANVAS: Mapping[str, str] = {
@@ -84,10 +83,10 @@ def _body(positional: Any, arguments: Any) -> tuple[str, str, Any]:
 
 def _read(message: Message) -> _Content:
     headers = message.headers if isinstance(message.headers, Mapping) else {}
-    size = len(message.body or "")
-    if size > LONGEST_BODY:
-        fault = f"its arguments have {size} bytes, at most {LONGEST_BODY} are taken"
+    if (fault := headers.get(FAULT)) is not None:
         return _Content(headers, fault=fault)
+    if len(message.body or "") > LONGEST_BODY:
+        return _Content(headers, fault=TOO_LARGE)
     try:
         payload = message.decode()
     except Exception as error:

@@ -16,6 +16,7 @@ from kombu.transport import redis
 from redis.exceptions import RedisError
 
 from worker.escaped import escaped
+from worker.messages.unpacking import unpack
 from worker.presence import tally
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,9 @@ class SafeTransport(redis.Transport):
     def _deliver(self, message: Any, queue: str | None) -> None:
         if (fault := framing_fault(message)) is not None:
             drop(f"queue {queue}", fault, message)
-        elif queue not in (self._callbacks or {}):
+            return
+        unpack(message)
+        if queue not in (self._callbacks or {}):
             self._reject_inbound_message(message)
         else:
             super()._deliver(message, queue)

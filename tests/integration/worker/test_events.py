@@ -18,6 +18,9 @@ from tests.integration.worker.workshop import Workshop
 from worker.simulator import Fault
 from worker.simulator.faults import Refuse
 
+INSIDE = ("finish_sync", "sync_agent")
+"""Tasks whose ids are no job's."""
+
 
 class Watch:
     """Celery's State, fed by all events; ``seen``: what it said of each task, one after another."""
@@ -77,6 +80,21 @@ def test_flower_sees_a_sync_go_on_and_end_with_its_result(open_workshop: Callabl
         on_the_way = [re.fullmatch(r"(\d+) of 30 agents", str(what)) for what in progress]
         assert {int(match[1]) for match in on_the_way if match} & set(range(1, 30))
         assert "30 updated (0 needed nothing)" in told[-1][1]
+
+        nobodys = [workshop.ask(task, job_id=UUID(int=1), agent_id=UUID(int=2)) for task in INSIDE]
+        wrong = workshop.ask("finish_sync")
+
+        def open_tasks() -> list[tuple[str, str]]:
+            tasks = [watch.state.tasks.get(str(key)) for key in (*nobodys, wrong)]
+            assert len(watch.state.tasks) > 30
+            others = [task for task in watch.state.tasks.values() if task.name in ("tasks.finish_sync",)]
+            names = [(getattr(task, "name", "?"), getattr(task, "state", "?")) for task in (*tasks, *others)]
+            return [(name, state) for name, state in names if state not in ("SUCCESS", "FAILURE")]
+
+        workshop.eventually(lambda: not open_tasks(), lambda: str(open_tasks()), 20)
+        assert {watch.state.tasks[str(key)].result for key in nobodys} == {"'nothing to do'"}
+        assert watch.state.tasks[str(wrong)].state == "FAILURE"
+        assert "Traceback" not in workshop.logs()
 
         execute(workshop.engine, "UPDATE agents SET soul_template = '{{ nobody }}'")
         bad = workshop.ask("sync_gateway", gateway_id=place.fleet.gateway_id, include_main=False)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, make_url, text
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Place, Workshop
 from worker import rights
+from worker.cli.check_rights import check_database
 from worker.database import make_engine
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -142,6 +143,33 @@ def test_what_is_lacking_is_named_with_its_grant(house: House, least: Engine) ->
             f"the role {house.role} lacks DELETE on provisioner.jobs: "
             f"GRANT DELETE ON provisioner.jobs TO {house.role}"
         )
+
+
+def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
+    house: House, least: Engine
+) -> None:
+    def says() -> list[tuple[str, str, str]]:
+        with least.connect() as connection:
+            return [(each.check, each.status, each.says) for each in check_database(connection)]
+
+    assert [found for found in says() if found[0] == "rights"] == []
+    house.revoke("DELETE ON agents")
+    house.revoke("SELECT ON board_memory")
+    waits = says()
+    house.grant("SELECT ON board_memory")
+    refuses = says()
+    house.grant("DELETE ON agents")
+    assert waits == [
+        (
+            "rights",
+            "fault",
+            f"workers of this role wait: the role {house.role} lacks SELECT on board_memory:"
+            f" GRANT SELECT ON board_memory TO {house.role}",
+        )
+    ]
+    assert ("rights", "warning") in [found[:2] for found in refuses]
+    assert any("lacks DELETE on agents" in found[2] for found in refuses)
+    assert any(check == "database" and "waited for it" in text for check, _, text in refuses)
 
 
 def test_a_right_on_some_columns_counts(house: House, least: Engine) -> None:

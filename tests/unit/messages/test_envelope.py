@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
 import json
+import lzma
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from worker.messages.envelope import LONGEST_BODY, UnreadableMessage, readdress
+from worker.messages.envelope import UnreadableMessage, readdress
 from worker.messages.transport import framing_fault
+from worker.messages.unpacking import LONGEST_BODY, unpack
 
 KNOWN = {"tasks.provision_agent", "tasks.sync_agent", "tasks.run_due_schedules"}
 ID = "0f0d0f9c-6a0a-4b6b-9a57-3f1b0a6f5f10"
@@ -97,17 +102,61 @@ def test_another_content_type_is_refused() -> None:
 
 def test_a_large_one_is_refused_unread() -> None:
     headers, payload = read([[], {"agent_id": "a", "x": "y" * LONGEST_BODY}, EMPTY])
-    assert f"at most {LONGEST_BODY} are taken" in headers["refusal"]
+    assert f"at most {LONGEST_BODY} bytes are taken" in headers["refusal"]
     assert payload == [[], {}, EMPTY]
 
 
-def test_a_small_one_that_unpacks_to_a_large_one_is_refused() -> None:
-    packed = zlib.compress(json.dumps([[], {"x": "y" * 2 * LONGEST_BODY}, EMPTY]).encode())
-    got = message("", {"task": "tasks.provision_agent", "id": ID})
-    got.body = zlib.decompress(packed).decode()
+PACKINGS: dict[str, Any] = {
+    "application/x-gzip": zlib.compress,
+    "application/x-bz2": bz2.compress,
+    "application/x-lzma": lzma.compress,
+}
+
+
+def packed(packing: str, body: Any, pack: Callable[[bytes], bytes]) -> Message:
+    """As a service sends it that compresses its messages."""
+    text = base64.b64encode(pack(json.dumps(body).encode())).decode()
+    entry = {
+        "body": text,
+        "headers": {"task": "tasks.provision_agent", "id": ID, "compression": packing},
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {"delivery_tag": "x", "delivery_info": {}, "body_encoding": "base64"},
+    }
+    unpack(entry)
+    channel: Any = Base64Channel()
+    made = Message(entry, channel=channel)
+    made.accept = {"application/json"}
+    assert made.errors == []
+    return made
+
+
+class Base64Channel:
+    def decode_body(self, body: Any, _: Any) -> Any:
+        return base64.b64decode(body)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_is_packed_is_unpacked(packing: str) -> None:
+    got = packed(packing, [[], {"agent_id": "a"}, None], PACKINGS[packing])
+    assert readdress(got, KNOWN)
+    assert got.decode() == [[], {"agent_id": "a"}, EMPTY]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_a_small_one_that_unpacks_to_a_large_one_is_refused(packing: str) -> None:
+    got = packed(packing, [[], {"x": "y" * 3 * LONGEST_BODY}, EMPTY], PACKINGS[packing])
     assert readdress(got, KNOWN)
     assert isinstance(got.headers, dict)
-    assert "are taken" in got.headers["refusal"]
+    assert "its arguments are too large" in got.headers["refusal"]
+
+
+@pytest.mark.parametrize("packing", [*PACKINGS, "application/x-nothing", "application/zstd"])
+def test_what_cannot_be_unpacked_is_refused(packing: str) -> None:
+    got = packed(packing, [[], {}, EMPTY], lambda body: b"no" + body)
+    assert readdress(got, KNOWN)
+    assert isinstance(got.headers, dict)
+    assert "cannot be undone" in got.headers["refusal"]
 
 
 @pytest.mark.parametrize("given", ["tomorrow", 7, [], "9" * 30, "2020-13-01"])
