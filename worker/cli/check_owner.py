@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.cli.check_roster import OURS
 from worker.cli.findings import Finding, named
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, relying_on_defaults
 from worker.gateway.roster import IMPLICIT_AGENT, roster_entries
+from worker.gateway.roster_reading import OURS
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
 _REDACTED = "__OPENCLAW_REDACTED__"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +11,9 @@ from worker.cli.gateway_rows import Fleet
 from worker.cli.job_view import argument
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster import plan_roster
+from worker.gateway.roster_reading import OURS
 from worker.provisioning.facts import AgentRecord
 
-OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-"""Ids that only Mission Control's agents have (behaviour 1, 2)."""
 _CHECK = "roster"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from worker.cli.check_base_url import check_base_url
 from worker.cli.check_owner import check_heartbeats, check_variables
 from worker.cli.check_pairing import paired, pairing_finding
+from worker.cli.check_rewrites import check_rewrites
 from worker.cli.check_roster import check_roster
 from worker.cli.check_workspaces import check_file_support, check_renderings
 from worker.cli.findings import Checkup
@@ -19,25 +21,34 @@ from worker.gateway.device import DeviceKey, DeviceKeyError
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
+from worker.provisioning.rewrite_permission import Standing
 from worker.settings import Settings
 
 CONNECT_S = 15.0
 CALL_S = 15.0
 
 
-def examine(row: GatewayRow, fleet: Fleet, settings: Settings) -> Checkup:
+StandingOf = Callable[[LiveRoster], Standing]
+"""What a write to that roster would rewrite, and what of it is allowed."""
+
+
+def examine(
+    row: GatewayRow, fleet: Fleet, settings: Settings, standing_of: StandingOf | None = None
+) -> Checkup:
     """Connect once, look, and hang up. Whatever the gateway, its rows or our key do wrong is a finding."""
     found = Checkup(row.id, row.name, shown_url(row.url))
     found.extend(check_base_url(settings.base_url, row.url))
     try:
-        _look(row, fleet, settings, found)
+        _look(row, fleet, settings, found, standing_of)
     except ProvisionerError as error:
         check = "device" if isinstance(error, DeviceKeyError) else "config" if found.version else "connect"
         found.note(check, str(error), "fault")
     return found
 
 
-def _look(row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup) -> None:
+def _look(
+    row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup, standing_of: StandingOf | None
+) -> None:
     device_key = settings.gateway_device_key
     address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
     made_now = not device_key.exists()
@@ -61,6 +72,8 @@ def _look(row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup) -> 
         found.extend(check_roster(dialect, live.document, fleet, row.name))
         found.extend(check_heartbeats(dialect, live.document))
         found.extend(check_variables(dialect, live.answer))
+        if standing_of is not None:
+            found.extend(check_rewrites(live, standing_of(live), row.name))
     found.extend(check_file_support(dialect))
     found.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 

@@ -4,42 +4,77 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.text import Text
+from sqlalchemy import select
 
+from models import Gateway
 from worker.cli.check_rights import check_database
 from worker.cli.checkup import compare_with_workers, examine
 from worker.cli.environment import engine, operator_settings
-from worker.cli.faults import FAILED
+from worker.cli.faults import FAILED, WrongUseError
 from worker.cli.findings import Checkup
 from worker.cli.gateway_rows import forget_refusal, read_fleet, read_gateway
 from worker.cli.lookup import find
 from worker.cli.screen import Json, emit, lines, marks, out, plain, say
+from worker.gateway.rewrites import removal_rewrites
+from worker.gateway.roster_reading import LiveRoster
+from worker.provisioning.rewrite_permission import Standing, standing_of
 
 
 def doctor(
-    gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")], as_json: Json = False
+    gateway: Annotated[str | None, typer.Argument(help="Name or id of a gateway.")] = None,
+    all_gateways: Annotated[
+        bool, typer.Option("--all", help="Look at every gateway of the database, one after another.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at a gateway and say what is right and wrong with it. Exit code 1 where something is wrong.
 
-    Changes nothing on the gateway. Compares its roster with the agents' rows, renders every agent, and asks
-    BASE_URL whether Mission Control is there.
+    Changes nothing on the gateway. Compares its roster with the agents' rows, renders every agent, asks
+    BASE_URL whether Mission Control is there, and says what a config write would rewrite of the owner's.
     """
+    if (gateway is None) is not all_gateways:
+        raise WrongUseError("Name one gateway, or give --all: `provisioner gateway list` shows all.")
     with engine().connect() as connection:
-        row = read_gateway(connection, find(connection, "gateway", gateway))
+        if gateway is not None:
+            keys = [find(connection, "gateway", gateway)]
+        else:
+            keys = list(connection.execute(select(Gateway.id).order_by(Gateway.name, Gateway.id)).scalars())
+    checkups = [_examine(key) for key in keys]
+    if as_json:
+        documents = [_document(found) for found in checkups]
+        emit(documents if all_gateways else documents[0])
+    else:
+        for found in checkups:
+            _show(found)
+        if all_gateways:
+            unfit = [found.gateway for found in checkups if not found.ok]
+            say(f"{len(checkups) - len(unfit)} of {len(checkups)} gateways are fit to be provisioned.")
+    if not all(found.ok for found in checkups):
+        raise typer.Exit(FAILED)
+
+
+def _examine(key: UUID) -> Checkup:
+    with engine().connect() as connection:
+        row = read_gateway(connection, key)
         fleet = read_fleet(connection, row.id)
         of_database = list(check_database(connection))
-    found = examine(row, fleet, operator_settings())
+
+    def standing(live: LiveRoster) -> Standing:
+        with engine().connect() as connection:
+            return standing_of(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
+
+    found = examine(row, fleet, operator_settings(), standing)
     found.extend(of_database)
     forgotten = False
     if found.version is not None and row.refused_token_fingerprint is not None:
         with engine().begin() as connection:
             forgotten = forget_refusal(connection, row)
     compare_with_workers(found, row, refusal_forgotten=forgotten)
-    emit(_document(found)) if as_json else _show(found)
-    if not found.ok:
-        raise typer.Exit(FAILED)
+    return found
 
 
 def _document(found: Checkup) -> dict[str, Any]:

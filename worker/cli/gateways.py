@@ -1,4 +1,4 @@
-"""``provisioner gateway add|list``."""
+"""``provisioner gateway add|list|allow-rewrite``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from worker.cli import inventory
+from worker.cli.allow_rewrite import allow_rewrite
 from worker.cli.environment import engine
 from worker.cli.faults import WrongUseError
 from worker.cli.screen import Json, emit, note, plain, say, short, table
@@ -67,6 +68,9 @@ def list_gateways(as_json: Json = False) -> None:
             plain(line.name), line.state, str(line.boards), str(line.agents), short(line.id), line.url
         )
     say(shown)
+
+
+app.command("allow-rewrite")(allow_rewrite)
 
 
 def _token(file: str | None) -> str | None:

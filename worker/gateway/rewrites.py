@@ -23,7 +23,7 @@ _OWN_SECRETS = frozenset({"gateway.auth.token", "gateway.auth.password", "gatewa
 COMMENTS_GO = "openclaw.json has comments, and OpenClaw drops the comments of a file when it writes it."
 
 Kind = Literal["include", "secret", "variable", "escape", "hidden"]
-_WORDS: Mapping[Kind, str] = {
+WORDS: Mapping[Kind, str] = {
     "include": "replaces each $include by the content of its file ({})",
     "secret": "copies secrets out of included files into openclaw.json ({})",
     "variable": "replaces variables by their values ({})",
@@ -113,7 +113,7 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
 def told(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
     """``replaces variables by their values (${A} at models.x and 2 more)``, and so on for each kind."""
     said = []
-    for kind, words in _WORDS.items():
+    for kind, words in WORDS.items():
         those = [one.shown for one in rewrites if one.kind == kind]
         if those:
             said.append(words.format(_named(those)))

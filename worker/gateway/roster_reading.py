@@ -28,6 +28,8 @@ from worker.gateway.roster import (
 Ask = Callable[[], Mapping[str, Any]]
 """Makes one call, and returns its payload."""
 
+OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+"""Ids that only Mission Control's agents have (behaviour 1, 2)."""
 VISIBILITY_STAYS = (
     "The heartbeat visibility of the channels was left as it is: openclaw.json has it from files that"
     " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
@@ -86,6 +88,11 @@ class LiveRoster:
     def present(self) -> frozenset[str]:
         """The ids of the roster; that of the implicit agent only where it is written down."""
         return frozenset(self.entries)
+
+    @property
+    def ours(self) -> frozenset[str]:
+        """Ids of the roster that only Mission Control's agents have (behaviour 1, 2)."""
+        return frozenset(key for key in self.present if OURS.fullmatch(key))
 
     @property
     def writes_through(self) -> bool:
