@@ -20,14 +20,20 @@ LONGEST_FIRST = (
     "tests/integration",
 )
 """What takes long to end is begun first, so that no process is left with it at the end."""
+LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|rotation|contention|many_writers)\.py")
+"""Half of what acceptance takes on a real release: worth a gateway of its own, as most of it is waiting."""
 _TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
 
 
 def shared_by(nodeid: str) -> str:
-    """What a test shares with others: its folder's gateway of one release, else its file."""
+    """What a test shares with others: its folder's gateway of one release, else its file. A real release has
+    two gateways for the acceptance tests."""
     file, _, name = nodeid.partition("::")
     target = _TARGET.search(name)
-    return f"{file.rpartition('/')[0]} {target[0]}" if target else file
+    if target is None:
+        return file
+    apart = " long acts" if target[0].startswith("openclaw:") and LONG_ACTS.fullmatch(file) else ""
+    return f"{file.rpartition('/')[0]} {target[0]}{apart}"
 
 
 def place_in_line(nodeid: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=places.__getitem__)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of ``pytest -n`` has to say at the end is said by the one that started it."""
+    node.config.stash.setdefault(_COMEBACKS, []).extend(
+        getattr(node, "workeroutput", {}).get("comebacks", [])
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(_COMEBACKS, []):
         terminalreporter.write_line(line)
@@ -105,4 +114,8 @@ def world(
         process.stop()
         if isinstance(process, RunningGateway) and process.comebacks:
             ends = f"OpenClaw {release} ended by itself, and its supervisor started it again: exit codes"
-            request.config.stash.setdefault(_COMEBACKS, []).append(f"{ends} {process.comebacks}")
+            output = getattr(request.config, "workeroutput", None)
+            told = request.config.stash.setdefault(_COMEBACKS, [])
+            told.append(f"{ends} {process.comebacks}")
+            if output is not None:
+                output["comebacks"] = told

@@ -150,7 +150,7 @@ class World:
     @property
     def patience_s(self) -> float:
         """How long a job may take, on this machine, under load."""
-        return 180.0 if self.real else 60.0
+        return 180.0 if self.real else 120.0
 
     def calm_down(self) -> None:
         """Leave the next tests a gateway that will not restart by itself: 2026.9.6 does so some time after

@@ -66,7 +66,7 @@ class Target:
 
     @property
     def patience_s(self) -> float:
-        return 60.0 if self.real else 5.0
+        return 60.0 if self.real else 30.0
 
     @property
     def quiet_s(self) -> float:

@@ -314,9 +314,13 @@ def test_a_list_merged_by_id_takes_new_items_at_its_end(target: Target, peer: Pe
 def test_a_spaced_restart_comes_when_its_time_is_over(target: Target, peer: Peer) -> None:
     if not target.expected.spaces_restarts:
         pytest.skip("restarts are not spaced here")
-    due = time.monotonic() + patch(peer, {}, restartDelayMs=0).payload["restart"]["delayMs"] / 1000
+    asked = time.monotonic()
+    wait_s = patch(peer, {}, restartDelayMs=0).payload["restart"]["delayMs"] / 1000
+    answered = time.monotonic()
     assert_restarts(peer, target)
-    assert -0.1 < time.monotonic() - due < 4.0
+    came = time.monotonic()
+    assert came - asked > wait_s - 0.1
+    assert came - answered < wait_s + target.patience_s / 4
 
 
 def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer: Peer) -> None:
@@ -329,7 +333,7 @@ def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer:
     assert (planned["delayMs"] > 0) is target.expected.spaces_restarts, "the cooldown of the last restart"
     assert_restarts(peer, target)
     if target.expected.spaces_restarts:
-        assert time.monotonic() - before < planned["delayMs"] / 2000
+        assert time.monotonic() - before < planned["delayMs"] / 1000
     with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
         stay_open(target, again)
 

@@ -35,7 +35,7 @@ def ticking(hands: Callable[..., Services], tmp_path: Path) -> Callable[[], Path
         sign = tmp_path / "sign"
         made = Counted(hands(health_file=sign, clock_tick_s=0.05))
         made.start()
-        assert made.third.wait(30)
+        assert made.third.wait(60)
         made.stop()
         return sign
 

@@ -14,6 +14,8 @@ from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 
 Connect = Callable[[], GatewayConnection]
+SOON_S = 20.0
+"""Well below the deadline that a call has by default: so a shorter one was kept, on a loaded machine too."""
 
 
 @pytest.fixture(scope="session")

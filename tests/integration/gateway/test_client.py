@@ -83,13 +83,13 @@ def test_waiting_for_another_threads_opening_keeps_to_the_own_deadline(
 
     def slow(peer: Peer, request: Mapping[str, Any]) -> None:
         arrived.set()
-        release.wait(10)
+        release.wait(60)
         peer.answer(request, hello_payload())
 
     script.connect = slow
     opener = threading.Thread(target=client.call, args=("m",))
     opener.start()
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     with pytest.raises(errors.CallTimedOut) as caught:
         client.call("m", deadline_s=0.1)
     assert caught.value.sent is False
@@ -116,7 +116,7 @@ def test_call_that_finds_its_connection_dead_goes_over_a_new_one(
     release = threading.Event()
 
     def wait_for_release(event: Event) -> None:
-        release.wait(10)
+        release.wait(60)
 
     client.call("health")
     old = client.connection()
@@ -170,7 +170,7 @@ def test_client_closed_while_it_opens_leaves_no_connection(client: GatewayClient
 
     def slow(peer: Peer, request: Mapping[str, Any]) -> None:
         arrived.set()
-        release.wait(10)
+        release.wait(60)
         peer.answer(request, {"type": "hello-ok", "protocol": 4})
 
     script.connect = slow
@@ -183,7 +183,7 @@ def test_client_closed_while_it_opens_leaves_no_connection(client: GatewayClient
 
     opener = threading.Thread(target=call)
     opener.start()
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     client.close()
     release.set()
     opener.join()
@@ -240,7 +240,7 @@ def test_full_pool_leaves_a_client_at_work_alone(
 
     def hold(peer: Peer, request: Mapping[str, Any]) -> None:
         arrived.set()
-        release.wait(10)
+        release.wait(60)
         peer.answer(request, {"done": True})
 
     script.behave = hold
@@ -249,7 +249,7 @@ def test_full_pool_leaves_a_client_at_work_alone(
     outcome: list[Any] = []
     worker = threading.Thread(target=lambda: outcome.append(busy.call("m", deadline_s=10)))
     worker.start()
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     pool.client(GatewayAddress(f"{gateway.url}/other", token=TOKEN))
     assert pool.client(gateway) is busy
     release.set()

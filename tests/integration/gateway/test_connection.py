@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway.conftest import Connect
+from tests.integration.gateway.conftest import SOON_S, Connect
 from tests.integration.gateway.scripted import Peer, Script, hello_payload
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
@@ -36,7 +36,7 @@ class Holder:
 
     def wait_for(self, count: int) -> None:
         for _ in range(count):
-            assert self.arrived.acquire(timeout=5)
+            assert self.arrived.acquire(timeout=60)
 
 
 def in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
@@ -140,7 +140,7 @@ def test_unanswered_call_ends_at_its_deadline_and_its_late_answer_harms_nobody(
     began = time.monotonic()
     with pytest.raises(errors.CallTimedOut) as caught:
         connection.call("slow", deadline_s=0.2)
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < SOON_S
     assert caught.value.sent is True
     assert "slow" in str(caught.value)
     assert connection.in_flight == 0
@@ -215,7 +215,7 @@ def test_a_gateway_too_slow_for_all_of_them_is_asked_for_less_at_once(
     script: Script, connect: Connect
 ) -> None:
     def slow(peer: Peer, request: Request) -> None:
-        time.sleep(0.01)
+        time.sleep(0.03)
         peer.answer(request)
 
     script.behave = slow
@@ -225,7 +225,7 @@ def test_a_gateway_too_slow_for_all_of_them_is_asked_for_less_at_once(
     def caller() -> None:
         for _ in range(8):
             try:
-                connection.call("m", deadline_s=0.25)  # thirty-two at once take 0.32 s and more
+                connection.call("m", deadline_s=0.75)  # thirty-two at once take 0.96 s and more
             except errors.CallTimedOut:
                 outcomes.append(False)
             else:
@@ -243,7 +243,7 @@ def test_deadline_of_many_is_for_all_of_them(script: Script, connect: Connect) -
     script.behave = Holder()
     began = time.monotonic()
     outcomes = connect().call_many([Call("m")] * 40, deadline_s=0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < SOON_S
     assert [type(outcome) for outcome in outcomes] == [errors.CallTimedOut] * 40
     sent = [outcome.sent for outcome in outcomes if isinstance(outcome, errors.CallTimedOut)]
     assert sent == [True] * MAX_IN_FLIGHT + [False] * (40 - MAX_IN_FLIGHT)
@@ -433,7 +433,7 @@ def test_gateway_that_stops_reading_does_not_hold_a_caller_past_its_deadline(
 
     def stop_reading(peer: Peer, request: Request) -> None:
         # The server's own buffers fill up while this handler does not take the next frame.
-        release.wait(20)
+        release.wait(60)
 
     script.behave = stop_reading
     connection = connect()
@@ -444,7 +444,7 @@ def test_gateway_that_stops_reading_does_not_hold_a_caller_past_its_deadline(
         outcomes = connection.call_many([small] * 20 + [big] * 4, deadline_s=1.5)
     finally:
         release.set()
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < SOON_S
     assert all(isinstance(outcome, errors.TransientGatewayError) for outcome in outcomes)
     assert connection.wait_closed(5) is not None
 

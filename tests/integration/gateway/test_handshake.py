@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import self_signed
-from tests.integration.gateway.conftest import Connect
+from tests.integration.gateway.conftest import SOON_S, Connect
 from tests.integration.gateway.scripted import TOKEN, Peer, Script, hello_payload, scripted_gateway
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
@@ -113,7 +113,7 @@ def raw_server(reply: bytes | None) -> Iterator[GatewayAddress]:
             with peer:
                 peer.recv(65536)
                 if reply is None:
-                    over.wait(10)
+                    over.wait(60)
                 else:
                     peer.sendall(reply)
 
@@ -140,7 +140,7 @@ def test_upgrade_that_is_never_answered_ends_at_the_deadline(device: DeviceKey) 
     with raw_server(None) as address:
         began = time.monotonic()
         assert type(refusal_of(address, device, deadline_s=0.3)) is errors.GatewayUnreachable
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SOON_S
 
 
 def test_challenge_that_never_comes_ends_at_the_deadline(
@@ -151,7 +151,7 @@ def test_challenge_that_never_comes_ends_at_the_deadline(
     refusal = refusal_of(gateway, device, deadline_s=0.3)
     assert type(refusal) is errors.GatewayUnreachable
     assert "no challenge" in str(refusal)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SOON_S
 
 
 def test_hello_that_never_comes_ends_at_the_deadline_also_under_a_stream_of_events(
@@ -164,7 +164,7 @@ def test_hello_that_never_comes_ends_at_the_deadline_also_under_a_stream_of_even
     script.connect = chatter
     began = time.monotonic()
     assert type(refusal_of(gateway, device, deadline_s=0.3)) is errors.GatewayUnreachable
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON_S
 
 
 @pytest.mark.parametrize(

@@ -215,8 +215,8 @@ def test_a_request_both_ways_at_once_from_many_threads_makes_one_job(engine: Eng
         rows = [pool.submit(by_row, n) for n in range(8)]
         messages = [pool.submit(by_message, n) for n in range(8)]
         for row in rows:
-            row.result(timeout=20)
-        served = {message.result(timeout=20) for message in messages}
+            row.result(timeout=60)
+        served = {message.result(timeout=60) for message in messages}
     assert jobs_of(engine, agent_id) == 1
     assert len(served) == 1
 

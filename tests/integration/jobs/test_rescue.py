@@ -59,7 +59,7 @@ def test_a_bare_row_is_published_under_its_own_id(engine: Engine, fleet: Fleet, 
     assert publish_due(engine, sent) == 0
     row = job(engine, key)
     assert (row.status, row.published_at is not None) == ("queued", True)
-    assert 55 < seconds_from_now(engine, row.next_attempt_at) <= 60
+    assert 30 < seconds_from_now(engine, row.next_attempt_at) <= 60
 
 
 def test_a_row_of_a_kind_that_nobody_serves_fails_with_a_sentence(
@@ -101,7 +101,7 @@ def test_a_message_that_comes_for_a_row_that_a_lost_one_began_ends_the_republish
     publish_due(engine, sent)
     accept_agent_job(engine, KIND, str(key), (), {})
     assert job(engine, key).next_attempt_at is None
-    assert 10 < seconds_from_now(engine, job_agent(engine, key).next_attempt_at) <= 15
+    assert 0 < seconds_from_now(engine, job_agent(engine, key).next_attempt_at) <= 15
 
 
 # Each row as it is found, whether it is published, and whether a claim then gets it and with which count.
@@ -188,7 +188,7 @@ def test_rescue_of_an_agents_row(
             before.generation,
             before.attempts,
         )
-        assert 10 < seconds_from_now(engine, after.next_attempt_at) <= 15
+        assert 0 < seconds_from_now(engine, after.next_attempt_at) <= 15
     else:
         assert after == before
     held = claim(engine, key, fleet.agent_id, lease_s=5)

@@ -185,7 +185,7 @@ def test_an_outsiders_edit_in_the_middle_is_kept(
     hold = held(door, "config.patch")
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     config = json.loads(simulator.config_path.read_text())
     config["messages"] = {"ackReactionScope": "direct"}
     simulator.config_path.write_text(json.dumps(config))
@@ -204,7 +204,7 @@ def test_a_patch_whose_answer_was_lost_is_read_back_and_not_sent_again(
     hold = held(door, "config.patch", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     simulator.kill()
     hold.release()
     simulator.start()
@@ -225,7 +225,7 @@ def test_a_writer_that_lost_its_lease_sends_nothing(
     hold = held(door, "config.get", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     lose_the_lease(engine)
     hold.release()
     writer.join(20)
@@ -267,10 +267,10 @@ def test_a_writer_that_lost_its_lease_after_the_read_back_settles_nothing(
     patch = held(door, "config.patch")
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
-    assert patch.reached.wait(10)
+    assert patch.reached.wait(60)
     read_back = held(door, "config.get", after=True)
     patch.release()
-    assert read_back.reached.wait(10)
+    assert read_back.reached.wait(60)
     lose_the_lease(engine)
     read_back.release()
     writer.join(20)
@@ -287,7 +287,7 @@ def test_a_writer_that_lost_its_lease_refuses_nothing(
     hold = held(door, "config.get", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     lose_the_lease(engine)
     hold.release()
     writer.join(20)
@@ -459,10 +459,10 @@ def test_whoever_waits_for_a_removal_does_not_wait_for_all_of_them(
     hold = door.hold(lambda method, params: params.get("agentId") == f"mc-{last}")
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write_roster, hand, fleet.gateway_id)
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(60)
         applied = [intent.applied_at is not None for intent in intents(engine)[-6:]]
         hold.release()
-        writing.result(timeout=10)
+        writing.result(timeout=60)
     assert applied == [True] * 5 + [False]
     assert not {f"mc-{agent}" for agent in fleet.agents} & set(simulator.agents())
 
@@ -529,7 +529,7 @@ def test_a_writer_that_lost_postgres_sends_nothing_and_another_goes_on(
     hold = held(door, "config.get", after=True)
     with ThreadPoolExecutor(1) as pool:
         writer = pool.submit(write_roster, hand, fleet.gateway_id)
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(60)
         with no_database(services, engine):
             hold.release()
             with pytest.raises(OperationalError):

@@ -57,7 +57,7 @@ def _at_work(workshop: Workshop) -> tuple[Place, Hold]:
     place = workshop.place("2026.9.6", agents=1 + AWAY)
     hold = place.door.hold(calls("agents.files.set", name="SOUL.md"))
     workshop.send(place.fleet.agent_id, wake=False)
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     return place, hold
 
 

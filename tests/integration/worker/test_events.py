@@ -37,7 +37,7 @@ class Watch:
     def watching(self) -> Iterator[Watch]:
         self._thread.start()
         try:
-            assert self.ready.wait(20)
+            assert self.ready.wait(60)
             yield self
         finally:
             self.over.set()

@@ -91,7 +91,7 @@ def killed(open_workshop: Callable[[], Workshop]) -> Mapping[tuple[str, str], Ki
                     hold = point.hold(place.door, CARRIER[release])
                     stopped[release, name] = place, hold, workshop.send(place.fleet.agent_id)
         for (release, name), (_, hold, _) in stopped.items():
-            assert hold.reached.wait(20), f"{release} never came to {name}:\n{worker.log()[-3000:]}"
+            assert hold.reached.wait(60), f"{release} never came to {name}:\n{worker.log()[-3000:]}"
     phases = {key: workshop.job(job_id).agent_phase for key, (_, _, job_id) in stopped.items()}
     worker.kill()
     for (_, name), (_, hold, _) in stopped.items():

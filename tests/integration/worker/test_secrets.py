@@ -56,7 +56,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._thread.start()
-        assert self._begun.wait(10)
+        assert self._begun.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:

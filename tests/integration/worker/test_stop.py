@@ -30,7 +30,7 @@ def test_what_is_at_work_is_finished_and_what_waits_is_parked(alone: Workshop) -
     hold = busy.door.hold(calls("agents.files.set", name="SOUL.md"))
     waiting.simulator.stop()
     at_work, in_backoff = alone.send(busy.fleet.agent_id), alone.send(waiting.fleet.agent_id)
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     alone.eventually(lambda: alone.job(in_backoff).agent_phase == "intent")
     [worker] = alone.workers
     worker.terminate()

@@ -77,7 +77,7 @@ def test_a_kill_ends_connections_without_a_close_frame(simulator: Simulator) -> 
     simulator.start()
     with meet(simulator.url, simulator.token) as peer:
         simulator.kill()
-        close = peer.closed(within_s=5)
+        close = peer.closed(within_s=60)
         assert close is not None
         assert close.code is None
 
@@ -101,7 +101,7 @@ def test_the_journal_tells_calls_writes_and_restarts(token: str, tmp_path: Path)
         base = peer.ask("config.get")["hash"]
         refused = peer.call("config.patch", {"raw": "{}", "baseHash": "old"})
         peer.ask("config.patch", {"raw": "{}", "baseHash": base})
-        assert peer.closed(within_s=5) is not None
+        assert peer.closed(within_s=60) is not None
         assert simulator.restarts == 1
     assert simulator.config_writes == 1
     methods = ["connect", "config.get", "config.patch", "config.patch"]
@@ -153,7 +153,7 @@ def test_a_remote_device_waits_for_approval(release: str, token: str, tmp_path: 
             assert peer.hello.error["code"] == "NOT_PAIRED"
             assert peer.hello.message.startswith("pairing required")
             assert peer.hello.error["details"]["requestId"]
-            close = peer.closed(within_s=5)
+            close = peer.closed(within_s=60)
             assert close is not None
             assert close.code == 1008
         with meet(simulator.url, token) as peer:
@@ -174,7 +174,7 @@ def test_a_new_boot_answers_that_it_is_starting(token: str, tmp_path: Path) -> N
                 "retryAfterMs": 500,
                 "details": {"reason": "startup-sidecars"},
             }
-            close = peer.closed(within_s=5)
+            close = peer.closed(within_s=60)
             assert close is not None
             assert close.code == 1013
 
@@ -182,7 +182,7 @@ def test_a_new_boot_answers_that_it_is_starting(token: str, tmp_path: Path) -> N
             with meet(simulator.url, token) as peer:
                 return peer.hello.ok
 
-        assert eventually(is_ready, 5)
+        assert eventually(is_ready, 60)
 
 
 def test_a_tick_comes_by_itself(token: str, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_the_port_refuses_while_it_restarts(token: str, tmp_path: Path) -> None:
     with simulator:
         with meet(simulator.url, token) as peer:
             peer.ask("config.patch", {"raw": "{}", "baseHash": peer.ask("config.get")["hash"]})
-            assert peer.closed(within_s=5) is not None
+            assert peer.closed(within_s=60) is not None
         with pytest.raises(ConnectionRefusedError), meet(simulator.url, token):
             pass
         simulator.stop()
@@ -229,10 +229,10 @@ def test_as_a_process_it_serves_until_sigterm(token: str, tmp_path: Path) -> Non
         with meet(line.split()[-1], token) as peer:
             assert peer.call("health").ok
             process.send_signal(signal.SIGTERM)
-            close = peer.closed(within_s=5)
+            close = peer.closed(within_s=60)
             assert close is not None
             assert close.code == 1012
-        assert process.wait(timeout=5) == 0
+        assert process.wait(timeout=60) == 0
     calls = (tmp_path / "journal.jsonl").read_text(encoding="utf-8")
     assert '"health"' in calls
 
@@ -255,7 +255,7 @@ def test_as_a_process_it_takes_faults_from_a_file_and_reads_it_again_on_sighup(
             assert peer.answer(held).ok
             assert eventually(lambda: peer.call("health").message == "no", 5)
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == 0
+        assert process.wait(timeout=60) == 0
     told = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     assert [line["kind"] for line in told if line["event"] == "fault"][:2] == ["Hold", "Refuse"]
     assert [line["fault"] for line in told if line["event"] == "call"][:3] == [None, "Hold", "Refuse"]
