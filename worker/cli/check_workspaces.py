@@ -20,6 +20,7 @@ from worker.workspace.rendering import (
     render_workspace,
     template_paths,
 )
+from worker.workspace.sources import OWN
 
 UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 
@@ -72,6 +73,9 @@ def check_renderings(
             sound = False
             yield Finding("templates", "fault", f"{record.agent.name}: {error}", [record.agent.name])
             continue
+        for sentence in rendered.warnings:
+            sound = False
+            yield Finding("templates", "warning", f"{record.agent.name}: {sentence}", [record.agent.name])
         for file in rendered.values():
             longest = max(longest, (len(file.text), f"{file.name} of {record.agent.name}"))
             if file.too_long:
@@ -93,5 +97,6 @@ def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
 def _cure(record: AgentRecord, error: TemplateError) -> str:
     column = OVERRIDE_COLUMNS.get(error.template.removeprefix("the ").removesuffix(" override"))
     where = f"correct agents.{column}, then `provisioner update {argument(record.agent.name)}`"
-    cure = where if column else "the shipped template is at fault"
+    own = f"correct that file of {OWN.rstrip('/')}" if error.template.startswith(OWN) else None
+    cure = where if column else own or "the shipped template is at fault"
     return f"{record.agent.name}: {error}; {cure}"

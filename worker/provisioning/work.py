@@ -122,12 +122,15 @@ class Work:
 
     def render(self) -> RenderedWorkspace:
         """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
-        return render(self.record, self.dialect, self.services.settings)
+        leaves_out = self.option("rotate_tokens")  # no text of a user's keeps a token from being changed
+        return render(self.record, self.dialect, self.services.settings, leaves_out=leaves_out)
 
 
-def render(record: AgentRecord, dialect: Dialect, settings: Settings) -> RenderedWorkspace:
-    """An agent's workspace as gateways of that dialect take it, a placeholder for the token. Raises
-    PermanentError."""
+def render(
+    record: AgentRecord, dialect: Dialect, settings: Settings, *, leaves_out: bool = False
+) -> RenderedWorkspace:
+    """An agent's workspace as gateways of that dialect take it, a placeholder for the token. ``leaves_out``:
+    a file whose override cannot be used is left out with a warning. Raises PermanentError."""
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
     return render_workspace(
         record.agent,
@@ -137,4 +140,5 @@ def render(record: AgentRecord, dialect: Dialect, settings: Settings) -> Rendere
         settings.base_url,
         layout,
         settings.templates_dir,
+        leaves_out=leaves_out,
     )

@@ -115,6 +115,8 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
     Raises NoTokenError, TransientError, PermanentError.
     """
     rendered = work.render()
+    for sentence in rendered.warnings:
+        work.warn(sentence)
     files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
     live = _live(work, files, first=first) if registered else {}
     mode = Mode(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from inspect import signature
 from traceback import walk_tb
 from typing import Any
 
@@ -29,6 +30,11 @@ _WORK_LIMIT = 16 * OUTPUT_LIMIT  # characters that all filters of one rendering 
 _DEPTH_LIMIT = 40
 _NODE_LIMIT = 4_000
 _TRIM_LIMIT = 100
+_LARGEST_NUMBER = 10**15
+_AS_TEXT = (
+    " (where {{ or {% is to stand in the text itself, as in GitHub Actions, Handlebars or Prometheus, put"
+    " {% raw %} before it and {% endraw %} behind it)"
+)
 _WORK = "\0work"  # a name that no template can spell
 _COMPARISONS = frozenset({"eq", "ne", "lt", "lteq", "gt", "gteq", "in", "notin"})
 _ALLOWED = (
@@ -78,8 +84,19 @@ def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
     """The rendering of a user's template, not stripped.
 
     ``name`` is for the sentences; ``context``'s names, ``auth_token`` aside, are those that it may use.
-    Raises TemplateError for what is not in the subset of behaviour 8, an unknown name, a bound passed.
+    Raises TemplateError, and nothing else, for what is not in the subset of behaviour 8, an unknown name, a
+    bound passed, and whatever else Jinja or Python make of it.
     """
+    try:
+        return _render(name, source, context)
+    except TemplateError:
+        raise
+    except Exception as error:
+        line, what = _line_at_fault(error), type(error).__name__
+        raise TemplateError(name, line, f"it cannot be rendered ({what}): write it more simply") from None
+
+
+def _render(name: str, source: str, context: Mapping[str, str]) -> str:
     if len(source.encode("utf-8", "surrogatepass")) > INPUT_LIMIT:
         raise TemplateError(name, 1, f"longer than {INPUT_LIMIT // 1024} KB")
     template, used = _compiled(name, source)
@@ -88,7 +105,7 @@ def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
         if used_name == "auth_token":
             raise TemplateError(name, line, "auth_token may be used by the Tools template only")
         if used_name not in known:
-            raise TemplateError(name, line, f"unknown name {used_name!r}")
+            raise TemplateError(name, line, f"unknown name {used_name!r}{_AS_TEXT}")
         if len(known[used_name]) > OUTPUT_LIMIT:
             raise TemplateError(name, line, f"{used_name} is longer than {OUTPUT_LIMIT // 1024} KB")
     return clean("".join(_bounded(name, template, known)))
@@ -102,7 +119,7 @@ def _bounded(name: str, template: Template, known: Mapping[str, str]) -> Iterato
             if size > OUTPUT_LIMIT:
                 raise TemplateError(name, 1, f"its rendering is longer than {OUTPUT_LIMIT // 1024} KB")
             yield chunk
-    except (_Refused, TypeError, ValueError) as error:
+    except (_Refused, TypeError, ValueError, ArithmeticError) as error:
         raise TemplateError(name, _line_at_fault(error), str(error).lstrip("_")) from None
 
 
@@ -112,7 +129,7 @@ def _compiled(name: str, source: str) -> tuple[Template, tuple[tuple[str, int], 
     try:
         tree = _ENVIRONMENT.parse(source)
     except TemplateSyntaxError as error:
-        raise TemplateError(name, error.lineno, error.message or "syntax error") from None
+        raise TemplateError(name, error.lineno, f"{error.message or 'syntax error'}{_AS_TEXT}") from None
     except RecursionError:
         raise TemplateError(name, 1, "nested too deep") from None
     except ValueError as error:  # a number with thousands of digits
@@ -131,7 +148,7 @@ def _checked(name: str, tree: nodes.Template) -> dict[str, int]:
         count += 1
         reason = "too many parts" if count > _NODE_LIMIT else _objection(node, depth)
         if reason:
-            raise TemplateError(name, line, reason)
+            raise TemplateError(name, line, f"{reason}{_AS_TEXT}")
         if isinstance(node, nodes.Name):
             used[node.name] = min(line, used.get(node.name, line))
         # Compiled, the tenth elif stands ten levels deep.
@@ -158,9 +175,20 @@ def _objection(node: nodes.Node, depth: int) -> str | None:
         return "a set is not allowed in an override"
     if isinstance(node, nodes.Operand) and node.op not in _COMPARISONS:
         return f"the comparison {node.op} is not allowed in an override"
+    if isinstance(node, nodes.Const):
+        return _constant_objection(node.value)
     if isinstance(node, nodes.Filter):
         return _filter_objection(node)
     return None
+
+
+def _constant_objection(value: object) -> str | None:
+    """Only what has the same meaning written into a program (1e999 is no number there) may be compiled."""
+    if value is None or isinstance(value, str | bool):
+        return None
+    if isinstance(value, int | float) and abs(value) <= _LARGEST_NUMBER:
+        return None
+    return "a number of that size is not allowed in an override"
 
 
 def _filter_objection(node: nodes.Filter) -> str | None:
@@ -168,9 +196,17 @@ def _filter_objection(node: nodes.Filter) -> str | None:
         return f"the filter {node.name} is not allowed in an override (allowed: {', '.join(_FILTERS)})"
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return "unpacked arguments are not allowed in an override"
-    given = [*node.args, *(keyword.value for keyword in node.kwargs if isinstance(keyword, nodes.Keyword))]
+    keywords = [keyword for keyword in node.kwargs if isinstance(keyword, nodes.Keyword)]
+    given = [*node.args, *(keyword.value for keyword in keywords)]
     if not all(isinstance(argument, nodes.Const | nodes.Name) for argument in given):
         return f"the filter {node.name} takes names and constants only in an override"
+    names = [str(keyword.key) for keyword in keywords]
+    if len(set(names)) < len(names):
+        return f"the filter {node.name} is given an argument twice"
+    try:
+        signature(_FILTERS[node.name]).bind(None, None, *node.args, **dict.fromkeys(names))
+    except TypeError as error:
+        return f"the filter {node.name} cannot be used so: {error}"
     return None
 
 

@@ -5,19 +5,11 @@ A rendering holds a placeholder where the token belongs, so it can be hashed, co
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, Literal, get_args
-
-from jinja2 import Environment, StrictUndefined, UndefinedError
-from jinja2.exceptions import TemplateError as JinjaError
 
 from worker.errors import PermanentError
 from worker.workspace.context import (
@@ -30,7 +22,8 @@ from worker.workspace.context import (
 )
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError, render_override
-from worker.workspace.sources import loader
+from worker.workspace.templates import check_token, render_template
+from worker.workspace.templates import compile_templates as compile_all
 
 OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
 """The columns of ``agents`` with which a user replaces a template (behaviour 8)."""
@@ -42,9 +35,6 @@ _OWN = ("AGENTS", "TOOLS", "USER", "HEARTBEAT", "BOOT")
 _TOOLS, _AGENTS, _HEARTBEAT = "TOOLS.md", "AGENTS.md", "HEARTBEAT.md"
 
 Role = Literal["lead", "member", "main"]
-
-_COMPILING = threading.Lock()
-"""Threads that begin together would each compile every template."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,12 @@ class RenderedFile:
 
 @dataclass(frozen=True)
 class RenderedWorkspace(Mapping[str, RenderedFile]):
-    """What to deliver, by name. ``unsupported``: what this gateway takes in no way, with sizes in bytes."""
+    """What to deliver, by name. ``unsupported``: what this gateway takes in no way, with sizes in bytes;
+    ``warnings``: of files that are not delivered though they should be."""
 
     files: Mapping[str, RenderedFile]
     unsupported: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> RenderedFile:
         return self.files[name]
@@ -101,9 +93,12 @@ def render_workspace(
     base_url: str,
     layout: Layout,
     templates: Path | None = None,
+    *,
+    leaves_out: bool = False,
 ) -> RenderedWorkspace:
     """All that an agent's workspace must hold; without ``board``, a gateway-main agent's (behaviour 6, 7).
-    ``templates``: a folder whose templates come before the shipped ones of the same path.
+    ``templates``: a folder whose templates come before the shipped ones of the same path; ``leaves_out``: an
+    override that cannot be used is left out with a warning.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
     PermanentError where the credentials would reach the agent in no way or a fact makes no workspace.
@@ -113,15 +108,14 @@ def render_workspace(
             f"gateway {gateway.name!r} takes no {layout.credentials_in}, "
             f"so agent {agent.name!r} would be left without credentials"
         )
-    with _COMPILING:
-        environment = _environment(templates)
-    texts = _texts(agent, board, gateway, user, base_url, layout, environment)
+    warnings: list[str] = []
+    subject = _subject(agent, board, gateway, user, base_url, layout, templates, leaves_out)
+    texts = _texts(subject, warnings)
     if layout.credentials_in == _AGENTS:
         texts[_AGENTS] = f"{texts[_AGENTS]}\n\n{texts.pop(_TOOLS)}"
     files: dict[str, RenderedFile] = {}
     unsupported: dict[str, int] = {}
     for name, text in texts.items():
-        _check_token_place(name, text, layout)
         scratch = name == _HEARTBEAT and layout.heartbeat_in == "scratch"
         if not text:
             continue
@@ -129,7 +123,7 @@ def render_workspace(
             files[name] = _rendered(name, "scratch" if scratch else "file", text)
         else:
             unsupported[name] = len(text.encode())
-    return RenderedWorkspace(files, unsupported)
+    return RenderedWorkspace(files, unsupported, tuple(warnings))
 
 
 def template_paths(role: Role) -> dict[str, str]:
@@ -145,101 +139,83 @@ def template_paths(role: Role) -> dict[str, str]:
 def compile_templates(templates: Path | None = None) -> None:
     """Compile all templates (0.1 s of CPU), so that the first agents need not wait for it; a broken one is
     left for its agents to name."""
-    for path in sorted({path for role in get_args(Role) for path in template_paths(role).values()}):
-        with _COMPILING, contextlib.suppress(JinjaError):
-            _environment(templates).get_template(path)
+    paths = {path for role in get_args(Role) for path in template_paths(role).values()}
+    compile_all(sorted(paths), templates)
 
 
-def _texts(
+@dataclass(frozen=True)
+class _Subject:
+    """Whose workspace it is, and how it is to be rendered. ``leaves_out``: an override that cannot be used is
+    left out with a warning, where it would else be the agent's failure."""
+
+    agent: AgentFacts
+    role: Role
+    context: Mapping[str, str]
+    for_overrides: Mapping[str, str]
+    layout: Layout
+    templates: Path | None
+    leaves_out: bool
+
+
+def _subject(
     agent: AgentFacts,
     board: BoardFacts | None,
     gateway: GatewayFacts,
     user: UserFacts | None,
     base_url: str,
     layout: Layout,
-    environment: Environment,
-) -> dict[str, str]:
-    role: Role = "main" if board is None else "lead" if agent.is_board_lead else "member"
-    context = (
-        main_agent_context(agent, gateway, user, base_url)
-        if board is None
-        else board_agent_context(agent, board, gateway, user, base_url)
-    )
-    overrides = {name: getattr(agent, column) for name, column in OVERRIDE_COLUMNS.items()}
-    surroundings: dict[str, Any] = {"role": role, "files": layout.files, "tools_file": layout.credentials_in}
+    templates: Path | None,
+    leaves_out: bool,
+) -> _Subject:
+    if board is None:
+        context = main_agent_context(agent, gateway, user, base_url)
+        # Its own templates do without it, as the rule has it (behaviour 10); overrides of the seed's know it.
+        for_overrides = {**context, "main_session_key": context["session_key"]}
+        return _Subject(agent, "main", context, for_overrides, layout, templates, leaves_out)
+    context = board_agent_context(agent, board, gateway, user, base_url)
+    role: Role = "lead" if agent.is_board_lead else "member"
+    return _Subject(agent, role, context, context, layout, templates, leaves_out)
+
+
+def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
+    layout = subject.layout
+    surroundings: dict[str, Any] = {
+        "role": subject.role,
+        "files": layout.files,
+        "tools_file": layout.credentials_in,
+    }
+    context = {**subject.context, **surroundings}
     texts: dict[str, str] = {}
-    for name, path in template_paths(role).items():
-        override = overrides.get(name)
-        if override and override.strip():
-            texts[name] = render_override(f"the {name} override", override, context).strip()
-        else:
-            texts[name] = _render(environment, path, {**context, **surroundings}).strip()
+    for name, path in template_paths(subject.role).items():
+        column = OVERRIDE_COLUMNS.get(name)
+        override = getattr(subject.agent, column) if column else None
+        if column and override and override.strip():
+            text = _overridden(subject, name, column, override, warnings)
+            if text is not None:
+                texts[name] = text
+            continue
+        texts[name] = render_template(path, context, subject.templates).strip()
+        check_token(path, texts[name], name == _TOOLS, subject.templates)
     return texts
 
 
-def _render(environment: Environment, path: str, context: Mapping[str, Any]) -> str:
+def _overridden(subject: _Subject, name: str, column: str, override: str, warnings: list[str]) -> str | None:
+    """What the user's own template makes of a file; None where that is not to be delivered."""
     try:
-        with _COMPILING:
-            template = environment.get_template(path)
-        return template.render(context)
-    except JinjaError as error:
-        line = getattr(error, "lineno", None) or _line_in(path, error)
-        raise TemplateError(getattr(error, "name", None) or path, line, str(error)) from None
-
-
-def _line_in(path: str, error: JinjaError) -> int:
-    assert isinstance(error, UndefinedError)
-    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename.endswith(path)]
-    return lines[-1] if lines else 1
+        text = render_override(f"the {name} override", override, subject.for_overrides).strip()
+    except TemplateError as error:
+        if not subject.leaves_out:
+            raise
+        warnings.append(f"{name} was left as it is, and the rest was done: {error}")
+        return None
+    if not text:
+        warnings.append(
+            f"The {name} override renders to nothing, so no {name} is delivered: write into agents.{column}"
+            " what is to stand there, or set it to null for the shipped text."
+        )
+    return text
 
 
 def _rendered(name: str, kind: Literal["file", "scratch"], text: str) -> RenderedFile:
     digest = hashlib.sha256(text.encode()).hexdigest()
     return RenderedFile(name, kind, text, digest, carries_token=PLACEHOLDER in text)
-
-
-def _check_token_place(name: str, text: str, layout: Layout) -> None:
-    expected = 1 if name == layout.credentials_in else 0
-    if text.count(PLACEHOLDER) != expected:
-        raise TemplateError(name, 1, f"the token must stand once in {layout.credentials_in} and nowhere else")
-
-
-class _Verbatim(str):
-    """Text that a filter has already made safe to stand on lines of its own."""
-
-
-def _one_line(value: Any) -> Any:
-    return " ".join(value.split()) if type(value) is str else value
-
-
-def _quoted(value: str) -> _Verbatim:
-    lines = (line.rstrip() for line in value.strip().splitlines())
-    return _Verbatim("\n".join(f"> {line}" if line else ">" for line in lines))
-
-
-def _json(value: str) -> _Verbatim:
-    # Written into quoted here-documents only, where a shell changes nothing.
-    return _Verbatim(json.dumps(" ".join(value.split()), ensure_ascii=False))
-
-
-@cache
-def _environment(folder: Path | None) -> Environment:
-    """The templates, each compiled once a process; those of ``folder`` also when they change.
-
-    Whatever a template prints is folded onto one line, unless it went through ``quoted`` (a Markdown
-    quotation) or ``json``: so no value can make a line of its own and plant a heading or a credential there.
-    """
-    environment = Environment(
-        loader=loader(folder),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        auto_reload=folder is not None,
-        cache_size=-1,
-        finalize=_one_line,
-    )
-    environment.filters["quoted"] = _quoted
-    environment.filters["json"] = _json
-    return environment

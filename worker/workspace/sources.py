@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import BaseLoader, ChoiceLoader, FileSystemLoader, PackageLoader
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader
 
 _SHIPPED = "templates"
+OWN = "TEMPLATES_DIR/"
+"""Before the path of an operator's own template, where a sentence names it."""
 
 
 @cache
@@ -25,20 +28,62 @@ def shipped() -> frozenset[str]:
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError for a folder that is not there, or that holds a template which would replace none of
-    the shipped ones."""
+    """Raise ValueError for a folder that is not there, or holds what would not do what its owner thinks: a
+    template that replaces none of the shipped ones, a file that lacks .j2, one that is not UTF-8."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    theirs = {path.relative_to(folder).as_posix() for path in folder.rglob("*.j2")}
-    strange = sorted(theirs - shipped())
-    if strange:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or any(part.startswith(".") for part in Path(name).parts):
+            continue
+        if path.suffix == ".j2":
+            _check_template(folder, path, name)
+        elif _is_meant_for_a_template(name):
+            raise ValueError(
+                f"{folder} holds {name}, which is not used: a template's name ends with .j2, so rename it to"
+                f" {name}.j2, or take it away"
+            )
+
+
+def _check_template(folder: Path, path: Path, name: str) -> None:
+    if name not in shipped():
         raise ValueError(
-            f"{folder} holds {strange[0]}, which takes the place of no shipped template: there are"
+            f"{folder} holds {name}, which takes the place of no shipped template: there are"
             f" {', '.join(sorted(shipped()))}"
         )
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].count(b"\n")
+        raise ValueError(f"{OWN}{name}, line {line}: it is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{OWN}{name} cannot be read: {error.strerror}") from None
+
+
+def _is_meant_for_a_template(name: str) -> bool:
+    """Whether somebody may think that the file serves: it lies in a folder of templates, or has the name of
+    one. A README beside the folders is none."""
+    names = {path.rpartition("/")[2].removesuffix(".md.j2").lower() for path in shipped()}
+    stem = name.rpartition("/")[2].split(".", 1)[0].lower()
+    folders = {path.partition("/")[0] for path in shipped()}
+    return name.partition("/")[0] in folders or stem in names
 
 
 def loader(folder: Path | None) -> BaseLoader:
     """The shipped templates, behind those of ``folder``."""
     package = PackageLoader(_SHIPPED, "")
-    return package if folder is None else ChoiceLoader([FileSystemLoader(folder), package])
+    return package if folder is None else ChoiceLoader([FileSystemLoader(folder), _Behind(folder, package)])
+
+
+class _Behind(BaseLoader):
+    """The shipped templates; a compiled one is out of date once ``folder`` holds one of its path."""
+
+    def __init__(self, folder: Path, shipped: BaseLoader) -> None:
+        self._folder = folder
+        self._shipped = shipped
+
+    def get_source(
+        self, environment: Environment, template: str
+    ) -> tuple[str, str | None, Callable[[], bool] | None]:
+        source, filename, _ = self._shipped.get_source(environment, template)
+        return source, filename, lambda: not (self._folder / template).exists()

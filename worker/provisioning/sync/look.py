@@ -131,7 +131,7 @@ def _require_writable(
     try:
         with services.engine.connect() as connection:
             record = load_agent(connection, found.agent_id, UUID(user_id) if user_id else None, main=True)
-        render(record, dialect, services.settings)
+        render(record, dialect, services.settings, leaves_out=held.option("rotate_tokens"))
     except PermanentError as error:
         found.end("failed", str(error))
 

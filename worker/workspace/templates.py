@@ -1,0 +1,156 @@
+"""Renders one template, shipped or an operator's own: whatever is wrong with it names its file and line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path, PurePath
+from traceback import walk_tb
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateNotFound, TemplateSyntaxError
+
+from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.overrides import TemplateError
+from worker.workspace.sources import OWN, loader
+
+_COMPILING = threading.Lock()
+"""Threads that begin together would each compile every template."""
+
+
+def compile_templates(paths: Iterable[str], folder: Path | None = None) -> None:
+    """Compile templates ahead; a broken one is left for its agents to name."""
+    for path in paths:
+        with _COMPILING, contextlib.suppress(Exception):
+            _environment(folder).get_template(path)
+
+
+def render_template(path: str, context: Mapping[str, Any], folder: Path | None = None) -> str:
+    """The rendering of the template of that path, from ``folder`` where it is there, else the shipped one.
+
+    Raises TemplateError for whatever goes wrong, a fault of Python's own (recursion, memory) included.
+    """
+    try:
+        with _COMPILING:
+            template = _environment(folder).get_template(path)
+        return template.render(context)
+    except TemplateSyntaxError as error:
+        name, line, reason = error.name or path, error.lineno, error.message or "syntax error"
+    except UnicodeDecodeError as error:
+        bytes_before = error.object[: error.start] if isinstance(error.object, bytes) else b""
+        line, reason = 1 + bytes_before.count(b"\n"), "it is not UTF-8 text: save it as UTF-8"
+        name = _undecodable(path, folder)
+    except TemplateNotFound as error:
+        name, line = _place_of(error, path, folder)
+        reason = f"it includes {error.name}, which is not there"
+    except OSError as error:
+        name, line, reason = path, 1, f"it cannot be read ({error.strerror or type(error).__name__})"
+    except Exception as error:
+        name, line = _place_of(error, path, folder)
+        reason = _reason(error)
+    raise TemplateError(shown_path(name, folder), line, reason) from None
+
+
+def check_token(path: str, text: str, carries: bool, folder: Path | None = None) -> None:
+    """Raise TemplateError for a rendering that lacks the token it is to carry, or holds one it is not to."""
+    found = text.count(PLACEHOLDER)
+    if found == int(carries):
+        return
+    reason = (
+        f"auth_token must stand in it exactly once, and stands there {found} times: its agents could not be"
+        " given their token"
+        if carries
+        else "auth_token may stand in the TOOLS template alone: take it out"
+    )
+    raise TemplateError(shown_path(path, folder), _first_line_with("auth_token", path, folder), reason)
+
+
+def shown_path(path: str, folder: Path | None) -> str:
+    """A template's path as sentences name it: an operator's own is one of TEMPLATES_DIR."""
+    return f"{OWN}{path}" if folder is not None and (folder / path).is_file() else path
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep, or includes itself"
+    says = str(error).strip()
+    return f"{says or 'it cannot be rendered'} ({type(error).__name__})"
+
+
+def _place_of(error: Exception, path: str, folder: Path | None) -> tuple[str, int]:
+    """The template and line where it went wrong: that of the innermost template at work."""
+    if isinstance(error, TemplateNotFound) and error.name == path:
+        return path, 1
+    place = path, 1
+    for frame, line in walk_tb(error.__traceback__):
+        file = PurePath(frame.f_code.co_filename)
+        if file.suffix == ".j2":
+            inside = folder is not None and file.is_relative_to(folder)
+            name = file.relative_to(folder) if inside and folder else PurePath(*file.parts[-2:])
+            place = name.as_posix(), line
+    return place
+
+
+def _undecodable(path: str, folder: Path | None) -> str:
+    """The template that is no text: that of ``path``, or one that it includes."""
+    if folder is None:
+        return path
+    for file in (folder / path, *sorted(folder.rglob("*.j2"))):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return file.relative_to(folder).as_posix()
+        except OSError:
+            continue
+    return path
+
+
+def _first_line_with(word: str, path: str, folder: Path | None) -> int:
+    with contextlib.suppress(Exception):
+        source, _, _ = loader(folder).get_source(_environment(folder), path)
+        return next((at for at, line in enumerate(source.splitlines(), 1) if word in line), 1)
+    return 1
+
+
+class _Verbatim(str):
+    """Text that a filter has already made safe to stand on lines of its own."""
+
+
+def _one_line(value: Any) -> Any:
+    return " ".join(value.split()) if type(value) is str else value
+
+
+def _quoted(value: str) -> _Verbatim:
+    lines = (line.rstrip() for line in value.strip().splitlines())
+    return _Verbatim("\n".join(f"> {line}" if line else ">" for line in lines))
+
+
+def _json(value: str) -> _Verbatim:
+    # Written into quoted here-documents only, where a shell changes nothing.
+    return _Verbatim(json.dumps(" ".join(value.split()), ensure_ascii=False))
+
+
+@cache
+def _environment(folder: Path | None) -> Environment:
+    """The templates, each compiled once a process; those of ``folder`` also when they change.
+
+    Whatever a template prints is folded onto one line, unless it went through ``quoted`` (a Markdown
+    quotation) or ``json``: so no value can make a line of its own and plant a heading or a credential there.
+    """
+    environment = Environment(
+        loader=loader(folder),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=folder is not None,
+        cache_size=-1,
+        finalize=_one_line,
+    )
+    environment.filters["quoted"] = _quoted
+    environment.filters["json"] = _json
+    return environment
