@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worker.simulator import document, rules
+from worker.simulator.includes import has_includes, owner_of_change, value_at, with_included
 from worker.simulator.journal import Journal
 from worker.simulator.pace import Pace
 from worker.simulator.refusal import JSON, Refusal
@@ -55,23 +56,26 @@ class Config:
         self._environment = environment
         self._on_write = on_write
         self._lock = asyncio.Lock()
+        self._last_good: JSON = {}
 
     def agents(self) -> dict[str, JSON]:
-        """Entries by agent id as they are on disk now."""
-        return self.roster.agents(document.read(self.path).parsed)
+        """Entries by agent id as the gateway runs them."""
+        return self.roster.agents(self._running())
 
     def effective(self) -> JSON:
         """The config as the gateway runs it: variables resolved, defaults filled in."""
-        return self._effective(document.read(self.path).parsed)
+        return self._effective(self._running())
 
     def can_be_started_with(self) -> bool:
         """Whether a gateway of this release starts on the file as it is now."""
-        parsed = document.read(self.path).parsed
-        return not (self._release.needs_variables and document.unset_variables(parsed, self._environment))
+        return self._fault(document.read(self.path)) is None
 
     def get(self) -> JSON:
         """The answer of ``config.get``."""
         snapshot = document.read(self.path)
+        issues = self._issues(snapshot)
+        if issues:
+            return self._invalid(snapshot, issues)
         shown = self._release.shows_references
         answer: JSON = {
             "path": str(self.path),
@@ -79,7 +83,7 @@ class Config:
             "raw": document.redacted_text(snapshot, shows_references=shown),
             "parsed": document.redacted(snapshot.parsed, shows_references=shown),
             "valid": True,
-            "config": document.redacted(self._effective(snapshot.parsed)),
+            "config": document.redacted(self._effective(snapshot.source)),
             "hash": snapshot.digest(self._hash_key),
             "issues": [],
             "warnings": [],
@@ -95,17 +99,59 @@ class Config:
             }
         return answer
 
+    def _invalid(self, snapshot: document.Snapshot, issues: list[JSON]) -> JSON:
+        """config.get's answer for files that make no config; only the oldest release shows what they hold."""
+        shows = self._release.writes_out_variables
+        answer: JSON = {
+            "path": str(self.path),
+            "exists": True,
+            "raw": document.redacted_text(snapshot),
+            "parsed": document.redacted(snapshot.parsed) if shows else None,
+            "valid": False,
+            "config": document.redacted(snapshot.source) if shows else {},
+            "hash": snapshot.digest(self._hash_key),
+            "issues": issues,
+            "warnings": [],
+            "legacyIssues": [],
+        }
+        if self._release.roster_is_map:
+            answer |= {"sourceConfig": {}, "resolved": {}, "runtimeConfig": {}}
+        return answer
+
+    def _fault(self, snapshot: document.Snapshot) -> str | None:
+        if snapshot.fault is None and self._release.needs_variables:
+            unset = document.unset_variables(snapshot.source, self._environment)
+            return f'Missing env var "{unset[0]}" referenced in the config' if unset else None
+        return snapshot.fault
+
+    def _issues(self, snapshot: document.Snapshot) -> list[JSON]:
+        fault = self._fault(snapshot)
+        if fault is not None:
+            return [{"path": "", "message": fault}]
+        found = rules.issues_of(snapshot.source, self._release)
+        return [{"path": path, "message": message} for path, message in found]
+
+    def _running(self) -> JSON:
+        """What the gateway runs: while the files are invalid, what they said last; the oldest release reads
+        them at each call, and then knows of nobody."""
+        snapshot = document.read(self.path)
+        if not self._issues(snapshot):
+            self._last_good = snapshot.source
+        elif self._release.writes_out_variables:
+            return {}
+        return self._last_good
+
     async def patch(self, raw: str, base_hash: str | None) -> JSON:
         """The answer of ``config.patch`` but for ``restart``. Nothing is written where it refuses."""
         async with self._writing() as snapshot:
             patch = self._checked_patch(raw, base_hash, snapshot)
             writes_all = self._release.writes_out_variables
-            before = self._effective(snapshot.parsed) if writes_all else snapshot.parsed
+            before = self._effective(snapshot.source) if writes_all else snapshot.source
             after = document.merged(before, patch, by_id=self._release.merges_lists)
             after = document.restored(after, before)
             changed = document.changed_paths(self._with_main(before), self._with_main(after))
             if not changed and not self._release.restarts_on_patch:
-                config = document.redacted(self._effective(snapshot.parsed))
+                config = document.redacted(self._effective(snapshot.source))
                 return {
                     "ok": True,
                     "noop": True,
@@ -120,7 +166,7 @@ class Config:
                 )
             self.roster.settle(before, after, self._main_workspace)
             rules.check(after, self._release)
-            written = self._write(after, changed)
+            written = self._write(snapshot, before, after, changed)
         await self._on_write(written)
         return self._patched(written)
 
@@ -128,12 +174,13 @@ class Config:
     async def editing(self) -> AsyncIterator[JSON]:
         """A parsed config to change in place; it is written at the end, unless the body raises."""
         async with self._writing() as snapshot:
-            config = snapshot.parsed
+            config = document.merged(snapshot.source, {})
             if self._release.writes_out_variables:
                 config = document.with_variables(config, self._environment)
             before = document.merged(config, {})
             yield config
-            written = self._write(config, document.changed_paths(before, config))
+            self._write_out_moved(before, config)
+            written = self._write(snapshot, before, config, document.changed_paths(before, config))
         await self._on_write(written)
 
     @asynccontextmanager
@@ -153,9 +200,32 @@ class Config:
             raise Refusal("config base hash required; re-run config.get and retry")
         if base_hash is not None and base_hash != snapshot.digest(self._hash_key):
             raise Refusal("config changed since last load; re-run config.get and retry")
+        if issues := self._issues(snapshot):
+            if not self._release.explains_errors:
+                raise Refusal("invalid config; fix before patching")
+            told = "; ".join(f"{issue['path'] or '<root>'}: {issue['message']}" for issue in issues)
+            raise Refusal(
+                f"invalid config: {told}; fix (openclaw doctor) before patching", details={"issues": issues}
+            )
         return document.patch_from(raw)
 
-    def _write(self, config: JSON, changed: list[str]) -> Written:
+    def _write_out_moved(self, before: JSON, after: JSON) -> None:
+        """2026.3.13 finds a variable again by its entry's number in the list, so not in one that moved up."""
+        held, now = (value_at(config, ("agents", "list")) for config in (before, after))
+        if not (self._release.merges_lists and isinstance(held, list) and isinstance(now, list)):
+            return
+        for place, entry in enumerate(now):
+            if place >= len(held) or entry != held[place]:
+                now[place] = document.with_variables(entry, self._environment)
+
+    def _write(self, snapshot: document.Snapshot, before: JSON, config: JSON, changed: list[str]) -> Written:
+        if self._release.roster_is_map and has_includes(snapshot.parsed):
+            owner = owner_of_change(snapshot.parsed, self.path, before, config)
+            if owner.keys:
+                document.write(owner.path, value_at(config, owner.keys))
+                self._journal.config_written(time.time())
+                return Written(config, changed)
+            config = with_included(snapshot.parsed, config)
         config.setdefault("meta", {})["lastTouchedVersion"] = self._release.name
         if self._release.restarts_on_patch:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.simulator.includes import IncludeError, merged_files, without_comments
 from worker.simulator.refusal import JSON, Refusal
 
 REDACTED = "__OPENCLAW_REDACTED__"
@@ -25,10 +26,13 @@ _REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The config as one read found it: the file's text, and what it parses to."""
+    """The config as one read found it: the root file's text, what it parses to, and ``source``, that with the
+    included files in their places. ``fault``: why the files make no config."""
 
     raw: str
     parsed: JSON
+    source: JSON
+    fault: str | None = None
 
     def digest(self, key: bytes | None) -> str:
         """The hash that ``config.get`` shows: keyed where ``key`` is given (2026.9.6), else plain."""
@@ -40,7 +44,16 @@ class Snapshot:
 
 def read(path: Path) -> Snapshot:
     raw = path.read_text(encoding="utf-8")
-    return Snapshot(raw, json.loads(raw))
+    try:
+        parsed = json.loads(without_comments(raw))
+    except ValueError as error:
+        return Snapshot(raw, {}, {}, f"JSON5 parse failed: SyntaxError: JSON5: {error}")
+    if not isinstance(parsed, dict):
+        return Snapshot(raw, {}, {}, "Invalid input: expected object")
+    try:
+        return Snapshot(raw, parsed, merged_files(parsed, path))
+    except IncludeError as error:
+        return Snapshot(raw, parsed, parsed, str(error))
 
 
 def write(path: Path, config: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ Issue = tuple[str, str]
 
 def check(config: Mapping[str, Any], release: Release) -> None:
     """Raise `Refusal` "invalid config" with every issue, in the release's own shape."""
-    issues = list(_issues(config, release))
+    issues = list(issues_of(config, release))
     if not issues:
         return
     message = "invalid config"
@@ -33,7 +33,8 @@ def check(config: Mapping[str, Any], release: Release) -> None:
     raise Refusal(message, details={"issues": [{"path": path, "message": text} for path, text in issues]})
 
 
-def _issues(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
+def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
+    """What is wrong with a config; nothing where a gateway takes it."""
     yield from _unknown(config, release.keys.top_level, "")
     agents = config.get("agents", {})
     yield from _unknown(agents, release.keys.agents, "agents")
