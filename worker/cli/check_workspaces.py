@@ -73,6 +73,11 @@ def check_renderings(
             sound = False
             yield Finding("templates", "fault", f"{record.agent.name}: {error}", [record.agent.name])
             continue
+        except Exception as error:
+            sound = False
+            says = f"{record.agent.name}: cannot be rendered ({type(error).__name__}): see what its rows hold"
+            yield Finding("templates", "fault", says, [record.agent.name])
+            continue
         for sentence in rendered.warnings:
             sound = False
             yield Finding("templates", "warning", f"{record.agent.name}: {sentence}", [record.agent.name])

@@ -8,10 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
+from worker.provisioning.setbacks import reason_of
 from worker.workspace.identity import openclaw_id, session_key_of
 
 
@@ -76,8 +78,12 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
             continue
         try:
             records.append(load_agent(connection, row.id, main=True))
-        except PermanentError as error:
-            refused.append(str(error))
+        except DATABASE_AWAY:
+            raise
+        except Exception as error:
+            refused.append(
+                str(error) if isinstance(error, PermanentError) else f"Agent {row.id}: {reason_of(error)}"
+            )
             refused_ids.add(openclaw_id(key))
     return Fleet(tuple(records), tuple(dict.fromkeys(refused)), frozenset(refused_ids), elsewhere)
 

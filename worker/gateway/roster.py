@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,13 @@ DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "u
 @dataclass(frozen=True)
 class RosterEntry:
     """What the config should say of one agent (behaviour 15). ``heartbeat``: the agent's own settings, laid
-    over the default ones."""
+    over the default ones; ``fault``: why its row cannot be read, so that nothing of it may be written."""
 
     openclaw_id: str
     name: str
     workspace: str
     heartbeat: Mapping[str, Any] = field(default_factory=dict)
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,30 @@ class RosterPlan:
 
 
 def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | None:
-    """Why an entry cannot be written as it is, as a sentence: on any release, and on one of ``dialect``."""
+    """Why an entry cannot be written as it is, as a sentence: on any release, and on one of ``dialect``.
+
+    Never raises: one agent's settings must not keep the others from being written.
+    """
+    try:
+        fault = entry.fault or _fault_of(entry, dialect)
+    except Exception as error:
+        fault = f"agents.heartbeat_config cannot be used ({type(error).__name__}): write it more simply."
+    return fault and f"Agent {entry.name!r}: {fault}"
+
+
+def _fault_of(entry: RosterEntry, dialect: Dialect | None) -> str | None:
     fault = text_fault(entry.name, entry.heartbeat) or heartbeat_fault(entry.heartbeat)
     if fault is None and dialect is not None:
         fault = variable_fault(dialect, entry.name, entry.heartbeat)
-    return fault and f"Agent {entry.name!r}: {fault}"
+    return fault or _json_fault(entry)
+
+
+def _json_fault(entry: RosterEntry) -> str | None:
+    try:
+        json.dumps([entry.name, entry.heartbeat], ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError):  # Infinity, which Postgres reads as 1e999, or half a surrogate pair
+        return "agents.heartbeat_config or agents.name holds what JSON cannot carry: correct it."
+    return None
 
 
 def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:

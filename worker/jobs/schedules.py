@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ BATCH = 100
 REQUESTED_BY = "schedule"
 
 _DUE = text("""
-    SELECT s.id, s.gateway_id, extract(epoch FROM s.every)::float AS every_s, s.cron, s.timezone, s.options,
+    SELECT s.id, s.gateway_id, extract(epoch FROM s.every)::float AS every_s, s.cron, s.timezone,
+        CAST(s.options AS text) AS options,
         CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, g.name AS gateway_name,
         now() AS now, j.id AS open_job_id
     FROM provisioner.sync_schedules s
@@ -110,7 +112,13 @@ def _rhythm(row: Any) -> Rhythm:
 
 def _request(row: Any) -> SyncGateway:
     due = row.next_run_at.astimezone(UTC).isoformat(timespec="milliseconds") if row.next_run_at else None
-    options = row.options if isinstance(row.options, Mapping) else {"options": row.options}
+    try:  # read here and not by the driver, where one schedule's would be the failure of all
+        given = json.loads(row.options or "{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(
+            f"options cannot be read ({type(error).__name__}): make them flatter."
+        ) from None
+    options = given if isinstance(given, Mapping) else {"options": given}
     arguments = {
         **options,
         "gateway_id": row.gateway_id,

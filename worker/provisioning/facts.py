@@ -155,7 +155,14 @@ def load_agent(
     Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (behaviour 13, 21, 22),
     and PermanentError for an unusable URL or workspace root (behaviour 4).
     """
-    row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
+    try:
+        row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
+    except (RecursionError, ValueError) as error:
+        raise RefusedAgentError(
+            f"Agent {agent_id} cannot be read ({type(error).__name__}): agents.identity_profile,"
+            " agents.heartbeat_config or boards.success_metrics is nested too deep, or holds a number of"
+            " thousands of digits: write it more simply."
+        ) from None
     if row is None:
         raise DeletedAgentError(f"There is no agent with agent_id {agent_id}.")
     _check(row, user_id, main=main)

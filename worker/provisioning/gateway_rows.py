@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ _GATEWAY = text("""
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
 """)
 _WANTED = text("""
-    SELECT id, name, board_id, is_board_lead, heartbeat_config FROM agents
+    SELECT id, name, board_id, is_board_lead, CAST(heartbeat_config AS text) AS heartbeat_config FROM agents
     WHERE id = ANY(:agents) AND gateway_id = :gateway_id
 """)
 
@@ -80,5 +81,10 @@ def _entry(row: Any, gateway: GatewayFacts) -> RosterEntry:
         workspace = main_workspace_path(gateway.workspace_root, gateway.id, gateway=gateway.name)
     else:
         workspace = workspace_path(gateway.workspace_root, key, gateway=gateway.name)
-    heartbeat = row.heartbeat_config if isinstance(row.heartbeat_config, Mapping) else {}
-    return RosterEntry(key, shown_name(row.name, key), plain_path(workspace, gateway.name), heartbeat)
+    name, path = shown_name(row.name, key), plain_path(workspace, gateway.name)
+    try:  # read here and not by the driver, where one agent's would be the failure of all
+        config = json.loads(row.heartbeat_config or "null")
+    except (ValueError, RecursionError) as error:
+        fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
+        return RosterEntry(key, name, path, fault=fault)
+    return RosterEntry(key, name, path, config if isinstance(config, Mapping) else {})

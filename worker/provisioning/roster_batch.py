@@ -79,6 +79,13 @@ class RosterBatch:
         """The removals that are still to be made."""
         return [intent for intent in self._open("remove") if intent.openclaw_id in present]
 
+    def refuse_entries(self, sentences: Mapping[str, str]) -> None:
+        """Refuse what is wanted of the agents with these OpenClaw ids, each for its own reason."""
+        for intent in self._open("reconcile"):
+            sentence = sentences.get(self.entries[intent.agent_id].openclaw_id)
+            if sentence is not None:
+                self.refused[intent.id] = sentence
+
     def refuse_agent(self, agent_id: UUID, sentence: str) -> None:
         """Refuse all that is wanted of the agent."""
         for intent in self.intents:

@@ -69,6 +69,7 @@ from worker.provisioning.roster_batch import RosterBatch, share_of
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.roster_progress import Progress
 from worker.provisioning.services import Services
+from worker.provisioning.setbacks import plan_apart
 
 log = logging.getLogger(__name__)
 
@@ -371,7 +372,11 @@ def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, Roster
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     live = read_roster(dialect, get_config, lambda: client.call("agents.list"), draining.wait)
     batch.confine(live.present)
-    return live, live.plan(batch.wanted(), visibility=not batch.leaves_visibility)
+    plan, refused = plan_apart(
+        lambda wanted: live.plan(wanted, visibility=not batch.leaves_visibility), batch.wanted()
+    )
+    batch.refuse_entries(refused)
+    return live, plan
 
 
 def _await_return(client: GatewayClient) -> None:

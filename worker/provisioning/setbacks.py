@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from worker.database import DATABASE_AWAY
 from worker.drain import draining
-from worker.errors import PermanentError, TransientError, as_sentence
+from worker.errors import PermanentError, ProvisionerError, TransientError, as_sentence
 from worker.gateway.errors import OUTAGES
 from worker.gateway.retry import jittered
+from worker.gateway.roster import RosterEntry, RosterPlan
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, GivenUpError, note_failure, unreachable
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
+
+log = logging.getLogger(__name__)
 
 
 def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: TransientError) -> Parked:
@@ -40,6 +46,26 @@ def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> N
     """Raise PermanentError for work at which CRASH_LIMIT workers died one after another."""
     if attempts >= services.settings.crash_limit:
         raise PermanentError(f"Given up: {attempts} workers died while at work on it, in phase {phase}.")
+
+
+def plan_apart(
+    plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
+) -> tuple[RosterPlan, dict[str, str]]:
+    """The plan for all ``wanted`` entries that can be planned, and why each of the others cannot, by its
+    OpenClaw id: what one agent's row makes of us must not stop its gateway."""
+    try:
+        return plan(wanted), {}
+    except (ProvisionerError, *DATABASE_AWAY):
+        raise
+    except Exception:
+        log.exception("a roster entry is a fault of our own")
+    refused: dict[str, str] = {}
+    for entry in wanted:
+        try:
+            plan([entry])
+        except Exception as error:
+            refused[entry.openclaw_id] = f"Agent {entry.name!r}: {reason_of(error)}"
+    return plan([entry for entry in wanted if entry.openclaw_id not in refused]), refused
 
 
 def reason_of(error: Exception) -> str:

@@ -94,9 +94,7 @@ def board_agent_context(
         "board_name": clean(board.name),
         "board_type": clean(board.board_type),
         "board_objective": clean(board.objective),
-        "board_success_metrics": clean(
-            json.dumps(board.success_metrics or {}, ensure_ascii=False, default=str)
-        ),
+        "board_success_metrics": clean(_json_text(board)),
         "board_target_date": board.target_date.isoformat() if board.target_date else "",
         "board_goal_confirmed": _flag(board.goal_confirmed),
         "is_board_lead": _flag(agent.is_board_lead),
@@ -105,6 +103,16 @@ def board_agent_context(
         ),
         "main_session_key": main_session_key(gateway.id),
     }
+
+
+def _json_text(board: BoardFacts) -> str:
+    try:
+        return json.dumps(board.success_metrics or {}, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError, TypeError) as error:
+        raise PermanentError(
+            f"success_metrics of board {board.name!r} cannot be written as text ({type(error).__name__}):"
+            " make it flatter"
+        ) from None
 
 
 def main_agent_context(

@@ -6,6 +6,7 @@ each agent's own turn to see.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
-from worker.errors import PermanentError, as_sentence
+from worker.database import DATABASE_AWAY
+from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
@@ -26,7 +28,10 @@ from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.services import Services
+from worker.provisioning.setbacks import plan_apart, reason_of
 from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, render
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -97,13 +102,21 @@ def _plan(
     """The patch that all of them need; whoever cannot be written ends here, before anything is touched."""
 
     def plan_all() -> RosterPlan:
-        wanted = [entries[f.agent_id] for f in findings if f.phase == "files" and f.openclaw_id]
-        return live.plan(wanted)
+        asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
+        plan, refused = plan_apart(live.plan, [entries[found.agent_id] for found in asked.values()])
+        for openclaw_id, reason in refused.items():
+            asked[openclaw_id].end("failed", reason)
+        return plan
 
+    for found in findings:
+        entry = entries.get(found.agent_id)
+        fault = entry_fault(entry, live.dialect) if entry is not None and found.phase == "files" else None
+        if fault is not None:
+            found.end("failed", fault)
     plan = plan_all()
     for found in findings:
         if found.openclaw_id in plan.changed and found.phase == "files":
-            _require_writable(services, held, live.dialect, entries[found.agent_id], found)
+            _require_writable(services, held, live.dialect, found)
     plan = plan_all()
     differing = [f for f in findings if f.openclaw_id in plan.changed and f.phase == "files"]
     if plan.document is not None and not differing:
@@ -120,13 +133,8 @@ def _plan(
     return plan
 
 
-def _require_writable(
-    services: Services, held: RunClaim, dialect: Dialect, entry: RosterEntry, found: Finding
-) -> None:
-    fault = entry_fault(entry, dialect)
-    if fault is not None:
-        found.end("failed", fault)
-        return
+def _require_writable(services: Services, held: RunClaim, dialect: Dialect, found: Finding) -> None:
+    """Render the agent before anything is touched. Whatever is wrong with it ends its row, and no other."""
     user_id = held.options.get("user_id")
     try:
         with services.engine.connect() as connection:
@@ -134,6 +142,11 @@ def _require_writable(
         render(record, dialect, services.settings, leaves_out=held.option("rotate_tokens"))
     except PermanentError as error:
         found.end("failed", str(error))
+    except (TransientError, *DATABASE_AWAY):
+        raise
+    except Exception as error:
+        log.exception("agent %s: failed by a fault of our own", found.agent_id)
+        found.end("failed", reason_of(error))
 
 
 def _note(
