@@ -33,7 +33,6 @@ from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.masking import mask_all
 from worker.messages.default_queue import rescue
-from worker.presence import require_rights
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.services import Services
 from worker.revision import NEEDED_REVISION, revision_of
@@ -236,14 +235,13 @@ def _check_schema() -> None:
             f"The database stands at revision {revision}, this version needs {NEEDED_REVISION}:"
             " run `provisioner migrate`."
         )
-    _check_rights()
+    _warn_of_rights()
 
 
-def _check_rights() -> None:
-    """Wait for what every job needs, and warn of what a kind of jobs needs."""
+def _warn_of_rights() -> None:
+    """Say what a kind of jobs will be refused for."""
     try:
-        with services().engine.begin() as connection:
-            require_rights(connection)
+        with services().engine.connect() as connection:
             for kind in rights.VERBS:
                 try:
                     rights.require_for(connection, kind)
@@ -264,6 +262,7 @@ def _start(**_: Any) -> None:
         _check_schema()
     except PermanentError as error:
         refuse(error)
+    clock.look()
     _clocks.append(clock)
     clock.start()
     services().mint.begin()

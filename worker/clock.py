@@ -48,6 +48,14 @@ class Clock:
         """The worker's consumer is connected and turns: a sign of life is worth something only with this."""
         self._consumed_at = time.monotonic()
 
+    def look(self) -> None:
+        """Find out whether the database takes writes, before any message is taken."""
+        if self._gate.because is None:
+            try:
+                self._presence.probe()
+            except DATABASE_AWAY as error:
+                self._gate.shut(error)
+
     def start(self) -> None:
         """Begin to tick."""
         self._thread.start()

@@ -13,7 +13,6 @@ import time
 from sqlalchemy import Connection, Engine, text
 
 from worker import rights
-from worker.database_errors import DatabaseNotNow, Meaning
 from worker.gate import Gate
 
 SIGN_EVERY_S = 15.0
@@ -53,17 +52,20 @@ class Presence:
         self._signed: tuple[float, ...] = ()
 
     def sign(self) -> None:
-        """Write the row where it is due: every SIGN_EVERY_S seconds, and soon after something was counted.
-        Raises what the database raises."""
-        if self._counted() != self._signed or time.monotonic() - self._signed_at >= SIGN_EVERY_S:
+        """Write the row where it is due: every SIGN_EVERY_S seconds, with a look at the rights, and soon
+        after something was counted. Raises what the database raises."""
+        due = time.monotonic() - self._signed_at >= SIGN_EVERY_S
+        if due or self._counted() != self._signed:
             with self._engine.begin() as connection:
+                if due:
+                    rights.require_all(connection)
                 self._write(connection)
 
     def probe(self) -> None:
         """Write the row, if the role may do all that a worker does. Raises DatabaseNotNow, whose sentence
         names what is missing."""
         with self._engine.begin() as connection:
-            require_rights(connection)
+            rights.require_all(connection)
             self._write(connection)
 
     def leave(self) -> None:
@@ -82,17 +84,6 @@ class Presence:
         self._signed, self._signed_at = counted, time.monotonic()
 
 
-def require_rights(connection: Connection) -> None:
-    """Raise DatabaseNotNow where the role lacks what every worker needs."""
-    lacks = rights.lacking(connection, rights.WORKER)
-    if lacks:
-        said = rights.sentence(connection, lacks)
-        raise DatabaseNotNow(
-            Meaning("rights or tables are missing", "docs/operations.md"), PermissionError(said)
-        )
-
-
-_INCOMPLETE = Meaning("rights or tables are missing", "docs/operations.md lists what a worker needs")
 _SIGN = text("""
     WITH gone AS (DELETE FROM provisioner.workers WHERE seen_at < now() - interval '1 day')
     INSERT INTO provisioner.workers AS w

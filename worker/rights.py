@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError
 
 _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -84,15 +85,28 @@ def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
     return "; ".join(parts)
 
 
+def require_all(connection: Connection) -> None:
+    """Raise DatabaseNotNow where the role lacks what every worker needs."""
+    _refuse(connection, lacking(connection, WORKER))
+
+
 def require_for(connection: Connection, kind: str) -> None:
-    """Raise PermanentError where the role lacks what this kind of job needs on top."""
+    """Raise DatabaseNotNow where the role lacks what every worker needs, PermanentError where it lacks what
+    this kind of job needs on top."""
     table, right = VERBS[kind]
-    lacks = lacking(connection, {table: (right,)})
+    lacks = lacking(connection, {**WORKER, table: (*WORKER[table], right)})
+    _refuse(connection, [lack for lack in lacks if lack != Lack(table, right)])
     if lacks:
         said = sentence(connection, lacks)
         raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {said}.")
 
 
+def _refuse(connection: Connection, lacks: Sequence[Lack]) -> None:
+    if lacks:
+        raise DatabaseNotNow(_INCOMPLETE, PermissionError(sentence(connection, lacks)))
+
+
+_INCOMPLETE = Meaning("rights or tables are missing", "docs/operations.md lists what a worker needs")
 _LOOK = text("""
     SELECT name, wanted, there FROM (
         SELECT name, wanted, to_regclass(name) IS NOT NULL AS there, CASE

@@ -172,6 +172,19 @@ def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
     assert any(check == "database" and "waited for it" in text for check, _, text in refuses)
 
 
+def test_a_delete_looks_at_all_that_it_will_need_before_it_touches_anything(house: House) -> None:
+    agent = house.place.fleet.agent_id
+    house.revoke("DELETE ON provisioner.agent_credentials")
+    before, removals = len(house.worker.log()), house.place.count("agents.delete")
+    key = house.workshop.ask("delete_agent", agent_id=agent, delete_row=True)
+    named = "lacks DELETE on provisioner.agent_credentials: GRANT DELETE ON provisioner.agent_credentials TO"
+    house.workshop.eventually(lambda: named in house.worker.log()[before:], within_s=20)
+    assert house.place.count("agents.delete") == removals
+    house.grant("DELETE ON provisioner.agent_credentials")
+    assert house.workshop.ended(key).status == "succeeded"
+    assert house.place.count("agents.delete") == removals + 1
+
+
 def test_a_right_on_some_columns_counts(house: House, least: Engine) -> None:
     house.revoke("UPDATE ON agents")
     house.grant("UPDATE (status) ON agents")
