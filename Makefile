@@ -6,6 +6,8 @@ BIN := .venv/bin
 OPENCLAW_RELEASES := 2026.2.12 2026.3.13 2026.9.6
 SMOKE_RELEASES := 2026.2.12 2026.9.6
 export UV_PYTHON_DOWNLOADS = never
+# Where it is set, each of some hundred processes of the tests would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,7 +18,7 @@ setup: .venv/ready        ## make .venv with all that the rest needs
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is older than 3.11: make setup PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 

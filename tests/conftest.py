@@ -5,6 +5,7 @@ Always our own: DATABASE_URL and REDIS_URL of the caller are never touched.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import signal
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 _numbers = itertools.count(1)
+_COLLECT_AFTER = 100_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,6 +61,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: place_in_line(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all imported modules and collected tests again and again:
+    that is a sixth of what unit tests cost."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -43,7 +43,7 @@ MANY, BOARDS = 50, 5
 AWAKE, SETTLED = 10, 34
 SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
-SIMULATED_ON_BOARDS = 25
+SIMULATED_ON_BOARDS = 20
 """How many of the many the boards share on a simulator, where more of them prove nothing more of a sync."""
 TWIN, MANY_OF_TWIN = "2026.3.13", 10
 """The simulated release that asks of us what 2026.2.12 does, so that fewer tests need it."""

@@ -16,7 +16,7 @@ from worker.jobs.retrying import retry
 from worker.simulator import Pace
 from worker.workspace.credentials import PLACEHOLDER, find_token
 
-AGENTS = 60
+AGENTS = 30
 
 
 def rows(workshop: Workshop, job_id: UUID) -> dict[UUID, Any]:
