@@ -167,6 +167,28 @@ class UnsupportedFile(PermanentGatewayError):
         self.name = name
 
 
+class UnsafeFile(TransientGatewayError):
+    """The gateway does not touch a workspace file: it is being replaced at this moment, or it is a link, no
+    plain file, or may not be written. Only looking tells which. ``name``: the file."""
+
+    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.name = name
+
+
+class FileRefused(PermanentGatewayError):
+    """A workspace file cannot be read or written until somebody changes it on the gateway's machine.
+    ``name``: the file."""
+
+    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.name = name
+
+
+class HostRefused(PermanentGatewayError):
+    """The operating system of the gateway's machine refuses what the gateway tries, and goes on to do so."""
+
+
 class InvalidConfig(PermanentGatewayError):
     """The gateway refused a config change. ``issues``: (path, message) pairs, as far as it named them."""
 

@@ -15,9 +15,11 @@ from worker.gateway.errors import (
     ConfigLocked,
     DeviceRefused,
     FileConflict,
+    FileRefused,
     GatewayBusy,
     GatewayError,
     GatewayRestarting,
+    HostRefused,
     IncludeOwned,
     InvalidConfig,
     MissingScope,
@@ -28,6 +30,7 @@ from worker.gateway.errors import (
     Unavailable,
     UnknownAgent,
     UnknownMethod,
+    UnsafeFile,
     UnsupportedFile,
     UnsupportedProtocol,
     WrongToken,
@@ -186,10 +189,47 @@ def unsupported_file(said: Said) -> GatewayError:
     )
 
 
-def raced_file(said: Said) -> GatewayError:
-    return Unavailable(
-        f"{said.gateway} saw {said.asked.file or 'a workspace file'} change under its own write{_for(said)}"
-        f" ({said.message}): the call may be sent again",
+def unsafe_file(said: Said) -> GatewayError:
+    name = said.asked.file or said.find(r'unsafe workspace file "([^"]*)"')
+    return UnsafeFile(
+        f"{said.gateway} does not touch {name or 'a workspace file'}{_for(said)} ({said.message}): it is"
+        " being replaced at this moment, or it is no plain file",
+        name=name,
+        **said.about,
+    )
+
+
+def refused_file(said: Said) -> GatewayError:
+    why = said.find(r"\((.*)\)$") or said.message
+    return FileRefused(
+        f"{said.gateway} does not touch {said.asked.file or 'a workspace file'}{_for(said)} ({why}): put a"
+        " plain file of its own in its place in the agent's workspace there",
+        name=said.asked.file,
+        **said.about,
+    )
+
+
+_HOST_CURES = {
+    "EACCES": "give the user that OpenClaw runs as the right to it",
+    "EPERM": "give the user that OpenClaw runs as the right to it (`lsattr` shows an immutable one)",
+    "EROFS": "mount it writable there",
+    "ENOSPC": "free space there",
+    "EDQUOT": "free space there, or raise the quota",
+    "EISDIR": "a folder stands in the place of a file there: move it away",
+    "ENOTDIR": "a file stands in the place of a folder there: move it away",
+    "EEXIST": "a file stands in the place of a folder there: move it away",
+    "ELOOP": "its links lead in a circle there: put a plain file or folder in its place",
+    "ENAMETOOLONG": "the path is too long for that machine: shorten gateways.workspace_root",
+}
+HOST_REFUSALS = rf"\b(?:{'|'.join(_HOST_CURES)})\b"
+
+
+def refused_by_host(said: Said) -> GatewayError:
+    """What lasts until somebody acts on the gateway's machine, whatever the release calls it."""
+    code = said.find(rf"({HOST_REFUSALS})") or ""
+    return HostRefused(
+        f"{said.gateway} cannot do {said.method}{_for(said)} on its machine ({said.message}):"
+        f" {_HOST_CURES.get(code, 'see its log')}",
         **said.about,
     )
 

@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from worker.errors import PermanentError, TransientError
-from worker.gateway.errors import UnsupportedFile
+from worker.gateway.errors import FileRefused, UnsupportedFile
 from worker.provisioning.credentials import Token, commit, new_token
 from worker.provisioning.file_records import record_files
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import NotThereYetError, Written
 from worker.provisioning.workspace_plan import Step, WorkspacePlan, plan_workspace
 from worker.workspace.credentials import find_token, with_token
-from worker.workspace.plan import RecordedFile
+from worker.workspace.plan import MEMORIES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 
 
@@ -104,8 +104,17 @@ def _write_files(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFil
 
     def attempt() -> None:
         texts = {name: file.text for name, file in todo.items()}
-        if texts:
-            plan.files.write(texts, on_written)
+        try:
+            if texts:
+                plan.files.write(texts, on_written)
+        except FileRefused as error:
+            # What the agent fills and keeps behind a link, say, is its own to keep so.
+            if error.name not in todo or error.name not in MEMORIES:
+                raise
+            del todo[error.name]
+            plan.steps[error.name].action = "preserved"
+            work.warn(f"{error.name} was left as it is: {error}")
+            attempt()
 
     def on_written(name: str, result: Written) -> None:
         written[name] = _recorded(todo.pop(name), result)

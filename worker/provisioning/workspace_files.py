@@ -7,17 +7,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.drain import draining
 from worker.errors import TransientError
 from worker.gateway.answers import Answer
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
-from worker.gateway.errors import BadAnswer, GatewayError, Refused, UnknownAgent
+from worker.gateway.errors import (
+    BadAnswer,
+    FileRefused,
+    GatewayError,
+    Refused,
+    UnknownAgent,
+    UnsafeFile,
+)
 from worker.workspace.plan import LiveFile
 
 MOST_PAGES = 200
 MOST_ENTRIES = 50_000
 LISTING_S = 12.0
 """A listing of a workspace that goes beyond one of these is given up."""
+FIRST_LOOK_S = 0.3
+SECOND_LOOK_S = 1.0
+"""How long after a file was refused it is looked at: replacing one takes less."""
 
 
 class NotThereYetError(TransientError):
@@ -120,33 +131,92 @@ class AgentFiles:
         )
 
     def read(self, names: Sequence[str]) -> dict[str, LiveFile]:
-        """The named files with their content, those that are missing left out; one RPC each, pipelined."""
+        """The named files with their content, those that are missing left out; one RPC each, pipelined.
+        Raises FileRefused for one that stays unreadable."""
+        try:
+            return self._read(names)
+        except UnsafeFile:
+            if draining.wait(FIRST_LOOK_S):
+                raise
+        try:
+            return self._read(names)
+        except UnsafeFile as error:
+            raise self._refused(error) from error
+
+    def _read(self, names: Sequence[str]) -> dict[str, LiveFile]:
         answers = self._call_many("agents.files.get", [{"name": name} for name in names])
         found = {}
         for name, answer in zip(names, answers, strict=True):
             file = answer.record("file")
             if not file.flag("missing"):
-                found[name] = _read(file)
+                found[name] = _content(file)
         return found
 
     def write(self, texts: Mapping[str, str], on_written: Callable[[str, Written], None]) -> None:
-        """Write the files, pipelined; ``on_written`` hears of each that the gateway took, in the order given.
-        Raises the first failure after all answers are in: UnsupportedFile among them."""
+        """Write the files, pipelined; ``on_written`` hears of each that the gateway took.
+        Raises the first failure after all answers are in: UnsupportedFile and FileRefused among them."""
         failures: list[GatewayError] = []
         calls = [
             Call("agents.files.set", {"agentId": self.openclaw_id, "name": name, "content": text})
             for name, text in texts.items()
         ]
         for (name, text), answer in zip(texts.items(), self.client.call_many(calls), strict=True):
-            if isinstance(answer, GatewayError):
-                failures.append(answer)
-                continue
             try:
-                on_written(name, self._taken(name, text, answer))
-            except BadAnswer as error:
+                if isinstance(answer, UnsafeFile):
+                    on_written(name, self._write_again(name, text, answer))
+                elif isinstance(answer, GatewayError):
+                    failures.append(answer)
+                else:
+                    on_written(name, self._taken(name, text, answer))
+            except GatewayError as error:
                 failures.append(error)
         if failures:
             raise self._told(failures[0])
+
+    def _write_again(self, name: str, text: str, error: UnsafeFile) -> Written:
+        """Write a file that the gateway did not touch: in the same words it speaks of one that is being
+        replaced at this moment, and of one that it will never touch. Looking tells them apart, but for one
+        that may not be written: that stays so at the third try. Raises FileRefused."""
+        for pause_s in (FIRST_LOOK_S, SECOND_LOOK_S):
+            if draining.wait(pause_s):
+                raise error
+            self.read([name])
+            try:
+                change = {"agentId": self.openclaw_id, "name": name, "content": text}
+                return self._taken(name, text, self.client.call("agents.files.set", change))
+            except UnsafeFile as again:
+                error = again
+        raise FileRefused(
+            f"{name} of agent {self.openclaw_id} can be read, but not be written on the gateway at"
+            f" {self.client.address.url}, at three tries: see that neither the file nor its folder is"
+            " read-only there (`ls -la`, `lsattr`), and that nothing rewrites it all the time",
+            name=name,
+            method="agents.files.set",
+        )
+
+    def _refused(self, error: UnsafeFile) -> FileRefused:
+        name = error.name or "a workspace file"
+        replacement = f'cp --remove-destination "$(readlink -f {name})" {name}'
+        return FileRefused(
+            f"the gateway at {self.client.address.url} does not touch {name} of agent {self.openclaw_id}:"
+            f" {self._kind(error.name)}, and OpenClaw reads and writes only plain files. Put a plain file in"
+            f" its place there (in the agent's workspace: {replacement})",
+            name=error.name,
+            method=error.method,
+        )
+
+    def _kind(self, name: str | None) -> str:
+        """What stands in the place of a file that the gateway does not touch, as far as it shows."""
+        unknown = "it is a link, or no plain file"
+        if "agents.workspace.list" not in self.client.hello().methods:
+            return unknown
+        try:
+            kinds = [entry.value.get("kind") for entry in self._entries() if entry.value.get("name") == name]
+        except (GatewayError, NotThereYetError):
+            return unknown
+        if not kinds:
+            return "it is a symbolic link, or no plain file"
+        return "it is a folder" if kinds[0] == "directory" else "it has another name too (a hard link)"
 
     def _taken(self, name: str, text: str, payload: Mapping[str, Any]) -> Written:
         file = self.client.answer("agents.files.set", payload).record("file")
@@ -179,7 +249,7 @@ class AgentFiles:
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text as it stands, None where there is none."""
         scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
-        return None if scratch is None else _read(scratch)
+        return None if scratch is None else _content(scratch)
 
     def write_scratch(self, scratch_id: str, text: str) -> Written:
         """Write the heartbeat text."""
@@ -212,6 +282,6 @@ def _live(entry: Answer) -> LiveFile:
     return LiveFile(entry.count("size"), entry.moment_ms("updatedAtMs"))
 
 
-def _read(file: Answer) -> LiveFile:
+def _content(file: Answer) -> LiveFile:
     content = file.text("content")
     return LiveFile(len(content.encode()), file.moment_ms("updatedAtMs"), content)

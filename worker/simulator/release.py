@@ -58,6 +58,8 @@ class Release:
     loses_concurrent_writes: bool
     refuses_concurrent_file_writes: bool
     """A file that is being written is "unsafe" to whoever else would write it."""
+    plain_files_only: bool
+    """A link, a folder, a file of two names or a read-only one is "unsafe" too, in the same words."""
     patch_limit: int | None
     """config.patch calls in 60 s for one device, refused ones included."""
     explains_errors: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Workspaces:
     def read(self, agent_id: str, entry: JSON, name: str) -> JSON:
         """The answer of ``agents.files.get``; a file that is not there is ``missing``, no error."""
         self._check_supported(name)
+        self._check_plain(self.folder(agent_id, entry) / name)
         state = self._state(agent_id, entry, name)
         if not state["missing"]:
             state |= self._content(self.folder(agent_id, entry) / name)
@@ -69,6 +71,14 @@ class Workspaces:
         """The answer of ``agents.files.set``. It writes even what is equal, so ``updatedAtMs`` moves."""
         self._check_supported(name)
         path = self.folder(agent_id, entry) / name
+        self._check_plain(path)
+        if self._release.plain_files_only and path.exists() and not path.stat().st_mode & 0o200:
+            raise Refusal(f'unsafe workspace file "{name}"')
+        if path.is_dir():
+            raise Refusal(
+                f"Error: EISDIR: illegal operation on a directory, open '{path}': code=EISDIR",
+                code="UNAVAILABLE",
+            )
         if self._release.refuses_concurrent_file_writes:
             await self._be_alone_with(path)
         current = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
@@ -76,11 +86,21 @@ class Workspaces:
             details = {"type": "agent_file_conflict", "name": name, "currentHash": current}
             raise Refusal(f'agent file "{name}" changed since it was read', details=details)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{name}.draft")
-        draft.write_bytes(content.encode())
-        draft.replace(path)
+        if path.is_symlink() or (path.exists() and path.stat().st_nlink > 1):
+            path.write_bytes(content.encode())  # through the link, as 2026.2.12 does
+        else:
+            draft = path.with_name(f".{name}.draft")
+            draft.write_bytes(content.encode())
+            draft.replace(path)
         state = self._state(agent_id, entry, name) | self._content(path)
         return {"ok": True, **self._answer(agent_id, entry), "file": state}
+
+    def _check_plain(self, path: Path) -> None:
+        """2026.7.1 and 2026.9.6 follow no link, take no folder for a file, and none that has two names."""
+        if not self._release.plain_files_only or not os.path.lexists(path):
+            return
+        if path.is_symlink() or not path.is_file() or path.stat().st_nlink > 1:
+            raise Refusal(f'unsafe workspace file "{path.name}"')
 
     async def _be_alone_with(self, path: Path) -> None:
         if path in self._being_written:
@@ -98,7 +118,8 @@ class Workspaces:
         if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
             details = {"type": "workspace_path_not_found", "path": path}
             raise Refusal("workspace directory not found", details=details)
-        entries = [self._browsed(item, root) for item in sorted(folder.iterdir(), key=lambda item: item.name)]
+        items = sorted(folder.iterdir(), key=lambda item: item.name)
+        entries = [self._browsed(item, root) for item in items if not item.is_symlink()]
         shown = entries[offset : None if limit is None else offset + limit]
         return {
             "agentId": agent_id,
@@ -175,7 +196,7 @@ class Workspaces:
     def _state(self, agent_id: str, entry: JSON, name: str) -> JSON:
         path = self.folder(agent_id, entry) / name
         shown: JSON = {"name": name, "path": f"{self.configured(agent_id, entry)}/{name}"}
-        if path.exists():
+        if path.is_file():
             stat = path.stat()
             return shown | {
                 "missing": False,

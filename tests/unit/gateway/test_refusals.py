@@ -72,8 +72,19 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
         ({"code": "SOMETHING_NEW", "message": "wait", "retryAfterMs": 100}, errors.Unavailable),
         ({"code": "SOMETHING_NEW", "message": "no"}, errors.Refused),
         (invalid('unsupported file "BOOT.md"'), errors.UnsupportedFile),
-        (invalid('unsafe workspace file "AGENTS.md"'), errors.Unavailable),
-        (invalid('unsafe workspace file "AGENTS.md" (path escapes workspace root)'), errors.Refused),
+        (invalid('unsafe workspace file "AGENTS.md"'), errors.UnsafeFile),
+        (invalid('unsafe workspace file "AGENTS.md" (path escapes workspace root)'), errors.FileRefused),
+        *(
+            ({"code": "UNAVAILABLE", "message": f"Error: {code}: whatever, open '/x': code={code}"}, kind)
+            for code, kind in (
+                ("EISDIR", errors.HostRefused),
+                ("EEXIST", errors.HostRefused),
+                ("EROFS", errors.HostRefused),
+                ("ENOSPC", errors.HostRefused),
+                ("EACCES", errors.HostRefused),
+                ("EMFILE", errors.Unavailable),
+            )
+        ),
         (invalid("unknown agent id"), errors.UnknownAgent),
         (invalid('agent "mc-1" not found'), errors.UnknownAgent),
         (invalid('Agent "mc-1" no longer exists in configuration'), errors.UnknownAgent),
