@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import DEFAULT_DEADLINE_S, MAX_IN_FLIGHT, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
-from worker.gateway.patience import patience_s
+from worker.gateway.patience import answered, patience_s, within_budget
 from worker.gateway.protocol import Hello
 
 __all__ = ["Call", "ClientPool", "GatewayClient"]
@@ -98,13 +98,19 @@ class GatewayClient:
         """As `GatewayConnection.call_many`. Raises where no connection can be had: then nothing was sent."""
 
         def work(connection: GatewayConnection, left_s: float) -> list[dict[str, Any] | GatewayError]:
-            return connection.call_many(calls, deadline_s=left_s)
+            outcomes = connection.call_many(calls, deadline_s=left_s)
+            for outcome in outcomes:
+                if isinstance(outcome, GatewayError):
+                    outcome.address = self.address
+            return outcomes
 
         return self._use(work, deadline_s)
 
     def hello(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Hello:
         """What the gateway said of itself when the present connection was opened."""
-        return self.connection(deadline_s=deadline_s).hello
+        hello = self.connection(deadline_s=within_budget(deadline_s)).hello
+        answered()
+        return hello
 
     def connection(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> GatewayConnection:
         """The living connection, opened now where there is none.
@@ -126,7 +132,7 @@ class GatewayClient:
             mine = self._opening is None
             opening = self._opening = self._opening or _Opening()
         if mine:
-            self._open(opening, min(deadline_s, OPEN_DEADLINE_S))
+            self._open(opening, min(deadline_s, OPEN_DEADLINE_S, patience_s() or OPEN_DEADLINE_S))
         elif not opening.over.wait(min(max(0.0, deadline - time.monotonic()), patience_s() or deadline_s)):
             raise GatewaySilent(
                 f"no connection to the gateway at {self.address.url} in time: check that it runs, and the"
@@ -137,7 +143,9 @@ class GatewayClient:
         if opening.connection is None:
             assert opening.error is not None
             # Threads must not share one exception: each raise adds to its traceback.
-            raise opening.error if mine else copy.copy(opening.error)
+            error = opening.error if mine else copy.copy(opening.error)
+            error.address = self.address
+            raise error
         return opening.connection
 
     def disconnect(self) -> None:
@@ -188,18 +196,24 @@ class GatewayClient:
                 self._connection = None
 
     def _use(self, work: Callable[[GatewayConnection, float], _T], deadline_s: float) -> _T:
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + within_budget(deadline_s)
         with self._state:
             self._users += 1
         try:
-            connection = self.connection(deadline_s=deadline_s)
+            connection = self.connection(deadline_s=deadline - time.monotonic())
             try:
-                return work(connection, deadline - time.monotonic())
+                outcome = work(connection, deadline - time.monotonic())
+                if not isinstance(outcome, list) or any(isinstance(one, dict) for one in outcome):
+                    answered()
+                return outcome
             except GatewayUnreachable:
                 # Seen alive, dead when it was to be used: the call was not sent, so once anew is safe.
                 self._forget(connection)
                 connection = self.connection(deadline_s=max(0.0, deadline - time.monotonic()))
                 return work(connection, deadline - time.monotonic())
+        except GatewayError as error:
+            error.address = self.address
+            raise
         finally:
             with self._state:
                 self._users -= 1

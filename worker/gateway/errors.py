@@ -7,18 +7,24 @@ makes them of what a gateway says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker.errors import PermanentError, ProvisionerError, TransientError
 from worker.printable import line
+
+if TYPE_CHECKING:
+    from worker.gateway.address import GatewayAddress
 
 
 class GatewayError(ProvisionerError):
     """A gateway refused, failed or could not be reached.
 
     ``method``: the call it happened to; ``code`` and ``details``: the gateway's own words, where it
-    sent any; ``retryable``: what the gateway said of it, None where it said nothing.
+    sent any; ``retryable``: what the gateway said of it, None where it said nothing; ``address``: where the
+    gateway was tried, None where that is not known.
     """
+
+    address: GatewayAddress | None = None
 
     def __init__(
         self,

@@ -1,26 +1,92 @@
-"""How long one waits for a gateway that says nothing at all: until the call's deadline, or less."""
+"""How long the work at hand waits for a gateway: until each call's own deadline, or less.
+
+Two things shorten it. Work of which there is much gives up on a gateway that says nothing, so that one that
+hangs does not hold the slots that others need. And no failing try outlasts what is left of the budget that
+began with the first failure.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_patience_s: ContextVar[float | None] = ContextVar("silence_patience_s", default=None)
+_LEAST_S = 0.5
+"""A try that is begun gets this much, however little is left."""
+
+
+class _Patience:
+    """``silence_s``: None for no limit. The budget runs from the last answer, less what was spent before."""
+
+    def __init__(self, silence_s: float | None, budget_s: float | None) -> None:
+        self.silence_s = silence_s
+        self.budget_s = budget_s
+        self.spent_s = 0.0
+        self.since = time.monotonic()
+
+    def failing_for_s(self) -> float:
+        return time.monotonic() - self.since
+
+    def left_s(self) -> float | None:
+        if self.budget_s is None:
+            return None
+        return max(_LEAST_S, self.budget_s - self.spent_s - self.failing_for_s())
+
+
+_patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 
 def patience_s() -> float | None:
-    """Seconds of silence after which whoever asks here gives up; None: not before the deadline."""
-    return _patience_s.get()
+    """Seconds of silence after which the caller gives up; None: not before the deadline."""
+    patience = _patience.get()
+    limits = [] if patience is None else [patience.silence_s, patience.left_s()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def within_budget(deadline_s: float) -> float:
+    """``deadline_s``, or what is left of the budget where that is less."""
+    patience = _patience.get()
+    left_s = patience.left_s() if patience is not None else None
+    return deadline_s if left_s is None else min(deadline_s, left_s)
+
+
+def answered() -> None:
+    """The gateway answered: the budget is whole again."""
+    patience = _patience.get()
+    if patience is not None:
+        patience.spent_s, patience.since = 0.0, time.monotonic()
+
+
+def spent(seconds: float) -> None:
+    """The gateway has been failing for ``seconds`` before the work at hand."""
+    patience = _patience.get()
+    if patience is not None:
+        patience.spent_s = max(patience.spent_s, seconds)
+
+
+def failing_for_s() -> float:
+    """Seconds since the last answer to the work at hand, or since it began."""
+    patience = _patience.get()
+    return 0.0 if patience is None else patience.failing_for_s()
 
 
 @contextmanager
-def impatient(seconds: float) -> Iterator[None]:
-    """In this block a call to a gateway ends with GatewaySilent once it has said nothing for ``seconds``,
-    whatever the call's own deadline: for work of which there is much, so that a gateway that hangs does not
-    hold the slots that others need."""
-    token = _patience_s.set(seconds)
+def impatient(silence_s: float | None = None, budget_s: float | None = None) -> Iterator[None]:
+    """In this block a call ends with GatewaySilent once the gateway has said nothing for ``silence_s``, and
+    with CallTimedOut once it has not been answered for ``budget_s``, whatever the call's own deadline."""
+    token = _patience.set(_Patience(silence_s, budget_s))
     try:
         yield
     finally:
-        _patience_s.reset(token)
+        _patience.reset(token)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """In this block calls have their own deadlines again: for what must not be broken off in the middle."""
+    token = _patience.set(None)
+    try:
+        yield
+    finally:
+        _patience.reset(token)

@@ -38,11 +38,13 @@ class MovedAgentError(RefusedAgentError):
 
 @dataclass(frozen=True)
 class GatewayCondition:
-    """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up."""
+    """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up; ``down_at``: the
+    fingerprint of the address where it was found down."""
 
     down_for_s: float | None
     refused_token_fingerprint: str | None
     last_error: str | None
+    down_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ _LOAD = text("""
         g.id AS gateway_key, g.name AS gateway_name, g.url, g.token, g.workspace_root, g.organization_id,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
-        s.refused_token_fingerprint, s.last_error,
+        s.refused_token_fingerprint, s.last_error, s.down_at,
         c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
         coalesce(c.gateway_id <> a.gateway_id, false) OR EXISTS (
@@ -186,7 +188,9 @@ def load_agent(
         address=GatewayAddress(row.url, row.token, row.allow_insecure_tls),
         organization_id=row.organization_id,
         user=_user(row),
-        condition=GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error),
+        condition=GatewayCondition(
+            row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at
+        ),
         verified_hash=row.verified_hash,
         pending_hash=row.pending_hash,
         replaces_hash=row.replaces_hash,

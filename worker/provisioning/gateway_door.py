@@ -7,12 +7,14 @@ from uuid import UUID
 
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import WrongToken
+from worker.gateway.patience import spent
 from worker.gateway.protocol import Hello
 from worker.provisioning.facts import GatewayCondition
 from worker.provisioning.outage import (
     GivenUpError,
     Outage,
     admit,
+    fingerprint,
     note_refused_token,
     note_up,
     require_untried,
@@ -53,8 +55,10 @@ def greet(services: Services, record: Reachable) -> Hello:
 def turned_away(services: Services, record: Reachable) -> Parked | None:
     """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
     require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
-    if record.condition.down_for_s is None:
-        return None
+    condition = record.condition
+    if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
+        return None  # it is up, or was found down where it is not any more
+    spent(condition.down_for_s)
     with services.engine.begin() as connection:
         outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
     if outage is None:

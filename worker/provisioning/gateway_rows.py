@@ -41,7 +41,7 @@ class GatewayRecord:
 
 _GATEWAY = text("""
     SELECT g.id, g.name, g.url, g.token, g.workspace_root, g.organization_id,
-        s.refused_token_fingerprint, s.last_error,
+        s.refused_token_fingerprint, s.last_error, s.down_at,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
@@ -61,7 +61,7 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
     return GatewayRecord(
         GatewayFacts(id=row.id, name=row.name, url=row.url, workspace_root=row.workspace_root),
         GatewayAddress(row.url, row.token, row.allow_insecure_tls),
-        GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error),
+        GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at),
         row.organization_id,
     )
 

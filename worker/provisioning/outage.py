@@ -34,35 +34,49 @@ class Outage:
         return self.down_for_s >= budget_s
 
 
-_NOTE_FAILURE = text("""
+_NEW = """(s.down_since IS NULL OR s.down_at IS DISTINCT FROM excluded.down_at
+             OR s.last_failure_at < excluded.down_since - make_interval(secs => :budget_s))"""
+_NOTE_FAILURE = text(f"""
     INSERT INTO provisioner.gateway_states AS s
-        (gateway_id, down_since, last_failure_at, last_error, probe_until)
-    VALUES (:gateway_id, now(), now(), :error, now() + make_interval(secs => :first_s))
+        (gateway_id, down_since, last_failure_at, last_error, probe_until, down_at)
+    VALUES (:gateway_id, now() - make_interval(secs => :took_s), now(), :error,
+            now() + make_interval(secs => :first_s), :down_at)
     ON CONFLICT (gateway_id) DO UPDATE
     SET down_since = CASE
-            WHEN s.down_since IS NULL OR s.last_failure_at < now() - make_interval(secs => :budget_s)
-            THEN now() ELSE s.down_since END,
-        last_failure_at = now(), last_error = excluded.last_error,
+            WHEN {_NEW} THEN excluded.down_since ELSE s.down_since END,
+        last_failure_at = now(), last_error = excluded.last_error, down_at = excluded.down_at,
         probe_until = now() + make_interval(secs => CASE
-            WHEN s.down_since IS NULL OR s.last_failure_at < now() - make_interval(secs => :budget_s)
-            THEN :first_s
-            ELSE least(:longest_s, greatest(:first_s, extract(epoch FROM now() - s.down_since) / 2)) END)
+            WHEN {_NEW} THEN :first_s
+            ELSE least(:longest_s, greatest(:first_s, least(
+                extract(epoch FROM now() - s.down_since) / 2,
+                :budget_s - extract(epoch FROM now() - s.down_since)))) END)
     RETURNING extract(epoch FROM now() - down_since)::float AS down_for_s,
         extract(epoch FROM probe_until - now())::float AS wait_s
 """).bindparams(bindparam("error", type_=MaskedText))
 
 
 def note_failure(
-    connection: Connection, gateway_id: UUID, error: ProvisionerError, budget_s: float
+    connection: Connection,
+    gateway_id: UUID,
+    error: ProvisionerError,
+    budget_s: float,
+    *,
+    took_s: float = 0.0,
+    address: GatewayAddress | None = None,
 ) -> Outage:
-    """Record that the gateway could not be used. An outage begins with its first failure; one that nobody
-    has met for a whole budget is over as far as we know, so a later failure begins a new one."""
+    """Record that the gateway could not be used at ``address``, at a try that took ``took_s`` seconds.
+
+    An outage begins with the first try that failed, and belongs to the address that was tried. One that
+    nobody has met for a whole budget is over as far as we know, so a later failure begins a new one.
+    """
     row = connection.execute(
         _NOTE_FAILURE,
         {
             "gateway_id": gateway_id,
             "error": str(error),
             "budget_s": budget_s,
+            "took_s": min(took_s, budget_s),
+            "down_at": None if address is None else fingerprint(address),
             "first_s": FIRST_PROBE_WAIT_S,
             "longest_s": LONGEST_PROBE_WAIT_S,
         },
@@ -107,7 +121,8 @@ def unreachable(budget_s: float, last_error: str) -> str:
 _NOTE_UP = text("""
     WITH up AS (
         UPDATE provisioner.gateway_states
-        SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL
+        SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL, down_at = NULL,
+            writer_not_before = NULL
         WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
         RETURNING gateway_id
     )
@@ -151,5 +166,6 @@ def require_untried(gateway_name: str, address: GatewayAddress, refused: str | N
 
 
 def fingerprint(address: GatewayAddress) -> str:
-    """Tells URL and token together from any other, and leads back to neither."""
-    return sha256(f"{address.url}\n{address.token_fingerprint}".encode()).hexdigest()[:16]
+    """Tells URL, token and TLS setting together from any other, and leads back to none."""
+    insecure = "\ninsecure" if address.allow_insecure_tls else ""
+    return sha256(f"{address.url}\n{address.token_fingerprint}{insecure}".encode()).hexdigest()[:16]

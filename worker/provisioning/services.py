@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from worker.drain import draining
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
+from worker.gateway.patience import within_budget
 from worker.gateway.retry import inline_retrying
 from worker.jobs.outbox import PUBLISH_ERRORS, Message, Send, send_marked
 from worker.provisioning.minting import Mint
@@ -51,4 +52,4 @@ class Services:
     def patiently(self, work: Callable[[], _T]) -> _T:
         """Run ``work``, and again after blips, for RETRY_INLINE_S seconds at most. Raises its last error."""
         never = () if self.waits_for_outages else OUTAGES
-        return inline_retrying(self.settings.retry_inline_s, draining, never)(work)
+        return inline_retrying(within_budget(self.settings.retry_inline_s), draining, never)(work)

@@ -10,6 +10,7 @@ from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, ProvisionerError, TransientError, as_sentence
 from worker.gateway.errors import OUTAGES
+from worker.gateway.patience import failing_for_s
 from worker.gateway.retry import jittered
 from worker.gateway.roster import RosterEntry, RosterPlan
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, GivenUpError, note_failure, unreachable
@@ -24,22 +25,26 @@ def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: 
     was first begun, in seconds. A worker that is stopping hands it on at once.
 
     Raises GivenUpError once the gateway has been away, PermanentError once the work has been tried, for the
-    whole of RETRY_BUDGET_S (behaviour 45).
+    whole of RETRY_BUDGET_S (behaviour 45); the tries themselves count.
     """
     budget_s = services.settings.retry_budget_s
     if draining.is_set():
         return Parked(f"this worker is stopping: {error}", 0.0)
     if isinstance(error, OUTAGES) and gateway_id is not None:
         with services.engine.begin() as connection:
-            outage = note_failure(connection, gateway_id, error, budget_s)
+            outage = note_failure(
+                connection, gateway_id, error, budget_s, took_s=failing_for_s(), address=error.address
+            )
         if outage.outlasts(budget_s):
             raise GivenUpError(unreachable(budget_s, str(error)))
-        wait_s = outage.wait_s
+        wait_s, left_s = outage.wait_s, budget_s - outage.down_for_s
     else:
-        if age_s > budget_s:
+        age_s = max(age_s, failing_for_s())
+        if age_s >= budget_s:
             raise PermanentError(f"Given up after {budget_s:g} seconds: {error}")
-        wait_s = min(LONGEST_PROBE_WAIT_S, max(0.75, age_s / 4))
-    return Parked(str(error), max(jittered(wait_s), error.retry_after_s or 0.0))
+        wait_s, left_s = min(LONGEST_PROBE_WAIT_S, max(0.75, age_s / 4)), budget_s - age_s
+    wait_s = max(jittered(wait_s), error.retry_after_s or 0.0)
+    return Parked(str(error), max(0.1, min(wait_s, left_s)))
 
 
 def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> None:

@@ -72,11 +72,9 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     if isinstance(held, NotClaimed):
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
-    if held.single:
-        outcome = _take(services, held)
-    else:
-        with impatient(silence_s(held.generation)):
-            outcome = _take(services.in_a_run(), held)
+    budget_s = services.settings.retry_budget_s
+    with impatient(None if held.single else silence_s(held.generation), budget_s):
+        outcome = _take(services if held.single else services.in_a_run(), held)
     if not isinstance(outcome, Ended):
         return outcome
     with single(services.engine) if held.single else services.engine.begin() as connection:
