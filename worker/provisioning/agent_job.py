@@ -23,11 +23,11 @@ from worker.provisioning.deliver import deliver
 from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, MovedAgentError, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
-from worker.provisioning.intents import Wish, record_intents, settled_intents
+from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
 from worker.provisioning.roster_look import look
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake, wants_reset
-from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, Verb, Work
+from worker.provisioning.work import NOT_REGISTERED, Parked, Verb, Work
 from worker.provisioning.workspace_plan import plan_workspace
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
@@ -116,7 +116,8 @@ def _ask_for_roster(work: Work) -> Parked | None:
     with work.services.engine.begin() as connection:
         wish = Wish(work.agent_id, record.openclaw_id)
         messages = record_intents(connection, record.gateway_id, work.held.job_id, wish)
-        park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT, "roster")
+        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
+        park(connection, work.held, wait_s, _ROSTER_WAIT, "roster")
     if work.verb.mints and record.token_hash is None:
         work.services.mint.expect()
     work.services.publish(messages)
@@ -150,25 +151,23 @@ def _roster(work: Work) -> bool | Parked:
     """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
     PermanentError with the writer's sentence."""
     with work.services.engine.begin() as connection:
-        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "reconcile")
+        budget_s = work.services.settings.retry_budget_s
+        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "reconcile", budget_s)
         if not wishes:
             return True
         settled = wishes[-1]
         if settled.warning is not None:
             work.warn(settled.warning)
-        if settled.error is not None:
-            raise PermanentError(settled.error)
-        if not settled.applied:
-            patience_s = work.services.settings.retry_budget_s * 2
-            if work.held.age_s > patience_s:
-                raise PermanentError(f"The roster was not written within {patience_s:g} seconds.")
-            park(connection, work.held, ROSTER_PATIENCE_S, _ROSTER_WAIT)
+        if settled.open:
+            park(connection, work.held, look_again_s([settled], budget_s), _ROSTER_WAIT)
             return Parked(_ROSTER_WAIT)
         present = bool(settled.present_before)
-        if work.held.phase == "roster":
+        if work.held.phase == "roster" and settled.error is None:
             first = _is_first(work, present=present)
             work.advance(connection, "files", first_provision=first)
             work.held = replace(work.held, phase="files", first_provision=first)
+    if settled.error is not None:  # raised here, for a wish that was just given up stays given up
+        raise PermanentError(settled.error)
     return present
 
 

@@ -18,9 +18,9 @@ from worker.jobs.ledger import Claim, advance, finish, park
 from worker.jobs.outbox import Message
 from worker.provisioning.agent_status import take_over
 from worker.provisioning.departure import gateways_before
-from worker.provisioning.intents import Wish, record_intents, settled_intents
+from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
 from worker.provisioning.services import Services
-from worker.provisioning.work import ROSTER_PATIENCE_S, Parked
+from worker.provisioning.work import Parked
 from worker.rights import require_for
 from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of
 from worker.workspace.identity import workspace_path as board_workspace_path
@@ -87,7 +87,8 @@ def _ask(services: Services, held: Claim, condemned: Condemned) -> Parked:
     with services.engine.begin() as connection:
         for gateway_id in (condemned.gateway_id, *condemned.elsewhere):
             messages += record_intents(connection, gateway_id, held.job_id, wish)
-        park(connection, held, ROSTER_PATIENCE_S, _WAIT, "roster")
+        wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
+        park(connection, held, wait_s, _WAIT, "roster")
     services.publish(messages)
     return Parked(_WAIT)
 
@@ -96,9 +97,10 @@ def _settled(services: Services, held: Claim, condemned: Condemned, warnings: li
     """Whether its gateway's roster had the agent; parks while a writer has not come to it. A gateway that it
     had left already cannot hold the delete up."""
     with services.engine.begin() as connection:
-        wishes = settled_intents(connection, held.job_id, held.agent_id, "remove")
+        budget_s = services.settings.retry_budget_s
+        wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
-            park(connection, held, ROSTER_PATIENCE_S, _WAIT)
+            park(connection, held, look_again_s(wishes, budget_s), _WAIT)
             return Parked(_WAIT)
     here = next((wish for wish in wishes if wish.gateway_id == condemned.gateway_id), None)
     if here is None:  # it was moved meanwhile, and is to leave its new place too

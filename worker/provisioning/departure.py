@@ -14,8 +14,8 @@ from worker.errors import PermanentError
 from worker.jobs.ledger import park
 from worker.jobs.outbox import Message
 from worker.provisioning.file_records import forget_files
-from worker.provisioning.intents import Wish, record_intents, settled_intents
-from worker.provisioning.work import ROSTER_PATIENCE_S, Parked, Work
+from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
+from worker.provisioning.work import Parked, Work
 from worker.workspace.identity import openclaw_id
 
 _WAIT = "waiting for the roster writer to remove the agent where it was before"
@@ -38,9 +38,10 @@ def leave(work: Work) -> Parked | None:
     if work.held.phase != "leaving":
         return _ask(work) if _may_have_moved(work) else None
     with work.services.engine.begin() as connection:
-        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove")
+        budget_s = work.services.settings.retry_budget_s
+        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
-            park(connection, work.held, ROSTER_PATIENCE_S, _WAIT)
+            park(connection, work.held, look_again_s(wishes, budget_s), _WAIT)
             return Parked(_WAIT)
         for place in left_places(connection, work):
             if place.gateway_id != work.record.gateway_id:
@@ -70,7 +71,8 @@ def _ask(work: Work) -> Parked | None:
         for place in places:
             wish = Wish(work.agent_id, place.openclaw_id, "remove")
             messages += record_intents(connection, place.gateway_id, work.held.job_id, wish)
-        park(connection, work.held, ROSTER_PATIENCE_S, _WAIT, "leaving")
+        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
+        park(connection, work.held, wait_s, _WAIT, "leaving")
     work.held = replace(work.held, phase="leaving")
     work.services.publish(messages)
     return Parked(_WAIT)

@@ -14,12 +14,13 @@ from sqlalchemy import Connection, text
 from worker.jobs.ledger import end_if_done
 from worker.jobs.outbox import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
-from worker.provisioning.intents import Wish, record_intents
-from worker.provisioning.work import ROSTER_PATIENCE_S
+from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.workspace.identity import openclaw_id, session_key_of
 
 
-def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> list[Message]:
+def begin(
+    connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_PATIENCE_S
+) -> list[Message]:
     """Give the job a row for each agent and ask for the config change; a job without agents ends here.
 
     What is returned must be sent after the commit. Raises BadRequestError.
@@ -45,7 +46,7 @@ def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> list
             "organization_id": gateway.organization_id,
             "total": len(rows),
             "strays": len(strays),
-            "patience_s": ROSTER_PATIENCE_S,
+            "patience_s": min(ROSTER_PATIENCE_S, budget_s),
         },
     )
     parameters = {"job_id": job_id, "agents": [row.id for row in rows], "strays": strays}
@@ -56,9 +57,12 @@ def begin(connection: Connection, job_id: UUID, request: SyncHeartbeats) -> list
     return messages
 
 
-def go_on(connection: Connection, job_id: UUID) -> None:
-    """End the rows whose wishes the roster writer has settled, and the job with the last of them."""
-    connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": ROSTER_PATIENCE_S})
+def go_on(connection: Connection, job_id: UUID, budget_s: float = ROSTER_PATIENCE_S) -> None:
+    """End the rows whose wishes the roster writer has settled, and the job with the last of them. Wishes that
+    have been open for ``budget_s`` are given up."""
+    give_up_overdue(connection, job_id, budget_s)
+    patience_s = min(ROSTER_PATIENCE_S, max(1.0, budget_s / 10))
+    connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": patience_s})
     end_if_done(connection, job_id)
 
 

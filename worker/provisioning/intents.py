@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
@@ -11,6 +11,9 @@ from sqlalchemy import Connection, bindparam, text
 from worker.jobs.outbox import Message, roster_writer_message
 from worker.masking.columns import MaskedText
 from worker.printable import line
+
+ROSTER_PATIENCE_S = 60.0
+"""A row that waits for the roster writer looks by itself so much later, should nobody have woken it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Intent:
 
 @dataclass(frozen=True)
 class Settled:
-    """How an intent ended: applied, or refused with a sentence; neither while it is open."""
+    """How an intent ended: applied, or refused with a sentence; neither while it is open. ``age_s``: seconds
+    since it was recorded; ``last_error``: what its gateway was last in trouble with."""
 
     gateway_id: UUID
     openclaw_id: str
@@ -42,6 +46,9 @@ class Settled:
     warning: str | None
     present_before: bool | None
     gateway_name: str | None
+    id: int
+    age_s: float
+    last_error: str | None
 
     @property
     def open(self) -> bool:
@@ -124,18 +131,53 @@ def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool
 
 _SETTLED = text("""
     SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, warning, present_before,
-        g.name AS gateway_name
+        g.name AS gateway_name, i.id, extract(epoch FROM now() - i.created_at)::float AS age_s,
+        s.last_error
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
+    LEFT JOIN provisioner.gateway_states s ON s.gateway_id = i.gateway_id
     WHERE job_id = :job_id AND agent_id = :agent_id AND change = :change
     ORDER BY i.id FOR UPDATE OF i
 """)
 
 
-def settled_intents(connection: Connection, job_id: UUID, agent_id: UUID, change: str) -> list[Settled]:
+def settled_intents(
+    connection: Connection, job_id: UUID, agent_id: UUID, change: str, budget_s: float = float("inf")
+) -> list[Settled]:
     """How the job's wishes of one kind for the agent stand, oldest first; locked, so that a row that parks
-    because one is open is parked before the writer settles it."""
+    because one is open is parked before the writer settles it. One that has been open for ``budget_s`` is
+    given up: it is refused here, whatever keeps the writer."""
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
-    return [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
+    wishes = [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
+    overdue = {w.id: not_in_time(budget_s, w.last_error) for w in wishes if w.open and w.age_s >= budget_s}
+    refuse_intents(connection, overdue)
+    return [replace(wish, error=overdue.get(wish.id, wish.error)) for wish in wishes]
+
+
+def not_in_time(budget_s: float, last_error: str | None) -> str:
+    """The sentence of a wish that no writer came to the end of."""
+    why = f" Last error: {last_error}" if last_error else ""
+    return f"The roster was not written within {budget_s:g} seconds.{why}"
+
+
+_OVERDUE = text("""
+    UPDATE provisioner.roster_intents i
+    SET error = :sentence || coalesce(' Last error: ' || (
+        SELECT s.last_error FROM provisioner.gateway_states s WHERE s.gateway_id = i.gateway_id), '')
+    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
+      AND created_at <= now() - make_interval(secs => :budget_s)
+""")
+
+
+def give_up_overdue(connection: Connection, job_id: UUID, budget_s: float) -> None:
+    """Refuse the wishes of a job of many that have been open for ``budget_s``."""
+    parameters = {"job_id": job_id, "budget_s": budget_s, "sentence": not_in_time(budget_s, None)}
+    connection.execute(_OVERDUE, parameters)
+
+
+def look_again_s(wishes: Sequence[Settled], budget_s: float) -> float:
+    """When a row that waits for open wishes looks by itself: at the end of their budget at the latest."""
+    left_s = [budget_s - wish.age_s for wish in wishes if wish.open]
+    return max(0.1, min([ROSTER_PATIENCE_S, *left_s]))
 
 
 _NOTE_PRESENT = text("""

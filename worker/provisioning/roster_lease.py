@@ -84,7 +84,8 @@ _RELEASE = text("""
     SET writer_owner = NULL, writer_until = NULL, writer_queued_at = NULL,
         writer_not_before = now() + make_interval(secs => CAST(:again_in_s AS float)),
         rate_limited_until = CASE WHEN :rate_limited
-            THEN now() + make_interval(secs => CAST(:again_in_s AS float)) ELSE rate_limited_until END
+            THEN now() + make_interval(secs => CAST(:again_in_s AS float)) ELSE rate_limited_until END,
+        last_error = coalesce(:trouble, last_error)
     WHERE gateway_id = :gateway_id AND writer_generation = :generation
 """)
 
@@ -92,6 +93,7 @@ _RELEASE = text("""
 @dataclass
 class RosterLease:
     """A held lease. ``again_in_s``: set it to be called again so much later, instead of waiting;
+    ``trouble``: why, for the jobs that wait;
     ``expected_before``: the restart that was to come before the last write of this one was announced."""
 
     engine: Engine
@@ -100,6 +102,7 @@ class RosterLease:
     lease_s: float
     again_in_s: float | None = None
     rate_limited: bool = False
+    trouble: str | None = None
     expected_before: datetime | None = None
 
     def about_to_write(self, restart_s: float) -> float:
@@ -154,6 +157,7 @@ class RosterLease:
                     "generation": self.generation,
                     "again_in_s": self.again_in_s,
                     "rate_limited": self.rate_limited,
+                    "trouble": self.trouble,
                 },
             )
 

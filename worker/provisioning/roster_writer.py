@@ -34,6 +34,7 @@ from worker.gateway.errors import (
     WrongToken,
 )
 from worker.gateway.heartbeats import silencing
+from worker.gateway.patience import failing_for_s, impatient, patient
 from worker.gateway.retry import jittered
 from worker.gateway.rewrites import (
     COMMENTS_GO,
@@ -123,7 +124,8 @@ def _gather(services: Services, gateway_id: UUID) -> None:
 def _write_batch(services: Services, lease: RosterLease) -> None:
     """Settle what is wanted now, or leave it open for whoever holds the lease next."""
     try:
-        _settle_batch(services, lease)
+        with impatient(budget_s=services.settings.retry_budget_s):
+            _settle_batch(services, lease)
     except RosterLeaseLostError as error:
         log.warning("%s", error)
 
@@ -145,9 +147,6 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         _bring_about(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
         raise
-    except RateLimited as error:
-        lease.rate_limited, lease.again_in_s = True, error.retry_after_s or 60.0
-        log.info("the roster waits: %s", error)
     except TransientError as error:
         _postpone(services, lease, batch, error)
     except PermanentError as error:
@@ -159,12 +158,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         raise
     except Exception as error:
         log.exception("the roster writer failed")
-        _give_up(
-            services,
-            lease,
-            batch,
-            f"The roster writer failed with {type(error).__name__}: see the worker's log.",
-        )
+        _fall_back(services, lease, intents, error)
 
 
 def _bring_about(
@@ -290,16 +284,17 @@ def _patch(
             return None
         send_by = arrived
     try:
-        answer = client.call(
-            "config.patch",
-            {
-                "raw": json.dumps(with_escapes(live, document), ensure_ascii=False),
-                "baseHash": base_hash,
-                "restartDelayMs": dialect.restart_delay_ms,
-            },
-            deadline_s=PATCH_DEADLINE_S,
-            send_by=send_by,
-        )
+        with patient():
+            answer = client.call(
+                "config.patch",
+                {
+                    "raw": json.dumps(with_escapes(live, document), ensure_ascii=False),
+                    "baseHash": base_hash,
+                    "restartDelayMs": dialect.restart_delay_ms,
+                },
+                deadline_s=PATCH_DEADLINE_S,
+                send_by=send_by,
+            )
     except (ConnectionLost, CallTimedOut) as error:
         log.warning("a config write ended without an answer: %s", error)
         _await_return(client)
@@ -406,17 +401,42 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
     oldest_s = max(intent.age_s for intent in batch.intents)
     wait_s = min(LONGEST_PROBE_WAIT_S, max(1.0, oldest_s / 4))
     given_up = f"The roster could not be written within {budget_s:g} seconds: {error}"
-    spent = oldest_s > budget_s
+    spent = oldest_s >= budget_s
     if isinstance(error, OUTAGES):
         with services.engine.begin() as connection:
-            outage = note_failure(connection, lease.gateway_id, error, budget_s)
+            outage = note_failure(
+                connection,
+                lease.gateway_id,
+                error,
+                budget_s,
+                took_s=failing_for_s(),
+                address=error.address,
+            )
         wait_s, spent = outage.wait_s, outage.outlasts(budget_s)
         given_up = unreachable(budget_s, str(error))
     if spent:
         _give_up(services, lease, batch, given_up)
         return
-    lease.again_in_s = max(jittered(wait_s), error.retry_after_s or 0.0, 0.1)
+    asked_s = error.retry_after_s or (60.0 if isinstance(error, RateLimited) else 0.0)
+    lease.rate_limited = isinstance(error, RateLimited)
+    lease.again_in_s = max(min(max(jittered(wait_s), asked_s), budget_s - oldest_s), 0.1)
+    lease.trouble = str(error)
     log.info("the roster waits %.1f s: %s", lease.again_in_s, error)
+
+
+def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception) -> None:
+    """Refuse all that is wanted, in words of our own alone: what came from elsewhere may be why the writer
+    failed. Raises nothing but DATABASE_AWAY and RosterLeaseLostError; where not even this can be written, the
+    writer comes back later and later, and the jobs give their wishes up themselves."""
+    sentence = f"The roster writer failed with {type(error).__name__}: see the worker's log."
+    try:
+        _give_up(services, lease, RosterBatch(intents, {}, {intent.id: sentence for intent in intents}), "")
+    except (RosterLeaseLostError, *DATABASE_AWAY):
+        raise
+    except Exception as again:
+        oldest_s = max(intent.age_s for intent in intents)
+        lease.again_in_s = min(LONGEST_PROBE_WAIT_S, max(1.0, oldest_s / 4))
+        log.error("the roster writer cannot refuse what it failed at: %s", type(again).__name__)
 
 
 def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentence: str) -> None:

@@ -24,8 +24,6 @@ NOT_REGISTERED = (
     " rotate_tokens."
 )
 """Why an agent without a roster entry is left as it is (behaviour 25)."""
-ROSTER_PATIENCE_S = 60.0
-"""A row that waits for the roster writer looks by itself so much later, should nobody have woken it."""
 
 DATABASE_WAIT_S = 2.0
 """A row that the database would not serve comes again so much later, at the soonest."""

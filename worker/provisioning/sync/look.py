@@ -26,10 +26,10 @@ from worker.masking.columns import MaskedJson
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
-from worker.provisioning.intents import Wish, record_intents
+from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import plan_apart, reason_of
-from worker.provisioning.work import NOT_REGISTERED, ROSTER_PATIENCE_S, Parked, render
+from worker.provisioning.work import NOT_REGISTERED, Parked, render
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _note(
         ]
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *wishes)
         if asked:
-            park_run(connection, held, ROSTER_PATIENCE_S, "roster")
+            park_run(connection, held, _roster_wait_s(services), "roster")
         else:
             messages += begin_agents(connection, held)
     services.publish(messages)
@@ -180,17 +180,20 @@ def settle(services: Services, held: RunClaim) -> Parked:
     """Begin the agents once the roster writer is done; those that it refused have failed."""
     parameters = {"job_id": held.job_id}
     with services.engine.begin() as connection:
+        give_up_overdue(connection, held.job_id, services.settings.retry_budget_s)
         # Locked, so that a run which parks because one is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, parameters).first() is not None:
-            patience_s = services.settings.retry_budget_s * 2
-            if held.age_s > patience_s:
-                raise PermanentError(f"The roster was not written within {patience_s:g} seconds.")
-            park_run(connection, held, ROSTER_PATIENCE_S)
+            park_run(connection, held, _roster_wait_s(services))
             return Parked("waiting for the roster writer")
         connection.execute(_SETTLED, parameters)
         messages = begin_agents(connection, held)
     services.publish(messages)
     return Parked("its agents are being worked at")
+
+
+def _roster_wait_s(services: Services) -> float:
+    """When a run that waits for the writer looks by itself: often enough to end near the budget."""
+    return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_budget_s / 10))
 
 
 _PENDING = text("""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.about import note_ids
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
+from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import LeaseLostError, NotClaimed
@@ -58,7 +59,11 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClai
 def _take(services: Services, held: RunClaim) -> Ending | Parked:
     try:
         refuse_what_kills(services, held.attempts, held.phase)
-        with kept_alive(partial(_renew, services, held), services.settings.lease_s, f"job {held.job_id}"):
+        renew = partial(_renew, services, held)
+        with (
+            kept_alive(renew, services.settings.lease_s, f"job {held.job_id}"),
+            impatient(budget_s=services.settings.retry_budget_s),
+        ):
             return _go_on(services, held)
     except LeaseLostError:
         raise

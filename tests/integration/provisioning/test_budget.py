@@ -1,0 +1,180 @@
+"""RETRY_BUDGET_S counts from the first failure, tries included; an outage belongs to its address."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.acceptance.proxy import Door
+from tests.integration.conftest import Sent
+from tests.integration.provisioning.fleet import Fleet, execute, job, one, seed_fleet
+from worker.jobs.intake import accept_agent_job
+from worker.jobs.outbox import publish_due
+from worker.provisioning.intents import Wish, record_intents
+from worker.provisioning.roster_batch import RosterBatch
+from worker.provisioning.roster_writer import write_roster
+from worker.provisioning.services import Services
+from worker.provisioning.turn import take_turn
+from worker.simulator import Simulator
+
+TOKEN = "the-gateways-own-token"
+BUDGET_S = 2.0
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "gateway") as simulator:
+        yield simulator
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """A port that takes every connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        taken: list[socket.socket] = []
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        yield f"ws://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        for each in taken:
+            each.close()
+
+
+def begin(engine: Engine, fleet: Fleet, kind: str = "provision_agent") -> UUID:
+    key = uuid4()
+    accept_agent_job(engine, kind, str(key), (), {"agent_id": str(fleet.agent_id), "wake": False})
+    return key
+
+
+def drive(hand: Services, fleet: Fleet, job_id: UUID, sent: Sent, most_s: float = 20.0) -> float:
+    """Serve the job as a worker does until it has ended; seconds that it took."""
+    began = time.monotonic()
+    take_turn(hand, job_id, fleet.agent_id)
+    while job(hand.engine, job_id).status == "running" and time.monotonic() - began < most_s:
+        publish_due(hand.engine, sent)
+        for task, _, _ in sent.take():
+            if task == "tasks.write_roster":
+                write_roster(hand, fleet.gateway_id)
+            else:
+                take_turn(hand, job_id, fleet.agent_id)
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_a_gateway_that_accepts_and_never_answers_is_given_up_within_the_budget(
+    hands: Callable[..., Services], engine: Engine, sent: Sent
+) -> None:
+    with mute() as url:
+        fleet = seed_fleet(engine, url=url, token=TOKEN)
+        hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=20)
+        job_id = begin(engine, fleet)
+        took_s = drive(hand, fleet, job_id, sent)
+    ended = job(engine, job_id)
+    assert ended.status == "failed"
+    assert BUDGET_S <= took_s < BUDGET_S + 2
+    assert "unreachable for 2 seconds. Last error: " in ended.error
+
+
+@pytest.mark.parametrize("method", ["config.get", "agents.files.set"])
+def test_one_that_falls_silent_after_its_greeting_is_given_up_within_the_budget(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator, method: str
+) -> None:
+    with Door(simulator.url) as door:
+        fleet = seed_fleet(engine, url=door.url, token=TOKEN)
+        hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+        for _ in range(20):
+            door.hold(lambda called, _: called == method)
+        job_id = begin(engine, fleet)
+        took_s = drive(hand, fleet, job_id, sent)
+        hand.clients.close_all()
+    ended = job(engine, job_id)
+    assert ended.status == "failed"
+    assert took_s < 2 * BUDGET_S + 2, ended.error
+    assert "did not answer" in ended.error or "not written within" in ended.error
+
+
+def test_a_wish_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    job_id = begin(engine, fleet)
+    take_turn(hand, job_id, fleet.agent_id)
+    execute(
+        engine,
+        "UPDATE provisioner.gateway_states SET writer_not_before = now() + interval '1 hour',"
+        " writer_queued_at = NULL, last_error = 'It was busy.'",
+    )
+    took_s = drive(hand, fleet, job_id, sent)
+    assert (job(engine, job_id).status, took_s < BUDGET_S + 2) == ("failed", True)
+    assert job(engine, job_id).error.endswith("within 2 seconds. Last error: It was busy.")
+    assert one(engine, "SELECT error IS NOT NULL AS refused FROM provisioner.roster_intents").refused
+
+
+def test_a_corrected_address_is_tried_at_once(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url="ws://127.0.0.1:9", token=TOKEN)
+    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    first = begin(engine, fleet)
+    take_turn(hand, first, fleet.agent_id)
+    execute(engine, "UPDATE provisioner.gateway_states SET probe_until = now() + interval '1 hour'")
+    assert one(engine, "SELECT down_since FROM provisioner.gateway_states").down_since is not None
+    execute(engine, "UPDATE gateways SET url = :url", url=simulator.url)
+    execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now()")
+    assert drive(hand, fleet, first, sent) < 10
+    assert job(engine, first).status == "succeeded"
+    assert one(engine, "SELECT down_since FROM provisioner.gateway_states").down_since is None
+
+
+def test_a_writer_that_cannot_even_refuse_does_not_come_back_each_second(
+    hands: Callable[..., Services],
+    engine: Engine,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise UnicodeError("whatever a gateway may say")
+
+    with engine.begin() as connection:
+        record_intents(connection, fleet.gateway_id, uuid4(), Wish(fleet.agent_id, f"mc-{fleet.agent_id}"))
+    monkeypatch.setattr(RosterBatch, "confine", broken)
+    monkeypatch.setattr("worker.provisioning.roster_writer.refuse_intents", broken)
+    for _ in range(3):
+        write_roster(hands(), fleet.gateway_id)
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+    later = one(engine, "SELECT writer_not_before > now() AS later FROM provisioner.gateway_states")
+    assert later.later
+
+
+def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
+    hands: Callable[..., Services], engine: Engine, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise UnicodeError("\x00 \ud800")
+
+    with engine.begin() as connection:
+        record_intents(connection, fleet.gateway_id, uuid4(), Wish(fleet.agent_id, f"mc-{fleet.agent_id}"))
+    monkeypatch.setattr(RosterBatch, "confine", broken)
+    write_roster(hands(), fleet.gateway_id)
+    refused = one(engine, "SELECT error FROM provisioner.roster_intents").error
+    assert refused == "The roster writer failed with UnicodeError: see the worker's log."
