@@ -22,10 +22,10 @@ from worker.gate import gate
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
-from worker.jobs.requests import job_id
+from worker.jobs.requests import TARGETS, job_id
 from worker.masking import mask
 from worker.provisioning.setbacks import reason_of
-from worker.provisioning.turn import Ended, Outcome, take_turn
+from worker.provisioning.turn import Ended, Outcome, take_seat_and_turn
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,10 @@ def _serve(
             log.warning("refused: %s", accepted.reason)
             raise JobFailed(accepted.reason)
         with about(agent=accepted.agent_id):
-            outcome = take_turn(services(), accepted.job_id, accepted.agent_id)
+            target = TARGETS[kind]
+            kwargs = {target: str(arguments[target])} if target in arguments else {}
+            message = Message(str(task.name), kwargs, accepted.job_id, accepted.agent_id)
+            outcome = take_seat_and_turn(services(), accepted.gateway_id, message)
             return report(task, accepted.job_id, outcome)
 
 

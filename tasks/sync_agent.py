@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import UUID
 
 from celery import Task
 
@@ -11,7 +12,8 @@ from tasks.runs import tell_progress
 from worker.about import about
 from worker.app import app, services
 from worker.jobs.ledger import NotClaimed
-from worker.provisioning.turn import Ended, take_turn
+from worker.jobs.outbox import agent_message
+from worker.provisioning.turn import Ended, take_seat_and_turn
 from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,8 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
     """One agent's turn in a job of many. Sent by the job and by the clock, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
     with about(job=job_id, agent=agent_id), outliving_the_database(self):
-        outcome = take_turn(services(), job_id, agent_id)
+        message = agent_message(job_id, agent_id, _uuid(arguments.get("gateway_id")))
+        outcome = take_seat_and_turn(services(), _uuid(arguments.get("gateway_id")), message)
         # Its id is its own, and none of its later turns has it: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
             return NOTHING_TO_DO
@@ -32,3 +35,11 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
         if isinstance(outcome, Ended) and outcome.progress is not None:
             tell_progress(job_id, outcome.progress)
         return report(self, job_id, outcome)
+
+
+def _uuid(given: object) -> UUID | None:
+    """The gateway that the message names; one of an older release names none."""
+    try:
+        return UUID(str(given))
+    except ValueError:
+        return None

@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import DEFAULT_DEADLINE_S, MAX_IN_FLIGHT, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
-from worker.gateway.patience import answered, patience_s, within_budget
+from worker.gateway.patience import answered, patience_s, wait_patiently, within_budget
 from worker.gateway.protocol import Hello
 
 __all__ = ["Call", "ClientPool", "GatewayClient"]
@@ -133,7 +133,7 @@ class GatewayClient:
             opening = self._opening = self._opening or _Opening()
         if mine:
             self._open(opening, min(deadline_s, OPEN_DEADLINE_S, patience_s() or OPEN_DEADLINE_S))
-        elif not opening.over.wait(min(max(0.0, deadline - time.monotonic()), patience_s() or deadline_s)):
+        elif not wait_patiently(opening.over.wait, deadline):
             raise GatewaySilent(
                 f"no connection to the gateway at {self.address.url} in time: check that it runs, and the"
                 " load of its machine",

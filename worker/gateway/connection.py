@@ -28,7 +28,7 @@ from worker.gateway.errors import (
     GatewayUnreachable,
 )
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
-from worker.gateway.patience import patience_s
+from worker.gateway.patience import patience_s, wait_patiently
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 from worker.gateway.refusals import from_response
 from worker.gateway.said import Asked
@@ -91,8 +91,8 @@ class _Pending:
         self.done = threading.Lock()
         self.done.acquire()
 
-    def wait(self, deadline: float) -> bool:
-        return self.done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    def wait(self, seconds: float) -> bool:
+        return self.done.acquire(timeout=seconds)
 
 
 class GatewayConnection:
@@ -321,14 +321,7 @@ class GatewayConnection:
 
     def _wait(self, pending: _Pending, deadline: float) -> bool:
         """Whether the outcome came by the deadline, and before the patience with a silent gateway ended."""
-        silence_s = patience_s()
-        if silence_s is None:
-            return pending.wait(deadline)
-        since = time.monotonic()
-        while not pending.wait(min(deadline, max(since, self._heard_at) + silence_s)):
-            if time.monotonic() >= min(deadline, max(since, self._heard_at) + silence_s):
-                return False
-        return True
+        return wait_patiently(pending.wait, deadline, lambda: self._heard_at)
 
     def _take(self, request_id: str) -> _Pending | None:
         """Remove a call from the table: whoever gets it settles it and gives its place in the window back."""

@@ -8,18 +8,21 @@ began with the first failure.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 _LEAST_S = 0.5
 """A try that is begun gets this much, however little is left."""
+_CHANGES_S = 1.0
+"""How often a wait looks whether its patience has changed."""
 
 
 class _Patience:
-    """``silence_s``: None for no limit. The budget runs from the last answer, less what was spent before."""
+    """``silence_s()``: None for no limit. The budget runs from the last answer, less what was spent
+    before."""
 
-    def __init__(self, silence_s: float | None, budget_s: float | None) -> None:
+    def __init__(self, silence_s: Callable[[], float | None], budget_s: float | None) -> None:
         self.silence_s = silence_s
         self.budget_s = budget_s
         self.spent_s = 0.0
@@ -40,7 +43,7 @@ _patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 def patience_s() -> float | None:
     """Seconds of silence after which the caller gives up; None: not before the deadline."""
     patience = _patience.get()
-    limits = [] if patience is None else [patience.silence_s, patience.left_s()]
+    limits = [] if patience is None else [patience.silence_s(), patience.left_s()]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -71,10 +74,30 @@ def failing_for_s() -> float:
     return 0.0 if patience is None else patience.failing_for_s()
 
 
+def wait_patiently(
+    wait: Callable[[float], bool], deadline: float, heard_at: Callable[[], float] = lambda: float("-inf")
+) -> bool:
+    """Whether ``wait(seconds)`` came to its end by the deadline, on the monotonic clock, and before the
+    patience with a gateway ended that was last heard of at ``heard_at()``. Patience may end meanwhile."""
+    since = time.monotonic()
+    while True:
+        silence_s = patience_s()
+        silent_at = deadline if silence_s is None else max(since, heard_at()) + silence_s
+        until = min(deadline, silent_at)
+        now = time.monotonic()
+        if wait(max(0.0, min(until - now, _CHANGES_S))):
+            return True
+        if time.monotonic() >= until:
+            return False
+
+
 @contextmanager
-def impatient(silence_s: float | None = None, budget_s: float | None = None) -> Iterator[None]:
-    """In this block a call ends with GatewaySilent once the gateway has said nothing for ``silence_s``, and
-    with CallTimedOut once it has not been answered for ``budget_s``, whatever the call's own deadline."""
+def impatient(
+    silence_s: Callable[[], float | None] = lambda: None, budget_s: float | None = None
+) -> Iterator[None]:
+    """In this block a call ends with GatewaySilent once the gateway has said nothing for what ``silence_s``
+    says at the time (None: no limit), and with CallTimedOut once it has not been answered for ``budget_s``,
+    whatever the call's own deadline."""
     token = _patience.set(_Patience(silence_s, budget_s))
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
 
@@ -44,14 +45,18 @@ def inline_retrying(
     budget_s: float,
     stop_event: threading.Event | None = None,
     never: tuple[type[TransientError], ...] = (),
+    unless: Callable[[TransientError], bool] = lambda _: False,
 ) -> Retrying:
-    """Retry what is transient, and none of ``never``, for at most ``budget_s`` seconds; make a new one for
-    each use.
+    """Retry what is transient, and none of ``never`` nor what ``unless`` picks out at the time, for at most
+    ``budget_s`` seconds; make a new one for each use.
 
     The last error is raised as it came: a permanent one at once, a transient one when the next wait
     would pass the budget (it is not begun) or when ``stop_event`` ends a wait (SIGTERM).
     """
     last_error: BaseException | None = None
+
+    def is_retried(error: BaseException) -> bool:
+        return isinstance(error, TransientError) and not isinstance(error, never) and not unless(error)
 
     def wait(state: RetryCallState) -> float:
         nonlocal last_error
@@ -65,7 +70,7 @@ def inline_retrying(
             raise last_error
 
     return Retrying(
-        retry=retry_if_exception(lambda e: isinstance(e, TransientError) and not isinstance(e, never)),
+        retry=retry_if_exception(is_retried),
         wait=wait,
         stop=stop_before_delay(budget_s),
         sleep=sleep,

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Accepted:
-    """The job that the message is for, and the agent whose row to claim."""
+    """The job that the message is for, the agent whose row to claim, and its gateway, where that is known."""
 
     job_id: UUID
     agent_id: UUID
+    gateway_id: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def accept_agent_job(
         except PermanentError as error:
             refuse(connection, found.job_id, kind, str(error), arguments)
             return Refused(found.job_id, str(error))
-        start_single(connection, found.job_id, agent_id, found.request)
-        return Accepted(found.job_id, agent_id)
+        gateway_id = start_single(connection, found.job_id, agent_id, found.request)
+        return Accepted(found.job_id, agent_id, gateway_id)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Begun:
     job_id: UUID
     agent_id: UUID | None
     status: str
+    gateway_id: UUID | None = None
 
 
 def _begun(connection: Connection, key: UUID) -> Begun | None:
@@ -112,11 +114,13 @@ def _as_begun(key: UUID, stored: StoredJob) -> Begun | None:
     if stored.status == "queued":
         return None
     note_ids(agent=stored.agent_id, gateway=stored.arguments.get("gateway_id"))
-    return Begun(key, stored.agent_id, stored.status)
+    return Begun(key, stored.agent_id, stored.status, stored.gateway_id)
 
 
 def _taken_up(begun: Begun) -> Accepted | Refused:
-    return Accepted(begun.job_id, begun.agent_id) if begun.agent_id else Refused(begun.job_id, None)
+    if begun.agent_id is None:
+        return Refused(begun.job_id, None)
+    return Accepted(begun.job_id, begun.agent_id, begun.gateway_id)
 
 
 def accept(

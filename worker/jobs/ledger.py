@@ -51,6 +51,7 @@ class NotClaimed(Enum):
 
     NOTHING_TO_DO = "leased, parked or ended"
     AGENT_BUSY = "another job is at work on the agent"
+    NO_SEAT = "its gateway has all the slots that it may have in this process"
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,7 @@ class StoredJob:
 
     status: str
     agent_id: UUID | None
+    gateway_id: UUID | None
     arguments: Mapping[str, Any]
 
 
@@ -236,7 +238,7 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
         arguments[target] = getattr(row, target)
     if row.kind == "sync_gateway" and row.board_id is not None:
         arguments["board_id"] = row.board_id
-    return StoredJob(row.status, row.row_agent_id, arguments)
+    return StoredJob(row.status, row.row_agent_id, row.gateway_id, arguments)
 
 
 # --- one agent's row ---------------------------------------------------------------------------------------
@@ -251,11 +253,12 @@ _START_SINGLE = text("""
         LEFT JOIN agents a ON a.id = wanted.id
         LEFT JOIN boards b ON b.id = a.board_id
         WHERE jobs.id = :job_id AND jobs.status = 'queued'
-        RETURNING jobs.id, a.name, a.board_id
+        RETURNING jobs.id, a.name, a.board_id, jobs.gateway_id
     )
     INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name, board_id, published_at, next_attempt_at)
     SELECT id, :agent_id, name, board_id, now(), now() + make_interval(secs => :republish_s) FROM job
     ON CONFLICT DO NOTHING
+    RETURNING (SELECT gateway_id FROM job)
 """).bindparams(bindparam("options", type_=JSONB))
 
 _CLAIM = text("""
@@ -286,11 +289,12 @@ _POSTPONE_BUSY = text("""
 """)
 
 
-def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: Request) -> None:
+def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: Request) -> UUID | None:
     """Give a queued single-agent job its one row, and its options with their defaults: a service's own row
-    may name few of them, or none. Does nothing for a job that has begun."""
+    may name few of them, or none. Does nothing for a job that has begun. Returns its gateway, if known."""
     parameters = {"agent_id": agent_id, "options": request.options()}
-    connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": LOST_AFTER_S})
+    started = connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": LOST_AFTER_S})
+    return started.scalar_one_or_none()
 
 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:

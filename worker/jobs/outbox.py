@@ -151,12 +151,15 @@ def message_of(row: Any) -> Message:
     if row.kind in SINGLE_KINDS:
         target = TARGETS[row.kind]
         return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
-    return agent_message(row.job_id, row.agent_id)
+    return agent_message(row.job_id, row.agent_id, row.gateway_id)
 
 
-def agent_message(job_id: UUID, agent_id: UUID) -> Message:
-    """The message for one agent's row in a job of many."""
+def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Message:
+    """The message for one agent's row in a job of many; it names the gateway, whose share of the slots is
+    looked at first."""
     kwargs = {"agent_id": str(agent_id), "job_id": str(job_id)}
+    if gateway_id is not None:
+        kwargs["gateway_id"] = str(gateway_id)
     return Message("tasks.sync_agent", kwargs, job_id, agent_id, own_id=False)
 
 

@@ -138,7 +138,7 @@ _NEXT = text("""
         RETURNING id
     )
     SELECT ARRAY(SELECT agent_id FROM opened) AS opened, EXISTS (SELECT FROM over) AS over, agents_done,
-        agents_total,
+        agents_total, gateway_id,
         (SELECT count(*) FROM provisioner.job_agents b
          WHERE b.job_id = :job_id AND b.status IN ('failed', 'not_attempted')) AS failed
     FROM provisioner.jobs WHERE id = :job_id
@@ -150,7 +150,7 @@ def go_on(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress
     returned must be sent after the commit."""
     parameters = {"job_id": job_id, "window": WINDOW, "republish_s": LOST_AFTER_S}
     row = connection.execute(_NEXT, parameters).one()
-    messages = [agent_message(job_id, agent_id) for agent_id in row.opened]
+    messages = [agent_message(job_id, agent_id, row.gateway_id) for agent_id in row.opened]
     if row.over:
         messages.append(finisher_message(job_id))
     return messages, Progress(row.agents_done, row.agents_total, row.failed)
@@ -160,14 +160,14 @@ _OPEN_MAIN = text("""
     UPDATE provisioner.job_agents
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     WHERE job_id = :job_id AND position IS NULL AND status = 'pending' AND next_attempt_at IS NULL
-    RETURNING agent_id
+    RETURNING agent_id, (SELECT gateway_id FROM provisioner.jobs WHERE id = :job_id) AS gateway_id
 """)
 
 
 def open_main(connection: Connection, job_id: UUID) -> list[Message]:
     """Begin the row of the gateway's main agent, if there is one that was not begun."""
     rows = connection.execute(_OPEN_MAIN, {"job_id": job_id, "republish_s": LOST_AFTER_S})
-    return [agent_message(job_id, row.agent_id) for row in rows]
+    return [agent_message(job_id, row.agent_id, row.gateway_id) for row in rows]
 
 
 _LOCK = text("SELECT agents_total FROM provisioner.jobs WHERE id = :job_id FOR UPDATE")

@@ -11,12 +11,14 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from worker.drain import draining
+from worker.errors import TransientError
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
 from worker.gateway.patience import within_budget
 from worker.gateway.retry import inline_retrying
 from worker.jobs.outbox import PUBLISH_ERRORS, Message, Send, send_marked
 from worker.provisioning.minting import Mint
+from worker.provisioning.seats import Seats
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ class Services:
     engine: Engine
     clients: ClientPool
     send: Send
-    waits_for_outages: bool = True
+    waits_for_outages: Callable[[], bool] = lambda: True
     mint: Mint = field(default_factory=Mint)
+    seats: Seats = field(default_factory=lambda: Seats(8))
     announce: Callable[[Sequence[UUID]], None] = lambda _: None
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -44,12 +47,19 @@ class Services:
         except PUBLISH_ERRORS as error:
             log.warning("not published now: %s", type(error).__name__)
 
-    def in_a_run(self) -> Services:
-        """For one agent of many: an outage is not waited for in the slot, so that one gateway that is away
-        does not hold up the others (design D7)."""
-        return replace(self, waits_for_outages=False)
+    def sharing(self, gateway_id: UUID | None, *, in_a_run: bool) -> Services:
+        """For work at one gateway: an outage is not waited for in the slot by one agent of many, nor while
+        others wait for a slot, so that a gateway that is away does not hold up the others (design D7)."""
+
+        def waits() -> bool:
+            return not in_a_run and (gateway_id is None or not self.seats.crowded(gateway_id))
+
+        return replace(self, waits_for_outages=waits)
 
     def patiently(self, work: Callable[[], _T]) -> _T:
         """Run ``work``, and again after blips, for RETRY_INLINE_S seconds at most. Raises its last error."""
-        never = () if self.waits_for_outages else OUTAGES
-        return inline_retrying(within_budget(self.settings.retry_inline_s), draining, never)(work)
+
+        def hopeless(error: TransientError) -> bool:
+            return isinstance(error, OUTAGES) and not self.waits_for_outages()
+
+        return inline_retrying(within_budget(self.settings.retry_inline_s), draining, unless=hopeless)(work)

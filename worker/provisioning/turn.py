@@ -18,7 +18,7 @@ from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park, renew
-from worker.jobs.outbox import mark_next_in_line
+from worker.jobs.outbox import Message, mark_next_in_line
 from worker.jobs.runs import Progress, end_pending, go_on
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
@@ -27,6 +27,7 @@ from worker.provisioning.delete_job import delete
 from worker.provisioning.facts import DeletedAgentError, MovedAgentError
 from worker.provisioning.file_records import touched_by
 from worker.provisioning.outage import GivenUpError
+from worker.provisioning.seats import seated
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.work import DATABASE_WAIT_S, Parked
@@ -62,6 +63,23 @@ class Ended:
 Outcome = Ended | Parked | NotClaimed
 
 
+def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
+    """As `take_turn` for the message's row, if its gateway has a slot left here; else the message waits in
+    this process, and is published again once one is free."""
+    assert message.job_id is not None
+    assert message.agent_id is not None
+    if gateway_id is None:
+        return take_turn(services, message.job_id, message.agent_id)
+    called: list[Message] = []
+    try:
+        with seated(services.seats, gateway_id, message, called) as has_seat:
+            if not has_seat:
+                return NotClaimed.NO_SEAT
+            return take_turn(services, message.job_id, message.agent_id)
+    finally:
+        services.publish(called)
+
+
 def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     """Claim the agent's row and take it as far as it goes now; where that is its end, call the next job that
     waits for the agent, and the next agent that waits in a job of many.
@@ -73,8 +91,8 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_budget_s
-    with impatient(None if held.single else silence_s(held.generation), budget_s):
-        outcome = _take(services if held.single else services.in_a_run(), held)
+    with impatient(partial(_silence_s, services, held), budget_s):
+        outcome = _take(services.sharing(held.gateway_id, in_a_run=not held.single), held)
     if not isinstance(outcome, Ended):
         return outcome
     with single(services.engine) if held.single else services.engine.begin() as connection:
@@ -89,6 +107,13 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
 def silence_s(claims: int) -> float:
     """Seconds of silence that the so manieth claim of an agent of many puts up with."""
     return float(min(MOST_SILENCE_S, SILENCE_IN_A_RUN_S * 1.5 ** min(claims - 1, 10)))
+
+
+def _silence_s(services: Services, held: Claim) -> float | None:
+    """A single job waits for a silent gateway as long as it likes, unless others wait for its slot."""
+    if held.single and (held.gateway_id is None or not services.seats.crowded(held.gateway_id)):
+        return None
+    return silence_s(held.generation)
 
 
 def _take(services: Services, held: Claim) -> Outcome:

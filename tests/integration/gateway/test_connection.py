@@ -179,7 +179,7 @@ def test_the_impatient_give_up_on_a_silent_gateway_and_wait_for_one_that_talks(
 ) -> None:
     holder = script.behave = Holder()
     connection = connect()
-    with impatient(0.3), pytest.raises(errors.GatewaySilent):
+    with impatient(lambda: 0.3), pytest.raises(errors.GatewaySilent):
         connection.call("slow", deadline_s=60)
 
     def chatty(peer: Peer, request: Mapping[str, Any]) -> None:
@@ -191,7 +191,7 @@ def test_the_impatient_give_up_on_a_silent_gateway_and_wait_for_one_that_talks(
     script.behave = chatty
     for peer, request in holder.held[1:]:
         peer.answer(request)
-    with impatient(0.5):
+    with impatient(lambda: 0.5):
         assert connection.call("slow", deadline_s=60) == {"n": 10}
 
 

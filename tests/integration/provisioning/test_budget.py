@@ -170,7 +170,7 @@ def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
 
     def broken(*_: Any, **__: Any) -> None:
-        raise UnicodeError("\x00 \ud800")
+        raise UnicodeError("a NUL: \x00")
 
     with engine.begin() as connection:
         record_intents(connection, fleet.gateway_id, uuid4(), Wish(fleet.agent_id, f"mc-{fleet.agent_id}"))
