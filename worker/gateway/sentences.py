@@ -3,6 +3,7 @@ what it was about, what to do (behaviour 44)."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from worker.gateway import protocol
@@ -39,7 +40,14 @@ from worker.gateway.said import Said
 
 
 def wrong_token(said: Said) -> GatewayError:
-    if said.detail_code.startswith("AUTH_PASSWORD") or "password" in said.message:
+    reason = said.detail("authReason")
+    if reason.startswith("trusted_proxy") or re.search(r"trusted[_-]proxy", said.message):
+        what = (
+            "has gateway.auth.mode trusted-proxy, which takes no token but only logins that its own proxy"
+            f" vouches for ({reason or said.message}), and we send none: set gateway.auth.mode to token in"
+            " its openclaw.json, and gateways.token to gateway.auth.token there"
+        )
+    elif said.detail_code.startswith("AUTH_PASSWORD") or "password" in said.message:
         what = (
             "wants a password, which we do not send: set gateway.auth.mode to token in its openclaw.json, and"
             " gateways.token to the token there"

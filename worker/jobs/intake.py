@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +33,7 @@ class Accepted:
 
     job_id: UUID
     agent_id: UUID
-    gateway_id: UUID | None = None
+    gateway_id: UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

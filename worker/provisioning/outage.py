@@ -34,7 +34,7 @@ class Outage:
         return self.down_for_s >= budget_s
 
 
-_NEW = """(s.down_since IS NULL OR s.down_at IS DISTINCT FROM excluded.down_at
+_NEW = """(s.down_since IS NULL OR s.down_at <> excluded.down_at
              OR s.last_failure_at < excluded.down_since - make_interval(secs => :budget_s))"""
 _NOTE_FAILURE = text(f"""
     INSERT INTO provisioner.gateway_states AS s

@@ -16,7 +16,7 @@ from uuid import UUID
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError
-from worker.gateway.answers import seconds
+from worker.gateway.answers import Answer, seconds
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
@@ -273,7 +273,7 @@ def _patch(
     """Send the patch and see its restart through; how many patches are known to be written. None where the
     restart comes so late that the writer is to be called again for it."""
     dialect = live.dialect
-    base_hash = client.answer("config.get", live.answer).text("hash")
+    base_hash = Answer(live.answer, "the gateway", "config.get").text("hash")
     connection_before = client.connection()
     send_by = lease.about_to_write(dialect.latest_restart_s)
     if dialect.latest_restart_s:
@@ -419,7 +419,7 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
         return
     asked_s = error.retry_after_s or (60.0 if isinstance(error, RateLimited) else 0.0)
     lease.rate_limited = isinstance(error, RateLimited)
-    lease.again_in_s = max(min(max(jittered(wait_s), asked_s), budget_s - oldest_s), 0.1)
+    lease.again_in_s = max(min(jittered(wait_s), budget_s - oldest_s), asked_s, 0.1)
     lease.trouble = str(error)
     log.info("the roster waits %.1f s: %s", lease.again_in_s, error)
 

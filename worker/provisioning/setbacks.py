@@ -43,8 +43,7 @@ def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: 
         if age_s >= budget_s:
             raise PermanentError(f"Given up after {budget_s:g} seconds: {error}")
         wait_s, left_s = min(LONGEST_PROBE_WAIT_S, max(0.75, age_s / 4)), budget_s - age_s
-    wait_s = max(jittered(wait_s), error.retry_after_s or 0.0)
-    return Parked(str(error), max(0.1, min(wait_s, left_s)))
+    return Parked(str(error), max(0.1, min(jittered(wait_s), left_s), error.retry_after_s or 0.0))
 
 
 def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.drain import draining
 from worker.errors import TransientError
-from worker.gateway.answers import Answer
+from worker.gateway.answers import Answer, whole_number
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
@@ -85,8 +85,8 @@ class AgentFiles:
         return {file.text("name"): _live(file) for file in files if not file.flag("missing")}
 
     def _workspace(self) -> dict[str, LiveFile]:
-        """Only the files that this gateway takes are of interest: an agent may keep any number of others. One
-        that changes its folder meanwhile may spoil the count, so what does not end is listed once more."""
+        """An agent that changes its folder meanwhile may spoil the count, so what does not end is listed once
+        more."""
         try:
             return self._browsed()
         except EndlessListingError:
@@ -96,7 +96,7 @@ class AgentFiles:
         found: dict[str, LiveFile] = {}
         for entry in self._entries():
             name = entry.text("name")
-            if entry.text_or_none("kind") == "file" and name in self.dialect.files:
+            if entry.value.get("kind") == "file" and (name in self.dialect.files or _has_size(entry)):
                 found[name] = _live(entry)
         return found
 
@@ -280,6 +280,10 @@ class AgentFiles:
 
 def _live(entry: Answer) -> LiveFile:
     return LiveFile(entry.count("size"), entry.moment_ms("updatedAtMs"))
+
+
+def _has_size(entry: Answer) -> bool:
+    return whole_number(entry.value.get("size")) is not None
 
 
 def _content(file: Answer) -> LiveFile:

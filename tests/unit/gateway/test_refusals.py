@@ -175,6 +175,28 @@ def test_missing_token_and_wrong_token_have_different_cures() -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "mode"),
+    [
+        (
+            # as 2026.9.6 said it
+            invalid(
+                "unauthorized",
+                details={"code": "AUTH_UNAUTHORIZED", "authReason": "trusted_proxy_untrusted_source"},
+            ),
+            "trusted-proxy",
+        ),
+        (invalid("unauthorized: trusted_proxy_user_missing"), "trusted-proxy"),
+        (invalid("unauthorized", details={"code": "AUTH_PASSWORD_MISSING"}), "password"),
+    ],
+)
+def test_a_mode_that_takes_no_token_is_named_with_its_cure(error: Any, mode: str) -> None:
+    refusal = from_response("connect", error)
+    assert isinstance(refusal, errors.WrongToken)
+    assert mode in str(refusal)
+    assert "set gateway.auth.mode to token" in str(refusal)
+
+
+@pytest.mark.parametrize(
     ("after_ms", "seconds"),
     [
         (500, 0.5),
