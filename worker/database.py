@@ -31,6 +31,14 @@ _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
 _POOL_WAIT_S = 20
 _APPLICATION = "openclaw-provisioner"
+_SILENCE = {
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""A server whose machine or network is gone is given up after about 20 seconds: by itself the kernel waits
+for a quarter of an hour, and a slot with it."""
 _BEGIN = "provisioner_begin"
 
 _KEPT = "provisioner.options"
@@ -97,7 +105,12 @@ def refusal_of(url: str) -> str | None:
 
 def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
     """Connect with our options around the operator's, or with none where a pooler refuses them."""
-    given = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": _APPLICATION, **arguments}
+    given = {
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "application_name": _APPLICATION,
+        **_SILENCE,
+        **arguments,
+    }
     ours = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
     theirs = given.pop("options", "")
     # The time zone comes last: Mission Control's timestamps are UTC without saying so.

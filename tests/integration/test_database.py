@@ -184,3 +184,16 @@ def test_a_server_that_refuses_us_is_told_from_one_that_is_away(
     assert refusal_of(f"{database_url}_none") == "the server has no such database or user"
     assert "TLS" in (refusal_of(f"{database_url}?sslmode=require") or "")
     assert refusal_of("postgresql+psycopg://u:p@127.0.0.1:9/d") is None
+
+
+def test_a_server_that_falls_silent_is_given_up_before_the_kernel_would(database_url: str) -> None:
+    engine = make_engine(database_url)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        told = driver.info.get_parameters()
+    engine.dispose()
+    assert int(told["tcp_user_timeout"]) == 20_000
+    assert (
+        int(told["keepalives_idle"]) + int(told["keepalives_interval"]) * int(told["keepalives_count"]) == 20
+    )
