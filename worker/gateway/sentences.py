@@ -284,10 +284,12 @@ def config_not_writable(said: Said) -> GatewayError:
 
 def include_owned(said: Said) -> GatewayError:
     where = said.find(r"include-owned config at ([^\s;]+)") or "some part of it"
+    # 2026.9.6 writes entries into a file included alone, but removes none from it.
+    alone = " (from 2026.8 on, one included file with nothing beside its $include will do)"
     return IncludeOwned(
         f"{said.gateway} does not do {said.method}, because its openclaw.json has {where} from files that it"
         f" includes, and its release does not write into them: move {where} back into openclaw.json there"
-        " (from 2026.8 on, one included file with nothing beside its $include will do)",
+        f"{alone if said.method == 'config.patch' else ''}",
         **said.about,
     )
 

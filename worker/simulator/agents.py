@@ -116,6 +116,7 @@ class Agents:
             entry = self._config.roster.agents(config).get(agent_id)
             if entry is None:
                 raise Refusal(_not_found(agent_id))
+            self._config.require_removable(agent_id)
             self._config.roster.remove(config, agent_id)
         self._deletions.note(agent_id)
         existed = self._workspaces.discard(agent_id, entry, files=params.get("deleteFiles", True))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worker.simulator import document, rules
-from worker.simulator.includes import has_includes, owner_of_change, value_at, with_included
+from worker.simulator.includes import has_includes, include_owned, owner_of_change, value_at, with_included
 from worker.simulator.journal import Journal
 from worker.simulator.pace import Pace
 from worker.simulator.refusal import JSON, Refusal
@@ -208,6 +208,15 @@ class Config:
                 f"invalid config: {told}; fix (openclaw doctor) before patching", details={"issues": issues}
             )
         return document.patch_from(raw)
+
+    def require_removable(self, agent_id: str) -> None:
+        """`Refusal` for an agent that is in an included file, of which 2026.9.6 removes none (measured)."""
+        snapshot = document.read(self.path)
+        if self._release.roster_is_map and has_includes(snapshot.parsed):
+            without = document.merged(snapshot.source, {"agents": {"entries": {agent_id: None}}})
+            owner = owner_of_change(snapshot.parsed, self.path, snapshot.source, without)
+            if owner.keys:
+                raise include_owned(owner.keys)
 
     def _write_out_moved(self, before: JSON, after: JSON) -> None:
         """2026.3.13 finds a variable again by its entry's number in the list, so not in one that moved up."""

@@ -84,7 +84,7 @@ def owner_of_change(parsed: JSON, root: Path, before: JSON, after: JSON) -> Owne
         owners.add(_owner(parsed, root, keys))
     if len(owners) == 1:
         return owners.pop()
-    raise _owned(next(iter(sorted(owner.keys for owner in owners if owner.keys)), ()))
+    raise include_owned(next(iter(sorted(owner.keys for owner in owners if owner.keys)), ()))
 
 
 def with_included(parsed: JSON, after: JSON) -> JSON:
@@ -118,24 +118,25 @@ def _owner(parsed: JSON, root: Path, keys: tuple[str, ...]) -> Owner:
             break
         here = here.get(keys[depth])
     if has_includes(here):
-        raise _owned(keys)
+        raise include_owned(keys)
     return Owner(root, ())
 
 
 def _file(directive: JSON, path: Path, keys: tuple[str, ...]) -> Path:
     """The last of a chain of files of which each is included alone."""
     if not keys or len(directive) > 1 or not isinstance(directive[INCLUDE], str):
-        raise _owned(keys)
+        raise include_owned(keys)
     file: Path = (path.parent / directive[INCLUDE]).resolve()
     content = json.loads(without_comments(file.read_text(encoding="utf-8")))
     if isinstance(content, dict) and INCLUDE in content:
         return _file(content, file, keys)
     if has_includes(content):
-        raise _owned(keys)
+        raise include_owned(keys)
     return file
 
 
-def _owned(keys: tuple[str, ...]) -> Refusal:
+def include_owned(keys: tuple[str, ...]) -> Refusal:
+    """What 2026.9.6 says to a change that it does not write through."""
     return Refusal(
         f"Error: Config write would flatten $include-owned config at {'.'.join(keys) or '<root>'}; edit that"
         " include file directly or remove the $include first.: code=CONFIG_INCLUDE_OWNERSHIP",

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from worker.simulator import document
 from worker.simulator.faults import Fault
 from worker.simulator.journal import Call, Journal
 from worker.simulator.known_releases import RELEASES
@@ -97,9 +98,8 @@ class Simulator:
         return self.journal.config_writes
 
     def agents(self) -> dict[str, dict[str, Any]]:
-        """Roster entries by agent id, as the file holds them now."""
-        config = json.loads(self.config_path.read_text(encoding="utf-8"))
-        return roster_of(self.release).agents(config)
+        """Roster entries by agent id, as openclaw.json and the files it includes hold them now."""
+        return roster_of(self.release).agents(document.read(self.config_path).source)
 
     def workspace(self, agent_id: str) -> Path:
         """The folder on this disk that holds an agent's files; KeyError for an unknown agent."""

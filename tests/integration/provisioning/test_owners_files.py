@@ -219,9 +219,10 @@ def test_the_newest_release_is_sent_one_patch_for_each_owner(place: Open) -> Non
         written = json.loads((here.folder / "agents.json5").read_text())["entries"]
         assert set(written) == {"main", "ops-bot", *here.ids()}
         assert here.patches() == 2
-        [gone, _] = here.write("remove")
-        assert (gone.error, gone.present_before) == (None, True)
-        assert here.ids()[0] not in here.simulator.agents()
+        for kept in here.write("remove"):
+            assert "does not do agents.delete" in kept.error
+            assert kept.error.endswith("move agents back into openclaw.json there")
+        assert set(here.ids()) <= here.read().present
 
 
 def test_agents_whose_owner_moved_them_into_an_include_are_still_there(place: Open) -> None:
@@ -233,6 +234,9 @@ def test_agents_whose_owner_moved_them_into_an_include_are_still_there(place: Op
         assert [(row.error, row.present_before) for row in here.write(only_present=True)] == [
             (None, True)
         ] * 2
+        [kept] = here.write("remove", here.fleet.agents[0])
+        assert kept.error.endswith("move agents back into openclaw.json there"), "it removes none from a file"
+        here.edit(agents=moved)
         [removed] = here.write("remove", here.fleet.agents[0])
         assert (removed.error, removed.present_before) == (None, True)
         assert here.ids()[0] not in here.simulator.agents()
