@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     retry_inline_s: float = Field(default=20, ge=0, le=25, description="how long a task waits in its slot")
     lease_s: float = Field(default=30, ge=1, le=300)
     roster_breath_s: float = Field(default=0.2, ge=0, le=5, description="how long a roster write gathers")
+    keep_default_heartbeat: bool = Field(
+        default=False, description="whether the first heartbeat block keeps the owner's agents beating"
+    )
     clock_tick_s: float = Field(default=1, ge=0.05, le=10)
     health_file: Path | None = Field(default=None, description="touched while the process works")
     crash_limit: int = Field(default=5, ge=1, description="claims that may end without a word")

@@ -8,8 +8,10 @@ from typing import Any
 
 from worker.cli.findings import Finding, named
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import any_block, relying_on_defaults
-from worker.gateway.roster import IMPLICIT_AGENT, roster_entries
+from worker.gateway.heartbeats import any_block, beating, relying_on_defaults
+from worker.gateway.heartbeats import cure as how_to_beat
+from worker.gateway.owner_settings import findings
+from worker.gateway.roster import roster_entries
 from worker.gateway.roster_reading import OURS
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
@@ -20,14 +22,15 @@ _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that fil
 
 
 def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Finding]:
-    """Agents that rely on agents.defaults.heartbeat are silent once any agent has a block (gateway.md 8)."""
+    """Agents that beat without a block of their own are silent once any agent has one (gateway.md 8)."""
     entries = roster_entries(dialect, parsed)
-    there = entries or {IMPLICIT_AGENT: {}}
-    relying = relying_on_defaults(parsed, there, [key for key in there if OURS.fullmatch(key)])
+    silent = any_block(entries)
+    there = relying_on_defaults(dialect, parsed, entries) if silent else beating(dialect, parsed, entries)
+    relying = [key for key in there if not OURS.fullmatch(key)]
     if not relying:
         return
-    cure = f"give {'it' if len(relying) == 1 else 'each'} a heartbeat block of its own in openclaw.json"
-    if any_block(entries):
+    cure = how_to_beat(dialect, relying)
+    if silent:
         says = (
             f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"
             f" where any agent has a heartbeat block only those with one run it, so"
@@ -36,9 +39,16 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     else:
         says = (
             f"the first agent provisioned here gets this gateway's first heartbeat block, and from then on"
-            f" {named(relying)} will not run by agents.defaults.heartbeat any more: {cure} before that"
+            f" {named(relying)}, which {'beats' if len(relying) == 1 else 'beat'} without one, will not any"
+            f" more: {cure} before that, or set KEEP_DEFAULT_HEARTBEAT=true for the workers"
         )
     yield Finding("heartbeats", "warning", says, relying)
+
+
+def check_settings(dialect: Dialect, config: Any) -> Iterator[Finding]:
+    """What the owner has switched off that provisioning promises; ``config``: config.get's effective one."""
+    for check, sentence in findings(dialect, config):
+        yield Finding(check, "warning", sentence)
 
 
 def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Finding]:

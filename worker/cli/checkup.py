@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from worker.cli.check_base_url import check_base_url
-from worker.cli.check_owner import check_heartbeats, check_variables
+from worker.cli.check_owner import check_heartbeats, check_settings, check_variables
 from worker.cli.check_pairing import paired, pairing_finding
 from worker.cli.check_rewrites import check_rewrites
 from worker.cli.check_roster import check_roster
@@ -71,6 +71,7 @@ def _look(
         found.note("config", f"valid, {found.agents} agents in the roster")
         found.extend(check_roster(dialect, live.document, fleet, row.name))
         found.extend(check_heartbeats(dialect, live.document))
+        found.extend(check_settings(dialect, live.answer.get("config")))
         found.extend(check_variables(dialect, live.answer))
         if standing_of is not None:
             found.extend(check_rewrites(live, standing_of(live), row.name))

@@ -42,7 +42,8 @@ class Dialect:
     ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
     2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
     ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it
-    back, until agents.create lifts the fence (2026.9.6).
+    back, until agents.create lifts the fence (2026.9.6). ``defaults_beat_all``: agents.defaults.heartbeat is
+    for all agents, rather than for the default one alone (2026.7.1 and later).
     """
 
     roster: Literal["list", "entries"]
@@ -61,6 +62,7 @@ class Dialect:
     latest_restart_s: float
     writes_variables: bool
     fences_deleted: bool = False
+    defaults_beat_all: bool = False
     restart_delay_ms: int = 0
 
     @classmethod
@@ -85,6 +87,7 @@ class Dialect:
                 latest_restart_s=0.0,
                 writes_variables=False,
                 fences_deleted=True,
+                defaults_beat_all=True,
             )
         # The ``secrets`` methods came in a release that also merges lists, keeps variables and spaces its
         # restarts; it still calls itself "dev" (2026.2.26).
@@ -105,6 +108,7 @@ class Dialect:
             keeps_files_per_session=since_february_26,
             latest_restart_s=35.0 if since_february_26 else 3.0,
             writes_variables=not since_february_26,
+            defaults_beat_all="agents.workspace.list" in methods,
         )
 
     @property

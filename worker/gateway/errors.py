@@ -101,6 +101,10 @@ class Unavailable(TransientGatewayError):
     """The gateway cannot do it now, for a reason of its own."""
 
 
+class SendDenied(PermanentGatewayError):
+    """The owner's session.sendPolicy lets nobody write to that session."""
+
+
 class AppliedByRestart(TransientGatewayError):
     """The config was written, and the gateway is about to restart in order to apply it."""
 

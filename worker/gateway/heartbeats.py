@@ -11,6 +11,8 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.variables import escaped
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
+IMPLICIT_AGENT = "main"
+"""The agent that a gateway without a roster has; it stays the default only if it is listed first."""
 _OFF = re.compile(r"0+[a-z]*")
 
 
@@ -29,28 +31,94 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
     return f'agents.heartbeat_config says every: {every!r}, which is no duration: write one like "10m".'
 
 
-def relying_on_defaults(
-    parsed: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], besides: Collection[str] = ()
+def beating(
+    dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Agents of the roster's ``entries``, but those of ``besides``, that run by agents.defaults.heartbeat:
-    silent once any agent has a block of its own (gateway.md 8)."""
-    agents = parsed.get("agents")
-    defaults = agents.get("defaults") if isinstance(agents, Mapping) else None
-    block = defaults.get("heartbeat") if isinstance(defaults, Mapping) else None
-    if not isinstance(block, Mapping) or _OFF.fullmatch(str(block.get("every", "30m"))):
+    """The agents that run heartbeats as the config stands, as the releases' own code decides it.
+
+    Where an agent has a block of its own, only those with one do. Else it is the default agent, every 30
+    minutes, whether or not agents.defaults.heartbeat is set; from 2026.7 on that block is for all agents, and
+    from 2026.8 on it may name one.
+    """
+    if any_block(entries):
+        return sorted(key for key, entry in entries.items() if _has_block(entry))
+    agents = _mapping(document.get("agents"))
+    defaults = _mapping(agents.get("defaults"))
+    block = defaults.get("heartbeat")
+    if isinstance(block, Mapping) and _OFF.fullmatch(str(block.get("every", "30m"))):
         return []
-    return sorted(key for key in entries if key not in besides and "heartbeat" not in entries[key])
+    there = sorted(entries) or [IMPLICIT_AGENT]
+    if dialect.roster == "entries":
+        named = _mapping(block).get("agentId")
+        owner = _mapping(defaults.get("systemAgent")).get("agentId")
+        if isinstance(named, str) and named:
+            return [named]
+        if isinstance(block, Mapping):
+            return there
+        if isinstance(owner, str) and owner:
+            return [owner]
+        return _marked(entries) or (there if len(there) == 1 else [])
+    if isinstance(block, Mapping) and dialect.defaults_beat_all:
+        return there
+    return _marked(entries) or [next(iter(entries), IMPLICIT_AGENT)]
+
+
+def relying_on_defaults(
+    dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Agents that agents.defaults.heartbeat is meant for and does not reach, since others have blocks."""
+    defaults = _mapping(_mapping(document.get("agents")).get("defaults"))
+    if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
+        return []
+    bare = {key: {**entry, "heartbeat": None} for key, entry in entries.items()}
+    return [key for key in beating(dialect, document, bare) if not _has_block(entries.get(key, {}))]
 
 
 def any_block(entries: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether an agent has a heartbeat block of its own, so that the defaults serve nobody."""
-    return any("heartbeat" in entry for entry in entries.values())
+    """Whether an agent has a heartbeat block of its own, so that nobody runs without one."""
+    return any(map(_has_block, entries.values()))
 
 
-def silencing(silenced: Collection[str]) -> str:
+def silencing(dialect: Dialect, silenced: Collection[str]) -> str:
     """The warning that goes with the first block."""
-    names = ", ".join(sorted(silenced))
+    names, one = ", ".join(sorted(silenced)), len(silenced) == 1
     return (
-        f"This is the gateway's first heartbeat block, so {names} will not run by agents.defaults.heartbeat"
-        " any more: give each a heartbeat block of its own in openclaw.json."
+        f"This is the gateway's first heartbeat block, so {names}, which beat without one, will not any more:"
+        f" {cure(dialect, silenced)}. KEEP_DEFAULT_HEARTBEAT=true gives {'it' if one else 'them'} that block"
+        " when the first agent of a gateway is provisioned."
     )
+
+
+def keeping(dialect: Dialect, kept: Collection[str]) -> str:
+    """The warning where the first block came with others that keep the owner's agents beating."""
+    names = ", ".join(sorted(kept))
+    return (
+        f"This is the gateway's first heartbeat block; KEEP_DEFAULT_HEARTBEAT gave {names} one too"
+        f" ({written(dialect, kept)}), so that the owner's heartbeats go on as they were."
+    )
+
+
+def cure(dialect: Dialect, agents: Collection[str]) -> str:
+    """What to write into openclaw.json so that the agents beat beside others that have blocks."""
+    return f"write {written(dialect, agents)} into openclaw.json"
+
+
+def written(dialect: Dialect, agents: Collection[str]) -> str:
+    """The agents' own empty blocks, as openclaw.json has them."""
+    if dialect.roster == "entries":
+        return " and ".join(f"agents.entries.{key}.heartbeat = {{}}" for key in sorted(agents))
+    entries = ", ".join(f'{{"id": "{key}", "heartbeat": {{}}}}' for key in sorted(agents))
+    return f"agents.list: [{entries}, ...]"
+
+
+def _has_block(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("heartbeat")) or isinstance(entry.get("heartbeat"), Mapping)
+
+
+def _marked(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The agent that is marked as the default one, if one is."""
+    return [key for key, entry in entries.items() if entry.get("default") is True][:1]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -61,7 +61,8 @@ class Hello:
     """What a gateway says of itself when it lets us in.
 
     ``scopes``: the rights granted, None where the release does not say; ``max_payload``: the largest
-    frame that it takes, in bytes; ``boot_id``: changes with each start, None up to 2026.3.
+    frame that it takes, in bytes; ``boot_id``: changes with each start, None up to 2026.3;
+    ``one_session``: all its agents share their owner's one main session (session.scope global).
     """
 
     protocol: int
@@ -72,6 +73,7 @@ class Hello:
     max_payload: int
     tick_interval_s: float
     policy: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    one_session: bool = False
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any], url: str) -> Hello:
@@ -85,6 +87,7 @@ class Hello:
             )
         server, policy = _mapping(payload.get("server")), _mapping(payload.get("policy"))
         scopes = _mapping(payload.get("auth")).get("scopes")
+        sessions = _mapping(_mapping(payload.get("snapshot")).get("sessionDefaults"))
         version, boot_id = server.get("version"), server.get("bootId")
         tick_s = (_positive(policy.get("tickIntervalMs")) or DEFAULT_TICK_INTERVAL_S * 1000) / 1000
         return cls(
@@ -96,6 +99,7 @@ class Hello:
             max_payload=int(_positive(policy.get("maxPayload")) or DEFAULT_MAX_PAYLOAD),
             tick_interval_s=min(max(tick_s, _TICK_INTERVALS_S[0]), _TICK_INTERVALS_S[1]),
             policy=policy,
+            one_session=sessions.get("scope") == "global" or sessions.get("mainSessionKey") == "global",
         )
 
 

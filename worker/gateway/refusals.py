@@ -115,6 +115,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (r"^config (base hash|changed since)", tell.stale_config),
         (r"server is busy", tell.busy),
         (r"gateway (is )?(starting|restarting|stopping)|unavailable during gateway", tell.restarting),
+        (r"send blocked by session policy", tell.send_denied),
         (r"persisted and (updated|was accepted)", tell.applied_by_restart),
         (r"treats openclaw\.json as immutable|config is (externally )?managed", tell.config_locked),
         (r"\b(EROFS|EACCES|EPERM|EBUSY): .*openclaw\.json", tell.config_not_writable),

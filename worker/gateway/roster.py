@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import any_block, heartbeat_block, heartbeat_fault, relying_on_defaults
+from worker.gateway.heartbeats import IMPLICIT_AGENT, any_block, beating, heartbeat_block, heartbeat_fault
 from worker.gateway.variables import escaped
-
-IMPLICIT_AGENT = "main"
-"""The agent that a gateway without a roster has; it stays the default only if it is listed first."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -37,13 +34,15 @@ class RosterEntry:
 class RosterPlan:
     """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
     new or differs. ``present``: ids of the roster as it is. ``patches``: what changes in each changed entry,
-    as a merge patch. ``silenced``: ids whose heartbeats end with it, since it writes the first block."""
+    as a merge patch. ``silenced``: ids of others whose heartbeats end with it, since it writes the first
+    block; ``kept``: those that it gives a block of their own, so that theirs do not."""
 
     document: Mapping[str, Any] | None
     changed: frozenset[str]
     present: frozenset[str]
     patches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     silenced: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def change_of(self, openclaw_id: str) -> dict[str, Any]:
         """What becomes of one agent's entry: ``action`` create, update or unchanged, and the ``changes``."""
@@ -85,10 +84,13 @@ def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(roster_entries(dialect, parsed))
 
 
-def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry]) -> RosterPlan:
+def plan_roster(
+    dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry], *, keeps_beating: bool = False
+) -> RosterPlan:
     """The one patch after which ``parsed`` (config.get's) holds every wanted entry.
 
-    Keys of an entry that are not ours, and entries that are not wanted here, stay as they are.
+    Keys of an entry that are not ours, and entries that are not wanted here, stay as they are;
+    ``keeps_beating`` gives those of them a block that ours would silence.
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
@@ -106,9 +108,12 @@ def plan_roster(dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[Ro
         document["channels"] = {"defaults": {dialect.visibility_key: visibility}}
     patches = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
     ours = [entry.openclaw_id for entry in wanted]
-    there = live or {IMPLICIT_AGENT: {}}
-    silenced = relying_on_defaults(parsed, there, ours) if changed and not any_block(live) else []
-    return RosterPlan(document or None, frozenset(changed), frozenset(live), patches, tuple(silenced))
+    first = changed and not any_block(live)
+    others = [key for key in beating(dialect, parsed, live) if key not in ours] if first else []
+    if keeps_beating and others:
+        _give_blocks(document["agents"], others)
+    plan = RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
+    return replace(plan, kept=tuple(others)) if keeps_beating else replace(plan, silenced=tuple(others))
 
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -188,6 +193,16 @@ def _list_patch(
         listed.append({"id": IMPLICIT_AGENT})
     listed += [entry for key, entry in changed.items() if key not in live]
     return {"list": listed}
+
+
+def _give_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
+    """Add an empty heartbeat block for each, which makes it go on by the defaults as it did without one."""
+    if "entries" in agents:
+        agents["entries"] |= {key: {"heartbeat": {}} for key in others}
+        return
+    agents["list"] = [
+        {**entry, "heartbeat": {}} if _id_of(entry) in others else entry for entry in agents["list"]
+    ]
 
 
 def _entries_patch(

@@ -15,15 +15,9 @@ from typing import Any
 
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
+from worker.gateway.heartbeats import IMPLICIT_AGENT
 from worker.gateway.includes import Include, includes_of, merged_document
-from worker.gateway.roster import (
-    IMPLICIT_AGENT,
-    RosterEntry,
-    RosterPlan,
-    canonical_id,
-    plan_roster,
-    roster_entries,
-)
+from worker.gateway.roster import RosterEntry, RosterPlan, canonical_id, plan_roster, roster_entries
 
 Ask = Callable[[], Mapping[str, Any]]
 """Makes one call, and returns its payload."""
@@ -108,10 +102,13 @@ class LiveRoster:
         ours = [include for include in self.includes if include.touches("channels", "defaults")]
         return all(include.alone and include.keys for include in ours)
 
-    def plan(self, wanted: Sequence[RosterEntry], *, visibility: bool = True) -> RosterPlan:
+    def plan(
+        self, wanted: Sequence[RosterEntry], *, visibility: bool = True, keeps_beating: bool = False
+    ) -> RosterPlan:
         """What must change so that the roster holds every wanted entry, as far as it can be written;
-        ``visibility``: and the channels say what becomes of a heartbeat."""
-        plan = plan_roster(self.dialect, self.document, wanted)
+        ``visibility``: and the channels say what becomes of a heartbeat; ``keeps_beating``: as `plan_roster`
+        says."""
+        plan = plan_roster(self.dialect, self.document, wanted, keeps_beating=keeps_beating)
         if plan.document is None or (visibility and self.writes_visibility):
             return plan
         rest = {key: value for key, value in plan.document.items() if key != "channels"}

@@ -27,6 +27,7 @@ from worker.gateway.errors import (
     PairingRequired,
     RateLimited,
     Refused,
+    SendDenied,
     StaleConfig,
     Unavailable,
     UnknownAgent,
@@ -266,10 +267,24 @@ def applied_by_restart(said: Said) -> GatewayError:
     )
 
 
+def send_denied(said: Said) -> GatewayError:
+    return SendDenied(
+        f"{said.gateway} lets nobody write to that session{_for(said)}: session.sendPolicy of its"
+        " openclaw.json denies it",
+        **said.about,
+    )
+
+
 def config_locked(said: Said) -> GatewayError:
+    how = (
+        "it is kept elsewhere (OPENCLAW_CONFIG_READONLY=1): edit it in its external deployment source, then"
+        " redeploy or restart OpenClaw, or run it without that variable"
+    )
+    if "NIX" in said.message.upper():
+        how = "Nix keeps it (OPENCLAW_NIX_MODE=1): edit programs.openclaw.config in its source and rebuild"
     return ConfigLocked(
-        f"{said.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here:"
-        f" {' '.join(said.message.split())}",
+        f"{said.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here;"
+        f" {how}",
         **said.about,
     )
 

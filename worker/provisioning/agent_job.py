@@ -61,7 +61,16 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
         return away
     hello = greet(services, record)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    work = Work(services, held, record, verb, dialect, warnings=warnings, files=dict(held.files))
+    work = Work(
+        services,
+        held,
+        record,
+        verb,
+        dialect,
+        warnings=warnings,
+        files=dict(held.files),
+        one_session=hello.one_session,
+    )
     if work.option("dry_run"):
         _promise(work)
         return None
@@ -192,7 +201,7 @@ def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
         return not work.held.first_provision, work.held.roster
     roster = look(work)
     if roster.silenced:
-        work.warn(silencing(roster.silenced))
+        work.warn(silencing(work.dialect, roster.silenced))
     openclaw_id = work.record.openclaw_id
     return openclaw_id in roster.present, roster.change_of(openclaw_id)
 

@@ -120,7 +120,7 @@ def _delete_session(services: Services, condemned: Condemned) -> list[str]:
     assert condemned.address is not None
     client = services.clients.client(condemned.address)
     hello = services.patiently(client.hello)
-    if Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
+    if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
         return []
     try:
         services.patiently(lambda: client.call("sessions.delete", {"key": condemned.session_key}))

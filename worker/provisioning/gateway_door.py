@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from worker.gateway.address import GatewayAddress
+from worker.gateway.client import GatewayClient
 from worker.gateway.errors import WrongToken
+from worker.gateway.owner_settings import has_one_session
 from worker.gateway.patience import spent
 from worker.gateway.protocol import Hello
 from worker.provisioning.facts import GatewayCondition
@@ -50,6 +52,13 @@ def greet(services: Services, record: Reachable) -> Hello:
         with services.engine.begin() as connection:
             note_up(connection, record.gateway_id)
     return hello
+
+
+def heed_one_session(client: GatewayClient, config: Any) -> None:
+    """Connect anew where ``config`` (config.get's) has one session for all by now, and the hello that
+    everybody goes by was said before."""
+    if has_one_session(config) and not client.hello().one_session:
+        client.disconnect()
 
 
 def turned_away(services: Services, record: Reachable) -> Parked | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_stand_still
 from worker.gateway.roster import RosterPlan
 from worker.gateway.roster_reading import read_roster
+from worker.provisioning.gateway_door import heed_one_session
 from worker.provisioning.work import Work
 
 
@@ -15,4 +17,10 @@ def look(work: Work) -> RosterPlan:
         lambda: work.services.patiently(lambda: work.client.call("config.get")),
         lambda: work.services.patiently(lambda: work.client.call("agents.list")),
     )
-    return live.plan([record.roster_entry])
+    config = live.answer.get("config")
+    heed_one_session(work.client, config)
+    work.one_session = has_one_session(config)
+    if heartbeats_stand_still(work.dialect, config):
+        work.warn(CRON_OFF)
+    keeps = work.services.settings.keep_default_heartbeat
+    return live.plan([record.roster_entry], keeps_beating=keeps)

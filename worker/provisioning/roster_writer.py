@@ -33,7 +33,8 @@ from worker.gateway.errors import (
     UnknownAgent,
     WrongToken,
 )
-from worker.gateway.heartbeats import silencing
+from worker.gateway.heartbeats import keeping, silencing
+from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
 from worker.gateway.patience import failing_for_s, impatient, patient
 from worker.gateway.retry import jittered
 from worker.gateway.rewrites import (
@@ -47,6 +48,7 @@ from worker.gateway.roster import RosterPlan, removal_patch
 from worker.gateway.roster_reading import VISIBILITY_STAYS, LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
 from worker.provisioning.fences import deleted_before, lift_fences
+from worker.provisioning.gateway_door import heed_one_session
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import (
     Intent,
@@ -168,7 +170,7 @@ def _bring_about(
     progress, stale = Progress(), None
     claimed: set[str] = set()
     for attempt in range(_ROUNDS):
-        live, plan = _look(client, batch)
+        live, plan = _look(client, batch, keeps_beating=services.settings.keep_default_heartbeat)
         if attempt == 0:
             _note_first_look(services, batch, live, plan)
         unwanted = batch.unwanted(plan.present)
@@ -251,7 +253,9 @@ def _rewrite_refusal(
 def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
     """Keep what only the first look shows: who was there, whom the first heartbeat block silences, and what
     the first write drops."""
-    said = [silencing(plan.silenced)] if plan.silenced else []
+    said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
+    if plan.kept:
+        said.append(keeping(live.dialect, plan.kept))
     if plan.changed and has_comments(live):
         said.append(COMMENTS_GO)
     if plan.changed and not live.writes_visibility:
@@ -262,6 +266,10 @@ def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, p
         for sentence in said:
             warn_of(connection, batch.first_writer(plan).id, sentence)
             log.warning("%s", sentence)
+        if heartbeats_stand_still(live.dialect, live.answer.get("config")):
+            for intent in batch.intents:
+                if intent.change == "reconcile":
+                    warn_of(connection, intent.id, CRON_OFF)
 
 
 def _patch(
@@ -353,7 +361,7 @@ def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, inten
     return answered
 
 
-def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, RosterPlan]:
+def _look(client: GatewayClient, batch: RosterBatch, *, keeps_beating: bool) -> tuple[LiveRoster, RosterPlan]:
     """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
 
     def get_config() -> Mapping[str, Any]:
@@ -366,9 +374,12 @@ def _look(client: GatewayClient, batch: RosterBatch) -> tuple[LiveRoster, Roster
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     live = read_roster(dialect, get_config, lambda: client.call("agents.list"), draining.wait)
+    heed_one_session(client, live.answer.get("config"))
+    batch.refuse_unwritable(dialect)
     batch.confine(live.present)
+    visibility = not batch.leaves_visibility
     plan, refused = plan_apart(
-        lambda wanted: live.plan(wanted, visibility=not batch.leaves_visibility), batch.wanted()
+        lambda wanted: live.plan(wanted, visibility=visibility, keeps_beating=keeps_beating), batch.wanted()
     )
     batch.refuse_entries(refused)
     return live, plan

@@ -20,8 +20,10 @@ from worker.gateway.errors import (
     GatewayError,
     GatewayUnreachable,
     PermanentGatewayError,
+    SendDenied,
     Unavailable,
 )
+from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
 from worker.jobs.ledger import park
 from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.wakes import NotWoken, Wake, Woken, end_woken, gather_wakes, give_back
@@ -43,7 +45,7 @@ def wake(work: Work) -> Parked | None:
 
     Failing to reset is a warning; failing to wake is the job's.
     """
-    if work.held.woken_at is not None:
+    if work.held.woken_at is not None or _left_alone(work):
         return None
     key = work.record.session_key
     if work.held.phase != "wake" and not work.fresh and wants_reset(work):
@@ -60,6 +62,13 @@ def wake(work: Work) -> Parked | None:
         )
         return None
     return _send(work, key, _message(work))
+
+
+def _left_alone(work: Work) -> bool:
+    """Whether the agent's session is its owner's one session, which is not touched."""
+    if work.one_session and (work.option("wake") or wants_reset(work)):
+        work.warn(ONE_SESSION)
+    return work.one_session
 
 
 def _begin(work: Work, own: Wake) -> Parked | list[Wake]:
@@ -178,7 +187,7 @@ def _restart_due(connection: Connection, work: Work) -> Parked | None:
 def wants_reset(work: Work) -> bool:
     """Where sessions keep the files that they began with, an agent would go on with a token that is no longer
     its own, and be locked out: then its session is reset without being asked for."""
-    if work.wants_reset or not work.dialect.keeps_files_per_session:
+    if work.wants_reset or work.one_session or not work.dialect.keeps_files_per_session:
         return work.wants_reset
     if work.rekeyed or work.record.credential_job_id == work.held.job_id:
         work.warn(
@@ -248,6 +257,8 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
             if not _may_have_arrived(error):
                 raise
             return Fate(error)
+        except SendDenied as error:
+            return Fate(error)
         except Unavailable as error:
             if fresh:
                 raise
@@ -263,6 +274,9 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
             if fresh:
                 _take_back(work)
             raise
+    if isinstance(fate.answer, SendDenied):
+        work.warn(f"The agent was not woken: {_denial(work, key)}")
+        return None
     if isinstance(fate.answer, GatewayError):
         raise fate.answer  # nobody knows whether it arrived: the next turn looks before it sends again
     strange = _strange(fate.answer)
@@ -270,6 +284,15 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
         work.warn(strange)
     _woken(work)
     return None
+
+
+def _denial(work: Work, key: str) -> Denial | str:
+    """What forbids the message, and what would allow it; one call more, of a wake that failed."""
+    config = work.services.patiently(lambda: work.call("config.get", {})).get("config")
+    return denial_of(config, key) or (
+        "the session itself, or session.sendPolicy of the gateway's openclaw.json, denies messages to it:"
+        f" allow {key} there."
+    )
 
 
 def _take_back(work: Work) -> None:

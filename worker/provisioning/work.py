@@ -55,7 +55,7 @@ class Verb:
 class Work:
     """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
     registered by this job, so the gateway may not know it everywhere yet; ``rekeyed``: the agent's token was
-    changed in this claim."""
+    changed in this claim; ``one_session``: its gateway has one main session for all agents, its owner's."""
 
     services: Services
     held: Claim
@@ -66,6 +66,7 @@ class Work:
     files: dict[str, Any] = field(default_factory=dict)
     fresh: bool = False
     rekeyed: bool = False
+    one_session: bool = False
 
     @property
     def client(self) -> GatewayClient:

@@ -19,6 +19,12 @@ from worker.simulator.refusal import JSON, Refusal
 from worker.simulator.release import Release
 from worker.simulator.roster import roster_of
 
+_READ_ONLY = (
+    "ConfigReadOnlyError: Config is externally managed (`OPENCLAW_CONFIG_READONLY=1`), so OpenClaw treats"
+    " openclaw.json as immutable.\nConfig path: {path}\nEdit the config in your external deployment source,"
+    " then redeploy or restart OpenClaw as needed."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -186,6 +192,8 @@ class Config:
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[document.Snapshot]:
         """A snapshot that a write may begin from; where the release races, others read it meanwhile."""
+        if self._release.may_be_read_only and self._environment.get("OPENCLAW_CONFIG_READONLY") == "1":
+            raise Refusal(_READ_ONLY.format(path=self.path), code="UNAVAILABLE")
         if self._release.loses_concurrent_writes:
             snapshot = document.read(self.path)
             await asyncio.sleep(self._pace.config_write_s)

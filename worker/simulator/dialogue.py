@@ -113,6 +113,7 @@ class Dialogue:
                 boot_id=self._boot.id,
                 state_dir=self._setting.state_dir,
                 tick_s=self._setting.pace.tick_s,
+                session_scope=self._boot.gateway.session_settings().get("scope", "per-sender"),
             )
 
         outcome = await self._exchange("connect", frame["id"], {}, run, run)

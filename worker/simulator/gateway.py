@@ -82,7 +82,9 @@ class Gateway:
             on_write=self._config_written,
         )
         self.heartbeats = Heartbeats(state_dir)
-        self.sessions = Sessions(state_dir, release, reply=reply, broadcast=host.broadcast)
+        self.sessions = Sessions(
+            state_dir, release, reply=reply, broadcast=host.broadcast, settings=self.session_settings
+        )
         self._deletions = Deletions(state_dir, kept=release.fences_deleted)
         agents = Agents(state_dir, release, self.config, self.workspaces, self._deletions)
         self._methods = self._own_methods(pairing) | agents.methods()
@@ -143,6 +145,11 @@ class Gateway:
                 Shape({"requestId": "text"}), lambda p: pairing.approve(p["requestId"])
             ),
         }
+
+    def session_settings(self) -> JSON:
+        """The ``session`` section of the config as it is now."""
+        section: JSON = self.config.effective().get("session", {})
+        return section
 
     def _health(self, _: JSON) -> JSON:
         agents = self.config.agents()

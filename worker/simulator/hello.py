@@ -24,7 +24,14 @@ _EVENTS = [
 
 
 def hello(
-    release: Release, grant: Grant, *, connection: str, boot_id: str, state_dir: Path, tick_s: float
+    release: Release,
+    grant: Grant,
+    *,
+    connection: str,
+    boot_id: str,
+    state_dir: Path,
+    tick_s: float,
+    session_scope: str,
 ) -> JSON:
     """The payload of an accepted ``connect``."""
     server: JSON = {"version": release.reported_version, "connId": connection}
@@ -40,7 +47,12 @@ def hello(
         "snapshot": {
             "configPath": str(state_dir / "openclaw.json"),
             "stateDir": str(state_dir),
-            "sessionDefaults": {"defaultAgentId": "main", "mainSessionKey": "agent:main:main"},
+            "sessionDefaults": {
+                "defaultAgentId": "main",
+                "mainKey": "main",
+                "mainSessionKey": "global" if session_scope == "global" else "agent:main:main",
+                "scope": session_scope,
+            },
         },
         "policy": {
             "maxPayload": release.max_payload,

@@ -82,6 +82,8 @@ class Release:
     fences_deleted: bool
     """A deleted id that a config write brings back has no heartbeat automation, and each change of it ends
     in a restart, until agents.create claims it."""
+    may_be_read_only: bool
+    """OPENCLAW_CONFIG_READONLY=1 in a gateway's environment makes it refuse every config write."""
     longest_label: int
     """Characters of a session's label."""
     keeps_main_sessions: bool

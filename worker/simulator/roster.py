@@ -96,7 +96,8 @@ class EntriesRoster:
         if not held or known:
             return
         section = after["agents"]
-        section["entries"] = {MAIN: {"workspace": main_workspace}, **held}
+        main = {"workspace": main_workspace, **held.get(MAIN, {})}
+        section["entries"] = {**held, MAIN: main} if MAIN in held else {MAIN: main, **held}
         section.setdefault("defaults", {}).setdefault("systemAgent", {"agentId": MAIN})
         after.setdefault("talk", {"agentId": MAIN})
 

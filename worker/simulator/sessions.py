@@ -15,6 +15,8 @@ from worker.simulator.release import Release
 
 RunState = Literal["running", "failed", "done"]
 
+GLOBAL = "global"
+"""The scope in which all agents share one main session, and the key of that session."""
 _LOST_SESSION_FILE = "Error: Session file path must be within sessions directory"
 _NO_MODEL = "No route-compatible authentication source is configured for openai."
 
@@ -42,15 +44,18 @@ class Sessions:
         *,
         reply: str | None,
         broadcast: Callable[[str, JSON], Awaitable[None]],
+        settings: Callable[[], JSON],
     ) -> None:
         self._state_dir = state_dir
         self._release = release
         self._reply = reply
         self._broadcast = broadcast
+        self._settings = settings
         self._runs: dict[str, Run] = {}
 
     def patch(self, key: str, changes: JSON) -> JSON:
         """The answer of ``sessions.patch``; a session that is not there is made, for any agent id."""
+        key = self._canonical(key)
         label, most = changes.get("label"), self._release.longest_label
         if isinstance(label, str) and len(label) > most:
             raise Refusal(
@@ -68,6 +73,7 @@ class Sessions:
 
         2026.9.6 keeps the session's id too, and marks the end of the old history in the new one.
         """
+        key = self._canonical(key)
         sessions = self._load(key)
         old = sessions.get(key, {})
         kept = ("label", "sessionId") if self._release.roster_is_map else ("label",)
@@ -83,7 +89,8 @@ class Sessions:
 
     def delete(self, key: str) -> JSON:
         """The answer of ``sessions.delete``."""
-        if self._release.keeps_main_sessions and key.endswith(":main"):
+        key = self._canonical(key)
+        if key == GLOBAL or (self._release.keeps_main_sessions and key.endswith(":main")):
             raise Refusal(f"Cannot delete the main session ({key}).")
         sessions = self._load(key)
         deleted = sessions.pop(key, None) is not None
@@ -102,6 +109,7 @@ class Sessions:
 
     def history(self, key: str, limit: int | None) -> JSON:
         """The answer of ``chat.history``."""
+        key = self._canonical(key)
         entry = self._load(key).get(key)
         messages: list[JSON] = []
         if entry is not None and self._transcript(key, entry).exists():
@@ -123,6 +131,9 @@ class Sessions:
 
         A key seen before answers ``in_flight`` while its run goes on, and with the run's end after it.
         """
+        key = self._canonical(key)
+        if self._denied(key):
+            raise Refusal("send blocked by session policy")
         known = self._runs.get(run_id)
         if known is not None:
             return self._repeated(run_id, known), None
@@ -189,6 +200,24 @@ class Sessions:
         self._store(key, sessions)
         with self._transcript(key, entry).open("a", encoding="utf-8") as file:
             file.write(json.dumps(message, ensure_ascii=False) + "\n")
+
+    def _canonical(self, key: str) -> str:
+        """Where all share one session, every agent's main key names that one."""
+        shared = self._settings().get("scope") == GLOBAL and key.split(":")[-1] == "main"
+        return GLOBAL if shared else key
+
+    def _denied(self, key: str) -> bool:
+        """What session.sendPolicy says: a rule that denies wins, then one that allows, then the default."""
+        policy = self._settings().get("sendPolicy", {})
+        actions = {
+            rule.get("action", "allow")
+            for rule in policy.get("rules", [])
+            if key.startswith(rule.get("match", {}).get("keyPrefix", ""))
+            and not {"channel", "chatType"} & set(rule.get("match", {}))
+        }
+        if actions:
+            return "deny" in actions
+        return bool(policy.get("default") == "deny")
 
     def _new_entry(self) -> JSON:
         return {"sessionId": str(uuid.uuid4()), "updatedAt": _now_ms()}

@@ -55,6 +55,11 @@ def execute(engine: Engine, statement: str, **parameters: Any) -> int:
         return connection.execute(text(statement), parameters).rowcount
 
 
+def besides_first_block(warnings: list[str]) -> list[str]:
+    """Warnings but the one that goes with a gateway's first heartbeat block, which one job of all carries."""
+    return [warning for warning in warnings if "first heartbeat block" not in warning]
+
+
 def job(engine: Engine, job_id: UUID) -> Row[Any]:
     """A job's row."""
     return one(engine, "SELECT * FROM provisioner.jobs WHERE id = :id", id=job_id)

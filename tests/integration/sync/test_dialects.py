@@ -200,3 +200,130 @@ def test_an_agent_that_somebody_else_deleted_and_we_make_again_has_its_heartbeat
     assert scene.job(job_id).warnings == []
     assert beats(scene, agent)
     assert beats(scene, other)
+
+
+def owner_sets(scene: Scene, **sections: Any) -> None:
+    """What the gateway's owner writes into openclaw.json, with the restart that makes it count."""
+    path = scene.simulator.config_path
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **sections}), "utf-8")
+    scene.simulator.restart()
+
+
+@on("2026.2.12", "2026.2.26", "2026.9.6")
+def test_where_all_share_the_owners_one_session_it_is_neither_reset_nor_labelled_nor_written_to(
+    scene: Scene,
+) -> None:
+    agent = scene.agent("Ada")
+    scene.provision(agent, scene.main())
+    owner_sets(scene, session={"scope": "global"})
+    other = scene.agent("Bea")
+    jobs = [scene.ask("update_agent", agent_id=agent, reset_session=True)]
+    jobs += [scene.ask("provision_agent", agent_id=other)]
+    scene.serve()
+    synced = scene.sync(reset_sessions=True, rotate_tokens=True)
+    deleted = scene.ask("delete_agent", agent_id=other)
+    scene.serve()
+    for job in (*map(scene.job, jobs), synced, scene.job(deleted)):
+        assert job.status == "succeeded", job.error
+    for job in map(scene.job, jobs):
+        assert job.result["woken"] is False
+        assert any("session.scope" in warning for warning in job.warnings)
+    assert "session.scope" in str(synced.result["warnings"])
+    touched = {"sessions.reset", "sessions.patch", "sessions.delete", "chat.send"}
+    assert not [call for call in scene.simulator.calls if call.method in touched]
+
+
+@on("2026.9.6")
+def test_a_scope_that_changes_under_a_live_connection_is_heeded(scene: Scene) -> None:
+    agent = scene.agent("Ada")
+    scene.provision(agent)
+    path = scene.simulator.config_path
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "session": {"scope": "global"}}))
+    job_id = scene.ask("provision_agent", agent_id=scene.agent("Bea"))
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    assert not [call for call in scene.simulator.calls if call.method == "chat.send"]
+
+
+DENIED = {"default": "deny"}
+RULED_OUT = {"rules": [{"action": "deny", "match": {"keyPrefix": "agent:mc-"}}]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "cure"), [(DENIED, '"keyPrefix": "agent:mc-"'), (RULED_OUT, "sendPolicy.rules[0]")]
+)
+@on("2026.2.12", "2026.9.6")
+def test_a_wake_that_the_owners_policy_denies_is_a_warning_with_the_rule_that_would_allow_it(
+    scene: Scene, policy: Any, cure: str
+) -> None:
+    owner_sets(scene, session={"sendPolicy": policy})
+    jobs = [scene.ask("provision_agent", agent_id=scene.agent(name)) for name in ("Ada", "Bea")]
+    scene.serve()
+    for job in map(scene.job, jobs):
+        assert (job.status, job.result["woken"]) == ("succeeded", False), job.error
+        assert any(cure in warning for warning in job.warnings)
+
+
+@on("2026.9.6")
+def test_where_automations_are_switched_off_every_job_says_that_nobody_beats(scene: Scene) -> None:
+    owner_sets(scene, cron={"enabled": False})
+    agent = scene.agent("Ada")
+    first = scene.ask("provision_agent", agent_id=agent, wake=False)
+    scene.serve()
+    again = scene.ask("provision_agent", agent_id=agent, wake=False)
+    scene.serve()
+    for job in (scene.job(first), scene.job(again)):
+        assert job.status == "succeeded", job.error
+        assert any("cron.enabled" in warning for warning in job.warnings)
+    assert "cron.enabled" in str(scene.sync().result["warnings"])
+
+
+@on("2026.2.12", "2026.9.6")
+def test_the_first_block_names_the_default_agent_that_it_silences_and_what_to_write(scene: Scene) -> None:
+    agents = scene.agent("Ada"), scene.agent("Bea")
+    jobs = [scene.ask("provision_agent", agent_id=agent, wake=False) for agent in agents]
+    scene.serve()
+    warnings = [warning for job in jobs for warning in scene.job(job).warnings]
+    (silencing,) = [warning for warning in warnings if "first heartbeat block" in warning]
+    assert "main" in silencing
+    assert ("agents.entries.main.heartbeat" in silencing) == scene.simulator.release.roster_is_map
+
+
+@on("2026.2.12", "2026.2.26", "2026.9.6")
+def test_the_default_agent_goes_on_beating_where_the_setting_says_so(
+    simulator: Simulator, engine: Engine, hands: Callable[..., Any]
+) -> None:
+    scene = make_scene(simulator, engine, hands(retry_inline_s=5, keep_default_heartbeat=True))
+    agent = scene.agent("Ada")
+    scene.provision(agent)
+    assert simulator.agents()["main"]["heartbeat"] == {}
+    before = len(calls(scene, "config.patch"))
+    scene.provision(scene.agent("Bea"))
+    assert len(calls(scene, "config.patch")) == before + 1
+    assert simulator.agents()["main"]["heartbeat"] == {}
+
+
+def test_a_config_that_nobody_may_change_is_a_refusal_at_once_and_no_outage(
+    engine: Engine, hands: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "locked"
+    with Simulator("2026.9.6", token="gateway-token", state_dir=folder) as simulator:
+        scene = make_scene(simulator, engine, hands(retry_inline_s=5))
+        agent = scene.agent("Ada")
+        scene.provision(agent)
+    locked = {"OPENCLAW_CONFIG_READONLY": "1"}
+    with Simulator("2026.9.6", token="gateway-token", state_dir=folder, environment=locked) as simulator:
+        execute(engine, "UPDATE gateways SET url = :url", url=simulator.url)
+        scene = Scene(simulator, engine, scene.fleet, scene.services)
+        new = scene.ask("provision_agent", agent_id=scene.agent("Bea"), wake=False)
+        gone = scene.ask("delete_agent", agent_id=agent)
+        scene.serve()
+        for job in (scene.job(new), scene.job(gone)):
+            assert job.status == "failed"
+            assert "OPENCLAW_CONFIG_READONLY" in job.error
+        rotated = scene.ask("update_agent", agent_id=agent, rotate_tokens=True, wake=False)
+        scene.serve()
+        assert scene.job(rotated).status == "succeeded", scene.job(rotated).error
+        state = scene.row("SELECT down_since FROM provisioner.gateway_states")
+        assert state.down_since is None
+        assert sum(call.method == "config.patch" for call in simulator.calls) <= 1

@@ -159,8 +159,11 @@ def test_the_owner_is_warned_before_the_first_heartbeat_block(dialect: Dialect) 
     (implicit,) = check_heartbeats(dialect, {"agents": {"defaults": defaults}})
     (listed,) = check_heartbeats(dialect, config(dialect, {"main": {}, "shop": {}}, defaults=defaults))
     assert implicit.about == ["main"]
-    assert listed.about == ["main", "shop"]
+    assert listed.about == (["main", "shop"] if dialect is NEW else ["main"])
     assert "before that" in listed.says
+    (unset,) = check_heartbeats(dialect, config(dialect, {"main": {}}))
+    assert unset.about == ["main"]
+    assert "KEEP_DEFAULT_HEARTBEAT" in unset.says
 
 
 @FAMILIES
@@ -172,9 +175,13 @@ def test_the_owner_is_told_who_is_silent_since(dialect: Dialect) -> None:
     assert "silent" in found.says
 
 
-@pytest.mark.parametrize("defaults", [{}, {"heartbeat": {"every": "0m"}}, {"heartbeat": "30m"}])
-def test_who_relies_on_no_default_heartbeat_is_not_warned(defaults: dict[str, Any]) -> None:
-    assert list(check_heartbeats(NEW, config(NEW, {"main": {}}, defaults=defaults))) == []
+@FAMILIES
+@pytest.mark.parametrize("every", ["0m", "0", "0s"])
+def test_who_beats_neither_way_is_not_warned(dialect: Dialect, every: str) -> None:
+    defaults = {"heartbeat": {"every": every}}
+    assert list(check_heartbeats(dialect, config(dialect, {"main": {}}, defaults=defaults))) == []
+    own = {"main": {}, ZOE: {"heartbeat": {"every": "10m"}}}
+    assert list(check_heartbeats(dialect, config(dialect, own))) == []
 
 
 def test_variables_are_a_warning_on_the_release_that_writes_their_values_only() -> None:

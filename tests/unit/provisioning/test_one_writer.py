@@ -17,6 +17,8 @@ CONFIG_WRITES = {
     "agents.delete",
 }
 WRITER = "worker/provisioning/roster_writer.py"
+FENCES = "worker/provisioning/fences.py"
+"""A part of the roster writer, which runs under its lease."""
 
 
 @functools.cache
@@ -56,7 +58,7 @@ def test_only_the_roster_writer_sends_what_writes_config() -> None:
         for method in methods(tree)
         if method in CONFIG_WRITES
     }
-    assert senders == {(WRITER, "config.patch"), (WRITER, "agents.delete")}
+    assert senders == {(WRITER, "config.patch"), (WRITER, "agents.delete"), (FENCES, "agents.create")}
 
 
 def test_every_method_is_written_out_where_it_is_called() -> None:

@@ -18,13 +18,14 @@ from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
+from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.outbox import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
 from worker.masking.columns import MaskedJson
 from worker.provisioning.facts import load_agent
-from worker.provisioning.gateway_door import greet, turned_away
+from worker.provisioning.gateway_door import greet, heed_one_session, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.services import Services
@@ -73,6 +74,7 @@ def look(services: Services, held: RunClaim) -> Parked | None:
         lambda: services.patiently(lambda: client.call("config.get")),
         lambda: services.patiently(lambda: client.call("agents.list")),
     )
+    heed_one_session(client, live.answer.get("config"))
     findings = [_find(row, entries, held, live.present) for row in rows]
     plan = _plan(services, held, live, findings, entries)
     return _note(services, held, gateway, findings, plan)
@@ -103,7 +105,11 @@ def _plan(
 
     def plan_all() -> RosterPlan:
         asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
-        plan, refused = plan_apart(live.plan, [entries[found.agent_id] for found in asked.values()])
+        keeps = services.settings.keep_default_heartbeat
+        plan, refused = plan_apart(
+            lambda wanted: live.plan(wanted, keeps_beating=keeps),
+            [entries[found.agent_id] for found in asked.values()],
+        )
         for openclaw_id, reason in refused.items():
             asked[openclaw_id].end("failed", reason)
         return plan
@@ -126,7 +132,11 @@ def _plan(
         if found.phase == "files" and found.openclaw_id:
             found.roster = plan.change_of(found.openclaw_id)
     if plan.silenced and held.option("dry_run"):
-        differing[0].warnings.append(silencing(plan.silenced))
+        differing[0].warnings.append(silencing(live.dialect, plan.silenced))
+    if heartbeats_stand_still(live.dialect, live.answer.get("config")):
+        for found in findings:
+            if found.status == "pending":
+                found.warnings.append(CRON_OFF)
     if not held.option("dry_run"):
         for found in differing:
             found.phase = "roster"

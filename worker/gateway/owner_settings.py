@@ -1,0 +1,97 @@
+"""Settings of a gateway's owner that turn off what provisioning promises. Pure: config in, sentences out.
+
+They are the owner's to choose, so nothing is changed about them: doctor names them, and a job says what it
+left undone and what would allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.gateway.dialect import Dialect
+
+ONE_SESSION = (
+    "session.scope of the gateway's openclaw.json is global, so that every agent's main session is its"
+    " owner's one session: no session is reset, labelled or written to from here. Set it to per-sender to"
+    " have agents woken."
+)
+CRON_OFF = (
+    "cron.enabled of the gateway's openclaw.json is false, and this release runs heartbeats by its"
+    " automations: no agent beats until it is true."
+)
+
+
+@dataclass(frozen=True)
+class Denial:
+    """Why a session may not be written to: the place of the rule in openclaw.json, and the cure."""
+
+    place: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.place} of the gateway's openclaw.json denies it: {self.cure}"
+
+
+def has_one_session(config: Any) -> bool:
+    """Whether all agents share their owner's one main session; ``config``: config.get's effective one."""
+    return _mapping(_mapping(config).get("session")).get("scope") == "global"
+
+
+def heartbeats_stand_still(dialect: Dialect, config: Any) -> bool:
+    """Whether the automations that run heartbeats are switched off."""
+    return dialect.has_scratch and _mapping(_mapping(config).get("cron")).get("enabled") is False
+
+
+def denial_of(config: Any, session_key: str) -> Denial | None:
+    """What forbids sending to an agent's main session, as gateways decide it: the first rule that matches and
+    denies, else the default where no rule allows it. None where nothing is seen to."""
+    policy = _mapping(_mapping(_mapping(config).get("session")).get("sendPolicy"))
+    rules = policy.get("rules")
+    allowed = False
+    for number, rule in enumerate(rules if isinstance(rules, list) else []):
+        if not isinstance(rule, Mapping) or not _matches(_mapping(rule.get("match")), session_key):
+            continue
+        if _word(rule.get("action")) == "deny":
+            place = f"session.sendPolicy.rules[{number}]"
+            return Denial(place, "remove that rule, or narrow its match so that it leaves our agents out.")
+        allowed = True
+    if allowed or _word(policy.get("default")) != "deny":
+        return None
+    prefix = session_key.split("-", 1)[0] + "-"
+    return Denial(
+        "session.sendPolicy.default",
+        f'add {{"action": "allow", "match": {{"keyPrefix": "{prefix}"}}}} to session.sendPolicy.rules.',
+    )
+
+
+def findings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
+    """Each such setting with the check that it belongs to, for doctor."""
+    if has_one_session(config):
+        yield "sessions", ONE_SESSION
+    denials = {str(d): None for kind in ("mc", "lead") if (d := denial_of(config, f"agent:{kind}-x:main"))}
+    for denial in denials:
+        yield "wakes", f"agents will not be woken: {denial}"
+    if heartbeats_stand_still(dialect, config):
+        yield "heartbeats", CRON_OFF
+
+
+def _matches(match: Mapping[str, Any], session_key: str) -> bool:
+    """Whether a rule is about an agent's main session, which belongs to no channel and is no kind of chat."""
+    if _word(match.get("channel")) or _word(match.get("chatType")):
+        return False
+    key = session_key.lower()
+    within = key.split(":", 2)[2]
+    prefix, raw = _word(match.get("keyPrefix")), _word(match.get("rawKeyPrefix"))
+    if raw and not key.startswith(raw):
+        return False
+    return not prefix or key.startswith(prefix) or within.startswith(prefix)
+
+
+def _word(value: Any) -> str:
+    return value.strip().lower() if isinstance(value, str) else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
