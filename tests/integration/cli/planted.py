@@ -101,7 +101,7 @@ def assert_all_found(provisioner: Provisioner, release: str) -> None:
     assert f"`provisioner delete {ORPHAN[3:]} --gateway workshop`" in says("roster", "warning", ORPHAN)
     assert f"`openclaw agents delete {ORPHANED_LEAD}`" in says("roster", "warning", ORPHANED_LEAD)
     beating = ("main", "shop") if release >= "2026.8" else ("main",)
-    assert "KEEP_DEFAULT_HEARTBEAT" in says("heartbeats", "warning", *beating)
+    assert "into openclaw.json" in says("heartbeats", "warning", *beating)
     assert "line 2" in says("templates", "fault", "Bent")
     assert "agents.soul_template" in says("templates", "fault", "Bent")
     assert "23,999 characters" in says("budget", "warning", "Slow")

@@ -60,6 +60,13 @@ def besides_first_block(warnings: list[str]) -> list[str]:
     return [warning for warning in warnings if "first heartbeat block" not in warning]
 
 
+def main_with_block(release: str) -> dict[str, Any]:
+    """The config of an owner whose default agent has a heartbeat block, so that ours silences nobody."""
+    if release < "2026.8":
+        return {"agents": {"list": [{"id": "main", "heartbeat": {}}]}}
+    return {"agents": {"ownership": "explicit", "entries": {"main": {"heartbeat": {}}}}}
+
+
 def job(engine: Engine, job_id: UUID) -> Row[Any]:
     """A job's row."""
     return one(engine, "SELECT * FROM provisioner.jobs WHERE id = :id", id=job_id)
