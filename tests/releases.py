@@ -8,6 +8,8 @@ import pytest
 
 USUAL = ("2026.2.12", "2026.3.13", "2026.9.6")
 """Every test runs on these; on any other release, only the tests that name it."""
+ON_DEMAND = ("2026.2.26", "2026.7.1")
+"""What these do differently is known, and no test but those that name them looks at it."""
 
 
 def runs_here(item: pytest.Item) -> bool:

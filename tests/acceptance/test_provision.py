@@ -13,11 +13,14 @@ import pytest
 from tests.acceptance.owner import OWNERS_VARIABLES, written_out
 from tests.acceptance.world import World
 from tests.gateways.stub_model import ModelRequest
+from tests.releases import ON_DEMAND
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import Event
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+
+pytestmark = pytest.mark.releases(*ON_DEMAND)
 
 HIDDEN_AFTER_SETUP = "BOOTSTRAP.md"
 

@@ -9,7 +9,10 @@ from uuid import UUID
 import pytest
 
 from tests.acceptance.world import World
+from tests.releases import ON_DEMAND
 from worker.workspace.credentials import verify_token
+
+pytestmark = pytest.mark.releases(*ON_DEMAND)
 
 WRITES = ("config.patch", "agents.files.set", "cron.scratch.set", "chat.send", "sessions.reset")
 

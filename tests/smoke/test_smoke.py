@@ -17,11 +17,14 @@ from sqlalchemy import select
 
 from models import Agent
 from tests.acceptance.world import World
+from tests.releases import ON_DEMAND
 from tests.smoke.conftest import Unfinished
 from tests.smoke.owner import OWNERS_AGENTS
 from worker.errors import ProvisionerError
 from worker.simulator import Simulator
 from worker.workspace.credentials import find_token, verify_token
+
+pytestmark = pytest.mark.releases(*ON_DEMAND)
 
 JOB_S = 60.0
 
