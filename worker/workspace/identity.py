@@ -19,7 +19,7 @@ def slug(text: str) -> str:
     """
     result = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not result:
-        raise PermanentError(f"{text!r} holds no latin letter and no digit to make a folder name of")
+        raise PermanentError(f"{text[:80]!r} holds no latin letter and no digit to make a folder name of")
     return result
 
 
@@ -51,7 +51,9 @@ def openclaw_id(session_key: str) -> str:
     """
     match = _SESSION_KEY.fullmatch(session_key)
     if match is None:
-        raise PermanentError(f"session key {session_key!r} is not agent:<id>:main: provision the agent again")
+        raise PermanentError(
+            f"session key {session_key[:80]!r} is not agent:<id>:main: provision the agent again"
+        )
     return match["id"]
 
 

@@ -1,0 +1,175 @@
+"""Whatever reads a text of somebody else's takes time in proportion to it, and holds the GIL no longer.
+
+Each reader is fed every letter and mark that means something to one of them, over and over. Four times the
+text may take at most six times the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from worker.cli.screen import plain
+from worker.errors import PermanentError
+from worker.gateway.errors import GatewayError
+from worker.gateway.heartbeats import heartbeat_fault
+from worker.gateway.protocol import decode
+from worker.gateway.refusals import from_close, from_response
+from worker.gateway.said import Asked
+from worker.logs import _bounded
+from worker.masking import mask
+from worker.workspace.context import profile_fields
+from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
+from worker.workspace.diffs import file_diff, known_secrets
+from worker.workspace.identity import openclaw_id, slug
+from worker.workspace.naming import clean, one_line
+from worker.workspace.overrides import render_override
+from worker.workspace.templates import _one_line, _quoted
+
+T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
+ASKED = Asked("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
+SMALL, LARGE = 16 * 1024, 64 * 1024
+MOST_TIMES = 6.0
+SLACK_S = 0.03
+NOTHING_S = 0.012
+"""A reading of SMALL that takes no longer does not take long for LARGE, even where its time grows as its
+square."""
+MOST_S = 0.4
+"""For LARGE, so that 1 MB stays far below the seconds that a lease lasts."""
+
+
+def refused(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except (PermanentError, GatewayError):
+        return
+
+
+def rejected(message: str) -> GatewayError:
+    issues = [{"path": message, "message": message}]
+    return from_response(ASKED, {"code": message, "message": message, "details": {"issues": issues}})
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "find_token": lambda text: find_token(text, section=False),
+    "find_token in a section": lambda text: find_token(f"## Tools\n{text}", section=True),
+    "find_token behind a key": lambda text: find_token(f"AUTH_TOKEN{text}={text}", section=False),
+    "find_token before a key": lambda text: find_token(f"{text}AUTH_TOKEN={T}", section=False),
+    "find_token behind a heading": lambda text: find_token(f"## tools{text}x\n", section=True),
+    "verify_token": lambda text: verify_token(text, f"pbkdf2_sha256$1${text}${text}"),
+    "mask": lambda text: mask(text, [T]),
+    "mask behind a name": lambda text: mask(f"AUTH_TOKEN{text}{T}"),
+    "known_secrets": lambda text: known_secrets([text], [T]),
+    "file_diff": lambda text: file_diff(text, f"x{text[:-9]}y", [T]),
+    "clean": clean,
+    "one_line": one_line,
+    "profile_fields": lambda text: profile_fields({"role": text, "purpose": [text]}),
+    "a template's value": _one_line,
+    "a template's quotation": _quoted,
+    "slug": lambda text: refused(lambda: slug(text)),
+    "openclaw_id": lambda text: refused(lambda: openclaw_id(f"agent:{text}")),
+    "heartbeat_fault": lambda text: heartbeat_fault({"every": text}),
+    "a gateway's refusal": rejected,
+    "a gateway's invalid config": lambda text: rejected(f"invalid config: {text}"),
+    "a gateway's rate limit": lambda text: rejected(f"rate limit exceeded; retry after {text}"),
+    "a gateway's missing scope": lambda text: rejected(f"missing scope: {text}"),
+    "a close frame": lambda text: from_close(ASKED, 1008, text),
+    "a frame": decode,
+    "a frame of an event": lambda text: decode(json.dumps({"type": "event", "event": text})),
+    "an error": PermanentError,
+    "a line of the log": _bounded,
+    "a line on the terminal": plain,
+    "an override": lambda text: refused(lambda: render_override("x", text[: 64 * 1024], {})),
+    "an override's expression": lambda text: refused(
+        lambda: render_override("x", f"{{{{ {text[: 60 * 1024]} }}}}", {})
+    ),
+}
+LETTERS = [*"\n\t `'\"*=:|-_.~%\\/@&#<>()[]{}$+,;!?aA0\x00\u00a0\u200b\u2028\ud800"]
+SECRETS = [
+    *("AUTH_TOKEN", "AUTH_TOKEN=", "token:", "token ", "password ", "key is ", "Bearer ", "--token "),
+    *(
+        "://",
+        "http://a:b@",
+        "http://",
+        "%41",
+        "\\u0041",
+        "&#65;",
+        "\\n",
+        "a\n",
+        "\n+",
+        "token: |\n  ",
+        "token\"'",
+    ),
+    *("-----BEGIN PRIVATE KEY-----", "eyJ", "eyJ-", "sk-", "a1", "aB3-", "pbkdf2_sha256$1$a", "<token>"),
+    *("name: token\n  value: x\n", "| token |", "token\"'", "token:token:a ", "a1b2c3d4e5f6g7h8 token "),
+]
+MARKS = [
+    *("export ", "## ", "## Tools\n", "```\n", "> ", "- [x] ", "; a: b", "a: ", "(+1 more issues) "),
+    *(PLACEHOLDER, PLACEHOLDER[:9], PLACEHOLDER[9:], "{{", "{% if a %}", "{#", "1_", "not ", "a."),
+]
+UNITS = [*LETTERS, *SECRETS, *MARKS]
+BY_MASK = {"known_secrets", "file_diff", "an error", "a line of the log", "a line on the terminal"}
+BY_MASK |= {"a gateway's refusal", "openclaw_id", "mask behind a name", "an override's expression"}
+"""Readers that do little but hand the text to the mask, or to Jinja, which 64 KB bound."""
+FEW = ["- [x] ", "\n", " ", "a", "token ", "key is ", "token:token:a ", "a\n", "\x00"]
+
+
+def cpu_s(reader: Callable[[str], object], text: str) -> float:
+    start = time.process_time()
+    reader(text)
+    return time.process_time() - start
+
+
+def repeated(unit: str, size: int) -> str:
+    return unit * (size // len(unit))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_four_times_the_text_takes_at_most_six_times_the_time(name: str) -> None:
+    reader, slow = READERS[name], []
+    for unit in FEW if name in BY_MASK else UNITS:
+        small = cpu_s(reader, repeated(unit, SMALL))
+        if small < NOTHING_S:
+            continue
+        # Something else may have run in between: the best of several counts.
+        large = min(cpu_s(reader, repeated(unit, LARGE)) for _ in range(2))
+        small = min(small, *(cpu_s(reader, repeated(unit, SMALL)) for _ in range(2)))
+        if large > MOST_TIMES * small + SLACK_S or large > MOST_S:
+            slow.append((unit, round(small, 3), round(large, 3)))
+    assert slow == []
+
+
+def test_nested_placeholders_are_taken_out_in_one_pass() -> None:
+    half = len(PLACEHOLDER) // 2
+    nested = PLACEHOLDER[:half] * 20_000 + PLACEHOLDER[half:] * 20_000
+    start = time.process_time()
+    assert clean(f"a{nested}b") == "ab"
+    assert time.process_time() - start < 2
+
+
+def test_a_megabyte_is_masked_and_a_longer_file_is_not_compared() -> None:
+    start = time.process_time()
+    mask("token " * 170_000, [T])
+    assert time.process_time() - start < 4
+    says = file_diff("x" * 600_000, "y", [T])
+    assert says == "(left out: the file has 600,000 characters, and at most 524,288 are compared)"
+
+
+def test_files_of_many_lines_are_not_matched_line_by_line() -> None:
+    before = "\n".join(f"{n % 97} line" for n in range(20_000))
+    after = "\n".join(f"{n % 89} line" for n in range(20_000))
+    start = time.process_time()
+    diff = file_diff(before, after, [T])
+    assert time.process_time() - start < 2
+    assert "too many lines differ to match them" in diff
+
+
+def test_a_diff_shows_the_lines_around_a_change_with_their_numbers() -> None:
+    before = "\n".join(f"line {n}" for n in range(5_000))
+    diff = file_diff(before, before.replace("line 2500\n", "line x\n"), [T])
+    assert "@@ -2498,7 +2498,7 @@" in diff
+    assert "-line 2500\n+line x" in diff
+    assert file_diff("a\nb", "a\nb", []) == ""
