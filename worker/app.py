@@ -34,7 +34,7 @@ from worker.logs import configure_logging
 from worker.masking import mask_all
 from worker.messages.default_queue import rescue
 from worker.provisioning.minting import KEPT, Mint
-from worker.provisioning.seats import Seats
+from worker.provisioning.seats import Seats, share_of
 from worker.provisioning.services import Services
 from worker.revision import NEEDED_REVISION, revision_of
 from worker.settings import Settings, SettingsError, incomplete
@@ -126,7 +126,7 @@ def services() -> Services:
     most, and two for the clock."""
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    seats = Seats(config.worker_concurrency // 2)
+    seats = Seats(share_of(config.worker_concurrency))
     engine = make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)
     return Services(
         config, engine, ClientPool(device), send, mint=Mint(KEPT), announce=_announce, seats=seats

@@ -81,8 +81,11 @@ class Clock:
             self._gate.shut(error)
         except (SQLAlchemyError, *PUBLISH_ERRORS) as error:
             self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        except Exception:
-            log.exception("the clock stumbled")
+        except Exception as error:
+            stumbled = f"it stumbled: {type(error).__name__}"
+            if self._trouble != stumbled:  # once, and not at every tick
+                log.exception("the clock stumbled, and tries again at each tick")
+            self._trouble = stumbled
         else:
             self._note(None)
 

@@ -18,9 +18,9 @@ from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
 from worker.masking.columns import MaskedJson, MaskedText
 
-WINDOW = 8
-"""Rows of one run that are begun at a time: its share of the workers, and where a cancel takes hold. Half of
-one worker's slots, so that a gateway that hangs leaves the other half; two cores are busy with fewer."""
+WINDOW = 6
+"""Rows of one run that are begun at a time: its share of the workers, and where a cancel takes hold. As many
+as a gateway has seats in one worker (`worker.provisioning.seats`); two cores are busy with fewer."""
 SWEEP_S = 15.0
 """How often a run looks after itself."""
 

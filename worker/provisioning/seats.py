@@ -20,6 +20,12 @@ DOUBTFUL_S = 3.0
 """A gateway at which work has been going on for so long gets half as many seats: it may be silent."""
 
 
+def share_of(slots: int) -> int:
+    """How many of a process's slots one gateway may have: 6 of 16. Its sync itself and its roster writer may
+    have one more each, and as many as a sync begins at a time are left to others."""
+    return max(1, slots * 3 // 8)
+
+
 @dataclass
 class _Table:
     """``seated``: when each that is at work began."""

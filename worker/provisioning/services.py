@@ -18,7 +18,7 @@ from worker.gateway.patience import within_budget
 from worker.gateway.retry import inline_retrying
 from worker.jobs.outbox import PUBLISH_ERRORS, Message, Send, send_marked
 from worker.provisioning.minting import Mint
-from worker.provisioning.seats import Seats
+from worker.provisioning.seats import Seats, share_of
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Services:
     send: Send
     waits_for_outages: Callable[[], bool] = lambda: True
     mint: Mint = field(default_factory=Mint)
-    seats: Seats = field(default_factory=lambda: Seats(8))
+    seats: Seats = field(default_factory=lambda: Seats(share_of(16)))
     announce: Callable[[Sequence[UUID]], None] = lambda _: None
 
     def publish(self, messages: Sequence[Message]) -> None:

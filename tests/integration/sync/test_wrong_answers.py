@@ -123,3 +123,19 @@ def test_what_a_gateway_says_is_cleaned_and_cut_before_it_is_kept(scene: Scene, 
     assert job.status == "failed"
     assert len(job.error) < 5000
     assert job.error.isprintable()
+
+
+@pytest.mark.parametrize("total", [10**6, 10**15])
+def test_a_listing_that_does_not_end_is_given_up(scene: Scene, total: int) -> None:
+    if scene.simulator.release.name != "2026.9.6":
+        pytest.skip("its listings have no pages")
+    agent = scene.agent("Ann")
+    scene.provision(agent)
+    scene.execute("UPDATE agents SET soul_template = 'Other.'")
+    page = Lie({"entries": [{"name": "SOUL.md", "kind": "file", "size": 1}], "totalEntries": total})
+    scene.simulator.faults.order(Fault(page, "agents.workspace.list", times=None))
+    with scene.counting() as costs:
+        job_id = scene.ask("update_agent", agent_id=agent)
+        scene.serve()
+    assert "does not come to the end of the list" in scene.job(job_id).error
+    assert costs.calls["agents.workspace.list"] == 4

@@ -1,0 +1,33 @@
+"""The clock goes on whatever it meets, and says so once."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from worker import clock as module
+from worker.clock import Clock
+from worker.gate import Gate
+
+
+def test_what_stumbles_at_every_tick_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def poisoned(*_: Any) -> int:
+        raise UnicodeError("a row that nobody can publish")
+
+    monkeypatch.setattr(module, "publish_due", poisoned)
+    monkeypatch.setattr(module, "Presence", lambda *_: SimpleNamespace(probe=lambda: None, sign=lambda: None))
+    clock = Clock(cast(Any, SimpleNamespace(engine=None, send=None)), Gate())
+    for _ in range(5):
+        clock.tick()
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "the clock stumbled, and tries again at each tick"
+    ]
+    monkeypatch.setattr(module, "publish_due", lambda *_: 0)
+    clock.tick()
+    assert caplog.records[-1].message == "publishing again"
