@@ -34,6 +34,14 @@ class Hashing:
             time.sleep(0.005)
 
 
+def await_ready(mint: Mint, number: int) -> None:
+    """Wait for tokens that were made ahead to lie there: one whose hash is done is not there yet."""
+    deadline = time.monotonic() + 60
+    while len(mint._ready) < number:
+        assert time.monotonic() < deadline, len(mint._ready)
+        time.sleep(0.005)
+
+
 @pytest.fixture
 def hashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hashing]:
     hashing = Hashing()
@@ -53,7 +61,7 @@ def test_what_is_expected_is_made_ahead_and_not_more(hashing: Hashing) -> None:
     mint = Mint()
     for _ in range(3):
         mint.expect()
-    hashing.await_done(3)
+    await_ready(mint, 3)
     given = [mint.take() for _ in range(3)]
     assert hashing.done == 3
     mint.take()
@@ -75,7 +83,7 @@ def test_no_more_are_kept_than_the_limit(hashing: Hashing) -> None:
     mint = Mint()
     for _ in range(MOST_AHEAD + 20):
         mint.expect()
-    hashing.await_done(MOST_AHEAD)
+    await_ready(mint, MOST_AHEAD)
     for _ in range(MOST_AHEAD):
         mint.take()
     mint.take()
@@ -88,7 +96,7 @@ def test_some_are_kept_for_whom_nobody_expects_once_all_is_quiet(
     monkeypatch.setattr(minting, "QUIET_S", 0.05)
     mint = Mint(kept=2)
     mint.begin()
-    hashing.await_done(2)
+    await_ready(mint, 2)
     given = {mint.take().plain, mint.take().plain}
     hashing.await_done(4)
     time.sleep(0.1)
@@ -101,7 +109,7 @@ def test_what_was_taken_is_not_made_up_for_while_others_are_busy(
     monkeypatch.setattr(minting, "QUIET_S", 60.0)
     mint = Mint(kept=2)
     mint.begin()
-    hashing.await_done(2)
+    await_ready(mint, 2)
     mint.take()
     time.sleep(0.05)
     assert hashing.done == 2
