@@ -218,15 +218,15 @@ def test_the_first_protocol_is_served_too(alone: Workshop) -> None:
 
 def test_a_task_id_cannot_forge_a_line_of_the_log(alone: Workshop, worker: WorkerProcess) -> None:
     before = len(worker.log())
-    forged = "2026-01-01 00:00:00 critical all is lost"
-    key = f"x\n{forged}\r\x1b[2K\u2028\ud800"
+    forged = "FORGED 2026-01-01 critical all is lost"
+    key = f"\n{forged}\r\x1b[2K\u2028\ud800"  # a line of the log shows the first eight characters of an id
     with redis.Redis.from_url(alone.redis_url) as client:
         body: Any = [[], {"agent_id": UNSERVED, f"a\n{forged}": 1}, None]
         client.rpush("provisioning", framed(body, {"task": "tasks.provision_agent", "id": key}))
     assert alone.ended(job_id_of(key)).status == "failed"
     said = worker.log()[before:]
     assert "all is lost" in said
-    assert not any(line.startswith(forged) for line in said.splitlines())
+    assert not any(line.startswith("FORGED") for line in said.splitlines())
     assert "\x1b[2K" not in said
 
 
