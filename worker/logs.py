@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
 
 from worker.about import IDS
 from worker.escaped import escaped
-from worker.masking import mask
+from worker.masking import mask, remember_for_good
 from worker.settings import Settings
 
 # Tracebacks never show local variables: a token may be among them (behaviour 29).
@@ -30,6 +32,7 @@ _DIGITS = 8
 
 def configure_logging(settings: Settings) -> None:
     """Send everything through one handler to stderr, in LOG_FORMAT, from LOG_LEVEL up."""
+    _remember_passwords(settings)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -64,6 +67,15 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _remember_passwords(settings: Settings) -> None:
+    if settings.redis_password is not None:
+        remember_for_good(settings.redis_password.get_secret_value())
+    for url in (settings.database_url, settings.redis_url):
+        with contextlib.suppress(ValueError):
+            password = urlsplit(url.get_secret_value()).password
+            remember_for_good(password, unquote(password or ""))
 
 
 def _without_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -16,6 +16,7 @@ from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
 from worker.gateway.patience import answered, patience_s, wait_patiently, within_budget
 from worker.gateway.protocol import Hello
+from worker.masking import remember
 
 __all__ = ["Call", "ClientPool", "GatewayClient"]
 
@@ -238,6 +239,7 @@ class ClientPool:
 
         Ask anew for each piece of work rather than keeping it.
         """
+        remember(address.token)  # a gateway may quote it
         key = (address.url, address.token_fingerprint, address.allow_insecure_tls)
         with self._lock:
             client = self._clients.get(key)

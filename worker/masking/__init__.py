@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from worker.masking.forms import secrets_in, without_forms
-from worker.masking.known import IN_HAND, forget_all, remember, without_known
+from worker.masking.known import IN_HAND, forget_all, remember, remember_for_good, without_known
 
-__all__ = ["MASK", "forget_all", "mask", "mask_all", "remember", "secrets_in"]
+__all__ = ["MASK", "forget_all", "mask", "mask_all", "remember", "remember_for_good", "secrets_in"]
 
 MASK = "<masked>"
 

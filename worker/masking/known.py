@@ -28,7 +28,13 @@ class _InHand:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[str, None] = OrderedDict()
+        self._lasting: set[str] = set()
         self._all: frozenset[str] = frozenset()
+
+    def add_lasting(self, secret: str) -> None:
+        with self._lock:
+            self._lasting.add(secret)
+            self._all = frozenset(self._tokens) | self._lasting
 
     def add(self, token: str) -> None:
         with self._lock:
@@ -38,7 +44,7 @@ class _InHand:
             self._tokens[token] = None
             while len(self._tokens) > _MOST_IN_HAND:
                 self._tokens.popitem(last=False)
-            self._all = frozenset(self._tokens)
+            self._all = frozenset(self._tokens) | self._lasting
 
     def tokens(self) -> frozenset[str]:
         return self._all
@@ -46,6 +52,7 @@ class _InHand:
     def clear(self) -> None:
         with self._lock:
             self._tokens.clear()
+            self._lasting.clear()
             self._all = frozenset()
 
 
@@ -57,6 +64,13 @@ def remember(*tokens: str | None) -> None:
     for token in tokens:
         if token and len(token) >= _SHORTEST:
             IN_HAND.add(token)
+
+
+def remember_for_good(*secrets: str | None) -> None:
+    """Keep secrets of the process itself, such as the passwords of its database and its broker."""
+    for secret in secrets:
+        if secret and len(secret) >= _SHORTEST_ANYWHERE:
+            IN_HAND.add_lasting(secret)
 
 
 def forget_all() -> None:

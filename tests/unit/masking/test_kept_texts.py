@@ -18,8 +18,10 @@ import worker.jobs
 import worker.provisioning
 from worker.cli.screen import emit, plain
 from worker.errors import PermanentError
+from worker.gateway.refusals import from_close, from_response
+from worker.gateway.said import Asked
 from worker.logs import configure_logging
-from worker.masking import MASK, mask_all
+from worker.masking import MASK, mask_all, remember
 from worker.masking.columns import MaskedJson, MaskedText
 from worker.settings import Settings
 
@@ -77,7 +79,7 @@ def test_no_line_of_the_log_holds_a_secret(
 ) -> None:
     configure_logging(
         Settings(
-            database_url="postgresql+psycopg://h/d",  # type: ignore[arg-type]
+            database_url="postgresql+psycopg://me:my%2Fown-password@h/d",  # type: ignore[arg-type]
             redis_url="redis://h/0",  # type: ignore[arg-type]
             base_url="http://h",
             log_format=style,
@@ -92,9 +94,11 @@ def test_no_line_of_the_log_holds_a_secret(
         log.exception("failed")
     structlog.get_logger().warning("refused", detail=[LEAK], password="password=hunter2")
     log.warning("x" * 1_000_000)
+    log.warning("the driver quotes my/own-password, as it is")
     written = capsys.readouterr().err
     assert "q2v5" not in written
     assert "hunter2" not in written
+    assert "own-password" not in written
     assert written.count(MASK) >= 4
     assert len(written) < 60_000
     assert "RuntimeError" in written
@@ -107,3 +111,22 @@ def test_no_error_and_nothing_on_a_terminal_holds_a_secret(capsys: pytest.Captur
     assert "q2v5" not in plain(LEAK)
     emit({"error": LEAK})
     assert json.loads(capsys.readouterr().out) == mask_all({"error": LEAK})
+
+
+def test_what_a_gateway_quotes_is_masked_where_it_enters() -> None:
+    asked = Asked("ws://h:1", "config.patch")
+    token = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
+    remember("correct-horse-battery")
+    for words in (
+        f"bad token {token}",
+        "password: hunter2",
+        "it was correct-horse-battery",
+        "x" * 7_990 + token,
+    ):
+        for message in (words, f"unauthorized: {words}", f"invalid config: a.b: {words}"):
+            issues = [{"path": "a", "message": words}]
+            answer = {"code": words, "message": message, "details": {"issues": issues, "code": words}}
+            error = from_response(asked, answer)
+            said = f"{error} {error.code} {getattr(error, 'issues', ())}"
+            assert not any(secret in said for secret in (token[:12], "hunter2", "horse")), said
+        assert "hunter2" not in str(from_close(asked, 1008, words))
