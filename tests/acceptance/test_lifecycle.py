@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.world import Settled, World
+from tests.integration.provisioning.fleet import main_with_block
 from worker.gateway.client import GatewayClient
 from worker.simulator import Simulator
 from worker.workspace.credentials import verify_token
@@ -205,7 +206,10 @@ def test_an_agent_that_moves_to_another_gateway_leaves_the_old_one(world: World)
     """Whatever release the old one is, the new one is a gateway of another family."""
     other_release = "2026.9.6" if world.release < "2026.8" else "2026.2.12"
     agent = world.take()
-    with Simulator(other_release, token=world.gateway_token, state_dir=world.folder / "other") as other:
+    owner = main_with_block(other_release)
+    with Simulator(
+        other_release, token=world.gateway_token, state_dir=world.folder / "other", config=owner
+    ) as other:
         root = str(world.folder / "other" / "agents")
         gateway_id = world.fleet.add_gateway("other", other.url, world.gateway_token, root)
         board_id = world.fleet.add_board("Far away", gateway_id=gateway_id)

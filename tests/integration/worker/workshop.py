@@ -18,7 +18,7 @@ from sqlalchemy import Engine, Row
 
 from models.migrate import migrate
 from tests.acceptance.proxy import Door, Wanted
-from tests.integration.provisioning.fleet import Fleet, agent_row, one, seed_fleet
+from tests.integration.provisioning.fleet import Fleet, agent_row, main_with_block, one, seed_fleet
 from tests.worker_process import WorkerProcess
 from worker.database import make_engine
 from worker.provisioning.facts import AgentRecord, load_agent
@@ -184,7 +184,12 @@ class Workshop:
         state = self.folder / f"gateway-{secrets.token_hex(4)}"
         token = secrets.token_urlsafe(24)
         simulator = Simulator(
-            release, token=token, state_dir=state, reply="HEARTBEAT_OK", pace=pace or Pace()
+            release,
+            token=token,
+            state_dir=state,
+            reply="HEARTBEAT_OK",
+            pace=pace or Pace(),
+            config=main_with_block(release),
         ).start()
         self._stack.callback(simulator.stop)
         door = self._stack.enter_context(Door(simulator.url))
