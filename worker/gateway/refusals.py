@@ -125,6 +125,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (rf"^(?:Error: )?{tell.HOST_REFUSALS}: ", tell.refused_by_host),
         (r"^invalid config(?!\.)", tell.invalid_config),
         (r"would drop agent roster entries", tell.refused),
+        (r"has no resolvable owner", tell.refused),
         (r"flatten \$include-owned|CONFIG_INCLUDE_OWNERSHIP", tell.include_owned),
         (r"unknown agent id|agent \"[^\"]*\" (not found|no longer exists)", tell.unknown_agent),
         (r"^unknown method", tell.unknown_method),

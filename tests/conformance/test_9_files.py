@@ -1,0 +1,122 @@
+"""A config in several files, and one that is invalid while the gateway runs on (gateway.md 12)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import Target
+from tests.conformance.peer import Device, Peer, meet_when_up
+from tests.conformance.steps import eventually, patch
+
+REFUSED = "flatten $include-owned config at agents"
+
+
+@pytest.fixture
+def original(target: Target) -> Iterator[dict[str, Any]]:
+    """The config with two agents of the owner's; what was there before stands there again afterwards."""
+    path = target.state_dir / "openclaw.json"
+    before = path.read_text(encoding="utf-8")
+    entries: dict[str, Any] = {"main": {}, "owners-bot": {"name": "Bot"}}
+    listed = [{"id": key, **entry} for key, entry in entries.items()]
+    is_map = target.expected.roster_is_map
+    agents = {"ownership": "explicit", "entries": entries} if is_map else {"list": listed}
+    config = {**json.loads(before), "agents": agents}
+    save(target, "openclaw.json", config)
+    shown(target, valid=True)
+    yield config
+    save(target, "openclaw.json", before)
+    (target.state_dir / "agents.json5").unlink(missing_ok=True)
+
+
+def save(target: Target, name: str, content: Any) -> None:
+    draft = target.state_dir / f"{name}.draft"
+    draft.touch(mode=0o600)
+    draft.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    os.replace(draft, target.state_dir / name)
+
+
+def shown(target: Target, **expected: Any) -> dict[str, Any]:
+    """config.get's answer, once it holds what is expected."""
+
+    def look() -> dict[str, Any] | None:
+        with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+            answer: dict[str, Any] = peer.ask("config.get")
+            return answer if all(answer[key] == value for key, value in expected.items()) else None
+
+    found = eventually(look, target.patience_s)
+    assert found is not None
+    return found
+
+
+def ids(target: Target, config: dict[str, Any]) -> set[str]:
+    agents = config["agents"]
+    return set(agents["entries"]) if target.expected.roster_is_map else {one["id"] for one in agents["list"]}
+
+
+def moved(target: Target, config: dict[str, Any]) -> dict[str, Any]:
+    """The owner moves his agents into a file of their own."""
+    save(target, "agents.json5", config["agents"])
+    return {**config, "agents": {"$include": "./agents.json5"}}
+
+
+def test_the_root_file_is_shown_alone_and_the_config_whole(target: Target, original: dict[str, Any]) -> None:
+    save(target, "openclaw.json", moved(target, original))
+    answer = shown(target, valid=True)
+    assert answer["parsed"]["agents"] == {"$include": "./agents.json5"}
+    assert ids(target, answer["config"]) == ids(target, original)
+    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        listed = {agent["id"] for agent in peer.ask("agents.list")["agents"]}
+    assert ids(target, original) <= listed
+
+
+def test_a_write_flattens_an_include_or_goes_through_it(target: Target, original: dict[str, Any]) -> None:
+    save(target, "openclaw.json", moved(target, original))
+    shown(target, valid=True)
+    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        _write(target, peer, original)
+
+
+def _write(target: Target, peer: Peer, original: dict[str, Any]) -> None:
+    channels = {"channels": {"defaults": {"groupPolicy": "open"}}}
+    entry = {"name": "Included", "workspace": str(target.state_dir / "ws-included")}
+    if target.expected.roster_is_map:
+        agents = {"agents": {"entries": {"included": entry}}}
+        answer = patch(peer, {**agents, **channels})
+        assert (answer.ok, answer.error["code"]) == (False, "UNAVAILABLE")
+        assert REFUSED in answer.message
+        assert patch(peer, agents).ok
+        assert target.stored_config()["agents"] == {"$include": "./agents.json5"}
+        written = json.loads((target.state_dir / "agents.json5").read_text(encoding="utf-8"))
+        assert set(written["entries"]) == {*ids(target, original), "included"}
+        refused = peer.call("agents.delete", {"agentId": "included"})
+        assert not refused.ok
+        return
+    listed = [*original["agents"]["list"], {"id": "included", **entry}]
+    assert patch(peer, {"agents": {"list": listed}}).ok
+    stored = target.stored_config()
+    assert [one["id"] for one in stored["agents"]["list"]] == [one["id"] for one in listed]
+
+
+@pytest.mark.parametrize(
+    "fault", ["{ this is no config", {"bogus": 1}, {"agents": {"$include": "./no.json5"}}]
+)
+def test_an_invalid_file_says_nothing_of_who_is_there(
+    target: Target, original: dict[str, Any], fault: Any
+) -> None:
+    """2026.2.12 reads it at each call, and then knows of nobody; the others run on with what they had."""
+    before = shown(target, valid=True)
+    save(target, "openclaw.json", fault if isinstance(fault, str) else {**original, **fault})
+    answer = shown(target, valid=False)
+    if not target.expected.writes_variables:
+        assert not answer["parsed"]
+        assert answer["config"] == {}
+    assert answer["issues"]
+    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        listed = {agent["id"] for agent in peer.ask("agents.list")["agents"]}
+        assert patch(peer, {}).message.startswith("invalid config")
+    assert (ids(target, before["config"]) <= listed) is not target.expected.writes_variables
