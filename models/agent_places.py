@@ -13,7 +13,8 @@ class AgentPlace(Provisioner):
 
     ``since``: when the place was first written to the gateway; ``until``: when the agent was seen to be gone
     from it, null while it is there. Two live places never share a gateway and an OpenClaw id. ``workspace``:
-    the folder that we gave; null where an older release did not record it.
+    the folder that we gave; null where the gateway has no workspace_root. ``resolved_workspace``: that folder
+    as the gateway shows it, a leading ``~`` replaced; null until it was seen.
     """
 
     __tablename__ = "agent_places"
@@ -34,5 +35,6 @@ class AgentPlace(Provisioner):
     openclaw_id: Mapped[str]
     session_key: Mapped[str]
     workspace: Mapped[str | None]
+    resolved_workspace: Mapped[str | None]
     since: Mapped[Moment] = mapped_column(server_default=func.now())
     until: Mapped[Moment | None]

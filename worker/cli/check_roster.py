@@ -11,8 +11,8 @@ from worker.cli.gateway_rows import Fleet
 from worker.cli.job_view import argument
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster import plan_roster
-from worker.gateway.roster_reading import OURS
 from worker.provisioning.facts import AgentRecord
+from worker.workspace.identity import made_id
 
 _CHECK = "roster"
 
@@ -39,7 +39,7 @@ def check_roster(
     orphans = sorted(
         key
         for key in plan.present - {record.openclaw_id for record in fleet.records} - fleet.refused_ids
-        if OURS.fullmatch(key)
+        if made_id(key) is not None
     )
     yield from (_orphan(key, fleet, gateway) for key in orphans)
     if not (missing or differing or orphans or fleet.refused):
@@ -75,15 +75,20 @@ def _keys(patch: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
+    """An entry that is nobody's home. One of an agent that has a row is not offered to `provisioner delete`,
+    which would delete the row too."""
+    made = made_id(key)
+    own = fleet.names.get(made.key) if made is not None and made.role == "mc" else None
+    by_hand = f"run `openclaw agents delete {key}` on this gateway's machine"
     if key in fleet.elsewhere:
-        says = (
-            f"{key} belongs to gateway {fleet.elsewhere[key]} now: provision it there, which takes it off"
-            f" here, or run `openclaw agents delete {key}` on this gateway's machine"
-        )
-        return Finding(_CHECK, "warning", says, [key])
-    match = OURS.fullmatch(key)
-    if match and key == f"mc-{match['key']}":
-        cure = f"`provisioner delete {match['key']} --gateway {argument(gateway)}` takes it away"
+        there = "provision it there, which takes it off here, or " if key in fleet.former else ""
+        says = f"{key} belongs to gateway {fleet.elsewhere[key]} now: {there}{by_hand}"
+    elif key in fleet.former or own is not None:
+        name = fleet.former.get(key) or own or ""
+        says = f"{key} is where agent {name!r} was before: `provisioner provision {argument(name)}` moves it"
+    elif made is not None and made.role == "mc":
+        cure = f"`provisioner delete {made.key} --gateway {argument(gateway)}` takes it away"
+        says = f"{key} has no row, so nobody looks after it: {cure}"
     else:
-        cure = f"run `openclaw agents delete {key}` on the gateway's machine"
-    return Finding(_CHECK, "warning", f"{key} has no row, so nobody looks after it: {cure}", [key])
+        says = f"{key} has no row, so nobody looks after it: {by_hand}"
+    return Finding(_CHECK, "warning", says, [key])

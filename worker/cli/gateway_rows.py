@@ -13,8 +13,8 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
+from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
 from worker.provisioning.setbacks import reason_of
-from worker.workspace.identity import openclaw_id, session_key_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,16 @@ class GatewayRow:
 @dataclass(frozen=True)
 class Fleet:
     """The agents that belong on a gateway. ``refused``: a sentence for each whose rows do not hold together;
-    ``elsewhere``: OpenClaw ids of the agents of other gateways, with the gateway's name."""
+    ``elsewhere``: OpenClaw ids of the agents of other gateways, with the gateway's name; ``former``: ids that
+    an agent still has here by our records, and is to have no more, with its name; ``names``: of all agents by
+    key."""
 
     records: Sequence[AgentRecord] = ()
     refused: Sequence[str] = ()
     refused_ids: frozenset[str] = frozenset()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    former: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[UUID, str] = field(default_factory=dict)
 
 
 _ROW = text("""
@@ -52,8 +56,9 @@ _ROW = text("""
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
     WHERE g.id = :gateway_id
 """)
-_AGENTS = text("""
-    SELECT a.id, a.board_id, a.is_board_lead, a.gateway_id, g.name AS gateway_name,
+_AGENTS = text(f"""
+    SELECT a.id, a.name, {LIVE_PLACES} AS places, a.board_id, a.is_board_lead, a.gateway_id,
+        g.name AS gateway_name,
         a.gateway_id = :gateway_id OR coalesce(b.gateway_id = :gateway_id, false) AS here
     FROM agents a LEFT JOIN boards b ON b.id = a.board_id LEFT JOIN gateways g ON g.id = a.gateway_id
     ORDER BY a.created_at, a.id
@@ -71,10 +76,16 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
     refused: list[str] = []
     refused_ids: set[str] = set()
     elsewhere: dict[str, str] = {}
+    former: dict[str, str] = {}
+    names: dict[UUID, str] = {}
     for row in connection.execute(_AGENTS, {"gateway_id": gateway_id}).all():
-        key = session_key_of(row.id, row.board_id, row.is_board_lead, row.gateway_id)
+        names[row.id] = row.name
+        places = places_of(row.places)
+        home = home_of(row, "", places)
+        left = left_places(home, places)
+        former |= {place.openclaw_id: row.name for place in left if place.gateway_id == gateway_id}
         if not row.here:
-            elsewhere[openclaw_id(key)] = row.gateway_name or "that does not exist"
+            elsewhere[home.openclaw_id] = row.gateway_name or "that does not exist"
             continue
         try:
             records.append(load_agent(connection, row.id, main=True))
@@ -84,8 +95,10 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
             refused.append(
                 str(error) if isinstance(error, PermanentError) else f"Agent {row.id}: {reason_of(error)}"
             )
-            refused_ids.add(openclaw_id(key))
-    return Fleet(tuple(records), tuple(dict.fromkeys(refused)), frozenset(refused_ids), elsewhere)
+            refused_ids.add(home.openclaw_id)
+    return Fleet(
+        tuple(records), tuple(dict.fromkeys(refused)), frozenset(refused_ids), elsewhere, former, names
+    )
 
 
 _FORGET = text("""

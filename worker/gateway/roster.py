@@ -169,11 +169,18 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
     if dialect.roster == "list":
         after.setdefault("id", entry.openclaw_id)
     after["name"] = escaped(entry.name)
-    after["workspace"] = entry.workspace
+    if not _is_spelt_out(after.get("workspace"), entry.workspace):
+        after["workspace"] = entry.workspace
     if after.get("identity") == {"name": entry.openclaw_id}:
         del after["identity"]  # what agents.create makes of an id; the agent has a name
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
     return after
+
+
+def _is_spelt_out(live: Any, wanted: str) -> bool:
+    """Whether the live folder is the wanted one with its ``~`` replaced: 2026.2 does so to all entries at any
+    agents.delete, and what config.get shows of an included file has it replaced on every release."""
+    return wanted.startswith("~/") and isinstance(live, str) and live.endswith(wanted[1:])
 
 
 def _list_patch(

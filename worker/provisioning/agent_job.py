@@ -24,6 +24,7 @@ from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, MovedAgentError, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
+from worker.provisioning.places import claim_places, note_earlier_homes
 from worker.provisioning.roster_look import look
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake, wants_reset
@@ -99,6 +100,7 @@ def _go_on(work: Work) -> Parked | None:
     if isinstance(present_before, Parked):
         return present_before
     work.fresh = not present_before
+    _settle_down(work)
     if work.held.phase not in ("leaving", "wake"):
         deliver(work, first=bool(work.held.first_provision))
     parked = leave(work) or wake(work)
@@ -106,6 +108,16 @@ def _go_on(work: Work) -> Parked | None:
         return parked
     _end(work)
     return None
+
+
+def _settle_down(work: Work) -> None:
+    """Write down where the agent lives, if the roster writer had no reason to. Raises PermanentError where
+    its id is another agent's."""
+    if not work.record.home.recorded:
+        with work.services.engine.begin() as connection:
+            taken = claim_places(connection, work.record.gateway_id, {work.agent_id: work.record.home})
+        for sentence in taken.values():
+            raise PermanentError(sentence)
 
 
 def _ask_for_roster(work: Work) -> Parked | None:
@@ -120,6 +132,9 @@ def _ask_for_roster(work: Work) -> Parked | None:
             first = _is_first(work, present=present)
             with work.services.engine.begin() as connection:
                 work.advance(connection, "files", first_provision=first)
+                note_earlier_homes(
+                    connection, record.gateway_id, {work.agent_id: record.home}, roster.present
+                )
             work.held = replace(work.held, phase="files", first_provision=first)
             return None
     with work.services.engine.begin() as connection:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,19 +12,25 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from worker.errors import PermanentError
-from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.jobs.ledger import Claim, advance, finish, park
 from worker.jobs.outbox import Message
 from worker.provisioning.agent_status import take_over
-from worker.provisioning.departure import gateways_before
-from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
+from worker.provisioning.gateway_rows import GatewayRecord, load_gateway
+from worker.provisioning.intents import (
+    ROSTER_PATIENCE_S,
+    Settled,
+    Wish,
+    look_again_s,
+    record_intents,
+    settled_intents,
+)
+from worker.provisioning.places import History, Place, close_places, history_of, home_of, made_place
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
 from worker.rights import require_for
-from worker.workspace.identity import main_workspace_path, openclaw_id, session_key_of
-from worker.workspace.identity import workspace_path as board_workspace_path
+from worker.workspace.identity import made_id
 
 _WAIT = "waiting for the roster writer"
 
@@ -34,19 +41,30 @@ class StillReferencedError(PermanentError):
 
 @dataclass(frozen=True)
 class Condemned:
-    """An agent to delete, as far as it is still known. ``gateway_id`` None: nothing to go by.
-    ``elsewhere``: gateways where it was before a move that no job has carried out."""
+    """An agent to delete, as far as it is still known. ``home``: where it is, or was last; None: nothing to
+    go by. ``gateway``: home's, None where that is gone. ``targets``: all that may be left of it on gateways;
+    ``lost``: places on gateways that have no row any more; ``places``: all that are on record."""
 
-    openclaw_id: str | None
-    session_key: str | None
-    gateway_id: UUID | None
-    address: GatewayAddress | None
-    workspace: str | None
-    elsewhere: tuple[UUID, ...] = ()
+    home: Place | None
+    gateway: GatewayRecord | None = None
+    targets: tuple[Place, ...] = ()
+    lost: tuple[Place, ...] = ()
+    places: tuple[Place, ...] = ()
+
+    def seen_at(self, gone: Sequence[Settled]) -> Condemned:
+        """The same with the place from which it was really removed as its home: by its row it may belong
+        elsewhere by now."""
+        assert self.home is not None
+        found = [
+            place for wish in gone for place in self.places if place.is_at(wish.gateway_id, wish.openclaw_id)
+        ]
+        if not found or any(place.is_at(self.home.gateway_id, self.home.openclaw_id) for place in found):
+            return self
+        return replace(self, home=found[0])
 
 
 def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
-    """Take the agent off its gateway and out of the database as far as it will go now, adding to
+    """Take the agent off its gateways and out of the database as far as it will go now, adding to
     ``warnings``; None when done.
 
     Raises TransientError, PermanentError (StillReferencedError among them), LeaseLostError.
@@ -58,83 +76,105 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | Non
                 require_for(connection, held.kind)
             before = take_over(connection, held.agent_id, "deleting", "delete")
             columns: dict[str, Any] = {"status_before": before}
-            if condemned.openclaw_id is not None:
-                columns["openclaw_id"] = condemned.openclaw_id
+            if condemned.home is not None:
+                columns["openclaw_id"] = condemned.home.openclaw_id
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
     removed = False
-    if condemned.openclaw_id is None or condemned.gateway_id is None or condemned.address is None:
+    if condemned.home is None:
         warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
-    elif held.phase == "intent":
-        return _ask(services, held, condemned)
-    else:
+    elif held.phase == "intent" and condemned.targets:
+        return _ask(services, held, condemned.targets)
+    elif held.phase != "intent":
         settled = _settled(services, held, condemned, warnings)
         if isinstance(settled, Parked):
             return settled
-        removed = settled
+        gone = [wish for wish in settled if wish.applied and wish.present_before]
+        removed, condemned = bool(gone), condemned.seen_at(gone)
         if held.options.get("delete_session") is not False:
-            warnings += _delete_session(services, condemned)
+            warnings += _delete_sessions(services, condemned, settled)
+    for place in condemned.lost:
+        warnings.append(
+            f"Gateway {place.gateway_id}, where it was {place.openclaw_id}, has no row any more, so nothing"
+            " was removed there."
+        )
     _end(services, held, condemned, removed=removed, warnings=warnings)
     return None
 
 
-def _ask(services: Services, held: Claim, condemned: Condemned) -> Parked:
-    assert condemned.gateway_id is not None
-    assert condemned.openclaw_id is not None
+def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Parked:
     delete_files = held.options.get("delete_files") is not False
-    wish = Wish(held.agent_id, condemned.openclaw_id, "remove", delete_files=delete_files)
     messages: list[Message] = []
     with services.engine.begin() as connection:
-        for gateway_id in (condemned.gateway_id, *condemned.elsewhere):
-            messages += record_intents(connection, gateway_id, held.job_id, wish)
+        for place in targets:
+            wish = Wish(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
+            messages += record_intents(connection, place.gateway_id, held.job_id, wish)
         wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
         park(connection, held, wait_s, _WAIT, "roster")
     services.publish(messages)
     return Parked(_WAIT)
 
 
-def _settled(services: Services, held: Claim, condemned: Condemned, warnings: list[str]) -> bool | Parked:
-    """Whether its gateway's roster had the agent; parks while a writer has not come to it. A gateway that it
-    had left already cannot hold the delete up."""
+def _settled(
+    services: Services, held: Claim, condemned: Condemned, warnings: list[str]
+) -> list[Settled] | Parked:
+    """How the removals ended; parks while a writer has not come to one. A gateway that it had left already
+    cannot hold the delete up."""
     with services.engine.begin() as connection:
         budget_s = services.settings.retry_budget_s
         wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             park(connection, held, look_again_s(wishes, budget_s), _WAIT)
             return Parked(_WAIT)
-    here = next((wish for wish in wishes if wish.gateway_id == condemned.gateway_id), None)
-    if here is None:  # it was moved meanwhile, and is to leave its new place too
-        return _ask(services, held, condemned)
-    if here.error is not None:
-        raise PermanentError(here.error)
-    if here.warning is not None:
-        warnings.append(here.warning)
+    asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
+    new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
+    if new:  # it was moved meanwhile, and is to leave its new place too
+        return _ask(services, held, new)
+    assert condemned.home is not None
     for wish in wishes:
+        if wish.error is not None and wish.gateway_id == condemned.home.gateway_id:
+            raise PermanentError(wish.error)
         if wish.error is not None:
             warnings.append(f"It could not be removed from gateway {wish.gateway_name!r}: {wish.error}")
-    return bool(here.present_before)
+        elif wish.warning is not None and wish.warning not in warnings:
+            warnings.append(wish.warning)
+    return wishes
 
 
-def _delete_session(services: Services, condemned: Condemned) -> list[str]:
-    """Delete the agent's session where the release lets us; newer ones delete it with the agent."""
-    assert condemned.address is not None
-    client = services.clients.client(condemned.address)
+def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[Settled]) -> list[str]:
+    """Delete the agent's sessions on its gateway where the release lets us; newer ones delete them with the
+    agent. A session under an id that is handed on is the agent's only where we have just removed it."""
+    if condemned.gateway is None:
+        return []
+    client = services.clients.client(condemned.gateway.address)
     hello = services.patiently(client.hello)
     if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
         return []
-    try:
-        services.patiently(lambda: client.call("sessions.delete", {"key": condemned.session_key}))
-    except PermanentGatewayError as error:
-        return [f"Its session was not deleted: {error}"]
-    return []
+    keys = {place.openclaw_id: place.session_key for place in condemned.targets}
+    warnings = []
+    for wish in wishes:
+        if wish.gateway_id != condemned.gateway.gateway_id or not (wish.present_before or _is_own(wish)):
+            continue
+        key = keys.get(wish.openclaw_id, f"agent:{wish.openclaw_id}:main")
+        try:
+            services.patiently(partial(client.call, "sessions.delete", {"key": key}))
+        except PermanentGatewayError as error:
+            warnings.append(f"Its session was not deleted: {error}")
+    return warnings
+
+
+def _is_own(wish: Settled) -> bool:
+    made = made_id(wish.openclaw_id)
+    return made is not None and made.role == "mc"
 
 
 def _end(
     services: Services, held: Claim, condemned: Condemned, *, removed: bool, warnings: list[str]
 ) -> None:
+    home = condemned.home
     result: Mapping[str, Any] = {
-        "openclaw_id": condemned.openclaw_id,
-        "workspace_path": condemned.workspace,
+        "openclaw_id": home.openclaw_id if home else None,
+        "workspace_path": home.workspace if home else None,
         "removed": removed,
     }
     keep_row = held.options.get("delete_row") is False
@@ -144,6 +184,8 @@ def _end(
             connection.execute(_OFFLINE if keep_row else _DELETE_ROW, parameters)
             connection.execute(_FORGET_FILES, parameters)
             connection.execute(_FORGET_CREDENTIALS, parameters)
+            for place in condemned.lost:
+                close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
             finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
     except IntegrityError as error:
         diagnosis = getattr(error.orig, "diag", None)
@@ -163,50 +205,45 @@ _OFFLINE = text("""
 _FORGET_FILES = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id")
 _FORGET_CREDENTIALS = text("DELETE FROM provisioner.agent_credentials WHERE agent_id = :agent_id")
 
-_LOAD = text("""
-    SELECT a.id, a.board_id, a.is_board_lead, g.id AS gateway_id, g.name AS gateway_name, g.url,
-        g.token, g.workspace_root, known.openclaw_id,
-        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
-    FROM (SELECT CAST(:agent_id AS uuid) AS id) AS wanted
-    LEFT JOIN agents a ON a.id = wanted.id
-    LEFT JOIN LATERAL (
-        SELECT r.openclaw_id, j.gateway_id FROM provisioner.job_agents r
-        JOIN provisioner.jobs j ON j.id = r.job_id
-        WHERE r.agent_id = wanted.id AND r.openclaw_id IS NOT NULL AND j.gateway_id IS NOT NULL
-        ORDER BY j.created_at DESC LIMIT 1
-    ) known ON true
-    LEFT JOIN gateways g ON g.id = coalesce(a.gateway_id, CAST(:gateway_id AS uuid), known.gateway_id)
-""")
+_ROW = text("SELECT id, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")
 
 
 def _load(connection: Connection, held: Claim) -> Condemned:
-    row = connection.execute(
-        _LOAD, {"agent_id": held.agent_id, "gateway_id": held.options.get("gateway_id")}
-    ).one()
-    key = _session_key(row)
-    name = openclaw_id(key) if key else row.openclaw_id or f"mc-{held.agent_id}"
-    known = row.gateway_id is not None and (row.id is not None or row.openclaw_id is not None)
-    known = known or (row.gateway_id is not None and held.options.get("gateway_id") is not None)
-    if not known:
-        return Condemned(None, None, None, None, None)
-    main = row.id is not None and row.board_id is None
-    path = main_workspace_path if main else board_workspace_path
-    root = (row.workspace_root or "").strip()
-    return Condemned(
-        openclaw_id=name,
-        session_key=key or f"agent:{name}:main",
-        gateway_id=row.gateway_id,
-        address=GatewayAddress(row.url, row.token, row.allow_insecure_tls),
-        workspace=path(root, str(row.gateway_id) if main else name) if root else None,
-        elsewhere=tuple(
-            gateway_id
-            for gateway_id in gateways_before(connection, held.agent_id)
-            if gateway_id != row.gateway_id
-        ),
-    )
+    row = connection.execute(_ROW, {"agent_id": held.agent_id}).one_or_none()
+    history = history_of(connection, held.agent_id)
+    lost = tuple(place for place in history.live if place.gateway_id not in history.gateways)
+    live = tuple(place for place in history.live if place not in lost)
+    if row is None:
+        return _without_row(connection, held, history, live, lost)
+    gateway = load_gateway(connection, row.gateway_id)
+    if gateway is None:
+        return Condemned(live[-1] if live else None, None, live, lost, history.live + history.closed)
+    root = gateway.gateway.workspace_root
+    home = home_of(row, root, live)
+    # A member's id is nobody else's, so it goes whether or not we know of it.
+    own = (made_place(row.gateway_id, f"mc-{row.id}", root),) if row.board_id is not None else ()
+    return Condemned(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
 
 
-def _session_key(row: Any) -> str | None:
-    if row.id is None:
-        return None
-    return session_key_of(row.id, row.board_id, row.is_board_lead, row.gateway_id)
+def _without_row(
+    connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
+) -> Condemned:
+    """What is left of an agent whose row is gone: where it still lives by our records, and on the gateway
+    that the request names all that it had there (behaviour 40)."""
+    named = held.options.get("gateway_id")
+    gateway = load_gateway(connection, UUID(str(named))) if named else None
+    targets = live
+    if gateway is not None:
+        there = [place for place in history.closed if place.gateway_id == gateway.gateway_id]
+        own = made_place(gateway.gateway_id, f"mc-{held.agent_id}", gateway.gateway.workspace_root)
+        targets = _each_once(*live, *reversed(there), own)
+    elif live:
+        gateway = load_gateway(connection, live[-1].gateway_id)
+    home = next((p for p in targets if gateway and p.gateway_id == gateway.gateway_id), None)
+    if home is None and history.closed:
+        home = history.closed[-1]
+    return Condemned(home, gateway, targets, lost, history.live + history.closed)
+
+
+def _each_once(*places: Place) -> tuple[Place, ...]:
+    return tuple({(place.gateway_id, place.openclaw_id): place for place in reversed(places)}.values())[::-1]

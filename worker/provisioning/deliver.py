@@ -11,6 +11,7 @@ from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import FileRefused, UnsupportedFile
 from worker.provisioning.credentials import Token, commit, new_token
 from worker.provisioning.file_records import record_files
+from worker.provisioning.places import note_resolved
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import NotThereYetError, Written
 from worker.provisioning.workspace_plan import Step, WorkspacePlan, plan_workspace
@@ -58,10 +59,10 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
             _write_carrier(work, plan, carrier, token, written)
             with work.services.engine.begin() as connection:
                 commit(connection, work, token)
-                _save(work, connection, written)
-        elif written:
+                _save(work, connection, written, plan)
+        elif written or _newly_shown(work, plan):
             with work.services.engine.begin() as connection:
-                _save(work, connection, written)
+                _save(work, connection, written, plan)
     except (TransientError, PermanentError):
         _keep(work, plan, written)
         raise
@@ -75,7 +76,7 @@ def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> 
     if not written and work.files == work.held.files:
         return
     with work.services.engine.begin() as connection:
-        _save(work, connection, written)
+        _save(work, connection, written, plan)
         work.advance(connection, None, files=work.files, warnings=work.warnings)
 
 
@@ -164,10 +165,24 @@ def _recorded(file: RenderedFile, result: Written, locator: str | None = None) -
     return RecordedFile(file.kind, file.source_sha256, result.size, result.updated_at_ms, locator)
 
 
-def _save(work: Work, connection: Connection, written: dict[str, RecordedFile]) -> None:
+def _save(work: Work, connection: Connection, written: dict[str, RecordedFile], plan: WorkspacePlan) -> None:
+    home, shown = work.record.home, _newly_shown(work, plan)
     rows = {name: written[name] for name in sorted(written)}
-    record_files(connection, work.agent_id, work.record.gateway_id, work.held.job_id, rows)
+    if rows:
+        record_files(connection, work.agent_id, home, work.held.job_id, rows, shown)
+    elif shown is not None:
+        note_resolved(connection, work.agent_id, home, shown)
     written.clear()
+
+
+def _newly_shown(work: Work, plan: WorkspacePlan) -> str | None:
+    """The folder that we gave as the gateway shows it, where that is not on record yet."""
+    home = work.record.home
+    given = home.workspace
+    if given is None or home.resolved_workspace in plan.files.shown:
+        return None
+    ending = given[1:] if given.startswith("~/") else given
+    return next((folder for folder in sorted(plan.files.shown) if folder.endswith(ending)), None)
 
 
 def warn_of_sizes(work: Work, rendered: Mapping[str, RenderedFile]) -> None:

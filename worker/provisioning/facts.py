@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -12,14 +13,18 @@ from sqlalchemy import Connection, text
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster import RosterEntry
-from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
-from worker.workspace.identity import (
-    main_workspace_path,
-    openclaw_id,
-    plain_path,
-    session_key_of,
-    workspace_path,
+from worker.provisioning.places import (
+    LIVE_PLACES,
+    Belonging,
+    Place,
+    home_of,
+    keeps,
+    left_places,
+    places_of,
+    taken,
 )
+from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
+from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.naming import one_line, shown_name
 from worker.workspace.plan import RecordedFile
 
@@ -50,7 +55,7 @@ class GatewayCondition:
 @dataclass(frozen=True)
 class AgentRecord:
     """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records.
-    ``known_elsewhere``: our records have it on another gateway too."""
+    ``places``: where it lives by our records."""
 
     agent: AgentFacts
     status: str
@@ -67,7 +72,7 @@ class AgentRecord:
     replaces_hash: str | None
     credential_job_id: UUID | None
     provisioned_before: bool
-    known_elsewhere: bool
+    places: tuple[Place, ...] = ()
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
 
     @property
@@ -75,24 +80,35 @@ class AgentRecord:
         """The gateway's key."""
         return UUID(str(self.gateway.id))
 
+    @cached_property
+    def home(self) -> Place:
+        """Where the agent is to live."""
+        board_id = self.board.id if self.board else None
+        belonging = Belonging(self.agent.id, board_id, self.agent.is_board_lead, self.gateway_id)
+        return home_of(belonging, self.gateway.workspace_root, self.places)
+
+    @property
+    def left(self) -> tuple[Place, ...]:
+        """Where it still lives, and is to live no more."""
+        return left_places(self.home, self.places)
+
     @property
     def session_key(self) -> str:
         """The agent's session key (behaviour 1, 2)."""
-        board_id = self.board.id if self.board else None
-        return session_key_of(self.agent.id, board_id, self.agent.is_board_lead, self.gateway.id)
+        return self.home.session_key
 
     @property
     def openclaw_id(self) -> str:
         """The agent's id on its gateway (behaviour 3)."""
-        return openclaw_id(self.session_key)
+        return self.home.openclaw_id
 
     @property
     def workspace(self) -> str:
         """The agent's folder on the gateway (behaviour 4)."""
-        root, name = self.gateway.workspace_root, self.gateway.name
-        if self.board is None:
-            return plain_path(main_workspace_path(root, self.gateway.id, gateway=name), name)
-        return plain_path(workspace_path(root, self.openclaw_id, gateway=name), name)
+        name = self.gateway.name
+        if self.home.workspace is not None:
+            return plain_path(self.home.workspace, name)
+        return plain_path(workspace_path(self.gateway.workspace_root, self.openclaw_id, gateway=name), name)
 
     @property
     def roster_entry(self) -> RosterEntry:
@@ -111,7 +127,7 @@ class AgentRecord:
         return config if isinstance(config, Mapping) else {}
 
 
-_LOAD = text("""
+_LOAD = text(f"""
     SELECT a.id, a.name, a.status, a.is_board_lead, a.identity_profile, a.identity_template, a.soul_template,
         a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
         b.id AS board_key, b.name AS board_name, b.board_type, b.objective, b.success_metrics, b.target_date,
@@ -126,9 +142,12 @@ _LOAD = text("""
         s.refused_token_fingerprint, s.last_error, s.down_at,
         c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
-        coalesce(c.gateway_id <> a.gateway_id, false) OR EXISTS (
-            SELECT FROM provisioner.agent_files e WHERE e.agent_id = a.id AND e.gateway_id <> a.gateway_id
-        ) AS known_elsewhere,
+        {LIVE_PLACES} AS places,
+        (SELECT jsonb_agg(jsonb_build_array(p.openclaw_id, h.id, h.name, h.status, h.board_id,
+                                            h.is_board_lead, h.gateway_id))
+         FROM provisioner.agent_places p JOIN agents h ON h.id = p.agent_id
+         WHERE p.gateway_id = a.gateway_id AND p.until IS NULL AND p.agent_id <> a.id
+           AND p.openclaw_id IN ('lead-' || a.board_id, 'mc-gateway-' || a.gateway_id)) AS rivals,
         u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
         u.context AS user_context,
         (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
@@ -196,11 +215,30 @@ def load_agent(
         replaces_hash=row.replaces_hash,
         credential_job_id=row.credential_job_id,
         provisioned_before=row.provisioned_before,
-        known_elsewhere=row.known_elsewhere,
+        places=places_of(row.places),
         files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
+    _require_no_rival(record, row.rivals or ())
     return record
+
+
+@dataclass(frozen=True)
+class _Rival(Belonging):
+    """Another agent, which holds an id on the gateway that this one might want."""
+
+    openclaw_id: str
+    name: str
+    status: str
+
+
+def _require_no_rival(record: AgentRecord, rivals: Sequence[Any]) -> None:
+    """Two rows may want one id, as two leads of a board do: it is the agent's that lives there."""
+    for held_id, key, name, status, board_id, is_board_lead, gateway_id in rivals:
+        holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status)
+        if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id):
+            owner = f"agent {one_line(name)!r} ({key})"
+            raise RefusedAgentError(f"Agent {one_line(record.agent.name)!r}: {taken(held_id, owner)}")
 
 
 def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:

@@ -8,9 +8,15 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.provisioning.places import Place
 from worker.workspace.plan import RecordedFile
 
 _RECORD = text("""
+    WITH shown AS (
+        UPDATE provisioner.agent_places SET resolved_workspace = CAST(:shown AS text)
+        WHERE CAST(:shown AS text) IS NOT NULL AND agent_id = :agent_id AND gateway_id = :gateway_id
+          AND openclaw_id = :openclaw_id AND until IS NULL
+    )
     INSERT INTO provisioner.agent_files
         (agent_id, gateway_id, name, kind, source_sha256, size, updated_at_ms, locator, job_id, applied_at)
     SELECT :agent_id, :gateway_id, f.name, f.kind, f.source_sha256, f.size, f.updated_at_ms, f.locator,
@@ -27,11 +33,13 @@ _RECORD = text("""
 def record_files(
     connection: Connection,
     agent_id: UUID,
-    gateway_id: UUID,
+    home: Place,
     job_id: UUID,
     files: Mapping[str, RecordedFile],
+    shown: str | None = None,
 ) -> None:
-    """Keep what the gateway holds of these files now."""
+    """Keep what the gateway holds of these files now. ``shown``: how it shows their folder, where that is not
+    on record yet."""
     if not files:
         return
     rows = [
@@ -45,9 +53,8 @@ def record_files(
         }
         for name, file in files.items()
     ]
-    connection.execute(
-        _RECORD, {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "files": rows}
-    )
+    place = {"agent_id": agent_id, "gateway_id": home.gateway_id, "openclaw_id": home.openclaw_id}
+    connection.execute(_RECORD, {**place, "shown": shown, "job_id": job_id, "files": rows})
 
 
 _FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id AND gateway_id = :gateway_id")

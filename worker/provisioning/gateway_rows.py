@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -13,14 +13,9 @@ from sqlalchemy import Connection, text
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster import RosterEntry
 from worker.provisioning.facts import GatewayCondition
+from worker.provisioning.places import LIVE_PLACES, Place, home_of, places_of
 from worker.workspace.context import GatewayFacts
-from worker.workspace.identity import (
-    main_workspace_path,
-    openclaw_id,
-    plain_path,
-    session_key_of,
-    workspace_path,
-)
+from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.naming import shown_name
 
 
@@ -46,9 +41,10 @@ _GATEWAY = text("""
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
 """)
-_WANTED = text("""
-    SELECT id, name, board_id, is_board_lead, CAST(heartbeat_config AS text) AS heartbeat_config FROM agents
-    WHERE id = ANY(:agents) AND gateway_id = :gateway_id
+_WANTED = text(f"""
+    SELECT a.id, a.name, a.board_id, a.is_board_lead, a.gateway_id,
+        CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places
+    FROM agents a WHERE a.id = ANY(:agents) AND a.gateway_id = :gateway_id ORDER BY a.created_at, a.id
 """)
 
 
@@ -66,25 +62,40 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
     )
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the roster should say of an agent, and where it lives once it does."""
+
+    entry: RosterEntry
+    home: Place
+
+
+def wanted_agents(
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+) -> dict[UUID, Wanted]:
+    """What is wanted of each of the agents that are on this gateway now, oldest first. Raises PermanentError
+    for a workspace root that is none (behaviour 4)."""
+    rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
+    return {row.id: _wanted(row, record.gateway) for row in rows}
+
+
 def wanted_entries(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, RosterEntry]:
-    """What the roster should say of each of the agents that are on this gateway now, by the agent's key.
-    Raises PermanentError for a workspace root that is none or no plain path (behaviour 4)."""
-    rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
-    return {row.id: _entry(row, record.gateway) for row in rows}
+    """The entries alone, by the agent's key. Raises PermanentError."""
+    return {agent: wanted.entry for agent, wanted in wanted_agents(connection, record, agents).items()}
 
 
-def _entry(row: Any, gateway: GatewayFacts) -> RosterEntry:
-    key = openclaw_id(session_key_of(row.id, row.board_id, row.is_board_lead, gateway.id))
-    if row.board_id is None:
-        workspace = main_workspace_path(gateway.workspace_root, gateway.id, gateway=gateway.name)
-    else:
-        workspace = workspace_path(gateway.workspace_root, key, gateway=gateway.name)
-    name, path = shown_name(row.name, key), plain_path(workspace, gateway.name)
+def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
+    home = home_of(row, gateway.workspace_root, places_of(row.places))
+    workspace = home.workspace
+    if workspace is None:
+        workspace = workspace_path(gateway.workspace_root, home.openclaw_id, gateway=gateway.name)
+    name, path = shown_name(row.name, home.openclaw_id), plain_path(workspace, gateway.name)
+    entry = RosterEntry(home.openclaw_id, name, path)
     try:  # read here and not by the driver, where one agent's would be the failure of all
         config = json.loads(row.heartbeat_config or "null")
     except (ValueError, RecursionError) as error:
         fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
-        return RosterEntry(key, name, path, fault=fault)
-    return RosterEntry(key, name, path, config if isinstance(config, Mapping) else {})
+        return Wanted(replace(entry, fault=fault), home)
+    return Wanted(replace(entry, heartbeat=config if isinstance(config, Mapping) else {}), home)

@@ -15,7 +15,7 @@ from worker.jobs.ledger import end_if_done
 from worker.jobs.outbox import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
-from worker.workspace.identity import openclaw_id, session_key_of
+from worker.provisioning.places import LIVE_PLACES, home_of, places_of
 
 
 def begin(
@@ -35,9 +35,7 @@ def begin(
         raise BadRequestError(f"agent_ids: gateway {gateway.name!r} has no agent {missing[0]}.")
     strays = [row.id for row in rows if row.board_id is None and not row.is_main]
     places = {
-        row.id: openclaw_id(session_key_of(row.id, row.board_id, row.is_board_lead, request.gateway_id))
-        for row in rows
-        if row.id not in strays
+        row.id: home_of(row, "", places_of(row.places)).openclaw_id for row in rows if row.id not in strays
     }
     connection.execute(
         _BEGIN,
@@ -67,14 +65,15 @@ def go_on(connection: Connection, job_id: UUID, budget_s: float = ROSTER_PATIENC
 
 
 _GATEWAY = text("SELECT name, organization_id FROM gateways WHERE id = :id")
-_AGENTS = text("""
-    SELECT id, board_id, is_board_lead,
-        board_id IS NULL AND id = (
+_AGENTS = text(f"""
+    SELECT a.id, a.board_id, a.is_board_lead, a.gateway_id, {LIVE_PLACES} AS places,
+        a.board_id IS NULL AND a.id = (
             SELECT id FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
             ORDER BY created_at, id LIMIT 1
         ) AS is_main
-    FROM agents
-    WHERE gateway_id = :gateway_id AND (CAST(:agents AS uuid[]) IS NULL OR id = ANY(CAST(:agents AS uuid[])))
+    FROM agents a
+    WHERE a.gateway_id = :gateway_id
+      AND (CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[])))
 """)
 _BEGIN = text("""
     UPDATE provisioner.jobs

@@ -201,6 +201,16 @@ def note_present(connection: Connection, intents: list[int], present: frozenset[
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 
+_SPARE = text("""
+    UPDATE provisioner.roster_intents SET present_before = false, warning = :warning WHERE id = :id
+""").bindparams(bindparam("warning", type_=MaskedText))
+
+
+def spare_intent(connection: Connection, intent: int, warning: str) -> None:
+    """The entry that was to be removed is another agent's, so the agent itself was not there."""
+    connection.execute(_SPARE, {"id": intent, "warning": warning})
+
+
 def warn_of(connection: Connection, intent: int, warning: str) -> None:
     """Give the intent's job a warning to pass on, beside any that it has."""
     connection.execute(_WARN, {"id": intent, "warning": line(warning)})

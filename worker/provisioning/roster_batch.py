@@ -11,6 +11,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.provisioning.intents import Intent
+from worker.provisioning.places import Place
 
 MOST_REJECTED_PATCHES = 2
 """Rejected patches count against a gateway's rate limit, so a batch may cost no more of them (design D1)."""
@@ -21,10 +22,17 @@ to wait for all that are wanted."""
 
 def share_of(intents: Sequence[Intent]) -> list[Intent]:
     """What one turn takes on: all that a patch can do, and the oldest removals; a removal of an agent that is
-    also to be written is never left for later."""
+    also to be written is never left for later. An id that one agent leaves to another is written once the
+    first is gone."""
     written = {intent.openclaw_id for intent in intents if intent.change == "reconcile"}
     can_wait = [i.id for i in intents if i.change == "remove" and i.openclaw_id not in written]
     later = set(can_wait[REMOVALS_A_TURN:])
+    leaving = {intent.openclaw_id: intent.agent_id for intent in intents if intent.change == "remove"}
+    later |= {
+        i.id
+        for i in intents
+        if i.change == "reconcile" and leaving.get(i.openclaw_id, i.agent_id) != i.agent_id
+    }
     return [intent for intent in intents if intent.id not in later]
 
 
@@ -33,7 +41,8 @@ class RosterBatch:
     """The intents that were open when the turn began. ``entries``: what the rows of their agents say now, by
     agent; ``refused``: the sentence of each intent that cannot be brought about, by the intent's id;
     ``warned``: what the jobs of intents that end well are told besides; ``held``: those intents whose entry
-    is left as it is; ``leaves_visibility``: what is for no single agent is not written."""
+    is left as it is; ``leaves_visibility``: what is for no single agent is not written; ``homes``: where the
+    agents of ``entries`` live; ``spared``: removals of entries that are another agent's."""
 
     intents: Sequence[Intent]
     entries: Mapping[UUID, RosterEntry]
@@ -42,6 +51,8 @@ class RosterBatch:
     held: set[int] = field(default_factory=set)
     leaves_visibility: bool = False
     rejected: int = 0
+    homes: Mapping[UUID, Place] = field(default_factory=dict)
+    spared: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         leaving = {intent.openclaw_id for intent in self.intents if intent.change == "remove"}
@@ -77,7 +88,26 @@ class RosterBatch:
 
     def unwanted(self, present: frozenset[str]) -> list[Intent]:
         """The removals that are still to be made."""
-        return [intent for intent in self._open("remove") if intent.openclaw_id in present]
+        return [
+            intent
+            for intent in self._open("remove")
+            if intent.openclaw_id in present and intent.id not in self.spared
+        ]
+
+    def homes_wanted(self) -> dict[UUID, Place]:
+        """Where the agents live that are to be written."""
+        agents = [intent.agent_id for intent in self._open("reconcile")]
+        return {agent: self.homes[agent] for agent in self.homes if agent in agents}
+
+    def gone(self) -> list[tuple[UUID, str]]:
+        """Agents that are not on the gateway any more, each with the id that it had there."""
+        return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
+
+    def refuse_writes(self, agent_id: UUID, sentence: str) -> None:
+        """Refuse what is wanted of the agent's entry, but not its removal."""
+        for intent in self._open("reconcile"):
+            if intent.agent_id == agent_id:
+                self.refused[intent.id] = sentence
 
     def refuse_entries(self, sentences: Mapping[str, str]) -> None:
         """Refuse what is wanted of the agents with these OpenClaw ids, each for its own reason."""

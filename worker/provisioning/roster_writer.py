@@ -47,9 +47,10 @@ from worker.gateway.rewrites import (
 from worker.gateway.roster import RosterPlan, removal_patch
 from worker.gateway.roster_reading import VISIBILITY_STAYS, LiveRoster, read_roster
 from worker.jobs.outbox import mark_waiting_for
+from worker.printable import line
 from worker.provisioning.fences import deleted_before, lift_fences
 from worker.provisioning.gateway_door import heed_one_session
-from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
+from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_agents
 from worker.provisioning.intents import (
     Intent,
     apply_intents,
@@ -57,6 +58,7 @@ from worker.provisioning.intents import (
     note_present,
     open_intents,
     refuse_intents,
+    spare_intent,
     warn_of,
 )
 from worker.provisioning.outage import (
@@ -66,6 +68,15 @@ from worker.provisioning.outage import (
     note_up,
     require_untried,
     unreachable,
+)
+from worker.provisioning.places import claim_places, close_places, note_earlier_homes
+from worker.provisioning.removals import (
+    Standing,
+    reason_to_keep_files,
+    spared,
+    standing,
+    what_is_left,
+    workspace_of,
 )
 from worker.provisioning.rewrite_permission import standing_of
 from worker.provisioning.roster_batch import RosterBatch, share_of
@@ -144,7 +155,9 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
             if gateway is None:
                 raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
-            batch = RosterBatch(intents, wanted_entries(connection, gateway, wanted))
+            agents = wanted_agents(connection, gateway, wanted)
+        entries = {agent: each.entry for agent, each in agents.items()}
+        batch = RosterBatch(intents, entries, homes={agent: each.home for agent, each in agents.items()})
         require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
         _bring_about(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
@@ -167,13 +180,15 @@ def _bring_about(
     services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
 ) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
-    progress, stale = Progress(), None
+    progress, stale, noted = Progress(), None, False
     claimed: set[str] = set()
-    for attempt in range(_ROUNDS):
+    for _ in range(_ROUNDS):
         live, plan = _look(client, batch, keeps_beating=services.settings.keep_default_heartbeat)
-        if attempt == 0:
-            _note_first_look(services, batch, live, plan)
-        unwanted = batch.unwanted(plan.present)
+        if not noted:
+            noted = _note_first_look(services, lease, batch, live, plan)
+            if not noted:
+                continue
+        unwanted = _condemned(services, batch, gateway, batch.unwanted(plan.present))
         if plan.document is None and not unwanted:
             if progress.writes:
                 log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
@@ -195,7 +210,7 @@ def _bring_about(
             document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
             batch.leave_files(unwanted, live.entries)
         if document is None:
-            progress.wrote(_remove(lease, client, batch, unwanted))
+            progress.wrote(_remove(services, lease, client, batch, unwanted, gateway, live))
             continue
         connection = client.connection()
         try:
@@ -250,9 +265,12 @@ def _rewrite_refusal(
     return standing.refusal(gateway.gateway.name) if standing.refused else None
 
 
-def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
+def _note_first_look(
+    services: Services, lease: RosterLease, batch: RosterBatch, live: LiveRoster, plan: RosterPlan
+) -> bool:
     """Keep what only the first look shows: who was there, whom the first heartbeat block silences, and what
-    the first write drops."""
+    the first write drops; and where the agents live, before it is made so. False where the plan is to be made
+    anew, because somebody in it wants an id that is another agent's."""
     said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
         said.append(keeping(live.dialect, plan.kept))
@@ -263,6 +281,13 @@ def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, p
     with services.engine.begin() as connection:
         asked = {intent.openclaw_id for intent in batch.intents}
         note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
+        homes = batch.homes_wanted()
+        note_earlier_homes(connection, lease.gateway_id, homes, plan.present)
+        taken = claim_places(connection, lease.gateway_id, homes)
+        for agent_id, sentence in taken.items():
+            batch.refuse_writes(agent_id, sentence)
+        if taken:
+            return False
         for sentence in said:
             warn_of(connection, batch.first_writer(plan).id, sentence)
             log.warning("%s", sentence)
@@ -270,6 +295,23 @@ def _note_first_look(services: Services, batch: RosterBatch, live: LiveRoster, p
             for intent in batch.intents:
                 if intent.change == "reconcile":
                     warn_of(connection, intent.id, CRON_OFF)
+    return True
+
+
+def _condemned(
+    services: Services, batch: RosterBatch, gateway: GatewayRecord, intents: Sequence[Intent]
+) -> list[Intent]:
+    """Those of the removals whose entries are the agents' own; the others are settled as they are."""
+    condemned = []
+    for intent in intents:
+        with services.engine.begin() as connection:
+            found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+            if found.owner is None:
+                condemned.append(intent)
+                continue
+            spare_intent(connection, intent.id, spared(intent.openclaw_id, found.owner))
+        batch.spared.add(intent.id)
+    return condemned
 
 
 def _patch(
@@ -338,16 +380,28 @@ def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
     return send_by
 
 
-def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, intents: Sequence[Intent]) -> int:
+def _remove(
+    services: Services,
+    lease: RosterLease,
+    client: GatewayClient,
+    batch: RosterBatch,
+    intents: Sequence[Intent],
+    gateway: GatewayRecord,
+    live: LiveRoster,
+) -> int:
     """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
     are gone is seen by the next look; an answer that is lost is nothing more than that. How many the gateway
     said ok to, or that it knows nothing of."""
     answered = 0
-    for intent in intents:
-        removal = {"agentId": intent.openclaw_id, "deleteFiles": intent.delete_files}
-        send_by = lease.about_to_write(0.0)
+    for position, intent in enumerate(intents):
         try:
-            client.call("agents.delete", removal, send_by=send_by)
+            if position:
+                keeps_beating = services.settings.keep_default_heartbeat
+                live, _ = _look(client, batch, keeps_beating=keeps_beating)
+            with services.engine.connect() as connection:
+                found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+            if intent.openclaw_id in live.present and found.owner is None:
+                _remove_one(services, lease, client, intent, found, live)
         except UnknownAgent:
             pass
         except PermanentGatewayError as error:
@@ -359,6 +413,31 @@ def _remove(lease: RosterLease, client: GatewayClient, batch: RosterBatch, inten
             break
         answered += 1
     return answered
+
+
+def _remove_one(
+    services: Services,
+    lease: RosterLease,
+    client: GatewayClient,
+    intent: Intent,
+    found: Standing,
+    live: LiveRoster,
+) -> None:
+    """Delete one agent, with its files where they may go, and keep what is to be said of it."""
+    kept = None
+    if intent.delete_files:
+        kept = reason_to_keep_files(client, live, intent.openclaw_id, found.given)
+    if kept is not None:
+        with services.engine.begin() as connection:
+            warn_of(connection, intent.id, line(kept))
+    files = intent.delete_files and kept is None
+    removal = {"agentId": intent.openclaw_id, "deleteFiles": files}
+    answer = client.call("agents.delete", removal, send_by=lease.about_to_write(0.0))
+    workspace = workspace_of(live, intent.openclaw_id) if files else None
+    left = list(what_is_left(answer, intent.openclaw_id, workspace))
+    if left:
+        with services.engine.begin() as connection:
+            warn_of(connection, intent.id, line(" ".join(left)))
 
 
 def _look(client: GatewayClient, batch: RosterBatch, *, keeps_beating: bool) -> tuple[LiveRoster, RosterPlan]:
@@ -465,6 +544,7 @@ def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answe
         for intent_id, warning in batch.warned.items():
             warn_of(connection, intent_id, warning)
         apply_intents(connection, [key for key in ids if key not in batch.refused])
+        close_places(connection, lease.gateway_id, batch.gone())
         if answered:
             note_up(connection, lease.gateway_id)
         messages = mark_waiting_for(connection, ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.drain import draining
@@ -20,6 +20,7 @@ from worker.gateway.errors import (
     UnknownAgent,
     UnsafeFile,
 )
+from worker.printable import utf8
 from worker.workspace.plan import LiveFile
 
 MOST_PAGES = 200
@@ -62,12 +63,14 @@ class Written:
 
 @dataclass(frozen=True)
 class AgentFiles:
-    """The files of one agent on one gateway. ``fresh``: the agent was registered a moment ago."""
+    """The files of one agent on one gateway. ``fresh``: the agent was registered a moment ago; ``shown``:
+    their folder as the gateway shows it, once an answer has."""
 
     client: GatewayClient
     dialect: Dialect
     openclaw_id: str
     fresh: bool = False
+    shown: set[str] = field(default_factory=set)
 
     def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
         """The files there are, by name; one RPC, as a rule. ``may_be_empty``: nothing may have been written
@@ -81,7 +84,9 @@ class AgentFiles:
         return self._workspace()
 
     def _listed(self) -> dict[str, LiveFile]:
-        files = self._call("agents.files.list", {}).records("files")
+        answer = self._call("agents.files.list", {})
+        self._note_folder(answer.value)
+        files = answer.records("files")
         return {file.text("name"): _live(file) for file in files if not file.flag("missing")}
 
     def _workspace(self) -> dict[str, LiveFile]:
@@ -167,6 +172,7 @@ class AgentFiles:
                 elif isinstance(answer, GatewayError):
                     failures.append(answer)
                 else:
+                    self._note_folder(answer)
                     on_written(name, self._taken(name, text, answer))
             except GatewayError as error:
                 failures.append(error)
@@ -256,6 +262,11 @@ class AgentFiles:
         answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})
         scratch = answer.record_or_none("scratch")
         return Written(len(text.encode()), scratch.moment_ms("updatedAtMs") if scratch else None)
+
+    def _note_folder(self, answer: Mapping[str, Any]) -> None:
+        folder = answer.get("workspace")
+        if isinstance(folder, str) and folder and "\x00" not in folder:
+            self.shown.add(utf8(folder))
 
     def _call(self, method: str, params: Mapping[str, Any]) -> Answer:
         try:

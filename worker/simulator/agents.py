@@ -119,16 +119,18 @@ class Agents:
             self._config.require_removable(agent_id)
             self._config.roster.remove(config, agent_id)
         self._deletions.note(agent_id)
-        existed = self._workspaces.discard(agent_id, entry, files=params.get("deleteFiles", True))
+        files, is_map = params.get("deleteFiles", True), self._release.roster_is_map
+        shared = is_map and self._workspaces.is_shared(agent_id, entry, self._config.agents())
+        existed = self._workspaces.discard(agent_id, entry, files=files and not shared)
         shutil.rmtree(self._state_dir / "agents" / agent_id, ignore_errors=True)
         answer = {"ok": True, "agentId": agent_id, "removedBindings": 0}
-        if not self._release.roster_is_map:
+        if not is_map:
             return answer
-        gone = {
-            "path": self._workspaces.configured(agent_id, entry),
-            "method": "trash" if existed else "missing",
-        }
-        return answer | {"removed": [gone], "failed": []}
+        gone = [{"path": str(self._state_dir / "agents" / agent_id / "sessions"), "method": "missing"}]
+        if not shared:
+            path = self._workspaces.configured(agent_id, entry)
+            gone.append({"path": path, "method": "trash" if existed else "missing"})
+        return answer | {"removed": gone if files else [], "failed": []}
 
 
 def _not_found(agent_id: str) -> str:

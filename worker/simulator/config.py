@@ -18,6 +18,7 @@ from worker.simulator.pace import Pace
 from worker.simulator.refusal import JSON, Refusal
 from worker.simulator.release import Release
 from worker.simulator.roster import roster_of
+from worker.simulator.workspaces import with_home
 
 _READ_ONLY = (
     "ConfigReadOnlyError: Config is externally managed (`OPENCLAW_CONFIG_READONLY=1`), so OpenClaw treats"
@@ -182,7 +183,7 @@ class Config:
         async with self._writing() as snapshot:
             config = document.merged(snapshot.source, {})
             if self._release.writes_out_variables:
-                config = document.with_variables(config, self._environment)
+                config = self._with_homes(document.with_variables(config, self._environment))
             before = document.merged(config, {})
             yield config
             self._write_out_moved(before, config)
@@ -264,9 +265,17 @@ class Config:
         return {**answer, "sentinel": {"persisted": True, "payload": sentinel}}
 
     def _effective(self, parsed: JSON) -> JSON:
-        resolved = document.with_variables(parsed, self._environment)
+        resolved = self._with_homes(document.with_variables(parsed, self._environment))
         config = document.merged(self._release.config_defaults, resolved)
         return self._with_main(config)
+
+    def _with_homes(self, config: JSON) -> JSON:
+        """The config with the ``~`` of all workspaces resolved, as every release runs it."""
+        for agent_id, entry in self.roster.agents(config).items():
+            given = entry.get("workspace")
+            if isinstance(given, str) and given.startswith("~"):
+                self.roster.add(config, agent_id, {**entry, "workspace": with_home(given, self.path.parent)})
+        return config
 
     def _with_main(self, config: JSON) -> JSON:
         """The config with the main agent that an empty map of entries implies."""

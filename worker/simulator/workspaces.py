@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from worker.simulator.refusal import JSON, Refusal
@@ -16,6 +17,11 @@ from worker.simulator.seeds import USER_MD
 _PROFILE = ("SOUL.md", "IDENTITY.md", "USER.md")
 _SET_UP_BY_OTHERS = ("MEMORY.md",)
 _OLD_MEMORY = "memory.md"
+
+
+def with_home(path: str, state_dir: Path) -> str:
+    """A path with its ``~`` resolved: the home folder is inside the state folder."""
+    return f"{state_dir / 'home'}{path[1:]}" if path == "~" or path.startswith("~/") else path
 
 
 class Workspaces:
@@ -32,9 +38,9 @@ class Workspaces:
         self._set_up_path = state_dir / "workspaces-set-up.json"
 
     def configured(self, agent_id: str, entry: JSON) -> str:
-        """The workspace path as the gateway shows it."""
+        """The workspace path as the gateway shows it, ``~`` resolved."""
         if workspace := entry.get("workspace"):
-            return str(workspace)
+            return with_home(str(workspace), self._state_dir)
         return str(self._state_dir / ("workspace" if agent_id == "main" else f"workspace-{agent_id}"))
 
     def folder(self, agent_id: str, entry: JSON) -> Path:
@@ -42,8 +48,8 @@ class Workspaces:
         path = Path(self.configured(agent_id, entry))
         if path.is_relative_to(self._state_dir):
             return path
-        parts = [part for part in path.parts if part not in ("/", "..", "~")]
-        return self._state_dir.joinpath("home" if path.parts[:1] == ("~",) else "root", *parts)
+        parts = [part for part in path.parts if part not in ("/", "..")]
+        return self._state_dir.joinpath("root", *parts)
 
     def listing(self, agent_id: str, entry: JSON) -> JSON:
         """The answer of ``agents.files.list``."""
@@ -160,6 +166,12 @@ class Workspaces:
         if files and existed:
             shutil.rmtree(folder)
         return existed
+
+    def is_shared(self, agent_id: str, entry: JSON, others: Mapping[str, JSON]) -> bool:
+        """Whether another agent's folder is the same, inside it or around it."""
+        folder = self.folder(agent_id, entry)
+        theirs = [self.folder(key, other) for key, other in others.items() if key != agent_id]
+        return any(folder.is_relative_to(other) or other.is_relative_to(folder) for other in theirs)
 
     def _default(self, name: str) -> str:
         if name == "USER.md":

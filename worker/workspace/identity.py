@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from worker.errors import PermanentError
 
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_MADE_FROM_IDS = re.compile(rf"(?P<role>mc|lead|mc-gateway)-(?P<key>{_UUID})")
 _SESSION_KEY = re.compile(r"agent:(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63}):[^\s:]+(?::[^\s:]+)*")
 
 _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
@@ -55,6 +59,34 @@ def openclaw_id(session_key: str) -> str:
             f"session key {session_key[:80]!r} is not agent:<id>:main: provision the agent again"
         )
     return match["id"]
+
+
+@dataclass(frozen=True)
+class MadeId:
+    """An OpenClaw id that was made of a UUID. ``role``: ``mc`` (a member, by its own id), ``lead`` (by its
+    board's) or ``mc-gateway`` (a main agent, by its gateway's)."""
+
+    role: Literal["mc", "lead", "mc-gateway"]
+    key: UUID
+
+
+def made_id(openclaw_id: str) -> MadeId | None:
+    """What an OpenClaw id was made of; None for one that somebody chose (behaviour 1, 2)."""
+    match = _MADE_FROM_IDS.fullmatch(openclaw_id)
+    return MadeId(cast(Any, match["role"]), UUID(match["key"])) if match else None
+
+
+def made_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
+    """The folder of an agent whose id was made of a UUID (behaviour 4); None for any other id, and without a
+    root."""
+    made, root = made_id(openclaw_id), workspace_root.strip()
+    if made is None or not root:
+        return None
+    return (
+        main_workspace_path(root, made.key)
+        if made.role == "mc-gateway"
+        else workspace_path(root, openclaw_id)
+    )
 
 
 def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:

@@ -45,7 +45,6 @@ def record(**agent: Any) -> AgentRecord:
         replaces_hash=None,
         credential_job_id=None,
         provisioned_before=False,
-        known_elsewhere=False,
     )
 
 
@@ -102,13 +101,27 @@ def test_orphans_are_ours_alone_and_each_has_a_way_out(dialect: Dialect) -> None
     lead = "lead-00000000-0000-0000-0000-0000000000aa"
     moved = "mc-00000000-0000-0000-0000-0000000000bb"
     entries: dict[str, Any] = {"main": {}, "mc-donalds": {}, ZOE: {}, lead: {}, moved: {}}
-    found = roster(dialect, entries, Fleet(elsewhere={moved: "other"}))
+    found = roster(dialect, entries, Fleet(elsewhere={moved: "other"}, former={moved: "Bo"}))
     says = {one.about[0]: one.says for one in found}
     assert set(says) == {ZOE, lead, moved}
     assert {one.status for one in found} == {"warning"}
     assert f'provisioner delete {ZOE.removeprefix("mc-")} --gateway "my gateway"' in says[ZOE]
     assert "openclaw agents delete" in says[lead]
-    assert "belongs to gateway other now" in says[moved]
+    assert "belongs to gateway other now: provision it there" in says[moved]
+
+
+@FAMILIES
+@pytest.mark.parametrize("recorded", [True, False], ids=["on record", "by its id alone"])
+def test_an_entry_of_an_agent_that_has_a_row_is_no_orphan(dialect: Dialect, recorded: bool) -> None:
+    former = {ZOE: "Zoe Q"} if recorded else {}
+    names = {UUID(ZOE.removeprefix("mc-")): "Zoe Q"}
+    (found,) = roster(dialect, {ZOE: {}}, Fleet(former=former, names=names))
+    assert (
+        found.says == f"{ZOE} is where agent 'Zoe Q' was before: `provisioner provision \"Zoe Q\"` moves it"
+    )
+    moved = roster(dialect, {ZOE: {}}, Fleet(elsewhere={ZOE: "other"}, names=names))[0]
+    assert "provisioner" not in moved.says
+    assert f"run `openclaw agents delete {ZOE}`" in moved.says
 
 
 def test_an_agent_whose_rows_are_refused_is_a_fault_and_no_orphan() -> None:

@@ -89,7 +89,7 @@ def test_a_workspace_outside_the_state_folder_is_kept_inside(simulator: Simulato
         assert created["workspace"] == str(outside)
         assert simulator.workspace("one").is_relative_to(simulator.state_dir)
         home = peer.ask("agents.create", {"name": "two", "workspace": "~/agents/two"})
-        assert home["workspace"] == "~/agents/two"
+        assert home["workspace"] == str(simulator.state_dir / "home" / "agents" / "two")
         assert simulator.workspace("two").is_relative_to(simulator.state_dir)
     assert not outside.exists()
 

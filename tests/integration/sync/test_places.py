@@ -1,0 +1,315 @@
+"""Where an agent lives is on record, and nothing is removed that is somebody else's (behaviour 39-41)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from tests.integration.sync.scene import Scene
+from worker.jobs.ledger import enqueue
+from worker.jobs.requests import SyncHeartbeats
+from worker.provisioning.facts import RefusedAgentError, load_agent
+from worker.provisioning.heartbeats import go_on
+from worker.provisioning.roster_writer import write_roster
+from worker.simulator.faults import Fault, Garble
+
+
+def run(scene: Scene, kind: str, agent_id: UUID, **options: Any) -> Any:
+    job = scene.ask(kind, agent_id=agent_id, **options)
+    scene.serve()
+    return scene.job(job)
+
+
+def provision(scene: Scene, agent_id: UUID) -> Any:
+    job = run(scene, "provision_agent", agent_id, wake=False)
+    assert job.status == "succeeded", job.error
+    return job
+
+
+def delete(scene: Scene, agent_id: UUID, **options: Any) -> Any:
+    job = run(scene, "delete_agent", agent_id, **options)
+    assert job.status == "succeeded", job.error
+    return job
+
+
+def places(scene: Scene, agent_id: UUID) -> list[tuple[str, bool]]:
+    """OpenClaw ids of the agent's places, oldest first, and whether it lives there."""
+    with scene.engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT openclaw_id, until FROM provisioner.agent_places WHERE agent_id = :id ORDER BY id"),
+            {"id": agent_id},
+        )
+        return [(row.openclaw_id, row.until is None) for row in rows]
+
+
+def folder(scene: Scene, agent_id: UUID) -> Path:
+    with scene.engine.connect() as connection:
+        return Path(load_agent(connection, agent_id, main=True).workspace)
+
+
+def rewrite(scene: Scene, change: Callable[[dict[str, dict[str, Any]]], None]) -> None:
+    """Let the owner edit the entries of his roster by hand."""
+    path = scene.simulator.config_path
+    config = json.loads(path.read_text())
+    if scene.simulator.release.roster_is_map:
+        change(config["agents"]["entries"])
+    else:
+        entries = {entry["id"]: entry for entry in config["agents"]["list"]}
+        change(entries)
+        config["agents"]["list"] = [{"id": key, **entry} for key, entry in entries.items()]
+    path.write_text(json.dumps(config))
+
+
+@pytest.fixture
+def lead_id(scene: Scene) -> str:
+    return f"lead-{scene.fleet.board_id}"
+
+
+def test_a_place_is_written_before_the_entry_is_and_closed_once_it_is_gone(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    scene.ask("provision_agent", agent_id=agent, wake=False)
+    while f"mc-{agent}" not in scene.simulator.agents():
+        if scene.simulator.config_writes:
+            raise AssertionError("written before it was on record")
+        scene.one()
+    assert places(scene, agent) == [(f"mc-{agent}", True)]
+    scene.serve()
+    row = scene.row("SELECT * FROM provisioner.agent_places WHERE agent_id = :id", id=agent)
+    assert row.session_key == f"agent:mc-{agent}:main"
+    assert row.workspace == str(scene.simulator.state_dir / "ws" / f"workspace-mc-{agent}")
+    delete(scene, agent)
+    assert places(scene, agent) == [(f"mc-{agent}", False)]
+
+
+def test_an_agent_that_is_right_already_gets_its_place_without_a_config_write(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    scene.execute("DELETE FROM provisioner.agent_places")
+    writes = scene.simulator.config_writes
+    assert scene.sync(include_main=False).status == "succeeded"
+    assert places(scene, agent) == [(f"mc-{agent}", True)]
+    assert scene.simulator.config_writes == writes
+
+
+def test_a_delete_that_arrives_again_does_not_touch_the_next_lead(scene: Scene, lead_id: str) -> None:
+    first = scene.agent("First", lead=True)
+    provision(scene, first)
+    delete(scene, first)
+    second = scene.agent("Second", lead=True)
+    provision(scene, second)
+    (folder(scene, second) / "MEMORY.md").write_text("The second one's.\n")
+    before = scene.simulator.config_path.read_bytes()
+    sessions = [call for call in scene.simulator.calls if call.method == "sessions.delete"]
+    for options in ({}, {"gateway_id": scene.fleet.gateway_id}):
+        job = delete(scene, first, **options)
+        assert job.result["removed"] is False
+    assert f"{lead_id} is agent 'Second' ({second}) today, so it was left" in job.warnings[0]
+    assert scene.simulator.config_path.read_bytes() == before
+    assert (folder(scene, second) / "MEMORY.md").read_text() == "The second one's.\n"
+    after = [call for call in scene.simulator.calls if call.method == "sessions.delete"]
+    assert lead_id not in str(after[len(sessions) :])
+
+
+def test_nor_a_lead_whose_row_alone_is_there(scene: Scene, lead_id: str) -> None:
+    """Mission Control deleted the first one's row itself, so its place is still on record."""
+    first = scene.agent("First", lead=True)
+    provision(scene, first)
+    scene.execute("DELETE FROM agents WHERE id = :id", id=first)
+    scene.agent("Second", lead=True)
+    job = delete(scene, first, gateway_id=scene.fleet.gateway_id)
+    assert (job.result["removed"], lead_id in scene.simulator.agents()) == (False, True)
+
+
+def test_an_agent_without_a_row_is_removed_from_where_it_lived(scene: Scene, lead_id: str) -> None:
+    first = scene.agent("First", lead=True)
+    provision(scene, first)
+    scene.execute("DELETE FROM agents WHERE id = :id", id=first)
+    job = delete(scene, first)
+    assert (job.result["removed"], job.result["openclaw_id"]) == (True, lead_id)
+    assert lead_id not in scene.simulator.agents()
+
+
+def test_a_main_agent_hands_its_id_on_too(scene: Scene) -> None:
+    first = scene.main()
+    scene.provision(first)
+    delete(scene, first)
+    second = scene.main()
+    scene.provision(second)
+    job = delete(scene, first, gateway_id=scene.fleet.gateway_id)
+    assert job.result["removed"] is False
+    assert f"mc-gateway-{scene.fleet.gateway_id}" in scene.simulator.agents()
+
+
+def test_a_delete_removes_an_agent_under_its_earlier_role_too(scene: Scene, lead_id: str) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    scene.execute("UPDATE agents SET is_board_lead = true WHERE id = :id", id=agent)
+    job = delete(scene, agent)
+    assert (job.result["removed"], job.result["openclaw_id"]) == (True, f"mc-{agent}")
+    assert f"mc-{agent}" not in scene.simulator.agents()
+    assert not folder_of(scene, f"mc-{agent}").exists()
+
+
+def folder_of(scene: Scene, openclaw_id: str) -> Path:
+    return scene.simulator.state_dir / "ws" / f"workspace-{openclaw_id}"
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["on record", "made by another program"])
+def test_a_provision_moves_an_agent_whose_role_has_changed(
+    scene: Scene, lead_id: str, recorded: bool
+) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    if not recorded:
+        scene.execute("DELETE FROM provisioner.agent_places")
+    scene.execute("UPDATE agents SET is_board_lead = true WHERE id = :id", id=agent)
+    provision(scene, agent)
+    assert {f"mc-{agent}", lead_id} & set(scene.simulator.agents()) == {lead_id}
+    assert dict(places(scene, agent)) == {f"mc-{agent}": False, lead_id: True}
+
+
+def insert_heartbeats(scene: Scene) -> UUID:
+    """A ``sync_heartbeats`` of the whole gateway, as far as its roster is written."""
+    with scene.engine.begin() as connection:
+        request = SyncHeartbeats(gateway_id=scene.fleet.gateway_id)
+        job = enqueue(connection, request, published=True).job_id
+    scene.begin_heartbeats(job)
+    write_roster(scene.services, scene.fleet.gateway_id)
+    return job
+
+
+def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None:
+    first, second = scene.agent("First", lead=True), scene.agent("Second", lead=True)
+    provision(scene, first)
+    before = scene.simulator.agents()[lead_id]
+    for kind, options in (("provision_agent", {}), ("update_agent", {"rotate_tokens": True})):
+        job = run(scene, kind, second, wake=False, **options)
+        assert job.status == "failed"
+        assert f"Its OpenClaw id {lead_id} is that of agent 'First' ({first})" in job.error
+        assert "clear is_board_lead of one of them" in job.error
+    heartbeats = insert_heartbeats(scene)
+    synced = scene.sync(include_main=False)
+    assert synced.result["agents_updated"] == 1
+    assert [error["agent_name"] for error in synced.result["errors"]] == ["Second"]
+    with scene.engine.begin() as connection:
+        go_on(connection, heartbeats)
+    assert scene.job(heartbeats).status == "partial", scene.rows(heartbeats)
+    assert f"that of agent {first} on this gateway" in scene.job(heartbeats).error
+    assert scene.simulator.agents()[lead_id] == before
+    with scene.engine.connect() as connection, pytest.raises(RefusedAgentError, match="one lead"):
+        load_agent(connection, second)
+
+
+def test_of_two_new_leads_the_older_one_is_served(scene: Scene, lead_id: str) -> None:
+    jobs = [
+        scene.ask("provision_agent", agent_id=scene.agent(name, lead=True), wake=False)
+        for name in ("First", "Second")
+    ]
+    scene.serve()
+    assert [scene.job(job).status for job in jobs] == ["succeeded", "failed"]
+    assert scene.simulator.agents()[lead_id]["name"] == "First"
+
+
+def test_an_id_is_handed_on_while_its_last_holder_is_being_deleted(scene: Scene, lead_id: str) -> None:
+    first = scene.agent("First", lead=True)
+    provision(scene, first)
+    second = scene.agent("Second", lead=True)
+    jobs = [
+        scene.ask("delete_agent", agent_id=first),
+        scene.ask("provision_agent", agent_id=second, wake=False),
+    ]
+    scene.serve()
+    assert [scene.job(job).status for job in jobs] == ["succeeded", "succeeded"], scene.job(jobs[1]).error
+    assert scene.simulator.agents()[lead_id]["name"] == "Second"
+    assert places(scene, second) == [(lead_id, True)]
+
+
+def test_files_in_a_folder_that_the_owner_chose_are_not_removed(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    projects = scene.simulator.state_dir / "projects"
+    projects.mkdir()
+    (projects / "thesis.txt").write_text("years of work")
+    rewrite(scene, lambda entries: entries[f"mc-{agent}"].update(workspace=str(projects)))
+    job = delete(scene, agent)
+    assert job.result["removed"] is True
+    assert f"mc-{agent}" not in scene.simulator.agents()
+    assert (projects / "thesis.txt").exists()
+    assert folder_of(scene, f"mc-{agent}").exists()
+    assert str(projects) in job.warnings[0]
+    assert str(folder_of(scene, f"mc-{agent}")) in job.warnings[0]
+
+
+@pytest.mark.parametrize("where", ["", "/notes", "/.."], ids=["the same", "inside", "around"])
+def test_files_in_a_folder_that_another_agent_uses_are_not_removed(scene: Scene, where: str) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    own = folder_of(scene, f"mc-{agent}")
+    rewrite(scene, lambda entries: entries.update({"bot": {"name": "Bot", "workspace": f"{own}{where}/"}}))
+    job = delete(scene, agent)
+    assert (job.result["removed"], own.exists()) == (True, True)
+    assert "is also used by bot" in job.warnings[0]
+    assert "bot" in scene.simulator.agents()
+
+
+def test_a_folder_that_the_gateway_spells_otherwise_is_still_ours(scene: Scene) -> None:
+    scene.execute("UPDATE gateways SET workspace_root = '~/.openclaw/'")
+    agents = [scene.agent(name) for name in ("Ann", "Bob")]
+    scene.provision(*agents)
+    resolved = scene.row(
+        "SELECT resolved_workspace FROM provisioner.agent_places WHERE agent_id = :id", id=agents[1]
+    )[0]
+    home = scene.simulator.state_dir / "home" / ".openclaw"
+    assert resolved == str(home / f"workspace-mc-{agents[1]}")
+    delete(scene, agents[0])  # 2026.2 writes out the ~ of all entries
+    with scene.counting() as costs:
+        assert scene.sync(include_main=False).status == "succeeded"
+    assert costs.calls["config.patch"] == 0
+    job = delete(scene, agents[1])
+    assert (job.warnings, list(home.iterdir())) == ([], [])
+
+
+def test_what_the_gateway_could_not_clean_up_is_said(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    failed = {"path": "/srv/ws", "reason": "EACCES: permission denied"}
+    payload = {"ok": True, "agentId": f"mc-{agent}", "removedBindings": 2, "removed": [], "failed": [failed]}
+    scene.simulator.faults.order(Fault(Garble(json.dumps(payload)), method="agents.delete"))
+    job = delete(scene, agent)
+    (warning,) = job.warnings
+    assert "could not remove /srv/ws" in warning
+    assert "EACCES" in warning
+    assert "2 of its owner's bindings" in warning
+    purge = scene.agent("Bob")
+    provision(scene, purge)
+    payload = {
+        "ok": True,
+        "agentId": "x",
+        "removedBindings": 0,
+        "removed": [],
+        "failed": [],
+        "purgeFailed": True,
+    }
+    scene.simulator.faults.order(Fault(Garble(json.dumps(payload)), method="agents.delete"))
+    assert "could not purge the sessions" in delete(scene, purge).warnings[0]
+
+
+def test_places_on_gateways_that_are_gone_hold_nothing_up(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    gone = uuid4()
+    scene.execute(
+        "INSERT INTO provisioner.agent_places (agent_id, gateway_id, openclaw_id, session_key)"
+        " VALUES (:agent, :gateway, 'mc-x', 'agent:mc-x:main')",
+        agent=agent,
+        gateway=gone,
+    )
+    assert provision(scene, agent).warnings == []
+    assert f"Gateway {gone}" in delete(scene, agent).warnings[0]
+    assert [live for _, live in places(scene, agent)] == [False, False]

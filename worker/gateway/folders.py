@@ -1,0 +1,86 @@
+"""The folders that a gateway's agents use, as far as its config and its answers tell. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.gateway.dialect import Dialect
+from worker.gateway.roster import roster_entries
+from worker.gateway.roster_reading import LiveRoster
+
+
+@dataclass(frozen=True)
+class AgentFolders:
+    """``workspace`` and ``agent_dir`` as the gateway resolves them; None where its config names none.
+    ``written``: the workspace as its owner wrote it."""
+
+    workspace: str | None
+    agent_dir: str | None
+    written: str | None = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Those that are known."""
+        return tuple(folder for folder in (self.workspace, self.agent_dir) if folder)
+
+
+def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
+    """The folders of each entry. ``config`` of config.get has ``~`` resolved on every release; where it does
+    not show an entry, what the file says counts."""
+    resolved = _entries(live.dialect, live.answer.get("config"))
+    found = {}
+    for key, entry in live.entries.items():
+        shown = resolved.get(key, entry)
+        found[key] = AgentFolders(
+            _text(shown.get("workspace")) or _text(entry.get("workspace")),
+            _text(shown.get("agentDir")) or _text(entry.get("agentDir")),
+            _text(entry.get("workspace")),
+        )
+    return found
+
+
+def home_folder(live: LiveRoster) -> str | None:
+    """What ``~`` stands for on the gateway's machine, where its config gives it away: by an entry that is
+    written with one, or by its own place in the usual state folder."""
+    for folders in folders_of(live).values():
+        written, resolved = folders.written or "", folders.workspace or ""
+        if written.startswith("~/") and resolved.endswith(written[1:]):
+            return resolved.removesuffix(written[1:])
+    path = _text(live.answer.get("path")) or ""
+    usual = "/.openclaw/openclaw.json"
+    return path.removesuffix(usual) if path.endswith(usual) else None
+
+
+def without_home(folder: str, home: str | None) -> str:
+    """The folder with a leading ``~`` replaced where that is known."""
+    return f"{home}{folder[1:]}" if home is not None and folder.startswith("~/") else folder
+
+
+def same_folder(one: str, other: str) -> bool:
+    """Whether two paths name one folder; what is behind a symbolic link cannot be seen from here."""
+    return _normal(one) == _normal(other)
+
+
+def overlapping(folder: str, others: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+    """Who else, of ``others`` by id, uses the folder, one inside it or one around it: id and folder."""
+    for key, theirs in others.items():
+        for other in theirs:
+            ours, its = f"{_normal(folder)}/", f"{_normal(other)}/"
+            if ours.startswith(its) or its.startswith(ours):
+                yield key, other
+
+
+def _normal(path: str) -> str:
+    normal = posixpath.normpath(path.strip().replace("\\", "/"))
+    return normal.casefold() if normal[1:2] == ":" else normal
+
+
+def _entries(dialect: Dialect, config: Any) -> Mapping[str, Mapping[str, Any]]:
+    return roster_entries(dialect, config) if isinstance(config, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value.strip() if isinstance(value, str) and value.strip() else None

@@ -1,0 +1,246 @@
+"""Where an agent lives, is to live, and has lived: the only code that says so.
+
+A place is a row of ``agent_places``: a gateway, the agent's OpenClaw id there, and its folder. It is written
+before the agent's entry or any of its files is, so that a crash leaves no agent on a gateway without one, and
+closed once the agent was seen to be gone. Ids are made of UUIDs only where no place says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from worker.workspace.identity import made_id, made_workspace_path, openclaw_id, session_key_of
+from worker.workspace.naming import one_line
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """The columns of ``agents`` that say where an agent belongs."""
+
+    id: UUID | str
+    board_id: UUID | str | None
+    is_board_lead: bool
+    gateway_id: UUID
+
+
+@dataclass(frozen=True)
+class Place:
+    """A gateway, and who and where the agent is there. ``workspace``: the folder that we gave, None where the
+    gateway has no workspace_root; ``resolved_workspace``: that folder as the gateway shows it; ``recorded``:
+    there is a row that says all of this."""
+
+    gateway_id: UUID
+    openclaw_id: str
+    session_key: str
+    workspace: str | None
+    resolved_workspace: str | None = None
+    recorded: bool = True
+
+    def is_at(self, gateway_id: UUID, openclaw_id: str) -> bool:
+        """Whether it is that entry of that gateway's roster."""
+        return (self.gateway_id, self.openclaw_id) == (gateway_id, openclaw_id)
+
+
+LIVE_PLACES = """(
+    SELECT jsonb_agg(jsonb_build_array(p.gateway_id, p.openclaw_id, p.session_key, p.workspace,
+                                       p.resolved_workspace) ORDER BY p.id)
+    FROM provisioner.agent_places p JOIN gateways pg ON pg.id = p.gateway_id
+    WHERE p.agent_id = a.id AND p.until IS NULL
+)"""
+"""Selects the live places of the row ``a`` of ``agents`` on gateways that still exist, for `places_of`."""
+
+
+def places_of(selected: Any) -> tuple[Place, ...]:
+    """The places that LIVE_PLACES has selected."""
+    return tuple(Place(UUID(gateway_id), *rest) for gateway_id, *rest in selected or ())
+
+
+def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[Place]) -> Place:
+    """Where the agent is to live, by its row and its live places.
+
+    An id that was not made of UUIDs is kept for good. One that was follows the agent's role and gateway: a
+    member that becomes its board's lead has its home elsewhere from then on.
+    """
+    key = session_key_of(agent.id, agent.board_id, agent.is_board_lead, agent.gateway_id)
+    made = openclaw_id(key)
+    here = [place for place in places if place.gateway_id == agent.gateway_id]
+    known = next((place for place in here if place.openclaw_id == made), None)
+    chosen = next((place for place in here if made_id(place.openclaw_id) is None), None)
+    if known is None and chosen is not None:
+        return chosen
+    workspace = made_workspace_path(workspace_root, made)
+    if known is not None and (known.session_key, known.workspace) == (key, workspace):
+        return known
+    return Place(agent.gateway_id, made, key, workspace, recorded=False)
+
+
+def made_place(gateway_id: UUID, openclaw_id: str, workspace_root: str) -> Place:
+    """Where an agent would be under an id that was made of a UUID; there need be no row that says so."""
+    workspace = made_workspace_path(workspace_root, openclaw_id)
+    return Place(gateway_id, openclaw_id, f"agent:{openclaw_id}:main", workspace, recorded=False)
+
+
+@dataclass(frozen=True)
+class History:
+    """All places of an agent, oldest first: those where it lives, and those that it was seen to be gone from.
+    ``gateways``: those of the places that still have a row."""
+
+    live: tuple[Place, ...]
+    closed: tuple[Place, ...]
+    gateways: frozenset[UUID]
+
+
+_HISTORY = text("""
+    SELECT p.gateway_id, p.openclaw_id, p.session_key, p.workspace, p.resolved_workspace,
+        p.until IS NULL AS live, g.id IS NOT NULL AS has_gateway
+    FROM provisioner.agent_places p LEFT JOIN gateways g ON g.id = p.gateway_id
+    WHERE p.agent_id = :agent_id ORDER BY p.id
+""")
+
+
+def history_of(connection: Connection, agent_id: UUID) -> History:
+    """Where an agent lives and has lived, whether or not it has a row."""
+    rows = connection.execute(_HISTORY, {"agent_id": agent_id}).all()
+    places = [Place(*row[:5]) for row in rows]
+    return History(
+        tuple(place for place, row in zip(places, rows, strict=True) if row.live),
+        tuple(place for place, row in zip(places, rows, strict=True) if not row.live),
+        frozenset(row.gateway_id for row in rows if row.has_gateway),
+    )
+
+
+def left_places(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
+    """The live places that the agent is to leave for its home."""
+    return tuple(place for place in places if not place.is_at(home.gateway_id, home.openclaw_id))
+
+
+_CLAIM = text("""
+    INSERT INTO provisioner.agent_places AS p (agent_id, gateway_id, openclaw_id, session_key, workspace)
+    SELECT w.agent_id, :gateway_id, w.openclaw_id, w.session_key, w.workspace
+    FROM unnest(CAST(:agents AS uuid[]), CAST(:ids AS text[]), CAST(:keys AS text[]),
+                CAST(:workspaces AS text[])) AS w (agent_id, openclaw_id, session_key, workspace)
+    ON CONFLICT (gateway_id, openclaw_id) WHERE until IS NULL DO UPDATE
+    SET session_key = excluded.session_key, workspace = excluded.workspace,
+        resolved_workspace = CASE WHEN p.workspace = excluded.workspace THEN p.resolved_workspace END
+    WHERE p.agent_id = excluded.agent_id
+    RETURNING p.agent_id
+""")
+_HOLDER = text("""
+    SELECT h.id AS place_id, h.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id
+    FROM provisioner.agent_places h LEFT JOIN agents a ON a.id = h.agent_id
+    WHERE h.gateway_id = :gateway_id AND h.openclaw_id = :openclaw_id AND h.until IS NULL
+    FOR UPDATE OF h
+""")
+_CLOSE_ROW = text("UPDATE provisioner.agent_places SET until = now() WHERE id = :place_id")
+
+
+def claim_places(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]) -> dict[UUID, str]:
+    """Write down that the agents live in their homes on one gateway, which is about to be made so.
+
+    Returns a sentence for each agent that may not: its id is another agent's. Of several that want one id,
+    the one that lives there is served, else the first. An id whose holder is gone, or wants another by now,
+    is handed on.
+    """
+    first: dict[str, UUID] = {}
+    refused: dict[UUID, str] = {}
+    for agent_id, home in sorted(homes.items(), key=lambda item: not item[1].recorded):
+        if first.setdefault(home.openclaw_id, agent_id) != agent_id:
+            refused[agent_id] = taken(home.openclaw_id, f"agent {first[home.openclaw_id]}")
+    wanted = {agent: home for agent, home in homes.items() if agent not in refused and not home.recorded}
+    if not wanted:
+        return refused
+    for agent_id in wanted.keys() - _claim(connection, gateway_id, wanted):
+        home = wanted[agent_id]
+        holder = connection.execute(
+            _HOLDER, {"gateway_id": gateway_id, "openclaw_id": home.openclaw_id}
+        ).one_or_none()
+        if holder is not None and holder.agent_id != agent_id:
+            if keeps(holder, gateway_id, home.openclaw_id):
+                refused[agent_id] = taken(home.openclaw_id, f"agent {one_line(holder.name)!r} ({holder.id})")
+                continue
+            connection.execute(_CLOSE_ROW, {"place_id": holder.place_id})
+        _claim(connection, gateway_id, {agent_id: home})
+    return refused
+
+
+def _claim(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]) -> set[UUID]:
+    parameters = {
+        "gateway_id": gateway_id,
+        "agents": list(homes),
+        "ids": [home.openclaw_id for home in homes.values()],
+        "keys": [home.session_key for home in homes.values()],
+        "workspaces": [home.workspace for home in homes.values()],
+    }
+    return {row.agent_id for row in connection.execute(_CLAIM, parameters)}
+
+
+def keeps(row: Any, gateway_id: UUID, openclaw_id: str) -> bool:
+    """Whether the agent of a row (its columns null where there is none) keeps an id on a gateway. One that is
+    being deleted hands it on."""
+    if row.id is None or row.status == "deleting" or row.gateway_id != gateway_id:
+        return False
+    return made_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
+
+
+_EARLIER = text(r"""
+    INSERT INTO provisioner.agent_places (agent_id, gateway_id, openclaw_id, session_key)
+    SELECT id, :gateway_id, 'mc-' || id, 'agent:mc-' || id || '\:main'
+    FROM unnest(CAST(:agents AS uuid[])) AS lead (id)
+    ON CONFLICT DO NOTHING
+""")
+
+
+def note_earlier_homes(
+    connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place], present: frozenset[str]
+) -> None:
+    """Write down who of them is also there as the member that it was before it became its board's lead, of
+    which there need be no record: another program made it."""
+    agents = [
+        agent
+        for agent, home in homes.items()
+        if f"mc-{agent}" in present and home.openclaw_id != f"mc-{agent}"
+    ]
+    if agents:
+        connection.execute(_EARLIER, {"gateway_id": gateway_id, "agents": agents})
+
+
+_RESOLVED = text("""
+    UPDATE provisioner.agent_places SET resolved_workspace = :resolved
+    WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND openclaw_id = :openclaw_id AND until IS NULL
+""")
+
+
+def note_resolved(connection: Connection, agent_id: UUID, home: Place, resolved: str) -> None:
+    """Keep how the gateway shows the folder that we gave."""
+    values = {"agent_id": agent_id, "gateway_id": home.gateway_id, "openclaw_id": home.openclaw_id}
+    connection.execute(_RESOLVED, {**values, "resolved": resolved})
+
+
+def taken(openclaw_id: str, owner: str) -> str:
+    """Why an agent may not have an id."""
+    made = made_id(openclaw_id)
+    cure = {
+        "lead": "a board has one lead, so clear is_board_lead of one of them, or delete it",
+        "mc-gateway": "a gateway has one main agent, so delete one of them",
+    }.get(made.role if made else "", "delete one of them")
+    return f"Its OpenClaw id {openclaw_id} is that of {owner} on this gateway: {cure}."
+
+
+_CLOSE = text("""
+    UPDATE provisioner.agent_places p SET until = now()
+    FROM unnest(CAST(:agents AS uuid[]), CAST(:ids AS text[])) AS gone (agent_id, openclaw_id)
+    WHERE p.gateway_id = :gateway_id AND p.until IS NULL
+      AND p.agent_id = gone.agent_id AND p.openclaw_id = gone.openclaw_id
+""")
+
+
+def close_places(connection: Connection, gateway_id: UUID, gone: Sequence[tuple[UUID, str]]) -> None:
+    """Write down that agents are gone from a gateway, each with the OpenClaw id that it had there."""
+    if gone:
+        agents, ids = zip(*gone, strict=True)
+        connection.execute(_CLOSE, {"gateway_id": gateway_id, "agents": list(agents), "ids": list(ids)})

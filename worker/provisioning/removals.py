@@ -1,0 +1,199 @@
+"""Taking agents off a gateway: looked at under the roster writer's lease, at the moment of each removal.
+
+An entry goes only if it belongs to the agent that is to go, and files only if nobody else's are among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.client import Call, GatewayClient
+from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
+from worker.gateway.folders import (
+    AgentFolders,
+    folders_of,
+    home_folder,
+    overlapping,
+    same_folder,
+    without_home,
+)
+from worker.gateway.heartbeats import IMPLICIT_AGENT
+from worker.gateway.roster_reading import LiveRoster
+from worker.provisioning.intents import Intent
+from worker.provisioning.places import keeps
+from worker.workspace.identity import made_id, made_workspace_path
+from worker.workspace.naming import one_line
+
+_MOST_ASKED = 50
+"""Workspaces of other agents that are asked for, where the config names none."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What our rows say of an entry that is to be removed. ``owner``: whose it is, where that is another
+    agent's; ``given``: the folders that we gave to the agent under that id."""
+
+    owner: str | None
+    given: tuple[str, ...]
+
+
+_HOLDER = text("""
+    SELECT p.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id
+    FROM provisioner.agent_places p LEFT JOIN agents a ON a.id = p.agent_id
+    WHERE p.gateway_id = :gateway_id AND p.openclaw_id = :openclaw_id AND p.until IS NULL
+""")
+_CLAIMANTS = text("""
+    SELECT id, name, status, board_id, is_board_lead, gateway_id FROM agents
+    WHERE id <> :agent_id AND gateway_id = :gateway_id
+      AND (id = :key OR board_id = :key OR board_id IS NULL)
+    ORDER BY created_at, id
+""")
+_GIVEN = text("""
+    SELECT workspace, resolved_workspace FROM provisioner.agent_places
+    WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND openclaw_id = :openclaw_id ORDER BY id DESC
+""")
+
+
+def standing(connection: Connection, gateway_id: UUID, workspace_root: str, intent: Intent) -> Standing:
+    """Look up whose the entry is today. An agent that lives there owns it, while it has a row; what nobody
+    lives in, or a deleted agent does, is that of the agent whose row asks for the id."""
+    entry = {"gateway_id": gateway_id, "openclaw_id": intent.openclaw_id}
+    holder = connection.execute(_HOLDER, entry).one_or_none()
+    given = [
+        folder
+        for row in connection.execute(_GIVEN, {**entry, "agent_id": intent.agent_id})
+        for folder in (row.workspace, row.resolved_workspace)
+    ]
+    given.append(made_workspace_path(workspace_root, intent.openclaw_id))
+    folders = tuple(dict.fromkeys(folder for folder in given if folder))
+    if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
+        return Standing(None, folders)
+    if holder is not None and holder.agent_id != intent.agent_id:
+        return Standing(_named(holder.name, holder.agent_id), folders)
+    made = made_id(intent.openclaw_id)
+    if made is not None:
+        parameters = {"agent_id": intent.agent_id, "gateway_id": gateway_id, "key": made.key}
+        for row in connection.execute(_CLAIMANTS, parameters):
+            if keeps(row, gateway_id, intent.openclaw_id):
+                return Standing(_named(row.name, row.id), folders)
+    return Standing(None, folders)
+
+
+def _named(name: str | None, agent_id: UUID) -> str:
+    return f"agent {one_line(name)!r} ({agent_id})" if name else f"agent {agent_id}"
+
+
+def spared(openclaw_id: str, owner: str) -> str:
+    """Why an entry that was to be removed is still there."""
+    return f"{openclaw_id} is {owner} today, so it was left on the gateway."
+
+
+def reason_to_keep_files(
+    client: GatewayClient, live: LiveRoster, openclaw_id: str, given: Sequence[str]
+) -> str | None:
+    """Why the files of an entry must stay, None where all of them are the agent's own: its folder is the one
+    that we gave, and no other agent uses it. Raises GatewayError."""
+    folders = folders_of(live)
+    own = folders.pop(openclaw_id)
+    home = home_folder(live)
+    workspace = own.workspace
+    if workspace is None or not _is_given(own, given, home):
+        at = workspace or "the gateway's default folder"
+        ours = given[0] if given else "none that we know of"
+        return (
+            f"{openclaw_id} was given the folder {ours}, but its workspace on the gateway is {at}: its entry"
+            " was removed and both folders were left. Delete what is not needed there by hand; the one that"
+            " we gave may hold its token."
+        )
+    moved = own.agent_dir and not own.agent_dir.rstrip("/").endswith(f"/agents/{openclaw_id}/agent")
+    if moved:
+        return (
+            f"{openclaw_id} has its state in {own.agent_dir}, where its owner put it: its entry was removed,"
+            f" that folder and its workspace {workspace} were left."
+        )
+    used, unseen = _used_by_others(client, folders, home)
+    if unseen:
+        return (
+            f"Which folder {unseen[0]} uses cannot be seen, so the entry of {openclaw_id} was removed and its"
+            f" workspace {workspace} was left: delete it by hand where nobody else needs it."
+        )
+    for key, folder in overlapping(workspace, used):
+        return (
+            f"The workspace of {openclaw_id}, {workspace}, is also used by {key} ({folder}): its entry was"
+            " removed and the folder was left."
+        )
+    return None
+
+
+def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool:
+    shown = [folder for folder in (own.workspace, own.written) if folder]
+    return any(
+        same_folder(folder, without_home(ours, home)) or same_folder(folder, ours)
+        for folder in shown
+        for ours in given
+    )
+
+
+def _used_by_others(
+    client: GatewayClient, others: Mapping[str, AgentFolders], home: str | None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The folders of all other agents, and those of whom the gateway does not tell; it is asked where its
+    config leaves the folder to it."""
+    used = {key: [without_home(folder, home) for folder in folders.all] for key, folders in others.items()}
+    unnamed = [key for key, folders in others.items() if folders.workspace is None]
+    if not others:
+        unnamed = [IMPLICIT_AGENT]
+    asked, unseen = unnamed[:_MOST_ASKED], unnamed[_MOST_ASKED:]
+    answers = (
+        client.call_many([Call("agents.files.list", {"agentId": key}) for key in asked]) if asked else []
+    )
+    for key, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, UnknownAgent):
+            continue
+        if isinstance(answer, GatewayError) and not isinstance(answer, PermanentGatewayError):
+            raise answer
+        folder = None if isinstance(answer, GatewayError) else answer.get("workspace")
+        if isinstance(folder, str):
+            used.setdefault(key, []).append(folder)
+        else:
+            unseen.append(key)
+    return used, unseen
+
+
+def what_is_left(answer: Mapping[str, Any], openclaw_id: str, workspace: str | None) -> Iterator[str]:
+    """Sentences for what the gateway says, in its answer to agents.delete, that it did not clean up. Up to
+    2026.7 it says nothing of files; from 2026.8 on it lists what it ``removed``, what ``failed``, and whether
+    the purge of the sessions did. ``workspace``: the folder that was to go, None for none."""
+    failed = [item for item in _list(answer.get("failed")) if isinstance(item, Mapping)]
+    for item in failed:
+        yield (
+            f"The gateway could not remove {item.get('path')} of {openclaw_id} ({item.get('reason')}):"
+            " remove it there by hand, it may hold the agent's token."
+        )
+    if answer.get("purgeFailed"):
+        yield (
+            f"The gateway could not purge the sessions of {openclaw_id} and kept its files: correct the fault"
+            " of its storage that its log names, and delete what is left there by hand."
+        )
+    elif workspace is not None and isinstance(answer.get("removed"), list):
+        gone = [item.get("path") for item in _list(answer["removed"]) if isinstance(item, Mapping)]
+        told = [str(path) for path in [*gone, *(item.get("path") for item in failed)]]
+        if not any(same_folder(path, workspace) for path in told):
+            yield f"The gateway left the workspace of {openclaw_id} where it is: {workspace}."
+    bindings = answer.get("removedBindings")
+    if isinstance(bindings, int) and not isinstance(bindings, bool) and bindings > 0:
+        yield f"With {openclaw_id} the gateway dropped {bindings} of its owner's bindings that named it."
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def workspace_of(live: LiveRoster, openclaw_id: str) -> str | None:
+    """The folder of an entry as the gateway resolves it, None where its config names none."""
+    return folders_of(live)[openclaw_id].workspace
