@@ -37,7 +37,7 @@ SLACK_S = 0.03
 NOTHING_S = 0.012
 """A reading of SMALL that takes no longer does not take long for LARGE, even where its time grows as its
 square."""
-MOST_S = 0.4
+MOST_S = 1.0
 """For LARGE, so that 1 MB stays far below the seconds that a lease lasts."""
 
 
