@@ -28,6 +28,7 @@ def open_world(
     folder: Path,
     database: str,
     model: StubModel | None = None,
+    root: Path | None = None,
 ) -> Iterator[World]:
     """``process`` is running, and is left running. The broker and the worker process are the world's own: the
     worker lives on beside other tests, and must not take their messages."""
@@ -37,7 +38,9 @@ def open_world(
         engine = make_engine(url)
         migrate(engine, standalone=True)
         with Door(process.url) as door:
-            fleet = make_fleet(engine, url=door.url, token=token, workspace_root=str(folder / "agents"))
+            fleet = make_fleet(
+                engine, url=door.url, token=token, workspace_root=str(root or folder / "agents")
+            )
             settings = {
                 "DATABASE_URL": url,
                 "REDIS_URL": broker.redis_url,

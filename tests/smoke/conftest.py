@@ -55,7 +55,9 @@ def world(
     state = request.config.getoption("--running")
     if state:
         running = RunningGateway(OpenClaw.install(release), Path(state))
-        with open_world(running, release, running.token, services, folder, database) as world:
+        # In the gateway's home: of workspaces elsewhere 2026.7.1 leaves the files of a deleted agent.
+        root = Path(state) / "home" / "agents"
+        with open_world(running, release, running.token, services, folder, database, root=root) as world:
             yield world
         return
     token = secrets.token_urlsafe(24)
