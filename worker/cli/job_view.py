@@ -105,7 +105,7 @@ def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     if "created" in result:
         yield "lead", "made" if result["created"] else "there was one"
     if "removed" in result:
-        yield "removed", "from the gateway" if result["removed"] else "it was not on the gateway"
+        yield "removed", _removed(job, "the gateway")
     if "woken" in result:
         yield "woken", "yes" if result["woken"] else "no"
     if result.get("workspace_path"):
@@ -116,6 +116,14 @@ def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
         yield "error", Text(plain(job.error), style="red")
     for step in next_steps(job):
         yield "next", step
+
+
+def _removed(job: JobRecord, gateway: str) -> str:
+    """Whether a delete found the agent, and whether nothing is left of it: what could not be removed is a
+    warning."""
+    if not (job.result or {}).get("removed"):
+        return f"it was not on {gateway}"
+    return f"from the roster of {gateway}, but see the warnings" if warnings_of(job) else f"from {gateway}"
 
 
 def warnings_of(job: JobRecord) -> Sequence[str]:
@@ -240,7 +248,9 @@ def phase_and_reason(row: JobAgentRecord) -> str:
 def _summary(job: JobRecord) -> str:
     result = job.result or {}
     if "removed" in result and job.status == "succeeded":
-        return "removed from its gateway" if result["removed"] else "it was not on its gateway"
+        return (
+            f"removed {_removed(job, 'its gateway')}" if result["removed"] else _removed(job, "its gateway")
+        )
     if "updated" in result and job.status == "succeeded":
         return f"{result['updated']} agents as their rows want them"
     if "created" in result:

@@ -106,6 +106,22 @@ def test_a_success_is_summed_up_by_what_was_done() -> None:
     assert progress(done) == "2 files written, woken, 1 warning"
 
 
+@pytest.mark.parametrize(
+    ("removed", "warnings", "says"),
+    [
+        (True, [], "removed from its gateway"),
+        (True, ["its folder was left"], "removed from the roster of its gateway, but see the warnings"),
+        (False, ["it is another's"], "it was not on its gateway"),
+    ],
+)
+def test_a_delete_that_left_something_does_not_say_that_all_is_gone(
+    removed: bool, warnings: list[str], says: str
+) -> None:
+    ended = replace(JOB, status="succeeded", result={"removed": removed}, warnings=warnings)
+    assert progress(ended).startswith(says)
+    assert ("but see" in progress(ended)) is ("but see" in says)
+
+
 def test_the_bar_grows_with_the_phases() -> None:
     bars = [
         shown(live_table([replace(JOB, agents=(replace(ROW, phase=phase),))], Console()))[0].count("\u25cf")
