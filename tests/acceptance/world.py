@@ -28,7 +28,7 @@ from worker.gateway.client import Call
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError, UnknownAgent
-from worker.gateway.rewrites import rewrites_of
+from worker.gateway.rewrites import removal_rewrites, rewrites_of
 from worker.gateway.roster_reading import read_roster
 from worker.openclaw import RunningGateway
 from worker.provisioning.rewrite_permission import allow
@@ -187,7 +187,8 @@ class World:
         )
         client.close()
         with self.engine.begin() as connection:
-            allow(connection, self.fleet.gateway_id, rewrites_of(live, self.gateway_token))
+            shown = {*rewrites_of(live, self.gateway_token), *removal_rewrites(live, live.ours)}
+            allow(connection, self.fleet.gateway_id, [*shown])
 
     def direct(self) -> PatientClient:
         """A client of the test's own, past the door, with a device of its own."""

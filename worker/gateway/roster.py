@@ -11,7 +11,7 @@ from typing import Any
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import IMPLICIT_AGENT, any_block, beating, heartbeat_block, heartbeat_fault
-from worker.gateway.variables import escaped
+from worker.gateway.variables import REDACTED, escaped, strings_of
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -139,24 +139,31 @@ def canonical_id(written: Any) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:64] or IMPLICIT_AGENT
 
 
-def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any]:
-    """The patch that takes agents off a list which patches replace whole, and out of its bindings."""
-    agents, bindings = _mapping(document.get("agents")), document.get("bindings")
-    listed = agents.get("list")
-    patch: dict[str, Any] = {
-        "agents": {
-            "list": [
-                entry
-                for entry in (listed if isinstance(listed, list) else [])
-                if not (isinstance(entry, Mapping) and _id_of(entry) in leaving)
-            ]
-        }
-    }
+def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
+    """The patch that takes agents off a list which patches replace whole, and out of its bindings. An entry
+    with a secret keeps its place, by which the gateway finds the secret again; None where it cannot."""
+    listed, bindings = _mapping(document.get("agents")).get("list"), document.get("bindings")
+    before = listed if isinstance(listed, list) else []
+    staying = [
+        (place, entry)
+        for place, entry in enumerate(before)
+        if not (isinstance(entry, Mapping) and _id_of(entry) in leaving)
+    ]
+    pinned = {place: entry for place, entry in staying if _has_secret(entry)}
+    if any(place >= len(staying) for place in pinned):
+        return None
+    movable = iter(entry for place, entry in staying if place not in pinned)
+    after = [pinned[place] if place in pinned else next(movable) for place in range(len(staying))]
+    patch: dict[str, Any] = {"agents": {"list": after}}
     if isinstance(bindings, list):
         kept = [one for one in bindings if canonical_id(_mapping(one).get("agentId")) not in leaving]
         if len(kept) < len(bindings):
             patch["bindings"] = kept
     return patch
+
+
+def _has_secret(entry: Any) -> bool:
+    return any(value == REDACTED for _, value in strings_of(entry))
 
 
 def _id_of(entry: Mapping[str, Any]) -> str | None:

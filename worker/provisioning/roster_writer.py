@@ -87,6 +87,11 @@ from worker.provisioning.setbacks import plan_apart
 
 log = logging.getLogger(__name__)
 
+CANNOT_REMOVE = (
+    "It cannot be removed from here: an agents.delete of this OpenClaw release would spoil the ${NAME} or"
+    " $${NAME} of others in openclaw.json, and a patch the secrets of the entries behind it. Remove its entry"
+    " from agents.list by hand."
+)
 PATCH_DEADLINE_S = 25.0
 RESTART_PATIENCE_S = 10.0
 """A restart that is due later than this is waited for by the gateway's row, not by a slot."""
@@ -208,6 +213,9 @@ def _bring_about(
         document = plan.document
         if document is None and spoilt_by_delete(live):
             document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
+            if document is None:
+                batch.refused.update((intent.id, CANNOT_REMOVE) for intent in unwanted)
+                continue
             batch.leave_files(unwanted, live.entries)
         if document is None:
             progress.wrote(_remove(services, lease, client, batch, unwanted, gateway, live))

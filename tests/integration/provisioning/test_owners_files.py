@@ -175,7 +175,9 @@ def test_the_oldest_release_replaces_variables_only_with_leave(
 
 def test_an_ordinary_gateway_is_asked_nothing(place: Open) -> None:
     with place(OLDEST, {"agents": section(OLDEST)}) as here:
-        assert [(row.error, row.warning) for row in here.write()] == [(None, None)] * 2
+        for row in here.write():
+            assert row.error is None
+            assert "rewrite" not in (row.warning or "")
 
 
 def test_what_is_new_asks_again_and_leave_is_taken_back(place: Open) -> None:

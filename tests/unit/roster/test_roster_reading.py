@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import RosterEntry, plan_roster
+from worker.gateway.roster import RosterEntry, plan_roster, removal_patch
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 
 OLDEST = Dialect.from_hello("dev", ["config.get"])
@@ -144,6 +144,16 @@ def reading(*answers: Any) -> tuple[list[str], Callable[[], LiveRoster]]:
         return {"agents": []}
 
     return made, lambda: read_roster(OLDEST, get_config, list_agents, lambda _: None)
+
+
+def test_a_removal_by_patch_leaves_every_secret_in_its_place() -> None:
+    """2026.2.12 puts secrets back by their place in the list: one in another place would be another's."""
+    secret = {"apiKey": "__OPENCLAW_REDACTED__"}
+    entries = [MAIN, {"id": "mc-1"}, {"id": "shop", **secret}, {"id": "mc-2"}]
+    patch = removal_patch({"agents": {"list": entries}}, {"mc-1"})
+    assert patch is not None
+    assert [entry["id"] for entry in patch["agents"]["list"]] == ["main", "mc-2", "shop"]
+    assert removal_patch({"agents": {"list": entries[:3]}}, {"mc-1"}) is None
 
 
 def test_a_file_that_is_being_saved_is_read_again() -> None:
