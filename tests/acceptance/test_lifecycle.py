@@ -190,11 +190,17 @@ def test_heartbeats_of_many_are_one_config_change(world: World, changes: Changes
     assert world.door.count("config.patch", "config.get") == 0
 
 
+def unexpected(job: Mapping[str, Any]) -> list[str]:
+    """Warnings of a move but the one that 2026.2.12 gives rise to, whose owner's variables a delete of files
+    would spoil."""
+    return [warning for warning in job["warnings"] if "its files stay in" not in warning]
+
+
 def test_an_agent_that_becomes_the_lead_of_another_board_leaves_its_old_id(
     world: World, changes: Changes
 ) -> None:
     assert changes.move["status"] == "succeeded", changes.move["error"]
-    assert changes.move["warnings"] == []
+    assert unexpected(changes.move) == []
     roster: Mapping[str, Any] = world.roster()
     assert f"lead-{changes.moved_to}" in roster
     assert changes.mover.openclaw_id not in roster
@@ -215,7 +221,7 @@ def test_an_agent_that_moves_to_another_gateway_leaves_the_old_one(world: World)
         board_id = world.fleet.add_board("Far away", gateway_id=gateway_id)
         world.set_agent(agent.agent_id, gateway_id=gateway_id, board_id=board_id)
         [job] = world.provision(agent.agent_id, wake=False)
-        assert job["warnings"] == []
+        assert unexpected(job) == []
         assert agent.openclaw_id not in world.roster()
         config = json.loads((world.folder / "other" / "openclaw.json").read_text())
         assert agent.openclaw_id in json.dumps(config["agents"])
