@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,10 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
     save(target, "openclaw.json", config)
     shown(target, valid=True)
     with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
-        # A running gateway takes a moment to load what its owner has saved.
-        eventually(lambda: set(entries) <= listed(peer), target.patience_s)
+        for _ in range(10):  # one that has just started does not see what is saved before it watches
+            if loaded(target, peer, set(entries)):
+                break
+            save(target, "openclaw.json", config)
     yield config
     save(target, "openclaw.json", before)
     (target.state_dir / "agents.json5").unlink(missing_ok=True)
@@ -38,6 +41,16 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
 
 def listed(peer: Peer) -> set[str]:
     return {agent["id"] for agent in peer.ask("agents.list")["agents"]}
+
+
+def loaded(target: Target, peer: Peer, wanted: set[str]) -> bool:
+    """Whether the gateway runs these agents within some seconds."""
+    until = time.monotonic() + target.patience_s / 10
+    while not wanted <= listed(peer):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def save(target: Target, name: str, content: Any) -> None:
