@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,15 +27,14 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
     is_map = target.expected.roster_is_map
     agents = {"ownership": "explicit", "entries": entries} if is_map else {"list": as_list}
     config = {**json.loads(before), "agents": agents}
-    save(target, "openclaw.json", config)
-    shown(target, valid=True)
+    saved(target, config, with_agents(config))
     with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
         for _ in range(10):  # one that has just started does not see what is saved before it watches
             if loaded(target, peer, set(entries)):
                 break
             save(target, "openclaw.json", config)
     yield config
-    save(target, "openclaw.json", before)
+    saved(target, before, with_agents(json.loads(before)))
     (target.state_dir / "agents.json5").unlink(missing_ok=True)
 
 
@@ -60,17 +59,41 @@ def save(target: Target, name: str, content: Any) -> None:
     os.replace(draft, target.state_dir / name)
 
 
-def shown(target: Target, **expected: Any) -> dict[str, Any]:
-    """config.get's answer, once it holds what is expected."""
+Answer = dict[str, Any]
 
-    def look() -> dict[str, Any] | None:
+
+def valid(answer: Answer) -> bool:
+    return answer["valid"] is True
+
+
+def invalid(answer: Answer) -> bool:
+    return answer["valid"] is False
+
+
+def with_agents(config: dict[str, Any]) -> Callable[[Answer], bool]:
+    """Whether the answer is valid, and says of agents what ``config`` says."""
+    return lambda answer: valid(answer) and answer["parsed"].get("agents") == config.get("agents")
+
+
+def shown(target: Target, fits: Callable[[Answer], bool]) -> Answer:
+    """config.get's answer, once it is as expected."""
+
+    def look() -> Answer | None:
         with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
-            answer: dict[str, Any] = peer.ask("config.get")
-            return answer if all(answer[key] == value for key, value in expected.items()) else None
+            answer = peer.ask("config.get")
+            return answer if fits(answer) else None
 
     found = eventually(look, target.patience_s)
     assert found is not None
     return found
+
+
+def saved(target: Target, content: Any, fits: Callable[[Answer], bool]) -> Answer:
+    """Save openclaw.json and return config.get's answer to it, once it fits. 2026.9.6 answers from what its
+    watcher saw last, and that sees nothing more of a file which is replaced twice within some milliseconds:
+    so each save must be seen before the next."""
+    save(target, "openclaw.json", content)
+    return shown(target, fits)
 
 
 def ids(target: Target, config: dict[str, Any]) -> set[str]:
@@ -85,9 +108,8 @@ def moved(target: Target, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_root_file_is_shown_alone_and_the_config_whole(target: Target, original: dict[str, Any]) -> None:
-    save(target, "openclaw.json", moved(target, original))
-    answer = shown(target, valid=True)
-    assert answer["parsed"]["agents"] == {"$include": "./agents.json5"}
+    config = moved(target, original)
+    answer = saved(target, config, with_agents(config))
     assert ids(target, answer["config"]) == ids(target, original)
     with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
         assert eventually(lambda: ids(target, original) <= listed(peer), target.patience_s)
@@ -100,9 +122,8 @@ def test_an_invalid_file_says_nothing_of_who_is_there(
     target: Target, original: dict[str, Any], fault: Any
 ) -> None:
     """2026.2.12 reads it at each call, and then knows of nobody; the others run on with what they had."""
-    before = shown(target, valid=True)
-    save(target, "openclaw.json", fault if isinstance(fault, str) else {**original, **fault})
-    answer = shown(target, valid=False)
+    before = shown(target, valid)
+    answer = saved(target, fault if isinstance(fault, str) else {**original, **fault}, invalid)
     if not target.expected.writes_variables:
         assert not answer["parsed"]
         assert answer["config"] == {}
@@ -118,8 +139,8 @@ def test_an_invalid_file_says_nothing_of_who_is_there(
 
 def test_a_write_flattens_an_include_or_goes_through_it(target: Target, original: dict[str, Any]) -> None:
     """Last, because some releases restart after it, and none starts on the files of the other tests."""
-    save(target, "openclaw.json", moved(target, original))
-    shown(target, valid=True)
+    config = moved(target, original)
+    saved(target, config, with_agents(config))
     with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
         _write(target, peer, original)
 
