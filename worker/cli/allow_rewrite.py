@@ -1,4 +1,4 @@
-"""``provisioner gateway allow-rewrite``: what a config write makes of the owner's files, and leave for it."""
+"""``provisioner gateway allow-rewrite``: shows what a config write would rewrite, and allows it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def allow_rewrite(
     gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")] = False,
     take_back: Annotated[
-        bool, typer.Option("--revoke", help="Take back all that was allowed for this gateway.")
+        bool, typer.Option("--revoke", help="Revoke everything that was allowed for this gateway.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a config write would rewrite of the gateway owner's files, and allow it for this gateway.
+    """Show what a config write would rewrite in the gateway owner's files, and allow it for this gateway.
 
-    Allows what is shown and nothing else: something new is refused again. Writes nothing on the gateway.
+    Allows what is shown and nothing else: anything new is refused again. Writes nothing on the gateway. Asks
+    first on a terminal, unless --yes is given.
     """
     with engine().connect() as connection:
         row = read_gateway(connection, find(connection, "gateway", gateway))
@@ -45,7 +46,7 @@ def allow_rewrite(
         if as_json:
             emit({"gateway_id": row.id, "gateway": row.name, "revoked": taken})
         else:
-            say(f"Taken back: {taken} permissions. Config writes to {plain(row.name)} ask again.")
+            say(_revoked(plain(row.name), taken))
         return
     live = _read(row, operator_settings())
     with engine().connect() as connection:
@@ -63,7 +64,7 @@ def allow_rewrite(
     if as_json:
         emit(_document(row, standing))
     elif new:
-        say(f"Allowed for {plain(row.name)}. `provisioner gateway allow-rewrite --revoke` takes it back.")
+        say(f"Allowed for {plain(row.name)}. `--revoke` takes it back.")
 
 
 def _read(row: GatewayRow, settings: Settings) -> LiveRoster:
@@ -81,7 +82,7 @@ def _read(row: GatewayRow, settings: Settings) -> LiveRoster:
 def _show(row: GatewayRow, standing: Standing) -> None:
     lost = [one for one in standing.rewrites if not one.kept]
     if not lost:
-        say(f"A config write rewrites nothing of what the owner of {plain(row.name)} wrote.")
+        say(f"A config write to {plain(row.name)} rewrites nothing that its owner wrote.")
     else:
         say(f"At any config write, the OpenClaw release of {plain(row.name)}:")
     for kind, words in WORDS.items():
@@ -91,7 +92,13 @@ def _show(row: GatewayRow, standing: Standing) -> None:
         for one in those:
             say(f"    {plain(one.shown)}{' (allowed already)' if one.key in standing.allowed else ''}")
     if standing.comments:
-        say("  drops the comments of openclaw.json, which needs no leave.")
+        say("  drops the comments in openclaw.json; this needs no permission.")
+
+
+def _revoked(gateway: str, count: int) -> str:
+    if not count:
+        return f"Nothing was allowed for {gateway}."
+    return f"Revoked {count} permission{'s' * (count > 1)}: config writes to {gateway} are refused again."
 
 
 def _document(row: GatewayRow, standing: Standing) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from worker.gateway.heartbeats import cure as how_to_beat
 from worker.gateway.owner_settings import findings
 from worker.gateway.roster import roster_entries
 from worker.gateway.roster_reading import OURS
+from worker.gateway.variables import REDACTED, strings_of
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
-_REDACTED = "__OPENCLAW_REDACTED__"
-"""What config.get gives for a secret; up to 2026.2.12 also for a variable in a secret's place (measured)."""
 _OWN_TOKEN = "gateway.auth.token"
 _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that file from other eyes"
 
@@ -39,8 +38,8 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     else:
         says = (
             f"the first agent provisioned here gets this gateway's first heartbeat block, and from then on"
-            f" {named(relying)}, which {'beats' if len(relying) == 1 else 'beat'} without one, will not any"
-            f" more: {cure} before that, or set KEEP_DEFAULT_HEARTBEAT=true for the workers"
+            f" {named(relying)}, which {'beats' if len(relying) == 1 else 'beat'} without one, will stop"
+            f" beating: {cure} before that, or set KEEP_DEFAULT_HEARTBEAT=true for the workers"
         )
     yield Finding("heartbeats", "warning", says, relying)
 
@@ -57,8 +56,8 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
     if not dialect.writes_variables:
         return
     parsed = config.get("parsed")
-    found = sorted({name for one in _strings(parsed) for name in _VARIABLE.findall(one[1])})
-    hidden = sorted(path for path, value in _strings(parsed) if value == _REDACTED and path != _OWN_TOKEN)
+    found = sorted({name for one in strings_of(parsed) for name in _VARIABLE.findall(one[1])})
+    hidden = sorted(path for path, value in strings_of(parsed) if value == REDACTED and path != _OWN_TOKEN)
     if found:
         more = f" (and may name one at {named(hidden)}, which it hides)" if hidden else ""
         says = (
@@ -79,18 +78,6 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
             f" openclaw.json, and it hides whether {_OWN_TOKEN} is one"
         )
         yield Finding("variables", "ok", says)
-
-
-def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a document, each with its dotted path; items of lists by their ids, if they have one."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _strings(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _strings(inner, f"{path}[{_mapping(inner).get('id', number)}]")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

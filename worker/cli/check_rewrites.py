@@ -15,7 +15,7 @@ _CHECK = "rewrites"
 
 
 def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterator[Finding]:
-    """``gateway``: its name. What is allowed, and what only the gateway's own writes lose, is said too."""
+    """``gateway``: its name. Reports what is allowed as well, and what only the gateway's own writes lose."""
     about = [one.key for one in standing.rewrites]
     command = f"`provisioner gateway allow-rewrite {argument(gateway)}`"
     if standing.refused:
@@ -25,8 +25,10 @@ def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterat
         )
         yield Finding(_CHECK, "warning", says, about)
     elif standing.rewrites:
-        whose = "is allowed here" if standing.allowed else "is lost by writes of its own, not by ours"
-        says = f"at any write this OpenClaw release {told(standing.rewrites)}: that {whose}"
+        whose = (
+            "which is allowed here" if standing.allowed else "but only at its own writes, as ours put it back"
+        )
+        says = f"at any write this OpenClaw release {told(standing.rewrites)}, {whose}"
         yield Finding(_CHECK, "ok" if standing.allowed else "warning", says, about)
     if standing.comments:
         yield Finding(_CHECK, "warning", COMMENTS_GO[0].lower() + COMMENTS_GO[1:])

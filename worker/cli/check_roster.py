@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.cli.findings import Finding, named
+from worker.cli.findings import Finding, counted, named
 from worker.cli.gateway_rows import Fleet
 from worker.cli.job_view import argument
 from worker.gateway.dialect import Dialect
@@ -43,7 +43,7 @@ def check_roster(
     )
     yield from (_orphan(key, fleet, gateway) for key in orphans)
     if not (missing or differing or orphans or fleet.refused):
-        yield Finding(_CHECK, "ok", f"agrees with the rows of {len(fleet.records)} agents")
+        yield Finding(_CHECK, "ok", f"agrees with the rows of {counted(len(fleet.records), 'agent')}")
 
 
 def _missing(records: list[AgentRecord]) -> Iterator[Finding]:

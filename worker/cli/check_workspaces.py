@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from worker.cli.findings import Finding
+from worker.cli.findings import Finding, counted
 from worker.cli.job_view import argument
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
@@ -87,8 +87,11 @@ def check_renderings(
                 sound = False
                 yield _too_long(record, file)
     if sound and records:
-        says = f"{len(records)} agents render; the longest file is {longest[1]}: {longest[0]:,} characters"
-        yield Finding("templates", "ok", f"{says} of {INJECTION_LIMIT:,}")
+        says = (
+            f"{counted(len(records), 'agent')} rendered; the longest file is {longest[1]}: {longest[0]:,}"
+            f" characters of {INJECTION_LIMIT:,}"
+        )
+        yield Finding("templates", "ok", says)
 
 
 def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:

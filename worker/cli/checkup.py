@@ -11,7 +11,7 @@ from worker.cli.check_pairing import paired, pairing_finding
 from worker.cli.check_rewrites import check_rewrites
 from worker.cli.check_roster import check_roster
 from worker.cli.check_workspaces import check_file_support, check_renderings
-from worker.cli.findings import Checkup
+from worker.cli.findings import Checkup, counted
 from worker.cli.gateway_rows import Fleet, GatewayRow
 from worker.cli.inventory import shown_url
 from worker.errors import ProvisionerError
@@ -68,13 +68,15 @@ def _look(
         dialect, live = _read_dialect(connection, found)
     if live is not None:
         found.agents = len(live.present)
-        found.note("config", f"valid, {found.agents} agents in the roster")
+        found.note("config", f"valid, {counted(found.agents, 'agent')} in the roster")
         found.extend(check_roster(dialect, live.document, fleet, row.name))
         found.extend(check_heartbeats(dialect, live.document))
         found.extend(check_settings(dialect, live.answer.get("config")))
         found.extend(check_variables(dialect, live.answer))
         if standing_of is not None:
-            found.extend(check_rewrites(live, standing_of(live), row.name))
+            standing = standing_of(live)
+            found.writes_refused = bool(standing.refused)
+            found.extend(check_rewrites(live, standing, row.name))
     found.extend(check_file_support(dialect))
     found.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 

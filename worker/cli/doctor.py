@@ -15,7 +15,7 @@ from worker.cli.check_rights import check_database
 from worker.cli.checkup import compare_with_workers, examine
 from worker.cli.environment import engine, operator_settings
 from worker.cli.faults import FAILED, WrongUseError
-from worker.cli.findings import Checkup
+from worker.cli.findings import Checkup, counted
 from worker.cli.gateway_rows import forget_refusal, read_fleet, read_gateway
 from worker.cli.lookup import find
 from worker.cli.screen import Json, emit, lines, marks, out, plain, say
@@ -34,7 +34,8 @@ def doctor(
     """Look at a gateway and say what is right and wrong with it. Exit code 1 where something is wrong.
 
     Changes nothing on the gateway. Compares its roster with the agents' rows, renders every agent, asks
-    BASE_URL whether Mission Control is there, and says what a config write would rewrite of the owner's.
+    BASE_URL whether Mission Control is there, and says what a config write would rewrite in the owner's
+    files.
     """
     if (gateway is None) is not all_gateways:
         raise WrongUseError("Name one gateway, or give --all: `provisioner gateway list` shows all.")
@@ -51,8 +52,8 @@ def doctor(
         for found in checkups:
             _show(found)
         if all_gateways:
-            unfit = [found.gateway for found in checkups if not found.ok]
-            say(f"{len(checkups) - len(unfit)} of {len(checkups)} gateways are fit to be provisioned.")
+            fit = sum(found.ok and not found.writes_refused for found in checkups)
+            say(f"Fit to be provisioned: {fit} of {counted(len(checkups), 'gateway')}.")
     if not all(found.ok for found in checkups):
         raise typer.Exit(FAILED)
 
@@ -102,6 +103,8 @@ def _verdict(found: Checkup) -> str:
         sum(finding.status == status for finding in found.findings) for status in ("fault", "warning")
     )
     heed = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
+    if found.ok and found.writes_refused:
+        return f"Config writes are refused until you allow them; {heed} to heed."
     if found.ok:
         return f"Fit to be provisioned{f', with {heed} to heed' if heed else ''}."
     return f"{faults} fault{'s' * (faults > 1)} to put right{f', {heed} to heed' if heed else ''}."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy import Engine
 
 from worker.database import make_engine
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_as
 
 
 class OperatorSettings(Settings):
@@ -22,11 +22,8 @@ class OperatorSettings(Settings):
 
 
 def operator_settings() -> Settings:
-    """Read the environment. Raises SettingsError, which names all that a worker would miss as well."""
-    try:
-        return OperatorSettings()  # type: ignore[call-arg]  # filled from the environment
-    except ValidationError:
-        return load_settings()
+    """Read the environment. Raises SettingsError, which names only what this command needs."""
+    return load_as(OperatorSettings)
 
 
 @cache

@@ -25,7 +25,8 @@ class Finding:
 
 @dataclass
 class Checkup:
-    """All that was found; the fields after ``findings`` stay None where the gateway did not let us in."""
+    """All that was found; the fields after ``findings`` stay None where the gateway did not let us in.
+    ``writes_refused``: config writes are refused until `provisioner gateway allow-rewrite` allows them."""
 
     gateway_id: UUID
     gateway: str
@@ -38,6 +39,7 @@ class Checkup:
     dialect: str | None = None
     agents: int | None = None
     paired: bool | None = None
+    writes_refused: bool | None = None
 
     @property
     def ok(self) -> bool:
@@ -51,6 +53,11 @@ class Checkup:
     def extend(self, findings: Iterable[Finding]) -> None:
         """Add findings."""
         self.findings.extend(findings)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 agent``, ``2 agents``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def named(names: Sequence[str]) -> str:

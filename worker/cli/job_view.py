@@ -144,7 +144,9 @@ def next_steps(job: JobRecord) -> Iterator[str]:
         for template, column in OVERRIDE_COLUMNS.items()
         if error.startswith(f"The {template} override")
     ]
-    if job.gateway_name and "gateway" in error.lower():
+    if job.gateway_name and error.startswith("A config write would rewrite"):
+        first.append(f"provisioner gateway allow-rewrite {argument(job.gateway_name)}")
+    elif job.gateway_name and "gateway" in error.lower():
         first.append(f"provisioner doctor {argument(job.gateway_name)}")
     yield from first
     if again := _again(job):

@@ -83,7 +83,7 @@ def silencing(dialect: Dialect, silenced: Collection[str]) -> str:
     """The warning that goes with the first block."""
     names, one = ", ".join(sorted(silenced)), len(silenced) == 1
     return (
-        f"This is the gateway's first heartbeat block, so {names}, which beat without one, will not any more:"
+        f"This is the gateway's first heartbeat block, so {names}, which beat without one, will stop beating:"
         f" {cure(dialect, silenced)}. KEEP_DEFAULT_HEARTBEAT=true gives {'it' if one else 'them'} that block"
         " when the first agent of a gateway is provisioned."
     )

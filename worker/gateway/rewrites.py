@@ -24,11 +24,11 @@ COMMENTS_GO = "openclaw.json has comments, and OpenClaw drops the comments of a 
 
 Kind = Literal["include", "secret", "variable", "escape", "hidden"]
 WORDS: Mapping[Kind, str] = {
-    "include": "replaces each $include by the content of its file ({})",
+    "include": "replaces each $include with the content of its file ({})",
     "secret": "copies secrets out of included files into openclaw.json ({})",
-    "variable": "replaces variables by their values ({})",
-    "escape": "undoes escapes, which then are variables ({})",
-    "hidden": "replaces those secrets by their values that are variables, which config.get hides ({})",
+    "variable": "replaces variables with their values ({})",
+    "escape": "undoes escapes, which turns them into variables ({})",
+    "hidden": "writes out the values of hidden secrets that are given as variables ({})",
 }
 
 
@@ -111,7 +111,7 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
 
 
 def told(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
-    """``replaces variables by their values (${A} at models.x and 2 more)``, and so on for each kind."""
+    """``replaces variables with their values (${A} at models.x and 2 more)``, and so on for each kind."""
     said = []
     for kind, words in WORDS.items():
         those = [one.shown for one in rewrites if one.kind == kind]

@@ -185,7 +185,7 @@ def _bring_about(
     services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
 ) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
-    progress, stale, noted = Progress(), None, False
+    progress, stale, noted, warned = Progress(), None, False, False
     claimed: set[str] = set()
     for _ in range(_ROUNDS):
         live, plan = _look(client, batch, keeps_beating=services.settings.keep_default_heartbeat)
@@ -205,6 +205,9 @@ def _bring_about(
             batch.refused.update((intent.id, refusal) for intent in unwanted)
             _settle(services, lease, batch, answered=True)
             return
+        if not warned:
+            _warn_of_first_write(services, batch, live, plan)
+            warned = True
         fenced = _fenced(services, lease, live, plan) - claimed
         if fenced:
             claimed |= fenced
@@ -276,16 +279,8 @@ def _rewrite_refusal(
 def _note_first_look(
     services: Services, lease: RosterLease, batch: RosterBatch, live: LiveRoster, plan: RosterPlan
 ) -> bool:
-    """Keep what only the first look shows: who was there, whom the first heartbeat block silences, and what
-    the first write drops; and where the agents live, before it is made so. False where the plan is to be made
-    anew, because somebody in it wants an id that is another agent's."""
-    said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
-    if plan.kept:
-        said.append(keeping(live.dialect, plan.kept))
-    if plan.changed and has_comments(live):
-        said.append(COMMENTS_GO)
-    if plan.changed and not live.writes_visibility:
-        said.append(VISIBILITY_STAYS)
+    """Record which agents were in the roster before, and where they will live. Returns False if the plan has
+    to be made again, because an agent in it wants an id that is another agent's."""
     with services.engine.begin() as connection:
         asked = {intent.openclaw_id for intent in batch.intents}
         note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
@@ -296,14 +291,26 @@ def _note_first_look(
             batch.refuse_writes(agent_id, sentence)
         if taken:
             return False
-        for sentence in said:
-            warn_of(connection, batch.first_writer(plan).id, sentence)
-            log.warning("%s", sentence)
         if heartbeats_stand_still(live.dialect, live.answer.get("config")):
             for intent in batch.intents:
                 if intent.change == "reconcile":
                     warn_of(connection, intent.id, CRON_OFF)
     return True
+
+
+def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
+    """Warn of what the first write changes beside its agents: whose heartbeats stop, and lost comments."""
+    said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
+    if plan.kept:
+        said.append(keeping(live.dialect, plan.kept))
+    if plan.changed and has_comments(live):
+        said.append(COMMENTS_GO)
+    if plan.changed and not live.writes_visibility:
+        said.append(VISIBILITY_STAYS)
+    with services.engine.begin() as connection:
+        for sentence in said:
+            warn_of(connection, batch.first_writer(plan).id, sentence)
+            log.warning("%s", sentence)
 
 
 def _condemned(

@@ -49,7 +49,7 @@ def test_what_is_shown_is_allowed_until_it_is_revoked(provisioner: Provisioner, 
     assert again["allowed"] == []
     assert {one["allowed_before"] for one in again["rewrites"]} == {True}
     found = provisioner.json("doctor", "workshop")
-    assert "that is allowed here" in {one["check"]: one["says"] for one in found["findings"]}["rewrites"]
+    assert "which is allowed here" in {one["check"]: one["says"] for one in found["findings"]}["rewrites"]
     assert provisioner.json("gateway", "allow-rewrite", "workshop", "--revoke")["revoked"] == 3
     assert len(provisioner.json("gateway", "allow-rewrite", "workshop")["allowed"]) == 3
     assert gateway.config_path.read_bytes() == before

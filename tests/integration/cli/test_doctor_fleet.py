@@ -51,7 +51,7 @@ def test_a_settled_gateway_agrees_and_doctor_writes_nothing(
     staffed.env["BASE_URL"] = mission_control
     found = staffed.json("doctor", "gateway of Ada")
     assert [one["check"] for one in found["findings"] if one["status"] != "ok"] == []
-    assert "agrees with the rows of 1 agents" in findings(found, "roster")[0]["says"]
+    assert "agrees with the rows of 1 agent" in findings(found, "roster")[0]["says"]
     assert findings(found, "BASE_URL")[0]["says"].endswith("/healthz answers 200")
     assert simulator.config_path.read_bytes() == before
     assert {call.method for call in simulator.calls[calls:]} <= {"connect", "config.get", "device.pair.list"}

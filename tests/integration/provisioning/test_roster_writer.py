@@ -481,7 +481,7 @@ def test_the_first_heartbeat_block_warns_of_whom_it_silences(
     write_roster(hand, fleet.gateway_id)
     first, *others = [intent.warning for intent in intents(engine)]
     beat = "main, owners" if simulator.release.roster_is_map else "main"
-    assert f"{beat}, which beat without one, will not any more" in first
+    assert f"{beat}, which beat without one, will stop beating" in first
     assert set(others) == {None}
     want(engine, fleet)
     write_roster(hand, fleet.gateway_id)

@@ -72,7 +72,7 @@ def test_a_roster_that_agrees_is_one_good_finding(dialect: Dialect) -> None:
     ada = record()
     entries = {"main": {}, "owners-own": {"name": "x"}, ada.openclaw_id: entry(dialect, ada)}
     (found,) = roster(dialect, entries, Fleet([ada]))
-    assert (found.status, "1 agents" in found.says) == ("ok", True)
+    assert (found.status, "1 agent" in found.says) == ("ok", True)
 
 
 @FAMILIES

@@ -144,7 +144,8 @@ def _sentence(status: str, agents: Sequence[Row], errors: Sequence[Mapping[str, 
     told = ", ".join(f"{count} {what}" for count, what in counts if count)
     first = errors[0]
     who = f"{first['agent_name']}: " if first.get("agent_name") else ""
-    return f"{f'Of {len(agents)} agents {told}. ' if told else ''}{who}{first['message']}"
+    plural = "s" * (len(agents) != 1)
+    return f"{f'Of {len(agents)} agent{plural} {told}. ' if told else ''}{who}{first['message']}"
 
 
 def _error(row: Row) -> dict[str, Any]:
