@@ -10,10 +10,9 @@ import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -23,6 +22,7 @@ from rich.table import Table
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
+from tests.mute import mute
 from worker.local import LocalServices
 from worker.simulator import Fault
 from worker.simulator.faults import Delay, Silence
@@ -56,19 +56,8 @@ def refusing(place: Place) -> Iterator[str]:
 @contextmanager
 def accepting(place: Place) -> Iterator[str]:
     """Something takes the connection, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        taken: list[socket.socket] = []
-
-        def take() -> None:
-            with suppress(OSError):
-                while True:
-                    taken.append(server.accept()[0])
-
-        threading.Thread(target=take, daemon=True).start()
-        yield f"ws://127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        for each in taken:
-            each.close()
+    with mute() as url:
+        yield url
 
 
 @contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +14,7 @@ from sqlalchemy import Engine
 from tests.acceptance.proxy import Door
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, one, seed_fleet
+from tests.mute import mute
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.provisioning.intents import Wish, record_intents
@@ -34,24 +32,6 @@ BUDGET_S = 2.0
 def simulator(tmp_path: Path) -> Iterator[Simulator]:
     with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "gateway") as simulator:
         yield simulator
-
-
-@contextmanager
-def mute() -> Iterator[str]:
-    """A port that takes every connection and says nothing."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        taken: list[socket.socket] = []
-
-        def take() -> None:
-            with suppress(OSError):
-                while True:
-                    taken.append(server.accept()[0])
-
-        threading.Thread(target=take, daemon=True).start()
-        yield f"ws://127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        for each in taken:
-            each.close()
 
 
 def begin(engine: Engine, fleet: Fleet, kind: str = "provision_agent") -> UUID:

@@ -141,6 +141,7 @@ def test_an_include_is_flattened_only_with_leave_and_then_nobody_is_lost(place: 
         assert "agents from ./agents.json5" in first.error
         assert "`provisioner gateway allow-rewrite" in first.error
         assert (here.path.read_bytes(), here.patches()) == (before, 0)
+        assert not any(row.warning for row in (first, second)), "nothing was written, so nothing changed"
         here.allow()
         assert [row.error for row in here.write()] == [None, None]
         listed = here.stored["agents"]["list"]
