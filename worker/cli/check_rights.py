@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import Connection, text
 
 from worker import rights
-from worker.cli.findings import Finding
+from worker.cli.findings import Finding, counted
 from worker.errors import PermanentError
 
 _WRITES = text(
@@ -52,5 +52,6 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         except PermanentError as error:
             yield Finding("rights", "warning", str(error))
     for paused in connection.execute(_PAUSED):
-        said = f"worker {paused.name} waited for it {paused.ago_s / 60:.0f} minutes ago: {paused.last_pause}"
+        ago = counted(round(paused.ago_s / 60), "minute")
+        said = f"worker {paused.name} waited for it {ago} ago: {paused.last_pause}"
         yield Finding("database", "warning", said)

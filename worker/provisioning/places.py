@@ -228,7 +228,7 @@ def taken(openclaw_id: str, owner: str) -> str:
         "lead": "a board has one lead, so clear is_board_lead of one of them, or delete it",
         "mc-gateway": "a gateway has one main agent, so delete one of them",
     }.get(made.role if made else "", "delete one of them")
-    return f"Its OpenClaw id {openclaw_id} is that of {owner} on this gateway: {cure}."
+    return f"Its OpenClaw id {openclaw_id} belongs to {owner} on this gateway: {cure}."
 
 
 _CLOSE = text("""

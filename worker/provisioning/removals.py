@@ -90,7 +90,7 @@ def _named(name: str | None, agent_id: UUID) -> str:
 
 def spared(openclaw_id: str, owner: str) -> str:
     """Why an entry that was to be removed is still there."""
-    return f"{openclaw_id} is {owner} today, so it was left on the gateway."
+    return f"{openclaw_id} belongs to {owner} today, so it was left on the gateway."
 
 
 def reason_to_keep_files(

@@ -249,8 +249,8 @@ def _bring_about(
     if stale is not None:
         raise stale
     raise PermanentError(
-        f"The gateway said ok {progress.writes} times, and each time its config held something else than was"
-        " written: somebody else rewrites it. See `provisioner doctor`."
+        f"The gateway answered ok to {progress.writes} config writes, but each time its config then held"
+        " something else: somebody else rewrites it. See `provisioner doctor`."
     )
 
 

@@ -109,7 +109,7 @@ def test_a_delete_that_arrives_again_does_not_touch_the_next_lead(scene: Scene, 
     for options in ({}, {"gateway_id": scene.fleet.gateway_id}):
         job = delete(scene, first, **options)
         assert job.result["removed"] is False
-    assert f"{lead_id} is agent 'Second' ({second}) today, so it was left" in job.warnings[0]
+    assert f"{lead_id} belongs to agent 'Second' ({second}) today, so it was left" in job.warnings[0]
     assert scene.simulator.config_path.read_bytes() == before
     assert (folder(scene, second) / "MEMORY.md").read_text() == "The second one's.\n"
     after = [call for call in scene.simulator.calls if call.method == "sessions.delete"]
@@ -191,7 +191,7 @@ def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None
     for kind, options in (("provision_agent", {}), ("update_agent", {"rotate_tokens": True})):
         job = run(scene, kind, second, wake=False, **options)
         assert job.status == "failed"
-        assert f"Its OpenClaw id {lead_id} is that of agent 'First' ({first})" in job.error
+        assert f"Its OpenClaw id {lead_id} belongs to agent 'First' ({first})" in job.error
         assert "clear is_board_lead of one of them" in job.error
     heartbeats = insert_heartbeats(scene)
     synced = scene.sync(include_main=False)
