@@ -200,7 +200,7 @@ def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None
     with scene.engine.begin() as connection:
         go_on(connection, heartbeats)
     assert scene.job(heartbeats).status == "partial", scene.rows(heartbeats)
-    assert f"that of agent {first} on this gateway" in scene.job(heartbeats).error
+    assert f"belongs to agent {first} on this gateway" in scene.job(heartbeats).error
     assert scene.simulator.agents()[lead_id] == before
     with scene.engine.connect() as connection, pytest.raises(RefusedAgentError, match="one lead"):
         load_agent(connection, second)
