@@ -36,6 +36,7 @@ from worker.messages.default_queue import rescue
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.seats import Seats, share_of
 from worker.provisioning.services import Services
+from worker.pulse import pulse
 from worker.revision import NEEDED_REVISION, revision_of
 from worker.settings import Settings, SettingsError, incomplete
 from worker.start import begin, refuse
@@ -287,10 +288,12 @@ def _rescue() -> None:
         log.warning("nobody looks for our messages in Celery's default queue: %s", error)
 
 
-@signals.heartbeat_sent.connect
-def _consuming(**_: Any) -> None:
+def _consuming() -> None:
     for clock in _clocks:
         clock.consuming()
+
+
+app.steps["consumer"].add(pulse(_consuming))
 
 
 @signals.after_task_publish.connect(sender="tasks.run_due_schedules")

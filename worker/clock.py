@@ -24,7 +24,7 @@ from worker.provisioning.services import Services
 log = logging.getLogger(__name__)
 
 _CONSUMER_SILENCE_S = 20.0
-"""Celery's consumer gives a heartbeat every two seconds."""
+"""The consumer gives a sign every two seconds (worker/pulse.py)."""
 
 
 class Clock:

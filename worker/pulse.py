@@ -1,0 +1,38 @@
+"""Our own sign that a worker consumes: ``--without-heartbeat`` switches Celery's off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps
+from celery.worker.consumer.tasks import Tasks
+
+EVERY_S = 2.0
+
+
+def pulse(tell: Callable[[], None]) -> type[bootsteps.StartStopStep]:
+    """A step of Celery's consumer that calls ``tell`` every two seconds.
+
+    It is a timer on the consumer's own event loop: it falls silent when the loop is stuck, and stops with the
+    connection to the broker.
+    """
+
+    class Pulse(bootsteps.StartStopStep):
+        requires = (Tasks,)
+
+        def __init__(self, parent: Any, **options: Any) -> None:
+            super().__init__(parent, **options)
+            self._timer: Any = None
+
+        def start(self, parent: Any) -> None:
+            self._timer = parent.timer.call_repeatedly(EVERY_S, tell)
+
+        def stop(self, parent: Any) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        shutdown = stop
+
+    return Pulse
