@@ -111,6 +111,8 @@ def test_a_worker_without_a_broker_is_not_healthy(started: Started, tmp_path: Pa
 
 def test_flower_is_healthy_and_shows_nothing_without_the_password(started: Started) -> None:
     flower = service("flower")
+    for variable in ("DATABASE_URL", "BASE_URL"):
+        del started.environment[variable]
     port = str(free_port())
     command = [part.replace("5555", port) for part in flower["command"]]
     check = [part.replace("5555", port) for part in flower["healthcheck"]["test"] if part != "CMD"]
@@ -145,20 +147,21 @@ def test_the_figures_are_served(started: Started) -> None:
     assert "Traceback" not in log.read_text(errors="replace")
 
 
-def test_redis_wants_its_password_and_keeps_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("password", ["r3dis", "p@:/?#[]%25 \"'\\\\&=;$ss"])
+def test_redis_wants_its_password_and_keeps_everything(tmp_path: Path, password: str) -> None:
     servers, data, port = tmp_path / "bin", tmp_path / "data", free_port()
     servers.mkdir()
     data.mkdir()
     (servers / "redis-server").symlink_to(find_valkey().path)
     shell, flags, script = service("redis")["command"]
     script = script.replace("$$", "$").replace("/data", f"{data} --bind 127.0.0.1 --port {port}")
-    environment = {"PATH": f"{servers}:{os.defpath}", "REDIS_PASSWORD": "r3dis"}
+    environment = {"PATH": f"{servers}:{os.defpath}", "REDIS_PASSWORD": password}
     log = tmp_path / "log"
     shell = str(shutil.which(shell))
     server = Tethered(Program([shell, flags, script], env=environment, log_path=log, cwd=tmp_path))
     try:
         eventually(lambda: "Ready to accept" in log.read_text(errors="replace"), log)
-        with redis.Redis(port=port, password="r3dis") as client:
+        with redis.Redis(port=port, password=password) as client:
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
             assert client.config_get("appendonly") == {"appendonly": "yes"}
         with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):

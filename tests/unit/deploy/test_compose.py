@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.compose import FILES, FILLED_IN, ROOT, compose, configured, program, variables_of
+from worker.database_url import connect_arguments
+from worker.settings import Settings, load_settings
 
 SERVICES = {"postgres", "redis", "migrate", "worker", "beat", "flower", "gateway", "metrics"}
 LASTING = sorted(SERVICES - {"migrate"})
@@ -66,7 +70,7 @@ def test_databases_are_on_a_network_that_leads_nowhere() -> None:
 
 def test_all_workers_share_one_device_key_and_may_be_many() -> None:
     worker = service("worker")
-    (volume,) = worker["volumes"]
+    volume, _ = worker["volumes"]
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert (volume["source"], volume["target"]) == ("device", "/var/lib/provisioner")
     assert f"GATEWAY_DEVICE_KEY={volume['target']}/device.pem" in image
@@ -86,8 +90,66 @@ def test_redis_forgets_nothing_and_tells_nobody_its_password() -> None:
     command = " ".join(redis["command"])
     assert "--maxmemory-policy noeviction" in command
     assert "--appendonly yes" in command
-    assert "requirepass $$REDIS_PASSWORD" in command
+    assert 'requirepass "$$password"' in command
     assert FILLED_IN["REDIS_PASSWORD"] not in command + str(redis["healthcheck"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_service_can_take_the_whole_machine(name: str) -> None:
+    found = service(name)
+    assert int(found["mem_limit"]) >= 2**29
+    assert float(found["cpus"]) > 0
+    assert found["pids_limit"] >= 64
+
+
+def test_a_worker_has_threads_enough_for_all_its_slots() -> None:
+    assert service("worker")["pids_limit"] > 2 * 200
+
+
+def test_a_password_with_special_characters_reaches_every_service_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hard = "p@:/?#[]%25 \"'\\&=;ss"
+    asked = compose(
+        "config",
+        "--format",
+        "json",
+        environment={**FILLED_IN, "POSTGRES_PASSWORD": hard, "REDIS_PASSWORD": hard},
+    )
+    services = json.loads(asked.stdout)["services"]
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] == hard
+    assert services["redis"]["environment"]["REDIS_PASSWORD"] == hard
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("migrate", "worker", "beat"):
+        for variable, value in services[name]["environment"].items():
+            monkeypatch.setenv(variable, value)
+        settings = load_settings()
+        assert connect_arguments(make_url(settings.database_url.get_secret_value()))["password"] == hard
+        assert settings.broker.password == hard
+
+
+def test_a_folder_of_templates_is_mounted_where_the_worker_looks() -> None:
+    asked = compose(
+        "config", "--format", "json", environment={**FILLED_IN, "TEMPLATES_DIR": "/srv/templates"}
+    )
+    worker = json.loads(asked.stdout)["services"]["worker"]
+    mount = worker["volumes"][1]
+    assert (mount["type"], mount["source"], mount["read_only"]) == ("bind", "/srv/templates", True)
+    assert worker["environment"]["TEMPLATES_DIR"] == mount["target"]
+    assert service("worker")["environment"]["TEMPLATES_DIR"] == "", "an empty variable is unset"
+
+
+def test_third_party_images_can_be_named_by_digest() -> None:
+    digests = {name: f"{name.lower()}@sha256:{'0' * 64}" for name in ("POSTGRES_IMAGE", "REDIS_IMAGE")}
+    asked = compose("config", "--format", "json", environment={**FILLED_IN, **digests})
+    services = json.loads(asked.stdout)["services"]
+    assert services["postgres"]["image"] == digests["POSTGRES_IMAGE"]
+    assert services["redis"]["image"] == digests["REDIS_IMAGE"]
+
+
+def test_flower_knows_nothing_of_the_database() -> None:
+    assert {"DATABASE_URL", "DATABASE_PASSWORD", "BASE_URL"}.isdisjoint(service("flower")["environment"])
 
 
 def test_flower_looks_behind_a_password() -> None:
@@ -148,7 +210,7 @@ def test_beside_mission_control_its_database_is_used_and_only_our_schema_made() 
     assert set(services) == SERVICES - {"postgres"}
     assert services["migrate"]["command"] == ["provisioner", "migrate"]
     assert "postgres" not in services["migrate"].get("depends_on", {})
-    for name in OURS:
+    for name in set(OURS) - {"flower"}:
         assert services[name]["environment"]["DATABASE_URL"].endswith("@mc/mission_control")
 
 
