@@ -23,6 +23,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from worker.broker_rights import forbidden
 from worker.redis_url import Broker
 
 VISIBILITY_TIMEOUT_S = 600
@@ -30,8 +31,8 @@ VISIBILITY_TIMEOUT_S = 600
 
 _CONNECT_S = 5.0
 _SPARE_CONNECTIONS = 50
-_QUEUES = ("provisioning", "sync", "control")
 _KEEPS_ALL = "noeviction"
+_SHOWN = 8
 _RIGHTS = "docs/operations.md lists those it needs"
 
 
@@ -86,17 +87,17 @@ class BrokerLook:
         )
 
 
-def look_at(broker: Broker, *, consumes: bool = True) -> BrokerLook:
-    """Connect once and look. Leaves nothing behind, and takes 10 seconds at most.
-
-    ``consumes``: also look whether the user may do what a worker does.
-    """
+def look_at(broker: Broker) -> BrokerLook:
+    """Connect once and look. Leaves nothing behind, and takes 10 seconds at most."""
     try:
         with connect(broker) as client:
             client.ping()
-            forbidden = list(_forbidden(client, broker.database)) if consumes else []
-            if forbidden:
-                return BrokerLook(fault=f"its user may not use {', '.join(forbidden)}: {_RIGHTS}")
+            lacking = forbidden(client.connection_pool, broker.database)
+            if lacking:
+                shown = ", ".join(lacking[:_SHOWN]) + (
+                    f" and {len(lacking) - _SHOWN} more" if lacking[_SHOWN:] else ""
+                )
+                return BrokerLook(fault=f"its user may not use {shown}: {_RIGHTS}")
             return BrokerLook(policy=_policy(client))
     except (RedisError, OSError) as error:
         fault = lasting(error, broker)
@@ -155,38 +156,3 @@ def _policy(client: redis.Redis) -> str | None:
         return str(client.info("memory").get("maxmemory_policy") or "") or None
     except (ResponseError, NoPermissionError, BusyLoadingError):
         return None
-
-
-def _forbidden(client: redis.Redis, database: int) -> Iterator[str]:
-    """The commands that the user may not send. Redis checks rights when it queues a command of a transaction,
-    so the transaction is discarded and nothing is done."""
-    pool = client.connection_pool
-    connection = pool.get_connection()
-    try:
-        subscribe = ("PSUBSCRIBE", f"/{database}.celery.pidbox")
-        for command in [("MULTI",), *_needed(database), ("DISCARD",), subscribe]:
-            try:
-                connection.send_command(*command)  # type: ignore[no-untyped-call]
-                connection.read_response(push_request=command == subscribe)
-            except NoPermissionError:
-                yield " ".join(command[:2])
-                if command == ("MULTI",):
-                    return  # what follows would be done, not queued
-            except ResponseError:
-                pass  # a replica, no memory: it passes, or the first message says so
-    finally:
-        connection.disconnect()  # type: ignore[no-untyped-call]
-        pool.release(connection)
-
-
-def _needed(database: int) -> Iterator[tuple[str, ...]]:
-    """What Celery sends to its broker, for each kind of key or channel that it uses."""
-    for queue in _QUEUES:
-        yield from (("LPUSH", queue, "x"), ("BRPOP", queue, "1"), ("LLEN", queue))
-        yield from (("SADD", f"_kombu.binding.{queue}", "x"), ("SMEMBERS", f"_kombu.binding.{queue}"))
-    yield from (("HSET", "unacked", "x", "x"), ("HGET", "unacked", "x"), ("HDEL", "unacked", "x"))
-    yield from (("ZADD", "unacked_index", "0", "x"), ("ZREM", "unacked_index", "x"))
-    yield ("ZREVRANGEBYSCORE", "unacked_index", "1", "0")
-    yield ("SET", "unacked_mutex", "x", "NX")
-    for channel in (f"/{database}.celeryev/x", f"/{database}.celery.pidbox"):
-        yield ("PUBLISH", channel, "x")

@@ -109,7 +109,7 @@ def _look_around(command: str | None, config: Settings) -> BrokerLook | None:
     faults = []
     if command == "worker" and (refused := refusal_of(config.database_url.get_secret_value())):
         faults.append(f"DATABASE_URL: {refused}")
-    seen = look_at(config.broker, consumes=command == "worker")
+    seen = look_at(config.broker)
     if seen.fault is not None:
         faults.append(f"REDIS_URL: {seen.fault}")
     if faults:

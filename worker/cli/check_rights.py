@@ -1,11 +1,9 @@
-"""Whether the database lets the workers do their work, as far as this command's role and connection show."""
+"""Whether the database lets the workers do their work, as far as this command's role shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
 
-import psycopg
 from sqlalchemy import Connection, text
 
 from worker import rights
@@ -21,22 +19,8 @@ _PAUSED = text("""
 """)
 
 
-def check_tls(host: str, sslmode: str) -> Iterator[Finding]:
-    """Whether a connection to ``host`` could be with somebody else, who would see the gateways' tokens."""
-    on_this_machine = not host or host.startswith(("/", "127.")) or host in ("localhost", "::1")
-    if on_this_machine or sslmode in ("verify-ca", "verify-full"):
-        return
-    says = (
-        f"the connection to {host} is made with sslmode={sslmode}, which does not verify the server: add"
-        " sslmode=verify-full and sslrootcert to DATABASE_URL, unless the network between is your own"
-    )
-    yield Finding("database", "warning", says)
-
-
 def check_database(connection: Connection) -> Iterator[Finding]:
     """What DATABASE_URL's role may do, whether the database takes writes, and which workers had to wait."""
-    info = cast("psycopg.Connection[Any]", connection.connection.driver_connection).info
-    yield from check_tls(info.host, info.get_parameters().get("sslmode", "prefer"))
     row = connection.execute(_WRITES).one()
     if not row.writes:
         what = "is a standby" if row.standby else "is read-only (default_transaction_read_only)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,10 +13,11 @@ from sqlalchemy import select
 
 from models import Gateway
 from worker.cli.check_rights import check_database
+from worker.cli.check_servers import check_servers
 from worker.cli.checkup import compare_with_workers, examine
 from worker.cli.environment import engine, operator_settings
 from worker.cli.faults import FAILED, WrongUseError
-from worker.cli.findings import Checkup, counted
+from worker.cli.findings import Checkup, Finding, counted
 from worker.cli.gateway_rows import forget_refusal, read_fleet, read_gateway
 from worker.cli.lookup import find
 from worker.cli.screen import Json, emit, lines, marks, out, plain, say
@@ -44,7 +46,8 @@ def doctor(
             keys = [find(connection, "gateway", gateway)]
         else:
             keys = list(connection.execute(select(Gateway.id).order_by(Gateway.name, Gateway.id)).scalars())
-    checkups = [_examine(key) for key in keys]
+    servers = list(check_servers(operator_settings()))
+    checkups = [_examine(key, servers) for key in keys]
     if as_json:
         documents = [_document(found) for found in checkups]
         emit(documents if all_gateways else documents[0])
@@ -58,7 +61,7 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def _examine(key: UUID) -> Checkup:
+def _examine(key: UUID, servers: Sequence[Finding]) -> Checkup:
     with engine().connect() as connection:
         row = read_gateway(connection, key)
         fleet = read_fleet(connection, row.id)
@@ -69,7 +72,7 @@ def _examine(key: UUID) -> Checkup:
             return standing_of(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
 
     found = examine(row, fleet, operator_settings(), standing)
-    found.extend(of_database)
+    found.extend([*of_database, *servers])
     forgotten = False
     if found.version is not None and row.refused_token_fingerprint is not None:
         with engine().begin() as connection:

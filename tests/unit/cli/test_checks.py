@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 
 from worker.cli.check_owner import check_heartbeats, check_variables
-from worker.cli.check_rights import check_tls
 from worker.cli.check_roster import check_roster
 from worker.cli.check_workspaces import check_file_support, check_renderings
 from worker.cli.findings import Finding, named
@@ -239,21 +238,3 @@ def test_a_gateway_that_does_not_say_its_version_is_known_by_its_care_for_secret
 )
 def test_names_are_listed_as_people_do(names: list[str], words: str) -> None:
     assert named(names) == words
-
-
-@pytest.mark.parametrize(
-    ("host", "sslmode", "warned"),
-    [
-        ("db.example", "prefer", True),
-        ("db.example", "require", True),
-        ("db.example", "verify-ca", False),
-        ("db.example", "verify-full", False),
-        ("127.0.0.1", "prefer", False),
-        ("/var/run/postgresql", "prefer", False),
-        ("", "prefer", False),
-    ],
-)
-def test_a_database_that_is_not_verified_is_a_warning(host: str, sslmode: str, warned: bool) -> None:
-    found = list(check_tls(host, sslmode))
-    assert [one.status for one in found] == ["warning"] * warned
-    assert all("sslmode=verify-full" in one.says for one in found)

@@ -1,0 +1,136 @@
+"""A look at the broker tells what will not mend by itself from what may pass; TLS is verified."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from tests.certificates import self_signed
+from tests.tls_front import tls_front
+from tests.worker_process import ROOT
+from worker.broker import BrokerLook, broker_settings, look_at
+from worker.local.ports import free_port
+from worker.redis_url import Broker, read_redis_url
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Broker:
+    return read_redis_url(redis_url)
+
+
+@pytest.fixture
+def admin(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def user(admin: redis.Redis, broker: Broker) -> Iterator[Callable[..., Broker]]:
+    """Makes a user with the rights that docs/operations.md lists, and changes to them."""
+    name = f"user-{secrets.token_hex(4)}"
+    (line,) = re.findall(r"^ACL SETUSER provisioner on >PASSWORD (.*)$", OPERATIONS, re.MULTILINE)
+
+    def make(*changes: str) -> Broker:
+        run: Callable[..., object] = admin.execute_command  # untyped in redis-py
+        run("ACL", "SETUSER", name, "reset", "on", ">pass", *line.split(), *changes)
+        return replace(broker, user=name, password="pass")
+
+    yield make
+    admin.acl_deluser(name)
+
+
+def test_a_broker_that_serves_us_has_no_fault(broker: Broker, admin: redis.Redis) -> None:
+    before = admin.dbsize()
+    assert look_at(broker) == BrokerLook(policy="noeviction")
+    assert admin.dbsize() == before, "a look leaves nothing behind"
+
+
+def test_a_policy_that_drops_messages_is_a_warning(broker: Broker, admin: redis.Redis) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "its maxmemory-policy is allkeys-lru, set it to noeviction" in (look_at(broker).warning or "")
+    finally:
+        admin.config_set("maxmemory-policy", "noeviction")
+    assert look_at(broker).warning is None
+
+
+def test_what_a_server_refuses_is_a_fault_and_one_that_is_away_is_not(broker: Broker) -> None:
+    assert look_at(replace(broker, password="wr0ng")).fault == "the server refuses its user or password"
+    assert look_at(replace(broker, password=None)).fault == "the server refuses its user or password"
+    assert "no database 99" in (look_at(replace(broker, database=99)).fault or "")
+    away = look_at(replace(broker, port=free_port()))
+    assert (away.fault, away.away is not None) == (None, True)
+
+
+def test_the_documented_rights_are_enough(user: Callable[..., Broker]) -> None:
+    assert look_at(user()).fault is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["-brpop"], "BRPOP provisioning"),
+        (["-hset"], "HSET unacked"),
+        (["-eval"], "EVAL"),
+        (["-psubscribe"], "PSUBSCRIBE /0.celeryev/*"),
+        (["-publish"], "PUBLISH /0.celeryev/"),
+        (["-multi"], "MULTI"),
+        (["resetchannels"], "PSUBSCRIBE /0.celery.pidbox"),
+        (["resetkeys", "~sync*"], "LLEN provisioning"),
+    ],
+)
+def test_a_right_that_is_missing_is_named(user: Callable[..., Broker], change: list[str], named: str) -> None:
+    fault = look_at(user(*change)).fault or ""
+    assert fault.startswith("its user may not use ")
+    assert named in fault
+
+
+def test_a_policy_that_may_not_be_asked_is_no_fault(user: Callable[..., Broker]) -> None:
+    assert look_at(user("-info")) == BrokerLook()
+
+
+def test_the_brokers_certificate_is_verified(broker: Broker, tmp_path: Path) -> None:
+    context = self_signed(tmp_path)
+    password = broker.password
+    with tls_front(context, broker.port) as port:
+
+        def seen(host: str, options: str = "") -> BrokerLook:
+            return look_at(read_redis_url(f"rediss://:{password}@{host}:{port}/0{options}"))
+
+        ca = f"?ssl_ca_certs={tmp_path / 'gateway.pem'}"
+        assert "certificate is not trusted" in (seen("127.0.0.1").fault or "")
+        assert "ssl_ca_certs" in (seen("127.0.0.1").fault or "")
+        assert "certificate is not trusted" in (seen("localhost", ca).fault or ""), "it is for 127.0.0.1"
+        assert seen("127.0.0.1", ca).fault is None
+        assert seen("localhost", f"{ca}&ssl_check_hostname=false").fault is None
+        assert seen("127.0.0.1", "?ssl_cert_reqs=none").fault is None
+    plain = read_redis_url(f"rediss://:{password}@127.0.0.1:{broker.port}/0")
+    assert look_at(plain).policy is None
+
+
+def test_celery_verifies_it_too(broker: Broker, tmp_path: Path) -> None:
+    context = self_signed(tmp_path)
+    with tls_front(context, broker.port) as port:
+        for options, trusted in (("", False), (f"?ssl_ca_certs={tmp_path / 'gateway.pem'}", True)):
+            url = f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"
+            with Celery() as app:
+                app.config_from_object(broker_settings(read_redis_url(url), 4))
+                connection = app.connection_for_write()
+                if trusted:
+                    connection.ensure_connection(max_retries=1)
+                    assert urlsplit(connection.as_uri()).scheme == "rediss"
+                else:
+                    with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
+                        connection.ensure_connection(max_retries=1, timeout=2)
+                connection.release()

@@ -1,0 +1,69 @@
+"""What the user of REDIS_URL must be allowed, as measured with MONITOR on a worker, beat, Flower and
+`celery inspect` of celery and kombu 5.7; docs/operations.md shows the ACL.
+
+Redis checks a command's rights when it is queued in a transaction. So each is queued as Celery would send it,
+and the transaction is discarded: nothing is read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+_QUEUES = ("provisioning", "sync", "control")
+_INBOXES = ("worker@host.celery.pidbox", "0.reply.celery.pidbox", "celeryev.0")
+
+
+def needed(database: int) -> Iterator[tuple[str, ...]]:
+    """Commands as Celery sends them, one for each right."""
+    for queue in (*_QUEUES, *_INBOXES):
+        yield ("LLEN", queue)
+        yield ("LPUSH", queue, "")
+        yield ("BRPOP", queue, "1")
+        yield ("DEL", queue)
+    yield from (("RPUSH", _QUEUES[0], ""), ("RPOP", _QUEUES[0]), ("EXISTS", _QUEUES[0]))
+    yield from (("HSET", "unacked", "0", ""), ("HGET", "unacked", "0"), ("HDEL", "unacked", "0"))
+    yield from (("ZADD", "unacked_index", "0", ""), ("ZREM", "unacked_index", ""))
+    yield ("ZREVRANGEBYSCORE", "unacked_index", "0", "0")
+    yield ("ZRANGE", "unacked_index", "0", "0")
+    yield from (("SET", "unacked_mutex", "", "NX"), ("GET", "unacked_mutex"))
+    for exchange in ("control", "celeryev"):
+        binding = f"_kombu.binding.{exchange}"
+        yield from (("SADD", binding, ""), ("SREM", binding, ""), ("SMEMBERS", binding))
+    yield ("ZRANGEBYSCORE", "_kombu.binding_deadlines", "0", "0")
+    yield ("SADD", "_kombu.binding_permanent.control", "")
+    yield from (("EVAL", "return 1", "0"), ("EVALSHA", "0", "0"), ("SCRIPT", "EXISTS", "0"), ("TIME",))
+    for channel in (f"/{database}.celeryev/worker.online", f"/{database}.celery.pidbox"):
+        yield ("PUBLISH", channel, "")
+    for pattern in (f"/{database}.celeryev/*", f"/{database}.celery.pidbox"):
+        yield ("PSUBSCRIBE", pattern)
+
+
+def forbidden(pool: Any, database: int) -> list[str]:
+    """The commands that the user of the connection pool may not send, each with its key or channel."""
+    connection = pool.get_connection()  # redis-py does not type what is below its client
+    found: list[str] = []
+    try:
+        for command in (("MULTI",), *needed(database)):
+            if (said := _ask(connection, command)) is not None and said not in found:
+                found.append(said)
+            if found == ["MULTI"]:
+                break  # without it the rest would be done
+    finally:
+        connection.disconnect()  # which discards what is queued
+        pool.release(connection)
+    return found
+
+
+def _ask(connection: Any, command: tuple[str, ...]) -> str | None:
+    """The command with its key where it is forbidden, else None."""
+    connection.send_command(*command, check_health=False)
+    try:
+        connection.read_response()
+    except NoPermissionError:
+        return " ".join(command[:2])
+    except ResponseError:
+        return None
+    return None
