@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -45,6 +46,48 @@ def test_an_incomplete_environment_is_named_at_once() -> None:
     assert "Traceback" not in said
     for name in ("DATABASE_URL is not set", "BASE_URL is not set", "REDIS_URL: must begin", "LEASE_S: "):
         assert name in said
+
+
+@pytest.mark.parametrize("command", ["worker", "beat", "flower"])
+def test_a_url_that_cannot_be_right_ends_each_process_without_a_piece_of_its_password(
+    command: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    wrong = {
+        "DATABASE_URL": "postgresql+psycopg://u:s3k@r3t@127.0.0.1/d",
+        "REDIS_URL": "redis://:s3k#r3t@127.0.0.1:6379/0",
+        "HEALTH_FILE": str(tmp_path / "none" / "sign"),
+    }
+    done = celery(command, {**workshop.environment, **wrong})
+    said = done.stdout + done.stderr
+    assert done.returncode == 2
+    assert not any(sign in said for sign in ("s3k", "r3t", "Traceback", "ready"))
+    assert "  REDIS_URL: holds an unencoded #" in said
+    if command != "flower":
+        assert "  DATABASE_URL: holds an unencoded @" in said
+        assert "  HEALTH_FILE: " in said
+
+
+def test_what_the_servers_refuse_is_named_together(workshop: Workshop) -> None:
+    wrong = {
+        "DATABASE_URL": re.sub(r":[^:@]+@", ":wr0ng@", workshop.database_url),
+        "REDIS_URL": re.sub(r"/\d+$", "/99", workshop.redis_url),
+    }
+    done = celery("worker", {**workshop.environment, **wrong})
+    assert done.returncode == 2
+    assert "  DATABASE_URL: the server refuses its user or password" in done.stderr
+    assert "  REDIS_URL: the server has no database 99" in done.stderr
+    assert not any(sign in done.stdout + done.stderr for sign in ("wr0ng", "Traceback", "ready"))
+
+
+def celery(command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker.app", command],
+        env={"PATH": os.defpath, "HOME": "/", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_another_pool_is_refused(start: Callable[..., tuple[int, str]], workshop: Workshop) -> None:

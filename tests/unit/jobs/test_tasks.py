@@ -113,3 +113,25 @@ def test_what_a_late_worker_needs_is_set(app: Celery) -> None:
     assert (conf.task_ignore_result, conf.task_create_missing_queues) == (True, False)
     assert conf.worker_consumer == "worker.consumer:ReconnectSafeConsumer"
     assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout == 600
+
+
+@pytest.mark.parametrize(("asked", "slots"), [({"concurrency": 40}, 40), ({"concurrency": "7"}, 7), ({}, 16)])
+def test_what_is_sized_by_the_slots_follows_the_command_line(
+    app: Celery,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    asked: dict[str, Any],
+    slots: int,
+) -> None:
+    from worker import app as ours
+
+    before = {name: getattr(app.conf, name) for name in ("worker_concurrency", "broker_transport_options")}
+    request.addfinalizer(lambda: app.conf.update(before))
+    ours._count_slots(conf=app.conf, options=asked)
+    assert ours.settings().worker_concurrency == slots
+    assert app.conf.broker_transport_options["max_connections"] > slots
+    sized: list[int] = []
+    monkeypatch.setattr("worker.app.make_engine", lambda _url, pool_size: sized.append(pool_size))
+    monkeypatch.setattr("worker.app.DeviceKey.load_or_create", lambda _path: None)
+    ours.services.__wrapped__()
+    assert sized == [slots + 2]
