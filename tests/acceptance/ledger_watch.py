@@ -101,7 +101,8 @@ class LedgerWatch:
         with self._engine.begin() as connection:
             connection.exec_driver_sql(_INSTALL)
             connection.exec_driver_sql("DELETE FROM watch.steps; DELETE FROM watch.gates")
-            for table in _WATCHED:
+        for table in _WATCHED:
+            with self._engine.begin() as connection:
                 connection.exec_driver_sql(
                     f"CREATE OR REPLACE TRIGGER watched AFTER INSERT OR UPDATE OR DELETE ON {table}"
                     " FOR EACH ROW EXECUTE FUNCTION watch.note()"
@@ -110,8 +111,8 @@ class LedgerWatch:
 
     def __exit__(self, *_: object) -> None:
         self.open()
-        with self._engine.begin() as connection:
-            for table in _WATCHED:
+        for table in _WATCHED:  # one lock at a time: workers may be at work, and hold these in another order
+            with self._engine.begin() as connection:
                 connection.exec_driver_sql(f"DROP TRIGGER watched ON {table}")
 
     def forget(self) -> None:

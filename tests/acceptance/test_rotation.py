@@ -28,12 +28,15 @@ def scene(world: World) -> Iterator[Scene]:
     subjects = subjects_of(world)
     world.stop_workers()
     worker = world.start_worker(**SLOT_FOR_EACH)
-    with LedgerWatch(world.engine) as watch:
-        scene = Scene(world, watch, worker, subjects)
-        yield scene
-    scene.take_words_back()
-    if not any(each.running for each in world.workers):
-        world.start_worker()
+    watch = LedgerWatch(world.engine)
+    scene = Scene(world, watch, worker, subjects)
+    try:
+        with watch:
+            yield scene
+    finally:  # the world serves other tests too, however this one ends
+        scene.take_words_back()
+        if not any(each.running for each in world.workers):
+            world.start_worker()
 
 
 @pytest.fixture(scope="module")
