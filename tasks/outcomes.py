@@ -17,8 +17,10 @@ from worker.about import about
 from worker.app import services, tell
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
+from worker.drain import draining
 from worker.errors import PermanentError
 from worker.gate import gate
+from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
@@ -30,6 +32,8 @@ from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
+_STATEMENT_AGAIN_S = 1.0
+"""How long a message is held after a statement that was not served, in seconds, before it comes again."""
 NOTHING_TO_DO = "nothing to do"
 """What a message comes to whose row is leased, parked or ended, and whose task is nobody's job."""
 _NO_ROWS = Meaning("it takes no rows in provisioner.jobs", "look for a trigger or a constraint there")
@@ -104,13 +108,16 @@ def run_job(
 @contextmanager
 def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
     """Hands the message back to its queue while the database says "not now", and has this process take no
-    more until it serves us again: for a job by send_task the message is all there is. Raises Reject then."""
+    more until it serves us again: for a job by send_task the message is all there is. Where one statement
+    alone was not served, other work goes on. Raises Reject then."""
     if gate.because is not None:
         raise Reject(gate.because, requeue=True)
     try:
         yield
     except DATABASE_AWAY as error:
         gate.shut(error)
+        if gate.because is None:
+            draining.wait(jittered(_STATEMENT_AGAIN_S))
         tell("task-retried", [task.request.id], exception=str(error), traceback="")
         raise Reject(str(error), requeue=True) from None
 

@@ -54,7 +54,7 @@ class Clock:
             try:
                 self._presence.probe()
             except DATABASE_AWAY as error:
-                self._gate.shut(error)
+                self._gate.shut(error, by_probe=True)
 
     def start(self) -> None:
         """Begin to tick."""

@@ -16,11 +16,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 class Meaning(NamedTuple):
     """What a class of errors says of the database, and what to do. ``anew``: open sessions may say it
-    after it is over, so they are replaced."""
+    after it is over, so they are replaced. ``one_statement``: others are served meanwhile, as where a row is
+    locked, so only what met it waits."""
 
     says: str
     cure: str
     anew: bool = False
+    one_statement: bool = False
 
 
 _MIGRATE = "run `provisioner migrate`, and check DATABASE_URL"
@@ -34,13 +36,16 @@ NOT_NOW: Mapping[str, Meaning] = {
     "28": Meaning("it does not let us in", "check the role, its password and pg_hba.conf", anew=True),
     "3D000": Meaning("the database does not exist", "check DATABASE_URL"),
     "3F000": Meaning("a schema is missing", _MIGRATE, anew=True),
-    "40": Meaning("another transaction was in the way", "passes by itself"),
+    "40": Meaning("another transaction was in the way", "passes by itself", one_statement=True),
     "42501": Meaning("a right is missing", "grant it: docs/operations.md lists them all"),
     "42P01": Meaning("a table is missing", _MIGRATE, anew=True),
     "53": Meaning("it is short of resources", "see its disk, memory and max_connections"),
-    "55006": Meaning("an object is in use", "passes by itself"),
-    "55P03": Meaning("a lock was not to be had", "see lock_timeout, and who holds it"),
-    "57": Meaning("it is stopping, starting or broke the statement off", "see its log"),
+    "55006": Meaning("an object is in use", "passes by itself", one_statement=True),
+    "55P03": Meaning("a lock was not to be had", "see lock_timeout, and who holds it", one_statement=True),
+    "57014": Meaning(
+        "a statement took too long", "see who holds its locks (pg_stat_activity)", one_statement=True
+    ),
+    "57": Meaning("it is stopping or starting", "see its log"),
     "58": Meaning("its system failed", "see its log and its disk"),
 }
 _NOT_THOSE = ("40002",)  # a deferred constraint: a fault of what was written
@@ -76,6 +81,11 @@ def meaning_of(error: BaseException | None) -> Meaning | None:
     if sqlstate in _NOT_THOSE:
         return None
     return next((NOT_NOW[sqlstate[:n]] for n in range(5, 1, -1) if sqlstate[:n] in NOT_NOW), None)
+
+
+def of_one_statement(error: BaseException) -> bool:
+    """Whether ``error`` says nothing of the database as a whole: other statements are served."""
+    return isinstance(error, DatabaseNotNow) and error.meaning.one_statement
 
 
 def first_line(error: BaseException | None) -> str:

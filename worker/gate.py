@@ -1,7 +1,7 @@
 """Whether the database serves us: while it says "not now", this process takes no work and publishes nothing.
 
-Any thread that meets such an error shuts the gate. The clock alone tries to open it, by a write, at most once
-a second.
+Any thread that meets such an error shuts the gate, unless one statement alone met it (a locked row, say). The
+clock alone tries to open it, by a write, at most once a second.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.database import DATABASE_AWAY
+from worker.database_errors import of_one_statement
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,12 @@ class Gate:
         """Have ``follower`` called, from whatever thread, each time that the gate was shut or opened."""
         self._followers.append(follower)
 
-    def shut(self, error: BaseException) -> None:
-        """The database said "not now"."""
+    def shut(self, error: BaseException, *, by_probe: bool = False) -> None:
+        """The database said "not now". What says so of one statement shuts nothing, unless ``by_probe``: a
+        row that nobody else touches is not to be had only where the database serves nobody."""
+        if of_one_statement(error) and not by_probe:
+            log.info("one statement was not served, and is tried again: %s", sentence(error))
+            return
         because = sentence(error)
         with self._lock:
             now = self._time_of()
@@ -86,7 +91,7 @@ class Gate:
         try:
             probe()
         except DATABASE_AWAY as error:
-            self.shut(error)
+            self.shut(error, by_probe=True)
             return False
         with self._lock:
             pause, self._pause = self._pause, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.database_errors import DatabaseNotNow, Meaning
+from worker.database_errors import DatabaseNotNow, Meaning, meaning_of, of_one_statement
 from worker.gate import LONGEST_HOLD_S, Gate, sentence
 
 
@@ -114,3 +114,46 @@ def test_a_fault_of_the_probes_own_is_not_hidden(gate: Gate, clock: Clock) -> No
 def test_its_reason_is_one_line() -> None:
     assert sentence(ValueError("one\n  two")) == "one two"
     assert sentence(ValueError()) == "ValueError"
+
+
+def lock_timeout() -> DatabaseNotNow:
+    meaning = Meaning("a lock was not to be had", "see who holds it", one_statement=True)
+    return DatabaseNotNow(meaning, Exception("canceling statement due to lock timeout"))
+
+
+def test_one_statement_that_is_not_served_shuts_nothing(gate: Gate) -> None:
+    heard: list[str | None] = []
+    gate.follow(lambda: heard.append(gate.because))
+    for _ in range(5):
+        gate.shut(lock_timeout())
+    assert (gate.because, gate.pauses, heard) == (None, 0, [])
+
+
+def test_a_probe_that_is_not_served_keeps_it_shut(gate: Gate, clock: Clock) -> None:
+    """Nobody else touches the probe's row: where even that is locked, the database serves nobody."""
+    probe = Probe()
+    probe.error = lock_timeout()
+    gate.shut(not_now())
+    clock.now += 1
+    assert not gate.try_to_open(probe)
+    assert str(gate.because).startswith("a lock was not to be had")
+    probe.error = None
+    clock.now += 1
+    assert gate.try_to_open(probe)
+    assert gate.paused_s == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "alone"),
+    [
+        *((code, True) for code in ("57014", "55P03", "55006", "40P01", "40001")),
+        *((code, False) for code in ("25006", "53100", "53300", "57P01", "57P03", "08006")),
+        *((code, False) for code in ("42P01", "42501", "28P01", "3D000", "58030")),
+    ],
+)
+def test_only_contention_is_about_one_statement(sqlstate: str, alone: bool) -> None:
+    error = Exception("said")
+    error.sqlstate = sqlstate  # type: ignore[attr-defined]
+    meaning = meaning_of(error)
+    assert meaning is not None
+    assert of_one_statement(DatabaseNotNow(meaning, error)) is alone
