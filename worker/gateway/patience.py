@@ -80,15 +80,16 @@ def wait_patiently(
     """Whether ``wait(seconds)`` came to its end by the deadline, on the monotonic clock, and before the
     patience with a gateway ended that was last heard of at ``heard_at()``. Patience may end meanwhile."""
     since = time.monotonic()
-    while True:
+
+    def until() -> float:
         silence_s = patience_s()
-        silent_at = deadline if silence_s is None else max(since, heard_at()) + silence_s
-        until = min(deadline, silent_at)
-        now = time.monotonic()
-        if wait(max(0.0, min(until - now, _CHANGES_S))):
-            return True
-        if time.monotonic() >= until:
+        return deadline if silence_s is None else min(deadline, max(since, heard_at()) + silence_s)
+
+    while not wait(max(0.0, min(until() - time.monotonic(), _CHANGES_S))):
+        # Asked anew: the gateway may have spoken during the wait.
+        if time.monotonic() >= until():
             return False
+    return True
 
 
 @contextmanager

@@ -68,9 +68,7 @@ class Exchange:
             case Refuse():
                 return await self._refuse(kind)
             case Lie():
-                made_up = dict(kind.payload) if kind.payload is not None else await self.lie()
-                self._note(made_up)
-                return await self._answer(made_up)
+                return await self._answer(await self._make_up(kind))
             case Delay() | Hold():
                 return await self._wait(kind, order)
             case Late():
@@ -137,10 +135,19 @@ class Exchange:
         await self.wire.send_text(text)
         await self.wire.has_answered()
 
+    async def _make_up(self, kind: Lie) -> Outcome:
+        if kind.payload is None:
+            return await self._outcome_of(self.lie)
+        self._note(dict(kind.payload))
+        return dict(kind.payload)
+
     async def _carry_out(self) -> Outcome:
+        return await self._outcome_of(self.run)
+
+    async def _outcome_of(self, act: Callable[[], Awaitable[JSON]]) -> Outcome:
         outcome: Outcome
         try:
-            outcome = await self.run()
+            outcome = await act()
         except Refusal as refusal:
             outcome = refusal
         except Exception as error:
