@@ -20,6 +20,7 @@ from worker.gateway.errors import TransientGatewayError
 from worker.gateway.heartbeats import heartbeat_block
 from worker.provisioning.services import Services
 from worker.simulator.faults import Delay, Drop, Fault, Kind, Lie, Refuse, Restart
+from worker.simulator.workspaces import with_home
 
 OWNERS = "owners-own"
 """An agent of the gateway's owner, in its roster from the start, with a key that we do not know."""
@@ -265,8 +266,8 @@ class Program:
         forgiven = stage.overlapped and stage.simulator.release.loses_concurrent_writes
         config = stage.config()
         roster = stage.simulator.agents()
-        expected = self._expected(dialect)
-        found = {key: entry for key, entry in roster.items() if key.startswith("mc-")}
+        expected = self._spelt_out(self._expected(dialect))
+        found = self._spelt_out({key: entry for key, entry in roster.items() if key.startswith("mc-")})
         if forgiven:
             assert expected.items() <= found.items(), (expected, found)
         else:
@@ -276,6 +277,18 @@ class Program:
             assert self.edited <= there <= self.tried, (self.edited, there, self.tried)
         assert roster[OWNERS]["identity"] == {"emoji": "owl"}
         assert config["ui"] == {"seamColor": "#123456"}
+
+    def _spelt_out(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """The entries with each home folder spelt out, where the release does that at any agents.delete."""
+        if not self.stage.simulator.release.writes_out_variables:
+            return dict(entries)
+        state_dir = self.stage.simulator.state_dir
+        return {
+            key: {**entry, "workspace": with_home(entry["workspace"], state_dir)}
+            if "workspace" in entry
+            else entry
+            for key, entry in entries.items()
+        }
 
     def _expected(self, dialect: Dialect) -> dict[str, Mapping[str, Any]]:
         with self.stage.engine.connect() as connection:
