@@ -19,8 +19,9 @@ from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
 from worker.workspace.credentials import find_token, verify_token
 
-SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "60", "LEASE_S": "60"}
-"""Whoever died keeps what it held until `Scene.let_a_minute_pass`."""
+SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "200", "LEASE_S": "60"}
+"""A gateway has three eighths of the slots, and half of these while it is slow. Whoever died keeps what it held
+until `Scene.let_a_minute_pass`."""
 
 verifies = functools.lru_cache(maxsize=None)(verify_token)
 
