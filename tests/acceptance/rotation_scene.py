@@ -20,8 +20,8 @@ from tests.worker_process import WorkerProcess
 from worker.workspace.credentials import find_token, verify_token
 
 SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "200", "LEASE_S": "60"}
-"""A gateway has three eighths of the slots, and half of these while it is slow. Whoever died keeps what it held
-until `Scene.let_a_minute_pass`."""
+"""A gateway has three eighths of the slots, and half of these while it is slow. Whoever died keeps what it
+held until `Scene.let_a_minute_pass`."""
 
 verifies = functools.lru_cache(maxsize=None)(verify_token)
 
