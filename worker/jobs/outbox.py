@@ -218,11 +218,10 @@ def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message
     return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
 
 
+# Materialized, for a subquery in its place may be run once for each row that it is held against, and would then
+# find and lock another row each time.
 _NEXT_IN_LINE = text("""
-    UPDATE provisioner.job_agents r
-    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
-    FROM provisioner.jobs j
-    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) IN (
+    WITH called AS MATERIALIZED (
         SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (
             SELECT w.job_id, w.agent_id
             FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
@@ -231,6 +230,10 @@ _NEXT_IN_LINE = text("""
             ORDER BY o.created_at, o.id LIMIT 1 FOR UPDATE OF w SKIP LOCKED
         ) next
     )
+    UPDATE provisioner.job_agents r
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    FROM provisioner.jobs j, called
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (called.job_id, called.agent_id)
     RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
 

@@ -113,19 +113,19 @@ def park_run(
 
 
 _NEXT = text("""
-    WITH opened AS (
+    WITH next AS MATERIALIZED (
+        SELECT job_id, agent_id FROM provisioner.job_agents
+        WHERE job_id = :job_id AND status = 'pending' AND next_attempt_at IS NULL AND position IS NOT NULL
+        ORDER BY position
+        LIMIT greatest(0, :window - (
+            SELECT count(*) FROM provisioner.job_agents o
+            WHERE o.job_id = :job_id AND o.finished_at IS NULL AND o.next_attempt_at IS NOT NULL
+        ))
+        FOR UPDATE SKIP LOCKED
+    ), opened AS (
         UPDATE provisioner.job_agents r
         SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
-        FROM (
-            SELECT job_id, agent_id FROM provisioner.job_agents
-            WHERE job_id = :job_id AND status = 'pending' AND next_attempt_at IS NULL AND position IS NOT NULL
-            ORDER BY position
-            LIMIT greatest(0, :window - (
-                SELECT count(*) FROM provisioner.job_agents o
-                WHERE o.job_id = :job_id AND o.finished_at IS NULL AND o.next_attempt_at IS NOT NULL
-            ))
-            FOR UPDATE SKIP LOCKED
-        ) next
+        FROM next
         WHERE r.job_id = next.job_id AND r.agent_id = next.agent_id
         RETURNING r.agent_id
     ), over AS (

@@ -196,7 +196,7 @@ def test_pool_has_one_client_for_each_url_token_and_tls(gateway: GatewayAddress,
     same = GatewayAddress(gateway.url, token=TOKEN)
     assert pool.client(gateway) is pool.client(same)
     others = [
-        GatewayAddress(gateway.url, token="other"),
+        GatewayAddress(gateway.url, token="a-token-of-another"),
         GatewayAddress(gateway.url),
         GatewayAddress(gateway.url, token=TOKEN, allow_insecure_tls=True),
         GatewayAddress(gateway.url + "/path", token=TOKEN),

@@ -151,7 +151,7 @@ def test_every_row_is_served_once_and_every_caller_is_told_at_once(
     with Workshop(database, broker.redis_url, tmp_path) as workshop:
         place = workshop.place("2026.9.6", agents=rows + SLOTS + 1)
         asker, *others = place.fleet.agents
-        at_work, inserted = others[:SLOTS], others[SLOTS:]
+        at_work, inserted = list(others[:SLOTS]), others[SLOTS:]
         worker = workshop.start_worker(
             CLOCK_TICK_S="1", WORKER_CONCURRENCY=str(SLOTS), LEASE_S="30", RETRY_BUDGET_S="600"
         )
@@ -186,7 +186,7 @@ def test_every_row_is_served_once_and_every_caller_is_told_at_once(
         first_s, last_s = relay.end(outage.ended_at)
         assert worker.running
         assert "Traceback" not in worker.log()
-        each_ran_once(place, keys)
+        each_ran_once(place, keys, held=at_work)
         meanwhile = outage.told_meanwhile(service.told())
     longest_s = max(one.took_s for one in meanwhile)
     times_s = [round(one.took_s, 2) for one in meanwhile]
@@ -223,12 +223,14 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def each_ran_once(place: Place, keys: list[UUID]) -> None:
-    """Every agent got its files and its wake once, and every job is one."""
+def each_ran_once(place: Place, keys: list[UUID], held: list[UUID]) -> None:
+    """Every agent got its files and its wake once, and every job is one. A write that the gateway ``held`` may
+    have been given up and sent again, for a silent gateway's slots are wanted by others."""
     for agent in place.fleet.agents:
         record = place.record(agent)
         assert place.count("chat.send", sessionKey=record.session_key) == 1
-        assert place.count("agents.files.set", agentId=record.openclaw_id, name="SOUL.md") == 1
+        written = place.count("agents.files.set", agentId=record.openclaw_id, name="SOUL.md")
+        assert written >= 1 if agent in held else written == 1
     assert tuple(one(place.engine, _ALL)) == (len(keys) + 1, 0)
 
 
