@@ -34,7 +34,10 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
                 break
             save(target, "openclaw.json", config)
     yield config
-    ours = (config["agents"], {"$include": "./agents.json5"})  # what was before may hold secrets, shown as marks
+    ours = (
+        config["agents"],
+        {"$include": "./agents.json5"},
+    )  # what was before may hold secrets, shown as marks
     saved(target, before, lambda answer: valid(answer) and answer["parsed"].get("agents") not in ours)
     (target.state_dir / "agents.json5").unlink(missing_ok=True)
 

@@ -218,8 +218,8 @@ def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message
     return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
 
 
-# Materialized, for a subquery in its place may be run once for each row that it is held against, and would then
-# find and lock another row each time.
+# Materialized, for a subquery in its place may be run once for each row that it is held against, and would
+# then find and lock another row each time.
 _NEXT_IN_LINE = text("""
     WITH called AS MATERIALIZED (
         SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (

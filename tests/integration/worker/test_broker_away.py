@@ -224,8 +224,8 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def each_ran_once(place: Place, keys: list[UUID], held: list[UUID]) -> None:
-    """Every agent got its files and its wake once, and every job is one. A write that the gateway ``held`` may
-    have been given up and sent again, for a silent gateway's slots are wanted by others."""
+    """Every agent got its files and its wake once, and every job is one. A write that the gateway
+    ``held`` may have been given up and sent again, for a silent gateway's slots are wanted by others."""
     for agent in place.fleet.agents:
         record = place.record(agent)
         assert place.count("chat.send", sessionKey=record.session_key) == 1

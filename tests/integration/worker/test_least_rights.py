@@ -50,7 +50,9 @@ class House:
                     execute(workshop.engine, statement.replace("TO worker", f"TO {self.role}"))
         url = make_url(workshop.database_url).set(username=self.role, password="least-of-all")
         self.url = url.render_as_string(hide_password=False)
-        self.worker = workshop.start_worker(DATABASE_URL=self.url, WORKER_CONCURRENCY="4")
+        self.worker = workshop.start_worker(
+            DATABASE_URL=self.url, WORKER_CONCURRENCY="4", RETRY_BUDGET_S="60"
+        )
         self.place: Place = workshop.place("2026.9.6", agents=2)
 
     def _do(self, statement: str) -> None:
@@ -153,6 +155,8 @@ def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
             return [(each.check, each.status, each.says) for each in check_database(connection)]
 
     assert [found for found in says() if found[0] == "rights"] == []
+    paused = "UPDATE provisioner.workers SET last_pause = 'it takes no writes', last_pause_at = now()"
+    assert execute(house.workshop.engine, paused) == 1
     house.revoke("DELETE ON agents")
     house.revoke("SELECT ON board_memory")
     waits = says()
