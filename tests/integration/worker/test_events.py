@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -47,10 +47,11 @@ class Watch:
     def _run(self) -> None:
         with self._app.connection() as connection:
             receiver = self._app.events.Receiver(connection, handlers={"*": self._hear})
-            while not self.over.is_set():
-                with suppress(TimeoutError):
-                    for _ in receiver.consume(limit=None, timeout=0.5, wakeup=False):
-                        self.ready.set()
+            # One consumer for all: between two nobody would hear.
+            for _ in receiver.consume(limit=None, timeout=None, wakeup=False):
+                self.ready.set()
+                if self.over.is_set():
+                    return
 
     def _hear(self, event: dict[str, Any]) -> None:
         self.ready.set()
