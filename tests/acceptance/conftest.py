@@ -23,7 +23,7 @@ _COMEBACKS = pytest.StashKey[list[str]]()
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "world" in metafunc.fixturenames:
         targets = metafunc.config.getoption("--target") or DEFAULT_TARGETS
-        metafunc.parametrize("world", targets, indirect=True, scope="session")
+        metafunc.parametrize("world", targets, indirect=True, scope="package")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -73,11 +73,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     request: pytest.FixtureRequest, services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """A gateway that serves the whole session, with all that provisions agents on it."""
+    """A gateway that serves all of these tests, with all that provisions agents on it. It ends with them: its
+    workers would go on ticking beside all others."""
     kind, _, release = request.param.partition(":")
     real = kind != "sim"
     folder = tmp_path_factory.mktemp(f"{kind}-{release}")

@@ -27,7 +27,7 @@ class Unfinished(Exception):
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "world" in metafunc.fixturenames:
         targets = metafunc.config.getoption("--target") or DEFAULT_TARGETS
-        metafunc.parametrize("world", targets, indirect=True, scope="session")
+        metafunc.parametrize("world", targets, indirect=True, scope="package")
 
 
 def pytest_exception_interact(
@@ -45,7 +45,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = UNFINISHED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     request: pytest.FixtureRequest, services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ def _database_of_its_own(redis_url: str, number: int) -> str:
     return url
 
 
-@pytest.fixture(scope="session")
-def open_workshop(
+@contextmanager
+def _opening(
     services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Workshop]]:
     """Opens workshops without workers; all close at the end."""
@@ -41,12 +41,22 @@ def open_workshop(
         yield open_one
 
 
+@pytest.fixture(scope="module")
+def open_workshop(
+    services: LocalServices, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Workshop]]:
+    """Opens workshops without workers. They close with their module: the clock of an idle worker ticks on."""
+    with _opening(services, tmp_path_factory) as open_one:
+        yield open_one
+
+
 @pytest.fixture(scope="package")
-def workshop(open_workshop: Callable[[], Workshop]) -> Iterator[Workshop]:
+def workshop(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """Two workers that serve all tests of this package that do them no harm."""
-    workshop = open_workshop()
-    workshop.start_worker()
-    workshop.start_worker()
-    yield workshop
-    for worker in workshop.workers:
-        worker.stop()
+    with _opening(services, tmp_path_factory) as open_one:
+        workshop = open_one()
+        workshop.start_worker()
+        workshop.start_worker()
+        yield workshop
+        for worker in workshop.workers:
+            worker.stop()
