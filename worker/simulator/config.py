@@ -63,7 +63,8 @@ class Config:
         self._environment = environment
         self._on_write = on_write
         self._lock = asyncio.Lock()
-        self._last_good: JSON = {}
+        self._last: document.Snapshot | None = None
+        self._last_good: document.Snapshot | None = None
 
     def agents(self) -> dict[str, JSON]:
         """Entries by agent id as the gateway runs them."""
@@ -75,11 +76,11 @@ class Config:
 
     def can_be_started_with(self) -> bool:
         """Whether a gateway of this release starts on the file as it is now."""
-        return self._fault(document.read(self.path)) is None
+        return self._fault(self._read()) is None
 
     def get(self) -> JSON:
         """The answer of ``config.get``."""
-        snapshot = document.read(self.path)
+        snapshot = self._read()
         issues = self._issues(snapshot)
         if issues:
             return self._invalid(snapshot, issues)
@@ -141,12 +142,17 @@ class Config:
     def _running(self) -> JSON:
         """What the gateway runs: while the files are invalid, what they said last; the oldest release reads
         them at each call, and then knows of nobody."""
-        snapshot = document.read(self.path)
-        if not self._issues(snapshot):
-            self._last_good = snapshot.source
-        elif self._release.writes_out_variables:
-            return {}
-        return self._last_good
+        snapshot = self._read()
+        if snapshot is not self._last_good:
+            if not self._issues(snapshot):
+                self._last_good = snapshot
+            elif self._release.writes_out_variables:
+                return {}
+        return self._last_good.source if self._last_good is not None else {}
+
+    def _read(self) -> document.Snapshot:
+        self._last = document.read(self.path, self._last)
+        return self._last
 
     async def patch(self, raw: str, base_hash: str | None) -> JSON:
         """The answer of ``config.patch`` but for ``restart``. Nothing is written where it refuses."""
@@ -196,13 +202,13 @@ class Config:
         if self._release.may_be_read_only and self._environment.get("OPENCLAW_CONFIG_READONLY") == "1":
             raise Refusal(_READ_ONLY.format(path=self.path), code="UNAVAILABLE")
         if self._release.loses_concurrent_writes:
-            snapshot = document.read(self.path)
+            snapshot = self._read()
             await asyncio.sleep(self._pace.config_write_s)
             yield snapshot
             return
         async with self._lock:
             await asyncio.sleep(self._pace.config_write_s)
-            yield document.read(self.path)
+            yield self._read()
 
     def _checked_patch(self, raw: str, base_hash: str | None, snapshot: document.Snapshot) -> JSON:
         if base_hash is None and self._release.restarts_on_patch:
@@ -220,7 +226,7 @@ class Config:
 
     def require_removable(self, agent_id: str) -> None:
         """`Refusal` for an agent that is in an included file, of which 2026.9.6 removes none (measured)."""
-        snapshot = document.read(self.path)
+        snapshot = self._read()
         if self._release.roster_is_map and has_includes(snapshot.parsed):
             without = document.merged(snapshot.source, {"agents": {"entries": {agent_id: None}}})
             owner = owner_of_change(snapshot.parsed, self.path, snapshot.source, without)
@@ -261,7 +267,7 @@ class Config:
             path = str(self.path.with_name("restart-sentinel.json"))
             return {**answer, "sentinel": {"path": path, "payload": sentinel}}
         stats["requiresRestart"] = False
-        answer |= {"hash": document.read(self.path).digest(self._hash_key), "changedPaths": written.changed}
+        answer |= {"hash": self._read().digest(self._hash_key), "changedPaths": written.changed}
         return {**answer, "sentinel": {"persisted": True, "payload": sentinel}}
 
     def _effective(self, parsed: JSON) -> JSON:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.simulator.includes import IncludeError, merged_files, without_comments
+from worker.simulator.includes import IncludeError, has_includes, loads_json5, merged_files
 from worker.simulator.refusal import JSON, Refusal
 
 REDACTED = "__OPENCLAW_REDACTED__"
@@ -42,10 +42,13 @@ class Snapshot:
         return "hmac-sha256:v1:" + base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
-def read(path: Path) -> Snapshot:
+def read(path: Path, last: Snapshot | None = None) -> Snapshot:
+    """What the files say now: ``last`` itself, which nobody may change, where that is what they said then."""
     raw = path.read_text(encoding="utf-8")
+    if last is not None and last.raw == raw and not has_includes(last.parsed):
+        return last
     try:
-        parsed = json.loads(without_comments(raw))
+        parsed = loads_json5(raw)
     except ValueError as error:
         return Snapshot(raw, {}, {}, f"JSON5 parse failed: SyntaxError: JSON5: {error}")
     if not isinstance(parsed, dict):

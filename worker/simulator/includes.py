@@ -26,26 +26,13 @@ class Owner:
     keys: tuple[str, ...]
 
 
-def without_comments(text: str) -> str:
-    """JSON5 text as JSON, as far as comments go; those in strings stay."""
-    kept, place, quoted = [], 0, False
-    while place < len(text):
-        here = text[place]
-        if quoted:
-            kept.append(text[place : place + 2] if here == "\\" else here)
-            place += 2 if here == "\\" else 1
-            quoted = here != '"'
-        elif text.startswith("//", place):
-            end = text.find("\n", place)
-            place = len(text) if end < 0 else end
-        elif text.startswith("/*", place):
-            end = text.find("*/", place)
-            place = len(text) if end < 0 else end + 2
-        else:
-            kept.append(here)
-            place += 1
-            quoted = here == '"'
-    return "".join(kept)
+def loads_json5(text: str) -> Any:
+    """What the text says, as far as comments go: JSON as it is, else JSON once they are taken out. Raises
+    ValueError."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(_without_comments(text))
 
 
 def merged_files(parsed: Any, path: Path, seen: tuple[Path, ...] = ()) -> Any:
@@ -127,7 +114,7 @@ def _file(directive: JSON, path: Path, keys: tuple[str, ...]) -> Path:
     if not keys or len(directive) > 1 or not isinstance(directive[INCLUDE], str):
         raise include_owned(keys)
     file: Path = (path.parent / directive[INCLUDE]).resolve()
-    content = json.loads(without_comments(file.read_text(encoding="utf-8")))
+    content = loads_json5(file.read_text(encoding="utf-8"))
     if isinstance(content, dict) and INCLUDE in content:
         return _file(content, file, keys)
     if has_includes(content):
@@ -167,7 +154,7 @@ def _content(name: str, path: Path, seen: tuple[Path, ...]) -> Any:
     except OSError:
         raise IncludeError(f"Failed to read include file: {name} (resolved: {file})") from None
     try:
-        content = json.loads(without_comments(text))
+        content = loads_json5(text)
     except ValueError:
         raise IncludeError(f"Failed to parse include file: {name} (resolved: {file})") from None
     return merged_files(content, file, (*seen, file))
@@ -183,3 +170,25 @@ def _over(base: Any, top: Any) -> Any:
             merged[key] = _over(merged[key], value) if key in merged else copy.deepcopy(value)
         return merged
     return copy.deepcopy(top)
+
+
+def _without_comments(text: str) -> str:
+    """JSON5 text as JSON, as far as comments go; those in strings stay."""
+    kept, place, quoted = [], 0, False
+    while place < len(text):
+        here = text[place]
+        if quoted:
+            kept.append(text[place : place + 2] if here == "\\" else here)
+            place += 2 if here == "\\" else 1
+            quoted = here != '"'
+        elif text.startswith("//", place):
+            end = text.find("\n", place)
+            place = len(text) if end < 0 else end
+        elif text.startswith("/*", place):
+            end = text.find("*/", place)
+            place = len(text) if end < 0 else end + 2
+        else:
+            kept.append(here)
+            place += 1
+            quoted = here == '"'
+    return "".join(kept)
