@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.database_url import read_database_url
 from worker.errors import PermanentError
+from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
 from worker.workspace.sources import check
 
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(default=16, ge=1, le=200)
     retry_budget_s: float = Field(
-        default=600, gt=0, allow_inf_nan=False, description="how long a gateway may be unreachable"
+        default=600, gt=0, le=1e9, allow_inf_nan=False, description="how long a gateway may be unreachable"
     )
     retry_inline_s: float = Field(default=20, ge=0, le=25, description="how long a task waits in its slot")
     lease_s: float = Field(default=30, ge=1, le=300)
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
         if not isinstance(values, dict):
             return values
         stripped = {
-            name: value.strip() if isinstance(value, str) else value for name, value in values.items()
+            name: utf8(value).strip() if isinstance(value, str) else value for name, value in values.items()
         }
         return {name: value for name, value in stripped.items() if value != ""}
 
@@ -95,24 +96,36 @@ class Settings(BaseSettings):
     @classmethod
     def _templates(cls, value: Path | None) -> Path | None:
         if value is not None:
-            value = value.expanduser().absolute()
+            value = _at_home(value).absolute()
             check(value)
         return value
 
     @field_validator("gateway_device_key")
     @classmethod
     def _home(cls, value: Path) -> Path:
-        return value.expanduser()
+        return _at_home(value)
 
     @field_validator("health_file")
     @classmethod
     def _there(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
+        return None if value is None else _at_home(value)
 
     @property
     def broker(self) -> Broker:
         """What REDIS_URL and REDIS_PASSWORD name."""
         return read_redis_url(self.redis_url.get_secret_value(), _secret(self.redis_password))
+
+
+def _at_home(path: Path) -> Path:
+    """The path without its ``~``. Raises ValueError for one that no file can have."""
+    try:
+        path = path.expanduser()
+        path.exists()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with a home folder that is not known: write out the path") from None
+    except OSError as error:
+        raise ValueError(f"it cannot be a path: {error.strerror}") from None
+    return path
 
 
 def _secret(value: SecretStr | None) -> str | None:

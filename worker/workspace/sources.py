@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NoReturn
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader
 
@@ -28,21 +30,34 @@ def shipped() -> frozenset[str]:
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError for a folder that is not there, or holds what would not do what its owner thinks: a
-    template that replaces none of the shipped ones, a file that lacks .j2, one that is not UTF-8."""
+    """Raise ValueError for a folder that is not there or cannot be read, or holds what would not do what its
+    owner thinks: a template that replaces none of the shipped ones, a file that lacks .j2, one that is not
+    UTF-8 or no plain file."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_entries(folder)):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in Path(name).parts):
+        if any(part.startswith(".") for part in Path(name).parts):
             continue
         if path.suffix == ".j2":
             _check_template(folder, path, name)
+        elif path.is_dir():
+            continue
+        elif path.suffix.lower() == ".j2":
+            raise ValueError(f"{folder} holds {name}, which is not used: write its .j2 in small letters")
         elif _is_meant_for_a_template(name):
             raise ValueError(
                 f"{folder} holds {name}, which is not used: a template's name ends with .j2, so rename it to"
                 f" {name}.j2, or take it away"
             )
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    def unreadable(error: OSError) -> NoReturn:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        yield from (Path(parent, name) for name in (*folders, *names))
 
 
 def _check_template(folder: Path, path: Path, name: str) -> None:
@@ -51,6 +66,8 @@ def _check_template(folder: Path, path: Path, name: str) -> None:
             f"{folder} holds {name}, which takes the place of no shipped template: there are"
             f" {', '.join(sorted(shipped()))}"
         )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{OWN}{name} is not a plain file, so it is not used: put a plain file in its place")
     try:
         path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -72,7 +89,10 @@ def _is_meant_for_a_template(name: str) -> bool:
 def loader(folder: Path | None) -> BaseLoader:
     """The shipped templates, behind those of ``folder``."""
     package = PackageLoader(_SHIPPED, "")
-    return package if folder is None else ChoiceLoader([FileSystemLoader(folder), _Behind(folder, package)])
+    if folder is None:
+        return package
+    # Editors on Windows begin a file with a byte order mark, which belongs to no text.
+    return ChoiceLoader([FileSystemLoader(folder, encoding="utf-8-sig"), _Behind(folder, package)])
 
 
 class _Behind(BaseLoader):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePath
 from traceback import walk_tb
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateNotFound, TemplateSyntaxError
+from jinja2.sandbox import safe_range
 
+from worker.printable import utf8
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError
 from worker.workspace.sources import OWN, loader
 
+_OUTPUT_LIMIT = 1024 * 1024
 _COMPILING = threading.Lock()
 """Threads that begin together would each compile every template."""
 
@@ -36,9 +39,10 @@ def render_template(path: str, context: Mapping[str, Any], folder: Path | None =
     try:
         with _COMPILING:
             template = _environment(folder).get_template(path)
-        return template.render(context)
+        return utf8("".join(_bounded(template.generate(context))))
     except TemplateSyntaxError as error:
-        name, line, reason = error.name or path, error.lineno, error.message or "syntax error"
+        name = _name_of(PurePath(error.name), folder) if error.name else path
+        line, reason = error.lineno, error.message or "syntax error"
     except UnicodeDecodeError as error:
         bytes_before = error.object[: error.start] if isinstance(error.object, bytes) else b""
         line, reason = 1 + bytes_before.count(b"\n"), "it is not UTF-8 text: save it as UTF-8"
@@ -52,6 +56,20 @@ def render_template(path: str, context: Mapping[str, Any], folder: Path | None =
         name, line = _place_of(error, path, folder)
         reason = _reason(error)
     raise TemplateError(shown_path(name, folder), line, reason) from None
+
+
+class _TooLongError(Exception):
+    """A rendering without end."""
+
+
+def _bounded(chunks: Iterable[str]) -> Iterator[str]:
+    """The chunks of a rendering; a loop without end is an operator's mistake that would take the worker."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > _OUTPUT_LIMIT:
+            raise _TooLongError(f"its rendering is longer than {_OUTPUT_LIMIT // 1024} KB")
+        yield chunk
 
 
 def check_token(path: str, text: str, carries: bool, folder: Path | None = None) -> None:
@@ -76,6 +94,10 @@ def shown_path(path: str, folder: Path | None) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deep, or includes itself"
+    if isinstance(error, _TooLongError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return error.msg  # the rest of it is about the program that Jinja made of the template
     says = str(error).strip()
     return f"{says or 'it cannot be rendered'} ({type(error).__name__})"
 
@@ -88,10 +110,14 @@ def _place_of(error: Exception, path: str, folder: Path | None) -> tuple[str, in
     for frame, line in walk_tb(error.__traceback__):
         file = PurePath(frame.f_code.co_filename)
         if file.suffix == ".j2":
-            inside = folder is not None and file.is_relative_to(folder)
-            name = file.relative_to(folder) if inside and folder else PurePath(*file.parts[-2:])
-            place = name.as_posix(), line
+            place = _name_of(file, folder), line
     return place
+
+
+def _name_of(file: PurePath, folder: Path | None) -> str:
+    """A template's path within its folder; Jinja names some by their whole path."""
+    inside = folder is not None and file.is_relative_to(folder)
+    return (file.relative_to(folder) if inside and folder else PurePath(*file.parts[-2:])).as_posix()
 
 
 def _undecodable(path: str, folder: Path | None) -> str:
@@ -151,6 +177,8 @@ def _environment(folder: Path | None) -> Environment:
         cache_size=-1,
         finalize=_one_line,
     )
+    environment.globals["range"] = safe_range
+    environment.globals.pop("lipsum")
     environment.filters["quoted"] = _quoted
     environment.filters["json"] = _json
     return environment

@@ -127,6 +127,23 @@ def test_passwords_are_in_no_representation(environment: pytest.MonkeyPatch) -> 
         assert "other-password" not in shown
 
 
+@pytest.mark.parametrize("name", ["TEMPLATES_DIR", "GATEWAY_DEVICE_KEY", "HEALTH_FILE"])
+@pytest.mark.parametrize("value", ["~nobody-of-that-name/x", "x" * 5000, "x\udcff" * 500])
+def test_a_path_that_cannot_be_one_is_a_sentence(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"  {name}: "):
+        load_settings()
+
+
+@pytest.mark.parametrize("value", ["1e10", "9" * 30, "inf", "nan", "-1", "0"])
+def test_a_budget_that_no_clock_holds_is_refused(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("RETRY_BUDGET_S", value)
+    with pytest.raises(SettingsError, match="  RETRY_BUDGET_S: "):
+        load_settings()
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\n"])
 def test_an_empty_variable_is_unset(environment: pytest.MonkeyPatch, blank: str) -> None:
     for name, field in Settings.model_fields.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,10 @@ FAULTS = {
     "a call of no function": ("one\n{{ agent_name() }}", 2),
     "keyword given twice": ("{{ agent_name|trim(chars='a', chars='b') }}", 1),
     "too large": ("{{ 'x' * (10 ** 30) }}", 1),
+    "no end of a comment": ("one\n{# two", 2),
+    "a loop without end": ("one\n{% for i in range(10 ** 12) %}x{% endfor %}", 2),
+    "a text without end": ("{% for a in 'x' * 2000 %}\n{{ 'x' * 1000 }}{% endfor %}", 1),
+    "extends nothing": ("{% extends none %}", 1),
 }
 
 
@@ -62,6 +67,25 @@ def test_a_faulty_template_is_named_with_its_line(own: Path, source: str, line: 
     assert refusal.value.template == f"TEMPLATES_DIR/{SOUL}"
     assert refusal.value.line == line
     assert str(own) not in str(refusal.value)
+
+
+def test_a_template_of_odd_characters_is_delivered_as_utf8_can_hold_them(own: Path) -> None:
+    (own / SOUL).write_text("\ufeffhalf a pair: {{ '\\ud800' }}", encoding="utf-8")
+    assert render(own)["SOUL.md"].text == "half a pair: \ufffd"
+
+
+def test_what_is_no_file_is_named_and_not_passed_over(own: Path) -> None:
+    (own / SOUL).mkdir()
+    with pytest.raises(ValueError, match=r"TEMPLATES_DIR/shared/SOUL.md.j2 is not a plain file"):
+        check(own)
+    (own / SOUL).rmdir()
+    os.mkfifo(own / SOUL)
+    with pytest.raises(ValueError, match="is not a plain file"):
+        check(own)
+    (own / SOUL).unlink()
+    (own / "shared" / "SOUL.md.J2").write_text("x")
+    with pytest.raises(ValueError, match=r"write its \.j2 in small letters"):
+        check(own)
 
 
 def test_a_template_that_is_no_utf8_is_named_at_start_and_at_use(own: Path) -> None:
