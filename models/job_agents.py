@@ -18,6 +18,7 @@ class JobAgent(Provisioner):
     In a sync, ``position`` is the agent's place in the order, null for the gateway's main agent, which comes
     last; ``roster`` is what the roster's change is to be, {"action": create | update | unchanged, "changes":
     a merge patch}; a row whose ``next_attempt_at`` is null is not begun.
+    ``failing_since``: when its present step failed for the first time; null while it has not.
     """
 
     __tablename__ = "job_agents"
@@ -62,3 +63,4 @@ class JobAgent(Provisioner):
     roster: Mapped[BinaryJson | None]
     started_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]
+    failing_since: Mapped[Moment | None]

@@ -84,3 +84,4 @@ class Job(Provisioner):
     updated_at: Mapped[Moment] = mapped_column(server_default=func.now())
     started_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]
+    failing_since: Mapped[Moment | None]

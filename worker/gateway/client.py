@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import DEFAULT_DEADLINE_S, MAX_IN_FLIGHT, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
-from worker.gateway.patience import answered, patience_s, wait_patiently, within_budget
+from worker.gateway.patience import answered, silence_s, wait_patiently, within_budget
 from worker.gateway.protocol import Hello
 from worker.masking import remember
 
@@ -133,7 +133,9 @@ class GatewayClient:
             mine = self._opening is None
             opening = self._opening = self._opening or _Opening()
         if mine:
-            self._open(opening, min(deadline_s, OPEN_DEADLINE_S, patience_s() or OPEN_DEADLINE_S))
+            self._open(
+                opening, within_budget(min(deadline_s, OPEN_DEADLINE_S, silence_s() or OPEN_DEADLINE_S))
+            )
         elif not wait_patiently(opening.over.wait, deadline):
             raise GatewaySilent(
                 f"no connection to the gateway at {self.address.url} in time: check that it runs, and the"

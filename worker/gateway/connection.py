@@ -28,7 +28,7 @@ from worker.gateway.errors import (
     GatewayUnreachable,
 )
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
-from worker.gateway.patience import patience_s, wait_patiently
+from worker.gateway.patience import silence_s, wait_patiently
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 from worker.gateway.refusals import from_response
 from worker.gateway.said import Asked
@@ -334,7 +334,7 @@ class GatewayConnection:
             what = f"did not answer {method} in time: whether it was carried out is unknown"
         else:
             what = f"took no more calls in time, so {method} was not sent"
-        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, patience_s() or _SILENCE_S)
+        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, silence_s() or _SILENCE_S)
         return (GatewaySilent if silent else CallTimedOut)(
             f"{gateway} {what}; if this goes on, look at the load of its machine", method=method, sent=sent
         )

@@ -40,11 +40,10 @@ class _Patience:
 _patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 
-def patience_s() -> float | None:
+def silence_s() -> float | None:
     """Seconds of silence after which the caller gives up; None: not before the deadline."""
     patience = _patience.get()
-    limits = [] if patience is None else [patience.silence_s(), patience.left_s()]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return None if patience is None else patience.silence_s()
 
 
 def within_budget(deadline_s: float) -> float:
@@ -65,7 +64,7 @@ def spent(seconds: float) -> None:
     """The gateway has been failing for ``seconds`` before the work at hand."""
     patience = _patience.get()
     if patience is not None:
-        patience.spent_s = max(patience.spent_s, seconds)
+        patience.spent_s = max(patience.spent_s, seconds - patience.failing_for_s())
 
 
 def failing_for_s() -> float:
@@ -80,10 +79,11 @@ def wait_patiently(
     """Whether ``wait(seconds)`` came to its end by the deadline, on the monotonic clock, and before the
     patience with a gateway ended that was last heard of at ``heard_at()``. Patience may end meanwhile."""
     since = time.monotonic()
+    deadline = since + within_budget(deadline - since)
 
     def until() -> float:
-        silence_s = patience_s()
-        return deadline if silence_s is None else min(deadline, max(since, heard_at()) + silence_s)
+        limit_s = silence_s()
+        return deadline if limit_s is None else min(deadline, max(since, heard_at()) + limit_s)
 
     while not wait(max(0.0, min(until() - time.monotonic(), _CHANGES_S))):
         # Asked anew: the gateway may have spoken during the wait.

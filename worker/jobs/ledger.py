@@ -327,7 +327,9 @@ def move_job(connection: Connection, job_id: UUID, gateway_id: UUID) -> None:
 
 _ADVANCE = """
     UPDATE provisioner.job_agents
-    SET phase = coalesce(:phase, phase), lease_until = now() + make_interval(secs => :lease_s),
+    SET failing_since = CASE WHEN coalesce(:phase, phase) IS NOT DISTINCT FROM phase
+            THEN failing_since END,
+        phase = coalesce(:phase, phase), lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s){assignments}
     WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
       AND lease_until IS NOT NULL
@@ -378,6 +380,8 @@ def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
 _PARK = text("""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
+        failing_since = CASE WHEN coalesce(:phase, phase) IS NOT DISTINCT FROM phase
+            THEN coalesce(failing_since, now() - make_interval(secs => :failing_s)) END,
         next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
         ) THEN 0 ELSE :delay_s END)
@@ -386,11 +390,30 @@ _PARK = text("""
 """).bindparams(bindparam("reason", type_=MaskedText))
 
 
-def park(connection: Connection, held: Claim, delay_s: float, reason: str, phase: str | None = None) -> None:
+def park(
+    connection: Connection,
+    held: Claim,
+    delay_s: float,
+    reason: str,
+    phase: str | None = None,
+    failing_s: float | None = None,
+) -> None:
     """Give the slot back and keep the agent; the clock publishes the row after ``delay_s`` seconds, unless
-    somebody wakes it before, and at once where the job is to be cancelled. Raises LeaseLostError."""
-    values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase}
+    somebody wakes it before, and at once where the job is to be cancelled. ``failing_s``: how long its
+    step has been failing, where it is. Raises LeaseLostError."""
+    values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase, "failing_s": failing_s}
     _require_one(connection.execute(_PARK, values).rowcount, held)
+
+
+_FAILING = text("""
+    SELECT coalesce(extract(epoch FROM now() - failing_since), 0)::float
+    FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
+""")
+
+
+def failing_s(connection: Connection, held: Claim) -> float:
+    """Seconds since the row's present step failed for the first time; 0 where it has not."""
+    return float(connection.execute(_FAILING, _held(held)).scalar_one_or_none() or 0)
 
 
 _FINISH = text("""

@@ -27,7 +27,7 @@ SWEEP_S = 15.0
 
 @dataclass(frozen=True)
 class RunClaim:
-    """A worker's hold on a run's own row. ``age_s``: seconds since it was begun."""
+    """A worker's hold on a run's own row."""
 
     job_id: UUID
     gateway_id: UUID
@@ -36,7 +36,6 @@ class RunClaim:
     generation: int
     attempts: int
     cancel_requested: bool
-    age_s: float
 
     def option(self, name: str) -> bool:
         """A boolean option of the request; absent is false."""
@@ -64,8 +63,7 @@ _CLAIM = text("""
     WHERE id = :job_id AND kind = 'sync_gateway' AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
     RETURNING id AS job_id, gateway_id, options, phase, generation, attempts,
-        cancel_requested_at IS NOT NULL AS cancel_requested,
-        extract(epoch FROM now() - started_at)::float AS age_s
+        cancel_requested_at IS NOT NULL AS cancel_requested
 """)
 
 
@@ -86,6 +84,8 @@ _PARK = text(f"""
     UPDATE provisioner.jobs
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), updated_at = now(),
         error = :reason,
+        failing_since = CASE WHEN coalesce(:phase, phase) IS NOT DISTINCT FROM phase
+            THEN coalesce(failing_since, now() - make_interval(secs => :failing_s)) END,
         next_attempt_at = CASE
             WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
             OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
@@ -105,11 +105,30 @@ def park_run(
     delay_s: float,
     phase: str | None = None,
     reason: str | None = None,
+    failing_s: float | None = None,
 ) -> None:
     """Give the slot back; the clock publishes the run after ``delay_s`` seconds, unless it is called before.
-    ``reason``: what it waits for, where that is a trouble. Raises LeaseLostError."""
-    parameters = {**_key(held), "delay_s": delay_s, "phase": phase, "reason": reason}
+    ``reason``: what it waits for, where that is a trouble; ``failing_s``: how long its step has been
+    failing, where it is. Raises LeaseLostError."""
+    parameters = {
+        **_key(held),
+        "delay_s": delay_s,
+        "phase": phase,
+        "reason": reason,
+        "failing_s": failing_s,
+    }
     _require(connection.execute(_PARK, parameters).rowcount, held)
+
+
+_FAILING = text("""
+    SELECT coalesce(extract(epoch FROM now() - failing_since), 0)::float
+    FROM provisioner.jobs WHERE id = :job_id
+""")
+
+
+def run_failing_s(connection: Connection, held: RunClaim) -> float:
+    """Seconds since the run's present step failed for the first time; 0 where it has not."""
+    return float(connection.execute(_FAILING, _key(held)).scalar_one_or_none() or 0)
 
 
 _NEXT = text("""

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, ProvisionerError, TransientError, as_sentence
@@ -20,9 +22,14 @@ from worker.provisioning.work import Parked
 log = logging.getLogger(__name__)
 
 
-def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: TransientError) -> Parked:
-    """When to come again after what stayed transient for longer than a slot waits. ``age_s``: since the work
-    was first begun, in seconds. A worker that is stopping hands it on at once.
+def try_later(
+    services: Services,
+    gateway_id: UUID | None,
+    failing_s: Callable[[Connection], float],
+    error: TransientError,
+) -> Parked:
+    """When to come again after what stayed transient for longer than a slot waits. ``failing_s``: how long
+    the work's row says that its step has been failing. A worker that is stopping hands it on at once.
 
     Raises GivenUpError once the gateway has been away, PermanentError once the work has been tried, for the
     whole of RETRY_BUDGET_S (behaviour 45); the tries themselves count.
@@ -31,6 +38,7 @@ def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: 
     if draining.is_set():
         return Parked(f"this worker is stopping: {error}", 0.0)
     if isinstance(error, OUTAGES) and gateway_id is not None:
+        since_s = None  # the gateway's own row keeps that
         with services.engine.begin() as connection:
             outage = note_failure(
                 connection, gateway_id, error, budget_s, took_s=failing_for_s(), address=error.address
@@ -39,11 +47,13 @@ def try_later(services: Services, gateway_id: UUID | None, age_s: float, error: 
             raise GivenUpError(unreachable(budget_s, str(error)))
         wait_s, left_s = outage.wait_s, budget_s - outage.down_for_s
     else:
-        age_s = max(age_s, failing_for_s())
-        if age_s >= budget_s:
+        with services.engine.connect() as connection:
+            since_s = max(failing_s(connection), failing_for_s())
+        if since_s >= budget_s:
             raise PermanentError(f"Given up after {budget_s:g} seconds: {error}")
-        wait_s, left_s = min(LONGEST_PROBE_WAIT_S, max(0.75, age_s / 4)), budget_s - age_s
-    return Parked(str(error), max(0.1, min(jittered(wait_s), left_s), error.retry_after_s or 0.0))
+        wait_s, left_s = min(LONGEST_PROBE_WAIT_S, max(0.75, since_s / 4)), budget_s - since_s
+    delay_s = max(0.1, min(jittered(wait_s), left_s), error.retry_after_s or 0.0)
+    return Parked(str(error), delay_s, since_s)
 
 
 def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> None:

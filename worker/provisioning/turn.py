@@ -17,7 +17,7 @@ from worker.errors import PermanentError, TransientError
 from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, finish, park, renew
+from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, failing_s, finish, park, renew
 from worker.jobs.outbox import Message, mark_next_in_line
 from worker.jobs.runs import Progress, end_pending, go_on
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
@@ -138,7 +138,9 @@ def _attempt(services: Services, held: Claim, warnings: list[str]) -> Outcome:
         raise
     except TransientError as error:
         try:
-            return _park(services, held, try_later(services, held.gateway_id, held.age_s, error))
+            return _park(
+                services, held, try_later(services, held.gateway_id, partial(failing_s, held=held), error)
+            )
         except PermanentError as given_up:
             return _fail(services, held, given_up, warnings)
     except Exception as error:
@@ -181,7 +183,7 @@ def _renew(services: Services, held: Claim) -> None:
 def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
     if parked.wait_s is not None:
         with services.engine.begin() as connection:
-            park(connection, held, parked.wait_s, parked.reason)
+            park(connection, held, parked.wait_s, parked.reason, failing_s=parked.failing_s)
     return parked
 
 

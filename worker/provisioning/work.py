@@ -31,10 +31,12 @@ DATABASE_WAIT_S = 2.0
 
 @dataclass(frozen=True)
 class Parked:
-    """The slot is given back; the row comes again by itself. ``wait_s`` None: somebody else wakes it."""
+    """The slot is given back; the row comes again by itself. ``wait_s`` None: somebody else wakes it;
+    ``failing_s``: how long the row's step has been failing, where it is."""
 
     reason: str
     wait_s: float | None = None
+    failing_s: float | None = None
 
 
 @dataclass(frozen=True)

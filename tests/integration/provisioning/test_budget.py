@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.acceptance.proxy import Door
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, one, seed_fleet
 from tests.mute import mute
+from worker.gateway.patience import impatient, spent, wait_patiently, within_budget
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.provisioning.intents import Wish, record_intents
@@ -23,6 +25,7 @@ from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import take_turn
 from worker.simulator import Simulator
+from worker.simulator.faults import busy
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0
@@ -158,3 +161,38 @@ def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
     write_roster(hands(), fleet.gateway_id)
     refused = one(engine, "SELECT error FROM provisioner.roster_intents").error
     assert refused == "The roster writer failed with UnicodeError: see the worker's log."
+
+
+def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_the_job(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    simulator.faults.order(busy("agents.files.set", times=40))
+    job_id = begin(engine, fleet)
+    take_turn(hand, job_id, fleet.agent_id)
+    execute(engine, "UPDATE provisioner.job_agents SET started_at = now() - interval '1 hour'")
+    publish_due(engine, sent)
+    write_roster(hand, fleet.gateway_id)
+    take_turn(hand, job_id, fleet.agent_id)
+    row = one(engine, "SELECT status, reason, failing_since FROM provisioner.job_agents")
+    assert (row.status, row.failing_since is not None) == ("running", True), row.reason
+    execute(
+        engine, "UPDATE provisioner.job_agents SET failing_since = now() - interval '1 hour', phase = 'files'"
+    )
+    drive(hand, fleet, job_id, sent)
+    assert job(engine, job_id).error.startswith("Given up after 600 seconds: ")
+
+
+def test_a_call_may_take_all_that_is_left_of_the_budget() -> None:
+    began = time.monotonic()
+    with impatient(budget_s=1.2):
+        assert not wait_patiently(threading.Event().wait, began + 30)
+    assert 1.1 < time.monotonic() - began < 1.6
+
+
+def test_what_an_outage_took_before_is_counted_once() -> None:
+    with impatient(budget_s=10):
+        time.sleep(0.3)
+        spent(4.0)
+        assert 5.8 < within_budget(30) <= 6.0

@@ -192,7 +192,7 @@ def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
     assert isinstance(take_turn(hands(), key, fleet.agent_id), Parked)
     execute(
         engine,
-        "UPDATE provisioner.job_agents SET started_at = now() - interval '31 s', next_attempt_at = now()",
+        "UPDATE provisioner.job_agents SET failing_since = now() - interval '31 s', next_attempt_at = now()",
     )
     publish_due(engine, lambda *_: None)
     assert take_turn(hands(), key, fleet.agent_id) == Ended(

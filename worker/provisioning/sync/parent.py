@@ -31,6 +31,7 @@ from worker.jobs.runs import (
     park_run,
     recount,
     renew_run,
+    run_failing_s,
 )
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
@@ -73,7 +74,9 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
         raise
     except TransientError as error:
         try:
-            return _park(services, held, try_later(services, held.gateway_id, held.age_s, error))
+            return _park(
+                services, held, try_later(services, held.gateway_id, partial(run_failing_s, held=held), error)
+            )
         except PermanentError as given_up:
             return _stop(services, held, reason_of(given_up))
     except PermanentError as error:
@@ -149,7 +152,7 @@ def _stop(services: Services, held: RunClaim, reason: str) -> Ending | Parked:
 def _park(services: Services, held: RunClaim, parked: Parked) -> Parked:
     if parked.wait_s is not None:
         with services.engine.begin() as connection:
-            park_run(connection, held, parked.wait_s, reason=parked.reason)
+            park_run(connection, held, parked.wait_s, reason=parked.reason, failing_s=parked.failing_s)
     return parked
 
 
