@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import IMPLICIT_AGENT
-from worker.gateway.includes import Include, includes_of, merged_document
+from worker.gateway.includes import Include, Keys, includes_of, merged_document
 from worker.gateway.roster import RosterEntry, RosterPlan, canonical_id, plan_roster, roster_entries
 
 Ask = Callable[[], Mapping[str, Any]]
@@ -126,6 +126,19 @@ class LiveRoster:
             return {"agents": {"ownership": agents["ownership"]}}
         return {"agents": agents}
 
+    def unwritten_include(self, document: Mapping[str, Any]) -> str | None:
+        """Where the next patch of a plan's ``document`` would change what comes from files that the release
+        does not write into; None if nowhere. 2026.7.1 writes into none, 2026.9.6 into one that is included
+        alone (measured)."""
+        if not self.writes_through:
+            return None
+        paths = list(_leaves_of(self.next_patch(document)))
+        for include in self.includes:
+            written = self.dialect.roster == "entries" and include.alone and include.keys
+            if not written and any(path[: len(include.keys)] == include.keys for path in paths):
+                return include.path
+        return None
+
     def _require_agreement(self, listed: Mapping[str, Any] | None) -> None:
         agents = listed.get("agents") if listed is not None else None
         if listed is None or not isinstance(agents, list) or not self.entries:
@@ -162,6 +175,15 @@ def read_roster(
                 raise
         pause(_PAUSE_S * (look + 1))
     raise AssertionError("unreachable")
+
+
+def _leaves_of(patch: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
+    """The ways to all that a patch writes."""
+    for key, value in patch.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves_of(value, (*keys, key))
+        else:
+            yield (*keys, key)
 
 
 def _invalid(answer: Mapping[str, Any]) -> str:

@@ -299,13 +299,17 @@ def config_not_writable(said: Said) -> GatewayError:
 
 def include_owned(said: Said) -> GatewayError:
     where = said.find(r"include-owned config at ([^\s;]+)") or "some part of it"
+    return IncludeOwned(unwritten_include(said.gateway, said.method, where), **said.about)
+
+
+def unwritten_include(gateway: str, method: str, where: str) -> str:
+    """The sentence for a write of what stands at ``where``, also if only a reading of the config shows it."""
     # 2026.9.6 writes entries into a file included alone, but removes none from it.
     alone = " (from 2026.8 on, one included file with nothing beside its $include will do)"
-    return IncludeOwned(
-        f"{said.gateway} does not do {said.method}, because its openclaw.json has {where} from files that it"
-        f" includes, and its release does not write into them: move {where} back into openclaw.json there"
-        f"{alone if said.method == 'config.patch' else ''}",
-        **said.about,
+    return (
+        f"{gateway} does not do {method}, because its openclaw.json has {where} from files that it includes,"
+        f" and its release does not write into them: move {where} back into openclaw.json there"
+        f"{alone if method == 'config.patch' else ''}"
     )
 
 

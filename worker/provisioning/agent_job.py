@@ -25,7 +25,8 @@ from worker.provisioning.facts import AgentRecord, MovedAgentError, load_agent
 from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
 from worker.provisioning.places import claim_places, note_earlier_homes
-from worker.provisioning.roster_look import look
+from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
+from worker.provisioning.roster_look import foresee, look
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake, wants_reset
 from worker.provisioning.work import NOT_REGISTERED, Parked, Verb, Work
@@ -214,11 +215,19 @@ def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
     """Whether the roster has the agent, and what would change there; in a sync its parent has looked."""
     if work.held.roster is not None:
         return not work.held.first_provision, work.held.roster
-    roster = look(work)
-    if roster.silenced:
-        work.warn(silencing(work.dialect, roster.silenced))
+    roster, refusal = foresee(work)
     openclaw_id = work.record.openclaw_id
-    return openclaw_id in roster.present, roster.change_of(openclaw_id)
+    present = openclaw_id in roster.present
+    if refusal is None and roster.silenced:
+        work.warn(silencing(work.dialect, roster.silenced))
+    elif refusal is not None and not roster.changed:
+        work.warn(visibility_stays(refusal))
+    elif refusal is not None and present:
+        work.warn(entry_stays(refusal))
+    elif refusal is not None:
+        _require_token(work, present=False, differs=False)
+        raise PermanentError(refusal)
+    return present, roster.change_of(openclaw_id)
 
 
 def _end(work: Work) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.errors import PermanentError
-from worker.gateway.rewrites import Rewrite, has_comments, rewrites_of, told
+from worker.errors import PermanentError, as_sentence
+from worker.gateway.address import GatewayAddress
+from worker.gateway.rewrites import Rewrite, has_comments, removal_rewrites, rewrites_of, told
+from worker.gateway.roster import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
+from worker.gateway.sentences import unwritten_include
+from worker.workspace.context import GatewayFacts
 
 
 class RewriteRefusedError(PermanentError):
@@ -41,6 +45,45 @@ class Standing:
             f" none was sent: at any write its OpenClaw release {loses}."
             f" `provisioner gateway allow-rewrite {quoted(gateway)}` shows all of it and allows it there."
         )
+
+
+def entry_stays(refusal: str) -> str:
+    """What an agent is told whose entry is not written, and for whom the rest goes on."""
+    return f"Its roster entry was left as it is. {refusal}"
+
+
+def visibility_stays(refusal: str) -> str:
+    """The same where the patch is for no single agent."""
+    return f"The channels' heartbeat visibility was left as it is. {refusal}"
+
+
+def rewrite_refusal(
+    engine: Engine,
+    gateway: GatewayFacts,
+    address: GatewayAddress,
+    live: LiveRoster,
+    leaving: Collection[str] = (),
+) -> str | None:
+    """Why no config write may be sent to the gateway; None if one may. ``leaving``: ids that it removes."""
+    besides = removal_rewrites(live, leaving)
+    if not (besides or live.includes or live.dialect.writes_variables):
+        return None
+    with engine.connect() as connection:
+        standing = standing_of(connection, UUID(str(gateway.id)), live, address.token, besides)
+    return standing.refusal(gateway.name) if standing.refused else None
+
+
+def foreseen_refusal(
+    engine: Engine, gateway: GatewayFacts, address: GatewayAddress, live: LiveRoster, plan: RosterPlan
+) -> str | None:
+    """Why the plan's patch would not be written, for a dry run, in the words of a run. None if nothing is
+    known against it: only a write shows that a gateway's config is immutable."""
+    if plan.document is None:
+        return None
+    refusal = rewrite_refusal(engine, gateway, address, live)
+    if refusal is None and (where := live.unwritten_include(plan.document)) is not None:
+        refusal = as_sentence(unwritten_include(f"the gateway at {address.url}", "config.patch", where))
+    return refusal
 
 
 def standing_of(

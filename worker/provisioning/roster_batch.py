@@ -12,6 +12,7 @@ from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.provisioning.intents import Intent
 from worker.provisioning.places import Place
+from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
 
 MOST_REJECTED_PATCHES = 2
 """Rejected patches count against a gateway's rate limit, so a batch may cost no more of them (design D1)."""
@@ -137,10 +138,10 @@ class RosterBatch:
                 self.refused[intent.id] = sentence
             else:
                 self.held.add(intent.id)
-                self.warned[intent.id] = f"Its roster entry was left as it is. {sentence}"
+                self.warned[intent.id] = entry_stays(sentence)
         if not plan.changed and (first := self._open("reconcile")[:1]):
             self.leaves_visibility = True
-            self.warned[first[0].id] = f"The channels' heartbeat visibility was left as it is. {sentence}"
+            self.warned[first[0].id] = visibility_stays(sentence)
 
     def leave_files(self, removals: Sequence[Intent], entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell who removes agents by a patch that the gateway keeps their workspaces."""

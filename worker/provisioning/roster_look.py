@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from worker.errors import PermanentError
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_stand_still
-from worker.gateway.roster import RosterPlan
-from worker.gateway.roster_reading import read_roster
+from worker.gateway.roster import RosterPlan, entry_fault
+from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.provisioning.gateway_door import heed_one_session
+from worker.provisioning.rewrite_permission import foreseen_refusal
 from worker.provisioning.work import Work
 
 
 def look(work: Work) -> RosterPlan:
     """The patch that the agent's entry needs. Raises TransientError, PermanentError."""
-    record = work.record
+    return _plan(work, _read(work))
+
+
+def foresee(work: Work) -> tuple[RosterPlan, str | None]:
+    """The same, and why the patch would not be written, if that is known. Raises TransientError,
+    PermanentError."""
+    live = _read(work)
+    plan, record = _plan(work, live), work.record
+    if plan.changed and (fault := entry_fault(record.roster_entry, work.dialect)) is not None:
+        raise PermanentError(fault)
+    return plan, foreseen_refusal(work.services.engine, record.gateway, record.address, live, plan)
+
+
+def _read(work: Work) -> LiveRoster:
     live = read_roster(
         work.dialect,
         lambda: work.services.patiently(lambda: work.client.call("config.get")),
@@ -22,5 +37,9 @@ def look(work: Work) -> RosterPlan:
     work.one_session = has_one_session(config)
     if heartbeats_stand_still(work.dialect, config):
         work.warn(CRON_OFF)
+    return live
+
+
+def _plan(work: Work, live: LiveRoster) -> RosterPlan:
     keeps = work.services.settings.keep_default_heartbeat
-    return live.plan([record.roster_entry], keeps_beating=keeps)
+    return live.plan([work.record.roster_entry], keeps_beating=keeps)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
-from worker.errors import PermanentError, TransientError
+from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.answers import Answer, seconds
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
@@ -40,7 +40,6 @@ from worker.gateway.retry import jittered
 from worker.gateway.rewrites import (
     COMMENTS_GO,
     has_comments,
-    removal_rewrites,
     spoilt_by_delete,
     with_escapes,
 )
@@ -78,7 +77,7 @@ from worker.provisioning.removals import (
     what_is_left,
     workspace_of,
 )
-from worker.provisioning.rewrite_permission import standing_of
+from worker.provisioning.rewrite_permission import rewrite_refusal
 from worker.provisioning.roster_batch import RosterBatch, share_of
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.roster_progress import Progress
@@ -200,7 +199,9 @@ def _bring_about(
             _settle(services, lease, batch, answered=True)
             return
         progress.see(plan, unwanted)
-        if (refusal := _rewrite_refusal(services, gateway, live, plan, unwanted)) is not None:
+        leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
+        refusal = rewrite_refusal(services.engine, gateway.gateway, gateway.address, live, leaving)
+        if refusal is not None:
             batch.hold_back(plan, refusal)
             batch.refused.update((intent.id, refusal) for intent in unwanted)
             _settle(services, lease, batch, answered=True)
@@ -238,7 +239,7 @@ def _bring_about(
             _await_return(client)
             continue
         except IncludeOwned as error:
-            batch.hold_back(plan, str(error))
+            batch.hold_back(plan, as_sentence(str(error)))
             continue
         except InvalidConfig as error:
             batch.blame(plan, error)
@@ -261,19 +262,6 @@ def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: Rost
         return set()
     with services.engine.connect() as connection:
         return deleted_before(connection, lease.gateway_id, created)
-
-
-def _rewrite_refusal(
-    services: Services, gateway: GatewayRecord, live: LiveRoster, plan: RosterPlan, unwanted: Sequence[Intent]
-) -> str | None:
-    """Why nothing may be written to this gateway; None where it may."""
-    leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
-    besides = removal_rewrites(live, leaving)
-    if not (besides or live.includes or live.dialect.writes_variables):
-        return None
-    with services.engine.connect() as connection:
-        standing = standing_of(connection, gateway.gateway_id, live, gateway.address.token, besides)
-    return standing.refusal(gateway.gateway.name) if standing.refused else None
 
 
 def _note_first_look(

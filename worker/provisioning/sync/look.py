@@ -28,6 +28,7 @@ from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, heed_one_session, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
+from worker.provisioning.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import plan_apart, reason_of
 from worker.provisioning.work import NOT_REGISTERED, Parked, render
@@ -76,7 +77,7 @@ def look(services: Services, held: RunClaim) -> Parked | None:
     )
     heed_one_session(client, live.answer.get("config"))
     findings = [_find(row, entries, held, live.present) for row in rows]
-    plan = _plan(services, held, live, findings, entries)
+    plan = _plan(services, held, gateway, live, findings, entries)
     return _note(services, held, gateway, findings, plan)
 
 
@@ -97,6 +98,7 @@ def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: RunClaim, present
 def _plan(
     services: Services,
     held: RunClaim,
+    gateway: GatewayRecord,
     live: LiveRoster,
     findings: list[Finding],
     entries: Mapping[UUID, RosterEntry],
@@ -131,8 +133,12 @@ def _plan(
     for found in findings:
         if found.phase == "files" and found.openclaw_id:
             found.roster = plan.change_of(found.openclaw_id)
-    if plan.silenced and held.option("dry_run"):
-        differing[0].warnings.append(silencing(live.dialect, plan.silenced))
+    if held.option("dry_run"):
+        refusal = foreseen_refusal(services.engine, gateway.gateway, gateway.address, live, plan)
+        if refusal is not None:
+            _foretell(refusal, plan, differing)
+        elif plan.silenced:
+            differing[0].warnings.append(silencing(live.dialect, plan.silenced))
     if heartbeats_stand_still(live.dialect, live.answer.get("config")):
         for found in findings:
             if found.status == "pending":
@@ -141,6 +147,17 @@ def _plan(
         for found in differing:
             found.phase = "roster"
     return plan
+
+
+def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
+    """Say of each agent what a run would say of it where the patch is refused."""
+    for found in differing:
+        if not plan.changed:
+            found.warnings.append(visibility_stays(refusal))
+        elif found.first_provision:
+            found.end("failed", refusal)
+        else:
+            found.warnings.append(entry_stays(refusal))
 
 
 def _require_writable(services: Services, held: RunClaim, dialect: Dialect, found: Finding) -> None:
