@@ -20,8 +20,9 @@ MASK = "<masked>"
 
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
     """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
+    in_hand = IN_HAND.tokens()
     known = {token for token in tokens if token}
-    return without_forms(without_known(text, known | IN_HAND.tokens(), MASK), MASK)
+    return without_forms(without_known(text, in_hand if known <= in_hand else in_hand | known, MASK), MASK)
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:

@@ -20,6 +20,7 @@ _SHORTEST_ANYWHERE = 8
 """A shorter one is only hidden where it stands as a word of its own."""
 _SHORTEST_CODE = 12
 _GRAM = 6
+_RUN = re.compile(r"[A-Za-z0-9_+/-]{12,}")
 
 
 class _InHand:
@@ -76,35 +77,85 @@ def remember_for_good(*secrets: str | None) -> None:
 def forget_all() -> None:
     """Drop what was remembered."""
     IN_HAND.clear()
+    _known.cache_clear()
+    _forms.cache_clear()
 
 
-def without_known(text: str, tokens: Iterable[str], mask: str) -> str:
+def without_known(text: str, tokens: frozenset[str], mask: str) -> str:
     """``text`` with each of ``tokens`` replaced by ``mask``, also where it is encoded or broken by a line's
     end."""
-    wanted = sorted({token for token in tokens if len(token) >= _SHORTEST}, key=len, reverse=True)
-    for token in wanted:
-        for form in _forms(token):
-            if form not in text:
-                continue
-            if len(form) < _SHORTEST_ANYWHERE:
-                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", mask, text)
-            else:
-                text = text.replace(form, mask)
-    long = [token for token in wanted if len(token) >= _SHORTEST_ANYWHERE]
-    if not long:
+    known = _known(tokens)
+    for form in known.forms.found_in(text):
+        if len(form) < _SHORTEST_ANYWHERE:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", mask, text)
+        else:
+            text = text.replace(form, mask)
+    if not known.grams:
         return text
     if _ESCAPE.search(text) is not None:
-        text = _without(text, _decoded(text, _ESCAPE), long, mask)
-    if any(token[at : at + _GRAM] in text for token in long for at in range(0, len(token), _GRAM)):
+        view = _decoded(text, _ESCAPE)
+        text = _without(text, view, known.whole.found_in(view.text), mask)
+    if _BREAK.search(text) is not None and any(gram in text for gram in known.grams):
         for broken in (_BREAK, _BREAK_AND_PREFIX):
-            if broken.search(text) is not None:
-                text = _without(text, _decoded(text, broken), long, mask)
+            found = known.whole.found_in(broken.sub("", text))
+            if found:
+                text = _without(text, _decoded(text, broken), found, mask)
     return text
 
 
+@dataclass(frozen=True)
+class _Needles:
+    """Strings to look for in many texts. Most secrets and their forms are one long run of letters and digits:
+    these, ``runs``, are looked for in such runs alone, of which most texts have few."""
+
+    runs: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> _Needles:
+        runs: list[str] = []
+        others: list[str] = []
+        for string in strings:
+            (runs if _RUN.fullmatch(string) else others).append(string)
+        return cls(tuple(runs), tuple(others))
+
+    def found_in(self, text: str) -> list[str]:
+        """Those that stand in ``text``, the longest first."""
+        found = {string for string in self.others if string in text}
+        runs = "\n".join(_RUN.findall(text)) if self.runs else ""
+        if runs:
+            found.update(string for string in self.runs if string in runs)
+        return sorted(found, key=lambda string: (-len(string), string))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Secrets made ready to be looked for: in all their ``forms``, and, those that are long enough for that,
+    ``whole`` where escapes and line ends are taken out. ``grams`` are pieces of the latter."""
+
+    forms: _Needles
+    whole: _Needles
+    grams: tuple[str, ...]
+
+
+@lru_cache(maxsize=32)
+def _known(tokens: frozenset[str]) -> _Known:
+    forms = [_forms(token) for token in tokens if len(token) >= _SHORTEST]
+    long = [token for token in tokens if len(token) >= _SHORTEST_ANYWHERE]
+    grams = {token[at : at + _GRAM] for token in long for at in range(0, len(token), _GRAM)}
+    return _Known(
+        _Needles(
+            tuple(run for each in forms for run in each.runs),
+            tuple(other for each in forms for other in each.others),
+        ),
+        _Needles.of(long),
+        tuple(sorted(grams, key=len)),
+    )
+
+
 @lru_cache(maxsize=4 * _MOST_IN_HAND)
-def _forms(token: str) -> tuple[str, ...]:
-    """The token as it stands in URLs, JSON, base64 and hexadecimal; the longest first."""
+def _forms(token: str) -> _Needles:
+    """The token as it stands in URLs, JSON, base64 and hexadecimal."""
     raw = token.encode("utf-8", "surrogatepass")
     forms = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
     forms |= {quote(raw, safe=""), quote(raw)}
@@ -115,7 +166,7 @@ def _forms(token: str) -> tuple[str, ...]:
         core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(raw)) % 3 else 0)]
         codes |= {core, core.replace("+", "-").replace("/", "_")}
     forms |= {code for code in codes if len(code) >= _SHORTEST_CODE}
-    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+    return _Needles.of(forms)
 
 
 _ESCAPE = re.compile(

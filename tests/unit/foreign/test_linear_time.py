@@ -7,8 +7,9 @@ text may take at most six times the CPU.
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,7 +21,7 @@ from worker.gateway.protocol import decode
 from worker.gateway.refusals import from_close, from_response
 from worker.gateway.said import Asked
 from worker.logs import _bounded
-from worker.masking import mask
+from worker.masking import forget_all, mask, remember
 from worker.workspace.context import profile_fields
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.diffs import file_diff, known_secrets
@@ -117,14 +118,26 @@ BY_MASK |= {"a gateway's refusal", "openclaw_id", "mask behind a name", "an over
 FEW = ["- [x] ", "\n", " ", "a", "token ", "key is ", "token:token:a ", "a\n", "\x00"]
 
 
+@pytest.fixture(autouse=True)
+def nothing_in_hand() -> Iterator[None]:
+    """What other tests remembered costs time too."""
+    forget_all()
+    yield
+    forget_all()
+
+
 def cpu_s(reader: Callable[[str], object], text: str) -> float:
-    start = time.process_time()
+    start = time.thread_time()
     reader(text)
-    return time.process_time() - start
+    return time.thread_time() - start
 
 
 def repeated(unit: str, size: int) -> str:
     return unit * (size // len(unit))
+
+
+def too_slow(small: float, large: float) -> bool:
+    return large > MOST_TIMES * small + SLACK_S or large > MOST_S
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -134,26 +147,36 @@ def test_four_times_the_text_takes_at_most_six_times_the_time(name: str) -> None
         small = cpu_s(reader, repeated(unit, SMALL))
         if small < NOTHING_S:
             continue
-        # Something else may have run in between: the best of several counts.
-        large = min(cpu_s(reader, repeated(unit, LARGE)) for _ in range(2))
-        small = min(small, *(cpu_s(reader, repeated(unit, SMALL)) for _ in range(2)))
-        if large > MOST_TIMES * small + SLACK_S or large > MOST_S:
-            slow.append((unit, round(small, 3), round(large, 3)))
+        small = min(small, cpu_s(reader, repeated(unit, SMALL)))
+        large = cpu_s(reader, repeated(unit, LARGE))
+        if too_slow(small, large):
+            # Something else may have run in between: the best of several counts.
+            small = min(small, cpu_s(reader, repeated(unit, SMALL)))
+            large = min(large, *(cpu_s(reader, repeated(unit, LARGE)) for _ in range(2)))
+            if too_slow(small, large):
+                slow.append((unit, round(small, 3), round(large, 3)))
     assert slow == []
+
+
+@pytest.mark.parametrize("unit", [T[:16], f"{T[:-1]}-", "a\n", "%41"])
+def test_as_many_secrets_as_there_may_be_in_hand_are_looked_for_quickly(unit: str) -> None:
+    for _ in range(128):
+        remember(secrets.token_urlsafe(32))
+    assert min(cpu_s(mask, repeated(unit, LARGE)) for _ in range(2)) < MOST_S
 
 
 def test_nested_placeholders_are_taken_out_in_one_pass() -> None:
     half = len(PLACEHOLDER) // 2
     nested = PLACEHOLDER[:half] * 20_000 + PLACEHOLDER[half:] * 20_000
-    start = time.process_time()
+    start = time.thread_time()
     assert clean(f"a{nested}b") == "ab"
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_a_megabyte_is_masked_and_a_longer_file_is_not_compared() -> None:
-    start = time.process_time()
+    start = time.thread_time()
     mask("token " * 170_000, [T])
-    assert time.process_time() - start < 4
+    assert time.thread_time() - start < 4
     says = file_diff("x" * 600_000, "y", [T])
     assert says == "(left out: the file has 600,000 characters, and at most 524,288 are compared)"
 
@@ -161,9 +184,9 @@ def test_a_megabyte_is_masked_and_a_longer_file_is_not_compared() -> None:
 def test_files_of_many_lines_are_not_matched_line_by_line() -> None:
     before = "\n".join(f"{n % 97} line" for n in range(20_000))
     after = "\n".join(f"{n % 89} line" for n in range(20_000))
-    start = time.process_time()
+    start = time.thread_time()
     diff = file_diff(before, after, [T])
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < 2
     assert "too many lines differ to match them" in diff
 
 
