@@ -22,7 +22,7 @@ from worker.jobs.ledger import (
     start_single,
     stored_job,
 )
-from worker.jobs.requests import BadRequestError, Request, job_id, parse_request
+from worker.jobs.requests import BadRequestError, Request, job_id, parse_request, require_known_options
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,8 @@ def accept(
             raise BadRequestError(f"tasks.{kind}: send keyword arguments, not positional ones.")
         request, unknown = parse_request(kind, given)
         note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
+        if stored is not None:
+            require_known_options(kind, stored.options)
         if unknown:
             names = escaped(", ".join(unknown), 500)
             log.warning("tasks.%s: unknown arguments are ignored: %s", kind, names)

@@ -210,12 +210,13 @@ def _printable(given: str) -> str:
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``arguments`` as
-    a service wrote them."""
+    """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``options`` and
+    ``arguments`` as a service wrote them."""
 
     status: str
     agent_id: UUID | None
     gateway_id: UUID | None
+    options: Any
     arguments: Mapping[str, Any]
 
 
@@ -238,7 +239,7 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
         arguments[target] = getattr(row, target)
     if row.kind == "sync_gateway" and row.board_id is not None:
         arguments["board_id"] = row.board_id
-    return StoredJob(row.status, row.row_agent_id, row.gateway_id, arguments)
+    return StoredJob(row.status, row.row_agent_id, row.gateway_id, row.options, arguments)
 
 
 # --- one agent's row ---------------------------------------------------------------------------------------

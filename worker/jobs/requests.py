@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import PermanentError
+from worker.escaped import escaped
 
 
 class BadRequestError(PermanentError):
@@ -66,6 +67,8 @@ class Request(BaseModel):
 
     kind: ClassVar[str]
     target: ClassVar[str]
+    destroys: ClassVar[bool] = False
+    """Its defaults delete: a row that names an option nobody knows may have meant to prevent that."""
     request_id: Name | None = None
     requested_by: Text | None = None
 
@@ -123,6 +126,7 @@ class DeleteAgent(Request):
 
     kind = "delete_agent"
     target = "agent_id"
+    destroys = True
 
     agent_id: UUID
     gateway_id: UUID | None = None
@@ -220,6 +224,22 @@ def parse_request(kind: str, arguments: Mapping[str, Any]) -> tuple[Request, lis
     except ValidationError as error:
         faults = [_fault(str(e["loc"][0]), e["type"], e.get("input")) for e in error.errors()]
     raise BadRequestError(f"tasks.{kind}: {'; '.join(faults)}.")
+
+
+def require_known_options(kind: str, options: object) -> None:
+    """Raise BadRequestError for unknown ``options`` of a row whose job would delete things all the same."""
+    model = REQUESTS[kind]
+    if not model.destroys or options is None:
+        return
+    if not isinstance(options, Mapping):
+        raise BadRequestError(f"tasks.{kind}: options must be an object, not {type(options).__name__}.")
+    unknown = sorted(set(options) - set(model.model_fields))
+    if unknown:
+        known = sorted(set(model.model_fields) - {*Request.model_fields, model.target})
+        raise BadRequestError(
+            f"tasks.{kind}: nothing was deleted, because there is no option"
+            f" {escaped(', '.join(unknown), 200)}: the options are {', '.join(known)}."
+        )
 
 
 def job_id(task_id: str) -> UUID:

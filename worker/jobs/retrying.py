@@ -9,7 +9,14 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.jobs.ledger import enqueue, stored_job
-from worker.jobs.requests import BadRequestError, Request, SyncGateway, SyncHeartbeats, parse_request
+from worker.jobs.requests import (
+    BadRequestError,
+    Request,
+    SyncGateway,
+    SyncHeartbeats,
+    parse_request,
+    require_known_options,
+)
 
 
 class NothingToRetryError(PermanentError):
@@ -35,6 +42,7 @@ def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> 
     assert stored is not None
     try:
         request, _ = parse_request(job.kind, stored.arguments)
+        require_known_options(job.kind, stored.options)
     except BadRequestError as error:
         raise NothingToRetryError(f"Job {job_id} was refused, and would be again: {error}") from None
     changes: dict[str, Any] = {"request_id": None, "requested_by": requested_by}

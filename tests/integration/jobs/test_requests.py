@@ -16,6 +16,7 @@ from tests.integration.provisioning.fleet import execute, insert_job, job, job_a
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.ledger import Claim, RequestConflictError, claim, enqueue
 from worker.jobs.requests import BadRequestError, ProvisionAgent, job_id, parse_request
+from worker.jobs.retrying import NothingToRetryError, retry
 
 KIND = "provision_agent"
 
@@ -139,6 +140,40 @@ def test_options_that_are_no_object_are_ignored_with_a_warning(
     key = insert_job(engine, agent_id, options="[1, 2]")
     assert receive(engine, key) == Accepted(key, agent_id)
     assert "unknown arguments are ignored: options" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            '{"keep_files": true}',
+            "nothing was deleted, because there is no option keep_files: the options are",
+        ),
+        (
+            '{"dry_run": true, "deleteFiles": false}',
+            "no option deleteFiles, dry_run: the options are delete_f",
+        ),
+        ('"{\\"delete_files\\": false}"', "options must be an object, not str"),
+        ("[]", "options must be an object, not list"),
+    ],
+)
+def test_a_delete_whose_row_has_options_that_nobody_knows_deletes_nothing(
+    engine: Engine, options: str, sentence: str
+) -> None:
+    agent = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent, kind="delete_agent", options=options)
+    refused = accept_agent_job(engine, "delete_agent", str(key), (), {})
+    assert isinstance(refused, Refused)
+    assert sentence in (refused.reason or "")
+    with engine.begin() as connection, pytest.raises(NothingToRetryError, match="would be again"):
+        retry(connection, key, requested_by=None)
+
+
+def test_a_delete_takes_the_options_that_there_are(engine: Engine) -> None:
+    agent = seed_fleet(engine).agent_id
+    options = '{"delete_files": false, "delete_session": false, "delete_row": false, "gateway_id": null}'
+    key = insert_job(engine, agent, kind="delete_agent", options=options)
+    assert accept_agent_job(engine, "delete_agent", str(key), (), {}) == Accepted(key, agent)
 
 
 def test_what_a_row_says_counts_and_not_what_its_message_says(engine: Engine) -> None:
