@@ -265,9 +265,13 @@ def _start(**_: Any) -> None:
         clock = Clock(services(), rescue=_rescue)
         _look_again()
         _check_schema()
+        clock.look()
     except PermanentError as error:
         refuse(error)
-    clock.look()
+    except Exception:
+        # Celery would log it, and have the worker take messages without a clock.
+        log.exception("this worker cannot begin")
+        raise SystemExit(1) from None
     _clocks.append(clock)
     clock.start()
     services().mint.begin()

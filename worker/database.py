@@ -7,6 +7,7 @@ Then each transaction begins with them, in the same message as its BEGIN.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,13 @@ _BEGIN = "provisioner_begin"
 
 _KEPT = "provisioner.options"
 """A setting that nobody else makes: a connection that has it has kept our options."""
-_MEET = f"SELECT current_setting('{_KEPT}', true), current_setting('search_path')"
+_FIXED: Mapping[str, str] = {"datestyle": "ISO", "intervalstyle": "postgres", "timezone": "UTC"}
+"""Mission Control's timestamps are UTC without saying so, and the driver reads no other styles."""
+_MEET = f"""
+    SELECT current_setting('{_KEPT}', true), current_setting('search_path'),
+        current_setting('TimeZone') = 'UTC' AND current_setting('DateStyle') LIKE 'ISO%'
+            AND current_setting('IntervalStyle') = 'postgres'
+"""
 _OPTIONS_REFUSED = re.compile(r"startup parameter|command.line option|startup option", re.IGNORECASE)
 _REFUSED = {
     "root certificate file": "the file of its option sslrootcert is not there",
@@ -55,6 +62,10 @@ _REFUSED = {
     "does not exist": "the server has no such database or user",
     "certificate verify failed": "the server's certificate is not trusted: name its CA with sslrootcert",
     "server certificate for": "the server's certificate is for another host",
+    "invalid value for parameter": "the server does not know a value in its options or in a PG... variable",
+    "channel binding required": "channel binding is asked for, which the server does not offer",
+    "authentication method requirement": "the server asks for a password in a way that require_auth forbids",
+    "could not parse network address": "its option hostaddr is no address",
     "server does not support SSL": "the server does not speak TLS, which its option sslmode asks for",
 }
 """What a server or libpq says to a connection that will be refused again; the sentence for it."""
@@ -72,7 +83,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
         json_serializer=to_jsonb,
     )
     event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: _connect(arguments))
-    theirs = _settings_in(str(url.query.get("options", "")))
+    theirs = _settings_in(str(url.query.get("options", os.environ.get("PGOPTIONS", ""))))
     event.listen(engine, "connect", lambda connection, record: _meet(connection, record, theirs))
     event.listen(engine, "begin", _begin)
     event.listen(engine, "checkout", _require_alive)
@@ -108,13 +119,14 @@ def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
     given = {
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "application_name": _APPLICATION,
+        "client_encoding": "utf8",
         **_SILENCE,
         **arguments,
     }
     ours = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
-    theirs = given.pop("options", "")
-    # The time zone comes last: Mission Control's timestamps are UTC without saying so.
-    options = f"{ours} {theirs} -c timezone=UTC -c {_KEPT}=kept"
+    theirs = given.pop("options", os.environ.get("PGOPTIONS", ""))
+    fixed = " ".join(f"-c {name}={value}" for name, value in _FIXED.items())
+    options = f"{ours} {theirs} {fixed} -c {_KEPT}=kept"
     try:
         return psycopg.connect(**given, options=options)
     except psycopg.OperationalError as error:
@@ -130,8 +142,11 @@ def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str,
     ``theirs``: the settings among the operator's options.
     """
     connection.autocommit = True
-    kept, path = connection.execute(_MEET).fetchone() or (None, "")
+    kept, path, fixed = connection.execute(_MEET).fetchone() or (None, "", True)
     if kept is not None:
+        if not fixed:  # PGTZ or PGDATESTYLE: libpq sends them behind our options
+            for name, value in _FIXED.items():
+                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         if (longer := _with_public(path)) != path:
             connection.execute("SELECT set_config('search_path', %s, false)", [longer])
         connection.autocommit = False
@@ -140,7 +155,7 @@ def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str,
     # stay with one server connection, and the next transaction may get another.
     connection.prepare_threshold = None
     path = theirs.get("search_path", path)
-    settings = {"statement_timeout": str(_STATEMENT_TIMEOUT_MS), **theirs, "timezone": "UTC"}
+    settings = {"statement_timeout": str(_STATEMENT_TIMEOUT_MS), **theirs, **_FIXED}
     if _with_public(path) != path:
         settings["search_path"] = _with_public(path)
     record.info[_BEGIN] = _begin_statement(settings, connection)

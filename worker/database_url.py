@@ -68,6 +68,8 @@ def _options(parts: ServerUrl) -> dict[str, str | tuple[str, ...]]:
             raise unknown_option(name, known)
         if name in _NUMBERS and not re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
             raise ValueError(f"holds the option `{name}`, which must be a number of seconds")
+        if name == "port" and not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", value):
+            raise ValueError("holds the option `port`, which must be a number")
         if name in _FILES and value not in ("", "system") and not _is_readable(value):
             raise ValueError(f"holds the option `{name}`, whose file cannot be read")
         earlier = found.get(name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import structlog
 from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
@@ -72,10 +73,13 @@ def configure_logging(settings: Settings) -> None:
 def _remember_passwords(settings: Settings) -> None:
     if settings.redis_password is not None:
         remember_for_good(settings.redis_password.get_secret_value())
+    remember_for_good(os.environ.get("PGPASSWORD"))
     for url in (settings.database_url, settings.redis_url):
         with contextlib.suppress(ValueError):
-            password = urlsplit(url.get_secret_value()).password
-            remember_for_good(password, unquote(password or ""))
+            parts = urlsplit(url.get_secret_value())
+            remember_for_good(parts.password, unquote(parts.password or ""))
+            options = parse_qs(parts.query)
+            remember_for_good(*options.get("password", ()), *options.get("sslpassword", ()))
 
 
 def _without_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

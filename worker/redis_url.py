@@ -71,6 +71,8 @@ def _tls(parts: ServerUrl) -> dict[str, Any] | None:
     for name, value in parts.options:
         if name not in OPTIONS:
             raise unknown_option(name, OPTIONS)
+        if name in options:
+            raise ValueError(f"holds the option `{name}` twice")
         if value:
             options[name] = _value(name, value)
     if parts.scheme == "redis":
@@ -79,11 +81,33 @@ def _tls(parts: ServerUrl) -> dict[str, Any] | None:
         return None
     options.setdefault("ssl_cert_reqs", ssl.CERT_REQUIRED)
     unverified = options["ssl_cert_reqs"] == ssl.CERT_NONE
+    if unverified and options.get("ssl_check_hostname"):
+        raise ValueError(
+            "holds ssl_check_hostname=true, which needs a verified certificate: leave out ssl_cert_reqs=none"
+        )
+    _check_client_certificate(options)
     return {
         "ssl_check_hostname": not unverified,
         **options,
         **({"ssl_check_hostname": False} if unverified else {}),
     }
+
+
+def _check_client_certificate(options: dict[str, Any]) -> None:
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ValueError("holds the option `ssl_keyfile` without `ssl_certfile`")
+    if "ssl_certfile" not in options:
+        return
+    try:
+        # A key with a passphrase would be asked for on a terminal that nobody watches.
+        ssl.create_default_context().load_cert_chain(
+            options["ssl_certfile"], options.get("ssl_keyfile"), password=lambda: ""
+        )
+    except OSError:
+        raise ValueError(
+            "holds the options `ssl_certfile` and `ssl_keyfile`, whose files are no certificate and its key"
+            " without a passphrase"
+        ) from None
 
 
 def _value(name: str, value: str) -> Any:

@@ -58,8 +58,8 @@ def split_url(text: str) -> ServerUrl:
         raise ValueError(f"holds an unencoded special character in its user name or password: {ENCODE}")
     return ServerUrl(
         scheme,
-        unquote(user) or None,
-        unquote(password) if colon and password else None,
+        _decoded(user) or None,
+        _decoded(password) if colon and password else None,
         tuple(_place(place) for place in places.split(",")),
         _path(path),
         _options(query),
@@ -72,27 +72,49 @@ def _place(text: str) -> Place:
         raise ValueError(f"holds no host that can be read: check it, and {ENCODE}")
     port = found["port"]
     if port is None:
-        return Place(unquote(found["v6"] or found["name"]), None)
+        return Place(_host(found), None)
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) not in _PORTS:
         raise ValueError(f"has a port that is no number from 1 to 65535: check it, and {ENCODE}")
-    return Place(unquote(found["v6"] or found["name"]), int(port))
+    return Place(_host(found), int(port))
+
+
+def _host(found: re.Match[str]) -> str:
+    host = _decoded(found["v6"] or found["name"])
+    if re.search(r"[\s\x00-\x1f\x7f]", host):
+        raise ValueError(f"holds a blank in its host: check it, and {ENCODE}")
+    return host
+
+
+def _decoded(text: str) -> str:
+    """``text`` without its escapes. Raises ValueError for what no server can be sent: the driver would stop
+    reading at a NUL, and connect to some other server."""
+    try:
+        plain = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("holds an escape that is no UTF-8") from None
+    if "\x00" in plain:
+        raise ValueError("holds a NUL character (%00)")
+    return plain
 
 
 def _path(text: str) -> str:
     if re.search(r"[\s\x00-\x1f\x7f/]", text):
         raise ValueError(f"holds a blank or a second slash after the host: check it, and {ENCODE}")
-    return unquote(text)
+    return _decoded(text)
 
 
 def _options(query: str) -> tuple[tuple[str, str], ...]:
     if not query:
         return ()
     try:
-        return tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict"))
+        options = tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict"))
     except ValueError:
         raise ValueError(
             f"holds options that cannot be read: write them as `?name=value&name=value`, and {ENCODE}"
         ) from None
+    if any("\x00" in part for option in options for part in option):
+        raise ValueError("holds a NUL character (%00)")
+    return options
 
 
 def unknown_option(name: str, known: list[str]) -> ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -72,6 +73,21 @@ def test_an_operators_options_are_kept_beside_ours(database_url: str) -> None:
     with made(chosen) as engine, engine.connect() as connection:
         assert tuple(connection.execute(_SHOWN).one()) == ("7s", "UTC")
         assert connection.scalar(text("SHOW application_name")) == "mine"
+
+
+def test_what_libpq_reads_from_the_environment_does_not_change_what_we_rely_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=9MB -c intervalstyle=iso_8601")
+    with made(database_url) as engine:
+        assert bounded(engine)
+        with engine.connect() as connection:
+            styles = text("SELECT now(), interval '90 s', current_setting('work_mem')")
+            at, lasts, memory = connection.execute(styles).one()
+            assert (at.utcoffset(), lasts, memory) == (timedelta(0), timedelta(seconds=90), "9MB")
 
 
 @pytest.mark.parametrize("path", ["elsewhere", '"$user",elsewhere', "", "pg_catalog"])

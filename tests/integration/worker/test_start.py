@@ -14,6 +14,7 @@ import pytest
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import ROOT, CeleryProcess
+from worker.database import make_engine
 from worker.local import LocalServices
 
 
@@ -105,6 +106,20 @@ def test_a_database_that_was_not_migrated_is_refused(
     assert code != 0
     assert "run `provisioner migrate`" in said
     assert "Traceback" not in said
+
+
+def test_a_worker_that_cannot_begin_ends_and_takes_no_messages(
+    start: Callable[..., tuple[int, str]], workshop: Workshop, services: LocalServices
+) -> None:
+    """Celery only logs what goes wrong when a worker is ready: it would consume without its clock."""
+    url = services.create_database("strange")
+    engine = make_engine(url)
+    execute(engine, "CREATE SCHEMA provisioner")
+    execute(engine, "CREATE TABLE provisioner.alembic_version AS SELECT 10 AS version_num")
+    engine.dispose()
+    code, said = start({**workshop.environment, "DATABASE_URL": url})
+    assert code == 1
+    assert "this worker cannot begin" in said
 
 
 def test_a_device_key_that_cannot_be_used_is_refused(

@@ -79,7 +79,7 @@ def test_no_line_of_the_log_holds_a_secret(
 ) -> None:
     configure_logging(
         Settings(
-            database_url="postgresql+psycopg://me:my%2Fown-password@h/d",  # type: ignore[arg-type]
+            database_url="postgresql+psycopg://me:my%2Fown-password@h/d?sslpassword=keys-own-password",  # type: ignore[arg-type]
             redis_url="redis://h/0",  # type: ignore[arg-type]
             base_url="http://h",
             log_format=style,
@@ -94,7 +94,7 @@ def test_no_line_of_the_log_holds_a_secret(
         log.exception("failed")
     structlog.get_logger().warning("refused", detail=[LEAK], password="password=hunter2")
     log.warning("x" * 1_000_000)
-    log.warning("the driver quotes my/own-password, as it is")
+    log.warning("the driver quotes my/own-password, and keys-own-password, as they are")
     written = capsys.readouterr().err
     assert "q2v5" not in written
     assert "hunter2" not in written
