@@ -51,12 +51,14 @@ def sources() -> list[Path]:
 
 @cache
 def everything_said() -> list[str]:
-    return "\n".join(text for file in sources() for text in literals(file)).splitlines()
+    lines = "\n".join(text for file in sources() for text in literals(file)).splitlines()
+    return list(dict.fromkeys(lines))
 
 
 @pytest.mark.parametrize("phrase", SAYS)
 def test_a_sentence_of_the_page_is_one_of_the_programs(phrase: str) -> None:
-    assert any(map(pattern(phrase).search, everything_said())), phrase
+    telling = max(phrase.split("…"), key=len)
+    assert any(map(pattern(phrase).search, (line for line in everything_said() if telling in line))), phrase
 
 
 def test_each_error_is_on_the_page() -> None:
