@@ -50,6 +50,7 @@ class Presence:
         self._tally = counted
         self._signed_at = float("-inf")
         self._signed: tuple[float, ...] = ()
+        self._begun = False
 
     def sign(self) -> None:
         """Write the row where it is due: every SIGN_EVERY_S seconds, with a look at the rights, and soon
@@ -80,7 +81,8 @@ class Presence:
         counted = self._counted()
         names = ("pauses", "paused_s", "dropped", "moved")
         values = {"name": NAME, "last_pause": self._gate.last_pause, **dict(zip(names, counted, strict=True))}
-        connection.execute(_SIGN, values)
+        connection.execute(_SIGN, {**values, "begins": not self._begun})
+        self._begun = True
         self._signed, self._signed_at = counted, time.monotonic()
 
 
@@ -93,7 +95,7 @@ _SIGN = text("""
     SET seen_at = now(), pauses = excluded.pauses, paused_s = excluded.paused_s,
         last_pause = excluded.last_pause, messages_dropped = excluded.messages_dropped,
         messages_moved = excluded.messages_moved,
-        started_at = CASE WHEN excluded.pauses < w.pauses THEN now() ELSE w.started_at END,
+        started_at = CASE WHEN :begins THEN now() ELSE w.started_at END,
         last_pause_at = CASE WHEN excluded.pauses <> w.pauses THEN excluded.last_pause_at
                              ELSE w.last_pause_at END
 """)

@@ -24,6 +24,7 @@ from sqlalchemy.types import TypeEngine
 from worker.database import single
 from worker.errors import TransientError
 from worker.jobs.requests import LONGEST_NAME, SINGLE_KINDS, TARGETS, Request
+from worker.jobs.service_time import SERVED_SINCE
 from worker.masking.columns import MaskedJson, MaskedText
 
 REPUBLISH_AFTER_S = 60
@@ -406,8 +407,9 @@ def park(
     _require_one(connection.execute(_PARK, values).rowcount, held)
 
 
-_FAILING = text("""
-    SELECT coalesce(extract(epoch FROM now() - failing_since), 0)::float
+_FAILING = text(f"""
+    SELECT CASE WHEN failing_since IS NULL THEN 0
+        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float
     FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
 """)
 

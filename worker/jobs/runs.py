@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
+from worker.jobs.service_time import SERVED_SINCE
 from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6
@@ -120,8 +121,9 @@ def park_run(
     _require(connection.execute(_PARK, parameters).rowcount, held)
 
 
-_FAILING = text("""
-    SELECT coalesce(extract(epoch FROM now() - failing_since), 0)::float
+_FAILING = text(f"""
+    SELECT CASE WHEN failing_since IS NULL THEN 0
+        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float
     FROM provisioner.jobs WHERE id = :job_id
 """)
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.outbox import Message, roster_writer_message
+from worker.jobs.service_time import SERVED_SINCE
 from worker.masking.columns import MaskedText
 from worker.printable import line
 
@@ -20,7 +21,8 @@ ROSTER_PATIENCE_S = 60.0
 class Intent:
     """One open intent. ``present_before``: whether the roster had the agent when it was first looked at;
     ``only_present``: it is about an agent of the roster, and brings none into it; ``entry_alone``: its job is
-    for the entry and does nothing else; ``age_s``: seconds since it was recorded."""
+    for the entry and does nothing else; ``age_s``: seconds since it was recorded,
+    without those in which no worker could serve it."""
 
     id: int
     agent_id: UUID
@@ -36,8 +38,8 @@ class Intent:
 
 @dataclass(frozen=True)
 class Settled:
-    """How an intent ended: applied, or refused with a sentence; neither while it is open. ``age_s``: seconds
-    since it was recorded; ``last_error``: what its gateway was last in trouble with."""
+    """How an intent ended: applied, or refused with a sentence; neither while it is open. ``age_s``: as
+    in `Intent`; ``last_error``: what its gateway was last in trouble with."""
 
     gateway_id: UUID
     openclaw_id: str
@@ -95,13 +97,14 @@ def record_intents(connection: Connection, gateway_id: UUID, job_id: UUID, *wish
     return [roster_writer_message(gateway_id)] if needed else []
 
 
-_OPEN = text("""
+_AGE = f"extract(epoch FROM now() - greatest(i.created_at, {SERVED_SINCE}))"
+_OPEN = text(f"""
     SELECT id, agent_id, job_id, change, openclaw_id, delete_files, only_present, present_before,
         EXISTS (
             SELECT FROM provisioner.jobs j WHERE j.id = job_id AND j.kind = 'sync_heartbeats'
         ) AS entry_alone,
-        extract(epoch FROM now() - created_at)::float AS age_s
-    FROM provisioner.roster_intents
+        {_AGE}::float AS age_s
+    FROM provisioner.roster_intents i
     WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL ORDER BY id
 """)
 
@@ -129,9 +132,9 @@ def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool
     return row.newest, row.asking
 
 
-_SETTLED = text("""
+_SETTLED = text(f"""
     SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, warning, present_before,
-        g.name AS gateway_name, i.id, extract(epoch FROM now() - i.created_at)::float AS age_s,
+        g.name AS gateway_name, i.id, {_AGE}::float AS age_s,
         s.last_error
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
     LEFT JOIN provisioner.gateway_states s ON s.gateway_id = i.gateway_id
@@ -159,12 +162,12 @@ def not_in_time(budget_s: float, last_error: str | None) -> str:
     return f"The roster was not written within {budget_s:g} seconds.{why}"
 
 
-_OVERDUE = text("""
+_OVERDUE = text(f"""
     UPDATE provisioner.roster_intents i
     SET error = :sentence || coalesce(' Last error: ' || (
         SELECT s.last_error FROM provisioner.gateway_states s WHERE s.gateway_id = i.gateway_id), '')
     WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
-      AND created_at <= now() - make_interval(secs => :budget_s)
+      AND {_AGE} >= :budget_s
 """)
 
 

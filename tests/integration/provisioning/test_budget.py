@@ -196,3 +196,23 @@ def test_what_an_outage_took_before_is_counted_once() -> None:
         time.sleep(0.3)
         spent(4.0)
         assert 5.8 < within_budget(30) <= 6.0
+
+
+@pytest.mark.parametrize("served", ["last_pause_at = now()", "started_at = now() - interval '1 second'"])
+def test_time_in_which_no_worker_could_serve_uses_up_no_budget(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator, served: str
+) -> None:
+    """The database took no writes, or the workers were stopped, for longer than the budget."""
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    job_id = begin(engine, fleet)
+    take_turn(hand, job_id, fleet.agent_id)
+    execute(engine, "UPDATE provisioner.roster_intents SET created_at = now() - interval '20 minutes'")
+    execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now(), published_at = NULL")
+    long_ago = "now() - interval '1 day'"
+    execute(engine, f"INSERT INTO provisioner.workers (name, started_at, pauses) VALUES ('w', {long_ago}, 1)")
+    execute(engine, f"UPDATE provisioner.workers SET {served}")
+    publish_due(engine, sent)
+    take_turn(hand, job_id, fleet.agent_id)  # the job looks before the writer has begun
+    drive(hand, fleet, job_id, sent)
+    assert job(engine, job_id).status == "succeeded", job(engine, job_id).error
