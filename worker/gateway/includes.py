@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.gateway.variables import REDACTED, escaped, id_or_number
+from worker.gateway.variables import REDACTED, escaped, id_or_number, place_in
 
 INCLUDE = "$include"
 
@@ -68,7 +68,7 @@ def _find(value: Any, keys: Keys, path: str) -> Iterator[Include]:
             alone = isinstance(named, str) and len(value) == 1
             yield Include(path or "the whole file", keys, tuple(str(file) for file in files), alone)
         for key, inner in value.items():
-            yield from _find(inner, (*keys, str(key)), f"{path}.{key}" if path else str(key))
+            yield from _find(inner, (*keys, str(key)), place_in(path, key))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _find(inner, (*keys, number), f"{path}[{id_or_number(inner, number)}]")

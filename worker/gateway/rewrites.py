@@ -168,7 +168,7 @@ def _hidden(live: LiveRoster, credential: str | None) -> list[str]:
     if not hidden or credential is None or not isinstance(raw, str) or not isinstance(known, str):
         return []
     whole = raw.replace(REDACTED, credential)
-    return [] if hashlib.sha256(whole.encode()).hexdigest() == known else hidden
+    return [] if hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest() == known else hidden
 
 
 def _escapes_again(config: Any, document: Any) -> Any:

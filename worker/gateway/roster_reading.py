@@ -30,6 +30,7 @@ VISIBILITY_STAYS = (
 )
 _LOOKS, _PAUSE_S = 3, 0.5
 """An owner who saves the file, or a gateway that is about to reload it, needs a moment."""
+_LONGEST_WARNING = 2000
 _MISSING = re.compile(r'Missing env var "([^"]+)"')
 
 
@@ -69,6 +70,7 @@ class LiveRoster:
                 " them, so its roster is unknown and nothing was changed: update OpenClaw there."
             )
         document = merged_document(parsed, config, _missing_variables(answer)) if includes else parsed
+        _require_shape(dialect, document)
         roster = cls(dialect, answer, document, includes)
         roster._require_agreement(listed)
         return roster
@@ -140,11 +142,16 @@ class LiveRoster:
         return None
 
     def _require_agreement(self, listed: Mapping[str, Any] | None) -> None:
-        agents = listed.get("agents") if listed is not None else None
-        if listed is None or not isinstance(agents, list) or not self.entries:
+        if listed is None or not self.entries:
             return
+        agents = listed.get("agents")
+        if not isinstance(agents, list):
+            raise RosterUnknownError(
+                "The gateway's openclaw.json includes other files, and what it answers to agents.list has no"
+                " list of agents, so its roster is unknown and nothing was changed: see its log."
+            )
         # The default agent and the main session's are listed whether or not the config names them.
-        implied = {IMPLICIT_AGENT, listed.get("defaultId"), listed.get("mainKey")}
+        implied = {IMPLICIT_AGENT, *map(str, (listed.get("defaultId"), listed.get("mainKey")))}
         running = {
             canonical_id(agent["id"]) for agent in agents if isinstance(agent, Mapping) and "id" in agent
         }
@@ -177,6 +184,26 @@ def read_roster(
     raise AssertionError("unreachable")
 
 
+def _require_shape(dialect: Dialect, document: Mapping[str, Any]) -> None:
+    """A roster that is no roster is not an empty one."""
+    place, held = "agents", document.get("agents")
+    if isinstance(held, Mapping):
+        place, held = f"agents.{dialect.roster}", held.get(dialect.roster)
+        wanted = list if dialect.roster == "list" else Mapping
+        if isinstance(held, wanted):
+            entries = held.items() if isinstance(held, Mapping) else enumerate(held)
+            wrong = (key for key, entry in entries if not isinstance(entry, Mapping))
+            if (key := next(wrong, None)) is None:
+                return
+            place = f"{place}[{key}]"
+    if held is not None:
+        raise RosterUnknownError(
+            f"{place} of the gateway's openclaw.json is not what OpenClaw keeps there, so its roster is"
+            " unknown and nothing was changed: correct the file (`openclaw doctor` on its machine says what"
+            " is wrong) and ask again."
+        )
+
+
 def _leaves_of(patch: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
     """The ways to all that a patch writes."""
     for key, value in patch.items():
@@ -203,5 +230,6 @@ def _invalid(answer: Mapping[str, Any]) -> str:
 def _missing_variables(answer: Mapping[str, Any]) -> frozenset[str]:
     """Variables without a value: later releases warn of them, and show the reference itself."""
     warnings = answer.get("warnings")
-    texts = [str(w.get("message")) for w in warnings or [] if isinstance(w, Mapping)]
-    return frozenset(name for text in texts for name in _MISSING.findall(text))
+    listed = warnings if isinstance(warnings, list) else []
+    texts = [str(w.get("message")) for w in listed if isinstance(w, Mapping)]
+    return frozenset(name for text in texts for name in _MISSING.findall(text[:_LONGEST_WARNING]))

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-_REFERENCE = re.compile(r"(\$*)\$\{([A-Z_][A-Z0-9_]*)\}")
+_REFERENCE = re.compile(r"(?<!\$)(\$*)\$\{([A-Z_][A-Z0-9_]*)\}")
+_LONGEST_KEY = 200
 REDACTED = "__OPENCLAW_REDACTED__"
 """What config.get shows in the place of a secret."""
 
@@ -47,15 +48,21 @@ def strings_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from strings_of(inner, f"{path}.{key}" if path else str(key))
+            yield from strings_of(inner, place_in(path, key))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from strings_of(inner, f"{path}[{id_or_number(inner, number)}]")
 
 
-def id_or_number(item: Any, number: int) -> object:
+def place_in(path: str, key: object) -> str:
+    """The dotted path of a key below ``path``. Long keys are cut: each value below repeats them."""
+    shown = str(key)[:_LONGEST_KEY]
+    return f"{path}.{shown}" if path else shown
+
+
+def id_or_number(item: Any, number: int) -> str:
     """What an item of a list goes by in a path."""
-    return item.get("id", number) if isinstance(item, Mapping) else number
+    return str(item.get("id", number) if isinstance(item, Mapping) else number)[:_LONGEST_KEY]
 
 
 def _escape(match: re.Match[str]) -> str:

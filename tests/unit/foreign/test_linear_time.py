@@ -20,6 +20,7 @@ from worker.gateway.heartbeats import heartbeat_fault
 from worker.gateway.protocol import decode
 from worker.gateway.refusals import from_close, from_response
 from worker.gateway.said import Asked
+from worker.gateway.variables import escaped, strings_of, variables_in
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember
 from worker.workspace.context import profile_fields
@@ -77,6 +78,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "a gateway's invalid config": lambda text: rejected(f"invalid config: {text}"),
     "a gateway's rate limit": lambda text: rejected(f"rate limit exceeded; retry after {text}"),
     "a gateway's missing scope": lambda text: rejected(f"missing scope: {text}"),
+    "variables in a config": lambda text: (variables_in(text), escaped(f"{text}${{A}}")),
+    "paths of a config": lambda text: [*strings_of({text: [text[:1]] * (len(text) // 64)})],
     "a close frame": lambda text: from_close(ASKED, 1008, text),
     "a frame": decode,
     "a frame of an event": lambda text: decode(json.dumps({"type": "event", "event": text})),
