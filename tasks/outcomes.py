@@ -26,6 +26,7 @@ from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.outbox import Message
 from worker.jobs.requests import TARGETS, job_id
 from worker.masking import mask
+from worker.messages.envelope import too_late
 from worker.provisioning.setbacks import reason_of
 from worker.provisioning.turn import Ended, Outcome, take_seat_and_turn
 from worker.provisioning.work import Parked
@@ -178,9 +179,9 @@ def _serve(
 
 
 def _refusal(task: Task[..., Any]) -> str | None:
-    """Why the message cannot be served, as `worker.messages.envelope` found."""
+    """Why the message cannot be served, as `worker.messages.envelope` found, or because it is late by now."""
     refusal: str | None = getattr(task.request, "refusal", None)
-    return refusal
+    return refusal or too_late(str(task.name), getattr(task.request, "use_by", None))
 
 
 def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:

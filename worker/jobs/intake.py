@@ -67,8 +67,12 @@ def accept_agent_job(
     ``agent_of`` says which agent the request is about. What cannot be served becomes a failed job whose
     sentence names the argument.
     """
+    key = job_id(task_id)
     with single(engine) as connection:
-        begun = _begun(connection, job_id(task_id))
+        stored = stored_job(connection, key)
+    if stored is not None and stored.kind != kind:
+        return _of_another_kind(key, kind, stored)
+    begun = None if stored is None else _as_begun(key, stored)
     if begun is not None:
         return _taken_up(begun)
     with engine.begin() as connection:
@@ -104,10 +108,15 @@ class Begun:
     gateway_id: UUID | None = None
 
 
-def _begun(connection: Connection, key: UUID) -> Begun | None:
-    """The job where its row says that it has begun."""
-    stored = stored_job(connection, key)
-    return None if stored is None else _as_begun(key, stored)
+def _of_another_kind(key: UUID, kind: str, stored: StoredJob) -> Refused:
+    """The row is all that can be kept under one id: the message that came second has none."""
+    log.warning(
+        "dropped a message for tasks.%s: its id is that of a job of kind %s. Send each task with an id of"
+        " its own.",
+        kind,
+        stored.kind,
+    )
+    return Refused(key, None)
 
 
 def _as_begun(key: UUID, stored: StoredJob) -> Begun | None:
@@ -137,6 +146,8 @@ def accept(
     if str(key) != task_id.lower():
         log.info("task id %s is not a UUID: its job is %s", escaped(task_id, 100), key)
     stored = stored_job(connection, key)
+    if stored is not None and stored.kind != kind:
+        return _of_another_kind(key, kind, stored)
     begun = None if stored is None else _as_begun(key, stored)
     if begun is not None:
         return begun

@@ -214,6 +214,7 @@ class StoredJob:
     """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``options`` and
     ``arguments`` as a service wrote them."""
 
+    kind: str
     status: str
     agent_id: UUID | None
     gateway_id: UUID | None
@@ -240,7 +241,7 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
         arguments[target] = getattr(row, target)
     if row.kind == "sync_gateway" and row.board_id is not None:
         arguments["board_id"] = row.board_id
-    return StoredJob(row.status, row.row_agent_id, row.gateway_id, row.options, arguments)
+    return StoredJob(row.kind, row.status, row.row_agent_id, row.gateway_id, row.options, arguments)
 
 
 # --- one agent's row ---------------------------------------------------------------------------------------

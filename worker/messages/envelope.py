@@ -127,8 +127,18 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
         except (AttributeError, TypeError, ValueError, OverflowError):
             return f"{field} must be a time in ISO 8601, not {escaped(repr(given), 60)}"
         if field == "expires" and name in _PUBLIC and at <= datetime.now(UTC):
-            return f"it expired at {at.isoformat()}, before a worker took it"
+            return _expired(at)
     return None
+
+
+def too_late(name: str, use_by: str | None) -> str | None:
+    """The refusal of a message whose header ``use_by`` has passed: it may have waited in its worker."""
+    at = None if use_by is None else datetime.fromisoformat(use_by)
+    return None if at is None or at > datetime.now(UTC) else f"{name}: {_expired(at)}."
+
+
+def _expired(at: datetime) -> str:
+    return f"it expired at {at.isoformat()}, before a worker took it"
 
 
 def _moment(given: Any) -> datetime:
@@ -150,17 +160,21 @@ def _headers(
         value = given.get(field)
         return escaped(value, _SHOWN) if isinstance(value, str) else None
 
+    # Celery would drop a message of ours that expires while it waits, and no row would say so.
+    expires = given.get("expires") if refusal is None else None
+    use_by = _moment(expires).isoformat() if expires is not None and name in _PUBLIC else None
     return {
         "lang": "py",
         "task": name,
         "id": task_id,
         **{field: text(field) for field in ("root_id", "parent_id", "group", "origin")},
         "eta": given.get("eta") if refusal is None else None,
-        "expires": given.get("expires") if refusal is None else None,
+        "expires": expires if use_by is None else None,
         "retries": 0,
         "timelimit": [None, None],
         "argsrepr": text("argsrepr") or "()",
         "kwargsrepr": text("kwargsrepr") or escaped(saferepr(arguments, _SHOWN), _SHOWN),
         "ignore_result": True,
         "refusal": refusal,
+        "use_by": use_by,
     }

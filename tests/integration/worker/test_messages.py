@@ -206,6 +206,28 @@ def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
 
 
 @pytest.mark.usefixtures("worker")
+def test_what_expires_while_it_waits_in_its_worker_is_a_failed_row(alone: Workshop) -> None:
+    app = Celery(broker=alone.redis_url)
+    key = uuid4()
+    kwargs = {"agent_id": UNSERVED}
+    times: dict[str, Any] = {"countdown": 1, "expires": 0.5}
+    app.send_task("tasks.provision_agent", kwargs=kwargs, task_id=str(key), queue="provisioning", **times)
+    assert "it expired at" in alone.ended(key, within_s=10).error
+    app.close()
+
+
+def test_an_id_that_another_kind_of_job_has_is_said(alone: Workshop, worker: WorkerProcess) -> None:
+    key = alone.send(UNSERVED)
+    alone.ended(key)
+    app = Celery(broker=alone.redis_url)
+    kwargs = {"agent_id": UNSERVED}
+    app.send_task("tasks.delete_agent", kwargs=kwargs, task_id=str(key), queue="provisioning")
+    said = "its id is that of a job of kind provision_agent"
+    alone.eventually(lambda: said in worker.log(), within_s=10)
+    app.close()
+
+
+@pytest.mark.usefixtures("worker")
 def test_the_first_protocol_is_served_too(alone: Workshop) -> None:
     app = Celery(broker=alone.redis_url)
     app.conf.task_protocol = 1

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from worker.messages.envelope import UnreadableMessage, readdress
+from worker.messages.envelope import UnreadableMessage, readdress, too_late
 from worker.messages.transport import framing_fault
 from worker.messages.unpacking import LONGEST_BODY, unpack
 
@@ -174,7 +174,12 @@ def test_what_has_expired_is_refused_unless_it_comes_again_by_itself() -> None:
     headers, _ = read([[], {}, EMPTY], {"expires": past, "task": "tasks.run_due_schedules"})
     assert (headers["refusal"], headers["expires"]) == (None, past)
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    assert read([[], {}, EMPTY], {"expires": later, "eta": later})[0]["refusal"] is None
+    waiting = read([[], {}, EMPTY], {"expires": later, "eta": later})[0]
+    assert (waiting["refusal"], waiting["eta"]) == (None, later)
+    # Celery would drop it without a row if it expired in its worker: the task itself looks at the time.
+    assert (waiting["expires"], waiting["use_by"]) == (None, later)
+    assert too_late("tasks.provision_agent", later) is None
+    assert "tasks.provision_agent: it expired at" in (too_late("tasks.provision_agent", past) or "")
 
 
 def test_an_argument_may_have_any_name() -> None:
