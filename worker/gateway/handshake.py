@@ -95,6 +95,14 @@ class _NoRedirects(ClientConnection):
         except InvalidStatus as error:
             error.response.headers.pop("Location", None)
             raise
+        except (TimeoutError, AssertionError) as error:
+            # websockets waits on for the end of what it has found to be no answer, and stumbles over one that
+            # came before it had asked.
+            if self.protocol.handshake_exc is not None:
+                raise self.protocol.handshake_exc from None
+            if isinstance(error, TimeoutError):
+                raise
+            raise EOFError from None
 
 
 def _tls(address: GatewayAddress) -> ssl.SSLContext | None:
