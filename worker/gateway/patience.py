@@ -20,13 +20,17 @@ _CHANGES_S = 1.0
 
 class _Patience:
     """``silence_s()``: None for no limit. The budget runs from the last answer, less what was spent
-    before."""
+    before; where the work had been failing for ``failing_s`` when it was taken up, no answer to another call
+    makes that whole."""
 
-    def __init__(self, silence_s: Callable[[], float | None], budget_s: float | None) -> None:
+    def __init__(
+        self, silence_s: Callable[[], float | None], budget_s: float | None, failing_s: float
+    ) -> None:
         self.silence_s = silence_s
         self.budget_s = budget_s
+        self.failing_s = failing_s
         self.spent_s = 0.0
-        self.since = time.monotonic()
+        self.began = self.since = time.monotonic()
 
     def failing_for_s(self) -> float:
         return time.monotonic() - self.since
@@ -34,7 +38,8 @@ class _Patience:
     def left_s(self) -> float | None:
         if self.budget_s is None:
             return None
-        return max(_LEAST_S, self.budget_s - self.spent_s - self.failing_for_s())
+        failing_s = self.failing_s + time.monotonic() - self.began if self.failing_s else 0.0
+        return max(_LEAST_S, self.budget_s - max(self.spent_s + self.failing_for_s(), failing_s))
 
 
 _patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
@@ -73,6 +78,12 @@ def failing_for_s() -> float:
     return 0.0 if patience is None else patience.failing_for_s()
 
 
+def has_been_answered() -> bool:
+    """Whether the gateway has answered the work at hand at all."""
+    patience = _patience.get()
+    return patience is not None and patience.since > patience.began
+
+
 def wait_patiently(
     wait: Callable[[float], bool], deadline: float, heard_at: Callable[[], float] = lambda: float("-inf")
 ) -> bool:
@@ -94,12 +105,14 @@ def wait_patiently(
 
 @contextmanager
 def impatient(
-    silence_s: Callable[[], float | None] = lambda: None, budget_s: float | None = None
+    silence_s: Callable[[], float | None] = lambda: None,
+    budget_s: float | None = None,
+    failing_s: float = 0.0,
 ) -> Iterator[None]:
     """In this block a call ends with GatewaySilent once the gateway has said nothing for what ``silence_s``
     says at the time (None: no limit), and with CallTimedOut once it has not been answered for ``budget_s``,
-    whatever the call's own deadline."""
-    token = _patience.set(_Patience(silence_s, budget_s))
+    whatever the call's own deadline. ``failing_s``: how long the work has been failing before."""
+    token = _patience.set(_Patience(silence_s, budget_s, failing_s))
     try:
         yield
     finally:

@@ -57,7 +57,8 @@ class NotClaimed(Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on one agent's row of a job. ``roster``: in a sync, what its parent found of it."""
+    """A worker's hold on one agent's row of a job. ``age_s``: seconds since it was begun; ``failing_s``:
+    since its step failed for the first time, else 0; ``roster``: in a sync, what its parent found of it."""
 
     job_id: UUID
     agent_id: UUID
@@ -77,6 +78,7 @@ class Claim:
     warnings: tuple[str, ...]
     cancel_requested: bool
     age_s: float
+    failing_s: float = 0.0
     roster: Mapping[str, Any] | None = None
 
 
@@ -264,7 +266,9 @@ _START_SINGLE = text("""
     RETURNING (SELECT gateway_id FROM job)
 """).bindparams(bindparam("options", type_=JSONB))
 
-_CLAIM = text("""
+_FAILING_S = f"""CASE WHEN failing_since IS NULL THEN 0
+        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float"""
+_CLAIM = text(f"""
     UPDATE provisioner.job_agents r
     SET status = 'running', generation = r.generation + 1,
         attempts = r.attempts + (r.lease_until IS NOT NULL)::int,
@@ -279,7 +283,8 @@ _CLAIM = text("""
         r.generation,
         r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
         r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested, r.roster,
-        extract(epoch FROM now() - r.started_at)::float AS age_s
+        extract(epoch FROM now() - r.started_at)::float AS age_s,
+        {_FAILING_S.replace("failing_since", "r.failing_since")} AS failing_s
 """)
 
 _POSTPONE_BUSY = text("""
@@ -409,9 +414,7 @@ def park(
 
 
 _FAILING = text(f"""
-    SELECT CASE WHEN failing_since IS NULL THEN 0
-        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float
-    FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
+    SELECT {_FAILING_S} FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
 """)
 
 

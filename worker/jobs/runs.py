@@ -28,7 +28,8 @@ SWEEP_S = 15.0
 
 @dataclass(frozen=True)
 class RunClaim:
-    """A worker's hold on a run's own row."""
+    """A worker's hold on a run's own row. ``failing_s``: seconds since its present step failed for the first
+    time, 0 where it has not."""
 
     job_id: UUID
     gateway_id: UUID
@@ -37,6 +38,7 @@ class RunClaim:
     generation: int
     attempts: int
     cancel_requested: bool
+    failing_s: float = 0.0
 
     def option(self, name: str) -> bool:
         """A boolean option of the request; absent is false."""
@@ -56,7 +58,9 @@ class Progress:
         return f"{self.done} of {self.total} agents{failed}"
 
 
-_CLAIM = text("""
+_FAILING_S = f"""CASE WHEN failing_since IS NULL THEN 0
+        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float"""
+_CLAIM = text(f"""
     UPDATE provisioner.jobs
     SET generation = generation + 1, attempts = attempts + (lease_until IS NOT NULL)::int,
         lease_until = now() + make_interval(secs => :lease_s),
@@ -64,7 +68,7 @@ _CLAIM = text("""
     WHERE id = :job_id AND kind = 'sync_gateway' AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
     RETURNING id AS job_id, gateway_id, options, phase, generation, attempts,
-        cancel_requested_at IS NOT NULL AS cancel_requested
+        cancel_requested_at IS NOT NULL AS cancel_requested, {_FAILING_S} AS failing_s
 """)
 
 
@@ -122,9 +126,7 @@ def park_run(
 
 
 _FAILING = text(f"""
-    SELECT CASE WHEN failing_since IS NULL THEN 0
-        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float
-    FROM provisioner.jobs WHERE id = :job_id
+    SELECT {_FAILING_S} FROM provisioner.jobs WHERE id = :job_id
 """)
 
 

@@ -12,7 +12,7 @@ from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, ProvisionerError, TransientError, as_sentence
 from worker.gateway.errors import OUTAGES
-from worker.gateway.patience import failing_for_s
+from worker.gateway.patience import failing_for_s, has_been_answered
 from worker.gateway.retry import jittered
 from worker.gateway.roster import RosterEntry, RosterPlan
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, GivenUpError, note_failure, unreachable
@@ -38,12 +38,13 @@ def try_later(
     if draining.is_set():
         return Parked(f"this worker is stopping: {error}", 0.0)
     if isinstance(error, OUTAGES) and gateway_id is not None:
-        since_s = None  # the gateway's own row keeps that
         with services.engine.begin() as connection:
             outage = note_failure(
                 connection, gateway_id, error, budget_s, took_s=failing_for_s(), address=error.address
             )
-        if outage.outlasts(budget_s):
+            # One that lets us in each time, and then breaks off, is never away for long.
+            since_s = max(failing_s(connection), failing_for_s()) if has_been_answered() else None
+        if outage.outlasts(budget_s) or (since_s is not None and since_s >= budget_s):
             raise GivenUpError(unreachable(budget_s, str(error)))
         wait_s, left_s = outage.wait_s, budget_s - outage.down_for_s
     else:

@@ -91,7 +91,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_budget_s
-    with impatient(partial(_silence_s, services, held), budget_s):
+    with impatient(partial(_silence_s, services, held), budget_s, held.failing_s):
         outcome = _take(services.sharing(held.gateway_id, in_a_run=not held.single), held)
     if not isinstance(outcome, Ended):
         return outcome

@@ -17,15 +17,18 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, one, seed_fleet
 from tests.mute import mute
 from worker.gateway.patience import impatient, spent, wait_patiently, within_budget
-from worker.jobs.intake import accept_agent_job
+from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.requests import SyncGateway
 from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.roster_batch import RosterBatch
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
+from worker.provisioning.sync.begin import begin as begin_sync
+from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
 from worker.simulator import Simulator
-from worker.simulator.faults import busy
+from worker.simulator.faults import Drop, Fault, busy
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0
@@ -216,3 +219,38 @@ def test_time_in_which_no_worker_could_serve_uses_up_no_budget(
     take_turn(hand, job_id, fleet.agent_id)  # the job looks before the writer has begun
     drive(hand, fleet, job_id, sent)
     assert job(engine, job_id).status == "succeeded", job(engine, job_id).error
+
+
+def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answered(
+    hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    job_id = uuid4()
+    with engine.begin() as connection:
+        target = {"gateway_id": str(fleet.gateway_id), "include_main": False}
+        accepted = accept(connection, "sync_gateway", str(job_id), (), target)
+        assert isinstance(accepted, Queued)
+        assert isinstance(accepted.request, SyncGateway)
+        begin_sync(connection, accepted.job_id, accepted.request)
+    with Door(simulator.url) as door:
+        execute(engine, "UPDATE gateways SET url = :url", url=door.url)
+        door.hold(lambda called, _: called == "config.get")
+        hand = hands(retry_budget_s=30, retry_inline_s=0)
+        execute(engine, "UPDATE provisioner.jobs SET failing_since = now() - interval '28 s'")
+        began = time.monotonic()
+        take_run_turn(hand, job_id)
+        assert 1.5 < time.monotonic() - began < 4
+        hand.clients.close_all()
+    assert "Given up after 30 seconds" in one(engine, "SELECT error FROM provisioner.jobs").error
+
+
+def test_a_gateway_that_lets_us_in_and_then_breaks_off_each_time_is_given_up(
+    hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    simulator.faults.order(Fault(Drop(), "config.get", times=None))
+    key = begin(engine, fleet, "update_agent")
+    took_s = drive(hand, fleet, key, sent)
+    assert BUDGET_S <= took_s < 2 * BUDGET_S + 2
+    assert "unreachable for 2 seconds. Last error: the connection to the gateway" in job(engine, key).error

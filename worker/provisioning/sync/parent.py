@@ -63,7 +63,7 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
         renew = partial(_renew, services, held)
         with (
             kept_alive(renew, services.settings.lease_s, f"job {held.job_id}"),
-            impatient(budget_s=services.settings.retry_budget_s),
+            impatient(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s),
         ):
             return _go_on(services, held)
     except LeaseLostError:
