@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 
 from worker.urls import ServerUrl, split_url, unknown_option
 
@@ -40,16 +41,22 @@ def read_database_url(text: str, password: str | None = None) -> URL:
     options |= _options(parts)
     if not re.fullmatch(r"[^?#%/@&]*", parts.path):
         options["dbname"] = parts.path
+    own = options.pop("password", None)
+    if own is not None and (parts.password or not isinstance(own, str)):
+        raise ValueError("holds two passwords: keep the one behind the user name")
     url = URL.create(
         "postgresql+psycopg",
         username=parts.user,
-        password=parts.password or password,
+        password=parts.password or own or password,
         host=hosts[0] or None,
         port=ports[0],
         database=None if "dbname" in options else parts.path or None,
         query=options,
     )
-    _ask_libpq(url)
+    try:
+        _ask_libpq(url)
+    except ArgumentError:  # SQLAlchemy's sentence quotes what it cannot read
+        raise ValueError("holds hosts and ports that do not go together: check them") from None
     return url
 
 

@@ -17,7 +17,9 @@ ENCODE = (
 
 _RAW = re.compile(r"[:/?#\[\]@\x00-\x1f\x7f]|%(?![0-9A-Fa-f]{2})")
 """What may not stand in a user name or a password as it is."""
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>(?:[\w.-]|%[0-9A-Fa-f]{2})*))(?::(?P<port>.*))?")
+_HOST = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%25[\w.-]+)?)\]|(?P<name>(?:[\w.-]|%[0-9A-Fa-f]{2})*))(?::(?P<port>.*))?"
+)
 _PORTS = range(1, 65536)
 
 
@@ -90,8 +92,9 @@ def _decoded(text: str) -> str:
     reading at a NUL, and connect to some other server."""
     try:
         plain = unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise ValueError("holds an escape that is no UTF-8") from None
+        plain.encode()
+    except UnicodeError:
+        raise ValueError("holds an escape or a character that is no UTF-8") from None
     if "\x00" in plain:
         raise ValueError("holds a NUL character (%00)")
     return plain

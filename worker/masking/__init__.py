@@ -26,12 +26,18 @@ def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
-    """A JSON value with every text in it masked; the names of its fields stay as they are."""
+    """A JSON value with every text in it masked; in the names of its fields, known secrets alone are."""
     known = tuple(tokens)
     if isinstance(value, str):
         return mask(value, known)
     if isinstance(value, Mapping):
-        return {key: mask_all(each, known) for key, each in value.items()}
+        return {_name(key, known): mask_all(each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [mask_all(each, known) for each in value]
     return value
+
+
+def _name(key: Any, tokens: Iterable[str | None]) -> Any:
+    if not isinstance(key, str):
+        return key
+    return without_known(key, frozenset(filter(None, tokens)) | IN_HAND.tokens(), MASK)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from urllib.parse import quote
 
 _MOST_IN_HAND = 128
@@ -153,29 +154,38 @@ def _known(tokens: frozenset[str]) -> _Known:
     )
 
 
+def _hex(raw: bytes, mark: str) -> str:
+    return raw.hex(mark) if mark else raw.hex()
+
+
 @lru_cache(maxsize=4 * _MOST_IN_HAND)
 def _forms(token: str) -> _Needles:
     """The token as it stands in URLs, JSON, base64 and hexadecimal."""
     raw = token.encode("utf-8", "surrogatepass")
     forms = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
     forms |= {quote(raw, safe=""), quote(raw)}
-    codes = {raw.hex(), raw.hex().upper()}
-    for shift in range(3):
+    codes = {each for mark in ("", " ", ":", "-") for each in (_hex(raw, mark), _hex(raw, mark).upper())}
+    wide = token.encode("utf-16-le", "surrogatepass")
+    for octets, shift in product((raw, wide, base64.b64encode(raw)), range(3)):
         # The first and last characters depend on what stands beside the token.
-        code = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
-        core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(raw)) % 3 else 0)]
+        code = base64.b64encode(b"\0" * shift + octets).decode().rstrip("=")
+        core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(octets)) % 3 else 0)]
         codes |= {core, core.replace("+", "-").replace("/", "_")}
+    codes.add(base64.b32encode(raw).decode().rstrip("=")[: len(raw) * 8 // 5])
     forms |= {code for code in codes if len(code) >= _SHORTEST_CODE}
     return _Needles.of(forms)
 
 
 _ESCAPE = re.compile(
-    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)|(?P<unicode>(?:\\u[0-9A-Fa-f]{4})+)|(?P<hex>(?:\\x[0-9A-Fa-f]{2})+)"
-    r"|&#(?P<entity>[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6});|(?P<slash>\\/)"
+    r"%(?:25){1,4}(?P<again>[0-9A-Fa-f]{2})|(?P<percent>(?:%[0-9A-Fa-f]{2})+)"
+    r"|\\{1,8}(?:u(?P<unicode>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
+    r"|x(?P<hex>[0-9A-Fa-f]{2})|(?P<octal>[0-3][0-7]{2})|(?P<marked>[-_/.~+=!*]))"
+    r"|&#0*(?P<entity>[0-9]{1,7}|[xX]0*[0-9A-Fa-f]{1,6});"
 )
-_UNSEEN = "\u00ad\u200b-\u200f\u2060\ufeff"
-_BREAK = re.compile(rf"(?:[\\=]?\r?\n[ \t]*|(?:\\r)?\\n[ \t]*|[{_UNSEEN}])+")
-_BREAK_AND_PREFIX = re.compile(rf"(?:\\?\r?\n(?:[-+>|#*][ \t]*|[ \t]+)|[{_UNSEEN}])+")
+_UNSEEN = "\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef"
+_END = r"(?:\r?\n|[\r\v\f\x85\u2028\u2029])"
+_BREAK = re.compile(rf"(?:[\\=]?{_END}[ \t]*|(?:\\r)?\\n[ \t]*|\x1b\[[0-9;]{{0,20}}m|<wbr ?/?>|[{_UNSEEN}])+")
+_BREAK_AND_PREFIX = re.compile(rf"(?:\\?{_END}(?:[-+>|#*][ \t]*|[ \t]+)|[{_UNSEEN}])+")
 
 
 @dataclass(frozen=True)
@@ -228,15 +238,16 @@ def _plain(match: re.Match[str]) -> tuple[str, int]:
     kind, found = match.lastgroup, match[0]
     if kind == "percent":
         return bytes.fromhex(found.replace("%", "")).decode("latin-1"), 3
-    if kind == "unicode":
-        return "".join(chr(int(code, 16)) for code in found.split("\\u")[1:]), 6
-    if kind == "hex":
-        return bytes.fromhex(found.replace("\\x", "")).decode("latin-1"), 4
+    if kind is None:
+        return "", 0
+    digits = match[kind]
+    if kind == "marked":
+        return digits, len(found)
     if kind == "entity":
-        digits = match["entity"]
         code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
-        return chr(code if code < 0x110000 else 0xFFFD), len(found)
-    return ("/", 2) if kind == "slash" else ("", 0)
+    else:
+        code = int(digits, 8 if kind == "octal" else 16)
+    return chr(code if code < 0x110000 else 0xFFFD), len(found)
 
 
 def _without(text: str, view: _View, tokens: Iterable[str], mask: str) -> str:

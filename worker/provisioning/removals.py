@@ -25,6 +25,7 @@ from worker.gateway.folders import (
 from worker.gateway.heartbeats import IMPLICIT_AGENT
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.intents import Intent
+from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
 from worker.workspace.identity import made_id, made_workspace_path
 from worker.workspace.naming import one_line
@@ -36,10 +37,12 @@ _MOST_ASKED = 50
 @dataclass(frozen=True)
 class Standing:
     """What our rows say of an entry that is to be removed. ``owner``: whose it is, where that is another
-    agent's; ``given``: the folders that we gave to the agent under that id."""
+    agent's; ``given``: the folders that we gave to the agent under that id; ``neighbours``: who lives under
+    that id on the gateways of other rows."""
 
     owner: str | None
     given: tuple[str, ...]
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 _HOLDER = text("""
@@ -71,8 +74,9 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
     ]
     given.append(made_workspace_path(workspace_root, intent.openclaw_id))
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
+    beside = tuple(neighbours_of(connection, gateway_id, intent.openclaw_id))
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
-        return Standing(None, folders)
+        return Standing(None, folders, beside)
     if holder is not None and holder.agent_id != intent.agent_id:
         return Standing(_named(holder.name, holder.agent_id), folders)
     made = made_id(intent.openclaw_id)
@@ -81,7 +85,7 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
         for row in connection.execute(_CLAIMANTS, parameters):
             if keeps(row, gateway_id, intent.openclaw_id):
                 return Standing(_named(row.name, row.id), folders)
-    return Standing(None, folders)
+    return Standing(None, folders, beside)
 
 
 def _named(name: str | None, agent_id: UUID) -> str:
@@ -94,11 +98,11 @@ def spared(openclaw_id: str, owner: str) -> str:
 
 
 def reason_to_keep_files(
-    client: GatewayClient, live: LiveRoster, openclaw_id: str, given: Sequence[str]
+    client: GatewayClient, live: LiveRoster, openclaw_id: str, found: Standing
 ) -> str | None:
     """Why the files of an entry must stay, None where all of them are the agent's own: its folder is the one
     that we gave, and no other agent uses it. Raises GatewayError."""
-    folders = folders_of(live)
+    given, folders = found.given, folders_of(live)
     own = folders.pop(openclaw_id)
     home = home_folder(live)
     workspace = own.workspace
@@ -127,7 +131,7 @@ def reason_to_keep_files(
             f"The workspace of {openclaw_id}, {workspace}, is also used by {key} ({folder}): its entry was"
             " removed and the folder was left."
         )
-    return None
+    return reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
 
 
 def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool:

@@ -60,6 +60,7 @@ from worker.provisioning.intents import (
     spare_intent,
     warn_of,
 )
+from worker.provisioning.neighbours import reason_to_keep_entry
 from worker.provisioning.outage import (
     LONGEST_PROBE_WAIT_S,
     note_failure,
@@ -192,7 +193,7 @@ def _bring_about(
             noted = _note_first_look(services, lease, batch, live, plan)
             if not noted:
                 continue
-        unwanted = _condemned(services, batch, gateway, batch.unwanted(plan.present))
+        unwanted = _condemned(services, batch, gateway, live, batch.unwanted(plan.present))
         if plan.document is None and not unwanted:
             if progress.writes:
                 log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
@@ -302,17 +303,28 @@ def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoste
 
 
 def _condemned(
-    services: Services, batch: RosterBatch, gateway: GatewayRecord, intents: Sequence[Intent]
+    services: Services,
+    batch: RosterBatch,
+    gateway: GatewayRecord,
+    live: LiveRoster,
+    intents: Sequence[Intent],
 ) -> list[Intent]:
     """Those of the removals whose entries are the agents' own; the others are settled as they are."""
     condemned = []
     for intent in intents:
-        with services.engine.begin() as connection:
+        with services.engine.connect() as connection:
             found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
-            if found.owner is None:
-                condemned.append(intent)
-                continue
-            spare_intent(connection, intent.id, spared(intent.openclaw_id, found.owner))
+        if found.owner is not None:
+            kept: str | None = spared(intent.openclaw_id, found.owner)
+        else:
+            kept = reason_to_keep_entry(
+                services, gateway.address.url, live, intent.openclaw_id, found.neighbours
+            )
+        if kept is None:
+            condemned.append(intent)
+            continue
+        with services.engine.begin() as connection:
+            spare_intent(connection, intent.id, line(kept))
         batch.spared.add(intent.id)
     return condemned
 
@@ -429,7 +441,7 @@ def _remove_one(
     """Delete one agent, with its files where they may go, and keep what is to be said of it."""
     kept = None
     if intent.delete_files:
-        kept = reason_to_keep_files(client, live, intent.openclaw_id, found.given)
+        kept = reason_to_keep_files(client, live, intent.openclaw_id, found)
     if kept is not None:
         with services.engine.begin() as connection:
             warn_of(connection, intent.id, line(kept))

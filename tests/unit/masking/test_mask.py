@@ -135,6 +135,22 @@ ENCODED = {
     "broken in a quotation": f"> {T[:20]}\n> {T[20:]}",
     "broken by a backslash": f"{T[:20]}\\\n{T[20:]}",
     "broken by what nobody sees": f"{T[:20]}\u200b{T[20:]}",
+    "broken by a mark of direction": f"{T[:9]}\u202e{T[9:30]}\u2066{T[30:]}",
+    "broken by a variation selector": f"{T[:20]}\ufe0f{T[20:]}",
+    "broken by a carriage return": f"{T[:20]}\r{T[20:]}",
+    "broken by a line separator": f"{T[:20]}\u2028{T[20:]}",
+    "broken by a colour": f"{T[:20]}\x1b[0m{T[20:]}",
+    "percent twice": "".join(f"%25{ord(each):02X}" for each in T),
+    "unicode escapes in JSON in JSON": "".join(f"\\\\u{ord(each):04x}" for each in T),
+    "unicode escapes of JavaScript": "".join(f"\\u{{{ord(each):x}}}" for each in T),
+    "unicode escapes of Python": "".join(f"\\U{ord(each):08x}" for each in T),
+    "octal escapes": "".join(f"\\{ord(each):03o}" for each in T),
+    "Markdown": T.replace("_", "\\_").replace("-", "\\-"),
+    "hexadecimal with blanks": T.encode().hex(" "),
+    "a fingerprint": T.encode().hex(":").upper(),
+    "base64 of UTF-16": base64.b64encode(T.encode("utf-16-le")).decode(),
+    "base64 twice": base64.b64encode(base64.b64encode(T.encode())).decode(),
+    "base32": base64.b32encode(T.encode()).decode(),
 }
 
 
@@ -174,6 +190,10 @@ def test_every_text_of_a_value_is_masked() -> None:
     value = {"a": [f"AUTH_TOKEN={LOW}", 1, None, {"b": f"Bearer {T}"}], "ok": True}
     masked = {"a": [f"AUTH_TOKEN={MASK}", 1, None, {"b": f"Bearer {MASK}"}], "ok": True}
     assert mask_all(value) == masked
+
+
+def test_a_known_secret_is_hidden_in_the_name_of_a_field_too() -> None:
+    assert mask_all({f"{T}.md": 1, "token": {T: T}}, [T]) == {f"{MASK}.md": 1, "token": {MASK: MASK}}
 
 
 def test_what_a_text_calls_a_secret_is_one_elsewhere_too() -> None:

@@ -173,3 +173,12 @@ def test_agents_are_listed_only_where_the_config_has_includes() -> None:
     made, read = reading(in_files({"$include": "./a"}, {"list": [MAIN]}))
     read()
     assert made == ["config.get", "agents.list"]
+
+
+@pytest.mark.parametrize("dialect", [OLDEST, MERGING, NEWEST], ids=["replaces", "merges", "entries"])
+@pytest.mark.parametrize("agents", [[], "x", 1, {"list": {}, "entries": []}, {"list": "x", "entries": "x"}])
+def test_a_roster_of_another_form_is_not_an_empty_one(dialect: Dialect, agents: Any) -> None:
+    with pytest.raises(RosterUnknownError, match="is not what OpenClaw keeps there"):
+        LiveRoster.of(dialect, answer({"agents": agents}))
+    with pytest.raises(RosterUnknownError, match="is not what OpenClaw keeps there"):
+        LiveRoster.of(dialect, in_files({"$include": "./agents.json5"}, agents))

@@ -61,11 +61,24 @@ def test_a_password_of_its_own_needs_no_encoding_and_gives_way_to_the_urls() -> 
         ("postgresql://u:sekret@h/d?service=none-such", "service that is not defined"),
         ("postgresql://u:sekret@h/d?sslmode", "options that cannot be read"),
         ("postgresql://u:sekret@h/d?a=%ff", "options that cannot be read"),
+        ("postgresql://u:sekret@h/d?port=abc", "`port`, which must be a number"),
+        ("postgresql://u:sekret@h/d?port=1,x", "`port`, which must be a number"),
+        ("postgresql://u:sekret@/d?host=a&host=b&port=1,2,3", "do not go together"),
+        ("postgresql://u:sekret@h/d?password=sekret2", "two passwords"),
+        ("postgresql://u:sekret%00x@h/d", "NUL character"),
+        ("postgresql://u:sekret%FF@h/d", "no UTF-8"),
+        ("postgresql://u:sekret\udcff@h/d", "no UTF-8"),
+        ("postgresql://u:sekret@h%00/d", "NUL character"),
+        ("postgresql://u:sekret@h/d%00", "NUL character"),
+        ("postgresql://u:sekret@h/d?application_name=%00", "NUL character"),
+        ("redis://:sekret%00@h/0", "NUL character"),
+        ("redis://:sekret%ff@h/0", "no UTF-8"),
+        ("rediss://:sekret@h/0?ssl_ca_certs=%00", "NUL character"),
         ("postgresql://u:sekret@h!/d", "no host that can be read"),
         ("postgresql://u:sekret@h/d?port=sekret", "`port`, which must be a number"),
         ("postgresql://u:pa%00sekret@h/d", "NUL character"),
         ("postgresql://u:sekret@h/d?application_name=a%00b", "NUL character"),
-        ("postgresql://u:sekret%ff@h/d", "an escape that is no UTF-8"),
+        ("postgresql://u:sekret%ff@h/d", "no UTF-8"),
         ("postgresql://u:sekret@h/d/e", "second slash"),
         ("postgresql:u:sekret@h/d", "must begin with postgresql"),
         ("redis://:sekret@/0", "names no host"),
@@ -108,6 +121,8 @@ def test_what_libpq_understands_is_taken(tmp_path: Path) -> None:
     assert (given["target_session_attrs"], given["application_name"]) == ("read-write", "me@x")
     assert connect_arguments(read_database_url("postgresql:///d?host=/run/x&user=u"))["host"] == "/run/x"
     assert connect_arguments(read_database_url("postgresql://u@%2Frun%2Fx/d"))["host"] == "/run/x"
+    assert read_database_url("postgresql://u@h/d?password=p").password == "p"
+    assert read_database_url("postgresql://u:p@[fe80::1%25eth0]/d").host == "fe80::1%eth0"
     six = read_database_url("postgresql://u:p@[::1]:6000/d?options=-c%20search_path=a,b")
     assert (six.host, six.port, six.query["options"]) == ("::1", 6000, "-c search_path=a,b")
 

@@ -258,7 +258,9 @@ def test_as_a_process_it_takes_faults_from_a_file_and_reads_it_again_on_sighup(
         assert process.wait(timeout=60) == 0
     told = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     assert [line["kind"] for line in told if line["event"] == "fault"][:2] == ["Hold", "Refuse"]
-    assert [line["fault"] for line in told if line["event"] == "call"][:3] == [None, "Hold", "Refuse"]
+    met = [line["fault"] for line in told if line["event"] == "call"]
+    assert met[:2] == [None, "Hold"]
+    assert "Refuse" in met  # a call may come before the file is read again
 
 
 @pytest.mark.parametrize(
