@@ -122,7 +122,6 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (r"^unsupported file", tell.unsupported_file),
         (r"^unsafe workspace file \"[^\"]*\"$", tell.unsafe_file),
         (r"^unsafe workspace file", tell.refused_file),
-        (rf"^(?:Error: )?{tell.HOST_REFUSALS}: ", tell.refused_by_host),
         (r"^invalid config(?!\.)", tell.invalid_config),
         (r"would drop agent roster entries", tell.refused),
         (r"has no resolvable owner", tell.refused),
@@ -131,5 +130,6 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Build], ...] = tuple(
         (r"^unknown method", tell.unknown_method),
         (r"^agent \"[^\"]*\" already exists", tell.agent_exists),
         (r"^invalid [\w.-]+ params|^invalid handshake", tell.bad_parameters),
+        (tell.HOST_REFUSALS, tell.refused_by_host),
     )
 )

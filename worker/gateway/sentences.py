@@ -229,13 +229,33 @@ _HOST_CURES = {
     "EEXIST": "a file stands in the place of a folder there: move it away",
     "ELOOP": "its links lead in a circle there: put a plain file or folder in its place",
     "ENAMETOOLONG": "the path is too long for that machine: shorten gateways.workspace_root",
+    "EIO": "its disk fails, or is gone: see that machine's system log",
+    "ESTALE": "mount its network folder anew there",
 }
-HOST_REFUSALS = rf"\b(?:{'|'.join(_HOST_CURES)})\b"
+_HOST_WORDS = {
+    "permission denied": "EACCES",
+    "operation not permitted": "EPERM",
+    "read-only file system": "EROFS",
+    "no space left on device": "ENOSPC",
+    "disk quota exceeded": "EDQUOT",
+    "is a directory": "EISDIR",
+    "not a directory": "ENOTDIR",
+    "input/output error": "EIO",
+}
+"""What the operating system itself says, where a release leaves out the code."""
+_ANY_CODE = rf"\b(?:{'|'.join(_HOST_CURES)})\b"
+HOST_REFUSALS = (
+    rf"^(?:Error: )?{_ANY_CODE}: |{_ANY_CODE}: [a-z][a-z /-]+, [a-z]+|\b(?:{'|'.join(_HOST_WORDS)})\b"
+)
+"""A pattern, whatever the case."""
 
 
 def refused_by_host(said: Said) -> GatewayError:
     """What lasts until somebody acts on the gateway's machine, whatever the release calls it."""
-    code = said.find(rf"({HOST_REFUSALS})") or ""
+    if said.method.startswith("chat."):
+        return unavailable(said)  # what stopped an agent's run
+    words = next((code for words, code in _HOST_WORDS.items() if words in said.message.lower()), "")
+    code = said.find(rf"({_ANY_CODE})") or words
     return HostRefused(
         f"{said.gateway} cannot do {said.method}{_for(said)} on its machine ({said.message}):"
         f" {_HOST_CURES.get(code, 'see its log')}",

@@ -30,6 +30,7 @@ LISTING_S = 12.0
 FIRST_LOOK_S = 0.3
 SECOND_LOOK_S = 1.0
 """How long after a file was refused it is looked at: replacing one takes less."""
+_FOLDER = "it is a folder"
 
 
 class NotThereYetError(TransientError):
@@ -202,11 +203,12 @@ class AgentFiles:
 
     def _refused(self, error: UnsafeFile) -> FileRefused:
         name = error.name or "a workspace file"
-        replacement = f'cp --remove-destination "$(readlink -f {name})" {name}'
+        kind = self._kind(error.name)
+        cure = f"mv {name} {name}.moved" if kind == _FOLDER else _replacement(name)
         return FileRefused(
             f"the gateway at {self.client.address.url} does not touch {name} of agent {self.openclaw_id}:"
-            f" {self._kind(error.name)}, and OpenClaw reads and writes only plain files. Put a plain file in"
-            f" its place there (in the agent's workspace: {replacement})",
+            f" {kind}, and OpenClaw reads and writes only plain files. Put a plain file in its place, or none"
+            f" (in the agent's workspace there: {cure})",
             name=error.name,
             method=error.method,
         )
@@ -222,7 +224,7 @@ class AgentFiles:
             return unknown
         if not kinds:
             return "it is a symbolic link, or no plain file"
-        return "it is a folder" if kinds[0] == "directory" else "it has another name too (a hard link)"
+        return _FOLDER if kinds[0] == "directory" else "it has another name too (a hard link)"
 
     def _taken(self, name: str, text: str, payload: Mapping[str, Any]) -> Written:
         file = self.client.answer("agents.files.set", payload).record("file")
@@ -287,6 +289,10 @@ class AgentFiles:
         if self.fresh and isinstance(error, UnknownAgent):
             return NotThereYetError.of_agent(self.client.address.url, self.openclaw_id)
         return error
+
+
+def _replacement(name: str) -> str:
+    return f'cp --remove-destination "$(readlink -f {name})" {name}, or rm {name}'
 
 
 def _live(entry: Answer) -> LiveFile:

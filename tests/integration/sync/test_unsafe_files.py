@@ -61,7 +61,7 @@ def read_only(file: Path) -> None:
     [
         (link, "symbolic link"),
         (hard_link, "hard link"),
-        (folder, "it is a folder"),
+        (folder, "mv SOUL.md SOUL.md.moved"),
         (read_only, "neither the file nor its folder is read-only"),
     ],
 )

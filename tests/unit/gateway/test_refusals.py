@@ -85,6 +85,17 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
                 ("EMFILE", errors.Unavailable),
             )
         ),
+        *(
+            ({"code": "UNAVAILABLE", "message": message}, errors.HostRefused)
+            for message in (
+                "config write failed: Error: ENOSPC: no space left on device, write",
+                "Error: EIO: i/o error, read",
+                "could not create workspace: Permission denied (os error 13)",
+                "mkdir /data: Read-only file system",
+                "SOUL.md: Is a directory",
+            )
+        ),
+        ({"code": "UNAVAILABLE", "message": "the word EACCES stands alone"}, errors.Unavailable),
         (invalid("unknown agent id"), errors.UnknownAgent),
         (invalid('agent "mc-1" not found'), errors.UnknownAgent),
         (invalid('Agent "mc-1" no longer exists in configuration'), errors.UnknownAgent),
@@ -104,6 +115,11 @@ def test_seen_refusals_have_their_type(error: dict[str, Any], expected: type[err
     assert refusal.method == "some.method"
     assert refusal.code == error["code"]
     assert refusal.details == error.get("details", {})
+
+
+def test_what_stopped_an_agents_run_is_no_refusal_of_the_host() -> None:
+    said = {"code": "UNAVAILABLE", "message": "Agent failed before reply: EACCES: permission denied, open"}
+    assert type(from_response("chat.send", said)) is errors.Unavailable
 
 
 def test_time_to_wait_comes_from_the_field_else_from_the_words() -> None:
