@@ -47,8 +47,8 @@ def check_roster(
 
 
 def _missing(records: list[AgentRecord]) -> Iterator[Finding]:
-    gone = [record.agent.name for record in records if record.provisioned_before]
-    never = [record.agent.name for record in records if not record.provisioned_before]
+    gone = [record.shown_name for record in records if record.provisioned_before]
+    never = [record.shown_name for record in records if not record.provisioned_before]
     if gone:
         says = f"was provisioned but is not there any more: {named(gone)}; `provisioner provision NAME`"
         yield Finding(_CHECK, "fault", says, gone)
@@ -64,7 +64,7 @@ def _differing(
     found: defaultdict[str, list[str]] = defaultdict(list)
     for record in fleet.records:
         if record.openclaw_id in present and record.openclaw_id in patches:
-            found[" and ".join(_keys(patches[record.openclaw_id]))].append(record.agent.name)
+            found[" and ".join(_keys(patches[record.openclaw_id]))].append(record.shown_name)
     return dict(found)
 
 

@@ -67,22 +67,22 @@ def check_renderings(
             rendered = render(record)
         except TemplateError as error:
             sound = False
-            yield Finding("templates", "fault", _cure(record, error), [record.agent.name])
+            yield Finding("templates", "fault", _cure(record, error), [record.shown_name])
             continue
         except PermanentError as error:
             sound = False
-            yield Finding("templates", "fault", f"{record.agent.name}: {error}", [record.agent.name])
+            yield Finding("templates", "fault", f"{record.shown_name}: {error}", [record.shown_name])
             continue
         except Exception as error:
             sound = False
-            says = f"{record.agent.name}: cannot be rendered ({type(error).__name__}): see what its rows hold"
-            yield Finding("templates", "fault", says, [record.agent.name])
+            says = f"{record.shown_name}: cannot be rendered ({type(error).__name__}): see what its rows hold"
+            yield Finding("templates", "fault", says, [record.shown_name])
             continue
         for sentence in rendered.warnings:
             sound = False
-            yield Finding("templates", "warning", f"{record.agent.name}: {sentence}", [record.agent.name])
+            yield Finding("templates", "warning", f"{record.shown_name}: {sentence}", [record.shown_name])
         for file in rendered.values():
-            longest = max(longest, (len(file.text), f"{file.name} of {record.agent.name}"))
+            longest = max(longest, (len(file.text), f"{file.name} of {record.shown_name}"))
             if file.too_long:
                 sound = False
                 yield _too_long(record, file)
@@ -96,15 +96,21 @@ def check_renderings(
 
 def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
     says = (
-        f"{record.agent.name}: {file.name} has {len(file.text):,} characters, and gateways cut what an agent"
+        f"{record.shown_name}: {file.name} has {len(file.text):,} characters, and gateways cut what an agent"
         f" sees of a file at about {INJECTION_LIMIT:,}: shorten what its rows put there"
     )
-    return Finding("budget", "warning", says, [record.agent.name])
+    return Finding("budget", "warning", says, [record.shown_name])
+
+
+def _named(record: AgentRecord) -> str:
+    """What a command takes for it: a name that cannot be shown whole is no help."""
+    name = record.agent.name
+    return name if name == record.shown_name else str(record.agent.id)
 
 
 def _cure(record: AgentRecord, error: TemplateError) -> str:
     column = OVERRIDE_COLUMNS.get(error.template.removeprefix("the ").removesuffix(" override"))
-    where = f"correct agents.{column}, then `provisioner update {argument(record.agent.name)}`"
+    where = f"correct agents.{column}, then `provisioner update {argument(_named(record))}`"
     own = f"correct that file of {OWN.rstrip('/')}" if error.template.startswith(OWN) else None
     cure = where if column else own or "the shipped template is at fault"
-    return f"{record.agent.name}: {error}; {cure}"
+    return f"{record.shown_name}: {error}; {cure}"

@@ -15,6 +15,7 @@ from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
 from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
 from worker.provisioning.setbacks import reason_of
+from worker.workspace.naming import shown_name
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,12 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
     former: dict[str, str] = {}
     names: dict[UUID, str] = {}
     for row in connection.execute(_AGENTS, {"gateway_id": gateway_id}).all():
-        names[row.id] = row.name
+        name = shown_name(row.name, str(row.id))
+        names[row.id] = name
         places = places_of(row.places)
         home = home_of(row, "", places)
         left = left_places(home, places)
-        former |= {place.openclaw_id: row.name for place in left if place.gateway_id == gateway_id}
+        former |= {place.openclaw_id: name for place in left if place.gateway_id == gateway_id}
         if not row.here:
             elsewhere[home.openclaw_id] = row.gateway_name or "that does not exist"
             continue

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
+from worker.workspace.naming import shown_name
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def agents(
 ) -> list[AgentLine]:
     """Agents, of one board or gateway if given; leads first on each board."""
     rows = connection.execute(_AGENTS, {"board_id": board_id, "gateway_id": gateway_id})
-    return [AgentLine(**row._mapping) for row in rows]
+    return [AgentLine(**{**row._mapping, "name": shown_name(row.name, str(row.id))}) for row in rows]
 
 
 def shown_url(url: str) -> str:

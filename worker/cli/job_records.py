@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from models.jobs import OPEN_STATUSES
+from worker.workspace.naming import one_line
 
 
 @dataclass(frozen=True)
@@ -151,4 +152,8 @@ def document(job: JobRecord, *, with_agents: bool = True) -> dict[str, Any]:
 
 
 def _job(row: Row[Any], agents: Sequence[JobAgentRecord] = ()) -> JobRecord:
-    return JobRecord(**row._mapping, agents=tuple(agents))
+    values = dict(row._mapping)
+    name = values["agent_name"]
+    if name is not None and one_line(name) != name:
+        values["agent_name"] = None  # its id names it better, on a command line too
+    return JobRecord(**values, agents=tuple(agents))

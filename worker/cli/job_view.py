@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -289,6 +290,12 @@ def subject(job: JobRecord) -> str:
     )
 
 
+_QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")
+
+
 def argument(name: str) -> str:
     """A name as it stands on a command line."""
-    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'
+    if name.replace("-", "").replace("_", "").isalnum():
+        return name
+    # Agents write names, and people paste commands.
+    return f'"{name}"' if all(c.isalnum() or c in _QUOTABLE for c in name) else shlex.quote(name)

@@ -248,7 +248,10 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
 
 # --- one agent's row ---------------------------------------------------------------------------------------
 
-_START_SINGLE = text("""
+AGENT_NAME = r"regexp_replace(left(a.name, 200), '\s+', ' ', 'g')"
+"""SQL: an agent's name on one line and in bounds, for rows that people read."""
+
+_START_SINGLE = text(f"""
     WITH job AS (
         UPDATE provisioner.jobs
         SET status = 'running', started_at = now(), updated_at = now(), next_attempt_at = NULL,
@@ -258,7 +261,7 @@ _START_SINGLE = text("""
         LEFT JOIN agents a ON a.id = wanted.id
         LEFT JOIN boards b ON b.id = a.board_id
         WHERE jobs.id = :job_id AND jobs.status = 'queued'
-        RETURNING jobs.id, a.name, a.board_id, jobs.gateway_id
+        RETURNING jobs.id, {AGENT_NAME} AS name, a.board_id, jobs.gateway_id
     )
     INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name, board_id, published_at, next_attempt_at)
     SELECT id, :agent_id, name, board_id, now(), now() + make_interval(secs => :republish_s) FROM job

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.jobs.ledger import end_if_done
+from worker.jobs.ledger import AGENT_NAME, end_if_done
 from worker.jobs.outbox import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
@@ -82,11 +82,12 @@ _BEGIN = text("""
         agents_total = :total, agents_done = :strays, organization_id = :organization_id
     WHERE id = :job_id AND status = 'queued'
 """)
-_ROWS = text("""
+_ROWS = text(f"""
     INSERT INTO provisioner.job_agents
         (job_id, agent_id, agent_name, board_id, phase, next_attempt_at, started_at,
          status, reason, finished_at)
-    SELECT :job_id, a.id, a.name, a.board_id, 'roster', NULL, now(), stray.status, stray.reason, stray.at
+    SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, 'roster', NULL, now(), stray.status, stray.reason,
+        stray.at
     FROM agents a, LATERAL (
         SELECT CASE WHEN lost THEN 'failed' ELSE 'pending' END AS status,
             CASE WHEN lost THEN 'It has no board: only a gateway''s main agent may have none.' END AS reason,

@@ -22,7 +22,7 @@ from worker.workspace.context import (
 )
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError, render_override
-from worker.workspace.templates import check_token, render_template
+from worker.workspace.templates import check_token, render_template, shown_path
 from worker.workspace.templates import compile_templates as compile_all
 
 OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
@@ -196,6 +196,9 @@ def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
             continue
         texts[name] = render_template(path, context, subject.templates).strip()
         check_token(path, texts[name], name == _TOOLS, subject.templates)
+        own = shown_path(path, subject.templates)
+        if not texts[name] and own != path and name in layout.files:
+            warnings.append(f"{own} renders to nothing, so no {name} is delivered: fill it, or take it away.")
     return texts
 
 

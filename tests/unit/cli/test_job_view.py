@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from worker.cli.job_records import JobAgentRecord, JobRecord, document
-from worker.cli.job_view import PHASES, list_of_jobs, live_table, next_steps, progress
+from worker.cli.job_view import PHASES, argument, list_of_jobs, live_table, next_steps, progress
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 
@@ -160,3 +161,11 @@ def test_the_json_of_a_job_keeps_its_keys() -> None:
     assert {"id", "kind", "status", "error", "result", "warnings", "options", "request_id"} <= set(whole)
     assert {"agent_id", "status", "phase", "files", "woken"} <= set(whole["agents"][0])
     assert "agents" not in document(JOB, with_agents=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["Ann", "Ann 0", "D'Arcy & Co.", 'x"; rm -rf ~; "', "$(id)", "`id`", "a\\b", "!!", "", "über-1"]
+)
+def test_a_command_can_be_pasted_whatever_the_name_is(name: str) -> None:
+    assert shlex.split(f"provisioner update {argument(name)}") == ["provisioner", "update", name]
+    assert not set("$`\\!") & set(argument(name)) or argument(name).startswith("'")

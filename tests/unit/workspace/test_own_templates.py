@@ -124,7 +124,7 @@ def test_a_token_that_is_missing_or_elsewhere_is_told_of_the_right_file(own: Pat
 
 def test_doctor_tells_an_own_template_from_a_shipped_one(own: Path) -> None:
     agent, _, _ = facts("member", "fullest")
-    record = type("Record", (), {"agent": agent})()
+    record = type("Record", (), {"agent": agent, "shown_name": agent.name})()
     own_fault = _cure(record, TemplateError(f"TEMPLATES_DIR/{SOUL}", 2, "x"))
     shipped = _cure(record, TemplateError(SOUL, 2, "x"))
     assert "correct that file of TEMPLATES_DIR" in own_fault
@@ -140,6 +140,12 @@ def test_an_override_that_renders_to_nothing_says_that_nothing_is_delivered(over
     assert "SOUL.md" not in rendered
     [warning] = rendered.warnings
     assert "so no SOUL.md is delivered: write into agents.soul_template" in warning
+
+
+def test_an_own_template_that_renders_to_nothing_says_so_too(own: Path) -> None:
+    (own / SOUL).write_text("{# only a comment #}")
+    [warning] = render(own).warnings
+    assert warning.startswith(f"TEMPLATES_DIR/{SOUL} renders to nothing, so no SOUL.md is delivered")
 
 
 def test_a_refused_override_can_be_left_out_and_is_named() -> None:

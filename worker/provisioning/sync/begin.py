@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
-from worker.jobs.ledger import LOST_AFTER_S
+from worker.jobs.ledger import AGENT_NAME, LOST_AFTER_S
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.runs import wait_behind
 
@@ -87,7 +87,7 @@ _START = text("""
         organization_id = :organization_id, board_id = :board_id
     WHERE id = :job_id AND status = 'queued'
 """).bindparams(bindparam("options", type_=JSONB))
-_ADD_AGENTS = text(r"""
+_ADD_AGENTS = text(rf"""
     WITH served AS (
         SELECT b.id, b.name, coalesce((
             SELECT lower(m.content) ~ 'pause' FROM board_memory m
@@ -100,7 +100,7 @@ _ADD_AGENTS = text(r"""
     )
     INSERT INTO provisioner.job_agents
         (job_id, agent_id, agent_name, board_id, position, status, phase, reason, finished_at)
-    SELECT :job_id, a.id, a.name, a.board_id, row_number() OVER (ORDER BY a.created_at, a.id),
+    SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, row_number() OVER (ORDER BY a.created_at, a.id),
         CASE WHEN s.paused THEN 'skipped' ELSE 'pending' END,
         CASE WHEN s.paused THEN 'paused' END,
         CASE WHEN s.paused THEN 'Its board ' || quote_literal(s.name) || ' is paused.' END,
@@ -108,10 +108,10 @@ _ADD_AGENTS = text(r"""
     FROM agents a JOIN served s ON s.id = a.board_id
     WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
 """)
-_ADD_MAIN = text("""
+_ADD_MAIN = text(f"""
     INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name)
-    SELECT :job_id, id, name FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
-    ORDER BY created_at, id LIMIT 1
+    SELECT :job_id, a.id, {AGENT_NAME} FROM agents a WHERE a.gateway_id = :gateway_id AND a.board_id IS NULL
+    ORDER BY a.created_at, a.id LIMIT 1
 """)
 _COUNT = text("""
     UPDATE provisioner.jobs
