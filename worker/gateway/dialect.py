@@ -43,7 +43,11 @@ class Dialect:
     2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
     ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it
     back, until agents.create lifts the fence (2026.9.6). ``defaults_beat_all``: agents.defaults.heartbeat is
-    for all agents, rather than for the default one alone (2026.7.1 and later).
+    for all agents, rather than for the default one alone (2026.7.1 and later). ``removes_from_memory``:
+    agents.delete writes the config as the gateway last loaded it, so that whatever was saved in the second
+    before is lost, another removal among it (measured on 2026.2.26; on 2026.3.13 only what its owner saved).
+    ``leaves_distant_folders``: agents.delete removes folders in its account's home or temporary folder alone,
+    and says nothing of the others (2026.7.1).
     """
 
     roster: Literal["list", "entries"]
@@ -63,6 +67,8 @@ class Dialect:
     writes_variables: bool
     fences_deleted: bool = False
     defaults_beat_all: bool = False
+    removes_from_memory: bool = False
+    leaves_distant_folders: bool = False
     restart_delay_ms: int = 0
 
     @classmethod
@@ -109,6 +115,8 @@ class Dialect:
             latest_restart_s=35.0 if since_february_26 else 3.0,
             writes_variables=not since_february_26,
             defaults_beat_all="agents.workspace.list" in methods,
+            leaves_distant_folders="agents.workspace.list" in methods,
+            removes_from_memory=since_february_26 and "agents.workspace.list" not in methods,
         )
 
     @property

@@ -64,6 +64,11 @@ def same_folder(one: str, other: str) -> bool:
     return _normal(one) == _normal(other)
 
 
+def is_inside(folder: str, around: str) -> bool:
+    """Whether a folder is in another one, and not that itself."""
+    return _normal(folder).startswith(f"{_normal(around)}/")
+
+
 def overlapping(folder: str, others: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
     """Who else, of ``others`` by id, uses the folder, one inside it or one around it: id and folder."""
     for key, theirs in others.items():

@@ -5,6 +5,7 @@ An entry goes only if it belongs to the agent that is to go, and files only if n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,24 +13,32 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.drain import draining
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 from worker.gateway.folders import (
     AgentFolders,
     folders_of,
     home_folder,
+    is_inside,
     overlapping,
     same_folder,
     without_home,
 )
 from worker.gateway.heartbeats import IMPLICIT_AGENT
-from worker.gateway.roster_reading import LiveRoster
+from worker.gateway.roster import canonical_id
+from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.provisioning.intents import Intent
 from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
 from worker.workspace.identity import made_id, made_workspace_path
 from worker.workspace.naming import one_line
 
+LOADING_S = 10.0
+"""How long a gateway is waited for that has not loaded its config yet; measured: 0.6 s."""
+_LOADING_PAUSE_S = 0.15
+_MOST_NAMED = 5
+_LOOKS, _LOOK_PAUSE_S = 3, 0.5
 _MOST_ASKED = 50
 """Workspaces of other agents that are asked for, where the config names none."""
 
@@ -169,10 +178,33 @@ def _used_by_others(
     return used, unseen
 
 
-def what_is_left(answer: Mapping[str, Any], openclaw_id: str, workspace: str | None) -> Iterator[str]:
-    """Sentences for what the gateway says, in its answer to agents.delete, that it did not clean up. Up to
-    2026.7 it says nothing of files; from 2026.8 on it lists what it ``removed``, what ``failed``, and whether
-    the purge of the sessions did. ``workspace``: the folder that was to go, None for none."""
+def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float = LOADING_S) -> None:
+    """Wait until the gateway runs the roster that its config has, where agents.delete would undo what it has
+    not loaded yet. Raises RosterUnknownError, GatewayError."""
+    if not live.dialect.removes_from_memory:
+        return
+    until = time.monotonic() + within_s
+    while True:
+        answer = client.query("agents.list")
+        implied = {IMPLICIT_AGENT, answer.value.get("defaultId"), answer.value.get("mainKey")}
+        running = {canonical_id(agent.text("id")) for agent in answer.records("agents")}
+        apart = sorted((running ^ live.present) - implied)
+        if not apart:
+            return
+        if time.monotonic() > until or draining.wait(_LOADING_PAUSE_S):
+            raise RosterUnknownError(
+                f"The gateway has not loaded its openclaw.json as it is now ({', '.join(apart[:_MOST_NAMED])}"
+                f" differ{'s' * (len(apart) == 1)}), and its agents.delete would undo what was saved there:"
+                " restart the gateway, and run `provisioner retry`."
+            )
+
+
+def what_is_left(
+    live: LiveRoster, answer: Mapping[str, Any], openclaw_id: str, workspace: str | None
+) -> Iterator[str]:
+    """Sentences for what the gateway, by its answer to agents.delete, did not clean up. Up to 2026.7 it says
+    nothing of files; from 2026.8 on it lists what it ``removed``, what ``failed``, and whether the purge of
+    the sessions did. ``live``: the roster before; ``workspace``: the folder that was to go, None for none."""
     failed = [item for item in _list(answer.get("failed")) if isinstance(item, Mapping)]
     for item in failed:
         yield (
@@ -188,10 +220,54 @@ def what_is_left(answer: Mapping[str, Any], openclaw_id: str, workspace: str | N
         gone = [item.get("path") for item in _list(answer["removed"]) if isinstance(item, Mapping)]
         told = [str(path) for path in [*gone, *(item.get("path") for item in failed)]]
         if not any(same_folder(path, workspace) for path in told):
-            yield f"The gateway left the workspace of {openclaw_id} where it is: {workspace}."
+            yield (
+                f"The gateway left the workspace of {openclaw_id} where it is: delete {workspace} there by"
+                " hand, it may hold the agent's token."
+            )
+    elif workspace is not None and live.dialect.leaves_distant_folders:
+        yield from _too_far(home_folder(live), openclaw_id, workspace)
     bindings = answer.get("removedBindings")
     if isinstance(bindings, int) and not isinstance(bindings, bool) and bindings > 0:
         yield f"With {openclaw_id} the gateway dropped {bindings} of its owner's bindings that named it."
+
+
+def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
+    """Whether an entry was removed although the gateway said that it could not; ``live``: the roster before.
+    The newest releases show what they wrote a moment later. Raises GatewayError, RosterUnknownError."""
+
+    def look() -> LiveRoster:
+        return read_roster(
+            live.dialect, lambda: client.call("config.get"), lambda: client.call("agents.list"), draining.wait
+        )
+
+    return any(
+        openclaw_id not in look().present or (number < _LOOKS - 1 and draining.wait(_LOOK_PAUSE_S))
+        for number in range(_LOOKS)
+    )
+
+
+def half_removed(openclaw_id: str, workspace: str | None, error: GatewayError) -> str:
+    """What is said where the gateway took the entry away and then failed: 2026.9.6 does so where the entry's
+    key is not written as the id is. ``workspace``: the folder that was to go."""
+    files = f"; delete {workspace} there by hand, it may hold the agent's token" if workspace else ""
+    return f"The entry of {openclaw_id} is gone, but its removal did not come to its end ({error}){files}."
+
+
+def _too_far(home: str | None, openclaw_id: str, workspace: str) -> Iterator[str]:
+    """The same for a release that removes a folder only near its home, and says ok of any."""
+    if home is not None and is_inside(workspace, home):
+        return
+    if home is None or is_inside(workspace, "/tmp"):
+        yield (
+            "This OpenClaw release removes only folders in the home or temporary folder of its own account,"
+            f" and does not say what it left: if the workspace of {openclaw_id}, {workspace}, is still there,"
+            " delete it by hand, it may hold the agent's token."
+        )
+        return
+    yield (
+        f"The gateway left the workspace of {openclaw_id} where it is, because this OpenClaw release removes"
+        f" no folder outside {home}: delete {workspace} there by hand, it may hold the agent's token."
+    )
 
 
 def _list(value: Any) -> Sequence[Any]:

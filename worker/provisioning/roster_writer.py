@@ -30,6 +30,7 @@ from worker.gateway.errors import (
     PermanentGatewayError,
     RateLimited,
     StaleConfig,
+    Unavailable,
     UnknownAgent,
     WrongToken,
 )
@@ -44,7 +45,12 @@ from worker.gateway.rewrites import (
     with_escapes,
 )
 from worker.gateway.roster import RosterPlan, removal_patch
-from worker.gateway.roster_reading import VISIBILITY_STAYS, LiveRoster, read_roster
+from worker.gateway.roster_reading import (
+    VISIBILITY_STAYS,
+    LiveRoster,
+    RosterUnknownError,
+    read_roster,
+)
 from worker.jobs.outbox import mark_waiting_for
 from worker.printable import line
 from worker.provisioning.fences import deleted_before, lift_fences
@@ -72,7 +78,10 @@ from worker.provisioning.outage import (
 from worker.provisioning.places import claim_places, close_places, note_earlier_homes
 from worker.provisioning.removals import (
     Standing,
+    half_removed,
+    is_gone,
     reason_to_keep_files,
+    require_loaded,
     spared,
     standing,
     what_is_left,
@@ -416,9 +425,13 @@ def _remove(
             with services.engine.connect() as connection:
                 found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
             if intent.openclaw_id in live.present and found.owner is None:
+                require_loaded(client, live)
                 _remove_one(services, lease, client, intent, found, live)
         except UnknownAgent:
             pass
+        except RosterUnknownError as error:
+            batch.refused[intent.id] = str(error)
+            continue
         except PermanentGatewayError as error:
             batch.refused[intent.id] = f"The gateway does not remove it: {error}"
             continue
@@ -447,9 +460,14 @@ def _remove_one(
             warn_of(connection, intent.id, line(kept))
     files = intent.delete_files and kept is None
     removal = {"agentId": intent.openclaw_id, "deleteFiles": files}
-    answer = client.call("agents.delete", removal, send_by=lease.about_to_write(0.0))
     workspace = workspace_of(live, intent.openclaw_id) if files else None
-    left = list(what_is_left(answer, intent.openclaw_id, workspace))
+    try:
+        answer = client.call("agents.delete", removal, send_by=lease.about_to_write(0.0))
+        left = list(what_is_left(live, answer, intent.openclaw_id, workspace))
+    except Unavailable as error:
+        if not is_gone(client, live, intent.openclaw_id):
+            raise
+        left = [half_removed(intent.openclaw_id, workspace, error)]
     if left:
         with services.engine.begin() as connection:
             warn_of(connection, intent.id, line(" ".join(left)))

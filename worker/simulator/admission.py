@@ -195,10 +195,15 @@ def _check_origin(client: Mapping[str, Any], origin: str | None, release: Releas
     is_browser = client["id"] == "openclaw-control-ui"
     if not is_browser and (origin is None or not release.refuses_origin):
         return
+    message = (
+        "origin not allowed (open the Control UI from the gateway host or allow it in "
+        "gateway.controlUi.allowedOrigins)"
+    )
+    if not release.advises_retries:
+        raise HandshakeRefusal(message)
     raise _refused(
         release,
-        "origin not allowed (open the Control UI from the gateway host or allow it in "
-        "gateway.controlUi.allowedOrigins)",
+        message,
         "CONTROL_UI_ORIGIN_NOT_ALLOWED",
         reason="origin not allowed" if origin else "origin missing or invalid",
     )
@@ -280,9 +285,7 @@ def _missing_token(release: Release) -> HandshakeRefusal:
         release,
         "unauthorized: gateway token missing (provide gateway auth token)",
         "AUTH_TOKEN_MISSING",
-        authReason="token_missing",
-        canRetryWithDeviceToken=False,
-        recommendedNextStep="update_auth_configuration",
+        **_advice(release, "token_missing", "update_auth_configuration", can_retry=False),
     )
 
 
@@ -291,10 +294,19 @@ def _wrong_token(release: Release, *, has_device: bool) -> HandshakeRefusal:
         release,
         "unauthorized: gateway token mismatch (provide gateway auth token)",
         "AUTH_TOKEN_MISMATCH",
-        authReason="token_mismatch",
-        canRetryWithDeviceToken=has_device,
-        recommendedNextStep="retry_with_device_token" if has_device else "update_auth_credentials",
+        **_advice(
+            release,
+            "token_mismatch",
+            "retry_with_device_token" if has_device else "update_auth_credentials",
+            can_retry=has_device,
+        ),
     )
+
+
+def _advice(release: Release, reason: str, step: str, *, can_retry: bool) -> JSON:
+    if not release.advises_retries:
+        return {}
+    return {"authReason": reason, "canRetryWithDeviceToken": can_retry, "recommendedNextStep": step}
 
 
 def _refused(

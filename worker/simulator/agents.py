@@ -11,9 +11,13 @@ from worker.simulator.method import Method, at_once
 from worker.simulator.params import Kind, Shape
 from worker.simulator.refusal import JSON, Refusal
 from worker.simulator.release import Release
-from worker.simulator.roster import MAIN
+from worker.simulator.roster import MAIN, slug
 from worker.simulator.workspaces import Workspaces
 
+_LOST = (
+    "Error: agent delete config mutation did not return its target"
+    " <- Error: agent delete config mutation did not return its target"
+)
 _AGENT: dict[str, Kind] = {"agentId": "text"}
 _FILE: dict[str, Kind] = {**_AGENT, "name": "text"}
 
@@ -65,7 +69,7 @@ class Agents:
         }
 
     def _found(self, params: JSON) -> tuple[str, JSON]:
-        agent_id = params["agentId"]
+        agent_id = slug(params["agentId"])
         entry = self._config.agents().get(agent_id)
         if entry is None:
             raise Refusal(_not_found(agent_id) if self._release.roster_is_map else "unknown agent id")
@@ -97,7 +101,7 @@ class Agents:
         return {"ok": True, "agentId": agent_id, "name": name, "workspace": entry["workspace"]}
 
     async def _update(self, params: JSON) -> JSON:
-        agent_id = params["agentId"]
+        agent_id = slug(params["agentId"])
         async with self._config.editing() as config:
             entry = self._config.roster.agents(config).get(agent_id)
             if entry is None:
@@ -109,7 +113,7 @@ class Agents:
         return {"ok": True, "agentId": agent_id}
 
     async def _delete(self, params: JSON) -> JSON:
-        agent_id = params["agentId"]
+        agent_id = slug(params["agentId"])
         if agent_id == MAIN and not self._release.roster_is_map:
             raise Refusal(f'"{MAIN}" cannot be deleted')
         async with self._config.editing() as config:
@@ -117,7 +121,11 @@ class Agents:
             if entry is None:
                 raise Refusal(_not_found(agent_id))
             self._config.require_removable(agent_id)
+            entries = (config.get("agents") or {}).get("entries") or {agent_id: None}
+            as_written = agent_id in entries
             self._config.roster.remove(config, agent_id)
+        if self._release.roster_is_map and not as_written:  # the entry is gone all the same (2026.9.6)
+            raise Refusal(_LOST, code="UNAVAILABLE")
         self._deletions.note(agent_id)
         files, is_map = params.get("deleteFiles", True), self._release.roster_is_map
         shared = is_map and self._workspaces.is_shared(agent_id, entry, self._config.agents())

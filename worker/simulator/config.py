@@ -65,6 +65,7 @@ class Config:
         self._lock = asyncio.Lock()
         self._last: document.Snapshot | None = None
         self._last_good: document.Snapshot | None = None
+        self._in_memory: document.Snapshot | None = None
 
     def agents(self) -> dict[str, JSON]:
         """Entries by agent id as the gateway runs them."""
@@ -139,10 +140,19 @@ class Config:
         found = rules.issues_of(snapshot.source, self._release)
         return [{"path": path, "message": message} for path, message in found]
 
+    def _loaded(self, snapshot: document.Snapshot) -> document.Snapshot:
+        """What agents.* go by: the file, or what was loaded of it before it was saved a moment ago."""
+        if not self._release.runs_from_memory:
+            return snapshot
+        age_s = time.time() - self.path.stat().st_mtime
+        if self._in_memory is None or age_s >= self._pace.reload_delay_s:
+            self._in_memory = snapshot
+        return self._in_memory
+
     def _running(self) -> JSON:
         """What the gateway runs: while the files are invalid, what they said last; the oldest release reads
         them at each call, and then knows of nobody."""
-        snapshot = self._read()
+        snapshot = self._loaded(self._read())
         if snapshot is not self._last_good:
             if not self._issues(snapshot):
                 self._last_good = snapshot
@@ -187,7 +197,7 @@ class Config:
     async def editing(self) -> AsyncIterator[JSON]:
         """A parsed config to change in place; it is written at the end, unless the body raises."""
         async with self._writing() as snapshot:
-            config = document.merged(snapshot.source, {})
+            config = document.merged(self._loaded(snapshot).source, {})
             if self._release.writes_out_variables:
                 config = self._with_homes(document.with_variables(config, self._environment))
             before = document.merged(config, {})

@@ -56,6 +56,9 @@ class Release:
     shows_references: bool
     """config.get hides no secret that is given as ``${VAR}``."""
     loses_concurrent_writes: bool
+    runs_from_memory: bool
+    """agents.* read and write the config as the gateway last loaded it: what was saved within the half second
+    before is lost, a removal of its own among it (2026.2.26)."""
     refuses_concurrent_file_writes: bool
     """A file that is being written is "unsafe" to whoever else would write it."""
     plain_files_only: bool
@@ -65,7 +68,9 @@ class Release:
     explains_errors: bool
     """Protocol and scope errors carry ``details`` with a code of their own; a hello names its boot."""
     explains_admission: bool
-    """Refused tokens, devices and origins carry ``details`` with a code of their own."""
+    """Refused tokens and devices carry ``details`` with a code of their own."""
+    advises_retries: bool
+    """What refuses a token says what to try next, and what refuses an origin has ``details``."""
     names_issues: bool
     """The message of an invalid config holds its issues, not the details alone."""
     shows_auth: Literal["always", "with device", "never"]

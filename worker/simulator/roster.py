@@ -38,24 +38,28 @@ def slug(name: str) -> str:
 
 
 class ListRoster:
-    """``agents.list``: a patch replaces it whole, so an entry left out is an agent lost."""
+    """``agents.list``: a patch replaces it whole, so an entry left out is an agent lost. Ids are what `slug`
+    makes of those that are written; of two entries of one id the first counts, and both are removed."""
 
     def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
         listed = config.get("agents", {}).get("list") or [{"id": MAIN}]
-        return {entry["id"]: {k: v for k, v in entry.items() if k != "id"} for entry in listed}
+        found: dict[str, JSON] = {}
+        for entry in listed:
+            found.setdefault(slug(entry["id"]), {k: v for k, v in entry.items() if k != "id"})
+        return found
 
     def add(self, config: JSON, agent_id: str, entry: JSON) -> None:
         section = config.setdefault("agents", {})
         section["list"] = [*(section.get("list") or [{"id": MAIN}])]
         for place, listed in enumerate(section["list"]):
-            if listed["id"] == agent_id:
-                section["list"][place] = {"id": agent_id, **entry}
+            if slug(listed["id"]) == agent_id:
+                section["list"][place] = {"id": listed["id"], **entry}
                 return
         section["list"].append({"id": agent_id, **entry})
 
     def remove(self, config: JSON, agent_id: str) -> None:
         section = config["agents"]
-        section["list"] = [entry for entry in section["list"] if entry["id"] != agent_id]
+        section["list"] = [entry for entry in section["list"] if slug(entry["id"]) != agent_id]
 
     def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
         return None
@@ -67,22 +71,30 @@ class ListRoster:
         return agent_id
 
 
+def key_of(entries: Mapping[str, Any], agent_id: str) -> str | None:
+    """The key that an agent's entry has in the file; None where it has none."""
+    return next((key for key in entries if slug(key) == agent_id), None)
+
+
 class EntriesRoster:
-    """``agents.entries``: a patch merges by id, and may add agents but never drop one."""
+    """``agents.entries``: a patch merges by key, and may add agents but never drop one. Ids are what `slug`
+    makes of the keys."""
 
     def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
         entries: dict[str, JSON] = config.get("agents", {}).get("entries") or {MAIN: {}}
-        return dict(entries)
+        return {slug(key): entry for key, entry in entries.items()}
 
     def add(self, config: JSON, agent_id: str, entry: JSON) -> None:
         section = config.setdefault("agents", {})
-        section.setdefault("entries", {MAIN: {}})[agent_id] = entry
+        entries = section.setdefault("entries", {MAIN: {}})
+        entries[key_of(entries, agent_id) or agent_id] = entry
         if len(section["entries"]) > 1:
             section["ownership"] = "explicit"
 
     def remove(self, config: JSON, agent_id: str) -> None:
         section = config.setdefault("agents", {})
-        section.setdefault("entries", {MAIN: {}}).pop(agent_id, None)
+        entries = section.setdefault("entries", {MAIN: {}})
+        entries.pop(key_of(entries, agent_id), None)
 
     def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
         held = after.get("agents", {}).get("entries") or {}

@@ -8,9 +8,10 @@ from typing import Any
 
 from worker.simulator.refusal import Refusal
 from worker.simulator.release import Release
+from worker.simulator.roster import slug
 
 _DURATION = re.compile(r"\d+(\.\d+)?(ms|s|m|h|d)?")
-_AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
 _VISIBILITY = frozenset({"showOk", "showAlerts", "useIndicator"})
 _ACK_SCOPES = ("group-mentions", "group-all", "direct", "all")
 _OWNERSHIP = (
@@ -45,6 +46,7 @@ def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
     for agent_id, entry in (agents.get("entries", {}) if release.roster_is_map else {}).items():
         if not _AGENT_ID.fullmatch(agent_id):
             yield f"agents.entries.{agent_id}", "Invalid key in record"
+        yield from _twins(agent_id, agents["entries"])
         yield from _entry(entry, release, f"agents.entries.{agent_id}")
     if release.roster_is_map and len(agents.get("entries", {})) > 1 and agents.get("ownership") != "explicit":
         yield "agents.ownership", _OWNERSHIP
@@ -53,6 +55,17 @@ def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
     if scope not in _ACK_SCOPES:
         expected = "|".join(f'"{known}"' for known in _ACK_SCOPES)
         yield "messages.ackReactionScope", f"Invalid option: expected one of {expected}"
+
+
+def _twins(key: str, entries: Mapping[str, Any]) -> Iterator[Issue]:
+    """An entry whose id another one in front of it has."""
+    for other in entries:
+        if other == key:
+            return
+        if slug(other) == slug(key):
+            told = f'"{other}" and "{key}" resolve to the same agent id "{slug(key)}"'
+            cure = "rename one key so each agent has a unique id"
+            yield f"agents.entries.{key}", f"agents.entries keys {told}; {cure}"
 
 
 def _entry(entry: Mapping[str, Any], release: Release, path: str) -> Iterator[Issue]:

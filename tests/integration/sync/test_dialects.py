@@ -78,6 +78,21 @@ def test_a_release_that_calls_itself_dev_and_keeps_files_per_session_gets_a_new_
     assert "session was reset" in str(job.warnings)
 
 
+@on("2026.2.26")
+def test_removals_undo_neither_each_other_nor_what_the_owner_saved_a_moment_ago(scene: Scene) -> None:
+    """Its agents.delete writes the config as it was loaded last, half a second ago."""
+    agents = [scene.agent(name) for name in ("Ada", "Bob", "Cem", "Dia")]
+    scene.provision(*agents)
+    stored = json.loads(scene.simulator.config_path.read_text())
+    stored["agents"]["list"].append({"id": "owners-bot", "name": "Bot"})
+    scene.simulator.config_path.write_text(json.dumps(stored))
+    jobs = [scene.ask("delete_agent", agent_id=agent) for agent in agents[1:]]
+    scene.serve()
+    assert [scene.job(job).error for job in jobs] == [None] * 3
+    listed = json.loads(scene.simulator.config_path.read_text())["agents"]["list"]
+    assert [entry["id"] for entry in listed if entry["id"] != "main"] == [f"mc-{agents[0]}", "owners-bot"]
+
+
 @on("2026.2.26", "2026.2.12", "2026.9.6")
 def test_a_key_that_leaves_heartbeat_config_leaves_the_gateway_with_one_patch(scene: Scene) -> None:
     agent = scene.agent(
@@ -174,6 +189,30 @@ def beats(scene: Scene, agent: UUID) -> bool:
     client = scene.services.clients.client(address(scene))
     jobs = client.call("cron.list", {"agentId": f"mc-{agent}", "includeDisabled": True})["jobs"]
     return any(client.call("cron.scratch.get", {"jobId": job["id"]})["scratch"] for job in jobs)
+
+
+@on("2026.2.12", "2026.3.13", "2026.9.6")
+def test_an_agent_whose_owner_wrote_its_id_in_capitals_is_still_the_same_one(scene: Scene) -> None:
+    agent, other = scene.agent("Ada"), scene.agent("Bea")
+    scene.provision(agent, other)
+    written = f"MC-{agent}"
+    path = scene.simulator.config_path
+    path.write_text(path.read_text("utf-8").replace(f'"mc-{agent}"', f'"{written}"'))
+    scene.execute("UPDATE agents SET name = 'Ada the Second' WHERE id = :id", id=agent)
+    assert scene.sync(include_main=False).status == "succeeded"
+    agents = json.loads(path.read_text())["agents"]
+    entries = agents.get("entries") or {entry["id"]: entry for entry in agents["list"]}
+    assert set(entries) - {"main"} == {written, f"mc-{other}"}
+    assert entries[written]["name"] == "Ada the Second"
+    workspace = Path(entries[written]["workspace"])
+    deleted = scene.ask("delete_agent", agent_id=agent)
+    scene.serve()
+    job = scene.job(deleted)
+    assert (job.status, job.result["removed"]) == ("succeeded", True), job.error
+    assert set(scene.simulator.agents()) - {"main"} == {f"mc-{other}"}
+    # 2026.9.6 takes the entry away, fails at its key, and leaves the folder (measured)
+    assert (f"delete {workspace} there by hand" in str(job.warnings)) is workspace.exists()
+    assert workspace.exists() is (scene.simulator.release.name == "2026.9.6")
 
 
 def test_an_agent_that_was_deleted_by_us_and_made_again_has_its_heartbeat(scene: Scene) -> None:

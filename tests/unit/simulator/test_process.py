@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.peer import Device, Peer, meet
+from tests.conformance.peer import Answer, Device, Peer, meet
 from tests.conformance.steps import eventually
 from worker.simulator import RELEASES, Pace, Simulator
 from worker.simulator.fault_file import KINDS, faults_in
@@ -35,8 +35,13 @@ def simulator(token: str, tmp_path: Path) -> Simulator:
 def write_file(peer: Peer, agent: str) -> dict[str, object]:
     peer.ask("agents.create", {"name": agent, "workspace": "/srv/agents/one"})
     params = {"agentId": agent, "name": "AGENTS.md", "content": CONTENT}
-    file: dict[str, object] = peer.ask("agents.files.set", params)["file"]
+    answer = eventually(lambda: known(peer.call("agents.files.set", params)), 5)  # 2026.2.26 knows it later
+    file: dict[str, object] = answer.payload["file"]
     return file
+
+
+def known(answer: Answer) -> Answer | None:
+    return answer if answer.ok else None
 
 
 @pytest.mark.parametrize("release", RELEASES)
