@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from worker.cli.check_automations import check_automations
 from worker.cli.check_base_url import check_base_url
 from worker.cli.check_owner import check_heartbeats, check_settings, check_variables
 from worker.cli.check_pairing import paired, pairing_finding
@@ -66,11 +67,15 @@ def _look(
         found.paired = paired(connection, device.device_id)
         found.extend([pairing_finding(found.paired)])
         dialect, live = _read_dialect(connection, found)
+        automations = (
+            list(check_automations(connection, live, fleet.records, CALL_S)) if live is not None else []
+        )
     if live is not None:
         found.agents = len(live.present)
         found.note("config", f"valid, {counted(found.agents, 'agent')} in the roster")
         found.extend(check_roster(dialect, live.document, fleet, row.name))
         found.extend(check_heartbeats(dialect, live.document))
+        found.extend(automations)
         found.extend(check_settings(dialect, live.answer.get("config")))
         found.extend(check_variables(dialect, live.answer))
         if standing_of is not None:

@@ -13,6 +13,11 @@ from worker.gateway.variables import escaped
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
 IMPLICIT_AGENT = "main"
 """The agent that a gateway without a roster has; it stays the default only if it is listed first."""
+FENCED = (
+    "OpenClaw makes none for an id that was deleted and then written into its config again:"
+    " `provisioner delete NAME --keep-files --keep-row`, then `provisioner provision NAME`, make it beat"
+)
+"""Why a configured agent may have no heartbeat automation, and the cure (2026.9.6)."""
 _OFF = re.compile(r"0+[a-z]*")
 
 
@@ -29,6 +34,12 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
     if isinstance(every, str) and re.search(r"\d", every):
         return None
     return f'agents.heartbeat_config says every: {every!r}, which is no duration: write one like "10m".'
+
+
+def beats(agent_settings: Mapping[str, Any]) -> bool:
+    """Whether an agent with these settings of its own is to run heartbeats."""
+    every = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings}).get("every")
+    return _OFF.fullmatch(str(every)) is None
 
 
 def beating(

@@ -14,7 +14,15 @@ from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import execute
 from tests.integration.sync.scene import Scene, make_scene
+from worker.cli import check_automations
+from worker.cli.findings import Finding
 from worker.gateway.address import GatewayAddress
+from worker.gateway.connection import GatewayConnection
+from worker.gateway.device import DeviceKey
+from worker.gateway.dialect import Dialect
+from worker.gateway.errors import GatewayError
+from worker.gateway.roster_reading import LiveRoster
+from worker.provisioning.facts import load_agent
 from worker.simulator import Simulator
 
 VARIABLES = {"BUDGET_OWNER": "a secret of the gateway's host"}
@@ -239,6 +247,42 @@ def test_an_agent_that_somebody_else_deleted_and_we_make_again_has_its_heartbeat
     assert scene.job(job_id).warnings == []
     assert beats(scene, agent)
     assert beats(scene, other)
+
+
+def test_an_agent_that_stands_and_cannot_beat_is_named_with_the_cure(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As v0.1.0 left it: deleted, and brought back by a config write alone."""
+    monkeypatch.setattr(check_automations, "_MAKING_S", 0.2)
+    agent, other = scene.agent("Ada"), scene.agent("Bea")
+    quiet = scene.agent("Cem", heartbeat_config={"every": "0m"})
+    scene.provision(agent, other, quiet)
+    client, key = scene.services.clients.client(address(scene)), f"mc-{agent}"
+    entry = scene.simulator.agents()[key]
+    client.call("agents.delete", {"agentId": key, "deleteFiles": False})
+    patch = {"raw": json.dumps({"agents": {"entries": {key: entry}}})}
+    with pytest.raises(GatewayError, match="recovery restart"):
+        client.call("config.patch", {**patch, "baseHash": client.call("config.get")["hash"]})
+    told = scene.sync().warnings
+    assert ["keep-row" in warning and warning.startswith("Ada:") for warning in told] == [True]
+    assert [finding.about for finding in automations(scene, agent, other, quiet)] == [["Ada"]]
+    deleted = scene.ask("delete_agent", agent_id=agent, delete_row=False, delete_files=False)
+    scene.serve()
+    assert scene.job(deleted).status == "succeeded", scene.job(deleted).error
+    scene.provision(agent)
+    assert beats(scene, agent)
+    assert automations(scene, agent, other, quiet) == []
+
+
+def automations(scene: Scene, *agents: UUID) -> list[Finding]:
+    """What doctor finds of them."""
+    with scene.engine.connect() as connection:
+        records = [load_agent(connection, agent, None) for agent in agents]
+    with GatewayConnection.open(address(scene), DeviceKey.generate(), deadline_s=5) as gateway:
+        hello = gateway.hello
+        dialect = Dialect.from_hello(hello.server_version, hello.methods)
+        live = LiveRoster.of(dialect, gateway.call("config.get", deadline_s=5))
+        return list(check_automations.check_automations(gateway, live, records, 5))
 
 
 def owner_sets(scene: Scene, **sections: Any) -> None:
