@@ -28,7 +28,7 @@ from worker.provisioning.sync.begin import begin as begin_sync
 from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
 from worker.simulator import Simulator
-from worker.simulator.faults import Drop, Fault, busy
+from worker.simulator.faults import Drop, Fault, Kind, Silence, busy
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0
@@ -221,10 +221,25 @@ def test_time_in_which_no_worker_could_serve_uses_up_no_budget(
     assert job(engine, job_id).status == "succeeded", job(engine, job_id).error
 
 
-def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answered(
-    hands: Callable[..., Services], engine: Engine, simulator: Simulator
+@pytest.mark.parametrize("fault", [Drop(), Silence()], ids=["breaks off", "falls silent"])
+def test_a_sync_at_a_gateway_that_lets_us_in_and_does_no_more_is_given_up(
+    hands: Callable[..., Services], engine: Engine, simulator: Simulator, fault: Kind
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    simulator.faults.order(Fault(fault, "config.get", times=None))
+    job_id, began = ask_for_sync(engine, fleet), time.monotonic()
+    while job(engine, job_id).status == "running" and time.monotonic() - began < 10:
+        execute(engine, "UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running'")
+        publish_due(engine, lambda *_: None)
+        take_run_turn(hand, job_id)
+        time.sleep(0.1)
+    hand.clients.close_all()
+    assert job(engine, job_id).status == "failed"
+    assert time.monotonic() - began < 1.5 * BUDGET_S + 1
+
+
+def ask_for_sync(engine: Engine, fleet: Fleet) -> UUID:
     job_id = uuid4()
     with engine.begin() as connection:
         target = {"gateway_id": str(fleet.gateway_id), "include_main": False}
@@ -232,6 +247,14 @@ def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answe
         assert isinstance(accepted, Queued)
         assert isinstance(accepted.request, SyncGateway)
         begin_sync(connection, accepted.job_id, accepted.request)
+    return job_id
+
+
+def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answered(
+    hands: Callable[..., Services], engine: Engine, simulator: Simulator
+) -> None:
+    fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
+    job_id = ask_for_sync(engine, fleet)
     with Door(simulator.url) as door:
         execute(engine, "UPDATE gateways SET url = :url", url=door.url)
         door.hold(lambda called, _: called == "config.get")

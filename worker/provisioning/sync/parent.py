@@ -51,7 +51,8 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClai
         return held
     note_ids(gateway=held.gateway_id)
     try:
-        return _take(services, held)
+        with impatient(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
+            return _take(services, held)
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO
@@ -61,10 +62,7 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
     try:
         refuse_what_kills(services, held.attempts, held.phase)
         renew = partial(_renew, services, held)
-        with (
-            kept_alive(renew, services.settings.lease_s, f"job {held.job_id}"),
-            impatient(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s),
-        ):
+        with kept_alive(renew, services.settings.lease_s, f"job {held.job_id}"):
             return _go_on(services, held)
     except LeaseLostError:
         raise
