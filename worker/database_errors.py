@@ -25,6 +25,7 @@ class Meaning(NamedTuple):
     one_statement: bool = False
 
 
+_POOLER = "where a pooler stands before it, check its mode (docs/operations.md)"
 _MIGRATE = "run `provisioner migrate`, and check DATABASE_URL"
 NOT_NOW: Mapping[str, Meaning] = {
     "08": Meaning("the connection was lost", "check that it runs, and DATABASE_URL"),
@@ -33,11 +34,13 @@ NOT_NOW: Mapping[str, Meaning] = {
     ),
     "25P03": Meaning("it ended an idle transaction", "see idle_in_transaction_session_timeout"),
     "25P04": Meaning("it ended a long transaction", "see transaction_timeout"),
+    "26000": Meaning("a prepared statement is gone", _POOLER, anew=True, one_statement=True),
     "28": Meaning("it does not let us in", "check the role, its password and pg_hba.conf", anew=True),
     "3D000": Meaning("the database does not exist", "check DATABASE_URL"),
     "3F000": Meaning("a schema is missing", _MIGRATE, anew=True),
     "40": Meaning("another transaction was in the way", "passes by itself", one_statement=True),
     "42501": Meaning("a right is missing", "grant it: docs/operations.md lists them all"),
+    "42P05": Meaning("a prepared statement is another's", _POOLER, anew=True, one_statement=True),
     "42P01": Meaning("a table is missing", _MIGRATE, anew=True),
     "53": Meaning("it is short of resources", "see its disk, memory and max_connections"),
     "55006": Meaning("an object is in use", "passes by itself", one_statement=True),
@@ -47,7 +50,9 @@ NOT_NOW: Mapping[str, Meaning] = {
     ),
     "57": Meaning("it is stopping or starting", "see its log"),
     "58": Meaning("its system failed", "see its log and its disk"),
+    "XX": Meaning("it met an error of its own", "see its log", one_statement=True),
 }
+_OLD_PLAN = Meaning("a table was changed just now", "passes by itself", anew=True, one_statement=True)
 _NOT_THOSE = ("40002",)  # a deferred constraint: a fault of what was written
 _UNREACHABLE = Meaning("it cannot be reached", "check that it runs, and DATABASE_URL")
 
@@ -80,6 +85,10 @@ def meaning_of(error: BaseException | None) -> Meaning | None:
         return _UNREACHABLE if names & {"OperationalError", "InterfaceError"} else None
     if sqlstate in _NOT_THOSE:
         return None
+    if sqlstate == "0A000":  # it has many causes; Postgres names this one by where it was raised
+        diagnosis = getattr(error, "diag", None)
+        changed = getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery"
+        return _OLD_PLAN if changed else None
     return next((NOT_NOW[sqlstate[:n]] for n in range(5, 1, -1) if sqlstate[:n] in NOT_NOW), None)
 
 

@@ -214,7 +214,31 @@ def test_a_pool_without_a_free_connection(house: House) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("sqlstate", ["53100", "58030", "XX000", "XX001", "26000", "42P05", "57P02"])
+def test_what_a_test_cannot_bring_about_is_told_by_its_code(house: House, sqlstate: str) -> None:
+    with pytest.raises(DatabaseNotNow) as raised:
+        house.write(f"DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{sqlstate}'; END $$")
+    assert raised.value.sqlstate == sqlstate
+    house.write()
+
+
+def test_a_column_that_gets_another_type_while_its_statement_is_prepared(house: House) -> None:
+    """Mission Control migrates while workers run. Postgres calls that a feature that is not supported."""
+    asked = text("SELECT name FROM agents LIMIT 1")
+    engine = make_engine(house.url, pool_size=1)
+    for _ in range(8):
+        with engine.begin() as connection:
+            connection.execute(asked)
+    house.do("ALTER TABLE agents ALTER COLUMN name TYPE text")
+    with pytest.raises(DatabaseNotNow, match="passes by itself"), engine.begin() as connection:
+        connection.execute(asked)
+    with engine.begin() as connection:
+        connection.execute(asked)
+    engine.dispose()
+
+
 OURS = {
+    "0A000": "SELECT count(*) FROM provisioner.jobs FOR UPDATE",
     "23514": "INSERT INTO provisioner.jobs (id, kind, status) VALUES (gen_random_uuid(), 'x', 'x')",
     "22P02": "SELECT 'x'::uuid",
     "42601": "SELEC 1",
