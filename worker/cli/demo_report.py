@@ -18,6 +18,7 @@ from worker.cli.demo_fleet import Fleet
 from worker.cli.demo_stack import DemoFailedError
 from worker.cli.demo_steps import Steps
 from worker.cli.job_records import JobRecord, document
+from worker.cli.job_view import warnings_of
 from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
@@ -109,6 +110,9 @@ def show_standing(
         roster.add_row(plain(entry.get("name") or "its own"), beat, plain(entry["id"]))
     steps.block(roster)
     steps.block(Text(f"Each in a workspace of its own: {_pattern(standing.roster)}", style="dim"))
+    for job in jobs:
+        for warning in warnings_of(job):
+            steps.block(Text(plain(f"Warning of {job.agent_name}'s job: {warning}")))
     steps.heading(f"{standing.agent}'s workspace, by a listing of the gateway")
     steps.block(_files(standing, next(job for job in jobs if job.agent_name == standing.agent)))
     steps.heading(f"A few lines of {standing.agent}'s AGENTS.md")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.diff_view import show_diffs
+from worker.cli.findings import counted
 from worker.cli.job_records import JobAgentRecord, JobRecord
 from worker.cli.screen import ago, lines, marks, plain, say, short, size, table, took
 from worker.workspace.rendering import OVERRIDE_COLUMNS
@@ -255,14 +256,14 @@ def _summary(job: JobRecord) -> str:
             f"removed {_removed(job, 'its gateway')}" if result["removed"] else _removed(job, "its gateway")
         )
     if "updated" in result and job.status == "succeeded":
-        return f"{result['updated']} agents as their rows want them"
+        return f"{counted(result['updated'], 'agent')} as their rows want them"
     if "created" in result:
         return "made" if result["created"] else "there was one"
     if result.get("dry_run"):
         return "planned, nothing written"
     actions = [str(file.get("action")) for row in job.agents for file in row.files.values()]
     written = sum(action in ("create", "update") for action in actions)
-    parts = [f"{written} files written" if written else "no file differed"]
+    parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
     if result.get("woken"):
         parts.append("woken")
     if job.warnings:
