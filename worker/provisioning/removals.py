@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from worker.gateway.heartbeats import IMPLICIT_AGENT
 from worker.gateway.roster import canonical_id
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.provisioning.intents import Intent
+from worker.provisioning.memories import reason_to_keep_memories
 from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
 from worker.workspace.identity import made_id, made_workspace_path
@@ -47,15 +48,21 @@ _MOST_ASKED = 50
 class Standing:
     """What our rows say of an entry that is to be removed. ``owner``: whose it is, where that is another
     agent's; ``given``: the folders that we gave to the agent under that id; ``neighbours``: who lives under
-    that id on the gateways of other rows."""
+    that id on the gateways of other rows; ``departs``: the agent lives on elsewhere; ``delivered``: SHA-256
+    of what we last wrote into its files on that gateway, by name."""
 
     owner: str | None
     given: tuple[str, ...]
     neighbours: tuple[Neighbour, ...] = ()
+    departs: bool = False
+    delivered: Mapping[str, str] = field(default_factory=dict)
 
 
 _HOLDER = text("""
-    SELECT p.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id
+    SELECT p.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id,
+        (SELECT kind FROM provisioner.jobs WHERE id = :job_id) IS DISTINCT FROM 'delete_agent' AS departs,
+        (SELECT jsonb_object_agg(f.name, f.source_sha256) FROM provisioner.agent_files f
+         WHERE f.agent_id = a.id AND f.gateway_id = p.gateway_id) AS delivered
     FROM provisioner.agent_places p LEFT JOIN agents a ON a.id = p.agent_id
     WHERE p.gateway_id = :gateway_id AND p.openclaw_id = :openclaw_id AND p.until IS NULL
 """)
@@ -75,7 +82,7 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
     """Look up whose the entry is today. An agent that lives there owns it, while it has a row; what nobody
     lives in, or a deleted agent does, is that of the agent whose row asks for the id."""
     entry = {"gateway_id": gateway_id, "openclaw_id": intent.openclaw_id}
-    holder = connection.execute(_HOLDER, entry).one_or_none()
+    holder = connection.execute(_HOLDER, {**entry, "job_id": intent.job_id}).one_or_none()
     given = [
         folder
         for row in connection.execute(_GIVEN, {**entry, "agent_id": intent.agent_id})
@@ -85,7 +92,7 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
     beside = tuple(neighbours_of(connection, gateway_id, intent.openclaw_id))
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
-        return Standing(None, folders, beside)
+        return Standing(None, folders, beside, holder.departs, holder.delivered or {})
     if holder is not None and holder.agent_id != intent.agent_id:
         return Standing(_named(holder.name, holder.agent_id), folders)
     made = made_id(intent.openclaw_id)
@@ -140,7 +147,10 @@ def reason_to_keep_files(
             f"The workspace of {openclaw_id}, {workspace}, is also used by {key} ({folder}): its entry was"
             " removed and the folder was left."
         )
-    return reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
+    kept = reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
+    if kept is None and found.departs:
+        return reason_to_keep_memories(client, live, openclaw_id, workspace, found.delivered)
+    return kept
 
 
 def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool:

@@ -84,6 +84,12 @@ class AgentFiles:
             return {}
         return self._workspace()
 
+    def has_folder(self, name: str) -> bool:
+        """Whether the workspace's top folder holds one of that name, where the release shows folders."""
+        return any(
+            entry.value.get("name") == name and entry.value.get("kind") != "file" for entry in self._entries()
+        )
+
     def _listed(self) -> dict[str, LiveFile]:
         answer = self._call("agents.files.list", {})
         self._note_folder(answer.value)

@@ -86,7 +86,7 @@ def is_own_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None)
         return None if live.size in known_sizes or may_be_seed(file.name, live.size) else True
     if live.content == file.text or is_seed(file.name, live.content):
         return False
-    delivered = record is not None and record.source_sha256 == _sha256(live.content)
+    delivered = record is not None and record.source_sha256 == sha256_of(live.content)
     return not delivered
 
 
@@ -104,5 +104,6 @@ def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None
     return record is not None and record.source_sha256 == file.source_sha256 and is_as_left(live, record)
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """As ``agent_files`` has it."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -70,10 +70,22 @@ def test_a_move_to_a_gateway_on_the_same_machine_keeps_the_folder(
 
 
 def test_a_move_to_another_machine_leaves_nothing_behind(scene: Scene, beside: Simulator, home: Path) -> None:
-    job = move(scene, ann(home), second_row(scene, beside.url, beside.token))
-    assert not home.exists()
-    assert f"mc-{ann(home)}" not in scene.simulator.agents()
+    bob = scene.agent("Bob")
+    provision(scene, bob)
+    place = second_row(scene, beside.url, beside.token)
+    job = move(scene, bob, place)
+    assert not (home.parent / f"workspace-mc-{bob}").exists()
     assert not any("left" in warning for warning in job.warnings)
+    assert f"mc-{bob}" not in scene.simulator.agents()
+
+
+def test_a_move_to_another_machine_leaves_the_notes_where_they_are(
+    scene: Scene, beside: Simulator, home: Path
+) -> None:
+    job = move(scene, ann(home), second_row(scene, beside.url, beside.token))
+    assert (home / "MEMORY.md").read_text() == NOTES
+    assert any(str(home) in warning and "(MEMORY.md)" in warning for warning in job.warnings)
+    assert f"mc-{ann(home)}" not in scene.simulator.agents()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST"])

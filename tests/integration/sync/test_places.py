@@ -172,6 +172,36 @@ def test_a_provision_moves_an_agent_whose_role_has_changed(
     provision(scene, agent)
     assert {f"mc-{agent}", lead_id} & set(scene.simulator.agents()) == {lead_id}
     assert dict(places(scene, agent)) == {f"mc-{agent}": False, lead_id: True}
+    assert not folder_of(scene, f"mc-{agent}").exists()
+
+
+def write_notes(workspace: Path) -> None:
+    (workspace / "MEMORY.md").write_text("Months of notes.\n")
+
+
+def begin_work(workspace: Path) -> None:
+    """As an agent does that is through with BOOTSTRAP.md: up to 2026.7 no list shows its daily notes."""
+    (workspace / "BOOTSTRAP.md").unlink()
+    (workspace / "memory").mkdir()
+    (workspace / "memory" / "2026-02-12.md").write_text("Notes of the day.\n")
+
+
+@pytest.mark.parametrize("live_there", [write_notes, begin_work])
+def test_an_agent_whose_role_has_changed_does_not_lose_its_notes(
+    scene: Scene, lead_id: str, live_there: Callable[[Path], None]
+) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    workspace = folder_of(scene, f"mc-{agent}")
+    live_there(workspace)
+    before = {file: file.read_text() for file in workspace.rglob("*.md")}
+    scene.execute("UPDATE agents SET is_board_lead = true WHERE id = :id", id=agent)
+    job = provision(scene, agent)
+    assert {f"mc-{agent}", lead_id} & set(scene.simulator.agents()) == {lead_id}
+    assert {file: file.read_text() for file in workspace.rglob("*.md")} == before
+    assert any(
+        str(workspace) in warning and "delete the folder by hand" in warning for warning in job.warnings
+    )
 
 
 def insert_heartbeats(scene: Scene) -> UUID:
