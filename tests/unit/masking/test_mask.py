@@ -186,6 +186,17 @@ def test_what_is_in_hand_is_hidden_without_being_named() -> None:
     assert "horse" in mask("It quoted correct-horse-battery.")
 
 
+@pytest.mark.parametrize("cut", [T[:12], T[:30], T[5:], T[9:33]])
+def test_a_part_of_a_known_token_is_hidden(cut: str) -> None:
+    """A gateway, a proxy or a log cuts a sentence, and the token at its end."""
+    for end in ("", "...", "\u2026 (cut)", "'"):
+        assert mask(f"1008 refused {cut}{end}", [T]) == f"1008 refused {MASK}{end}"
+
+
+def test_words_that_are_part_of_a_known_password_stay() -> None:
+    assert mask("the openclaw-provisioner", ["openclaw-provisioner-7x"]) == "the openclaw-provisioner"
+
+
 def test_every_text_of_a_value_is_masked() -> None:
     value = {"a": [f"AUTH_TOKEN={LOW}", 1, None, {"b": f"Bearer {T}"}], "ok": True}
     masked = {"a": [f"AUTH_TOKEN={MASK}", 1, None, {"b": f"Bearer {MASK}"}], "ok": True}
