@@ -201,6 +201,19 @@ def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **
         )
 
 
+@signals.celeryd_init.connect
+def _check_queues(conf: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
+    # Celery itself ends with a traceback.
+    asked = (options or {}).get("queues") or ()
+    known = [queue.name for queue in conf.task_queues]
+    names = asked.split(",") if isinstance(asked, str) else asked
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        refuse(
+            SettingsError(f"There is no queue {unknown[0]}: leave out -Q, or choose from {', '.join(known)}.")
+        )
+
+
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
     try:

@@ -135,3 +135,21 @@ def test_what_is_sized_by_the_slots_follows_the_command_line(
     monkeypatch.setattr("worker.app.DeviceKey.load_or_create", lambda _path: None)
     ours.services.__wrapped__()
     assert sized == [slots + 2]
+
+
+@pytest.mark.parametrize("asked", [None, "sync", "sync,control", ["provisioning"], ()])
+def test_a_worker_may_serve_some_of_the_queues(app: Celery, asked: Any) -> None:
+    from worker import app as ours
+
+    ours._check_queues(conf=app.conf, options={"queues": asked})
+
+
+@pytest.mark.parametrize("asked", ["celery", "sync,nope", ["nope"]])
+def test_a_queue_that_is_none_of_ours_is_a_sentence(
+    app: Celery, asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worker import app as ours
+
+    with pytest.raises(SystemExit):
+        ours._check_queues(conf=app.conf, options={"queues": asked})
+    assert "leave out -Q, or choose from provisioning, sync, control." in capsys.readouterr().err
