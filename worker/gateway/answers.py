@@ -11,8 +11,8 @@ from worker.printable import utf8
 
 LARGEST_COUNT = 2**53
 """Up to here JavaScript counts exactly; Postgres's bigint and our arithmetic reach further."""
-LONGEST_WAIT_S = 86_400.0
-"""The longest that a gateway may ask us to wait."""
+LONGEST_WAIT_S = 600.0
+"""The longest that a gateway may have us wait: twice what any release asks for."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
+_HEEDED_S = 60.0
+"""So long a wait that a gateway asks for is kept, however little is left of the budget: in that time every
+release counts calls anew."""
+
 
 def try_later(
     services: Services,
@@ -46,15 +50,17 @@ def try_later(
             since_s = max(failing_s(connection), failing_for_s()) if has_been_answered() else None
         if outage.outlasts(budget_s) or (since_s is not None and since_s >= budget_s):
             raise GivenUpError(unreachable(budget_s, str(error)))
-        wait_s, left_s = outage.wait_s, budget_s - outage.down_for_s
+        wait_s = outage.wait_s
+        most_s = left_s = budget_s - outage.down_for_s
     else:
         with services.engine.connect() as connection:
             since_s = max(failing_s(connection), failing_for_s())
         if since_s >= budget_s:
             raise PermanentError(f"Given up after {budget_s:g} seconds: {error}")
         wait_s, left_s = min(LONGEST_PROBE_WAIT_S, max(0.75, since_s / 4)), budget_s - since_s
-    delay_s = max(0.1, min(jittered(wait_s), left_s), error.retry_after_s or 0.0)
-    return Parked(str(error), delay_s, since_s)
+        most_s = max(left_s, _HEEDED_S)
+    asked_s = min(error.retry_after_s or 0.0, most_s)
+    return Parked(str(error), max(0.1, min(jittered(wait_s), left_s), asked_s), since_s)
 
 
 def refuse_what_kills(services: Services, attempts: int, phase: str | None) -> None:

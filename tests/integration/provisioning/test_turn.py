@@ -184,6 +184,17 @@ def test_a_time_that_the_gateway_asks_for_is_kept(hands: Any, fleet: Fleet, begi
     assert outcome.wait_s >= 40
 
 
+@pytest.mark.parametrize("error", [GatewayRestarting, RateLimited])
+def test_no_gateway_has_a_job_wait_without_end(
+    hands: Any, fleet: Fleet, begin: Any, work_is: Any, error: type[TransientError]
+) -> None:
+    work_is(raising(error("x", retry_after_s=86_400)))
+    outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
+    assert isinstance(outcome, Parked)
+    assert outcome.wait_s is not None
+    assert outcome.wait_s <= 60
+
+
 def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:

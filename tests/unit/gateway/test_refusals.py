@@ -216,14 +216,14 @@ def test_a_mode_that_takes_no_token_is_named_with_its_cure(error: Any, mode: str
     ("after_ms", "seconds"),
     [
         (500, 0.5),
-        (10**400, 86_400.0),
-        (float("inf"), 86_400.0),
+        (10**400, 600.0),
+        (float("inf"), 600.0),
         (float("nan"), None),
         (-1, None),
         (True, None),
     ],
 )
-def test_time_to_wait_is_at_most_a_day_whatever_is_sent(after_ms: float, seconds: float | None) -> None:
+def test_time_to_wait_is_at_most_ten_minutes_whatever_is_sent(after_ms: float, seconds: float | None) -> None:
     refusal = from_response("x", {**RESTART, "retryAfterMs": after_ms})
     assert isinstance(refusal, errors.GatewayRestarting)
     assert refusal.retry_after_s == seconds
