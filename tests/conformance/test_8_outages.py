@@ -223,7 +223,12 @@ def _run_openclaw(target: Target, arguments: list[str]) -> None:
         "OPENCLAW_NO_RESPAWN": "1",
     }
     command = [str(installed.node), str(installed.script), *arguments]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=target.patience_s)
+    try:
+        ran = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=target.patience_s
+        )
+    except subprocess.TimeoutExpired:
+        return  # 2026.2.12's sometimes never ends when its work is done; whether it was done, the caller sees
     assert ran.returncode == 0, ran.stderr
 
 
