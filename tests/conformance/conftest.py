@@ -17,10 +17,11 @@ import pytest
 
 from tests.conformance.expected import EXPECTED, Expected
 from tests.conformance.peer import Device, Peer, meet_when_up
+from tests.releases import ON_DEMAND
 from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Pace, Simulator
 
-DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.3.13", "sim:2026.9.6")
+DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.2.26", "sim:2026.3.13", "sim:2026.9.6")
 SIMULATED_PACE = Pace(restart_delay_s=0.7, restart_cooldown_s=3.0, limit_window_s=60.0)
 """Slow enough for a busy machine to do between two restarts what the suite does there."""
 
@@ -76,6 +77,13 @@ class Target:
     def stored_config(self) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads((self.state_dir / "openclaw.json").read_text(encoding="utf-8"))
         return stored
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here runs on the releases that are tried on demand, too."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.releases(*ON_DEMAND))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

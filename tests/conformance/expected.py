@@ -33,6 +33,19 @@ class Expected:
     unknown_agent_in_files: str
     patches_a_minute: int | None
     locks_out: bool
+    advises_retries: bool
+    issues_device_tokens: bool
+    lists_workspace: bool
+    checks_file_writes: bool
+    loses_concurrent_creates: bool
+    checks_concurrent_patches: bool
+    restarts_for_channels: bool
+    repeats_failed_runs: bool
+    names_wakes_in_history: bool
+    wakes_unknown_agents: bool
+    takes_bootstrap: bool
+    writes_includes: bool
+    leaves_distant_folders: bool
 
 
 _2026_2_12 = Expected(
@@ -69,6 +82,19 @@ _2026_2_12 = Expected(
     unknown_agent_in_files="unknown agent id",
     patches_a_minute=None,
     locks_out=False,
+    advises_retries=False,
+    issues_device_tokens=True,
+    lists_workspace=False,
+    checks_file_writes=False,
+    loses_concurrent_creates=True,
+    checks_concurrent_patches=False,
+    restarts_for_channels=False,
+    repeats_failed_runs=True,
+    names_wakes_in_history=False,
+    wakes_unknown_agents=True,
+    takes_bootstrap=False,
+    writes_includes=True,
+    leaves_distant_folders=False,
 )
 
 _2026_3_13 = replace(
@@ -88,6 +114,8 @@ _2026_3_13 = replace(
     runs_all_agents=True,
     reports_failed_runs=False,
     patches_a_minute=3,
+    advises_retries=True,
+    checks_file_writes=True,
 )
 
 _2026_9_6 = Expected(
@@ -124,6 +152,52 @@ _2026_9_6 = Expected(
     unknown_agent_in_files='agent "nobody" not found',
     patches_a_minute=30,
     locks_out=True,
+    advises_retries=True,
+    issues_device_tokens=False,
+    lists_workspace=True,
+    checks_file_writes=False,
+    loses_concurrent_creates=False,
+    checks_concurrent_patches=True,
+    restarts_for_channels=False,
+    repeats_failed_runs=True,
+    names_wakes_in_history=True,
+    wakes_unknown_agents=False,
+    takes_bootstrap=True,
+    writes_includes=True,
+    leaves_distant_folders=False,
 )
 
-EXPECTED = {"2026.2.12": _2026_2_12, "2026.3.13": _2026_3_13, "2026.9.6": _2026_9_6}
+_2026_2_26 = replace(
+    _2026_3_13,
+    names_issues=False,
+    shows_auth=True,
+    trusted_modes=frozenset({"backend", "ui", "cli"}),
+    pairs_local_backends=True,
+    advises_retries=False,
+    checks_file_writes=False,
+)
+
+_2026_7_1 = replace(
+    _2026_9_6,
+    roster_is_map=False,
+    merges_lists=True,
+    refused_files=_2026_2_12.refused_files,
+    listed_files=_2026_2_12.listed_files,
+    shows_references=False,
+    explains_errors=False,
+    unknown_agent_in_files="unknown agent id",
+    patches_a_minute=3,
+    checks_concurrent_patches=False,
+    restarts_for_channels=True,
+    repeats_failed_runs=False,
+    writes_includes=False,
+    leaves_distant_folders=True,
+)
+
+EXPECTED = {
+    "2026.2.12": _2026_2_12,
+    "2026.2.26": _2026_2_26,
+    "2026.3.13": _2026_3_13,
+    "2026.7.1": _2026_7_1,
+    "2026.9.6": _2026_9_6,
+}

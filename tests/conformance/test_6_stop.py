@@ -35,6 +35,7 @@ def stop(target: Target) -> Stop:
         assert eventually(lambda: peer.call("chat.send", WAKE).ok, target.patience_s)  # 9.6 knows it later
         state = "error" if target.expected.reports_failed_runs else "final"
         peer.event("chat", target.patience_s, runId=WAKE["idempotencyKey"], state=state)
+        eventually(lambda: peer.call("agents.files.list", {"agentId": AGENT}).ok, target.patience_s)
         config, files = target.stored_config(), peer.ask("agents.files.list", {"agentId": AGENT})
         target.process.stop()
         close = peer.closed(within_s=target.patience_s)

@@ -17,6 +17,17 @@ from tests.conformance.steps import eventually, patch
 REFUSED = "flatten $include-owned config at agents"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def from_this_machine(target: Target) -> None:
+    """test_8 leaves a real gateway that believes proxies, and up to 2026.3 it then takes everybody for a
+    client from elsewhere."""
+    config = target.stored_config()
+    if config["gateway"].pop("trustedProxies", None) is not None:
+        target.process.stop()
+        save(target, "openclaw.json", config)
+        target.process.start()
+
+
 @pytest.fixture
 def original(target: Target) -> Iterator[dict[str, Any]]:
     """The config with two agents of the owner's; what was there before stands there again afterwards."""
@@ -165,6 +176,9 @@ def _write(target: Target, peer: Peer, original: dict[str, Any]) -> None:
         assert not refused.ok
         return
     wanted = [*original["agents"]["list"], {"id": "included", **entry}]
+    if not target.expected.writes_includes:
+        assert REFUSED in patch(peer, {"agents": {"list": wanted}}).message
+        return
     assert patch(peer, {"agents": {"list": wanted}}).ok
     stored = target.stored_config()
     assert [one["id"] for one in stored["agents"]["list"]] == [one["id"] for one in wanted]
