@@ -32,6 +32,7 @@ from worker.provisioning.intents import Intent
 from worker.provisioning.memories import reason_to_keep_memories
 from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
+from worker.provisioning.shared_folders import user_by_another_path
 from worker.workspace.identity import made_id, made_workspace_path
 from worker.workspace.naming import one_line
 
@@ -138,19 +139,32 @@ def reason_to_keep_files(
         )
     used, unseen = _used_by_others(client, folders, home)
     if unseen:
-        return (
-            f"Which folder {unseen[0]} uses cannot be seen, so the entry of {openclaw_id} was removed and its"
-            f" workspace {workspace} was left: delete it by hand where nobody else needs it."
-        )
+        return _unseen(openclaw_id, workspace, unseen[0])
     for key, folder in overlapping(workspace, used):
         return (
             f"The workspace of {openclaw_id}, {workspace}, is also used by {key} ({folder}): its entry was"
             " removed and the folder was left."
         )
+    strangers = [key for key in folders if made_id(key) is None]
+    user, all_seen = user_by_another_path(client, openclaw_id, strangers)
+    if user is not None:
+        return (
+            f"The workspace of {openclaw_id}, {workspace}, is also used by {user} under another path"
+            f" ({folders[user].workspace or 'its default'}): its entry was removed and the folder was left."
+        )
+    if not all_seen:
+        return _unseen(openclaw_id, workspace, strangers[0])
     kept = reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
     if kept is None and found.departs:
         return reason_to_keep_memories(client, live, openclaw_id, workspace, found.delivered)
     return kept
+
+
+def _unseen(openclaw_id: str, workspace: str, other: str) -> str:
+    return (
+        f"Which folder {other} uses cannot be seen, so the entry of {openclaw_id} was removed and its"
+        f" workspace {workspace} was left: delete it by hand where nobody else needs it."
+    )
 
 
 def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool:

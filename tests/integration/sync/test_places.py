@@ -288,6 +288,17 @@ def test_files_in_a_folder_that_another_agent_uses_are_not_removed(scene: Scene,
     assert "bot" in scene.simulator.agents()
 
 
+def test_files_in_a_folder_that_another_agent_uses_through_a_link_are_not_removed(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    own, link = folder_of(scene, f"mc-{agent}"), scene.simulator.state_dir / "link"
+    link.symlink_to(own)
+    rewrite(scene, lambda entries: entries.update({"bot": {"name": "Bot", "workspace": str(link)}}))
+    job = delete(scene, agent)
+    assert (job.result["removed"], own.exists()) == (True, True)
+    assert f"is also used by bot under another path ({link})" in job.warnings[0]
+
+
 def test_a_folder_that_the_gateway_spells_otherwise_is_still_ours(scene: Scene) -> None:
     scene.execute("UPDATE gateways SET workspace_root = '~/.openclaw/'")
     agents = [scene.agent(name) for name in ("Ann", "Bob")]

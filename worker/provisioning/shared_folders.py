@@ -1,0 +1,45 @@
+"""Agents of the gateway's owner that work in a folder of ours by another path, a symbolic link, say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from worker.gateway.client import Call, GatewayClient
+from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
+
+_MOST_ASKED = 50
+
+
+def user_by_another_path(
+    client: GatewayClient, openclaw_id: str, others: Collection[str]
+) -> tuple[str | None, bool]:
+    """Which of the ``others`` has the very files of the agent, None for nobody; and whether all could be
+    seen. Two folders hold no file that was written in the same millisecond. Raises GatewayError."""
+    if not others:
+        return None, True
+    asked = list(others)[:_MOST_ASKED]
+    calls = [Call("agents.files.list", {"agentId": key}) for key in (openclaw_id, *asked)]
+    seen: list[set[tuple[Any, ...]] | None] = []
+    for answer in client.call_many(calls):
+        if isinstance(answer, GatewayError) and not isinstance(answer, PermanentGatewayError):
+            raise answer
+        unknown = None if isinstance(answer, PermanentGatewayError) else answer
+        seen.append(set() if isinstance(answer, UnknownAgent) else _files(unknown))
+    own, theirs = seen[0], dict(zip(asked, seen[1:], strict=True))
+    for key, files in theirs.items():
+        if own and files and own & files:
+            return key, True
+    return None, None not in seen and len(asked) == len(others)
+
+
+def _files(answer: Mapping[str, Any] | None) -> set[tuple[Any, ...]] | None:
+    """Name, size and time of each file; None where the answer does not say."""
+    listed = answer.get("files") if answer is not None else None
+    if not isinstance(listed, list):
+        return None
+    return {
+        (file.get("name"), file.get("size"), file["updatedAtMs"])
+        for file in listed
+        if isinstance(file, Mapping) and not file.get("missing") and file.get("updatedAtMs")
+    }
