@@ -101,6 +101,18 @@ def require_for(connection: Connection, kind: str) -> None:
         raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {said}.")
 
 
+def require_all_rows(connection: Connection, table: str) -> None:
+    """Raise PermanentError where row-level security may hide rows of ``table`` from the role: a row that is
+    not found may be there."""
+    hidden = text("SELECT row_security_active(to_regclass(:table)), current_user")
+    active, role = connection.execute(hidden, {"table": table}).one()
+    if active:
+        raise PermanentError(
+            f"No such row of {table} is visible to the role {role}, but row-level security may hide it, so"
+            f" nothing was touched: ALTER ROLE {role} BYPASSRLS."
+        )
+
+
 def _refuse(connection: Connection, lacks: Sequence[Lack]) -> None:
     if lacks:
         raise DatabaseNotNow(_INCOMPLETE, PermissionError(sentence(connection, lacks)))

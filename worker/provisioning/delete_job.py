@@ -29,7 +29,7 @@ from worker.provisioning.intents import (
 from worker.provisioning.places import History, Place, close_places, history_of, home_of, made_place
 from worker.provisioning.services import Services
 from worker.provisioning.work import Parked
-from worker.rights import require_for
+from worker.rights import require_all_rows, require_for
 from worker.workspace.identity import made_id
 
 _WAIT = "waiting for the roster writer"
@@ -181,7 +181,12 @@ def _end(
     try:
         with services.engine.begin() as connection:
             parameters = {"agent_id": held.agent_id}
-            connection.execute(_OFFLINE if keep_row else _DELETE_ROW, parameters)
+            touched = connection.execute(_OFFLINE if keep_row else _DELETE_ROW, parameters).rowcount
+            if not touched and connection.execute(_ROW, parameters).one_or_none() is not None:
+                raise PermanentError(
+                    "The agent is off its gateway, but its row stays: a trigger or row-level security on"
+                    " agents keeps the database role from changing it. Change that and run the delete again."
+                )
             connection.execute(_FORGET_FILES, parameters)
             connection.execute(_FORGET_CREDENTIALS, parameters)
             for place in condemned.lost:
@@ -214,6 +219,7 @@ def _load(connection: Connection, held: Claim) -> Condemned:
     lost = tuple(place for place in history.live if place.gateway_id not in history.gateways)
     live = tuple(place for place in history.live if place not in lost)
     if row is None:
+        require_all_rows(connection, "agents")
         return _without_row(connection, held, history, live, lost)
     gateway = load_gateway(connection, row.gateway_id)
     if gateway is None:

@@ -207,3 +207,23 @@ def test_our_tables_are_all_on_the_list(least: Engine) -> None:
             text("SELECT 'provisioner.' || tablename FROM pg_tables WHERE schemaname = 'provisioner'")
         ).scalars()
         assert set(tables) == {name for name in rights.WORKER if name.startswith("provisioner.")}
+
+
+def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(house: House) -> None:
+    shop, place = house.workshop, house.place
+    agent = place.fleet.agent_id
+    name = place.record(agent).openclaw_id
+    assert shop.ended(shop.ask("update_agent", agent_id=agent, wake=False)).status == "succeeded"
+    execute(shop.engine, "ALTER TABLE agents ENABLE ROW LEVEL SECURITY")
+    try:
+        row = shop.ended(shop.ask("delete_agent", agent_id=agent))
+        assert row.status == "failed"
+        assert f"nothing was touched: ALTER ROLE {house.role} BYPASSRLS." in row.error
+        assert name in place.simulator.agents()
+        execute(shop.engine, f"CREATE POLICY seen ON agents FOR SELECT TO {house.role} USING (true)")
+        row = shop.ended(shop.ask("delete_agent", agent_id=agent))
+        assert (row.status, "but its row stays: a trigger or row-level" in row.error) == ("failed", True)
+    finally:
+        execute(shop.engine, "DROP POLICY IF EXISTS seen ON agents")
+        execute(shop.engine, "ALTER TABLE agents DISABLE ROW LEVEL SECURITY")
+    assert shop.ended(shop.ask("delete_agent", agent_id=agent)).status == "succeeded"
