@@ -331,7 +331,7 @@ class GatewayConnection:
     def _late(self, method: str, *, sent: bool) -> CallTimedOut:
         gateway = f"the gateway at {self.address.url}"
         if sent:
-            what = f"did not answer {method} in time: whether it was carried out is unknown"
+            what = f"did not answer {method} in time{_in_doubt(method)}"
         else:
             what = f"took no more calls in time, so {method} was not sent"
         silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, silence_s() or _SILENCE_S)
@@ -414,8 +414,8 @@ class GatewayConnection:
     @staticmethod
     def _bad_answer(pending: _Pending, how: str = "") -> BadAnswer:
         return BadAnswer(
-            f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it{how}: whether it"
-            " was carried out is unknown; check that gateways.url is an OpenClaw gateway's, and any proxy"
+            f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it{how}"
+            f"{_in_doubt(pending.method)}; check that gateways.url is an OpenClaw gateway's, and any proxy"
             " before it",
             method=pending.method,
         )
@@ -453,8 +453,7 @@ class GatewayConnection:
             else:
                 pending.outcome = ConnectionLost(
                     f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
-                    f" {pending.method}: whether it was carried out is unknown; if this goes on, look at its"
-                    " log",
+                    f" {pending.method}{_in_doubt(pending.method)}; if this goes on, look at its log",
                     method=pending.method,
                     code=str(close.code) if close.code else None,
                     retry_after_s=expected_s,
@@ -462,6 +461,12 @@ class GatewayConnection:
             self._window.give_back()
             pending.done.release()
         self._ended.set()
+
+
+def _in_doubt(method: str) -> str:
+    """What is to be said of a change that nobody answered for; nothing of a read."""
+    reads = method.endswith((".get", ".list", ".history"))
+    return "" if reads else ": whether it was carried out is unknown"
 
 
 def _close_reason(closed: ConnectionClosed) -> CloseReason:

@@ -16,7 +16,7 @@ from tests.integration.gateway.conftest import SOON_S, Connect
 from tests.integration.gateway.scripted import Peer, Script, hello_payload
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
-from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection
+from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection, _in_doubt
 from worker.gateway.patience import impatient
 from worker.gateway.protocol import Event
 
@@ -489,3 +489,8 @@ def test_opening_and_closing_many_times_leaks_no_file_descriptor(
     while open_files() > before + 2 and time.monotonic() < until:
         threading.Event().wait(0.02)
     assert open_files() <= before + 2
+
+
+def test_what_nobody_answered_is_in_doubt_only_where_it_changes_something() -> None:
+    assert _in_doubt("config.patch") == ": whether it was carried out is unknown"
+    assert {_in_doubt(read) for read in ("config.get", "agents.workspace.list", "chat.history")} == {""}
