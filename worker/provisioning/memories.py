@@ -22,12 +22,15 @@ def reason_to_keep_memories(
     openclaw_id: str,
     workspace: str,
     delivered: Mapping[str, str],
+    *,
+    awake: bool,
 ) -> str | None:
     """Why the folder must stay though its agent has moved out: the agent has lived in it. ``delivered``:
-    SHA-256 of what we last wrote into the agent's files, by name."""
+    SHA-256 of what we last wrote into the agent's files, by name; ``awake``: it has been woken, so there may
+    be more than the release shows."""
     files = AgentFiles(client, live.dialect, openclaw_id)
     try:
-        found = _what_it_wrote(files, delivered)
+        found = _what_it_wrote(files, delivered, awake=awake)
     except (PermanentError, WorkspaceAbsentError):
         found = "something that cannot be seen from here"
     if found is None:
@@ -39,7 +42,7 @@ def reason_to_keep_memories(
     )
 
 
-def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str]) -> str | None:
+def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str], *, awake: bool) -> str | None:
     """What shows that the agent has lived there; None where it has not begun yet and all is as we left it."""
     held = files.live()
     if not held:
@@ -48,7 +51,8 @@ def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str]) -> str | Non
     own = [name for name, file in files.read(names).items() if _is_own(name, file, delivered)]
     if own:
         return f"what it or its human wrote ({', '.join(own)})"
-    if BOOTSTRAP not in held or (files.dialect.lists_workspace and files.has_folder(_DAILY)):
+    noted = files.has_folder(_DAILY) if files.dialect.lists_workspace else awake
+    if noted or BOOTSTRAP not in held:
         return "what it may have noted since it began its work"
     return None
 

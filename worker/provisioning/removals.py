@@ -49,19 +49,23 @@ _MOST_ASKED = 50
 class Standing:
     """What our rows say of an entry that is to be removed. ``owner``: whose it is, where that is another
     agent's; ``given``: the folders that we gave to the agent under that id; ``neighbours``: who lives under
-    that id on the gateways of other rows; ``departs``: the agent lives on elsewhere; ``delivered``: SHA-256
-    of what we last wrote into its files on that gateway, by name."""
+    that id on the gateways of other rows; ``departs``: the agent lives on elsewhere; ``awake``: it has been
+    woken; ``delivered``: SHA-256 of what we last wrote into its files on that gateway, by name."""
 
     owner: str | None
     given: tuple[str, ...]
     neighbours: tuple[Neighbour, ...] = ()
     departs: bool = False
+    awake: bool = False
     delivered: Mapping[str, str] = field(default_factory=dict)
 
 
 _HOLDER = text("""
     SELECT p.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id,
         (SELECT kind FROM provisioner.jobs WHERE id = :job_id) IS DISTINCT FROM 'delete_agent' AS departs,
+        a.last_seen_at IS NOT NULL OR EXISTS (
+            SELECT FROM provisioner.job_agents r WHERE r.agent_id = a.id AND r.woken_at IS NOT NULL
+        ) AS awake,
         (SELECT jsonb_object_agg(f.name, f.source_sha256) FROM provisioner.agent_files f
          WHERE f.agent_id = a.id AND f.gateway_id = p.gateway_id) AS delivered
     FROM provisioner.agent_places p LEFT JOIN agents a ON a.id = p.agent_id
@@ -93,7 +97,7 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
     beside = tuple(neighbours_of(connection, gateway_id, intent.openclaw_id))
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
-        return Standing(None, folders, beside, holder.departs, holder.delivered or {})
+        return Standing(None, folders, beside, holder.departs, holder.awake, holder.delivered or {})
     if holder is not None and holder.agent_id != intent.agent_id:
         return Standing(_named(holder.name, holder.agent_id), folders)
     made = made_id(intent.openclaw_id)
@@ -156,7 +160,9 @@ def reason_to_keep_files(
         return _unseen(openclaw_id, workspace, strangers[0])
     kept = reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
     if kept is None and found.departs:
-        return reason_to_keep_memories(client, live, openclaw_id, workspace, found.delivered)
+        return reason_to_keep_memories(
+            client, live, openclaw_id, workspace, found.delivered, awake=found.awake
+        )
     return kept
 
 

@@ -175,25 +175,29 @@ def test_a_provision_moves_an_agent_whose_role_has_changed(
     assert not folder_of(scene, f"mc-{agent}").exists()
 
 
-def write_notes(workspace: Path) -> None:
+def write_notes(scene: Scene, workspace: Path) -> None:
     (workspace / "MEMORY.md").write_text("Months of notes.\n")
 
 
-def begin_work(workspace: Path) -> None:
-    """As an agent does that is through with BOOTSTRAP.md: up to 2026.7 no list shows its daily notes."""
-    (workspace / "BOOTSTRAP.md").unlink()
+def note_the_day(scene: Scene, workspace: Path) -> None:
+    """Up to 2026.7 no answer of a gateway shows that."""
+    scene.execute("UPDATE agents SET last_seen_at = now()")
     (workspace / "memory").mkdir()
     (workspace / "memory" / "2026-02-12.md").write_text("Notes of the day.\n")
 
 
-@pytest.mark.parametrize("live_there", [write_notes, begin_work])
+def begin_work(scene: Scene, workspace: Path) -> None:
+    (workspace / "BOOTSTRAP.md").unlink()
+
+
+@pytest.mark.parametrize("live_there", [write_notes, note_the_day, begin_work])
 def test_an_agent_whose_role_has_changed_does_not_lose_its_notes(
-    scene: Scene, lead_id: str, live_there: Callable[[Path], None]
+    scene: Scene, lead_id: str, live_there: Callable[[Scene, Path], None]
 ) -> None:
     agent = scene.agent("Ann")
     provision(scene, agent)
     workspace = folder_of(scene, f"mc-{agent}")
-    live_there(workspace)
+    live_there(scene, workspace)
     before = {file: file.read_text() for file in workspace.rglob("*.md")}
     scene.execute("UPDATE agents SET is_board_lead = true WHERE id = :id", id=agent)
     job = provision(scene, agent)
