@@ -25,6 +25,8 @@ from worker.gateway import errors
 from worker.openclaw import OpenClaw
 from worker.simulator import Simulator
 
+WRITE, WHAT = "sessions.patch", {"key": "agent:nobody:main"}
+"""A call of which it matters whether it was carried out."""
 CLOSES: dict[str, tuple[Callable[[str], Instead], str, type[errors.GatewayError]]] = {
     "1001": (lambda method: closing(method, 1001, "going away"), "1001", errors.GatewayUnreachable),
     "1012": (lambda method: closing(method, 1012, "service restart"), "1012", errors.GatewayRestarting),
@@ -45,15 +47,23 @@ def test_a_connection_that_ends_before_the_hello_was_not_used(target: Target, ho
 @pytest.mark.parametrize("how", CLOSES)
 def test_a_connection_that_ends_under_a_call_leaves_open_what_became_of_it(target: Target, how: str) -> None:
     ending, says, _ = CLOSES[how]
-    with meddler(target.url, instead=ending("config.get")) as url, Visitor.to(target, url=url) as visitor:
-        error = visitor.refused(says=(says, "config.get", "unknown", "log"))
+    with meddler(target.url, instead=ending(WRITE)) as url, Visitor.to(target, url=url) as visitor:
+        error = visitor.refused(WRITE, WHAT, says=(says, WRITE, "unknown", "log"))
     assert type(error) is errors.ConnectionLost
+
+
+def test_a_connection_that_ends_under_a_read_leaves_nothing_open(target: Target) -> None:
+    ending, says, _ = CLOSES["1012"]
+    with meddler(target.url, instead=ending("config.get")) as url, Visitor.to(target, url=url) as visitor:
+        error = visitor.refused(says=(says, "config.get", "log"))
+    assert type(error) is errors.ConnectionLost
+    assert "unknown" not in str(error)
 
 
 @pytest.mark.parametrize(
     ("ignored", "expected", "says"),
     [
-        ("config.get", errors.CallTimedOut, ("did not answer config.get in time", "unknown")),
+        (WRITE, errors.CallTimedOut, (f"did not answer {WRITE} in time", "unknown")),
         ("connect", errors.GatewayUnreachable, ("sent no hello in time",)),
     ],
 )
@@ -63,7 +73,7 @@ def test_our_own_deadline_is_transient(
     with meddler(target.url, instead=ignoring(ignored)) as url, Visitor.to(target, url=url) as visitor:
         if ignored != "connect":
             visitor.client.hello()
-        error = visitor.refused(says=says, deadline_s=0.5)
+        error = visitor.refused(WRITE, WHAT, says=says, deadline_s=0.5)
     assert type(error) is expected
 
 
@@ -144,11 +154,11 @@ class _Knocker:
 def _in_flight(target: Target) -> Iterator[list[errors.GatewayError]]:
     """A call that the gateway never sees, so that it is still in flight when the gateway goes."""
     lost: list[errors.GatewayError] = []
-    with meddler(target.url, instead=ignoring("config.get")) as url, Visitor.to(target, url=url) as visitor:
+    with meddler(target.url, instead=ignoring(WRITE)) as url, Visitor.to(target, url=url) as visitor:
 
         def wait() -> None:
             try:
-                visitor.client.call("config.get", deadline_s=30)
+                visitor.client.call(WRITE, WHAT, deadline_s=30)
             except errors.GatewayError as error:
                 lost.append(error)
 
@@ -160,7 +170,7 @@ def _in_flight(target: Target) -> Iterator[list[errors.GatewayError]]:
             yield lost
         finally:
             waiting.join()
-        read(lost[0], url, "1012", "config.get", secret=target.token, release=target.release)
+        read(lost[0], url, "1012", WRITE, secret=target.token, release=target.release)
 
 
 def test_a_call_in_flight_at_a_stop_may_have_been_carried_out(outage: Outage) -> None:
