@@ -18,6 +18,7 @@ from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
 from kombu.message import Message
 from kombu.transport import redis
+from redis.exceptions import ResponseError
 
 from worker.escaped import escaped
 from worker.gate import gate
@@ -44,6 +45,7 @@ class ReconnectSafeConsumer(Consumer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "without_mingle": True, "without_gossip": True})
+        self.connection_errors = (*self.connection_errors, ResponseError)  # as in SafeTransport
         gate.follow(partial(self.call_soon, self.heed_the_gate))
 
     def on_ready(self) -> None:

@@ -13,7 +13,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.escaped import escaped
 from worker.messages.unpacking import unpack
@@ -30,8 +30,22 @@ def drop(where: str, why: str, content: object = "") -> None:
     log.error("dropped a message from %s: %s: %s", where, why, escaped(str(content), _SHOWN))
 
 
+class SafeQoS(redis.QoS):
+    """Serves a message that a full Redis does not let us note as unacknowledged: it has left its queue, where
+    Redis would not take it back either. Only a worker that dies meanwhile loses it."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        try:
+            super().append(message, delivery_tag)
+        except ResponseError as error:
+            log.warning("a message cannot be noted in Redis and is served all the same: %s", error)
+            super(redis.QoS, self).append(message, delivery_tag)
+
+
 class SafeChannel(redis.Channel):
     """Drops an entry that is not JSON."""
+
+    QoS = SafeQoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
@@ -49,6 +63,10 @@ class SafeTransport(redis.Transport):
     its queue is not consumed any more."""
 
     Channel = SafeChannel
+
+    # A Redis that is full, became a replica or cannot save refuses commands for a while. That is met by
+    # connecting again, as one that is away is, and not by ending the worker.
+    connection_errors = (*redis.Transport.connection_errors, ResponseError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         if (fault := framing_fault(message)) is not None:

@@ -206,6 +206,23 @@ def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_message_that_a_full_redis_does_not_let_us_note_is_served(alone: Workshop) -> None:
+    """It has left its queue by then; Celery by itself ends the worker, and the message is lost."""
+    headers = named()
+    body: Any = [[], {"agent_id": UNSERVED}, None]
+    with redis.Redis.from_url(alone.redis_url) as client:
+        filling = client.pipeline(transaction=True)
+        filling.rpush("provisioning", framed(body, headers)).config_set("maxmemory", 1)
+        try:
+            filling.execute()
+            row = alone.ended(UUID(headers["id"]), within_s=20)
+        finally:
+            client.config_set("maxmemory", 0)
+    assert row.error == f"There is no agent with agent_id {UNSERVED}."
+    assert alone.ended(alone.send(UNSERVED), within_s=20).status == "failed"
+
+
+@pytest.mark.usefixtures("worker")
 def test_what_expires_while_it_waits_in_its_worker_is_a_failed_row(alone: Workshop) -> None:
     app = Celery(broker=alone.redis_url)
     key = uuid4()
