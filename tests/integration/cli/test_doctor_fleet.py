@@ -54,7 +54,12 @@ def test_a_settled_gateway_agrees_and_doctor_writes_nothing(
     assert "agrees with the rows of 1 agent" in findings(found, "roster")[0]["says"]
     assert findings(found, "BASE_URL")[0]["says"].endswith("/healthz answers 200")
     assert simulator.config_path.read_bytes() == before
-    assert {call.method for call in simulator.calls[calls:]} <= {"connect", "config.get", "device.pair.list"}
+    assert {call.method for call in simulator.calls[calls:]} <= {
+        "connect",
+        "config.get",
+        "cron.list",
+        "device.pair.list",
+    }
 
 
 def test_an_agent_lost_and_an_agent_left_behind_are_found_with_their_cures(

@@ -178,7 +178,7 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
     hands: Any, engine: Engine, dead_url: str
 ) -> None:
     services: Services = hands()
-    fleet = seed_fleet(engine, agents=4, url=dead_url, token="wrong")
+    fleet = seed_fleet(engine, agents=4, url=dead_url, token="wr0ng-t0ken")
     with engine.begin() as connection:
         address = load_agent(connection, fleet.agent_id).address
         note_refused_token(connection, fleet.gateway_id, address, "no")
@@ -191,9 +191,9 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
         " right instead, run `provisioner doctor` once.",
     )
     assert job(engine, key).error == outcome.reason
-    execute(engine, "UPDATE gateways SET token = 'another'")
+    execute(engine, "UPDATE gateways SET token = 'an0ther-t0ken'")
     assert isinstance(take_turn(services, accept(engine, fleet.agents[1]), fleet.agents[1]), Parked)
-    execute(engine, "UPDATE gateways SET token = 'wrong', url = :url", url=dead_url + "/other")
+    execute(engine, "UPDATE gateways SET token = 'wr0ng-t0ken', url = :url", url=dead_url + "/other")
     assert isinstance(take_turn(services, accept(engine, fleet.agents[2]), fleet.agents[2]), Parked)
     execute(engine, "UPDATE gateways SET url = :url", url=dead_url)
     assert isinstance(take_turn(services, accept(engine, fleet.agents[3]), fleet.agents[3]), Ended)

@@ -19,7 +19,9 @@ NOTES = "Months of notes.\n"
 @pytest.fixture
 def beside(scene: Scene, tmp_path: Path) -> Iterator[Simulator]:
     """A second gateway of the same release, on a machine of its own."""
-    with Simulator(scene.simulator.release.name, token="other", state_dir=tmp_path / "other") as running:
+    with Simulator(
+        scene.simulator.release.name, token="0ther-t0ken", state_dir=tmp_path / "other"
+    ) as running:
         yield running
 
 
