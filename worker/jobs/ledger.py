@@ -92,7 +92,7 @@ _ENQUEUE = text("""
             CASE WHEN :published THEN now() END,
             CASE WHEN :published THEN now() + make_interval(secs => :republish_s) ELSE now() END)
     ON CONFLICT DO NOTHING
-""").bindparams(bindparam("options", type_=JSONB))
+""").bindparams(bindparam("options", type_=JSONB), bindparam("requested_by", type_=MaskedText))
 
 _SAME_REQUEST = text("""
     SELECT id, options FROM provisioner.jobs
@@ -164,7 +164,11 @@ _RECORD_REFUSAL = text("""
     ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
         published_at = NULL, updated_at = now(), finished_at = now()
     WHERE jobs.status = 'queued'
-""").bindparams(bindparam("options", type_=JSONB), bindparam("error", type_=MaskedText))
+""").bindparams(
+    bindparam("options", type_=JSONB),
+    bindparam("error", type_=MaskedText),
+    bindparam("requested_by", type_=MaskedText),
+)
 
 
 _LET_GO = text("""

@@ -18,6 +18,7 @@ from kombu.serialization import dumps
 
 from worker.escaped import escaped
 from worker.jobs.requests import REQUESTS
+from worker.masking import mask
 from worker.messages.unpacking import FAULT, LONGEST_BODY, TOO_LARGE
 
 LONGEST_ID = 500
@@ -172,8 +173,9 @@ def _headers(
         "expires": expires if use_by is None else None,
         "retries": 0,
         "timelimit": [None, None],
-        "argsrepr": text("argsrepr") or "()",
-        "kwargsrepr": text("kwargsrepr") or escaped(saferepr(arguments, _SHOWN), _SHOWN),
+        # Flower shows them.
+        "argsrepr": mask(text("argsrepr") or "()"),
+        "kwargsrepr": mask(text("kwargsrepr") or escaped(saferepr(arguments, _SHOWN), _SHOWN)),
         "ignore_result": True,
         "refusal": refusal,
         "use_by": use_by,

@@ -55,6 +55,14 @@ def test_a_message_becomes_a_job_with_its_options_and_where_it_belongs(engine: E
     assert (job_agent(engine, key).agent_name, job_agent(engine, key).status) == ("Agent 00", "pending")
 
 
+def test_who_asked_is_kept_without_a_secret(engine: Engine) -> None:
+    agent, asked_by = str(seed_fleet(engine).agent_id), "web, Authorization: Bearer q2v5hJMJ3C51gN8WCOWE"
+    for arguments in ({"agent_id": agent}, {"agent_id": "none"}):
+        key = uuid4()
+        receive(engine, key, requested_by=asked_by, **arguments)
+        assert job(engine, key).requested_by == "web, Authorization: Bearer <masked>"
+
+
 def test_a_task_id_that_is_no_uuid_becomes_its_uuid5(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     expected = uuid5(NAMESPACE_URL, "nightly-7")

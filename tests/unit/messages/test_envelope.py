@@ -182,6 +182,14 @@ def test_what_has_expired_is_refused_unless_it_comes_again_by_itself() -> None:
     assert "tasks.provision_agent: it expired at" in (too_late("tasks.provision_agent", past) or "")
 
 
+def test_what_flower_shows_of_a_message_holds_no_secret() -> None:
+    headers, payload = read(
+        [[], {"password": "hunter2-horse"}, EMPTY], {"argsrepr": "('Bearer hunter2-horse',)"}
+    )
+    assert "hunter2" not in headers["kwargsrepr"] + headers["argsrepr"]
+    assert payload[1] == {"password": "hunter2-horse"}
+
+
 def test_an_argument_may_have_any_name() -> None:
     arguments = {"self": 1, "task": 2, "args": 3, "": 4, "agent_id": "a"}
     assert read([[], arguments, EMPTY])[1][1] == arguments
