@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.conformance.conftest import Target
-from tests.conformance.peer import Peer
+from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.conformance.steps import assert_restarts, eventually, roster
 
 
@@ -22,27 +22,36 @@ def test_concurrent_creates(target: Target, peer: Peer) -> None:
         assert kept == set(names)
 
 
+CHANGED = "config changed since last load; re-run config.get and retry"
+SCOPES = ["all", "direct", "group-all"]
+
+
 def test_concurrent_patches_on_one_hash(target: Target, peer: Peer) -> None:
-    base = peer.ask("config.get")["hash"]
-    scopes = ["all", "direct", "group-all"]
-    answers = peer.call_at_once(
-        (
-            "config.patch",
-            {"raw": json.dumps({"messages": {"ackReactionScope": scope}}), "baseHash": base},
-        )
-        for scope in scopes
-    )
-    accepted = [scope for scope, answer in zip(scopes, answers, strict=True) if answer.ok]
-    refused = {answer.message for answer in answers if not answer.ok}
-    stored = target.stored_config()["messages"]["ackReactionScope"]
-    assert stored in accepted
-    if not target.expected.checks_concurrent_patches:
-        assert accepted == scopes
-        if target.expected.restarts_on_patch:
-            assert_restarts(peer, target)
-    else:
+    accepted = accepted_at_once(target, peer)
+    if not target.expected.restarts_on_patch:
         assert len(accepted) == 1
-        assert refused == {"config changed since last load; re-run config.get and retry"}
+        return
+    assert_restarts(peer, target)
+    for _ in range(4):  # on a busy machine one may be written before the next has come in
+        if accepted == SCOPES:
+            break
+        with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as other:
+            accepted = accepted_at_once(target, other)
+            assert_restarts(other, target)
+    assert accepted == SCOPES
+
+
+def accepted_at_once(target: Target, peer: Peer) -> list[str]:
+    """Which of three patches on one hash the release takes; it refuses the others by name."""
+    base = peer.ask("config.get")["hash"]
+    patches = (
+        {"raw": json.dumps({"messages": {"ackReactionScope": scope}}), "baseHash": base} for scope in SCOPES
+    )
+    answers = peer.call_at_once(("config.patch", patch) for patch in patches)
+    assert {answer.message for answer in answers if not answer.ok} <= {CHANGED}
+    accepted = [scope for scope, answer in zip(SCOPES, answers, strict=True) if answer.ok]
+    assert target.stored_config()["messages"]["ackReactionScope"] in accepted
+    return accepted
 
 
 def test_the_file_may_change_by_hand(target: Target, peer: Peer) -> None:
