@@ -81,7 +81,7 @@ def test_every_deliverable_file_equals_its_rendering(world: World, provisioned: 
         hash_ = world.agent(agent_id)["agent_token_hash"]
         names = [name for name, file in rendered.items() if file.kind == "file"]
         live = world.told(partial(files.read, names))
-        if files.dialect.drops_bootstrap or world.release == "2026.7.1":
+        if files.dialect.drops_bootstrap:
             # The gateway deletes it at the first run; the wake message carries it.
             live.pop(HIDDEN_AFTER_SETUP, None)
             names.remove(HIDDEN_AFTER_SETUP)

@@ -35,3 +35,9 @@ def test_one_with_scratches_keeps_a_map_whatever_its_version(version: str) -> No
         "scratch",
     )
     assert (dialect.keeps_files_per_session, dialect.writes_variables) == (False, False)
+
+
+def test_from_the_release_on_that_lists_workspaces_the_wake_message_carries_the_bootstrap_file() -> None:
+    assert not Dialect.from_hello("2026.3.13", FEBRUARY_26).drops_bootstrap
+    assert Dialect.from_hello("2026.7.1", FEBRUARY_26 | {"agents.workspace.list"}).drops_bootstrap
+    assert Dialect.from_hello("2026.9.6", NEWEST).drops_bootstrap
