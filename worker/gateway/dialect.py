@@ -36,9 +36,10 @@ class Dialect:
     an agent with a workspace of its own first reads it (2026.7.1 and later). ``writes_variables``: any config
     write, the gateway's own included, puts the value of each ``${VAR}`` of openclaw.json in its place
     (measured on 2026.2.12, where config.get does not show which secrets are variables).
-    ``restart_delay_ms``: what to ask for in a patch: 0 makes a 2026.2 gateway restart once, at once, where its
-    default of 2000 restarts it twice when channels change too (measured on 2026.2.12). ``latest_restart_s``: how long after a patch a
-    restart may come, where nobody got the answer that would say so (gateway.md 4).
+    ``restart_delay_ms``: what to ask for in a patch: 0 makes a 2026.2 gateway restart once, at once, where
+    its default of 2000 restarts it twice when channels change too (measured on 2026.2.12).
+    ``latest_restart_s``: how long after a patch a restart may come, where nobody got the answer that would
+    say so (gateway.md 4).
     ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
     2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
     ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it
