@@ -13,6 +13,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Engine
 
 from worker.gateway.address import GatewayAddress
+from worker.gateway.answers import Answer
 from worker.gateway.client import Call, ClientPool, GatewayClient
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.errors import GatewayError
@@ -164,6 +165,12 @@ class PacedClient:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def query(
+        self, method: str, params: Mapping[str, Any] | None = None, *, deadline_s: float = 10.0
+    ) -> Answer:
+        """As GatewayClient.query."""
+        return self._client.answer(method, self.call(method, params, deadline_s=deadline_s))
 
     def call_many(self, calls: Sequence[Call], **options: Any) -> list[dict[str, Any] | GatewayError]:
         """As GatewayClient.call_many."""

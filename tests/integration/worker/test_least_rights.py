@@ -53,7 +53,7 @@ class House:
         self.worker = workshop.start_worker(
             DATABASE_URL=self.url, WORKER_CONCURRENCY="4", RETRY_BUDGET_S="60"
         )
-        self.place: Place = workshop.place("2026.9.6", agents=3)
+        self.place: Place = workshop.place("2026.9.6", agents=4)
 
     def _do(self, statement: str) -> None:
         execute(self.workshop.engine, statement.format(role=self.role))
@@ -211,7 +211,8 @@ def test_our_tables_are_all_on_the_list(least: Engine) -> None:
 
 def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(house: House) -> None:
     shop, place = house.workshop, house.place
-    agent = place.fleet.agent_id
+    agent = place.fleet.agents[3]  # one that no other test wants
+    assert shop.ended(shop.send(agent)).status == "succeeded"
     name = place.record(agent).openclaw_id
     assert shop.ended(shop.ask("update_agent", agent_id=agent, wake=False)).status == "succeeded"
     execute(shop.engine, "ALTER TABLE agents ENABLE ROW LEVEL SECURITY")
