@@ -8,15 +8,17 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 LONGEST_FIRST = (
     "tests/acceptance",
+    "tests/integration/worker/test_broker_away",
+    "tests/integration/cli/test_serve",
+    "tests/integration/sync/test_wrong_answers",
+    "tests/integration/worker",
     "tests/conformance",
     "tests/model",
-    "tests/integration/cli/test_serve",
     "tests/integration/sync",
     "tests/integration/deploy",
     "tests/smoke",
     "tests/integration/provisioning",
     "tests/integration/cli",
-    "tests/integration/worker",
     "tests/integration",
 )
 """What takes long to end is begun first, so that no process is left with it at the end."""

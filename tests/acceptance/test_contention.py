@@ -65,7 +65,7 @@ class Rush:
 def rush(world: World) -> Rush:
     agents = world.many if world.real else world.many[:SIMULATED]
     # A delete costs 2026.9.6 a second and more.
-    stride = 5 if world.real and world.release >= "2026.8" else 2
+    stride = 5 if world.is_slow else 2
     doomed = {agent.agent_id for agent in agents[::stride]}
     again = {agent.agent_id for agent in agents[::7]}
     survivors = [agent.agent_id for agent in agents if agent.agent_id not in doomed]

@@ -20,6 +20,7 @@ from worker.gateway.retry import inline_retrying
 from worker.workspace.credentials import find_token, verify_token
 
 DELETED, CHANGED, NEW = 10, 20, 50
+SLOW = 6, 10, 20
 SIMULATED = 4, 8, 12
 """The same on a simulator, where more of them prove nothing more."""
 
@@ -92,6 +93,8 @@ def test_deletes_changes_and_an_outsider_in_between_lose_nothing(
     world: World, two_workers: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deletes, changes, provisions = (DELETED, CHANGED, NEW) if world.real else SIMULATED
+    if world.is_slow:
+        deletes, changes, provisions = SLOW
     deleted = [world.take() for _ in range(deletes)]
     changed = {agent: f"{n}m" for n, agent in enumerate(world.many[:changes], start=30)}
     for agent, every in changed.items():
