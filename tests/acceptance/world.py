@@ -38,9 +38,11 @@ from worker.workspace.credentials import ROUNDS, find_token
 
 Value = TypeVar("Value")
 
-MANY, MANY_OF_NEWEST, BOARDS = 50, 30, 5
-"""How many of the crowd tests take together, on how many boards, each with a lead. Each agent costs the
-newest releases five times the CPU that it costs the others."""
+MANY, BOARDS = 50, 5
+"""How many of the crowd tests take together, on how many boards, each with a lead."""
+FEWER = 30
+"""How many of them tests take that work on each one's files, on the newest releases, which it costs five
+times the CPU."""
 AWAKE, SETTLED = 10, 34
 SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
@@ -96,12 +98,10 @@ class World:
 
     @cached_property
     def crowd(self) -> Crowd:
-        """Ninety-four agents, on a simulator and a slow release fewer, provisioned at once by two workers."""
+        """Ninety-four agents, on a simulator fewer, provisioned at once by two workers."""
         woken, taken = (AWAKE, SETTLED) if self.real else (SIMULATED_AWAKE, SIMULATED_SETTLED)
-        together = MANY_OF_NEWEST if self.is_slow else MANY
-        if self.release == TWIN and not self.real:
-            together = MANY_OF_TWIN
-        on_boards = together if self.real else min(together, SIMULATED_ON_BOARDS)
+        together = MANY if self.real or self.release != TWIN else MANY_OF_TWIN
+        on_boards = min(together, self.at_most)
         before = self.config()
         awake = [self.fleet.add_agent("Lead", lead=True)]
         awake += [
@@ -149,6 +149,13 @@ class World:
         with self.engine.begin() as connection:
             for statement in _FORGET:
                 connection.execute(statement, {"id": agent_id})
+
+    @property
+    def at_most(self) -> int:
+        """How many of the many a sync has on its boards."""
+        if self.is_slow:
+            return FEWER
+        return MANY if self.real else SIMULATED_ON_BOARDS
 
     @property
     def is_slow(self) -> bool:
