@@ -57,7 +57,7 @@ _KINDS: Mapping[str, Sequence[Kind]] = {
 class Program:
     """``known``: agents that were in the roster from the start, with their entries. ``tried``: what the
     outsider sent an edit of, ``edited``: what it saw done; ``asleep``: who is, and for how many turns;
-    ``jumps``, ``kills``: how many are left."""
+    ``jumps``, ``kills``: how many are left; ``lied``: whether a lie of the gateway's has been ordered."""
 
     stage: Stage
     random: random.Random
@@ -67,6 +67,7 @@ class Program:
     asleep: dict[Actor, int] = field(default_factory=dict)
     jumps: int = 0
     kills: int = 0
+    lied: bool = False
 
     def run(self) -> None:
         """Let it all happen, and come to rest. Raises AssertionError where it does not."""
@@ -168,7 +169,11 @@ class Program:
     def _order_fault(self) -> None:
         method = self.random.choice(["config.patch"] * 3 + ["agents.delete", "config.get"])
         kind = self.random.choice(_KINDS[method])
-        fault = Fault(kind, method, nth=self.random.randint(1, 3), times=self.random.choice([1, 1, 2]))
+        nth, times = self.random.randint(1, 3), self.random.choice([1, 1, 2])
+        if isinstance(kind, Lie):  # after two in a row a job rightly ends, with nothing done
+            kind, times = (Drop(), times) if self.lied else (kind, 1)
+            self.lied = True
+        fault = Fault(kind, method, nth=nth, times=times)
         self.stage.log.append(f"ordered: {fault}")
         self.stage.simulator.faults.order(fault)
 
