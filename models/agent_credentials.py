@@ -9,10 +9,10 @@ from models.schemas import Moment, Provisioner, UuidKey
 
 
 class AgentCredential(Provisioner):
-    """How far a re-keying has come (behaviour 27): ``verified_hash`` is the agents.agent_token_hash that the
+    """How far a re-keying has come (rules.md 27): ``verified_hash`` is the agents.agent_token_hash that the
     live token was last seen to match, ``pending_hash`` that of a token on its way into the workspace, begun
     from ``replaces_hash``. ``gateway_id``: where a job of ours last succeeded for the agent; unlike the jobs
-    themselves it is never pruned (behaviour 16)."""
+    themselves it is never pruned (rules.md 16)."""
 
     __tablename__ = "agent_credentials"
 

@@ -12,7 +12,7 @@ FILE_KINDS = ("file", "section", "scratch")
 
 
 class AgentFile(Provisioner):
-    """What we last wrote of one workspace file (design D2).
+    """What we last wrote of one workspace file (decisions.md D2).
 
     ``source_sha256``: hex hash of its text with a placeholder for the token; ``size`` in bytes and
     ``updated_at_ms`` as the gateway told them; ``locator``: where it is, if not under its name (the heartbeat

@@ -31,7 +31,7 @@ class Board(MissionControl):
 
 
 class BoardMemory(MissionControl):
-    """A board's notes and chat; the newest ``/pause`` or ``/resume`` in the chat decides (behaviour 32)."""
+    """A board's notes and chat; the newest ``/pause`` or ``/resume`` in the chat decides (rules.md 32)."""
 
     __tablename__ = "board_memory"
 

@@ -13,7 +13,7 @@ AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cance
 
 class JobAgent(Provisioner):
     """One agent's part in a job. Status ``running``, leased or parked, holds the agent: a unique index lets
-    one job at a time have it (design D5).
+    one job at a time have it (decisions.md D5).
 
     In a sync, ``position`` is the agent's place in the order, null for the gateway's main agent, which comes
     last; ``roster`` is what the roster's change is to be, {"action": create | update | unchanged, "changes":

@@ -26,7 +26,7 @@ def one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Job(Provisioner):
-    """A request and its outcome. A row in status ``queued`` is an enqueue (design D8).
+    """A request and its outcome. A row in status ``queued`` is an enqueue (decisions.md D8).
 
     ``next_attempt_at`` is when the clock publishes the row (again), null once it has ended;
     ``lease_until`` is set while a worker has it in hand; ``published_at`` is set from publication to

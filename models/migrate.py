@@ -1,4 +1,4 @@
-"""Brings a database to the tables that this version needs (contract: ``provisioner migrate``)."""
+"""Brings a database to the tables that this version needs (interfaces.md 2)."""
 
 from __future__ import annotations
 

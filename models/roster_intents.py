@@ -12,7 +12,7 @@ CHANGES = ("reconcile", "remove")
 
 
 class RosterIntent(Provisioner):
-    """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (design D1).
+    """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (decisions.md D1).
 
     The entry itself is computed when the roster is written, never stored. ``present_before`` is what the
     roster said before our first write for it; ``delete_files``: a removal takes the workspace along;

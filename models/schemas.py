@@ -1,4 +1,4 @@
-"""The two schemas: Mission Control's own tables, which we map and never alter, and ours (design D10)."""
+"""Mission Control's own tables, which we map and never alter, and our schema (decisions.md D10)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 class MissionControl(DeclarativeBase):
-    """Tables of Mission Control: the columns that contract.md names, none of the others it may have."""
+    """Tables of Mission Control: the columns in interfaces.md 6, none of the others it may have."""
 
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map = {str: Text()}

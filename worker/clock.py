@@ -1,4 +1,4 @@
-"""The timer of each worker process: publishes what is due (design D8).
+"""The timer of each worker process: publishes what is due (decisions.md D8).
 
 Rescue must not depend on the broker that it rescues from, nor on beat. SKIP LOCKED makes many clocks
 harmless.

@@ -1,6 +1,6 @@
 """The two kinds of failure that everything here is made of.
 
-The retry policy asks ``isinstance`` of these two and of nothing else (behaviour 44).
+The retry policy asks ``isinstance`` of these two and of nothing else (rules.md 44).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from worker.escaped import escaped
 from worker.masking import mask, remember_for_good
 from worker.settings import Settings
 
-# Tracebacks never show local variables: a token may be among them (behaviour 29).
+# Tracebacks never show local variables: a token may be among them (rules.md 29).
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )

@@ -28,7 +28,7 @@ class CannotAddError(PermanentError):
 
 @dataclass(frozen=True)
 class NewAgent:
-    """An agent to add to a board. ``role`` and the like: its identity profile (behaviour 11)."""
+    """An agent to add to a board. ``role`` and the like: its identity profile (rules.md 11)."""
 
     name: str
     board_id: UUID

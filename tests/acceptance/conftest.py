@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a target cannot show: ``openclaw`` is for real releases, ``model`` for those that run
-    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateway.md 3), from ``since``;
+    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateways.md 3), from ``since``;
     ``families`` leaves out the simulator that is the twin of another in what it asks for.
     What uses up a world's agents (``last``) comes behind the rest of that world."""
 

@@ -1,4 +1,4 @@
-"""What the gateway's owner had there before us, and what a release makes of it (gateway.md 4)."""
+"""What the gateway's owner had there before us, and what a release makes of it (gateways.md 4)."""
 
 from __future__ import annotations
 

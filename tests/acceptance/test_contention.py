@@ -1,5 +1,6 @@
 """Rotation, updates and delete of the same agents, all asked for in one moment, with two workers to do it:
-never two jobs at work on an agent, and an end as some order of them, one after another, gives it (design D5).
+never two jobs at work on an agent, and an end as some order of them, one after another, gives it
+(decisions.md D5).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the gateway's owner wrote into the config survives every roster write of ours (gateway.md 4)."""
+"""What the gateway's owner wrote into the config survives every roster write of ours (gateways.md 4)."""
 
 from __future__ import annotations
 

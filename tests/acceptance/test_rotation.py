@@ -1,4 +1,4 @@
-"""Behaviour 27: a re-keying that is killed between any two of its steps. Whoever looks afterwards finds in
+"""A re-keying that is killed between any two of its steps (rules.md 27). Whoever looks afterwards finds in
 the workspace a token that is known, and the next run of any kind settles it.
 
 Half of the killed jobs are taken up by another worker, the others are cancelled, so that they are not what

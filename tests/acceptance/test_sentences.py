@@ -1,5 +1,5 @@
 """What the person reads whose job cannot be done: one sentence in the job's row, as the gateway's own refusal
-gave cause for it (behaviour 44). tests/conformance has each kind; here is what becomes of it on its way."""
+gave cause for it (rules.md 44). tests/conformance has each kind; here is what becomes of it on its way."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def told(world: World, agent: UUID, *says: str) -> str:
 
 
 def without_device(request: JSON) -> JSON:
-    """A ``connect`` as if it came from a client without a device, so without rights (gateway.md 1)."""
+    """A ``connect`` as if it came from a client without a device, so without rights (gateways.md 1)."""
     if request["method"] == "connect":
         request["params"] = {k: v for k, v in request["params"].items() if k not in ("device", "scopes")}
     return request

@@ -1,4 +1,4 @@
-"""What gateway.md measured of each release, as the conformance suite expects it."""
+"""What was measured of each release (gateways.md 1-8), as the conformance suite expects it."""
 
 from __future__ import annotations
 

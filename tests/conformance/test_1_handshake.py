@@ -1,4 +1,4 @@
-"""Who may connect, and with which rights (gateway.md 1)."""
+"""Who may connect, and with which rights (gateways.md 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and patching the config (gateway.md 4, 6, 8). The first tests need an untouched gateway."""
+"""Reading and patching the config (gateways.md 4, 6, 8). The first tests need an untouched gateway."""
 
 from __future__ import annotations
 

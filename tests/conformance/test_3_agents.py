@@ -1,4 +1,4 @@
-"""agents.* and the files of their workspaces (gateway.md 3, 7)."""
+"""agents.* and the files of their workspaces (gateways.md 3, 7)."""
 
 from __future__ import annotations
 

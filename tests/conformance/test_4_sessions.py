@@ -1,4 +1,4 @@
-"""Sessions and waking an agent, with no model configured (gateway.md 3)."""
+"""Sessions and waking an agent, with no model configured (gateways.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many config writes at once: lost in silence up to 2026.3, in turn since (gateway.md 4)."""
+"""Many config writes at once: lost in silence up to 2026.3, in turn since (gateways.md 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping and starting the gateway (gateway.md 5). What it knew is on disk. These come last."""
+"""Stopping and starting the gateway (gateways.md 5). What it knew is on disk. These come last."""
 
 from __future__ import annotations
 

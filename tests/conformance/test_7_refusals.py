@@ -1,4 +1,4 @@
-"""What our client makes of each refusal: the type, and the sentence for a person (behaviour 44).
+"""What our client makes of each refusal: the type, and the sentence for a person (rules.md 44).
 
 Whatever a release can be brought to say itself, it says itself. ``pytest -rP`` prints the sentences.
 """

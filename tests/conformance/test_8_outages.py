@@ -1,4 +1,4 @@
-"""What our client makes of a gateway that is away, goes away, or is far away (behaviour 44).
+"""What our client makes of a gateway that is away, goes away, or is far away (rules.md 44).
 
 ``pytest -rP`` prints the sentences. These come last: the gateway is stopped and started once more.
 """

@@ -1,4 +1,4 @@
-"""What our client makes of an address where something else answers, or nobody (behaviour 44).
+"""What our client makes of an address where something else answers, or nobody (rules.md 44).
 
 ``pytest -rP`` prints the sentences.
 """

@@ -1,4 +1,4 @@
-"""A config in several files, and one that is invalid while the gateway runs on (gateway.md 12)."""
+"""A config in several files, and one that is invalid while the gateway runs on (gateways.md 12)."""
 
 from __future__ import annotations
 

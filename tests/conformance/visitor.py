@@ -1,4 +1,4 @@
-"""Our own client where it must fail, and a reader of what it then says to a person (behaviour 44)."""
+"""Our own client where it must fail, and a reader of what it then says to a person (rules.md 44)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reverse proxy before a gateway: whoever comes through it comes from another machine (gateway.md 4)."""
+"""A reverse proxy before a gateway: whoever comes through it comes from another machine (gateways.md 4)."""
 
 from __future__ import annotations
 

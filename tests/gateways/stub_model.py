@@ -1,4 +1,4 @@
-"""A language model on loopback: answers all requests alike, remembers what it was asked (gateway.md 11)."""
+"""A language model on loopback: answers all requests alike, remembers what it was asked (gateways.md 11)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """All interleavings of two writers, their jobs, a gateway of each kind, an outsider, a crash, a lost answer:
 what the roster writer's protocol promises holds in every one, and no longer once a precaution is left out
-(design D1).
+(decisions.md D1).
 
 Exhaustive for these sizes, and for no others. Of time it takes one thing for granted, which `about_to_write`
 sees to: a frame is carried out, or lost, before the lease of its sender has ended. What the promises are

@@ -14,7 +14,7 @@ from worker.provisioning.facts import AgentRecord
 
 _MOST_PAGES = 50
 _MAKING_S = 3.5
-"""How long a release needs at most to make an automation (gateway.md 8: 3 s)."""
+"""How long a release needs at most to make an automation (gateways.md 8: 3 s)."""
 
 
 def check_automations(

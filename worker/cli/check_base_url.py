@@ -18,8 +18,8 @@ _CHECK = "BASE_URL"
 
 
 def check_base_url(base_url: str, gateway_url: str) -> Iterator[Finding]:
-    """GET {base_url}/healthz, as an agent would (contract.md). Never a fault: agents call from the gateway's
-    machine, which may see more or less than this one."""
+    """GET {base_url}/healthz, as an agent would (interfaces.md 7). Never a fault: agents call from the
+    gateway's machine, which may see more or less than this one."""
     if not base_url:
         says = "not set here, so not tried: set it as the workers have it, to have it checked"
         yield Finding(_CHECK, "warning", says)

@@ -21,7 +21,7 @@ _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that fil
 
 
 def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Finding]:
-    """Agents that beat without a block of their own are silent once any agent has one (gateway.md 8)."""
+    """Agents that beat without a block of their own are silent once any agent has one (gateways.md 8)."""
     entries = roster_entries(dialect, parsed)
     silent = any_block(entries)
     there = relying_on_defaults(dialect, parsed, entries) if silent else beating(dialect, parsed, entries)
@@ -51,7 +51,7 @@ def check_settings(dialect: Dialect, config: Any) -> Iterator[Finding]:
 
 
 def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Where any config write puts a variable's value into openclaw.json (gateway.md 4): which are named
+    """Where any config write puts a variable's value into openclaw.json (gateways.md 4): which are named
     there, and which secrets may be. ``config``: the answer of config.get."""
     if not dialect.writes_variables:
         return

@@ -26,7 +26,7 @@ UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 
 
 def check_file_support(dialect: Dialect) -> Iterator[Finding]:
-    """Which of the twelve files go another way, and which go nowhere (behaviour 6, gateway.md 8)."""
+    """Which of the twelve files go another way, and which go nowhere (rules.md 6, gateways.md 8)."""
     names = sorted(template_paths("member"))
     ways = {}
     if dialect.credentials_in != "TOOLS.md":
@@ -51,7 +51,7 @@ def check_file_support(dialect: Dialect) -> Iterator[Finding]:
 def check_renderings(
     dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None, templates: Path | None = None
 ) -> Iterator[Finding]:
-    """Render every agent as a run would: what is broken, and what the gateway would cut (behaviour 9, 14)."""
+    """Render every agent as a run would: what is broken, and what the gateway would cut (rules.md 9, 14)."""
 
     def render(record: AgentRecord) -> RenderedWorkspace:
         where = base_url or UNKNOWN_BASE_URL

@@ -93,7 +93,7 @@ def _ask_all(key: DeviceKey) -> list[Known]:
 
 
 def _ask(row: GatewayRow, key: DeviceKey) -> Known:
-    """Connect and look. A token refused before is not tried: ten refusals lock us out (gateway.md 4)."""
+    """Connect and look. A token refused before is not tried: ten refusals lock us out (gateways.md 4)."""
     try:
         address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
         if row.refused_token_fingerprint == fingerprint(address):

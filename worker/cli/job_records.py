@@ -76,7 +76,7 @@ class JobRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over: it never opens again (design D6)."""
+        """Whether the job is over: it never opens again (decisions.md D6)."""
         return self.status not in OPEN_STATUSES
 
     @property

@@ -1,4 +1,4 @@
-"""Where a gateway is and with which token: cleaned once, so that no later message leaks it (behaviour 29)."""
+"""Where a gateway is and with which token: cleaned once, so that no later message leaks it (rules.md 29)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lasting handles on gateways: opened on first use, opened anew when they died, one a process (design D4)."""
+"""Lasting handles on gateways, one a process: opened on first use, anew when they died (decisions.md D4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One live connection to one gateway: many threads call, one thread reads (design D4)."""
+"""One live connection to one gateway: many threads call, one thread reads (decisions.md D4)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "Gatew
 
 DEFAULT_DEADLINE_S = 30.0
 MAX_IN_FLIGHT = 32
-"""More at once makes the newest release answer "busy" (gateway.md 4)."""
+"""More at once makes the newest release answer "busy" (gateways.md 4)."""
 _SILENCE_S = 10.0
 """A gateway that has said nothing for so long hangs; one that has spoken is only slow with this call."""
 
@@ -64,7 +64,7 @@ class CloseReason:
 
     ``code``: the close code, None where no close frame came; ``restart_announced``: the gateway said
     before that it restarts, ``restart_expected_s`` says in how many seconds, where it named any. Only
-    that tells a restart from a stop: both close with 1012 (gateway.md 5). ``oversized``: we ended it,
+    that tells a restart from a stop: both close with 1012 (gateways.md 5). ``oversized``: we ended it,
     because an answer was larger than LARGEST_ANSWER.
     """
 
@@ -479,7 +479,7 @@ def _close_reason(closed: ConnectionClosed) -> CloseReason:
 
 
 def _expected_s(shutdown: Event) -> float | None:
-    """Seconds until the gateway is back; None where it stops for good (gateway.md 5)."""
+    """Seconds until the gateway is back; None where it stops for good (gateways.md 5)."""
     expected_ms = shutdown.payload.get("restartExpectedMs")
     return 0.0 if isinstance(expected_ms, int) and expected_ms < 0 else seconds(expected_ms)
 

@@ -1,4 +1,4 @@
-"""Who we are to a gateway: one Ed25519 key for all workers of a deployment (gateway.md 1).
+"""Who we are to a gateway: one Ed25519 key for all workers of a deployment (gateways.md 1).
 
 The settings name its file as GATEWAY_DEVICE_KEY.
 """

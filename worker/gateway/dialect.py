@@ -1,4 +1,6 @@
-"""What one gateway understands: the only place that knows of OpenClaw's releases (design D3, gateway.md 8).
+"""What one gateway understands: the only place that knows of OpenClaw's releases.
+
+See decisions.md D3 and gateways.md 8.
 
 Two families are known. Up to 2026.7 the roster is a list and an agent's tools and heartbeat text are files;
 from 2026.8 it is a map, credentials travel in a section of AGENTS.md and heartbeat text in the scratch of the
@@ -39,7 +41,7 @@ class Dialect:
     ``restart_delay_ms``: what to ask for in a patch: 0 makes a 2026.2 gateway restart once, at once, where
     its default of 2000 restarts it twice when channels change too (measured on 2026.2.12).
     ``latest_restart_s``: how long after a patch a restart may come, where nobody got the answer that would
-    say so (gateway.md 4).
+    say so (gateways.md 4).
     ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
     2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
     ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it

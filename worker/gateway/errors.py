@@ -1,4 +1,4 @@
-"""What can go wrong between us and one OpenClaw gateway, each as a type of its own (behaviour 44).
+"""What can go wrong between us and one OpenClaw gateway, each as a type of its own (rules.md 44).
 
 The type says whether trying again can help; the sentence says what to do. `worker.gateway.refusals`
 makes them of what a gateway says.
@@ -83,9 +83,9 @@ class RateLimited(TransientGatewayError):
 
 
 class AuthLocked(RateLimited):
-    """Too many wrong tokens came from our address, so that even the right one waits (gateway.md 4).
+    """Too many wrong tokens came from our address, so that even the right one waits (gateways.md 4).
 
-    Transient: it ends by itself. Behaviour 44's ban is on retrying the wrong token that causes it.
+    Transient: it ends by itself. What is never retried is the wrong token that causes it (rules.md 44).
     """
 
 
@@ -126,7 +126,7 @@ class TlsRefused(PermanentGatewayError):
 
 
 class WrongToken(PermanentGatewayError):
-    """The gateway does not accept the token. Never retried by itself (behaviour 44)."""
+    """The gateway does not accept the token. Never retried by itself (rules.md 44)."""
 
 
 class MissingScope(PermanentGatewayError):
@@ -214,7 +214,7 @@ class IncludeOwned(PermanentGatewayError):
 class UnknownAgent(PermanentGatewayError):
     """The gateway's roster has no such agent.
 
-    Straight after our own create the newest releases say so wrongly (gateway.md 4): whoever created
+    Straight after our own create the newest releases say so wrongly (gateways.md 4): whoever created
     the agent decides to retry.
     """
 

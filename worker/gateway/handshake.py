@@ -1,4 +1,4 @@
-"""From a URL to a greeted connection: TCP, TLS, upgrade, challenge, ``connect``, hello (gateway.md 1)."""
+"""From a URL to a greeted connection: TCP, TLS, upgrade, challenge, ``connect``, hello (gateways.md 1)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _GRACE_S = 2.0
 """How long to wait for a gateway's own words after what is none of them."""
 _CONNECT_ID = "connect"
 
-# websockets logs frames, so tokens, at DEBUG (behaviour 29), and our breaking off as an ERROR: neither here.
+# websockets logs frames, so tokens, at DEBUG (rules.md 29), and our breaking off as an ERROR: neither here.
 _wire_log = logging.getLogger("worker.gateway.wire")
 _wire_log.setLevel(logging.CRITICAL)
 

@@ -1,7 +1,7 @@
 """``$include`` in openclaw.json: where it stands, and the config with the included parts in place. Pure.
 
 config.get shows the root file alone as ``parsed``; ``config`` is what the gateway runs, with all files
-merged, variables replaced and escapes undone (gateway.md 12).
+merged, variables replaced and escapes undone (gateways.md 12).
 """
 
 from __future__ import annotations

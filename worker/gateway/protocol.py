@@ -1,4 +1,4 @@
-"""The frames of the gateway protocol, versions 3 and 4 (gateway.md 1): bytes in, values out, no socket."""
+"""The frames of the gateway protocol, versions 3 and 4 (gateways.md 1): bytes in, values out, no socket."""
 
 from __future__ import annotations
 

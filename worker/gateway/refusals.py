@@ -15,7 +15,7 @@ def from_response(asked: Asked, error: Mapping[str, Any]) -> GatewayError:
     """The error of ``{"ok": false, "error": ...}`` as the type that fits, whatever the release.
 
     Decided by detail code, then by the message where the release sends no detail code, then by
-    ``retryable`` and code (behaviour 44). Never raises: an error of unknown shape becomes `Refused`.
+    ``retryable`` and code (rules.md 44). Never raises: an error of unknown shape becomes `Refused`.
     """
     said = Said(asked, error)
     build = _BY_DETAIL.get(said.detail_code)
@@ -25,7 +25,7 @@ def from_response(asked: Asked, error: Mapping[str, Any]) -> GatewayError:
 
 
 def from_close(asked: Asked, code: int | None, reason: str) -> GatewayError:
-    """A connection that closed before the hello, by close code first (behaviour 44, gateway.md 1 and 5).
+    """A connection that closed before the hello, by close code first (rules.md 44, gateways.md 1, 5).
 
     ``code`` None: no close frame came.
     """

@@ -1,4 +1,4 @@
-"""How long to wait before trying again (behaviour 45): tenacity for blips, a plain number for parked rows."""
+"""How long to wait before trying again (rules.md 45): tenacity for blips, a plain number for parked rows."""
 
 from __future__ import annotations
 

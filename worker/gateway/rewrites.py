@@ -2,7 +2,7 @@
 
 Up to 2026.3 any config write, the gateway's own included, puts the content of every included file into
 openclaw.json; 2026.2.12 also puts the value of each ``${NAME}`` in its place, and undoes the escape of each
-``$${NAME}``, after which it may not start (gateway.md 4 and 12).
+``$${NAME}``, after which it may not start (gateways.md 4, 12).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "u
 
 @dataclass(frozen=True)
 class RosterEntry:
-    """What the config should say of one agent (behaviour 15). ``heartbeat``: the agent's own settings, laid
+    """What the config should say of one agent (rules.md 15). ``heartbeat``: the agent's own settings, laid
     over the default ones; ``fault``: why its row cannot be read, so that nothing of it may be written."""
 
     openclaw_id: str
@@ -225,7 +225,7 @@ def _entries_patch(
     live: Mapping[str, Mapping[str, Any]],
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Only what differs: entries are merged by id. A second agent needs the ownership said (gateway.md 8)."""
+    """Only what differs: entries are merged by id. A second agent needs the ownership said: gateways.md 8."""
     stored = _mapping(_mapping(parsed.get("agents")).get("entries"))
     written = {canonical_id(key): key for key in stored}
     entries = {written.get(key, key): _difference(live.get(key, {}), entry) for key, entry in changed.items()}

@@ -1,7 +1,7 @@
 """The one reading of a gateway's roster: which agents it runs, and its config as it may be sent back.
 
 ``parsed`` of config.get is the root file alone, before its ``$include``s, and empty or null where the file is
-invalid, while the gateway runs on (gateway.md 12). So nobody else takes the roster from it.
+invalid, while the gateway runs on (gateways.md 12). So nobody else takes the roster from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ask = Callable[[], Mapping[str, Any]]
 """Makes one call, and returns its payload."""
 
 OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-"""Ids that only Mission Control's agents have (behaviour 1, 2)."""
+"""Ids that only Mission Control's agents have (rules.md 1, 2)."""
 VISIBILITY_STAYS = (
     "The heartbeat visibility of the channels was left as it is: openclaw.json has it from files that"
     " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
@@ -87,7 +87,7 @@ class LiveRoster:
 
     @property
     def ours(self) -> frozenset[str]:
-        """Ids of the roster that only Mission Control's agents have (behaviour 1, 2)."""
+        """Ids of the roster that only Mission Control's agents have (rules.md 1, 2)."""
         return frozenset(key for key in self.present if OURS.fullmatch(key))
 
     @property

@@ -20,7 +20,7 @@ _MOST_ISSUES = 20
 class Asked:
     """What a refusal's sentence names: the gateway's URL, the method, and the agent and file it was about.
 
-    Never a parameter's content: that may be a token (behaviour 29).
+    Never a parameter's content: that may be a token (rules.md 29).
     """
 
     url: str

@@ -1,5 +1,5 @@
 """For each kind of refusal its error, with the sentence for whoever is called at night: which gateway,
-what it was about, what to do (behaviour 44)."""
+what it was about, what to do (rules.md 44)."""
 
 from __future__ import annotations
 

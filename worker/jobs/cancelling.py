@@ -1,4 +1,6 @@
-"""Cancelling a job: at once where nothing of it was begun, else between two agents, never inside a file (D6).
+"""Cancelling a job: at once where nothing of it was begun, else between two agents, never inside a file.
+
+See decisions.md D6.
 
 What is in a worker's hand comes to its end. What waits comes due, so that its turn ends it; a run's own turn
 ends the rows that nobody has begun. A wish that the roster writer has not come to is taken back.

@@ -1,4 +1,4 @@
-"""The ledger: a job's life from request to result, one named SQL statement for each step (design D5).
+"""The ledger: a job's life from request to result, one named SQL statement for each step (decisions.md D5).
 
 Claims are leases on Postgres's clock with a generation: what a worker writes under an older generation is
 rejected. A row in status ``running`` holds its agent whether it is leased or parked; ``next_attempt_at`` is
@@ -181,7 +181,7 @@ _LET_GO = text("""
 
 def let_go(connection: Connection, kind: str, agent_id: object) -> None:
     """An agent that somebody marked as being worked at, for a job that ended before it began, is offline:
-    nobody is to find it so for ever (behaviour 38). Other jobs that have it, or will, are left their word."""
+    nobody is to find it so for ever (rules.md 38). Other jobs that have it, or will, are left their word."""
     if kind not in SINGLE_KINDS or agent_id is None:
         return
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Publishes what is due: queued jobs, parked and abandoned rows, roster writes (design D8).
+"""Publishes what is due: queued jobs, parked and abandoned rows, roster writes (decisions.md D8).
 
 Rows are marked, the mark is committed, and then the messages go out: a message that came before the commit
 would find nothing to claim. Where the broker is away the marks are taken back, so that the next tick tries

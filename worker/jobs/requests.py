@@ -243,7 +243,7 @@ def require_known_options(kind: str, options: object) -> None:
 
 
 def job_id(task_id: str) -> UUID:
-    """A Celery task id as a job id: itself where it is a UUID, else uuid5 of it (contract.md)."""
+    """A Celery task id as a job id: itself where it is a UUID, else uuid5 of it (interfaces.md 3)."""
     try:
         return UUID(task_id)
     except ValueError:

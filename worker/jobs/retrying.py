@@ -1,4 +1,4 @@
-"""Retry: a new job of what an ended one left undone, which points to it (design D6)."""
+"""Retry: a new job of what an ended one left undone, which points to it (decisions.md D6)."""
 
 from __future__ import annotations
 

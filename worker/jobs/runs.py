@@ -1,4 +1,4 @@
-"""Runs: jobs of many agents, worked at a window of rows at a time (design D5, D7).
+"""Runs: jobs of many agents, worked at a window of rows at a time (decisions.md D5, D7).
 
 The job's own row is leased for its first and last steps, with a generation as an agent's row is. In between
 the rows' ends keep it going: each opens the next row, and the one that completes the run calls the finisher.

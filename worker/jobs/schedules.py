@@ -1,4 +1,4 @@
-"""Schedules in Postgres, each due run made once whoever looks and however often (design D9)."""
+"""Schedules in Postgres, each due run made once whoever looks and however often (decisions.md D9)."""
 
 from __future__ import annotations
 

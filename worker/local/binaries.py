@@ -1,7 +1,7 @@
 """Where the programs of Postgres and Valkey come from, and that the servers' account can run them.
 
 In this order: an environment variable, the wheel, the highest installed version, the PATH. Of the wheels only
-the files are used: importing them has effects of its own (local-services.md).
+the files are used: importing them takes a lock and, as root, makes users and changes permissions.
 """
 
 from __future__ import annotations

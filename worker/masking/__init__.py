@@ -1,4 +1,4 @@
-"""Keeps secrets out of every text that is stored or shown (behaviour 29).
+"""Keeps secrets out of every text that is stored or shown (rules.md 29).
 
 :func:`mask` stands between a text and a row, a log line, an event or a terminal. It hides the secrets that
 it is given, those that this process has in hand (:func:`remember`), and whatever has the form of a secret.

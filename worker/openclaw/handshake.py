@@ -1,4 +1,4 @@
-"""Is this gateway ready? One real ``connect``, as small as can be (gateway.md 1, 5)."""
+"""Is this gateway ready? One real ``connect``, as small as can be (gateways.md 1, 5)."""
 
 from __future__ import annotations
 

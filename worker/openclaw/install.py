@@ -1,4 +1,4 @@
-"""One OpenClaw release, from npm into a cache folder of its own (gateway.md 2)."""
+"""One OpenClaw release, from npm into a cache folder of its own (gateways.md 2)."""
 
 from __future__ import annotations
 

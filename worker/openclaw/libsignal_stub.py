@@ -17,7 +17,7 @@ _FUNCTIONS = {
 
 
 def needs_libsignal_stub(release: str) -> bool:
-    """Seen up to 2026.3.13, and no more in 2026.5.22 (gateway.md 2)."""
+    """Seen up to 2026.3.13, and no more in 2026.5.22 (gateways.md 2)."""
     year, month = release.split(".")[:2]
     return (int(year), int(month)) < _FIRST_RELEASE_WITHOUT
 

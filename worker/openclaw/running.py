@@ -1,4 +1,4 @@
-"""A real gateway on loopback, with a home, a state folder and an environment of its own (gateway.md 2)."""
+"""A real gateway on loopback, with a home, a state folder and an environment of its own (gateways.md 2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.openclaw.handshake import Refused, wait_until_ready
 from worker.openclaw.install import Installed
 from worker.openclaw.supervisor import Supervisor
 
-# A gateway also binds some ports after its own, so each gets twenty (gateway.md 2). All are below the ports
+# A gateway also binds some ports after its own, so each gets twenty (gateways.md 2). All are below the ports
 # that Linux gives to outgoing connections.
 _PORTS = range(24_000, 32_000, 20)
 _PORTS_USED = 12

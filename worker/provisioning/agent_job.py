@@ -150,7 +150,7 @@ def _ask_for_roster(work: Work) -> Parked | None:
 
 
 def _require_token(work: Work, *, present: bool, differs: bool) -> None:
-    """An agent whose token cannot be kept is left as it is, its roster entry too (behaviour 25)."""
+    """An agent whose token cannot be kept is left as it is, its roster entry too (rules.md 25)."""
     if work.verb.mints or work.option("rotate_tokens"):
         return
     if not present:
@@ -160,7 +160,7 @@ def _require_token(work: Work, *, present: bool, differs: bool) -> None:
 
 
 def _is_first(work: Work, *, present: bool) -> bool:
-    """Whether nothing in the workspace can be the agent's own (behaviour 16). An update of an agent that
+    """Whether nothing in the workspace can be the agent's own (rules.md 16). An update of an agent that
     another program provisioned keeps what is there."""
     return not present or (work.verb.mints and not work.record.provisioned_before)
 

@@ -1,7 +1,7 @@
-"""Agents' rows that we make ourselves: a gateway's main agent and a board's lead (behaviour 41, 43).
+"""Agents' rows that we make ourselves: a gateway's main agent and a board's lead (rules.md 41, 43).
 
 Newer Mission Controls have columns that we do not map: what may not be null and has no default gets its
-type's zero, and the log says so (contract.md).
+type's zero, and the log says so (interfaces.md 6).
 """
 
 from __future__ import annotations

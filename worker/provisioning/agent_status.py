@@ -1,4 +1,4 @@
-"""What agents.status says while a job is at work on an agent, and afterwards (behaviour 37, 38)."""
+"""What agents.status says while a job is at work on an agent, and afterwards (rules.md 37, 38)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def succeed(connection: Connection, session_keys: Mapping[UUID, str]) -> None:
 
 
 def keep_session_key(connection: Connection, agent_id: UUID, session_key: str) -> None:
-    """Put the agent's session key right, and nothing else (behaviour 5, 35)."""
+    """Put the agent's session key right, and nothing else (rules.md 5, 35)."""
     connection.execute(_KEEP_KEY, {"agent_id": agent_id, "session_key": session_key})
 
 

@@ -1,4 +1,4 @@
-"""The agent's token: found live, checked, or made anew in two phases (behaviour 23-28)."""
+"""The agent's token: found live, checked, or made anew in two phases (rules.md 23-28)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NoTokenError(PermanentError):
 @dataclass(frozen=True)
 class Token:
     """A token in hand. ``hash``: what agents.agent_token_hash is or will be, None for a token that nobody
-    checked (behaviour 25). ``settle``: what is to be done in the database once it stands in the workspace:
+    checked (rules.md 25). ``settle``: what is to be done in the database once it stands in the workspace:
     commit its pending hash (begun from ``replaces``), drop another's, or nothing."""
 
     plain: str
@@ -56,7 +56,7 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
 
     ``content``: the live file that carries it. ``trusted``: it is as we left it, and its token was verified
     against the hash that still stands, so PBKDF2 (0.1 s of CPU) is spared. A rotation that this job has
-    already brought into the workspace is not begun again. Raises NoTokenError (behaviour 25, 26).
+    already brought into the workspace is not begun again. Raises NoTokenError (rules.md 25, 26).
     """
     record = work.record
     live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
@@ -80,7 +80,7 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
 
 def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None:
     """The live token, where a hash of ours verifies it. One that matches the pending hash of a run that
-    died is committed; one that matches the agent's own drops what is pending (behaviour 27)."""
+    died is committed; one that matches the agent's own drops what is pending (rules.md 27)."""
     if record.token_hash is not None and (trusted or verify_token(live, record.token_hash)):
         settle: Literal["drop", "nothing"] = "drop" if record.pending_hash is not None else "nothing"
         return Token(live, record.token_hash, "reused", settle)
@@ -145,7 +145,7 @@ def _commit(connection: Connection, work: Work, token: Token) -> bool:
 
 
 def have_succeeded(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
-    """Keep, for good, that jobs of ours succeeded for the agents on this gateway (behaviour 16)."""
+    """Keep, for good, that jobs of ours succeeded for the agents on this gateway (rules.md 16)."""
     connection.execute(_SUCCEEDED, {"agents": list(agents), "gateway_id": gateway_id})
 
 

@@ -1,4 +1,4 @@
-"""Delete of an agent: roster, session, row (behaviour 40). What is gone already is success."""
+"""Delete of an agent: roster, session, row (rules.md 40). What is gone already is success."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _without_row(
     connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
 ) -> Condemned:
     """What is left of an agent whose row is gone: where it still lives by our records, and on the gateway
-    that the request names all that it had there (behaviour 40)."""
+    that the request names all that it had there (rules.md 40)."""
     named = held.options.get("gateway_id")
     gateway = load_gateway(connection, UUID(str(named))) if named else None
     targets = live

@@ -186,7 +186,7 @@ def _newly_shown(work: Work, plan: WorkspacePlan) -> str | None:
 
 
 def warn_of_sizes(work: Work, rendered: Mapping[str, RenderedFile]) -> None:
-    """Warn of files that a gateway would cut before its agent sees them (behaviour 14)."""
+    """Warn of files that a gateway would cut before its agent sees them (rules.md 14)."""
     for file in rendered.values():
         if file.too_long:
             work.warn(

@@ -1,4 +1,4 @@
-"""Takes an agent off the places that it has left: another gateway, or an id it no longer has (behaviour 39).
+"""Takes an agent off the places that it has left: another gateway, or an id it no longer has (rules.md 39).
 
 It happens once the agent stands at its new place, so that it is never nowhere.
 """

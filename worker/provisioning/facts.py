@@ -94,17 +94,17 @@ class AgentRecord:
 
     @property
     def session_key(self) -> str:
-        """The agent's session key (behaviour 1, 2)."""
+        """The agent's session key (rules.md 1, 2)."""
         return self.home.session_key
 
     @property
     def openclaw_id(self) -> str:
-        """The agent's id on its gateway (behaviour 3)."""
+        """The agent's id on its gateway (rules.md 3)."""
         return self.home.openclaw_id
 
     @property
     def workspace(self) -> str:
-        """The agent's folder on the gateway (behaviour 4)."""
+        """The agent's folder on the gateway (rules.md 4)."""
         name = self.gateway.name
         if self.home.workspace is not None:
             return plain_path(self.home.workspace, name)
@@ -122,7 +122,7 @@ class AgentRecord:
 
     @property
     def heartbeat(self) -> Mapping[str, Any]:
-        """The agent's own heartbeat settings; anything but an object counts as none (behaviour 15)."""
+        """The agent's own heartbeat settings; anything but an object counts as none (rules.md 15)."""
         config = self.agent.heartbeat_config
         return config if isinstance(config, Mapping) else {}
 
@@ -173,8 +173,8 @@ def load_agent(
 ) -> AgentRecord:
     """Read a board agent or, where ``main`` allows it, a gateway's main agent.
 
-    Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (behaviour 13, 21, 22),
-    and PermanentError for an unusable URL or workspace root (behaviour 4).
+    Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (rules.md 13, 21, 22),
+    and PermanentError for an unusable URL or workspace root (rules.md 4).
     """
     try:
         row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()

@@ -1,4 +1,4 @@
-"""What we last wrote of each file: ``agent_files``, one statement an agent (design D2)."""
+"""What we last wrote of each file: ``agent_files``, one statement an agent (decisions.md D2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether to try a gateway at all, and what the first connection says of it (behaviour 44, 45)."""
+"""Whether to try a gateway at all, and what the first connection says of it (rules.md 44, 45)."""
 
 from __future__ import annotations
 

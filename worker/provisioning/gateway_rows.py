@@ -74,7 +74,7 @@ def wanted_agents(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, Wanted]:
     """What is wanted of each of the agents that are on this gateway now, oldest first. Raises PermanentError
-    for a workspace root that is none (behaviour 4)."""
+    for a workspace root that is none (rules.md 4)."""
     rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
     return {row.id: _wanted(row, record.gateway) for row in rows}
 

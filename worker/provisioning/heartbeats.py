@@ -1,4 +1,4 @@
-"""Heartbeat settings of many agents in one config change (behaviour 42).
+"""Heartbeat settings of many agents in one config change (rules.md 42).
 
 The job asks the roster writer for all of them at once, holds no agent, and talks to no gateway itself: the
 entries are computed from the agents' rows when the roster is written.

@@ -1,4 +1,4 @@
-"""Roster intents: what jobs want of a gateway's roster, as rows, until the writer has settled them (D1)."""
+"""What jobs want of a gateway's roster, as rows, until the writer has settled them (decisions.md D1)."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ _REFUSE = text("""
 
 
 def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:
-    """Keep what the roster held before we changed anything, once for each intent (behaviour 16)."""
+    """Keep what the roster held before we changed anything, once for each intent (rules.md 16)."""
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 

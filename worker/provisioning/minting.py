@@ -1,7 +1,7 @@
 """Tokens made ahead: hashing one takes 0.1 s of CPU, and a worker that is idle, or whose jobs wait for the
 roster, has that time.
 
-A plain token is in this process's memory alone until it stands in a workspace (behaviour 29), so it is not
+A plain token is in this process's memory alone until it stands in a workspace (rules.md 29), so it is not
 kept for a certain job, whose next turn may be another process's: any turn of this one takes it, once.
 """
 
@@ -29,7 +29,7 @@ _NICE = 10
 
 @dataclass(frozen=True)
 class Minted:
-    """A token that is nobody's yet, and its hash (behaviour 23)."""
+    """A token that is nobody's yet, and its hash (rules.md 23)."""
 
     plain: str
     hash: str

@@ -1,4 +1,4 @@
-"""An outage is the gateway's, not a job's: its ten minutes run in one row (behaviour 45, design D7)."""
+"""An outage is the gateway's, not a job's: its ten minutes run in one row (rules.md 45, decisions.md D7)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage |
 
 
 def unreachable(budget_s: float, last_error: str) -> str:
-    """The sentence of a job whose gateway stayed away (behaviour 45)."""
+    """The sentence of a job whose gateway stayed away (rules.md 45)."""
     minutes = budget_s / 60
     time = f"{minutes:g} minutes" if minutes >= 1 else f"{budget_s:g} seconds"
     return f"The gateway was unreachable for {time}. Last error: {last_error}"
@@ -149,7 +149,7 @@ _REFUSED_TOKEN = text("""
 
 def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
     """Remember an address whose token was refused, so that nobody tries it again: ten failures would lock a
-    remote backend out (gateway.md 4)."""
+    remote backend out (gateways.md 4)."""
     connection.execute(
         _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
     )

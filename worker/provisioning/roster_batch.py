@@ -15,7 +15,7 @@ from worker.provisioning.places import Place
 from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
 
 MOST_REJECTED_PATCHES = 2
-"""Rejected patches count against a gateway's rate limit, so a batch may cost no more of them (design D1)."""
+"""Rejected patches count against a gateway's rate limit: no batch costs more of them (decisions.md D1)."""
 REMOVALS_A_TURN = 5
 """A patch is one call for all, but each removal is one of its own, of 0.6 s and more on 2026.9.6: nobody is
 to wait for all that are wanted."""

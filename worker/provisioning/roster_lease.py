@@ -1,6 +1,6 @@
 """The right to write one gateway's roster: a lease on Postgres's clock, renewed, checked before each write.
 
-Not a session advisory lock, which poolers break and dead hosts keep (design D1).
+Not a session advisory lock, which poolers break and dead hosts keep (decisions.md D1).
 """
 
 from __future__ import annotations

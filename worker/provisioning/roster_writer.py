@@ -1,4 +1,4 @@
-"""The one writer of a gateway's roster (design D1).
+"""The one writer of a gateway's roster (decisions.md D1).
 
 It takes all open intents, makes one patch or none, waits out the restart that it causes, reads back, and
 wakes the jobs that wait. Nothing else in the program sends config.patch or agents.delete.

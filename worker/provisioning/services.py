@@ -49,7 +49,8 @@ class Services:
 
     def sharing(self, gateway_id: UUID | None, *, in_a_run: bool) -> Services:
         """For work at one gateway: an outage is not waited for in the slot by one agent of many, nor while
-        others wait for a slot, so that a gateway that is away does not hold up the others (design D7)."""
+        others wait for a slot, so that a gateway that is away does not hold up the others
+        (decisions.md D7)."""
 
         def waits() -> bool:
             return not in_a_run and (gateway_id is None or not self.seats.crowded(gateway_id))

@@ -1,4 +1,4 @@
-"""What becomes of work that a failure stopped: it comes again later, or is given up (design D6, D7)."""
+"""What becomes of work that a failure stopped: it comes again later, or is given up (decisions.md D6, D7)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def try_later(
     the work's row says that its step has been failing. A worker that is stopping hands it on at once.
 
     Raises GivenUpError once the gateway has been away, PermanentError once the work has been tried, for the
-    whole of RETRY_BUDGET_S (behaviour 45); the tries themselves count.
+    whole of RETRY_BUDGET_S (rules.md 45); the tries themselves count.
     """
     budget_s = services.settings.retry_budget_s
     if draining.is_set():

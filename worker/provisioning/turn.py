@@ -1,4 +1,4 @@
-"""One worker's turn with one agent's row: claim, work, and an end for every way it can go (design D6)."""
+"""One worker's turn with an agent's row: claim, work, and an end, whichever way it goes (decisions.md D6)."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _park(services: Services, held: Claim, parked: Parked) -> Outcome:
 
 def _give_up(services: Services, held: Claim, reason: str, warnings: list[str]) -> Outcome:
     """The gateway stayed away: no more agents are begun, and what was not touched counts as not attempted
-    (behaviour 33)."""
+    (rules.md 33)."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason)
         touched = touched_by(connection, held.agent_id, held.job_id)
@@ -204,7 +204,7 @@ def _end(
     warnings: list[str],
     phase: str | None = None,
 ) -> Outcome:
-    """End the row without success, and give the agent the status back that it had (behaviour 38)."""
+    """End the row without success, and give the agent the status back that it had (rules.md 38)."""
     with services.engine.begin() as connection:
         finish(connection, held, status, reason=reason, warnings=warnings, phase=phase)
         if held.single:

@@ -1,4 +1,4 @@
-"""The last step: a fresh session if asked for, and one message that wakes the agent (behaviour 20)."""
+"""The last step: a fresh session if asked for, and one message that wakes the agent (rules.md 20)."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def _reset(work: Work, key: str) -> None:
 
 
 def _arrived_before(work: Work, key: str) -> bool:
-    """Whether chat.history shows the message of an earlier try (gateway.md 3)."""
+    """Whether chat.history shows the message of an earlier try (gateways.md 3)."""
     if not work.dialect.shows_wake_keys:
         return False
     history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))

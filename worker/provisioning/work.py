@@ -23,7 +23,7 @@ NOT_REGISTERED = (
     "It is not in its gateway's roster, so it holds no token there: provision it, or run again with"
     " rotate_tokens."
 )
-"""Why an agent without a roster entry is left as it is (behaviour 25)."""
+"""Why an agent without a roster entry is left as it is (rules.md 25)."""
 
 DATABASE_WAIT_S = 2.0
 """A row that the database would not serve comes again so much later, at the soonest."""
@@ -42,8 +42,8 @@ class Parked:
 @dataclass(frozen=True)
 class Verb:
     """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile, None where
-    it is not touched (behaviour 35); ``action``: what provision_action says; ``done``: the word for the
-    agent; ``mints``: a missing token is made without being asked for (behaviour 25); ``serves_main``: a
+    it is not touched (rules.md 35); ``action``: what provision_action says; ``done``: the word for the
+    agent; ``mints``: a missing token is made without being asked for (rules.md 25); ``serves_main``: a
     gateway's main agent may be its object."""
 
     status: str | None
@@ -108,7 +108,7 @@ class Work:
             raise
 
     def result(self) -> dict[str, Any]:
-        """What the job's result says of the agent as it is now (contract, "Our tables")."""
+        """What the job's result says of the agent as it is now (interfaces.md 5)."""
         tokens = [report["token"] for report in self.files.values() if "token" in report]
         return {
             "agent_id": str(self.agent_id),
@@ -122,7 +122,7 @@ class Work:
         }
 
     def render(self) -> RenderedWorkspace:
-        """The agent's workspace as its gateway takes it (behaviour 6-9). Raises PermanentError."""
+        """The agent's workspace as its gateway takes it (rules.md 6-9). Raises PermanentError."""
         leaves_out = self.option("rotate_tokens")  # no text of a user's keeps a token from being changed
         return render(self.record, self.dialect, self.services.settings, leaves_out=leaves_out)
 

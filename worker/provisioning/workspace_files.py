@@ -34,7 +34,7 @@ _FOLDER = "it is a folder"
 
 
 class NotThereYetError(TransientError):
-    """The gateway does not know yet what it was just told: its runtime lags its file (gateway.md 4)."""
+    """The gateway does not know yet what it was just told: its runtime lags its file (gateways.md 4)."""
 
     @classmethod
     def of_agent(cls, url: str, openclaw_id: str) -> NotThereYetError:
@@ -76,7 +76,7 @@ class AgentFiles:
     def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
         """The files there are, by name; one RPC, as a rule. ``may_be_empty``: nothing may have been written
         there yet, which 2026.9.6 does not tell apart from a look that failed, so it is asked for each file
-        first. Raises BadAnswer for a listing that cannot be read (behaviour 18: never taken for "no files"),
+        first. Raises BadAnswer for a listing that cannot be read (rules.md 18: never taken for "no files"),
         and WorkspaceAbsentError."""
         if not self.dialect.lists_workspace:
             return self._listed()
@@ -244,7 +244,7 @@ class AgentFiles:
         return Written(size, file.moment_ms("updatedAtMs"))
 
     def scratch_id(self) -> str:
-        """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateway.md 8).
+        """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateways.md 8).
         Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
         answer = self.client.query(
             "cron.list",

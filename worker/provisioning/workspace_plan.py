@@ -1,4 +1,4 @@
-"""What a run would do to an agent's workspace: reads, decides, and writes nothing (design D2).
+"""What a run would do to an agent's workspace: reads, decides, and writes nothing (decisions.md D2).
 
 A run applies exactly this, so a dry run's promise is what the run then does.
 """
@@ -67,7 +67,7 @@ class WorkspacePlan:
         return next(step for step in self.steps.values() if step.file.carries_token)
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
-        """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (behaviour 29)."""
+        """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (rules.md 29)."""
         shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
         for name, size in self.rendered.unsupported.items():
             shown[name] = {"action": "unsupported", "size": size}
@@ -110,7 +110,7 @@ class WorkspacePlan:
 
 def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
     """Read what the gateway has and decide on every file. ``first``: the agent is new on its gateway, which
-    says nothing of what its workspace holds (behaviour 16); ``registered``: the gateway knows the agent, so
+    says nothing of what its workspace holds (rules.md 16); ``registered``: the gateway knows the agent, so
     it can be asked.
 
     Raises NoTokenError, TransientError, PermanentError.
@@ -227,7 +227,7 @@ def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
 
 
 def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
-    """Name what ``overwrite`` takes from the agent or its human (behaviour 16)."""
+    """Name what ``overwrite`` takes from the agent or its human (rules.md 16)."""
     replaced = [
         name
         for name, step in plan.steps.items()

@@ -1,4 +1,4 @@
-"""A gateway to try things on: it behaves as gateway.md measured 2026.2.12, 2026.3.13 and 2026.9.6 to.
+"""A gateway to try things on: it behaves as gateways.md 1-8 says of 2026.2.12, 2026.3.13 and 2026.9.6.
 
 The demo, ``serve`` and tests use it; nothing else here imports it.
 """

@@ -1,4 +1,4 @@
-"""The handshake: who may connect, and with which scopes (gateway.md 1)."""
+"""The handshake: who may connect, and with which scopes (gateways.md 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""agents.*: the roster's own methods, and those of each agent's files (gateway.md 3)."""
+"""agents.*: the roster's own methods, and those of each agent's files (gateways.md 3)."""
 
 from __future__ import annotations
 

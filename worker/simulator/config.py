@@ -1,4 +1,4 @@
-"""Reading and writing the gateway's config, one writer at a time or, as of old, many (gateway.md 4)."""
+"""Reading and writing the gateway's config, one writer at a time or, as of old, many (gateways.md 4)."""
 
 from __future__ import annotations
 

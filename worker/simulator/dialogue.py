@@ -1,4 +1,4 @@
-"""One client's connection: the challenge, its ``connect``, then its requests (gateway.md 1)."""
+"""One client's connection: the challenge, its ``connect``, then its requests (gateways.md 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""openclaw.json as a gateway keeps, shows and merges it (gateway.md 4)."""
+"""openclaw.json as a gateway keeps, shows and merges it (gateways.md 4)."""
 
 from __future__ import annotations
 

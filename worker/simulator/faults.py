@@ -201,13 +201,13 @@ class Fault:
 
 
 def busy(method: str | None = None, *, agent: str | None = None, nth: int = 1, times: int = 1) -> Fault:
-    """What 2026.9.6 says to some calls of a burst (gateway.md 4)."""
+    """What 2026.9.6 says to some calls of a burst (gateways.md 4)."""
     kind = Refuse("The server is busy. Please try again in a moment.", retryable=True)
     return Fault(kind, method, agent, nth=nth, times=times)
 
 
 def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 1, times: int = 1) -> Fault:
-    """The limit on config writes, reached by others of the same device (gateway.md 4)."""
+    """The limit on config writes, reached by others of the same device (gateways.md 4)."""
     kind = Refuse(
         f"rate limit exceeded for {method}; retry after {after_s}s",
         retryable=True,
@@ -218,14 +218,14 @@ def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 
 
 
 def not_found_yet(agent: str, method: str | None = None, *, times: int = 1) -> Fault:
-    """2026.9.6's running config behind its file: an agent just made is not found yet (gateway.md 4)."""
+    """2026.9.6's running config behind its file: an agent just made is not found yet (gateways.md 4)."""
     is_wake = method == "chat.send"
     words = f'Agent "{agent}" no longer exists in configuration' if is_wake else f'agent "{agent}" not found'
     return Fault(Refuse(words, "INVALID_REQUEST"), method, agent, times=times)
 
 
 def restart_after_burst(creates: int = 60, *, delay_s: float = 3.0) -> Fault:
-    """2026.9.6's restart of itself after a burst of agents.create (gateway.md 4)."""
+    """2026.9.6's restart of itself after a burst of agents.create (gateways.md 4)."""
     return Fault(Restart(answered=True, delay_s=delay_s), "agents.create", nth=creates)
 
 

@@ -1,4 +1,4 @@
-"""One boot of a gateway: its parts, and the methods that work on more than one of them (gateway.md 3)."""
+"""One boot of a gateway: its parts, and the methods that work on more than one of them (gateways.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heartbeat automations and their scratch, from 2026.8.1 on (gateway.md 8)."""
+"""Heartbeat automations and their scratch, from 2026.8.1 on (gateways.md 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated releases, as data (gateway.md 1, 3, 4)."""
+"""The simulated releases, as data (gateways.md 1, 3, 4)."""
 
 from __future__ import annotations
 

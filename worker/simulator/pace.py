@@ -76,4 +76,4 @@ MEASURED: dict[str, Pace] = {
         run_s=2.0,
     ),
 }
-"""As gateway.md 4, 5 and 8 measured them."""
+"""As gateways.md 4, 5, 8 measured them."""

@@ -1,4 +1,4 @@
-"""Devices that connect from elsewhere and wait for the owner's approval (gateway.md 1)."""
+"""Devices that connect from elsewhere and wait for the owner's approval (gateways.md 1)."""
 
 from __future__ import annotations
 

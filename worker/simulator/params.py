@@ -25,7 +25,7 @@ _PYTHON: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The properties of one object; anything else is refused (gateway.md 3)."""
+    """The properties of one object; anything else is refused (gateways.md 3)."""
 
     required: Mapping[str, Kind] = field(default_factory=dict)
     optional: Mapping[str, Kind] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The limit on config.patch (gateway.md 4)."""
+"""The limit on config.patch (gateways.md 4)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ JSON = dict[str, Any]
 
 
 class Refusal(Exception):
-    """An error answer: ``code`` and ``message`` as a gateway words them (gateway.md 3).
+    """An error answer: ``code`` and ``message`` as a gateway words them (gateways.md 3).
 
     ``payload`` travels beside the error where a release sends both (a chat run that failed).
     """

@@ -1,4 +1,4 @@
-"""What may set one OpenClaw release apart from another (gateway.md 1, 3, 4)."""
+"""What may set one OpenClaw release apart from another (gateways.md 1, 3, 4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODES = frozenset(["webchat", "cli", "ui", "backend", "node", "probe", "test"])
 
 @dataclass(frozen=True, slots=True)
 class ConfigKeys:
-    """The keys that a release's config takes; any other is "Unrecognized" (gateway.md 4)."""
+    """The keys that a release's config takes; any other is "Unrecognized" (gateways.md 4)."""
 
     top_level: frozenset[str]
     agents: frozenset[str]
@@ -94,7 +94,7 @@ class Release:
     keeps_main_sessions: bool
     """sessions.delete refuses a ``:main`` key."""
     runs_default_agent_only: bool
-    """A run of any other agent fails before it reads a word (gateway.md 3)."""
+    """A run of any other agent fails before it reads a word (gateways.md 3)."""
     reports_failed_runs: bool
     """A run that fails for want of a model ends as ``error``, rather than as a reply that says so."""
     keys_history: bool

@@ -1,4 +1,4 @@
-"""When a gateway restarts by itself (gateway.md 4, measured on 2026.2.12 and 2026.3.13)."""
+"""When a gateway restarts by itself (gateways.md 4, measured on 2026.2.12 and 2026.3.13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agents in a config: a list up to 2026.7.1, a map from 2026.8.1 on (gateway.md 8)."""
+"""The agents in a config: a list up to 2026.7.1, a map from 2026.8.1 on (gateways.md 8)."""
 
 from __future__ import annotations
 

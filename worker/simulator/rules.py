@@ -1,4 +1,4 @@
-"""Which configs a gateway takes: known keys, durations, ids, ownership (gateway.md 4, 6, 8)."""
+"""Which configs a gateway takes: known keys, durations, ids, ownership (gateways.md 4, 6, 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listening side: upgrades, events, restarts and stops (gateway.md 1, 5)."""
+"""The listening side: upgrades, events, restarts and stops (gateways.md 1, 5)."""
 
 from __future__ import annotations
 

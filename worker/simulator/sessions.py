@@ -1,4 +1,4 @@
-"""Sessions and chat: labels, resets, runs and their idempotency keys (gateway.md 3)."""
+"""Sessions and chat: labels, resets, runs and their idempotency keys (gateways.md 3)."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Sessions:
         await self._broadcast("chat", event | {"state": "error", "errorMessage": run.error})
 
     def _fails_before_history(self, is_default_agent: bool) -> bool:
-        """2026.2.12 runs no agent but the default one (gateway.md 3)."""
+        """2026.2.12 runs no agent but the default one (gateways.md 3)."""
         return self._release.runs_default_agent_only and not is_default_agent
 
     def _ends_unheard(self) -> bool:

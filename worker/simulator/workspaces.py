@@ -1,4 +1,4 @@
-"""Workspace folders and the files in them (gateway.md 3, 7)."""
+"""Workspace folders and the files in them (gateways.md 3, 7)."""
 
 from __future__ import annotations
 

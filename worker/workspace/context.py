@@ -1,4 +1,4 @@
-"""What a template may know: plain facts in, a flat dictionary of strings out (behaviour 10, 11)."""
+"""What a template may know: plain facts in, a flat dictionary of strings out (rules.md 10, 11)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class GatewayFacts:
 
 @dataclass(frozen=True)
 class UserFacts:
-    """The person whom an agent serves: whoever the request names, else the organization's owner (13)."""
+    """The person an agent serves: the one in the request, else the organization's owner (rules.md 13)."""
 
     name: str | None = None
     preferred_name: str | None = None
@@ -83,7 +83,7 @@ class UserFacts:
 def board_agent_context(
     agent: AgentFacts, board: BoardFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a board agent (behaviour 10), with the placeholder as its ``auth_token``.
+    """The context of a board agent (rules.md 10), with the placeholder as its ``auth_token``.
 
     Every value is cleaned. Raises PermanentError for an empty workspace root or a base URL that a shell line
     could not hold.
@@ -118,12 +118,12 @@ def _json_text(board: BoardFacts) -> str:
 def main_agent_context(
     agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a gateway-main agent: as a board agent's, without what is a board's (behaviour 10)."""
+    """The context of a gateway-main agent: as a board agent's, without what is a board's (rules.md 10)."""
     return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
 
 
 def profile_fields(identity_profile: Any) -> dict[str, str]:
-    """The ``identity_*`` names of a profile of any shape, defaults filled in (behaviour 11); never raises."""
+    """The ``identity_*`` names of a profile of any shape, defaults filled in (rules.md 11); never raises."""
     given = identity_profile if isinstance(identity_profile, Mapping) else {}
     return {
         f"identity_{name}": _profile_text(given.get(name)) or default

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from worker.errors import PermanentError
 
 PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
-"""Stands for the token in every rendering, so that a rendering and its hash can be kept (design D2)."""
+"""Stands for the token in every rendering, so that a rendering and its hash can be kept (decisions.md D2)."""
 
 ROUNDS = 200_000
-"""Of PBKDF2, in each hash made here; one that is verified says for itself how many it took (behaviour 23)."""
+"""Of PBKDF2, in each hash made here; one that is verified says for itself how many it took (rules.md 23)."""
 _MOST_ROUNDS = 2_000_000  # a planted hash must not buy minutes of CPU
 _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
@@ -28,18 +28,18 @@ _CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"
 
 
 def mint_token() -> str:
-    """A new token: 32 random bytes, urlsafe base64 without padding (behaviour 23)."""
+    """A new token: 32 random bytes, urlsafe base64 without padding (rules.md 23)."""
     return secrets.token_urlsafe(32)
 
 
 def hash_token(token: str) -> str:
-    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (behaviour 23); 0.1 s."""
+    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (rules.md 23); 0.1 s."""
     salt = secrets.token_bytes(16)
     return f"pbkdf2_sha256${ROUNDS}${_b64(salt)}${_b64(_digest(token, salt, ROUNDS))}"
 
 
 def verify_token(token: str, stored: str | None) -> bool:
-    """Is ``stored`` the hash of ``token``? A malformed hash, or none, verifies nothing (behaviour 23)."""
+    """Is ``stored`` the hash of ``token``? A malformed hash, or none, verifies nothing (rules.md 23)."""
     match = _HASH.fullmatch(stored or "")
     if match is None or not token:
         return False
@@ -68,7 +68,7 @@ def find_token(text: str, section: bool) -> str | None:
 
 
 def find_value(text: str, key: str, section: bool = False) -> str | None:
-    """The value of the last ``key=value`` line of ``text`` that has one (behaviour 24), or None.
+    """The value of the last ``key=value`` line of ``text`` that has one (rules.md 24), or None.
 
     ``section``: only the last ``## Tools`` section counts, up to the next heading of its level or above.
     Lines that begin with ``#`` are ignored, as are quoted (``>``) ones: those are other people's words.
@@ -122,7 +122,7 @@ def _tools_section(lines: list[str]) -> Iterator[str]:
         if line.lstrip()[:3] in ("```", "~~~"):
             fenced = not fenced
         level = 0 if fenced else _heading_level(line)
-        # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateway.md 8).
+        # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateways.md 8).
         moved_title = level == 1 and not seen_content
         if level and not moved_title:
             return

@@ -19,7 +19,7 @@ _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 def slug(text: str) -> str:
     """``text`` in lower case with every run of other characters than a-z and 0-9 as one ``-``.
 
-    Raises PermanentError where nothing is left: there is no made-up fallback (behaviour 3).
+    Raises PermanentError where nothing is left: there is no made-up fallback (rules.md 3).
     """
     result = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not result:
@@ -28,14 +28,14 @@ def slug(text: str) -> str:
 
 
 def session_key(agent_id: UUID | str, board_id: UUID | str | None, is_board_lead: bool) -> str:
-    """The key of a board agent's main session (behaviour 1)."""
+    """The key of a board agent's main session (rules.md 1)."""
     if is_board_lead and board_id:
         return f"agent:lead-{board_id}:main"
     return f"agent:mc-{agent_id}:main"
 
 
 def main_session_key(gateway_id: UUID | str) -> str:
-    """The key of the gateway-main agent's session (behaviour 2)."""
+    """The key of the gateway-main agent's session (rules.md 2)."""
     return f"agent:mc-gateway-{gateway_id}:main"
 
 
@@ -49,7 +49,7 @@ def session_key_of(
 
 
 def openclaw_id(session_key: str) -> str:
-    """The agent's id on its gateway: the second part of its session key (behaviour 3).
+    """The agent's id on its gateway: the second part of its session key (rules.md 3).
 
     Raises PermanentError where the key is not ``agent:<id>:<rest>``.
     """
@@ -71,13 +71,13 @@ class MadeId:
 
 
 def made_id(openclaw_id: str) -> MadeId | None:
-    """What an OpenClaw id was made of; None for one that somebody chose (behaviour 1, 2)."""
+    """What an OpenClaw id was made of; None for one that somebody chose (rules.md 1, 2)."""
     match = _MADE_FROM_IDS.fullmatch(openclaw_id)
     return MadeId(cast(Any, match["role"]), UUID(match["key"])) if match else None
 
 
 def made_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
-    """The folder of an agent whose id was made of a UUID (behaviour 4); None for any other id, and without a
+    """The folder of an agent whose id was made of a UUID (rules.md 4); None for any other id, and without a
     root."""
     made, root = made_id(openclaw_id), workspace_root.strip()
     if made is None or not root:
@@ -90,7 +90,7 @@ def made_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
 
 
 def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:
-    """The agent's folder on the gateway's machine (behaviour 4); a leading ``~`` is the gateway's to resolve.
+    """The agent's folder on the gateway's machine (rules.md 4); a leading ``~`` is the gateway's to resolve.
 
     ``gateway`` is the gateway's name, for the sentence. Raises PermanentError where the root is empty.
     """
@@ -98,7 +98,7 @@ def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") 
 
 
 def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway: str = "") -> str:
-    """The gateway-main agent's folder: not made from its OpenClaw id, which changed (behaviour 2)."""
+    """The gateway-main agent's folder: not made from its OpenClaw id, which changed (rules.md 2)."""
     return f"{_root(workspace_root, gateway)}/workspace-gateway-{gateway_id}"
 
 

@@ -1,6 +1,6 @@
 """Templates that users and agents write: a small checked subset of Jinja, bounded in size, memory and time.
 
-The text is an opponent's (behaviour 8): a language model may have written it, and a thread cannot be killed.
+The text is an opponent's (rules.md 8): a language model may have written it, and a thread cannot be killed.
 So the parsed template is walked against a list of what may stand in it before it is compiled, each filter
 knows beforehand how much it will make, and all filters of one rendering share one budget of work.
 """
@@ -67,7 +67,7 @@ _NAMED_REFUSALS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], st
 
 
 class TemplateError(PermanentError):
-    """A template cannot be used. ``template``: its name; ``line``: where, from 1 (behaviour 9)."""
+    """A template cannot be used. ``template``: its name; ``line``: where, from 1 (rules.md 9)."""
 
     def __init__(self, template: str, line: int, reason: str) -> None:
         super().__init__(f"{template}, line {line}: {reason}")
@@ -84,7 +84,7 @@ def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
     """The rendering of a user's template, not stripped.
 
     ``name`` is for the sentences; ``context``'s names, ``auth_token`` aside, are those that it may use.
-    Raises TemplateError, and nothing else, for what is not in the subset of behaviour 8, an unknown name, a
+    Raises TemplateError, and nothing else, for what is not in the subset of rules.md 8, an unknown name, a
     bound passed, and whatever else Jinja or Python make of it.
     """
     try:

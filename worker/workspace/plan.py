@@ -1,4 +1,4 @@
-"""What to do with each file of a workspace: desired and live in, actions out (design D2). Pure."""
+"""What to do with each file of a workspace: desired and live in, actions out (decisions.md D2). Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.workspace.seeds import is_seed, may_be_seed
 Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
 
 MEMORIES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
-"""What an agent or its human fill (behaviour 16)."""
+"""What an agent or its human fill (rules.md 16)."""
 BOOTSTRAP = "BOOTSTRAP.md"
 
 
@@ -39,7 +39,7 @@ class RecordedFile:
 @dataclass(frozen=True)
 class Mode:
     """What kind of run it is. ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due; ``main``:
-    it is the gateway's own agent, whose USER.md is ours (behaviour 16)."""
+    it is the gateway's own agent, whose USER.md is ours (rules.md 16)."""
 
     first: bool
     overwrite: bool = False
@@ -60,7 +60,7 @@ def decide(
     is on record: whoever decides on it knows more.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
-        return "preserved"  # done with and deleted, or hidden since (behaviour 17)
+        return "preserved"  # done with and deleted, or hidden since (rules.md 17)
     if live is None:
         return "create"
     if mode.keeps(file.name) and not mode.overwrite:

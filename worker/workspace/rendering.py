@@ -1,4 +1,4 @@
-"""From facts to the files of a workspace, in the shape that one kind of gateway takes (design D2, D3).
+"""From facts to the files of a workspace, in the shape that one kind of gateway takes (decisions.md D2, D3).
 
 A rendering holds a placeholder where the token belongs, so it can be hashed, compared and kept.
 """
@@ -26,9 +26,9 @@ from worker.workspace.templates import check_token, render_template, shown_path
 from worker.workspace.templates import compile_templates as compile_all
 
 OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
-"""The columns of ``agents`` with which a user replaces a template (behaviour 8)."""
+"""The columns of ``agents`` with which a user replaces a template (rules.md 8)."""
 INJECTION_LIMIT = 20_000
-"""Characters: where gateways begin to cut a file that they show to the agent (behaviour 14)."""
+"""Characters: where gateways begin to cut a file that they show to the agent (rules.md 14)."""
 
 _SHARED = ("SOUL", "TASK_SOUL", "SELF", "AUTONOMY", "IDENTITY", "BOOTSTRAP", "MEMORY")
 _OWN = ("AGENTS", "TOOLS", "USER", "HEARTBEAT", "BOOT")
@@ -62,7 +62,7 @@ class RenderedFile:
 
     @property
     def too_long(self) -> bool:
-        """Would a gateway cut it before its agent sees it? A warning, not a fault (behaviour 14)."""
+        """Would a gateway cut it before its agent sees it? A warning, not a fault (rules.md 14)."""
         return len(self.text) > INJECTION_LIMIT
 
 
@@ -96,7 +96,7 @@ def render_workspace(
     *,
     leaves_out: bool = False,
 ) -> RenderedWorkspace:
-    """All that an agent's workspace must hold; without ``board``, a gateway-main agent's (behaviour 6, 7).
+    """All that an agent's workspace must hold; without ``board``, a gateway-main agent's (rules.md 6, 7).
     ``templates``: a folder whose templates come before the shipped ones of the same path; ``leaves_out``: an
     override that cannot be used is left out with a warning.
 
@@ -127,7 +127,7 @@ def render_workspace(
 
 
 def template_paths(role: Role) -> dict[str, str]:
-    """The shipped template of each workspace file, by file name, for an agent of that role (behaviour 7)."""
+    """The shipped template of each workspace file, by file name, for an agent of that role (rules.md 7)."""
     folder = "main" if role == "main" else "board"
     paths = {f"{stem}.md": f"shared/{stem}.md.j2" for stem in _SHARED}
     paths |= {f"{stem}.md": f"{folder}/{stem}.md.j2" for stem in _OWN}
@@ -169,7 +169,7 @@ def _subject(
 ) -> _Subject:
     if board is None:
         context = main_agent_context(agent, gateway, user, base_url)
-        # Its own templates do without it, as the rule has it (behaviour 10); overrides of the seed's know it.
+        # Its own templates do without it (rules.md 10); overrides written for Mission Control may name it.
         for_overrides = {**context, "main_session_key": context["session_key"]}
         return _Subject(agent, "main", context, for_overrides, layout, templates, leaves_out)
     context = board_agent_context(agent, board, gateway, user, base_url)

@@ -1,4 +1,4 @@
-"""Getting in, and every way of not being let in: each its own type and sentence (behaviour 44)."""
+"""Getting in, and every way of not being let in: each its own type and sentence (rules.md 44)."""
 
 from __future__ import annotations
 

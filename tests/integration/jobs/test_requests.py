@@ -1,4 +1,4 @@
-"""A message becomes a job, once, whichever way and however often it was asked for (contract.md, tasks)."""
+"""A message becomes a job, once, whichever way and however often it was asked for (interfaces.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each due sync once, whoever looks (design D9)."""
+"""Each due sync once, whoever looks (decisions.md D9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``provisioner migrate``: our schema, and not a line of anybody else's (design D10)."""
+"""``provisioner migrate``: our schema, and not a line of anybody else's (decisions.md D10)."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def jobs_of(sent: Sent) -> set[str | None]:
 
 
 def shows_keys(simulator: Simulator) -> bool:
-    """Whether the release tells which wakes arrived (gateway.md 3)."""
+    """Whether the release tells which wakes arrived (gateways.md 3)."""
     return simulator.release.name >= "2026.8"
 
 

@@ -1,4 +1,4 @@
-"""An outage is the gateway's: one budget, one probe, everybody woken when it is over (behaviour 44, 45)."""
+"""An outage is the gateway's: one budget, one probe, everybody woken when it is over (rules.md 44, 45)."""
 
 from __future__ import annotations
 

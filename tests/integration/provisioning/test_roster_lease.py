@@ -1,4 +1,4 @@
-"""The right to write a roster: one holder, and none that lost it writes again (design D1)."""
+"""The right to write a roster: one holder, and none that lost it writes again (decisions.md D1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One patch for all that waits, on the simulator; what may happen in the middle of it (design D1)."""
+"""One patch for all that waits, on the simulator; what may happen in the middle of it (decisions.md D1)."""
 
 from __future__ import annotations
 

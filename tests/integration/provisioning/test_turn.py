@@ -1,4 +1,4 @@
-"""Every way a turn can go ends or parks its row, and puts agents.status right (behaviour 38, 44, 45)."""
+"""Every way a turn can go ends or parks its row, and puts agents.status right (rules.md 38, 44, 45)."""
 
 from __future__ import annotations
 
@@ -459,4 +459,4 @@ def test_an_agent_of_many_waits_longer_for_a_silent_gateway_at_each_try() -> Non
     assert waits[0] == turn.SILENCE_IN_A_RUN_S
     assert waits == sorted(waits)
     assert waits[-1] == turn.MOST_SILENCE_S
-    assert max(waits) < 30  # no task's body takes longer (design D4)
+    assert max(waits) < 30  # no task's body takes longer (decisions.md D4)

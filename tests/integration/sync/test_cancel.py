@@ -1,4 +1,4 @@
-"""Cancel and retry (design D6), step by step: what ends when, and what a new job is about."""
+"""Cancel and retry (decisions.md D6), step by step: what ends when, and what a new job is about."""
 
 from __future__ import annotations
 

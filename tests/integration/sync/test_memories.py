@@ -1,4 +1,4 @@
-"""What an agent or its human wrote outlives every run, wherever the agent was before (behaviour 16)."""
+"""What an agent or its human wrote outlives every run, wherever the agent was before (rules.md 16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one agent's row makes of us ends that row alone (behaviour 33)."""
+"""What one agent's row makes of us ends that row alone (rules.md 33)."""
 
 from __future__ import annotations
 

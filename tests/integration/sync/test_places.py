@@ -1,4 +1,4 @@
-"""Where an agent lives is on record, and nothing is removed that is somebody else's (behaviour 39-41)."""
+"""Where an agent lives is on record, and nothing is removed that is somebody else's (rules.md 39-41)."""
 
 from __future__ import annotations
 

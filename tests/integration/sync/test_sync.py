@@ -1,4 +1,4 @@
-"""What a sync does to each of its agents, and what its result says (behaviour 30-36)."""
+"""What a sync does to each of its agents, and what its result says (rules.md 30-36)."""
 
 from __future__ import annotations
 

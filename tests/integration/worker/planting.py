@@ -20,7 +20,7 @@ from worker.provisioning.gateway_rows import load_gateway, wanted_entries
 
 def plant(place: Place, agents: Sequence[UUID]) -> None:
     """Register the agents in one patch, and give each a file with a token in it. Their rows hold no hash, so
-    that nothing is to be checked (behaviour 25)."""
+    that nothing is to be checked (rules.md 25)."""
     with place.engine.connect() as connection:
         gateway = load_gateway(connection, place.fleet.gateway_id)
         assert gateway is not None

@@ -1,4 +1,4 @@
-"""A sync that is cancelled while two workers are at work on it, and the retry that finishes it (D6)."""
+"""A sync cancelled while two workers are at work on it, and the retry that finishes it (decisions.md D6)."""
 
 from __future__ import annotations
 

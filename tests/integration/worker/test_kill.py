@@ -168,7 +168,7 @@ def test_where_the_release_does_not_tell_nobody_is_woken_twice_and_a_warning_say
 
 
 def test_a_token_that_reached_the_workspace_is_kept(killed: Mapping[tuple[str, str], Killed]) -> None:
-    """The pending hash of the dead worker matches what it wrote: no second re-keying (behaviour 27)."""
+    """The pending hash of the dead worker matches what it wrote: no second re-keying (rules.md 27)."""
     for release in RELEASES:
         for name in ("after the token", "read back"):
             job = killed[release, name]

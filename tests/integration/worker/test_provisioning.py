@@ -186,7 +186,7 @@ def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(workshop: Workshop
 
 
 def test_a_heartbeat_automation_that_comes_late_is_waited_for(workshop: Workshop) -> None:
-    """2026.9.6 makes it some seconds after the agent's heartbeat block (gateway.md 8)."""
+    """2026.9.6 makes it some seconds after the agent's heartbeat block (gateways.md 8)."""
     place = workshop.place("2026.9.6", pace=Pace(heartbeat_job_s=1.0))
     key = workshop.send(place.fleet.agent_id, wake=False)
     row = workshop.ended(key)

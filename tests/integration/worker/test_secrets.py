@@ -1,4 +1,4 @@
-"""Plain tokens are in the workspace, in gateways.token and nowhere else (behaviour 29).
+"""Plain tokens are in the workspace, in gateways.token and nowhere else (rules.md 29).
 
 All that a worker says, all that goes to the broker, and all that stands in Postgres is searched for them, at
 the log level that says most.

@@ -1,4 +1,4 @@
-"""Syncs that are interrupted: by workers that die, by gateways that are away (design D5, D7)."""
+"""Syncs that are interrupted: by workers that die, by gateways that are away (decisions.md D5, D7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loopback server that knows the calls of Mission Control's agent API (contract.md) and nothing else."""
+"""A loopback server that knows Mission Control's agent API (interfaces.md 7) and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway's address: what is accepted, what is dropped, and that no token shows (behaviour 29)."""
+"""A gateway's address: what is accepted, what is dropped, and that no token shows (rules.md 29)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retry policy: delays, the budget, what is retried, and the way out (behaviour 45)."""
+"""The retry policy: delays, the budget, what is retried, and the way out (rules.md 45)."""
 
 from __future__ import annotations
 

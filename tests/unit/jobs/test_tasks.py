@@ -1,4 +1,4 @@
-"""The Celery side: names are frozen, options are spelt right, settings are what celery.md says."""
+"""The Celery side: names are frozen, options are spelt right, settings are those of celery.md 3."""
 
 from __future__ import annotations
 

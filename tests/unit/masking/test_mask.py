@@ -1,4 +1,4 @@
-"""What a stored or shown text hides, and what it leaves to be read (behaviour 29)."""
+"""What a stored or shown text hides, and what it leaves to be read (rules.md 29)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of each file: the table of behaviour 16, 17 and 19."""
+"""What becomes of each file: the table of rules.md 16, 17, 19."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing but the roster writer changes a gateway's config (design D1)."""
+"""Nothing but the roster writer changes a gateway's config (decisions.md D1)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def configs(draw: st.DrawFn, dialect: Dialect) -> dict[str, Any]:
 
 def patched(dialect: Dialect, config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     """What the gateway makes of a patch: a JSON merge patch (RFC 7396), in which a list replaces a list, or
-    from 2026.2.26 on is merged by id (gateway.md 4)."""
+    from 2026.2.26 on is merged by id (gateways.md 4)."""
     after: dict[str, Any] = merged(config, document)
     new = document.get("agents", {}).get("list")
     old = config.get("agents", {}).get("list")

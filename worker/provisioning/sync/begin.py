@@ -17,7 +17,7 @@ def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
     """Give a queued sync its rows, oldest agent first: those of paused boards skipped, the gateway's main
     agent without a position. False: another sync of the gateway is under way, and this one waits behind it.
 
-    Raises BadRequestError for a gateway, board or user that cannot be right (behaviour 13, 21, 31).
+    Raises BadRequestError for a gateway, board or user that cannot be right (rules.md 13, 21, 31).
     """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:

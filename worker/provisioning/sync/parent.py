@@ -1,4 +1,4 @@
-"""A sync's own turns: the look, the roster, the main agent, the end (design, "One job, end to end")."""
+"""A sync's own turns: the look, the roster, the main agent, the end (decisions.md D5)."""
 
 from __future__ import annotations
 

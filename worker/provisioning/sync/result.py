@@ -1,4 +1,4 @@
-"""What came of a sync, counted from its rows (behaviour 30, 36). Pure."""
+"""What came of a sync, counted from its rows (rules.md 30, 36). Pure."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Row:
 
     @property
     def paused(self) -> bool:
-        """Skipped because its board is paused: no error (behaviour 32)."""
+        """Skipped because its board is paused: no error (rules.md 32)."""
         return self.status == "skipped" and self.phase == "paused"
 
     @property
     def gone(self) -> bool:
-        """Skipped because it was deleted, or moved, meanwhile: no error (behaviour 40)."""
+        """Skipped because it was deleted, or moved, meanwhile: no error (rules.md 40)."""
         return self.status == "skipped" and self.phase == "deleted"
 
     @property
