@@ -32,7 +32,7 @@ from worker.provisioning.intents import Intent
 from worker.provisioning.memories import reason_to_keep_memories
 from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
-from worker.provisioning.shared_folders import user_by_another_path
+from worker.provisioning.shared_folders import MOST_ASKED, user_by_another_path
 from worker.workspace.identity import made_id, made_workspace_path
 from worker.workspace.naming import one_line
 
@@ -41,8 +41,6 @@ LOADING_S = 10.0
 _LOADING_PAUSE_S = 0.15
 _MOST_NAMED = 5
 _LOOKS, _LOOK_PAUSE_S = 3, 0.5
-_MOST_ASKED = 50
-"""Workspaces of other agents that are asked for, where the config names none."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def _used_by_others(
     unnamed = [key for key, folders in others.items() if folders.workspace is None]
     if not others:
         unnamed = [IMPLICIT_AGENT]
-    asked, unseen = unnamed[:_MOST_ASKED], unnamed[_MOST_ASKED:]
+    asked, unseen = unnamed[:MOST_ASKED], unnamed[MOST_ASKED:]
     answers = (
         client.call_many([Call("agents.files.list", {"agentId": key}) for key in asked]) if asked else []
     )
@@ -263,17 +261,17 @@ def what_is_left(
 
 def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
     """Whether an entry was removed although the gateway said that it could not; ``live``: the roster before.
-    The newest releases show what they wrote a moment later. Raises GatewayError, RosterUnknownError."""
-
-    def look() -> LiveRoster:
-        return read_roster(
+    The newest releases show what they wrote a moment later. A worker that is being stopped does not wait for
+    that, and takes the gateway at its word. Raises GatewayError, RosterUnknownError."""
+    for number in range(_LOOKS):
+        if number and draining.wait(_LOOK_PAUSE_S):
+            break
+        seen = read_roster(
             live.dialect, lambda: client.call("config.get"), lambda: client.call("agents.list"), draining.wait
         )
-
-    return any(
-        openclaw_id not in look().present or (number < _LOOKS - 1 and draining.wait(_LOOK_PAUSE_S))
-        for number in range(_LOOKS)
-    )
+        if openclaw_id not in seen.present:
+            return True
+    return False
 
 
 def half_removed(openclaw_id: str, workspace: str | None, error: GatewayError) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 
-_MOST_ASKED = 50
+MOST_ASKED = 50
+"""Agents of others that are asked for their files, before one of ours is removed with its own."""
 
 
 def user_by_another_path(
@@ -18,7 +19,7 @@ def user_by_another_path(
     seen. Two folders hold no file that was written in the same millisecond. Raises GatewayError."""
     if not others:
         return None, True
-    asked = list(others)[:_MOST_ASKED]
+    asked = list(others)[:MOST_ASKED]
     calls = [Call("agents.files.list", {"agentId": key}) for key in (openclaw_id, *asked)]
     seen: list[set[tuple[Any, ...]] | None] = []
     for answer in client.call_many(calls):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +13,11 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.sync.scene import Scene
+from worker.gateway.dialect import Dialect
+from worker.gateway.roster_reading import LiveRoster
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import SyncHeartbeats
+from worker.provisioning import removals
 from worker.provisioning.facts import RefusedAgentError, load_agent
 from worker.provisioning.heartbeats import go_on
 from worker.provisioning.roster_writer import write_roster
@@ -358,3 +362,21 @@ def test_places_on_gateways_that_are_gone_hold_nothing_up(scene: Scene) -> None:
     assert provision(scene, agent).warnings == []
     assert f"Gateway {gone}" in delete(scene, agent).warnings[0]
     assert [live for _, live in places(scene, agent)] == [False, False]
+
+
+def test_a_worker_that_is_stopped_calls_no_entry_gone_that_is_there(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    with scene.engine.connect() as connection:
+        record = load_agent(connection, agent, main=True)
+    client = scene.services.clients.client(record.address)
+    hello = client.hello()
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    live = LiveRoster.of(dialect, client.call("config.get"))
+    stopped = Event()
+    stopped.set()
+    monkeypatch.setattr(removals, "draining", stopped)
+    assert not removals.is_gone(client, live, record.openclaw_id)
+    assert removals.is_gone(client, live, "mc-nobody")
