@@ -23,8 +23,8 @@ from sqlalchemy.types import TypeEngine
 
 from worker.database import single
 from worker.errors import TransientError
+from worker.jobs import service_time
 from worker.jobs.requests import LONGEST_NAME, SINGLE_KINDS, TARGETS, Request
-from worker.jobs.service_time import SERVED_SINCE
 from worker.masking.columns import MaskedJson, MaskedText
 
 REPUBLISH_AFTER_S = 60
@@ -273,8 +273,6 @@ _START_SINGLE = text(f"""
     RETURNING (SELECT gateway_id FROM job)
 """).bindparams(bindparam("options", type_=JSONB))
 
-_FAILING_S = f"""CASE WHEN failing_since IS NULL THEN 0
-        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float"""
 _CLAIM = text(f"""
     UPDATE provisioner.job_agents r
     SET status = 'running', generation = r.generation + 1,
@@ -291,7 +289,7 @@ _CLAIM = text(f"""
         r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
         r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested, r.roster,
         extract(epoch FROM now() - r.started_at)::float AS age_s,
-        {_FAILING_S.replace("failing_since", "r.failing_since")} AS failing_s
+        {service_time.failing_s("r.failing_since")} AS failing_s
 """)
 
 _POSTPONE_BUSY = text("""
@@ -392,11 +390,10 @@ def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
     _require_one(connection.execute(_RENEW, {**_held(held), "lease_s": lease_s}).rowcount, held)
 
 
-_PARK = text("""
+_PARK = text(f"""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
-        failing_since = CASE WHEN coalesce(:phase, phase) IS NOT DISTINCT FROM phase
-            THEN coalesce(failing_since, now() - make_interval(secs => :failing_s)) END,
+        failing_since = {service_time.FAILING_SINCE},
         next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
         ) THEN 0 ELSE :delay_s END)
@@ -421,7 +418,8 @@ def park(
 
 
 _FAILING = text(f"""
-    SELECT {_FAILING_S} FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
+    SELECT {service_time.failing_s()}
+    FROM provisioner.job_agents WHERE job_id = :job_id AND agent_id = :agent_id
 """)
 
 

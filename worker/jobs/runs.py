@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
-from worker.jobs.service_time import SERVED_SINCE
+from worker.jobs.service_time import FAILING_SINCE, failing_s
 from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6
@@ -58,8 +58,6 @@ class Progress:
         return f"{self.done} of {self.total} agents{failed}"
 
 
-_FAILING_S = f"""CASE WHEN failing_since IS NULL THEN 0
-        ELSE extract(epoch FROM now() - greatest(failing_since, {SERVED_SINCE})) END::float"""
 _CLAIM = text(f"""
     UPDATE provisioner.jobs
     SET generation = generation + 1, attempts = attempts + (lease_until IS NOT NULL)::int,
@@ -68,7 +66,7 @@ _CLAIM = text(f"""
     WHERE id = :job_id AND kind = 'sync_gateway' AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
     RETURNING id AS job_id, gateway_id, options, phase, generation, attempts,
-        cancel_requested_at IS NOT NULL AS cancel_requested, {_FAILING_S} AS failing_s
+        cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s
 """)
 
 
@@ -89,8 +87,7 @@ _PARK = text(f"""
     UPDATE provisioner.jobs
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), updated_at = now(),
         error = :reason,
-        failing_since = CASE WHEN coalesce(:phase, phase) IS NOT DISTINCT FROM phase
-            THEN coalesce(failing_since, now() - make_interval(secs => :failing_s)) END,
+        failing_since = {FAILING_SINCE},
         next_attempt_at = CASE
             WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
             OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
@@ -125,9 +122,7 @@ def park_run(
     _require(connection.execute(_PARK, parameters).rowcount, held)
 
 
-_FAILING = text(f"""
-    SELECT {_FAILING_S} FROM provisioner.jobs WHERE id = :job_id
-""")
+_FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id")
 
 
 def run_failing_s(connection: Connection, held: RunClaim) -> float:
