@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from worker.cli.findings import Finding, named
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
-from worker.gateway.heartbeats import FENCED, beats
+from worker.gateway.heartbeats import AUTOMATIONS, FENCED, automation_key, beats
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.facts import AgentRecord
 
@@ -39,7 +39,7 @@ def check_automations(
 
 
 def _without(records: Sequence[AgentRecord], declared: set[str]) -> list[AgentRecord]:
-    return [record for record in records if f"heartbeat:{record.openclaw_id}" not in declared]
+    return [record for record in records if automation_key(record.openclaw_id) not in declared]
 
 
 def _declared(connection: GatewayConnection, deadline_s: float) -> set[str]:
@@ -47,9 +47,8 @@ def _declared(connection: GatewayConnection, deadline_s: float) -> set[str]:
     found: set[str] = set()
     offset = 0
     for _ in range(_MOST_PAGES):
-        params = {"includeDisabled": True, "compact": True, "includeDeliveryPreviews": False}
         answer = Answer(
-            connection.call("cron.list", {**params, "offset": offset}, deadline_s=deadline_s),
+            connection.call("cron.list", {**AUTOMATIONS, "offset": offset}, deadline_s=deadline_s),
             "the gateway",
             "cron.list",
         )

@@ -18,7 +18,14 @@ FENCED = (
     " `provisioner delete NAME --keep-files --keep-row`, then `provisioner provision NAME`, make it beat"
 )
 """Why a configured agent may have no heartbeat automation, and the cure (2026.9.6)."""
+AUTOMATIONS: Mapping[str, Any] = {"includeDisabled": True, "compact": True, "includeDeliveryPreviews": False}
+"""What to ask cron.list for, to see all automations and no more of them than is needed."""
 _OFF = re.compile(r"0+[a-z]*")
+
+
+def automation_key(openclaw_id: str) -> str:
+    """The declarationKey of the automation that runs an agent's heartbeats (gateways.md 8)."""
+    return f"heartbeat:{openclaw_id}"
 
 
 def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from worker.gateway.errors import (
     UnknownAgent,
     UnsafeFile,
 )
+from worker.gateway.heartbeats import AUTOMATIONS, automation_key
 from worker.printable import utf8
 from worker.workspace.plan import LiveFile
 
@@ -248,15 +249,10 @@ class AgentFiles:
         Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
         answer = self.client.query(
             "cron.list",
-            {
-                "agentId": self.openclaw_id,
-                "includeDisabled": True,
-                "compact": True,
-                "includeDeliveryPreviews": False,
-            },
+            {"agentId": self.openclaw_id, **AUTOMATIONS},
         )
         for job in answer.records("jobs"):
-            if job.value.get("declarationKey") == f"heartbeat:{self.openclaw_id}":
+            if job.value.get("declarationKey") == automation_key(self.openclaw_id):
                 return job.text("id")
         raise NotThereYetError(f"The gateway has made no heartbeat automation for {self.openclaw_id} yet.")
 
