@@ -26,6 +26,11 @@ class GatewayError(ProvisionerError):
 
     address: GatewayAddress | None = None
 
+    @property
+    def may_have_had_effect(self) -> bool:
+        """Whether the call had gone out and nobody knows whether it was carried out."""
+        return False
+
     def __init__(
         self,
         message: str,
@@ -69,6 +74,11 @@ class CallTimedOut(TransientGatewayError):
         super().__init__(message, **about)
         self.sent = sent
 
+    @property
+    def may_have_had_effect(self) -> bool:
+        """See GatewayError."""
+        return self.sent
+
 
 class GatewaySilent(CallTimedOut):
     """Our own deadline passed, and nothing at all was heard from the gateway meanwhile: it hangs."""
@@ -76,6 +86,11 @@ class GatewaySilent(CallTimedOut):
 
 class ConnectionLost(TransientGatewayError):
     """The connection ended while the call was in flight: nobody knows whether it had effect."""
+
+    @property
+    def may_have_had_effect(self) -> bool:
+        """See GatewayError."""
+        return True
 
 
 class RateLimited(TransientGatewayError):
@@ -241,6 +256,11 @@ class Refused(PermanentGatewayError):
 
 class BadAnswer(PermanentGatewayError):
     """The gateway's answer is not of the protocol's shape; the call may have had effect."""
+
+    @property
+    def may_have_had_effect(self) -> bool:
+        """See GatewayError."""
+        return True
 
 
 OUTAGES = (GatewayUnreachable, GatewayRestarting, ConnectionLost, GatewaySilent, Unavailable)

@@ -19,6 +19,10 @@ from worker.workspace.credentials import find_token, with_token
 from worker.workspace.plan import MEMORIES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 
+UNANSWERED = "unanswered"
+"""The action that ``job_agents.files`` shows of a file that was sent, but not answered: whether it was
+written is unknown until the next try looks. ``sent`` is what was meant to be done with it."""
+
 
 class ReadBackError(PermanentError):
     """The gateway took the file with the token, but gives back something else."""
@@ -66,13 +70,17 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
     except (TransientError, PermanentError):
         _keep(work, plan, written)
         raise
-    work.files = _in_all(work, plan.report(with_diffs=work.option("diff")))
+    work.files = _in_all(work, plan)
 
 
 def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
-    """It ends here for now: keep what was written, which the next try will find unchanged."""
+    """It ends here for now: keep what was written, or sent without an answer, which the next try will find
+    unchanged."""
     report = plan.report(with_diffs=work.option("diff"))
     work.files |= {name: report[name] for name in written if _is_written(report[name])}
+    for name in sorted(plan.files.unanswered):
+        if not _is_written(work.files.get(name, {})):
+            work.files[name] = report[name] | {"action": UNANSWERED, "sent": report[name]["action"]}
     if not written and work.files == work.held.files:
         return
     with work.services.engine.begin() as connection:
@@ -80,13 +88,21 @@ def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> 
         work.advance(connection, None, files=work.files, warnings=work.warnings)
 
 
-def _in_all(work: Work, report: dict[str, Any]) -> dict[str, Any]:
-    """What the job has done in all its tries, where the last did ``report``."""
+def _in_all(work: Work, plan: WorkspacePlan) -> dict[str, Any]:
+    """What the job has done in all its tries, of which the last did as ``plan`` says. A file that was sent
+    without an answer and is found as it was sent is one that this job wrote."""
+    report = plan.report(with_diffs=work.option("diff"))
     for name, shown in report.items():
-        before = work.files.get(name, {})
+        before = dict(work.files.get(name, {}))
+        if before.get("action") == UNANSWERED and _is_found(plan.steps.get(name), before):
+            before["action"] = before["sent"]
         if shown["action"] in ("unchanged", "preserved") and _is_written(before):
             shown |= {key: before[key] for key in ("action", "changed_by", "diff") if key in before}
     return report
+
+
+def _is_found(step: Step | None, sent: Mapping[str, Any]) -> bool:
+    return step is not None and (step.action, step.file.source_sha256) == ("unchanged", sent["source_sha256"])
 
 
 def _is_written(shown: Mapping[str, Any]) -> bool:
@@ -127,7 +143,7 @@ def _write_scratch(work: Work, plan: WorkspacePlan, written: dict[str, RecordedF
     step = next((step for step in plan.steps.values() if step.file.kind == "scratch"), None)
     if step is not None and step.action in ("create", "update"):
         place, text = str(plan.scratch_id), step.file.text
-        result = work.services.patiently(lambda: plan.files.write_scratch(place, text))
+        result = work.services.patiently(lambda: plan.files.write_scratch(place, step.file.name, text))
         written[step.file.name] = _recorded(step.file, result, place)
 
 

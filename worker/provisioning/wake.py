@@ -151,7 +151,7 @@ def _label(wake: Wake) -> dict[str, Any]:
 
 
 def _fate(answer: Mapping[str, Any] | GatewayError) -> Fate:
-    return Fate(answer, isinstance(answer, GatewayError) and not _may_have_arrived(answer))
+    return Fate(answer, isinstance(answer, GatewayError) and not answer.may_have_had_effect)
 
 
 def _sorted_out(others: Sequence[Wake], fates: Sequence[Fate]) -> tuple[list[Woken], list[NotWoken]]:
@@ -163,10 +163,6 @@ def _sorted_out(others: Sequence[Wake], fates: Sequence[Fate]) -> tuple[list[Wok
         else:
             woken.append(Woken(job_id, agent_id, other.result, _strange(fate.answer)))
     return woken, rest
-
-
-def _may_have_arrived(error: GatewayError) -> bool:
-    return isinstance(error, ConnectionLost) or (isinstance(error, CallTimedOut) and error.sent)
 
 
 def _strange(answer: Mapping[str, Any]) -> str | None:
@@ -254,7 +250,7 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
         try:
             return Fate(work.call("chat.send", params))
         except (ConnectionLost, CallTimedOut) as error:
-            if not _may_have_arrived(error):
+            if not error.may_have_had_effect:
                 raise
             return Fate(error)
         except SendDenied as error:

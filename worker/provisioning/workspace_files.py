@@ -66,13 +66,15 @@ class Written:
 @dataclass(frozen=True)
 class AgentFiles:
     """The files of one agent on one gateway. ``fresh``: the agent was registered a moment ago; ``shown``:
-    their folder as the gateway shows it, once an answer has."""
+    their folder as the gateway shows it, once an answer has; ``unanswered``: the names of files that were
+    sent last without an answer, so that they may be written or not."""
 
     client: GatewayClient
     dialect: Dialect
     openclaw_id: str
     fresh: bool = False
     shown: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
 
     def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
         """The files there are, by name; one RPC, as a rule. ``may_be_empty``: nothing may have been written
@@ -169,6 +171,7 @@ class AgentFiles:
         """Write the files, pipelined; ``on_written`` hears of each that the gateway took.
         Raises the first failure after all answers are in: UnsupportedFile and FileRefused among them."""
         failures: list[GatewayError] = []
+        self.unanswered.difference_update(texts)
         calls = [
             Call("agents.files.set", {"agentId": self.openclaw_id, "name": name, "content": text})
             for name, text in texts.items()
@@ -178,12 +181,14 @@ class AgentFiles:
                 if isinstance(answer, UnsafeFile):
                     on_written(name, self._write_again(name, text, answer))
                 elif isinstance(answer, GatewayError):
-                    failures.append(answer)
+                    raise answer
                 else:
                     self._note_folder(answer)
                     on_written(name, self._taken(name, text, answer))
             except GatewayError as error:
                 failures.append(error)
+                if error.may_have_had_effect:
+                    self.unanswered.add(name)
         if failures:
             raise self._told(failures[0])
 
@@ -261,9 +266,15 @@ class AgentFiles:
         scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
         return None if scratch is None else _content(scratch)
 
-    def write_scratch(self, scratch_id: str, text: str) -> Written:
-        """Write the heartbeat text."""
-        answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})
+    def write_scratch(self, scratch_id: str, name: str, text: str) -> Written:
+        """Write the heartbeat text, which is the file ``name`` elsewhere."""
+        self.unanswered.discard(name)
+        try:
+            answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})
+        except GatewayError as error:
+            if error.may_have_had_effect:
+                self.unanswered.add(name)
+            raise
         scratch = answer.record_or_none("scratch")
         return Written(len(text.encode()), scratch.moment_ms("updatedAtMs") if scratch else None)
 

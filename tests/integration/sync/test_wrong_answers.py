@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,18 +74,6 @@ def asked(scene: Scene, method: str, agent: Any) -> list[Any]:
     return [scene.ask("update_agent", agent_id=agent, reset_session=True, diff=True)]
 
 
-def _serve_until_ended(scene: Scene, jobs: list[Any]) -> None:
-    """Have what is parked come at once. A gateway that restarts after a patch is away for a moment."""
-    for _ in range(100):
-        for waits in ("job_agents", "jobs"):
-            scene.execute(f"UPDATE provisioner.{waits} SET next_attempt_at = now() WHERE status = 'running'")
-        scene.execute("UPDATE provisioner.gateway_states SET writer_not_before = NULL, probe_until = NULL")
-        scene.serve()
-        if all(scene.job(job).status not in ("queued", "running") for job in jobs):
-            return
-        time.sleep(0.1)
-
-
 def test_no_answer_is_a_fault_of_our_own(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     agents = [scene.agent("Ann")]
     scene.provision(*agents)
@@ -106,7 +93,7 @@ def test_no_answer_is_a_fault_of_our_own(scene: Scene, caplog: pytest.LogCapture
         jobs = asked(scene, method, agents[0])
         scene.serve()
         scene.simulator.faults.clear()
-        _serve_until_ended(scene, jobs)
+        scene.serve_until_ended(*jobs)
         ended = [scene.job(job) for job in jobs]
         shouted = [r for r in caplog.records if r.name.startswith("worker.") and r.levelno >= logging.ERROR]
         own = [r for r in shouted if not r.name.startswith("worker.simulator")]
