@@ -3,7 +3,7 @@ that does not serve us.
 
 By itself celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` where a
 worker holds an unacknowledged message when Redis drops (celery.md 0.1); tests/integration/worker/
-test_broker_restart.py holds Celery's own consumer against it where UPSTREAM is set, and says when that can go.
+test_broker_restart.py, with UPSTREAM set, holds Celery's own consumer against it, and says when this can go.
 """
 
 from __future__ import annotations
