@@ -2,7 +2,7 @@
 
 It is forked from a process that has imported what a worker imports, settings apart, and compiled the shipped
 templates: most of a worker's start is that, and the tests start dozens. Its hashes take few rounds, as most
-of a provision is PBKDF2; the processes of the demo and of real releases take all of them.
+of a provision is PBKDF2; the processes of the demo and of the benchmarks take all of them.
 """
 
 from __future__ import annotations

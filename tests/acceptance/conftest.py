@@ -10,13 +10,14 @@ import pytest
 
 from tests.acceptance.opening import open_world
 from tests.acceptance.owner import OWNERS_VARIABLES, owners_config
-from tests.acceptance.world import TWIN, World
+from tests.acceptance.world import World
 from tests.gateways.stub_model import StubModel
 from worker.local import LocalServices
 from worker.openclaw import OpenClaw, RunningGateway
 from worker.simulator import Simulator
 
-DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.3.13", "sim:2026.9.6")
+DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.9.6")
+"""2026.3.13 asks of us what 2026.2.12 does: it is here by ``--target`` alone, and in tests/conformance."""
 _COMEBACKS = pytest.StashKey[list[str]]()
 
 
@@ -28,8 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a target cannot show: ``openclaw`` is for real releases, ``model`` for those that run
-    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateways.md 3), from ``since``;
-    ``families`` leaves out the simulator that is the twin of another in what it asks for.
+    one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateways.md 3), from ``since``.
     What uses up a world's agents (``last``) comes behind the rest of that world."""
 
     def target_of(item: pytest.Item) -> str:
@@ -41,8 +41,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if model is not None:
             since = f"openclaw:{model.kwargs.get('since', '2026.3')}"
             return target.startswith("openclaw:") and target >= since
-        if item.get_closest_marker("families") and target == f"sim:{TWIN}":
-            return False
         return not (item.get_closest_marker("openclaw") and target.startswith("sim:"))
 
     left_out = [item for item in items if "world" in getattr(item, "fixturenames", ()) and not fits(item)]

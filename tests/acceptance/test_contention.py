@@ -19,7 +19,7 @@ from tests.acceptance.ledger_watch import LedgerWatch
 from tests.acceptance.world import Settled, World
 from worker.workspace.credentials import find_token, verify_token
 
-pytestmark = [pytest.mark.last, pytest.mark.families]
+pytestmark = pytest.mark.last
 
 ROTATION = ("update_agent", {"rotate_tokens": True, "wake": False})
 FOR_ALL = (ROTATION, ("update_agent", {"wake": False}), ("update_agent", {"wake": False, "overwrite": True}))

@@ -19,8 +19,6 @@ from tests.acceptance.rotation_steps import Rehearsal
 from tests.acceptance.world import World
 from worker.workspace.credentials import hash_token, mint_token
 
-pytestmark = pytest.mark.families
-
 
 @pytest.fixture(scope="module")
 def scene(world: World) -> Iterator[Scene]:

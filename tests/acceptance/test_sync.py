@@ -22,8 +22,6 @@ from worker.jobs.cancelling import cancel
 from worker.jobs.retrying import retry
 from worker.provisioning.sync.result import drifted
 
-pytestmark = pytest.mark.families
-
 WRITES = {
     "config.patch",
     "agents.files.set",

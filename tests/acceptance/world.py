@@ -21,7 +21,7 @@ from tests.acceptance.proxy import Door
 from tests.benchmarks.bench import AwayClock
 from tests.fleet import Fleet
 from tests.gateways.stub_model import StubModel
-from tests.worker_process import QUICK_ROUNDS, WorkerProcess
+from tests.worker_process import WorkerProcess
 from worker.errors import TransientError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import Call
@@ -34,7 +34,7 @@ from worker.openclaw import RunningGateway
 from worker.provisioning.rewrite_permission import allow
 from worker.provisioning.workspace_files import AgentFiles
 from worker.simulator import Simulator
-from worker.workspace.credentials import ROUNDS, find_token
+from worker.workspace.credentials import find_token
 
 Value = TypeVar("Value")
 
@@ -48,8 +48,6 @@ SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
 SIMULATED_ON_BOARDS = 20
 """How many of the many the boards share on a simulator, where more of them prove nothing more of a sync."""
-TWIN, MANY_OF_TWIN = "2026.3.13", 10
-"""The simulated release that asks of us what 2026.2.12 does, so that fewer tests need it."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,9 @@ class World:
 
     @cached_property
     def crowd(self) -> Crowd:
-        """Ninety-four agents, on a simulator fewer, provisioned at once by two workers."""
+        """Ninety-four agents, on some targets fewer, provisioned at once by two workers."""
         woken, taken = (AWAKE, SETTLED) if self.real else (SIMULATED_AWAKE, SIMULATED_SETTLED)
-        together = MANY if self.real or self.release != TWIN else MANY_OF_TWIN
+        together = FEWER if self.is_slow else MANY
         on_boards = min(together, self.at_most)
         before = self.config()
         awake = [self.fleet.add_agent("Lead", lead=True)]
@@ -181,7 +179,6 @@ class World:
             self.folder / f"worker-{number}.log",
             {**self.settings, **settings},
             name=f"w{number}",
-            hash_rounds=ROUNDS if self.real else QUICK_ROUNDS,
         )
         self.workers.append(worker)
         return worker

@@ -8,21 +8,53 @@ Its time grows linearly with the text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from worker.masking.forms import secrets_in, without_forms
-from worker.masking.known import IN_HAND, forget_all, remember, remember_for_good, without_known
+from worker.masking.known import IN_HAND, forget_known, remember, remember_for_good, without_known
 
 __all__ = ["MASK", "forget_all", "mask", "mask_all", "remember", "remember_for_good", "secrets_in"]
 
 MASK = "<masked>"
 
 
+_SHORT = 80
+"""What has no more characters is masked once for the same secrets: most texts of a job's row are the names of
+its files, of their fields and of what was done with them."""
+
+
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
     """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
+    known = _with_those_in_hand(tokens)
+    return _masked_before(text, known) if len(text) <= _SHORT else _masked(text, known)
+
+
+def forget_all() -> None:
+    """Drop all secrets that were remembered, and what was masked of them."""
+    forget_known()
+    _masked_before.cache_clear()
+    _named_before.cache_clear()
+
+
+def _with_those_in_hand(tokens: Iterable[str | None]) -> frozenset[str]:
     in_hand = IN_HAND.tokens()
-    known = {token for token in tokens if token}
-    return without_forms(without_known(text, in_hand if known <= in_hand else in_hand | known, MASK), MASK)
+    given = {token for token in tokens if token}
+    return in_hand if given <= in_hand else in_hand | given
+
+
+def _masked(text: str, known: frozenset[str]) -> str:
+    return without_forms(without_known(text, known, MASK), MASK)
+
+
+@lru_cache(maxsize=4096)
+def _masked_before(text: str, known: frozenset[str]) -> str:
+    return _masked(text, known)
+
+
+@lru_cache(maxsize=1024)
+def _named_before(name: str, known: frozenset[str]) -> str:
+    return without_known(name, known, MASK)
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
@@ -40,4 +72,5 @@ def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
 def _name(key: Any, tokens: Iterable[str | None]) -> Any:
     if not isinstance(key, str):
         return key
-    return without_known(key, frozenset(filter(None, tokens)) | IN_HAND.tokens(), MASK)
+    known = _with_those_in_hand(tokens)
+    return _named_before(key, known) if len(key) <= _SHORT else without_known(key, known, MASK)

@@ -77,7 +77,7 @@ def remember_for_good(*secrets: str | None) -> None:
             IN_HAND.add_lasting(secret)
 
 
-def forget_all() -> None:
+def forget_known() -> None:
     """Drop what was remembered."""
     IN_HAND.clear()
     _known.cache_clear()

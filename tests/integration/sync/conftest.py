@@ -11,7 +11,7 @@ from tests.integration.sync.scene import Scene, make_scene
 from worker.simulator import Simulator
 
 
-@pytest.fixture(params=["2026.9.6", "2026.2.12"])
+@pytest.fixture(params=["2026.9.6", "2026.2.12"])  # `on_one_release` in scene.py takes the first alone
 def simulator(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Simulator]:
     with Simulator(request.param, token="gateway-token", state_dir=tmp_path / "gateway") as running:
         yield running

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import Engine, event, text
 
 from tests.fleet import Fleet, make_fleet
@@ -25,6 +26,9 @@ from worker.provisioning.sync.begin import begin
 from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
 from worker.simulator import Simulator
+
+on_one_release = pytest.mark.parametrize("simulator", ["2026.9.6"], indirect=True)
+"""For what no release has a say in."""
 
 Sent = tuple[str, Mapping[str, Any], str | None]
 

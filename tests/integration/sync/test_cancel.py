@@ -7,18 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on_one_release
 from worker.jobs import runs
 from worker.jobs.cancelling import EndedBeforeError, cancel
 from worker.jobs.outbox import publish_due
 from worker.jobs.retrying import NothingToRetryError, retry
-from worker.simulator import Simulator
 
-
-@pytest.fixture(params=["2026.9.6"])
-def simulator(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
-    with Simulator(request.param, token="gateway-token", state_dir=tmp_path / "gateway") as running:
-        yield running
+pytestmark = on_one_release
 
 
 def stop(scene: Scene, job_id: UUID) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from tests.integration.cli.conftest import Provisioner
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on_one_release
 
 
+@on_one_release
 def test_a_name_is_shown_on_one_line_and_in_bounds(scene: Scene, engine: Engine, tmp_path: Path) -> None:
     agent = scene.agent("Bob\nfaults: none\r\n\u2028\u202e" + "x" * 200_000)
     job_id = scene.ask("provision_agent", agent_id=agent)

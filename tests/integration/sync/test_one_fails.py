@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on_one_release
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.sync import look
 from worker.provisioning.work import render
+
+pytestmark = on_one_release
 
 DEEP = '{"a":' * 3000 + "1" + "}" * 3000
 PROFILE, HEARTBEAT, SOUL = "identity_profile", "heartbeat_config", "soul_template"

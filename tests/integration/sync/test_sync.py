@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on_one_release
 from worker.gateway.address import GatewayAddress
 from worker.jobs import runs
 from worker.jobs.outbox import publish_due
@@ -85,6 +85,7 @@ def test_changed_heartbeats_make_one_patch(settled: Scene) -> None:
     assert settled.sync().result["agents_unchanged"] == 5
 
 
+@on_one_release
 def test_each_fault_is_its_agents_own_and_the_others_are_synced(settled: Scene) -> None:
     settled.execute("UPDATE agents SET soul_template = '{{ nobody }}' WHERE name = 'Ann 0'")
     settled.execute("UPDATE boards SET objective = 'Anew.'")
@@ -110,6 +111,7 @@ def test_each_fault_is_its_agents_own_and_the_others_are_synced(settled: Scene) 
     assert (settled.sync().status, counts(settled.sync())) == ("succeeded", (5, 5, 0, 0))
 
 
+@on_one_release
 def test_a_paused_board_is_skipped_without_an_error(settled: Scene) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     board = settled.row("SELECT id FROM boards WHERE name = 'Second'").id
@@ -162,6 +164,7 @@ def test_a_dry_run_promises_what_the_run_then_does(settled: Scene) -> None:
     assert done.result["roster_changes"] == 2
 
 
+@on_one_release
 def test_a_board_of_another_gateway_and_other_nonsense_is_refused_by_name(settled: Scene) -> None:
     elsewhere = settled.fleet.add_gateway("elsewhere", "ws://127.0.0.1:9")
     board = settled.fleet.add_board("Theirs", gateway_id=elsewhere)
@@ -184,6 +187,7 @@ def test_a_gateway_without_agents_or_main_agent_says_so(scene: Scene) -> None:
     assert scene.sync(include_main=False).status == "succeeded"
 
 
+@on_one_release
 def test_a_second_sync_waits_behind_the_first(settled: Scene) -> None:
     first = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
     second = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
@@ -196,6 +200,7 @@ def test_a_second_sync_waits_behind_the_first(settled: Scene) -> None:
     assert one.finished_at <= two.started_at
 
 
+@on_one_release
 def test_no_more_than_a_window_is_begun_at_a_time_and_the_main_agent_comes_last(
     settled: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +219,7 @@ def test_no_more_than_a_window_is_begun_at_a_time_and_the_main_agent_comes_last(
     assert (len(order), order[-1]) == (6, str(main))
 
 
+@on_one_release
 def test_the_agents_status_and_its_sleep_are_left_alone(settled: Scene) -> None:
     settled.execute("UPDATE agents SET status = 'busy'")
     settled.execute("UPDATE boards SET objective = 'Anew.'")
@@ -239,6 +245,7 @@ def _address(scene: Scene) -> Any:
     return GatewayAddress(scene.simulator.url, scene.simulator.token)
 
 
+@on_one_release
 @pytest.mark.parametrize("seed", range(2))
 def test_messages_that_are_lost_or_come_twice_change_nothing(settled: Scene, seed: int) -> None:
     settled.execute("""UPDATE agents SET heartbeat_config = '{"every": "25m"}'""")
@@ -272,6 +279,7 @@ def test_messages_that_are_lost_or_come_twice_change_nothing(settled: Scene, see
     assert counts(settled.sync()) == (5, 5, 0, 0)
 
 
+@on_one_release
 def test_whoever_was_in_hand_when_the_gateway_was_given_up_was_not_attempted(settled: Scene) -> None:
     job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
     settled.one()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on_one_release
 from worker.provisioning.deliver import UNANSWERED
 from worker.simulator import Fault
 from worker.simulator.faults import Delay, Drop, Kind, Restart, Wrong
@@ -30,6 +30,7 @@ def _sent(scene: Scene, agent: str) -> int:
     return sum(call.method == "agents.files.set" and names.items() <= call.names.items() for call in calls)
 
 
+@on_one_release
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, kind: Kind) -> None:
     _impatient(settled)
@@ -52,6 +53,7 @@ def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, ki
     assert _sent(settled, "Ann 0") == sent, "what had been carried out is not sent again"
 
 
+@on_one_release
 def test_a_file_that_was_not_written_after_all_is_sent_again(settled: Scene) -> None:
     _impatient(settled)
     settled.execute("UPDATE agents SET soul_template = :text WHERE name = 'Ann 0'", text=SOUL)
@@ -65,6 +67,7 @@ def test_a_file_that_was_not_written_after_all_is_sent_again(settled: Scene) -> 
     assert _sent(settled, "Ann 0") == sent + 1
 
 
+@on_one_release
 def test_a_file_whose_answer_cannot_be_read_is_not_said_to_be_written(settled: Scene) -> None:
     settled.execute("UPDATE agents SET soul_template = :text WHERE name = 'Ann 0'", text=SOUL)
     settled.simulator.faults.order(Fault(Wrong("text"), "agents.files.set", file="SOUL.md", times=None))

@@ -33,13 +33,13 @@ from worker.workspace.templates import _one_line, _quoted
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 ASKED = Asked("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
-SMALL, LARGE = 16 * 1024, 64 * 1024
+SMALL, LARGE = 8 * 1024, 32 * 1024
 MOST_TIMES = 6.0
 SLACK_S = 0.03
 NOTHING_S = 0.012
 """A reading of SMALL that takes no longer does not take long for LARGE, even where its time grows as its
 square."""
-MOST_S = 1.0
+MOST_S = 0.5
 """For LARGE, so that 1 MB stays far below the seconds that a lease lasts."""
 
 
