@@ -64,7 +64,7 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(world: World) -> Rush:
-    agents = world.many[: world.at_most if world.real else SIMULATED]
+    agents = world.many[: world.on_boards if world.real else SIMULATED]
     # A delete costs 2026.9.6 a second and more.
     stride = 5 if world.is_slow else 2
     doomed = {agent.agent_id for agent in agents[::stride]}

@@ -19,10 +19,12 @@ from worker.gateway.device import DeviceKey
 from worker.gateway.retry import inline_retrying
 from worker.workspace.credentials import find_token, verify_token
 
-DELETED, CHANGED, NEW = 10, 20, 50
-SLOW = 6, 10, 20
-SIMULATED = 4, 8, 12
+CHANGED, NEW = 20, 50
+SLOW = 10, 20
+SIMULATED = 8, 12
 """The same on a simulator, where more of them prove nothing more."""
+SIMULATED_STAND = 10
+"""How many of the throng are looked at there."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,22 @@ def stand(world: World, agents: list[Settled]) -> None:
 def test_a_crowd_asked_for_at_once_of_two_workers_costs_three_config_writes_at_most(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patches = sum(method == "config.patch" for method, _ in world.crowd.calls)
+    patches = sum(method == "config.patch" for method, _ in world.throng.calls)
     with capsys.disabled():
-        cost = f"{patches} patches, {world.crowd.restarts} restarts"
-        print(f"\n{world.release}: {world.crowd.size} provisions, {cost}")
+        cost = f"{patches} patches, {world.throng.restarts} restarts"
+        print(f"\n{world.release}: {world.throng.size} provisions, {cost}")
     assert 1 <= patches <= 3
-    assert world.crowd.restarts <= patches
-    all_stand(world, world.many if world.real else world.many[:DELETED])
+    assert world.throng.restarts <= patches
+    all_stand(world, world.many if world.real else world.many[:SIMULATED_STAND])
 
 
 def test_deletes_changes_and_an_outsider_in_between_lose_nothing(
     world: World, two_workers: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deletes, changes, provisions = (DELETED, CHANGED, NEW) if world.real else SIMULATED
+    changes, provisions = (CHANGED, NEW) if world.real else SIMULATED
     if world.is_slow:
-        deletes, changes, provisions = SLOW
-    deleted = [world.take() for _ in range(deletes)]
+        changes, provisions = SLOW
+    deleted = world.condemned
     changed = {agent: f"{n}m" for n, agent in enumerate(world.many[:changes], start=30)}
     for agent, every in changed.items():
         world.set_agent(agent.agent_id, heartbeat_config={"every": every})
@@ -114,7 +116,7 @@ def test_deletes_changes_and_an_outsider_in_between_lose_nothing(
         world.eventually(lambda: outsider.value, "the outsider never got through")
     with capsys.disabled():
         cost = f"{new.patches} patches, {new.restarts} restarts, beside {outsider.value} edits of an outsider"
-        done = f"{provisions} provisions, {deletes} deletes, {changes} heartbeats"
+        done = f"{provisions} provisions, {len(deleted)} deletes, {changes} heartbeats"
         print(f"\n{world.release}: {done}: {cost}")
     assert {job["status"] for job in jobs} == {"succeeded"}, [job["error"] for job in jobs]
     roster = world.roster()

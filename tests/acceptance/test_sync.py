@@ -94,7 +94,7 @@ SAME = ("status", "reason", "roster", "first_provision")
 
 @pytest.fixture(scope="module")
 def night(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
-    agents = world.crowd.on_boards
+    agents = world.many[: world.on_boards]
     templates = tmp_path_factory.mktemp("templates")
     (templates / "shared").mkdir()
     main = world.ended(world.ask("provision_gateway_main", gateway_id=world.fleet.gateway_id, wake=False))

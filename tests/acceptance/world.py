@@ -39,12 +39,14 @@ from worker.workspace.credentials import find_token
 Value = TypeVar("Value")
 
 MANY, BOARDS = 50, 5
-"""How many of the crowd tests take together, on how many boards, each with a lead."""
+"""How many of the throng tests take together, on how many boards, each with a lead."""
 FEWER = 30
 """How many of them tests take that work on each one's files, on the newest releases, which it costs five
 times the CPU."""
-AWAKE, SETTLED = 10, 34
-SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
+CONDEMNED, SLOW_CONDEMNED, SIMULATED_CONDEMNED = 10, 6, 4
+"""How many more are there to be deleted."""
+AWAKE, SETTLED = 10, 24
+SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 20
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
 SIMULATED_ON_BOARDS = 20
 """How many of the many the boards share on a simulator, where more of them prove nothing more of a sync."""
@@ -61,19 +63,20 @@ class Settled:
 @dataclass(frozen=True)
 class Crowd:
     """All who were asked for in one moment, so that a release which allows a roster change every half minute
-    is not asked for one by each test. ``awake``: a lead and members; ``jobs``: theirs, in that order;
-    ``size``: of all together; ``on_boards``: those of the many that the boards share; ``calls``: what went
-    through the door meanwhile; ``restarts``: how often the gateway went away."""
+    is not asked for one by each test. ``awake``: those who were woken; ``jobs``: theirs, in that order;
+    ``settled``: the others; ``calls``: what went through the door meanwhile; ``restarts``: how often the
+    gateway went away."""
 
-    size: int
-    awake: list[UUID]
+    awake: Sequence[UUID]
     jobs: list[Mapping[str, Any]]
-    settled: Iterator[Settled]
-    many: list[Settled]
-    on_boards: list[Settled]
+    settled: list[Settled]
     config_before: Mapping[str, Any]
     calls: list[tuple[str, Mapping[str, Any]]]
     restarts: int
+
+    @property
+    def size(self) -> int:
+        return len(self.awake) + len(self.settled)
 
 
 @dataclass
@@ -96,21 +99,31 @@ class World:
 
     @cached_property
     def crowd(self) -> Crowd:
-        """Ninety-four agents, on some targets fewer, provisioned at once by two workers."""
+        """A lead and members who are woken, and those that tests take one by one."""
         woken, taken = (AWAKE, SETTLED) if self.real else (SIMULATED_AWAKE, SIMULATED_SETTLED)
-        together = FEWER if self.is_slow else MANY
-        on_boards = min(together, self.at_most)
-        before = self.config()
         awake = [self.fleet.add_agent("Lead", lead=True)]
         awake += [
             self.fleet.add_agent(f"Member {n}", heartbeat_config={"every": "15m"}) for n in range(1, woken)
         ]
-        quiet = [self.fleet.add_agent(f"Settler {n}") for n in range(taken)]
+        return self._at_once(awake, [self.fleet.add_agent(f"Settler {n}") for n in range(taken)])
+
+    @cached_property
+    def throng(self) -> Crowd:
+        """Those for tests that need many at once: on boards of their own, then the others, then those that
+        are there to be deleted."""
+        quiet = []
         for n in range(BOARDS):
             board = self.fleet.add_board(f"Board {n}")
-            for m in range(on_boards // BOARDS):
+            for m in range(self.on_boards // BOARDS):
                 quiet.append(self.fleet.add_agent(f"Settler {n}-{m}", lead=m == 0, board_id=board))
-        quiet += [self.fleet.add_agent(f"Settler 9-{n}") for n in range(together - on_boards)]
+        quiet += [self.fleet.add_agent(f"Settler 9-{n}") for n in range(MANY - self.on_boards)]
+        condemned = SLOW_CONDEMNED if self.is_slow else CONDEMNED if self.real else SIMULATED_CONDEMNED
+        quiet += [self.fleet.add_agent(f"Condemned {n}") for n in range(condemned)]
+        return self._at_once([], quiet)
+
+    def _at_once(self, awake: Sequence[UUID], quiet: Sequence[UUID]) -> Crowd:
+        """Have two workers provision them all at once."""
+        before = self.config()
         second = self.start_worker()
         self.door.forget()
         with AwayClock(GatewayAddress(self.process.url, self.gateway_token)) as away:
@@ -118,42 +131,41 @@ class World:
             jobs = [self.ended(job) for job in asked]
         second.stop()
         assert {job["status"] for job in jobs} == {"succeeded"}, [job["error"] for job in jobs]
-        places = [str(job["result"]["openclaw_id"]) for job in jobs[woken:]]
+        places = [str(job["result"]["openclaw_id"]) for job in jobs[len(awake) :]]
         settled = [Settled(agent, place) for agent, place in zip(quiet, places, strict=True)]
-        return Crowd(
-            len(jobs),
-            awake,
-            jobs[:woken],
-            iter(settled[:taken]),
-            settled[taken:],
-            settled[taken : taken + on_boards],
-            before,
-            list(self.door.calls),
-            away.restarts,
-        )
+        return Crowd(awake, jobs[: len(awake)], settled, before, list(self.door.calls), away.restarts)
+
+    @property
+    def on_boards(self) -> int:
+        """How many of the many are on boards of their own, for what takes long on each one's files."""
+        if self.is_slow:
+            return FEWER
+        return MANY if self.real else SIMULATED_ON_BOARDS
 
     @property
     def many(self) -> list[Settled]:
-        """Those of the crowd for tests that need many at once. Each test leaves them as well as it found
+        """Those of the throng for tests that need many at once. Each test leaves them as well as it found
         them, but for the last."""
-        return self.crowd.many
+        return self.throng.settled[:MANY]
+
+    @property
+    def condemned(self) -> list[Settled]:
+        """Those of the throng for the test that deletes some."""
+        return self.throng.settled[MANY:]
 
     def take(self) -> Settled:
         """One of the crowd that no other test has."""
-        return next(self.crowd.settled)
+        return next(self._untaken)
+
+    @cached_property
+    def _untaken(self) -> Iterator[Settled]:
+        return iter(self.crowd.settled)
 
     def forget(self, agent_id: UUID) -> None:
         """Make the agent one that no job of ours has ever seen, though its gateway's roster holds it."""
         with self.engine.begin() as connection:
             for statement in _FORGET:
                 connection.execute(statement, {"id": agent_id})
-
-    @property
-    def at_most(self) -> int:
-        """How many of the many a sync has on its boards."""
-        if self.is_slow:
-            return FEWER
-        return MANY if self.real else SIMULATED_ON_BOARDS
 
     @property
     def is_slow(self) -> bool:
