@@ -20,7 +20,7 @@ from worker.gateway.retry import inline_retrying
 from worker.workspace.credentials import find_token, verify_token
 
 CHANGED, NEW = 20, 50
-SLOW = 10, 20
+SLOW = 10, 15
 SIMULATED = 8, 12
 """The same on a simulator, where more of them prove nothing more."""
 SIMULATED_STAND = 10
