@@ -1,0 +1,52 @@
+"""A delete whose removal is refused, or whose gateway's roster is unknown, deletes no row (rules.md 40)."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests.integration.sync.scene import Scene, on_one_release
+from worker.gateway import roster_reading
+
+
+def save(scene: Scene, name: str, content: str) -> None:
+    """The gateway's owner saves a file."""
+    draft = scene.simulator.config_path.with_name(f"{name}.draft")
+    draft.write_text(content)
+    os.replace(draft, scene.simulator.config_path.with_name(name))
+
+
+def moved_into_an_include(scene: Scene, stored: dict[str, Any]) -> None:
+    save(scene, "agents.json5", json.dumps(stored["agents"]))
+    save(scene, "openclaw.json", json.dumps({**stored, "agents": {"$include": "./agents.json5"}}))
+
+
+def broken(scene: Scene, stored: dict[str, Any]) -> None:
+    save(scene, "openclaw.json", json.dumps(stored)[:-5])
+
+
+@on_one_release
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(moved_into_an_include, "move agents back into openclaw.json"), (broken, "openclaw.json is invalid")],
+)
+def test_the_row_of_an_agent_that_stays_on_its_gateway_stays(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, change: Any, said: str
+) -> None:
+    monkeypatch.setattr(roster_reading, "_PAUSE_S", 0.01)
+    agent = scene.agent("Ann")
+    scene.provision(agent)
+    good = scene.simulator.config_path.read_text()
+    change(scene, json.loads(good))
+    job_id = scene.ask("delete_agent", agent_id=agent)
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, said in str(job.error)) == ("failed", True), job.error
+    assert scene.row("SELECT count(*) AS n FROM agents WHERE id = :id", id=agent).n == 1
+    save(scene, "openclaw.json", good)
+    assert f"mc-{agent}" in scene.simulator.agents()
+    calls = scene.simulator.journal.calls
+    assert not [call for call in calls if call.method in ("agents.delete", "sessions.delete") and call.ok]
