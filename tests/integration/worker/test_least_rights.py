@@ -11,11 +11,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, make_url, text
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.cli.conftest import Provisioner
+from tests.integration.provisioning.fleet import execute, insert_job
 from tests.integration.worker.workshop import Place, Workshop
 from worker import rights
 from worker.cli.check_rights import check_database
 from worker.database import make_engine
+from worker.database_errors import DatabaseNotNow
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("## Rights in the database")[1].split("\n## ")[0]
@@ -228,3 +230,48 @@ def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(ho
         execute(shop.engine, "DROP POLICY IF EXISTS seen ON agents")
         execute(shop.engine, "ALTER TABLE agents DISABLE ROW LEVEL SECURITY")
     assert shop.ended(shop.ask("delete_agent", agent_id=agent)).status == "succeeded"
+
+
+SENDER = ("USAGE ON SCHEMA provisioner", "SELECT, INSERT ON provisioner.jobs")
+READER = (
+    "USAGE ON SCHEMA provisioner",
+    "SELECT ON ALL TABLES IN SCHEMA provisioner",
+    "SELECT ON gateways, boards, agents",
+)
+
+
+@pytest.fixture
+def role(house: House, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a role that has the rights of the parameter, and no others."""
+    name = f"{house.role}_other"
+    execute(house.workshop.engine, f"CREATE ROLE {name} LOGIN PASSWORD 'least-of-all'")
+    for right in request.param:
+        execute(house.workshop.engine, f"GRANT {right} TO {name}")
+    url = make_url(house.workshop.database_url).set(username=name, password="least-of-all")
+    yield url.render_as_string(hide_password=False)
+    execute(house.workshop.engine, f"DROP OWNED BY {name}")
+    execute(house.workshop.engine, f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("role", [SENDER], indirect=True, ids=["a sender"])
+def test_a_service_inserts_its_jobs_with_the_rights_of_the_table(house: House, role: str) -> None:
+    engine = make_engine(role, pool_size=1)
+    key = insert_job(engine, house.place.fleet.agents[2], kind="update_agent", options='{"dry_run": true}')
+    assert house.workshop.ended(key).status in ("succeeded", "failed")
+    with pytest.raises(DatabaseNotNow, match="permission denied"):
+        execute(engine, "DELETE FROM provisioner.jobs")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("role", [READER], indirect=True, ids=["a reader"])
+def test_what_only_reads_does_so_with_the_rights_of_the_table(
+    house: House, role: str, tmp_path: Path
+) -> None:
+    key = house.workshop.send(house.place.fleet.agents[2], dry_run=True)
+    house.workshop.ended(key)
+    provisioner = Provisioner(role, tmp_path / "device.pem")
+    for command in (["jobs"], ["job", str(key)], ["metrics"]):
+        result = provisioner.run(*command)
+        assert result.exit_code in (0, 1), result.output
+        assert "permission denied" not in result.output
+    assert str(key)[:6] in provisioner.run("jobs").stdout
