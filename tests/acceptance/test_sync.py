@@ -230,7 +230,7 @@ def test_a_gateway_that_is_killed_in_the_middle_and_comes_back_ends_well(night: 
 def test_a_gateway_that_stops_for_good_leaves_right_counts(night: Night) -> None:
     world = night.world
     (night.templates / "shared" / "SOUL.md.j2").write_text("{{ agent_name }} was here.\n")
-    _restart_workers(night, 1, RETRY_BUDGET_S="6", **SLOWLY)
+    _restart_workers(night, 1, RETRY_BUDGET_S="12", **SLOWLY)
     job = night.ask()
     world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
     world.process.kill()
@@ -238,7 +238,7 @@ def test_a_gateway_that_stops_for_good_leaves_right_counts(night: Night) -> None
     world.process.start()
     result = done["result"]
     assert (done["status"], result["main_updated"]) == ("partial", False)
-    assert "The gateway was unreachable for 6 seconds" in done["error"]
+    assert "The gateway was unreachable for 12 seconds" in done["error"]
     statuses = Counter(row["status"] for row in night.rows(job).values())
     assert set(statuses) <= {"succeeded", "failed", "not_attempted"}
     assert result["agents_updated"] == statuses["succeeded"]
