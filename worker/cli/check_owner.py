@@ -11,7 +11,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, beating, relying_on_defaults
 from worker.gateway.heartbeats import cure as how_to_beat
 from worker.gateway.owner_settings import findings
-from worker.gateway.roster import roster_entries
+from worker.gateway.roster import as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS
 from worker.gateway.variables import REDACTED, strings_of
 
@@ -28,7 +28,7 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     relying = [key for key in there if not OURS.fullmatch(key)]
     if not relying:
         return
-    cure = how_to_beat(dialect, relying)
+    cure = how_to_beat(dialect, as_spelled(dialect, parsed, relying))
     if silent:
         says = (
             f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"

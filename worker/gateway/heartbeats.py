@@ -6,13 +6,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import without_nulls
 from worker.gateway.dialect import Dialect
 from worker.gateway.variables import escaped
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
-IMPLICIT_AGENT = "main"
-"""The agent that a gateway without a roster has; it stays the default only if it is listed first."""
 FENCED = (
     "OpenClaw makes none for an id that was deleted and then written into its config again:"
     " `provisioner delete NAME --keep-files --keep-row`, then `provisioner provision NAME`, make it beat"
@@ -70,11 +69,11 @@ def beating(
         named = _mapping(block).get("agentId")
         owner = _mapping(defaults.get("systemAgent")).get("agentId")
         if isinstance(named, str) and named:
-            return [named]
+            return _there(canonical_id(named), there)
         if isinstance(block, Mapping):
             return there
         if isinstance(owner, str) and owner:
-            return [owner]
+            return _there(canonical_id(owner), there)
         return _marked(entries) or (there if len(there) == 1 else [])
     if isinstance(block, Mapping) and dialect.defaults_beat_all:
         return there
@@ -131,6 +130,11 @@ def written(dialect: Dialect, agents: Collection[str]) -> str:
 
 def _has_block(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("heartbeat")) or isinstance(entry.get("heartbeat"), Mapping)
+
+
+def _there(named: str, there: Collection[str]) -> list[str]:
+    """The agent that a setting names, if the roster has it."""
+    return [named] if named in there else []
 
 
 def _marked(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

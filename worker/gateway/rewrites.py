@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from worker.gateway.roster import canonical_id
+from worker.gateway.agent_ids import canonical_id
 from worker.gateway.roster_reading import LiveRoster
 from worker.gateway.variables import REDACTED, escapes_in, id_or_number, strings_of, variables_in
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id, spellings
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import IMPLICIT_AGENT, any_block, beating, heartbeat_block, heartbeat_fault
+from worker.gateway.heartbeats import any_block, beating, heartbeat_block, heartbeat_fault
 from worker.gateway.variables import REDACTED, escaped, strings_of
-
-_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "useIndicator": True}
 
@@ -34,8 +32,9 @@ class RosterEntry:
 class RosterPlan:
     """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
     new or differs. ``present``: ids of the roster as it is. ``patches``: what changes in each changed entry,
-    as a merge patch. ``silenced``: ids of others whose heartbeats end with it, since it writes the first
-    block; ``kept``: those that it gives a block of their own, so that theirs do not."""
+    as a merge patch. ``silenced``: others whose heartbeats end with it, since it writes the first block;
+    ``kept``: those that it gives a block of their own, so that theirs do not; both as the config spells
+    their ids."""
 
     document: Mapping[str, Any] | None
     changed: frozenset[str]
@@ -110,6 +109,7 @@ def plan_roster(
     ours = [entry.openclaw_id for entry in wanted]
     first = changed and not any_block(live)
     others = [key for key in beating(dialect, parsed, live) if key not in ours] if first else []
+    others = as_spelled(dialect, parsed, others)
     if keeps_beating and others:
         _give_blocks(document["agents"], others)
     plan = RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
@@ -130,13 +130,15 @@ def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dic
     return entries
 
 
-def canonical_id(written: Any) -> str:
-    """The id that a gateway goes by for one as it is written in its config: in lower case, and with ``-`` for
-    each run of characters that an id may not have (measured on 2026.2.12 and 2026.9.6)."""
-    text = str(written).strip().lower()
-    if _ID.fullmatch(text):
-        return text
-    return re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:64] or IMPLICIT_AGENT
+def as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]) -> list[str]:
+    """The ids as the config spells them: under any other spelling an entry would be a second one of the same
+    id, with which no release starts."""
+    agents = _mapping(parsed.get("agents"))
+    listed = agents.get("list")
+    rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    written = [entry.get("id") for entry in rows if _id_of(entry) is not None]
+    spelled = spellings(_mapping(agents.get("entries")) if dialect.roster == "entries" else written)
+    return [spelled.get(each, each) for each in ids]
 
 
 def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
@@ -215,7 +217,7 @@ def _give_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
         agents["entries"] |= {key: {"heartbeat": {}} for key in others}
         return
     agents["list"] = [
-        {**entry, "heartbeat": {}} if _id_of(entry) in others else entry for entry in agents["list"]
+        {**entry, "heartbeat": {}} if str(entry.get("id")) in others else entry for entry in agents["list"]
     ]
 
 
@@ -227,7 +229,7 @@ def _entries_patch(
 ) -> dict[str, Any]:
     """Only what differs: entries are merged by id. A second agent needs the ownership said: gateways.md 8."""
     stored = _mapping(_mapping(parsed.get("agents")).get("entries"))
-    written = {canonical_id(key): key for key in stored}
+    written = spellings(stored)
     entries = {written.get(key, key): _difference(live.get(key, {}), entry) for key, entry in changed.items()}
     patch: dict[str, Any] = {"entries": entries}
     if "ownership" not in _mapping(parsed.get("agents")):

@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from worker.errors import PermanentError
+from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import IMPLICIT_AGENT
 from worker.gateway.includes import Include, Keys, includes_of, merged_document
-from worker.gateway.roster import RosterEntry, RosterPlan, canonical_id, plan_roster, roster_entries
+from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_entries
 
 Ask = Callable[[], Mapping[str, Any]]
 """Makes one call, and returns its payload."""

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.drain import draining
+from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 from worker.gateway.folders import (
@@ -25,8 +26,6 @@ from worker.gateway.folders import (
     same_folder,
     without_home,
 )
-from worker.gateway.heartbeats import IMPLICIT_AGENT
-from worker.gateway.roster import canonical_id
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.provisioning.intents import Intent
 from worker.provisioning.memories import reason_to_keep_memories

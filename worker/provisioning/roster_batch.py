@@ -154,10 +154,10 @@ class RosterBatch:
                     " the folder by hand."
                 )
 
-    def first_writer(self, plan: RosterPlan) -> Intent:
-        """The intent that is answered for first by what the plan changes."""
+    def first_writer(self, plan: RosterPlan) -> Intent | None:
+        """The intent that is answered for first by what the plan changes, None where all were refused."""
         changed = {agent for agent, entry in self.entries.items() if entry.openclaw_id in plan.changed}
-        return next(intent for intent in self._open("reconcile") if intent.agent_id in changed)
+        return next((intent for intent in self._open("reconcile") if intent.agent_id in changed), None)
 
     def blame(self, plan: RosterPlan, error: InvalidConfig) -> None:
         """Refuse the agents that the gateway's complaint names, so that the rest can go on.

@@ -194,7 +194,8 @@ def _bring_about(
     services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
 ) -> None:
     """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
-    progress, stale, noted, warned = Progress(), None, False, False
+    progress, stale, noted = Progress(), None, False
+    first: tuple[LiveRoster, RosterPlan] | None = None
     claimed: set[str] = set()
     for _ in range(_ROUNDS):
         live, plan = _look(client, batch, keeps_beating=services.settings.keep_default_heartbeat)
@@ -206,6 +207,8 @@ def _bring_about(
         if plan.document is None and not unwanted:
             if progress.writes:
                 log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
+                if first is not None and progress.writes:
+                    _warn_of_first_write(services, batch, *first)
             _settle(services, lease, batch, answered=True)
             return
         progress.see(plan, unwanted)
@@ -216,9 +219,7 @@ def _bring_about(
             batch.refused.update((intent.id, refusal) for intent in unwanted)
             _settle(services, lease, batch, answered=True)
             return
-        if not warned:
-            _warn_of_first_write(services, batch, live, plan)
-            warned = True
+        first = first or (live, plan)
         fenced = _fenced(services, lease, live, plan) - claimed
         if fenced:
             claimed |= fenced
@@ -297,7 +298,7 @@ def _note_first_look(
 
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
-    """Warn of what the first write changes beside its agents: whose heartbeats stop, and lost comments."""
+    """Warn of what the first write changed beside its agents: whose heartbeats stopped, and lost comments."""
     said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
         said.append(keeping(live.dialect, plan.kept))
@@ -305,9 +306,12 @@ def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoste
         said.append(COMMENTS_GO)
     if plan.changed and not live.writes_visibility:
         said.append(VISIBILITY_STAYS)
+    writer = batch.first_writer(plan) if said else None
+    if writer is None:
+        return
     with services.engine.begin() as connection:
         for sentence in said:
-            warn_of(connection, batch.first_writer(plan).id, sentence)
+            warn_of(connection, writer.id, sentence)
             log.warning("%s", sentence)
 
 

@@ -23,7 +23,8 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.facts import load_agent
-from worker.simulator import Simulator
+from worker.simulator import Fault, Simulator
+from worker.simulator.faults import Refuse
 
 VARIABLES = {"BUDGET_OWNER": "a secret of the gateway's host"}
 
@@ -384,6 +385,60 @@ def test_the_default_agent_goes_on_beating_where_the_setting_says_so(
     scene.provision(scene.agent("Bea"))
     assert len(calls(scene, "config.patch")) == before + 1
     assert simulator.agents()["main"]["heartbeat"] == {}
+
+
+BLOCK = {"heartbeat": {"every": "20m"}}
+SPELLED = [
+    ("2026.9.6", {"defaults": BLOCK, "entries": {"Ops-Bot": {}, "two": {}}}, {"Ops-Bot", "two"}),
+    ("2026.9.6", {"defaults": {"heartbeat": {"agentId": "Ops"}}, "entries": {"ops": {}, "two": {}}}, {"ops"}),
+    ("2026.9.6", {"defaults": {"systemAgent": {"agentId": "B"}}, "entries": {"b": {}, "two": {}}}, {"b"}),
+    ("2026.9.6", {"defaults": {"heartbeat": {"agentId": "gone"}}, "entries": {"b": {}, "two": {}}}, set()),
+    ("2026.2.12", {"list": [{"id": "Ops Bot", "default": True}, {"id": "two"}]}, {"Ops Bot"}),
+]
+
+
+@pytest.mark.parametrize(("release", "agents", "beat"), SPELLED)
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "silenced"])
+def test_owners_agents_keep_their_blocks_and_are_named_as_they_are_spelled(
+    engine: Engine,
+    hands: Callable[..., Any],
+    tmp_path: Path,
+    release: str,
+    agents: dict[str, Any],
+    beat: set[str],
+    keep: bool,
+) -> None:
+    if release == "2026.9.6":
+        agents = {"ownership": "explicit", **agents}
+    with Simulator(
+        release, token="gateway-token", state_dir=tmp_path, config={"agents": agents}
+    ) as simulator:
+        scene = make_scene(simulator, engine, hands(retry_inline_s=5, keep_default_heartbeat=keep))
+        agent = scene.agent("Ada")
+        job_id = scene.ask("provision_agent", agent_id=agent, wake=False)
+        scene.serve()
+        job = scene.job(job_id)
+        stored = json.loads(simulator.config_path.read_text())["agents"]
+    assert job.status == "succeeded", job.error
+    entries = stored.get("entries") or {entry["id"]: entry for entry in stored["list"]}
+    assert set(entries) - {"main"} == {f"mc-{agent}", "two", *(agents.get("entries") or ["Ops Bot"])}
+    blocks = {name for name, entry in entries.items() if "heartbeat" in entry} - {f"mc-{agent}"}
+    assert blocks == (beat if keep else set())
+    told = " ".join(warning for warning in job.warnings if "first heartbeat block" in warning)
+    assert all(name in told for name in beat)
+
+
+def test_a_first_write_that_is_refused_warns_of_nothing_that_it_did(
+    engine: Engine, hands: Callable[..., Any], tmp_path: Path
+) -> None:
+    with Simulator("2026.9.6", token="gateway-token", state_dir=tmp_path) as simulator:
+        scene = make_scene(simulator, engine, hands(retry_inline_s=5, keep_default_heartbeat=True))
+        invalid = Refuse("invalid config: agents.entries.main: nope", code="INVALID_REQUEST")
+        simulator.faults.order(Fault(invalid, "config.patch", times=None))
+        job_id = scene.ask("provision_agent", agent_id=scene.agent("Ada"), wake=False)
+        scene.serve()
+        job = scene.job(job_id)
+    assert (job.status, job.warnings) == ("failed", [])
 
 
 def test_a_config_that_nobody_may_change_is_a_refusal_at_once_and_no_outage(

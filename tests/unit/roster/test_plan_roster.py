@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import IMPLICIT_AGENT
 from worker.gateway.roster import DEFAULT_VISIBILITY, RosterEntry, plan_roster, roster_ids
 
 NEW_METHODS = {"cron.scratch.set", "agents.workspace.list"}
