@@ -32,6 +32,12 @@ VISIBILITY_TIMEOUT_S = 600
 _CONNECT_S = 5.0
 _SPARE_CONNECTIONS = 50
 _KEEPS_ALL = "noeviction"
+_OTHER_HOST = (62, 64)
+_EXPIRED = 10
+"""OpenSSL's codes for a name or an IP address that a certificate is not for, and for one that has expired."""
+_OURS_REFUSED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
+_TLS_LOOKS = 4
+"""A server that wants a certificate of ours says so and hangs up, and its word may be lost on the way."""
 _SHOWN = 8
 _RIGHTS = "docs/operations.md lists those it needs"
 
@@ -88,7 +94,16 @@ class BrokerLook:
 
 
 def look_at(broker: Broker) -> BrokerLook:
-    """Connect once and look. Leaves nothing behind, and takes 10 seconds at most."""
+    """Connect and look. Leaves nothing behind, and takes 10 seconds at most."""
+    look = _look_at(broker)
+    for _ in range(_TLS_LOOKS - 1):
+        if broker.tls is None or look.away != redis.ConnectionError.__name__:
+            break
+        look = _look_at(broker)
+    return look
+
+
+def _look_at(broker: Broker) -> BrokerLook:
     try:
         with connect(broker) as client:
             client.ping()
@@ -125,12 +140,23 @@ def lasting(error: BaseException, broker: Broker) -> str | None:
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
+            if cause.verify_code in _OTHER_HOST:
+                return (
+                    "the server's certificate is for another host: take the host's name that is in it, or do"
+                    " without that check with ssl_check_hostname=false"
+                )
+            if cause.verify_code == _EXPIRED:
+                return "the server's certificate has expired: renew it"
             return (
                 f"the server's certificate is not trusted ({cause.verify_message}): name its CA with the"
                 " option ssl_ca_certs, or do without verifying with ssl_cert_reqs=none"
             )
         if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
             return "the server does not speak TLS: begin it with redis://"
+        if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(cause.reason):
+            return "the server wants a certificate of ours: name it with ssl_certfile and ssl_keyfile"
+        if isinstance(cause, ssl.SSLError) and str(cause.reason).endswith(_OURS_REFUSED):
+            return "the server does not accept the certificate that ssl_certfile names"
     said = str(error).lower()
     if isinstance(error, AuthenticationError) or "wrongpass" in said or "noauth" in said:
         return "the server refuses its user or password"

@@ -62,6 +62,10 @@ _REFUSED = {
     "does not exist": "the server has no such database or user",
     "certificate verify failed": "the server's certificate is not trusted: name its CA with sslrootcert",
     "server certificate for": "the server's certificate is for another host",
+    "unrecognized configuration parameter": "the server does not know a setting in its options or PGOPTIONS",
+    "invalid command-line argument": "the server refuses its options or PGOPTIONS: write -c name=value",
+    "requires a value": "the server refuses its options or PGOPTIONS: write -c name=value",
+    "cannot be changed without restarting": "its options or PGOPTIONS hold a setting of the whole server",
     "invalid value for parameter": "the server does not know a value in its options or in a PG... variable",
     "channel binding required": "channel binding is asked for, which the server does not offer",
     "authentication method requirement": "the server asks for a password in a way that require_auth forbids",
@@ -132,7 +136,7 @@ def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
     except psycopg.OperationalError as error:
         if not _OPTIONS_REFUSED.search(str(error)):
             raise
-    return psycopg.connect(**given)
+    return psycopg.connect(**given, options="")  # else libpq sends those of PGOPTIONS by itself
 
 
 def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str, str]) -> None:

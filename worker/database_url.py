@@ -15,6 +15,7 @@ from worker.urls import ServerUrl, split_url, unknown_option
 SCHEMES = ("postgresql+psycopg", "postgresql", "postgres")
 _NUMBERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count")
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_SEVERAL = ("host", "port")
 _FIXED = ("replication", "client_encoding")
 """Known to libpq, and not for an operator to choose."""
 _PORT = 5432
@@ -80,6 +81,8 @@ def _options(parts: ServerUrl) -> dict[str, str | tuple[str, ...]]:
         if name in _FILES and value not in ("", "system") and not _is_readable(value):
             raise ValueError(f"holds the option `{name}`, whose file cannot be read")
         earlier = found.get(name)
+        if earlier is not None and name not in _SEVERAL:
+            raise ValueError(f"holds the option `{name}` twice: keep one")
         found[name] = value if earlier is None else (*_several(earlier), value)
     return found
 

@@ -41,11 +41,11 @@ def fault(path: Path, longest_silence_s: float = LONGEST_SILENCE_S) -> str | Non
 
 def main() -> int:
     """Exit code 0 of a process that works, 1 of one that does not, 2 where HEALTH_FILE is not set."""
-    name = os.environ.get("HEALTH_FILE")
+    name = os.environ.get("HEALTH_FILE", "").strip()  # read as worker.settings reads it
     if not name:
         print("HEALTH_FILE is not set, here or for the process to be looked at.", file=sys.stderr)
         return 2
-    found = fault(Path(name))
+    found = fault(Path(name).expanduser())
     if found is not None:
         print(found, file=sys.stderr)
     return 0 if found is None else 1

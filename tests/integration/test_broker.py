@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,12 +112,26 @@ def test_the_brokers_certificate_is_verified(broker: Broker, tmp_path: Path) -> 
         ca = f"?ssl_ca_certs={tmp_path / 'gateway.pem'}"
         assert "certificate is not trusted" in (seen("127.0.0.1").fault or "")
         assert "ssl_ca_certs" in (seen("127.0.0.1").fault or "")
-        assert "certificate is not trusted" in (seen("localhost", ca).fault or ""), "it is for 127.0.0.1"
+        assert "certificate is for another host" in (seen("localhost", ca).fault or ""), "it is for 127.0.0.1"
         assert seen("127.0.0.1", ca).fault is None
         assert seen("localhost", f"{ca}&ssl_check_hostname=false").fault is None
         assert seen("127.0.0.1", "?ssl_cert_reqs=none").fault is None
     plain = read_redis_url(f"rediss://:{password}@127.0.0.1:{broker.port}/0")
     assert look_at(plain).policy is None
+
+
+def test_a_certificate_that_has_expired_and_one_that_we_lack_are_named(
+    broker: Broker, tmp_path: Path
+) -> None:
+    options = f"?ssl_ca_certs={tmp_path / 'gateway.pem'}"
+    with tls_front(self_signed(tmp_path, expired=True), broker.port) as port:
+        told = look_at(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
+    assert told.fault == "the server's certificate has expired: renew it"
+    context = self_signed(tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with tls_front(context, broker.port) as port:
+        told = look_at(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
+    assert "ssl_certfile" in (told.fault or ""), told
 
 
 def test_celery_verifies_it_too(broker: Broker, tmp_path: Path) -> None:

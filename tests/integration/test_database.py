@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -200,6 +201,10 @@ def test_a_server_that_refuses_us_is_told_from_one_that_is_away(
     assert refusal_of(f"{database_url}_none") == "the server has no such database or user"
     assert "TLS" in (refusal_of(f"{database_url}?sslmode=require") or "")
     assert refusal_of("postgresql+psycopg://u:p@127.0.0.1:9/d") is None
+    for options in ("-c nosuch_setting=1", "-c foo", "hello", "-c max_connections=5"):
+        assert "options or PGOPTIONS" in (refusal_of(f"{database_url}?options={quote(options)}") or ""), (
+            options
+        )
 
 
 def test_a_server_that_falls_silent_is_given_up_before_the_kernel_would(database_url: str) -> None:

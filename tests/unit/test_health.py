@@ -51,3 +51,10 @@ def test_a_sign_that_cannot_be_given_stops_nobody(tmp_path: Path) -> None:
 def test_a_look_loads_nothing_heavy(module: str) -> None:
     statement = f"import sys, worker.health; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", statement], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_the_check_reads_the_name_as_a_worker_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HEALTH_FILE", " ~/sign ")
+    health.touch(tmp_path / "sign")
+    assert health.main() == 0

@@ -59,7 +59,8 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
         allowed = True
     if allowed or _word(policy.get("default")) != "deny":
         return None
-    prefix = session_key.split("-", 1)[0] + "-"
+    kind, hyphen, _ = session_key.partition("-")
+    prefix = kind + hyphen  # all of ours of that kind; an id without a hyphen stands for itself
     return Denial(
         "session.sendPolicy.default",
         f'add {{"action": "allow", "match": {{"keyPrefix": "{prefix}"}}}} to session.sendPolicy.rules.',
@@ -70,9 +71,9 @@ def findings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
     """Each such setting with the check that it belongs to, for doctor."""
     if has_one_session(config):
         yield "sessions", ONE_SESSION
-    denials = {str(d): None for kind in ("mc", "lead") if (d := denial_of(config, f"agent:{kind}-x:main"))}
-    for denial in denials:
-        yield "wakes", f"agents will not be woken: {denial}"
+    keys = [f"agent:{kind}-x:main" for kind in ("mc", "lead", "mc-gateway")]
+    for said in dict.fromkeys(str(denial) for key in keys if (denial := denial_of(config, key))):
+        yield "wakes", f"agents will not be woken: {said}"
     if heartbeats_stand_still(dialect, config):
         yield "heartbeats", CRON_OFF
 

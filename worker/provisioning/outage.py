@@ -125,6 +125,11 @@ _NOTE_UP = text("""
             writer_not_before = NULL
         WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
         RETURNING gateway_id
+    ), runs AS (
+        UPDATE provisioner.jobs j SET next_attempt_at = now()
+        FROM up
+        WHERE j.gateway_id = up.gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
+          AND j.next_attempt_at > now()
     )
     UPDATE provisioner.job_agents r SET next_attempt_at = now()
     FROM provisioner.jobs j, up
@@ -135,7 +140,8 @@ _NOTE_UP = text("""
 
 
 def note_up(connection: Connection, gateway_id: UUID) -> None:
-    """The gateway answered: its outage is over, and whoever was parked because of it is due now."""
+    """The gateway answered: its outage is over, and whoever was parked because of it is due now,
+    syncs among them."""
     connection.execute(_NOTE_UP, {"gateway_id": gateway_id})
 
 

@@ -212,7 +212,7 @@ class Sessions:
         actions = {
             rule.get("action", "allow")
             for rule in policy.get("rules", [])
-            if key.startswith(rule.get("match", {}).get("keyPrefix", ""))
+            if _begins(key, rule.get("match", {}))
             and not {"channel", "chatType"} & set(rule.get("match", {}))
         }
         if actions:
@@ -248,3 +248,10 @@ def agent_of(session_key: str) -> str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _begins(key: str, match: JSON) -> bool:
+    """Whether a rule's prefixes fit a key: ``keyPrefix`` the whole one or what follows the agent's id."""
+    prefix, raw = str(match.get("keyPrefix", "")), str(match.get("rawKeyPrefix", ""))
+    within = key.split(":", 2)[-1]
+    return key.startswith(raw) and (key.startswith(prefix) or within.startswith(prefix))

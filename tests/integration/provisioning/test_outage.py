@@ -162,6 +162,23 @@ def test_when_the_gateway_is_back_those_who_wait_for_it_are_due(engine: Engine, 
     assert job_agent(engine, elsewhere).published_at is None
 
 
+def test_when_the_gateway_is_back_a_sync_that_waits_for_it_is_due(engine: Engine, sent: Sent) -> None:
+    fleet = seed_fleet(engine)
+    key = uuid4()
+    execute(
+        engine,
+        "INSERT INTO provisioner.jobs (id, kind, gateway_id, status, phase, next_attempt_at)"
+        " VALUES (:id, 'sync_gateway', :gateway, 'running', 'look', now() + interval '25 s')",
+        id=key,
+        gateway=fleet.gateway_id,
+    )
+    fail(engine, fleet.gateway_id)
+    with engine.begin() as connection:
+        note_up(connection, fleet.gateway_id)
+    assert publish_due(engine, sent) == 1
+    assert [task_id for _, _, task_id in sent] == [str(key)]
+
+
 def _parked(engine: Engine, fleet: Fleet, number: int, phase: str) -> UUID:
     key = accept(engine, fleet.agents[number])
     execute(

@@ -49,6 +49,19 @@ def test_a_policy_is_read_as_gateways_read_it(config: Any, place: str | None) ->
     assert (denial and denial.place) == place
 
 
+def test_doctor_names_a_rule_that_is_about_the_main_agent_alone() -> None:
+    config = policy(rule("deny", keyPrefix="agent:mc-gateway"))
+    assert [(found.check, "rules[0]" in found.says) for found in check_settings(NEWEST, config)] == [
+        ("wakes", True)
+    ]
+
+
+def test_the_cure_fits_an_id_without_a_hyphen() -> None:
+    assert '"keyPrefix": "agent:researcher:main"' in str(
+        denial_of(policy(default="deny"), "agent:researcher:main")
+    )
+
+
 @pytest.mark.parametrize("strange", [None, [], "global", {"session": "global"}, {"session": {"scope": 3}}])
 def test_what_cannot_be_read_is_not_taken_for_a_setting(strange: Any) -> None:
     assert not has_one_session(strange)

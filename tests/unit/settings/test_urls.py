@@ -65,6 +65,8 @@ def test_a_password_of_its_own_needs_no_encoding_and_gives_way_to_the_urls() -> 
         ("postgresql://u:sekret@h/d?port=1,x", "`port`, which must be a number"),
         ("postgresql://u:sekret@/d?host=a&host=b&port=1,2,3", "do not go together"),
         ("postgresql://u:sekret@h/d?password=sekret2", "two passwords"),
+        ("postgresql://u:sekret@h/d?connect_timeout=1&connect_timeout=2", "`connect_timeout` twice"),
+        ("postgresql://u:sekret@h/d?options=-cwork_mem%3D1MB&options=-cjit%3Doff", "`options` twice"),
         ("postgresql://u:sekret%00x@h/d", "NUL character"),
         ("postgresql://u:sekret%FF@h/d", "no UTF-8"),
         ("postgresql://u:sekret\udcff@h/d", "no UTF-8"),
