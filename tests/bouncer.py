@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from worker.local.account import server_account
-from worker.local.ports import free_port
-from worker.local.tethered import Program, Tethered
+from worker.lab.servers.account import server_account
+from worker.lab.servers.ports import free_port
+from worker.lab.servers.tethered import Program, Tethered
 
 _PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

@@ -17,8 +17,8 @@ import redis
 
 from tests.releases import runs_here
 from tests.spreading import Together, place_in_line
-from worker.local import LocalServices
-from worker.openclaw import Installed, OpenClaw
+from worker.lab.openclaw import Installed, OpenClaw
+from worker.lab.servers import LocalServices
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so, and every process of a test would inherit it.

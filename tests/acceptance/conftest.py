@@ -12,9 +12,9 @@ from tests.acceptance.opening import open_world
 from tests.acceptance.owner import OWNERS_VARIABLES, owners_config
 from tests.acceptance.world import World
 from tests.gateways.stub_model import StubModel
-from worker.local import LocalServices
-from worker.openclaw import OpenClaw, RunningGateway
-from worker.simulator import Simulator
+from worker.lab.openclaw import OpenClaw, RunningGateway
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Simulator
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.9.6")
 """2026.3.13 asks of us what 2026.2.12 does: it is here by ``--target`` alone, and in tests/conformance."""

@@ -14,9 +14,9 @@ from tests.acceptance.world import World
 from tests.fleet import make_fleet
 from tests.gateways.stub_model import StubModel
 from worker.database import make_engine
-from worker.local import LocalServices
-from worker.openclaw import RunningGateway
-from worker.simulator import Simulator
+from worker.lab.openclaw import RunningGateway
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Simulator
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from tests.acceptance.world import Settled, World
 from tests.integration.provisioning.fleet import main_with_block
 from worker.gateway.client import GatewayClient
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 from worker.workspace.credentials import verify_token
 
 

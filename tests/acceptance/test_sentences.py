@@ -18,8 +18,8 @@ from tests.acceptance.world import World
 from tests.conformance.meddler import doorman, meddler
 from tests.conformance.peer import JSON
 from worker.gateway.device import DeviceKey
-from worker.local.ports import free_port
-from worker.simulator import Simulator
+from worker.lab.servers.ports import free_port
+from worker.lab.simulator import Simulator
 
 
 @pytest.fixture(autouse=True)

@@ -30,10 +30,10 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError, UnknownAgent
 from worker.gateway.rewrites import removal_rewrites, rewrites_of
 from worker.gateway.roster_reading import read_roster
-from worker.openclaw import RunningGateway
+from worker.lab.openclaw import RunningGateway
+from worker.lab.simulator import Simulator
 from worker.provisioning.rewrite_permission import allow
 from worker.provisioning.workspace_files import AgentFiles
-from worker.simulator import Simulator
 from worker.workspace.credentials import find_token
 
 Value = TypeVar("Value")

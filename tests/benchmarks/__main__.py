@@ -19,7 +19,7 @@ from rich.table import Table
 from tests.benchmarks.bench import AwayClock, Bench, bench
 from tests.benchmarks.trace import deeds_of
 from tests.benchmarks.ways import bare_client, one_after_another, provisioner
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 WAYS: dict[str, Callable[[Bench], float]] = {
     "bare client": bare_client,

@@ -20,9 +20,9 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError
-from worker.local import LocalServices
-from worker.openclaw import OpenClaw, RunningGateway
-from worker.simulator import Simulator
+from worker.lab.openclaw import OpenClaw, RunningGateway
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Simulator
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 from tests.mute import mute
-from worker.local import LocalServices
-from worker.simulator import Fault
-from worker.simulator.faults import Delay, Silence
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Fault
+from worker.lab.simulator.faults import Delay, Silence
 
 AGENTS, SINGLES, ROUNDS = 50, 20, 5
 ANSWER_S = 0.6

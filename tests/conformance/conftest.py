@@ -18,8 +18,8 @@ import pytest
 from tests.conformance.expected import EXPECTED, Expected
 from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.releases import ON_DEMAND
-from worker.openclaw import OpenClaw, RunningGateway
-from worker.simulator import Pace, Simulator
+from worker.lab.openclaw import OpenClaw, RunningGateway
+from worker.lab.simulator import Pace, Simulator
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.2.26", "sim:2026.3.13", "sim:2026.9.6")
 SIMULATED_PACE = Pace(restart_delay_s=0.7, restart_cooldown_s=3.0, limit_window_s=60.0)

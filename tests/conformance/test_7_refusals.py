@@ -19,9 +19,9 @@ from tests.conformance.steps import eventually, registering
 from tests.conformance.visitor import Visitor, read
 from worker.gateway import errors, protocol
 from worker.gateway.dialect import Dialect
+from worker.lab.simulator import Simulator
+from worker.lab.simulator.faults import Fault, Refuse, busy, not_found_yet, rate_limited
 from worker.provisioning.workspace_files import AgentFiles, NotThereYetError
-from worker.simulator import Simulator
-from worker.simulator.faults import Fault, Refuse, busy, not_found_yet, rate_limited
 
 AGENT = "refused-files"
 

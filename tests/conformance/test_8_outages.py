@@ -22,8 +22,8 @@ from tests.conformance.meddler import Instead, closing, ignoring, meddler, vanis
 from tests.conformance.steps import eventually
 from tests.conformance.visitor import Visitor, read
 from worker.gateway import errors
-from worker.openclaw import OpenClaw
-from worker.simulator import Simulator
+from worker.lab.openclaw import OpenClaw
+from worker.lab.simulator import Simulator
 
 WRITE, WHAT = "sessions.patch", {"key": "agent:nobody:main"}
 """A call of which it matters whether it was carried out."""

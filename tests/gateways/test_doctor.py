@@ -12,7 +12,7 @@ from tests.gateways.far_away import from_far_away
 from tests.integration.cli.conftest import Provisioner
 from tests.integration.cli.planted import SECRETS, TOKEN, VARIABLES, Planted, assert_all_found, known
 from worker.database import make_engine
-from worker.openclaw import Installed, RunningGateway
+from worker.lab.openclaw import Installed, RunningGateway
 
 pytestmark = pytest.mark.openclaw
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.simulated import RELEASE
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
-from worker.local.ports import free_port
-from worker.local.tethered import Program, Tethered
-from worker.openclaw import Installed
-from worker.openclaw.handshake import wait_until_ready
+from worker.lab.openclaw import Installed
+from worker.lab.openclaw.handshake import wait_until_ready
+from worker.lab.servers.ports import free_port
+from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.simulated_gateway import RELEASE
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "gateway-hush-hush-0123456789"

@@ -17,9 +17,9 @@ import pytest
 from tests.conformance.peer import meet_when_up
 from tests.conformance.steps import eventually
 from tests.gateways.stub_model import StubModel
-from tests.integration.local.processes import command_line, descendants, environment, wait_until_gone
-from worker.openclaw import GatewayNotReady, Installed, RunningGateway
-from worker.openclaw.supervisor import AGAIN_AFTER_S
+from tests.integration.lab.servers.processes import command_line, descendants, environment, wait_until_gone
+from worker.lab.openclaw import GatewayNotReady, Installed, RunningGateway
+from worker.lab.openclaw.supervisor import AGAIN_AFTER_S
 
 pytestmark = pytest.mark.openclaw
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ PATIENCE_S = 120.0
 OWNER = """
 import signal, sys, threading
 from pathlib import Path
-from worker.openclaw import OpenClaw, RunningGateway
+from worker.lab.openclaw import OpenClaw, RunningGateway
 gateway = RunningGateway(OpenClaw.install(sys.argv[1]), Path(sys.argv[2]))
 thread = threading.Thread(target=gateway.start)
 thread.start()

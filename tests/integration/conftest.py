@@ -15,7 +15,7 @@ from tests.worker_process import QUICK_ROUNDS
 from worker.database import make_engine
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 from worker.provisioning.services import Services
 from worker.settings import Settings
 from worker.workspace import credentials

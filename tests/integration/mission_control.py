@@ -7,7 +7,7 @@ import subprocess
 
 from sqlalchemy import make_url
 
-from worker.local.binaries import find_postgres
+from worker.lab.servers.binaries import find_postgres
 
 MORE_OF_MISSION_CONTROL = """
     SET LOCAL search_path TO public;

@@ -19,7 +19,7 @@ from tests.certificates import self_signed
 from tests.tls_front import tls_front
 from tests.worker_process import ROOT
 from worker.broker import BrokerLook, broker_settings, look_at
-from worker.local.ports import free_port
+from worker.lab.servers.ports import free_port
 from worker.redis_url import Broker, read_redis_url
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from models.migrate import migrate
 from tests.bouncer import bouncer
 from worker.database import make_engine, refusal_of, single
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 _SHOWN = text("SELECT current_setting('statement_timeout'), current_setting('TimeZone')")
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.database import DATABASE_AWAY, make_engine
 from worker.database_errors import DatabaseNotNow
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 INSERT = "INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'provision_agent')"
 

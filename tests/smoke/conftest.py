@@ -12,9 +12,9 @@ from tests.acceptance.opening import open_world
 from tests.acceptance.world import World
 from tests.smoke.owner import owners_config
 from tests.smoke.real_release import UNFINISHED
-from worker.local import LocalServices
-from worker.openclaw import OpenClaw, RunningGateway
-from worker.simulator import Simulator
+from worker.lab.openclaw import OpenClaw, RunningGateway
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Simulator
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.9.6")
 _FAILURES = pytest.StashKey[list[bool]]()

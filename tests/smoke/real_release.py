@@ -15,9 +15,9 @@ from pathlib import Path
 from tests.gateways.stub_model import StubModel
 from tests.smoke.owner import owners_config
 from tests.smoke.verdicts import Scene, Weather, WrongResult
-from worker.openclaw import GatewayNotReady, GatewayRefused, OpenClaw, RunningGateway
-from worker.openclaw.__main__ import NPM_FAILED, REGISTRY_REFUSED
-from worker.openclaw.handshake import Refused, wait_until_ready
+from worker.lab.openclaw import GatewayNotReady, GatewayRefused, OpenClaw, RunningGateway
+from worker.lab.openclaw.__main__ import NPM_FAILED, REGISTRY_REFUSED
+from worker.lab.openclaw.handshake import Refused, wait_until_ready
 
 UNFINISHED = 75
 """pytest's exit code where the scene could not go on (tests/smoke/conftest.py)."""
@@ -66,7 +66,7 @@ class RealRelease:
         self.name = name
 
     def install(self, limit_s: float) -> None:
-        code = _run([sys.executable, "-m", "worker.openclaw", self.name], limit_s)
+        code = _run([sys.executable, "-m", "worker.lab.openclaw", self.name], limit_s)
         if code is None:
             raise Weather(f"npm did not install it in {limit_s:.0f} s")
         if code in (NPM_FAILED, REGISTRY_REFUSED):

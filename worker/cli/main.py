@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -15,38 +16,42 @@ from typer.core import TyperCommand, TyperGroup
 
 PARTS = {
     "demo": (
-        "demo:demo",
+        "lab.demo.command:demo",
         "Provision a lead and four agents on a gateway of its own and sync them; leaves nothing behind.",
     ),
-    "serve": ("serve:serve", "Run Postgres, Valkey, a worker, beat and Flower, here, until Ctrl-C."),
-    "migrate": ("migrate:migrate", "Bring the schema `provisioner` up to date."),
-    "provision": ("provision:provision", "Bring an agent to life on its gateway, and wait until it is."),
-    "update": ("update:update", "Bring an agent's files and its roster entry up to date."),
-    "delete": ("delete:delete", "Take an agent off its gateway and out of the database."),
-    "sync": ("sync:sync", "Bring all agents of a gateway to their templates and rows."),
+    "serve": (
+        "lab.serve.command:serve",
+        "Run Postgres, Valkey, a worker, beat and Flower, here, until Ctrl-C.",
+    ),
+    "migrate": ("cli.migrate:migrate", "Bring the schema `provisioner` up to date."),
+    "provision": ("cli.provision:provision", "Bring an agent to life on its gateway, and wait until it is."),
+    "update": ("cli.update:update", "Bring an agent's files and its roster entry up to date."),
+    "delete": ("cli.delete:delete", "Take an agent off its gateway and out of the database."),
+    "sync": ("cli.sync:sync", "Bring all agents of a gateway to their templates and rows."),
     "heartbeats": (
-        "heartbeats:heartbeats",
+        "cli.heartbeats:heartbeats",
         "Bring the heartbeat settings of a gateway's agents to their rows, in one config change.",
     ),
-    "lead": ("lead:lead", "Make or repair the lead of a board and bring it to life."),
-    "main": ("main_agent:main_agent", "Make or repair the main agent of a gateway and bring it to life."),
-    "jobs": ("jobs:jobs", "List jobs, the newest first."),
-    "job": ("jobs:job", "Show one job: how far it is, what it did, what went wrong."),
-    "cancel": ("cancel:cancel", "Cancel a job: at once, or as soon as those at work on it are done."),
-    "retry": ("retry:retry", "Do again what an ended job left undone, as a new job."),
-    "schedule": ("schedules:app", "Syncs that are made by themselves, every so often."),
-    "prune": ("prune:prune", "Delete jobs that ended long ago."),
-    "doctor": ("doctor:doctor", "Look at a gateway and say what is right and wrong with it."),
-    "gateway": ("gateways:app", "OpenClaw gateways: those there are, and new ones."),
-    "board": ("boards:app", "Boards: those there are, and new ones."),
-    "agent": ("agents:app", "Agents: those there are, and new ones."),
+    "lead": ("cli.lead:lead", "Make or repair the lead of a board and bring it to life."),
+    "main": ("cli.main_agent:main_agent", "Make or repair the main agent of a gateway and bring it to life."),
+    "jobs": ("cli.jobs:jobs", "List jobs, the newest first."),
+    "job": ("cli.jobs:job", "Show one job: how far it is, what it did, what went wrong."),
+    "cancel": ("cli.cancel:cancel", "Cancel a job: at once, or as soon as those at work on it are done."),
+    "retry": ("cli.retry:retry", "Do again what an ended job left undone, as a new job."),
+    "schedule": ("cli.schedules:app", "Syncs that are made by themselves, every so often."),
+    "prune": ("cli.prune:prune", "Delete jobs that ended long ago."),
+    "doctor": ("cli.doctor:doctor", "Look at a gateway and say what is right and wrong with it."),
+    "gateway": ("cli.gateways:app", "OpenClaw gateways: those there are, and new ones."),
+    "board": ("cli.boards:app", "Boards: those there are, and new ones."),
+    "agent": ("cli.agents:app", "Agents: those there are, and new ones."),
     "metrics": (
-        "metrics:metrics",
+        "cli.metrics:metrics",
         "Print figures for Prometheus: jobs, queues, retries, gateways, drift.",
     ),
-    "device": ("device:app", "The device key, by which gateways know the workers."),
+    "device": ("cli.device:app", "The device key, by which gateways know the workers."),
 }
-"""Each command: where it is below worker.cli, and the line that lists it, the first sentence of its help."""
+"""Each command: where it is below worker, and the line that lists it, the first sentence of its help."""
+LAB = "lab."
 
 
 class Commands(TyperGroup):
@@ -74,13 +79,27 @@ class Commands(TyperGroup):
 def load(name: str) -> Any:
     """The command of that name, ready to run."""
     module, _, attribute = PARTS[name][0].partition(":")
-    part = getattr(import_module(f"worker.cli.{module}"), attribute)
+    part = getattr(_imported(name, module), attribute)
     holder = typer.Typer()
     if isinstance(part, typer.Typer):
         holder.add_typer(part, name=name)
     else:
         holder.command(name)(part)
     return typer.main.get_group(holder).commands[name]
+
+
+def _imported(command: str, module: str) -> ModuleType:
+    try:
+        return import_module(f"worker.{module}")
+    except ModuleNotFoundError as error:
+        if not module.startswith(LAB) or not str(error.name).startswith("worker.lab"):
+            raise
+        from worker.cli.faults import WrongUseError
+
+        raise WrongUseError(
+            f"`provisioner {command}` is not part of this installation, which is made to serve and not to try"
+            " things out: run it where a checkout was installed with `pip install '.[lab]'`"
+        ) from None
 
 
 app = typer.Typer(

@@ -16,8 +16,8 @@ from tests.worker_process import WorkerProcess
 from worker import standalone
 from worker.cli import environment
 from worker.cli.main import app
-from worker.local.ports import free_port
-from worker.simulator import Simulator
+from worker.lab.servers.ports import free_port
+from worker.lab.simulator import Simulator
 
 TOKEN = "right-t0ken"
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from tests.fleet import make_fleet
 from tests.integration.cli.conftest import Provisioner
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 TOKEN = "the-gateways-own-token"
 ROOT = {

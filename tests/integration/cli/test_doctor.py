@@ -13,9 +13,9 @@ from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 from worker.gateway.address import GatewayAddress
-from worker.local.ports import free_port
+from worker.lab.servers.ports import free_port
+from worker.lab.simulator import Simulator
 from worker.provisioning.outage import fingerprint
-from worker.simulator import Simulator
 
 TOKEN = "right-t0ken"
 

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 from tests.integration.cli.conftest import TOKEN, Provisioner
 from tests.integration.cli.test_update import id_of
 from worker.gateway.address import GatewayAddress
+from worker.lab.simulator import Simulator
 from worker.provisioning.outage import fingerprint
-from worker.simulator import Simulator
 
 
 class Healthz(BaseHTTPRequestHandler):

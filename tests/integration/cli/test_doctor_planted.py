@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from tests.integration.cli.conftest import Provisioner
 from tests.integration.cli.planted import TOKEN, VARIABLES, Planted, assert_all_found
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 
 @pytest.mark.parametrize("release", ["2026.2.12", "2026.3.13", "2026.9.6"])

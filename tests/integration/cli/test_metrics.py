@@ -21,7 +21,7 @@ from tests.fleet import Fleet, make_fleet
 from tests.integration.cli.conftest import Provisioner
 from worker.gateway.refusals import from_response
 from worker.gateway.said import Asked
-from worker.local.ports import free_port
+from worker.lab.servers.ports import free_port
 from worker.provisioning.sync.result import ending
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.integration.cli.conftest import Provisioner
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 
 def test_an_agent_comes_to_life_while_the_operator_waits(staffed: Provisioner, simulator: Simulator) -> None:

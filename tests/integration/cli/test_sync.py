@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from tests.integration.cli.conftest import Provisioner
 from worker import standalone
 from worker.cli.run_progress import read_progress
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 GATEWAY = "gateway of Ada"
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 
 @pytest.fixture

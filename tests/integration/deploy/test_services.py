@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from tests.compose import ROOT, configured
-from worker.local.binaries import find_valkey
-from worker.local.ports import free_port
-from worker.local.tethered import Program, Tethered
+from worker.lab.servers.binaries import find_valkey
+from worker.lab.servers.ports import free_port
+from worker.lab.servers.tethered import Program, Tethered
 
 _BIN = Path(sys.executable).parent
 

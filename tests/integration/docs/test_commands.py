@@ -22,8 +22,8 @@ from tests.integration.cli.conftest import Provisioner
 from tests.integration.docs.commands import PAGES, Typed, mentioned, rows, typed
 from tests.worker_process import WorkerProcess
 from worker.cli.main import PARTS, load
+from worker.lab.simulator import Simulator
 from worker.settings import Settings
-from worker.simulator import Simulator
 
 TOKEN = "right-t0ken"
 ELSEWHERE = {

@@ -18,9 +18,9 @@ from tests.integration.provisioning.fleet import insert_job
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import TransientGatewayError
 from worker.gateway.heartbeats import heartbeat_block
+from worker.lab.simulator.faults import Delay, Drop, Fault, Kind, Lie, Refuse, Restart
+from worker.lab.simulator.workspaces import with_home
 from worker.provisioning.services import Services
-from worker.simulator.faults import Delay, Drop, Fault, Kind, Lie, Refuse, Restart
-from worker.simulator.workspaces import with_home
 
 OWNERS = "owners-own"
 """An agent of the gateway's owner, in its roster from the start, with a key that we do not know."""

@@ -20,12 +20,12 @@ from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
 from worker.jobs.ledger import NotClaimed, claim, finish, park, refuse
 from worker.jobs.outbox import Message, publish_due
 from worker.jobs.requests import BadRequestError
+from worker.lab.simulator import Simulator
 from worker.provisioning import heartbeats
 from worker.provisioning.intents import settled_intents
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import take_turn
-from worker.simulator import Simulator
 
 MOST_ACTORS = 4
 

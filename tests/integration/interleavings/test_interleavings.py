@@ -22,9 +22,9 @@ from tests.integration.interleavings.stage import Stage
 from tests.integration.provisioning.fleet import execute, seed_fleet
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
+from worker.lab.simulator import Pace, Simulator
+from worker.lab.simulator.known_releases import RELEASES
 from worker.provisioning.services import Services
-from worker.simulator import Pace, Simulator
-from worker.simulator.known_releases import RELEASES
 
 TOKEN = "the-gateways-own-token"
 PACE = Pace(

@@ -20,6 +20,8 @@ from worker.gateway.patience import impatient, spent, wait_patiently, within_bud
 from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import SyncGateway
+from worker.lab.simulator import Simulator
+from worker.lab.simulator.faults import Drop, Fault, Kind, Silence, busy
 from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.roster_batch import RosterBatch
 from worker.provisioning.roster_writer import write_roster
@@ -27,8 +29,6 @@ from worker.provisioning.services import Services
 from worker.provisioning.sync.begin import begin as begin_sync
 from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
-from worker.simulator import Simulator
-from worker.simulator.faults import Drop, Fault, Kind, Silence, busy
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0

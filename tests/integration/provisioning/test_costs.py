@@ -15,11 +15,11 @@ from sqlalchemy import Engine, event
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, seed_fleet
 from worker.jobs.intake import accept_agent_job
+from worker.lab.simulator import Simulator
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
-from worker.simulator import Simulator
 
 TOKEN = "the-gateways-own-token"
 CALLS: Mapping[str, Mapping[str, int]] = {

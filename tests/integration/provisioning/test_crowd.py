@@ -17,13 +17,13 @@ from worker.jobs.intake import accept_agent_job
 from worker.jobs.ledger import NotClaimed
 from worker.jobs.outbox import publish_due
 from worker.jobs.wakes import Woken, end_woken, gather_wakes
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Drop, Refuse
 from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
-from worker.simulator import Fault, Simulator
-from worker.simulator.faults import Drop, Refuse
 
 TOKEN = "the-gateways-own-token"
 

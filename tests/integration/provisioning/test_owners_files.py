@@ -21,11 +21,11 @@ from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.rewrites import removal_rewrites, rewrites_of
 from worker.gateway.roster_reading import LiveRoster, read_roster
+from worker.lab.simulator import Simulator
 from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.rewrite_permission import allow, allowed, revoke
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
-from worker.simulator import Simulator
 
 TOKEN = "the-gateways-own-token"
 VARIABLES = {"OWNERS_URL": "http://127.0.0.1:9/owner", "OWNERS_KEY": "owners-hidden-key"}

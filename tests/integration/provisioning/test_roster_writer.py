@@ -23,7 +23,9 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
+from worker.lab.simulator import Simulator
+from worker.lab.simulator.faults import Fault, Refuse
 from worker.provisioning.facts import load_agent
 from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.roster_lease import RosterLease
@@ -31,8 +33,6 @@ from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
-from worker.simulator import Simulator
-from worker.simulator.faults import Fault, Refuse
 
 TOKEN = "the-gateways-own-token"
 

@@ -15,13 +15,13 @@ from sqlalchemy import Engine
 from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Refuse
 from worker.provisioning import credentials
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
 from worker.provisioning.work import Parked
-from worker.simulator import Fault, Simulator
-from worker.simulator.faults import Refuse
 from worker.workspace.credentials import find_token, hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.sync.scene import Scene, make_scene
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 
 @pytest.fixture(params=["2026.9.6", "2026.2.12"])  # `on_one_release` in scene.py takes the first alone

@@ -18,6 +18,7 @@ from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.ledger import refuse
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
+from worker.lab.simulator import Simulator
 from worker.provisioning.agent_rows import ensure_main_agent
 from worker.provisioning.heartbeats import begin as begin_heartbeats
 from worker.provisioning.roster_writer import write_roster
@@ -25,7 +26,6 @@ from worker.provisioning.services import Services
 from worker.provisioning.sync.begin import begin
 from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
-from worker.simulator import Simulator
 
 on_one_release = pytest.mark.parametrize("simulator", ["2026.9.6"], indirect=True)
 """For what no release has a say in."""

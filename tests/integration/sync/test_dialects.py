@@ -22,9 +22,9 @@ from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError
 from worker.gateway.roster_reading import LiveRoster
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Refuse
 from worker.provisioning.facts import load_agent
-from worker.simulator import Fault, Simulator
-from worker.simulator.faults import Refuse
 
 VARIABLES = {"BUDGET_OWNER": "a secret of the gateway's host"}
 

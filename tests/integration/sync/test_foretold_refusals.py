@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.sync.scene import Scene, make_scene
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 VARIABLES = {"OWNERS_URL": "http://127.0.0.1:9/owner"}
 SHOP = {"providers": {"shop": {"baseUrl": "http://127.0.0.1:9/v1", "models": []}}}

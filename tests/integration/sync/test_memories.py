@@ -11,8 +11,8 @@ import pytest
 
 from tests.integration.provisioning.fleet import besides_first_block
 from tests.integration.sync.scene import Scene
+from worker.lab.simulator.seeds import USER_MD
 from worker.provisioning.facts import load_agent
-from worker.simulator.seeds import USER_MD
 
 NOTES = "The release is on Friday.\n"
 PERSON = "She likes short answers.\n"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene
 from tests.integration.sync.test_places import delete, folder, provision
-from worker.simulator import Simulator
+from worker.lab.simulator import Simulator
 
 NOTES = "Months of notes.\n"
 

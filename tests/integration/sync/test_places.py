@@ -17,11 +17,11 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import LiveRoster
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import SyncHeartbeats
+from worker.lab.simulator.faults import Fault, Garble
 from worker.provisioning import removals
 from worker.provisioning.facts import RefusedAgentError, load_agent
 from worker.provisioning.heartbeats import go_on
 from worker.provisioning.roster_writer import write_roster
-from worker.simulator.faults import Fault, Garble
 
 
 def run(scene: Scene, kind: str, agent_id: UUID, **options: Any) -> Any:

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.sync.scene import Scene, make_scene
-from worker.simulator import Fault, Simulator
-from worker.simulator.faults import Refuse
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Refuse
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.integration.sync.scene import Scene
-from worker.simulator import Fault
-from worker.simulator.faults import Garble, Kind, Lie, Refuse, Wrong
+from worker.lab.simulator import Fault
+from worker.lab.simulator.faults import Garble, Kind, Lie, Refuse, Wrong
 
 MEGABYTE = 2**20
 DIRTY = "a\x00b\ud800c\x1b[2J\u202e"
@@ -96,7 +96,7 @@ def test_no_answer_is_a_fault_of_our_own(scene: Scene, caplog: pytest.LogCapture
         scene.serve_until_ended(*jobs)
         ended = [scene.job(job) for job in jobs]
         shouted = [r for r in caplog.records if r.name.startswith("worker.") and r.levelno >= logging.ERROR]
-        own = [r for r in shouted if not r.name.startswith("worker.simulator")]
+        own = [r for r in shouted if not r.name.startswith("worker.lab.simulator")]
         open_ones = [job for job in ended if job.status in ("queued", "running")]
         if own or open_ones or any("Internal error" in str(job.error) for job in ended):
             faulty.append((method, str(kind)[:100], [(job.kind, job.status, job.error) for job in ended]))

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.integration.worker.workshop import Workshop
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 _numbers = itertools.count(1)
 

@@ -26,7 +26,7 @@ import redis
 from tests.integration.provisioning.fleet import insert_job, one
 from tests.integration.worker.test_enqueue_docs import PYTHON
 from tests.integration.worker.workshop import Place, Workshop, calls
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 SERVICE = Path(__file__).with_name("asking_service.py")
 WAYS = ("killed, data lost", "killed", "stopped", "stopped, data lost")

@@ -17,8 +17,8 @@ from tests.acceptance.proxy import Hold
 from tests.integration.provisioning.fleet import insert_job, job_agent
 from tests.integration.worker.workshop import Place, Workshop, calls
 from tests.worker_process import ROOT
-from worker.local import LocalServices
-from worker.local.tethered import Program, Tethered
+from worker.lab.servers import LocalServices
+from worker.lab.servers.tethered import Program, Tethered
 
 FAULT = "Unrecoverable error: AttributeError(\"'NoneType' object has no attribute 'hostname'\")"
 AWAY = 12

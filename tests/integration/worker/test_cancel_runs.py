@@ -13,7 +13,7 @@ from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 from worker.jobs.cancelling import cancel
 from worker.jobs.retrying import retry
-from worker.simulator import Pace
+from worker.lab.simulator import Pace
 from worker.workspace.credentials import PLACEHOLDER, find_token
 
 AGENTS = 30

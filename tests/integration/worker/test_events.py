@@ -15,8 +15,8 @@ from celery.events.state import State
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop
-from worker.simulator import Fault
-from worker.simulator.faults import Refuse
+from worker.lab.simulator import Fault
+from worker.lab.simulator.faults import Refuse
 
 INSIDE = ("finish_sync", "sync_agent")
 """Tasks whose ids are no job's."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Place, Workshop
-from worker.simulator.faults import Fault, Refuse
+from worker.lab.simulator.faults import Fault, Refuse
 
 NOT_FOUND = Refuse("workspace directory not found", code="INVALID_REQUEST")
 OWN_WORDS = "The release is on Friday."

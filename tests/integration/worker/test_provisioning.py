@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from tests.integration.provisioning.fleet import agent_row, execute, insert_job, one
 from tests.integration.worker.workshop import RELEASES, Place, Workshop, calls
-from worker.simulator import Pace
+from worker.lab.simulator import Pace
 
 AT_ONCE = 10
 

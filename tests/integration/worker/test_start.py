@@ -15,7 +15,7 @@ from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import ROOT, CeleryProcess
 from worker.database import make_engine
-from worker.local import LocalServices
+from worker.lab.servers import LocalServices
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.provisioning.fleet import one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop, calls
-from worker.simulator import Pace
+from worker.lab.simulator import Pace
 
 GRACE_S = 45.0
 AGENTS = 50

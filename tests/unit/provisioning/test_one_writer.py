@@ -29,7 +29,7 @@ def product() -> dict[str, ast.Module]:
     return {
         name: ast.parse(path.read_text())
         for name, path in names.items()
-        if not name.startswith("worker/simulator/")
+        if not name.startswith("worker/lab/simulator/")
     }
 
 

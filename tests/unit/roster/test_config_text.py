@@ -13,7 +13,7 @@ from worker.gateway.config_text import text_fault, variable_fault, without_nulls
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster import RosterEntry, entry_fault, plan_roster
 from worker.gateway.variables import escaped
-from worker.simulator.document import with_variables
+from worker.lab.simulator.document import with_variables
 
 OLDEST = Dialect.from_hello("dev", set())
 MERGING = Dialect.from_hello("dev", {"secrets.reload"})

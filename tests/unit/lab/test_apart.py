@@ -1,0 +1,70 @@
+"""The lab may import the product; the product does not know it, and says so where it is not installed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+LAB = "worker.lab"
+
+
+def product() -> list[Path]:
+    files = [file for folder in ("worker", "tasks", "models") for file in (ROOT / folder).rglob("*.py")]
+    return [file for file in files if (ROOT / "worker/lab") not in file.parents]
+
+
+def imported_by(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_the_product_imports_nothing_of_the_lab() -> None:
+    assert len(product()) > 100
+    strays = {
+        str(file.relative_to(ROOT)): name
+        for file in product()
+        for name in imported_by(file)
+        if name == LAB or name.startswith(f"{LAB}.")
+    }
+    assert strays == {}
+
+
+WITHOUT_LAB = """
+import sys
+sys.modules["worker.lab"] = None
+from worker.cli.main import main
+main()
+"""
+
+
+def run_without_lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_LAB, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_command_of_the_lab_that_is_not_there_names_the_cure(command: str) -> None:
+    told = run_without_lab(command)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert f"provisioner {command}" in told.stderr
+    assert "pip install '.[lab]'" in " ".join(told.stderr.split())
+    assert "Traceback" not in told.stderr
+
+
+def test_the_commands_of_the_lab_are_listed_all_the_same() -> None:
+    told = run_without_lab("--help")
+    assert told.returncode == 0
+    assert "demo" in told.stdout
+    assert "serve" in told.stdout

@@ -1,0 +1,1 @@
+"""`provisioner demo`: a small fleet provisioned and synced on a gateway of its own."""

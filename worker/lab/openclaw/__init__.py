@@ -1,0 +1,17 @@
+"""Real OpenClaw gateways for the demo and the tests: from npm, on loopback, and gone with us."""
+
+from __future__ import annotations
+
+from worker.lab.openclaw.install import Installed, InstallFailed, NpmFailed, OpenClaw, RegistryRefused
+from worker.lab.openclaw.running import GatewayNotReady, GatewayRefused, RunningGateway
+
+__all__ = [
+    "GatewayNotReady",
+    "GatewayRefused",
+    "InstallFailed",
+    "Installed",
+    "NpmFailed",
+    "OpenClaw",
+    "RegistryRefused",
+    "RunningGateway",
+]

@@ -1,0 +1,13 @@
+"""A gateway to try things on: it behaves as gateways.md 1-8 says of 2026.2.12, 2026.3.13 and 2026.9.6.
+
+The demo, ``serve`` and tests use it; nothing else here imports it.
+"""
+
+from worker.lab.simulator.faults import Fault
+from worker.lab.simulator.journal import Call
+from worker.lab.simulator.known_releases import RELEASES
+from worker.lab.simulator.orders import Order
+from worker.lab.simulator.pace import MEASURED, QUICK, Pace
+from worker.lab.simulator.simulator import Simulator
+
+__all__ = ["MEASURED", "QUICK", "RELEASES", "Call", "Fault", "Order", "Pace", "Simulator"]

@@ -1,0 +1,164 @@
+"""One request and its answer, with or without a fault on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker.lab.simulator.admission import HandshakeRefusal
+from worker.lab.simulator.faults import (
+    Delay,
+    Drop,
+    Garble,
+    Hold,
+    Kind,
+    Late,
+    Lie,
+    Refuse,
+    RefuseConnections,
+    Restart,
+    Silence,
+    Wrong,
+)
+from worker.lab.simulator.orders import Order
+from worker.lab.simulator.refusal import JSON, Refusal
+from worker.lab.simulator.wire import Wire, response
+
+logger = logging.getLogger(__name__)
+
+Outcome = JSON | Refusal
+
+_SPOILED: dict[str, object] = {"text": "unexpected", "list": [], "number": 7, "empty": {}}
+
+
+class House(Protocol):
+    """What a fault may do to the gateway as a whole."""
+
+    def restart_in(self, delay_s: float, down_s: float | None) -> None: ...
+
+    async def refuse_connections(self, seconds: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``run`` carries the request out, ``lie`` makes up what it would answer; ``note`` writes it down."""
+
+    method: str
+    request_id: str
+    wire: Wire
+    run: Callable[[], Awaitable[JSON]]
+    lie: Callable[[], Awaitable[JSON]]
+    note: Callable[[Refusal | None, str | None], None]
+    house: House
+    fault: str | None = None
+
+    async def settle(self, order: Order | None) -> Outcome | None:
+        """Carry out and answer, as the order has it; what was answered, None for nothing or nonsense."""
+        if order is None:
+            return await self._answer(await self._carry_out())
+        self.fault = type(order.fault.kind).__name__
+        return await self._suffer(order.fault.kind, order)
+
+    async def _suffer(self, kind: Kind, order: Order) -> Outcome | None:
+        match kind:
+            case Refuse():
+                return await self._refuse(kind)
+            case Lie():
+                return await self._answer(await self._make_up(kind))
+            case Delay() | Hold():
+                return await self._wait(kind, order)
+            case Late():
+                outcome = await self._carry_out()
+                await self.wire.after_answers(kind.behind)
+                return await self._answer(outcome)
+            case Wrong():
+                await self._spoil(kind.shape)
+            case Garble():
+                await self._carry_out()
+                text = kind.frame.replace("{payload}", kind.payload).replace("{id}", self.request_id)
+                await self.wire.send_text(text)
+                await self.wire.has_answered()
+            case RefuseConnections():
+                await self.house.refuse_connections(kind.seconds)
+                return await self._answer(await self._carry_out())
+            case Restart(answered=True):
+                outcome = await self._answer(await self._carry_out())
+                self.house.restart_in(kind.delay_s, kind.down_s)
+                return outcome
+            case Drop() | Restart() | Silence():
+                await self._leave_unanswered(kind)
+        return None
+
+    async def _leave_unanswered(self, kind: Drop | Restart | Silence) -> None:
+        if kind.carried_out:
+            await self._carry_out()
+        else:
+            self.note(Refusal("", code="FAULT"), self.fault)
+        match kind:
+            case Drop():
+                self.wire.drop()
+            case Restart():
+                self.house.restart_in(kind.delay_s, kind.down_s)
+            case Silence():
+                self.wire.silent = True
+
+    async def _refuse(self, kind: Refuse) -> Outcome:
+        closing = 1013 if kind.code == "UNAVAILABLE" else 1008
+        refusal = (
+            HandshakeRefusal(kind.message, code=kind.code, close_code=closing)
+            if self.method == "connect"
+            else Refusal(kind.message, code=kind.code)
+        )
+        refusal.details = dict(kind.details) if kind.details is not None else None
+        refusal.retryable, refusal.retry_after_ms = kind.retryable, kind.retry_after_ms
+        self._note(refusal)
+        return await self._answer(refusal)
+
+    async def _wait(self, kind: Delay | Hold, order: Order) -> Outcome:
+        outcome = await self._carry_out() if kind.carried_out else None
+        await (asyncio.sleep(kind.seconds) if isinstance(kind, Delay) else order.released())
+        return await self._answer(outcome or await self._carry_out())
+
+    async def _spoil(self, shape: str) -> None:
+        frame: JSON = response(self.request_id, await self._carry_out())
+        if shape == "not JSON":
+            text = '{"type": "res", "ok": tr'
+        elif shape == "frame is a list":
+            text = json.dumps([frame])
+        else:
+            frame.pop("payload", None)
+            text = json.dumps(frame if shape == "absent" else {**frame, "payload": _SPOILED[shape]})
+        await self.wire.send_text(text)
+        await self.wire.has_answered()
+
+    async def _make_up(self, kind: Lie) -> Outcome:
+        if kind.payload is None:
+            return await self._outcome_of(self.lie)
+        self._note(dict(kind.payload))
+        return dict(kind.payload)
+
+    async def _carry_out(self) -> Outcome:
+        return await self._outcome_of(self.run)
+
+    async def _outcome_of(self, act: Callable[[], Awaitable[JSON]]) -> Outcome:
+        outcome: Outcome
+        try:
+            outcome = await act()
+        except Refusal as refusal:
+            outcome = refusal
+        except Exception as error:
+            logger.exception("simulated %s failed", self.method)
+            outcome = Refusal(f"Error: {type(error).__name__}", code="UNAVAILABLE")
+        self._note(outcome)
+        return outcome
+
+    async def _answer(self, outcome: Outcome) -> Outcome:
+        await self.wire.answer(self.request_id, outcome)
+        return outcome
+
+    def _note(self, outcome: Outcome) -> None:
+        self.note(outcome if isinstance(outcome, Refusal) else None, self.fault)

@@ -1,0 +1,122 @@
+"""The faults that are ordered, and what has become of each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+
+from worker.lab.simulator.faults import Fault, Stage
+
+
+class Order:
+    """One ordered fault. Safe to ask from any thread."""
+
+    def __init__(self, fault: Fault, told: Callable[[Fault], None]) -> None:
+        self.fault = fault
+        self._told = told
+        self._changed = threading.Condition()
+        self._fitted = 0
+        self._struck = 0
+        self._released = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def __repr__(self) -> str:
+        return f"<Order {self.fault} happened {self._struck} times>"
+
+    @property
+    def happened(self) -> int:
+        """How many requests it has struck so far."""
+        with self._changed:
+            return self._struck
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has struck as often as it was ordered to."""
+        return self.fault.times is not None and self.happened >= self.fault.times
+
+    def wait(self, timeout_s: float, *, times: int = 1) -> bool:
+        """Wait until it has happened that often; False when the time is over first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._struck >= times, timeout_s)
+
+    def release(self) -> None:
+        """Let go of the requests that are held, and hold no more."""
+        with self._changed:
+            self._released = True
+            waiting, self._waiting = self._waiting, []
+        for loop, event in waiting:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+    async def released(self) -> None:
+        """Return once `release` was called."""
+        event = asyncio.Event()
+        with self._changed:
+            if self._released:
+                return
+            self._waiting.append((asyncio.get_running_loop(), event))
+        await event.wait()
+
+    def counts(self) -> bool:
+        """Count a request that fits; whether it is one to strike."""
+        with self._changed:
+            self._fitted += 1
+            times = self.fault.times
+            return self._fitted >= self.fault.nth and (times is None or self._struck < times)
+
+    def strike(self) -> None:
+        """Say that it strikes the request that was counted last."""
+        with self._changed:
+            self._struck += 1
+            self._changed.notify_all()
+        self._told(self.fault)
+
+
+class Orders:
+    """All faults ordered from one simulator; they outlive its restarts, stops and starts.
+
+    A request is struck by one fault at most, the first ordered of those that are due; the others strike
+    the next that fits.
+    """
+
+    def __init__(self, told: Callable[[Fault], None]) -> None:
+        self._told = told
+        self._lock = threading.Lock()
+        self._orders: list[Order] = []
+
+    def order(self, fault: Fault) -> Order:
+        """Order a fault. It counts the requests that arrive from now on."""
+        order = Order(fault, self._told)
+        with self._lock:
+            self._orders.append(order)
+        return order
+
+    def replace(self, faults: list[Fault]) -> None:
+        """Order these and no others; requests held by the others go on."""
+        self.clear()
+        for fault in faults:
+            self.order(fault)
+
+    def clear(self) -> None:
+        """Forget all orders, and release what they hold."""
+        with self._lock:
+            orders, self._orders = self._orders, []
+        for order in orders:
+            order.release()
+
+    @property
+    def outstanding(self) -> list[Order]:
+        """Orders that have not happened at all."""
+        with self._lock:
+            return [order for order in self._orders if not order.happened]
+
+    def struck(self, stage: Stage, method: str = "", names: Mapping[str, str] | None = None) -> Order | None:
+        """The order that strikes here, if one does; counts the request for all that it fits."""
+        with self._lock:
+            due = [order for order in self._orders if order.fault.fits(stage, method, names or {})]
+            due = [order for order in due if order.counts()]
+            if not due:
+                return None
+            due[0].strike()
+            return due[0]
