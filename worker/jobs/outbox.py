@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from worker.jobs.ledger import LOST_AFTER_S, REPUBLISH_AFTER_S
 from worker.jobs.requests import REQUESTS, SINGLE_KINDS, TARGETS
 from worker.masking.columns import MaskedText
+from worker.revision import NEEDED_REVISION
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
@@ -28,10 +29,12 @@ PUBLISH_ERRORS = (BrokerError, RedisError, OSError, RuntimeError)
 BATCH = 100
 _WRITER_LOST_AFTER_S = 10
 
+# A kind that this version does not know is a newer worker's where the database is newer than this worker.
 _DUE_JOBS = text("""
     WITH due AS (
         SELECT id FROM provisioner.jobs
         WHERE status IN ('queued', 'running') AND next_attempt_at <= now()
+          AND (kind = ANY(:served) OR (SELECT version_num FROM provisioner.alembic_version) <= :revision)
         ORDER BY next_attempt_at LIMIT :batch FOR UPDATE SKIP LOCKED
     )
     UPDATE provisioner.jobs
@@ -48,10 +51,18 @@ _NOT_SERVED = text("""
     WHERE id = :job_id
 """).bindparams(bindparam("error", type_=MaskedText))
 
+_ROWS_NOT_SERVED = text("""
+    UPDATE provisioner.job_agents
+    SET status = 'failed', reason = :error, next_attempt_at = NULL, published_at = NULL, lease_until = NULL,
+        finished_at = now()
+    WHERE job_id = :job_id AND status IN ('pending', 'running')
+""").bindparams(bindparam("error", type_=MaskedText))
+
 _DUE_AGENTS = text("""
     WITH due AS (
         SELECT job_id, agent_id FROM provisioner.job_agents
         WHERE status IN ('pending', 'running') AND next_attempt_at <= now()
+          AND EXISTS (SELECT FROM provisioner.jobs j WHERE j.id = job_id AND j.kind = ANY(:served))
         ORDER BY next_attempt_at LIMIT :batch FOR UPDATE SKIP LOCKED
     )
     UPDATE provisioner.job_agents r
@@ -97,17 +108,25 @@ class Message:
 
 
 def publish_due(engine: Engine, send: Send) -> int:
-    """Publish all that is due now, a batch of each kind; return how many messages went out.
+    """Publish all that is due now, a batch of each sort; return the number of messages.
+
+    A job whose kind this version does not know is left alone while the database's revision is newer than
+    this worker: a newer worker serves it. In a database of this revision no worker does, so the job fails.
 
     Raises what ``send`` raises, with nothing lost.
     """
-    limits = {"batch": BATCH, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S}
+    served = {"served": list(REQUESTS), "revision": NEEDED_REVISION}
+    limits = {"batch": BATCH, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S, **served}
     with engine.begin() as connection:
         jobs = connection.execute(_DUE_JOBS, limits).all()
         for row in jobs:
             if row.kind not in REQUESTS:
-                error = f"No worker of this version serves jobs of kind {row.kind}: upgrade the workers."
-                connection.execute(_NOT_SERVED, {"job_id": row.id, "error": error})
+                error = (
+                    f"No worker of this version serves jobs of kind {row.kind}: check its spelling; if a"
+                    " newer version has it, run that version's `provisioner migrate` and upgrade the workers."
+                )
+                for statement in (_NOT_SERVED, _ROWS_NOT_SERVED):
+                    connection.execute(statement, {"job_id": row.id, "error": error})
         messages = [job_message(row) for row in jobs if row.kind in REQUESTS]
         messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
         writers = connection.execute(_DUE_WRITERS, {"batch": BATCH, "lost_s": _WRITER_LOST_AFTER_S})
