@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 LONGEST_FIRST = (
     "tests/acceptance",
     "tests/integration/worker/test_broker_away",
-    "tests/integration/lab/test_serve",
+    "tests/integration/cli/test_serve",
     "tests/integration/sync/test_wrong_answers",
     "tests/integration/worker",
     "tests/conformance",

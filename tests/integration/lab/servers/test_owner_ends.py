@@ -30,7 +30,7 @@ from tests.integration.lab.servers.processes import (
 )
 from worker.lab.servers import LocalServices, LocalServicesError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GONE_WITHIN_S = 5.0
 
 
