@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
+from worker.jobs.cancelling import cancel
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, claim, finish, park, renew
@@ -135,6 +136,18 @@ def test_a_parked_row_keeps_its_agent_and_drops_messages_until_it_is_due(engine:
     assert (row.status, row.phase, row.reason) == ("running", "roster", "waiting for the roster writer")
     other = accept(engine, agent_id)
     assert claim(engine, other, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+
+
+def test_a_row_whose_job_is_cancelled_while_it_is_leased_is_due_once_it_parks(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    held = take(engine, job_id, agent_id)
+    with engine.begin() as connection:
+        assert cancel(connection, job_id) is False
+    with engine.begin() as connection:
+        park(connection, held, 60, "waiting for the roster writer", "roster")
+    assert publish_due(engine, lambda *_: None) == 1
+    assert take(engine, job_id, agent_id).cancel_requested
 
 
 def test_a_planned_wait_is_no_crash(engine: Engine) -> None:

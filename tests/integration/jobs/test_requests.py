@@ -205,6 +205,16 @@ def test_a_request_id_counts_for_one_target(engine: Engine) -> None:
         assert isinstance(accepted, Accepted)
 
 
+def test_a_request_id_counts_for_one_kind(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    provision, update, arguments = uuid4(), uuid4(), {"agent_id": str(agent_id), "request_id": "nightly"}
+    assert receive(engine, provision, **arguments) == Accepted(provision, agent_id)
+    assert accept_agent_job(engine, "update_agent", str(update), (), arguments) == Accepted(update, agent_id)
+    copy = accept_agent_job(engine, "update_agent", str(uuid4()), (), arguments)
+    assert copy == Refused(update, None)
+    assert jobs_of(engine, agent_id) == 2
+
+
 def test_the_same_request_id_with_other_options_is_refused_with_a_sentence(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     first, second = uuid4(), uuid4()

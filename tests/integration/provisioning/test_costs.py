@@ -15,7 +15,8 @@ from sqlalchemy import Engine, event
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, seed_fleet
 from worker.jobs.intake import accept_agent_job
-from worker.lab.simulator import Simulator
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Late
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
@@ -106,3 +107,19 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     for name, counts in (("before the roster", before), ("after it", after)):
         assert counts["statements"] <= STATEMENTS[name], (name, counts)
         assert counts["statements"] + 2 * counts["transactions"] <= ROUND_TRIPS[name], (name, counts)
+
+
+@pytest.mark.parametrize("simulator", ["2026.9.6"], indirect=True)
+def test_no_file_waits_for_the_answer_to_another(
+    hands: Callable[..., Services], engine: Engine, fleet: Fleet, simulator: Simulator
+) -> None:
+    """The one with the token excepted, which is the last."""
+    hand, job_id, arguments = hands(retry_inline_s=15), uuid4(), {"agent_id": str(fleet.agent_id)}
+    accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
+    assert isinstance(take_turn(hand, job_id, fleet.agent_id), Parked)
+    write_roster(hand, fleet.gateway_id)
+    files = CALLS[simulator.release.name]["agents.files.set"]
+    simulator.faults.order(Fault(Late(behind=files - 2), "agents.files.set"))
+    accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
+    assert take_turn(hand, job_id, fleet.agent_id) == Ended("succeeded")
+    assert sum(call.method == "agents.files.set" for call in simulator.calls) == files

@@ -17,6 +17,7 @@ from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Refuse
+from worker.masking import forget_all
 from worker.provisioning import credentials
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
@@ -256,6 +257,7 @@ def test_a_token_that_the_agent_noted_elsewhere_is_in_no_diff(
     assert token is not None
     (folder / "SOUL.md").write_text(f"my word is {token}\n")
     (folder / "IDENTITY.md").write_text(f"I am x{token[:9]}\n{token[9:]}\nor {quote_all(token)}\n")
+    forget_all()  # another worker's process has never had it in hand
     plain, shown = uuid4(), uuid4()
     before = len(simulator.calls)
     assert turn(hands(), changed, plain, dry_run=True) == Ended("succeeded")

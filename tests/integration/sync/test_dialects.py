@@ -102,6 +102,20 @@ def test_removals_undo_neither_each_other_nor_what_the_owner_saved_a_moment_ago(
     assert [entry["id"] for entry in listed if entry["id"] != "main"] == [f"mc-{agents[0]}", "owners-bot"]
 
 
+@on("2026.2.12")
+def test_a_session_is_deleted_once_its_agent_is_off_the_roster(scene: Scene) -> None:
+    """A removal may be refused, and then the agent keeps its session."""
+    agent = scene.agent("Ada")
+    scene.provision(agent)
+    job_id = scene.ask("delete_agent", agent_id=agent)
+    while f"mc-{agent}" in scene.simulator.agents():
+        assert not calls(scene, "sessions.delete")
+        scene.one()
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    assert [call.names["key"] for call in calls(scene, "sessions.delete")] == [f"agent:mc-{agent}:main"]
+
+
 @on("2026.2.26", "2026.2.12", "2026.9.6")
 def test_a_key_that_leaves_heartbeat_config_leaves_the_gateway_with_one_patch(scene: Scene) -> None:
     agent = scene.agent(

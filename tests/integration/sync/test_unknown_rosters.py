@@ -1,4 +1,5 @@
-"""A delete whose removal is refused, or whose gateway's roster is unknown, deletes no row (rules.md 40)."""
+"""A delete whose removal is refused, or whose gateway's roster is unknown, deletes neither the row nor the
+session (rules.md 40)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sync.scene import Scene, on_one_release
+from tests.integration.sync.scene import Scene
 from worker.gateway import roster_reading
 
 
@@ -28,10 +29,15 @@ def broken(scene: Scene, stored: dict[str, Any]) -> None:
     save(scene, "openclaw.json", json.dumps(stored)[:-5])
 
 
-@on_one_release
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [(moved_into_an_include, "move agents back into openclaw.json"), (broken, "openclaw.json is invalid")],
+    ("simulator", "change", "said"),
+    [
+        ("2026.9.6", moved_into_an_include, "move agents back into openclaw.json"),
+        ("2026.2.12", moved_into_an_include, "allow-rewrite"),
+        ("2026.9.6", broken, "openclaw.json is invalid"),
+        ("2026.2.12", broken, "openclaw.json is invalid"),
+    ],
+    indirect=["simulator"],
 )
 def test_the_row_of_an_agent_that_stays_on_its_gateway_stays(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, change: Any, said: str

@@ -71,6 +71,11 @@ def test_main_workspace_keeps_its_old_name() -> None:
     assert main_workspace_path("/srv/", GATEWAY_ID) == f"/srv/workspace-gateway-{GATEWAY_ID}"
 
 
+@pytest.mark.parametrize("text", ["../a/b", "a/./b", "a..b", "/a.b/", "A/../B"])
+def test_slug_names_one_folder_and_no_way_out_of_it(text: str) -> None:
+    assert slug(text) == "a-b"
+
+
 def test_slug_keeps_ids_and_never_makes_something_up() -> None:
     assert slug(f"mc-{AGENT_ID}") == f"mc-{AGENT_ID}"
     assert slug("  Ada & Bob!  ") == "ada-bob"
