@@ -34,8 +34,11 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
+test: setup               ## the product's tests on real Postgres, Valkey and the simulator
 	@.ci/test
+
+test-lab: setup           ## the tests of worker/lab: simulator, local servers, demo, serve
+	@.ci/test lab
 
 smoke: setup              ## one agent's life on the oldest and the newest real OpenClaw; about 1 min a release
 	@.ci/smoke $(or $(OPENCLAW),$(SMOKE_RELEASES))
@@ -49,4 +52,4 @@ demo: setup               ## provision and sync a small fleet on a gateway of it
 bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
 	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
 
-.PHONY: help setup lock lint test smoke test-gateways demo bench
+.PHONY: help setup lock lint test test-lab smoke test-gateways demo bench
