@@ -37,7 +37,7 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 test: setup               ## the product's tests on real Postgres, Valkey and the simulator
 	@.ci/test
 
-test-lab: setup           ## the tests of worker/lab: simulator, local servers, demo, serve
+test-lab: setup           ## the tests of worker/lab (simulator, servers, demo, serve) and the protocol model
 	@.ci/test lab
 
 smoke: setup              ## one agent's life on the oldest and the newest real OpenClaw; about 1 min a release
