@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from tests.conformance.conftest import Target
 from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.conformance.steps import eventually, patch
+from tests.owners_files import save
 
 REFUSED = "flatten $include-owned config at agents"
 
@@ -24,7 +24,7 @@ def from_this_machine(target: Target) -> None:
     config = target.stored_config()
     if config["gateway"].pop("trustedProxies", None) is not None:
         target.process.stop()
-        save(target, "openclaw.json", config)
+        save(target.state_dir, "openclaw.json", config)
         target.process.start()
 
 
@@ -43,7 +43,7 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
         for _ in range(10):  # one that has just started does not see what is saved before it watches
             if loaded(target, peer, set(entries)):
                 break
-            save(target, "openclaw.json", config)
+            save(target.state_dir, "openclaw.json", config)
     yield config
     ours = (
         config["agents"],
@@ -65,13 +65,6 @@ def loaded(target: Target, peer: Peer, wanted: set[str]) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def save(target: Target, name: str, content: Any) -> None:
-    draft = target.state_dir / f"{name}.draft"
-    draft.touch(mode=0o600)
-    draft.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    os.replace(draft, target.state_dir / name)
 
 
 Answer = dict[str, Any]
@@ -107,7 +100,7 @@ def saved(target: Target, content: Any, fits: Callable[[Answer], bool]) -> Answe
     """Save openclaw.json and return config.get's answer to it, once it fits. 2026.9.6 answers from what its
     watcher saw last, and that sees nothing more of a file which is replaced twice within some milliseconds:
     so each save must be seen before the next."""
-    save(target, "openclaw.json", content)
+    save(target.state_dir, "openclaw.json", content)
     return shown(target, fits)
 
 
@@ -118,7 +111,7 @@ def ids(target: Target, config: dict[str, Any]) -> set[str]:
 
 def moved(target: Target, config: dict[str, Any]) -> dict[str, Any]:
     """The owner moves his agents into a file of their own."""
-    save(target, "agents.json5", config["agents"])
+    save(target.state_dir, "agents.json5", config["agents"])
     return {**config, "agents": {"$include": "./agents.json5"}}
 
 

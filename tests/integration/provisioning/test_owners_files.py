@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, Row, text
 
 from tests.integration.provisioning.fleet import Fleet, seed_fleet
+from tests.owners_files import save
 from worker.gateway import roster_reading
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import GatewayClient
@@ -72,9 +72,7 @@ class Place:
 
     def put(self, name: str, content: Any) -> None:
         """The owner saves a file."""
-        draft = self.folder / f"{name}.draft"
-        draft.write_text(content if isinstance(content, str) else json.dumps(content))
-        os.replace(draft, self.folder / name)
+        save(self.folder, name, content)
 
     def edit(self, **root: Any) -> None:
         self.put("openclaw.json", {**self.stored, **root})

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from tests.fleet import Fleet, make_fleet
+from tests.owners_files import save
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.ledger import refuse
 from worker.jobs.outbox import publish_due
@@ -27,7 +28,13 @@ from worker.provisioning.sync.begin import begin
 from worker.provisioning.sync.parent import take_run_turn
 from worker.provisioning.turn import take_turn
 
-on_one_release = pytest.mark.parametrize("simulator", ["2026.9.6"], indirect=True)
+
+def on(*releases: str) -> pytest.MarkDecorator:
+    """Run a test on these simulated releases instead of the usual two."""
+    return pytest.mark.parametrize("simulator", releases, indirect=True)
+
+
+on_one_release = on("2026.9.6")
 """For what no release has a say in."""
 
 Sent = tuple[str, Mapping[str, Any], str | None]
@@ -75,6 +82,10 @@ class Scene:
         job_id = self.ask("sync_gateway", gateway_id=self.fleet.gateway_id, **options)
         self.serve()
         return self.job(job_id)
+
+    def save(self, name: str, content: Any) -> None:
+        """The gateway's owner saves a file beside openclaw.json, or that one."""
+        save(self.simulator.config_path.parent, name, content)
 
     def serve(self, most: int = 2000) -> None:
         """Serve messages until nothing is left to do now."""

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import execute
-from tests.integration.sync.scene import Scene, make_scene
+from tests.integration.sync.scene import Scene, make_scene, on
 from worker.cli import check_automations
 from worker.cli.findings import Finding
 from worker.gateway.address import GatewayAddress
@@ -41,10 +41,6 @@ def simulator(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Simula
 @pytest.fixture
 def scene(simulator: Simulator, engine: Engine, hands: Callable[..., Any]) -> Scene:
     return make_scene(simulator, engine, hands(retry_inline_s=5))
-
-
-def on(*releases: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("simulator", releases, indirect=True)
 
 
 def calls(scene: Scene, method: str) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.sync.scene import Scene, make_scene
+from tests.integration.sync.scene import Scene, make_scene, on
 from worker.lab.simulator import Simulator
 
 VARIABLES = {"OWNERS_URL": "http://127.0.0.1:9/owner"}
@@ -36,27 +35,17 @@ def scene(simulator: Simulator, engine: Engine, hands: Callable[..., Any]) -> Sc
     return make_scene(simulator, engine, hands(retry_inline_s=5))
 
 
-def on(release: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("simulator", [release], indirect=True)
-
-
-def save(scene: Scene, name: str, content: Any) -> None:
-    folder = scene.simulator.config_path.parent
-    (folder / f"{name}.draft").write_text(json.dumps(content))
-    os.replace(folder / f"{name}.draft", folder / name)
-
-
 def including(scene: Scene, directive: Any) -> None:
     """The owner moves his agents into a file of their own."""
     config = json.loads(scene.simulator.config_path.read_text())
-    save(scene, "agents.json5", config["agents"])
-    save(scene, "openclaw.json", {**config, "agents": {"$include": directive}})
+    scene.save("agents.json5", config["agents"])
+    scene.save("openclaw.json", {**config, "agents": {"$include": directive}})
 
 
 def with_shop(scene: Scene, **more: str) -> None:
     config = json.loads(scene.simulator.config_path.read_text())
     shop = {**SHOP["providers"]["shop"], **more}
-    save(scene, "openclaw.json", {**config, "models": {"providers": {"shop": shop}}})
+    scene.save("openclaw.json", {**config, "models": {"providers": {"shop": shop}}})
 
 
 def foretold(scene: Scene, agent: UUID) -> None:

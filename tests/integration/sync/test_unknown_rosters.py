@@ -4,7 +4,6 @@ session (rules.md 40)."""
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -13,20 +12,13 @@ from tests.integration.sync.scene import Scene
 from worker.gateway import roster_reading
 
 
-def save(scene: Scene, name: str, content: str) -> None:
-    """The gateway's owner saves a file."""
-    draft = scene.simulator.config_path.with_name(f"{name}.draft")
-    draft.write_text(content)
-    os.replace(draft, scene.simulator.config_path.with_name(name))
-
-
 def moved_into_an_include(scene: Scene, stored: dict[str, Any]) -> None:
-    save(scene, "agents.json5", json.dumps(stored["agents"]))
-    save(scene, "openclaw.json", json.dumps({**stored, "agents": {"$include": "./agents.json5"}}))
+    scene.save("agents.json5", stored["agents"])
+    scene.save("openclaw.json", {**stored, "agents": {"$include": "./agents.json5"}})
 
 
 def broken(scene: Scene, stored: dict[str, Any]) -> None:
-    save(scene, "openclaw.json", json.dumps(stored)[:-5])
+    scene.save("openclaw.json", json.dumps(stored)[:-5])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +44,7 @@ def test_the_row_of_an_agent_that_stays_on_its_gateway_stays(
     job = scene.job(job_id)
     assert (job.status, said in str(job.error)) == ("failed", True), job.error
     assert scene.row("SELECT count(*) AS n FROM agents WHERE id = :id", id=agent).n == 1
-    save(scene, "openclaw.json", good)
+    scene.save("openclaw.json", good)
     assert f"mc-{agent}" in scene.simulator.agents()
     calls = scene.simulator.journal.calls
     assert not [call for call in calls if call.method in ("agents.delete", "sessions.delete") and call.ok]

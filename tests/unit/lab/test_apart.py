@@ -5,22 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.product import ROOT, modules
+
 LAB = "worker.lab"
 
 
-def product() -> list[Path]:
-    files = [file for folder in ("worker", "tasks", "models") for file in (ROOT / folder).rglob("*.py")]
-    return [file for file in files if (ROOT / "worker/lab") not in file.parents]
-
-
-def imported_by(file: Path) -> set[str]:
+def imported_by(module: ast.Module) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -29,11 +24,12 @@ def imported_by(file: Path) -> set[str]:
 
 
 def test_the_product_imports_nothing_of_the_lab() -> None:
-    assert len(product()) > 100
+    product = modules(but="worker/lab/")
+    assert len(product) > 100
     strays = {
-        str(file.relative_to(ROOT)): name
-        for file in product()
-        for name in imported_by(file)
+        path: name
+        for path, module in product.items()
+        for name in imported_by(module)
         if name == LAB or name.startswith(f"{LAB}.")
     }
     assert strays == {}

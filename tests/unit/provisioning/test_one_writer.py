@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import functools
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from tests.product import modules
+
 CONFIG_WRITES = {
     "config.patch",
     "config.apply",
@@ -21,16 +20,9 @@ FENCES = "worker/provisioning/fences.py"
 """A part of the roster writer, which runs under its lease."""
 
 
-@functools.cache
 def product() -> dict[str, ast.Module]:
     """Every module that runs in a worker or a command; the simulator answers such calls, and sends none."""
-    paths = [path for folder in ("worker", "tasks", "models") for path in (ROOT / folder).rglob("*.py")]
-    names = {path.relative_to(ROOT).as_posix(): path for path in paths}
-    return {
-        name: ast.parse(path.read_text())
-        for name, path in names.items()
-        if not name.startswith("worker/lab/simulator/")
-    }
+    return modules(but="worker/lab/simulator/")
 
 
 def methods(tree: ast.Module) -> Iterator[str | None]:
