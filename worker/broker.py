@@ -95,28 +95,35 @@ class BrokerLook:
 
 def look_at(broker: Broker) -> BrokerLook:
     """Connect and look. Leaves nothing behind, and takes 10 seconds at most."""
-    look = _look_at(broker)
-    for _ in range(_TLS_LOOKS - 1):
-        if broker.tls is None or look.away != redis.ConnectionError.__name__:
-            break
-        look = _look_at(broker)
-    return look
+    return _look_at(broker, _TLS_LOOKS if broker.tls else 1)
 
 
-def _look_at(broker: Broker) -> BrokerLook:
+def _look_at(broker: Broker, most_looks: int) -> BrokerLook:
     try:
-        with connect(broker) as client:
-            client.ping()
-            lacking = forbidden(client.connection_pool, broker.database)
-            if lacking:
-                shown = ", ".join(lacking[:_SHOWN]) + (
-                    f" and {len(lacking) - _SHOWN} more" if lacking[_SHOWN:] else ""
-                )
-                return BrokerLook(fault=f"its user may not use {shown}: {_RIGHTS}")
-            return BrokerLook(policy=_policy(client))
+        return _seen(broker)
     except (RedisError, OSError) as error:
+        if most_looks > 1 and _hung_up(error):
+            return _look_at(broker, most_looks - 1)
         fault = lasting(error, broker)
         return BrokerLook(fault=fault, away=None if fault else type(error).__name__)
+
+
+def _seen(broker: Broker) -> BrokerLook:
+    with connect(broker) as client:
+        client.ping()
+        lacking = forbidden(client.connection_pool, broker.database)
+        if lacking:
+            shown = ", ".join(lacking[:_SHOWN]) + (
+                f" and {len(lacking) - _SHOWN} more" if lacking[_SHOWN:] else ""
+            )
+            return BrokerLook(fault=f"its user may not use {shown}: {_RIGHTS}")
+        return BrokerLook(policy=_policy(client))
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether the server was reached and ended the connection, so that looking again costs no time."""
+    ended = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
+    return any(isinstance(cause, ended) or "closed by server" in str(cause) for cause in _causes(error))
 
 
 def connect(broker: Broker) -> redis.Redis:

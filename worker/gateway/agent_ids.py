@@ -1,9 +1,8 @@
-"""An agent's id as a gateway goes by it, and as its config spells it."""
+"""An agent's id as a gateway goes by it, however its config spells it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 IMPLICIT_AGENT = "main"
@@ -18,11 +17,3 @@ def canonical_id(written: Any) -> str:
     if _ID.fullmatch(text):
         return text
     return re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:64] or IMPLICIT_AGENT
-
-
-def spellings(written: Iterable[Any]) -> Mapping[str, str]:
-    """Ids as a config spells them, by the id that the gateway goes by; of several, the first."""
-    found: dict[str, str] = {}
-    for each in written:
-        found.setdefault(canonical_id(each), str(each))
-    return found

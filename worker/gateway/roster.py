@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id, spellings
+from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, beating, heartbeat_block, heartbeat_fault
@@ -118,27 +118,29 @@ def plan_roster(
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The roster's entries by the ids that the gateway goes by, whichever shape it is kept in."""
-    agents = _mapping(parsed.get("agents"))
-    if dialect.roster == "entries":
-        stored = _mapping(agents.get("entries"))
-        return {canonical_id(key): dict(_mapping(value)) for key, value in stored.items()}
-    listed = agents.get("list")
     entries: dict[str, dict[str, Any]] = {}
-    for entry in listed if isinstance(listed, list) else []:
-        if isinstance(entry, Mapping) and (key := _id_of(entry)) is not None:
-            entries.setdefault(key, dict(entry))
+    for spelled, entry in _stored(dialect, parsed):
+        entries.setdefault(canonical_id(spelled), dict(entry))
     return entries
 
 
 def as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]) -> list[str]:
     """The ids as the config spells them: under any other spelling an entry would be a second one of the same
     id, with which no release starts."""
-    agents = _mapping(parsed.get("agents"))
-    listed = agents.get("list")
-    rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
-    written = [entry.get("id") for entry in rows if _id_of(entry) is not None]
-    spelled = spellings(_mapping(agents.get("entries")) if dialect.roster == "entries" else written)
+    spelled: dict[str, str] = {}
+    for written, _ in _stored(dialect, parsed):
+        spelled.setdefault(canonical_id(written), written)
     return [spelled.get(each, each) for each in ids]
+
+
+def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The roster's entries as the config has them, each with its id as it is spelled there."""
+    agents = _mapping(parsed.get("agents"))
+    if dialect.roster == "entries":
+        return [(key, _mapping(entry)) for key, entry in _mapping(agents.get("entries")).items()]
+    listed = agents.get("list")
+    entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    return [(str(entry["id"]), entry) for entry in entries if _id_of(entry) is not None]
 
 
 def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
@@ -228,9 +230,8 @@ def _entries_patch(
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Only what differs: entries are merged by id. A second agent needs the ownership said: gateways.md 8."""
-    stored = _mapping(_mapping(parsed.get("agents")).get("entries"))
-    written = spellings(stored)
-    entries = {written.get(key, key): _difference(live.get(key, {}), entry) for key, entry in changed.items()}
+    differences = [_difference(live.get(key, {}), entry) for key, entry in changed.items()]
+    entries = dict(zip(as_spelled(dialect, parsed, changed), differences, strict=True))
     patch: dict[str, Any] = {"entries": entries}
     if "ownership" not in _mapping(parsed.get("agents")):
         patch["ownership"] = "explicit"

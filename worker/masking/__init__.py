@@ -26,8 +26,7 @@ its files, of their fields and of what was done with them."""
 
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
     """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
-    known = _with_those_in_hand(tokens)
-    return _masked_before(text, known) if len(text) <= _SHORT else _masked(text, known)
+    return _masked(text, _with_those_in_hand(tokens))
 
 
 def forget_all() -> None:
@@ -44,12 +43,14 @@ def _with_those_in_hand(tokens: Iterable[str | None]) -> frozenset[str]:
 
 
 def _masked(text: str, known: frozenset[str]) -> str:
+    return _masked_before(text, known) if len(text) <= _SHORT else _mask(text, known)
+
+
+def _mask(text: str, known: frozenset[str]) -> str:
     return without_forms(without_known(text, known, MASK), MASK)
 
 
-@lru_cache(maxsize=4096)
-def _masked_before(text: str, known: frozenset[str]) -> str:
-    return _masked(text, known)
+_masked_before = lru_cache(maxsize=4096)(_mask)
 
 
 @lru_cache(maxsize=1024)
@@ -59,18 +60,20 @@ def _named_before(name: str, known: frozenset[str]) -> str:
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
     """A JSON value with every text in it masked; in the names of its fields, known secrets alone are."""
-    known = tuple(tokens)
+    return _all_masked(value, _with_those_in_hand(tokens))
+
+
+def _all_masked(value: Any, known: frozenset[str]) -> Any:
     if isinstance(value, str):
-        return mask(value, known)
+        return _masked(value, known)
     if isinstance(value, Mapping):
-        return {_name(key, known): mask_all(each, known) for key, each in value.items()}
+        return {_name(key, known): _all_masked(each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [mask_all(each, known) for each in value]
+        return [_all_masked(each, known) for each in value]
     return value
 
 
-def _name(key: Any, tokens: Iterable[str | None]) -> Any:
+def _name(key: Any, known: frozenset[str]) -> Any:
     if not isinstance(key, str):
         return key
-    known = _with_those_in_hand(tokens)
     return _named_before(key, known) if len(key) <= _SHORT else without_known(key, known, MASK)

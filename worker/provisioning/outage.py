@@ -125,7 +125,7 @@ _NOTE_UP = text("""
             writer_not_before = NULL
         WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
         RETURNING gateway_id
-    ), runs AS (
+    ), syncs AS (
         UPDATE provisioner.jobs j SET next_attempt_at = now()
         FROM up
         WHERE j.gateway_id = up.gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'

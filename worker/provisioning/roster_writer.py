@@ -207,7 +207,7 @@ def _bring_about(
         if plan.document is None and not unwanted:
             if progress.writes:
                 log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
-                if first is not None and progress.writes:
+                if first is not None:
                     _warn_of_first_write(services, batch, *first)
             _settle(services, lease, batch, answered=True)
             return
