@@ -14,6 +14,8 @@ from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.conformance.steps import eventually, patch
 from tests.owners_files import save
 
+RELOADED_S = 10.0
+"""How long a real gateway may take to have its plugins again, on a busy machine."""
 REFUSED = "flatten $include-owned config at agents"
 
 
@@ -54,7 +56,14 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
 
 
 def listed(peer: Peer) -> set[str]:
-    return {agent["id"] for agent in peer.ask("agents.list")["agents"]}
+    """The agents that the gateway runs. For a moment after a change of its config, while it reloads its
+    plugins, 2026.9.6 answers UNAVAILABLE."""
+    until = time.monotonic() + RELOADED_S
+    while not (answer := peer.call("agents.list")).ok and time.monotonic() < until:
+        assert answer.error["code"] == "UNAVAILABLE", answer.error
+        time.sleep(0.05)
+    assert answer.ok, answer.error
+    return {agent["id"] for agent in answer.payload["agents"]}
 
 
 def loaded(target: Target, peer: Peer, wanted: set[str]) -> bool:

@@ -63,6 +63,14 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
         ),
         (RESTART, errors.GatewayRestarting),
         ({"code": "UNAVAILABLE", "message": "Agent failed before reply: no model"}, errors.Unavailable),
+        (
+            {
+                "code": "UNAVAILABLE",
+                "message": "PluginInstanceUnavailableError: Plugin openai was reloaded or disabled; use its"
+                " current tools.",
+            },
+            errors.Unavailable,
+        ),
         ({"code": "UNAVAILABLE", "message": "no more", "retryable": False}, errors.Refused),
         (
             {"code": "UNAVAILABLE", "message": "Config write would drop agent roster entries: a"},
