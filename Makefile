@@ -34,10 +34,10 @@ lint: setup               ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: setup               ## the product's tests on real Postgres, Valkey and the simulator
+test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@.ci/test
 
-test-lab: setup           ## the tests of worker/lab (simulator, servers, demo, serve) and the protocol model
+test-lab: setup           ## the gateways' suites on the simulator, worker/lab's tests, the protocol model
 	@.ci/test lab
 
 smoke: setup              ## one agent's life on the oldest and the newest real OpenClaw; about 1 min a release

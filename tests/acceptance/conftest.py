@@ -1,4 +1,4 @@
-"""The same tests on the simulator (``make test``) and on real releases (``make test-gateways``)."""
+"""The same tests on the simulator (``make test-lab``) and on real releases (``make test-gateways``)."""
 
 from __future__ import annotations
 

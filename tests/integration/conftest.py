@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine
 
 from models import MissionControl, Provisioner
 from models.migrate import migrate
@@ -23,10 +23,12 @@ from worker.workspace import credentials
 BASE_URL = "http://127.0.0.1:8000"
 
 _numbers = itertools.count(1)
-_ALL_TABLES = [
-    *reversed(Provisioner.metadata.sorted_tables),
-    *reversed(MissionControl.metadata.sorted_tables),
-]
+_EMPTY_ALL_TABLES = ";".join(
+    f"DELETE FROM {table.fullname}"
+    for schema in (Provisioner, MissionControl)
+    for table in reversed(schema.metadata.sorted_tables)
+)
+"""One round trip for all of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +58,7 @@ def shared_engine(services: LocalServices, migrated_template: str) -> Iterator[E
 def engine(shared_engine: Engine) -> Engine:
     """A database with all tables and no rows, and connections for 24 threads."""
     with shared_engine.begin() as connection:
-        for table in _ALL_TABLES:
-            connection.execute(delete(table))
+        connection.exec_driver_sql(_EMPTY_ALL_TABLES)
     return shared_engine
 
 
