@@ -154,6 +154,26 @@ def test_an_invalid_file_says_nothing_of_who_is_there(
         assert eventually(as_expected, target.patience_s)
 
 
+def test_defaults_name_only_agents_that_are_there(target: Target, original: dict[str, Any]) -> None:
+    """A patch with any other is refused; a deletion drops each block that names the agent, whole."""
+    if not target.expected.roster_is_map:
+        pytest.skip("the defaults of a list's releases may name anybody")
+    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        for name in ("beats", "rules"):
+            created = {"name": name, "workspace": str(target.state_dir / f"ws-{name}")}
+            assert peer.call("agents.create", created).ok
+        for key in ("heartbeat", "systemAgent"):
+            named = {"agents": {"defaults": {key: {"agentId": "gone"}}}}
+            path = f"agents.defaults.{key}.agentId"
+            assert f'{path}: Unknown agent id "gone" (not in agents.entries).' in patch(peer, named).message
+        named = {"heartbeat": {"agentId": "beats", "every": "45m"}, "systemAgent": {"agentId": "rules"}}
+        assert patch(peer, {"agents": {"defaults": named}}).ok
+        assert peer.call("agents.delete", {"agentId": "beats"}).ok
+        assert target.stored_config()["agents"]["defaults"] == {"systemAgent": {"agentId": "rules"}}
+        assert peer.call("agents.delete", {"agentId": "rules"}).ok
+        assert not target.stored_config()["agents"].get("defaults")
+
+
 def test_a_write_flattens_an_include_or_goes_through_it(target: Target, original: dict[str, Any]) -> None:
     """Last, because some releases restart after it, and none starts on the files of the other tests."""
     config = moved(target, original)

@@ -19,6 +19,8 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.includes import Include, Keys, includes_of, merged_document
 from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_entries
 
+_NAMING_BLOCKS = ("heartbeat", "systemAgent")
+
 Ask = Callable[[], Mapping[str, Any]]
 """Makes one call, and returns its payload."""
 
@@ -89,6 +91,18 @@ class LiveRoster:
     def ours(self) -> frozenset[str]:
         """Ids of the roster that only Mission Control's agents have (rules.md 1, 2)."""
         return frozenset(key for key in self.present if OURS.fullmatch(key))
+
+    def defaults_naming(self, openclaw_id: str) -> Iterator[tuple[str, list[str]]]:
+        """The blocks of agents.defaults that name the agent, each with the other keys that stand in it. From
+        2026.8 on, agents.delete drops such a block whole (measured on 2026.9.6)."""
+        agents = self.document.get("agents")
+        defaults = agents.get("defaults") if isinstance(agents, Mapping) else None
+        if self.dialect.roster != "entries" or not isinstance(defaults, Mapping):
+            return
+        for key, block in defaults.items():
+            named = block.get("agentId") if isinstance(block, Mapping) else None
+            if key in _NAMING_BLOCKS and named is not None and canonical_id(named) == openclaw_id:
+                yield f"agents.defaults.{key}", sorted(map(str, block.keys() - {"agentId"}))
 
     @property
     def writes_through(self) -> bool:

@@ -256,6 +256,12 @@ def what_is_left(
     bindings = answer.get("removedBindings")
     if isinstance(bindings, int) and not isinstance(bindings, bool) and bindings > 0:
         yield f"With {openclaw_id} the gateway dropped {bindings} of its owner's bindings that named it."
+    for block, others in live.defaults_naming(openclaw_id):
+        had = f", and with it {', '.join(others)}" if others else ""
+        yield (
+            f"With {openclaw_id} the gateway dropped {block} of its openclaw.json, which named it{had}: write"
+            " that anew there if other agents need it."
+        )
 
 
 def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:

@@ -402,7 +402,6 @@ SPELLED = [
     ("2026.9.6", {"defaults": BLOCK, "entries": {"Ops-Bot": {}, "two": {}}}, {"Ops-Bot", "two"}),
     ("2026.9.6", {"defaults": {"heartbeat": {"agentId": "Ops"}}, "entries": {"ops": {}, "two": {}}}, {"ops"}),
     ("2026.9.6", {"defaults": {"systemAgent": {"agentId": "B"}}, "entries": {"b": {}, "two": {}}}, {"b"}),
-    ("2026.9.6", {"defaults": {"heartbeat": {"agentId": "gone"}}, "entries": {"b": {}, "two": {}}}, set()),
     ("2026.2.12", {"list": [{"id": "Ops Bot", "default": True}, {"id": "two"}]}, {"Ops Bot"}),
 ]
 

@@ -47,3 +47,13 @@ def test_releases_that_remove_any_folder_or_list_what_they_removed_are_believed(
     removed = [{"path": "/srv/agents/mc-1", "method": "trash"}]
     assert left(NEWEST, "/srv/agents/mc-1", removed=removed) == ""
     assert "delete /srv/agents/mc-1 there by hand" in left(NEWEST, "/srv/agents/mc-1", removed=[])
+
+
+@pytest.mark.parametrize("spelled", ["mc-1", " MC-1"])
+def test_defaults_that_the_gateway_drops_with_the_agent_are_named(spelled: str) -> None:
+    defaults = {"heartbeat": {"agentId": spelled, "every": "45m"}, "systemAgent": {"agentId": "main"}}
+    config = {"agents": {"defaults": defaults, "entries": {"mc-1": {}, "main": {}}}}
+    live = LiveRoster.of(NEWEST, {"valid": True, "parsed": config, "config": config, "path": USUAL})
+    (said,) = what_is_left(live, {"ok": True, "removed": []}, "mc-1", None)
+    dropped = "dropped agents.defaults.heartbeat of its openclaw.json"
+    assert f"{dropped}, which named it, and with it every" in said

@@ -10,6 +10,8 @@ from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import Release
 
 MAIN = "main"
+NAMING_DEFAULTS = ("heartbeat", "systemAgent")
+"""Blocks of ``agents.defaults`` whose ``agentId`` must be an agent's, in releases whose roster is a map."""
 
 
 class Roster(Protocol):
@@ -21,7 +23,9 @@ class Roster(Protocol):
 
     def add(self, config: JSON, agent_id: str, entry: JSON) -> None: ...
 
-    def remove(self, config: JSON, agent_id: str) -> None: ...
+    def remove(self, config: JSON, agent_id: str) -> None:
+        """Take the entry out, and with it, in a map's release, each block of the defaults that names it."""
+        ...
 
     def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
         """What a patch makes the gateway add by itself; `Refusal` where it may not be written."""
@@ -95,6 +99,10 @@ class EntriesRoster:
         section = config.setdefault("agents", {})
         entries = section.setdefault("entries", {MAIN: {}})
         entries.pop(key_of(entries, agent_id), None)
+        defaults = section.get("defaults", {})
+        for key in NAMING_DEFAULTS:
+            if slug(defaults.get(key, {}).get("agentId", "")) == agent_id:
+                del defaults[key]
 
     def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
         held = after.get("agents", {}).get("entries") or {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.lab.simulator.refusal import Refusal
 from worker.lab.simulator.release import Release
-from worker.lab.simulator.roster import slug
+from worker.lab.simulator.roster import MAIN, NAMING_DEFAULTS, slug
 
 _DURATION = re.compile(r"\d+(\.\d+)?(ms|s|m|h|d)?")
 _AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
@@ -48,6 +48,8 @@ def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
             yield f"agents.entries.{agent_id}", "Invalid key in record"
         yield from _twins(agent_id, agents["entries"])
         yield from _entry(entry, release, f"agents.entries.{agent_id}")
+    if release.roster_is_map:
+        yield from _named_by_defaults(agents)
     if release.roster_is_map and len(agents.get("entries", {})) > 1 and agents.get("ownership") != "explicit":
         yield "agents.ownership", _OWNERSHIP
     yield from _channels(config.get("channels", {}), release)
@@ -55,6 +57,16 @@ def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
     if scope not in _ACK_SCOPES:
         expected = "|".join(f'"{known}"' for known in _ACK_SCOPES)
         yield "messages.ackReactionScope", f"Invalid option: expected one of {expected}"
+
+
+def _named_by_defaults(agents: Mapping[str, Any]) -> Iterator[Issue]:
+    """Defaults that name an agent which is not there."""
+    there = {slug(key) for key in agents.get("entries") or (MAIN,)}
+    for key in NAMING_DEFAULTS:
+        named = agents.get("defaults", {}).get(key, {}).get("agentId")
+        if named is not None and slug(named) not in there:
+            told = f'Unknown agent id "{named}" (not in agents.entries).'
+            yield f"agents.defaults.{key}.agentId", told
 
 
 def _twins(key: str, entries: Mapping[str, Any]) -> Iterator[Issue]:
