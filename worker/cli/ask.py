@@ -9,13 +9,13 @@ from uuid import UUID
 import typer
 from sqlalchemy import Connection
 
+from worker.cli.console import emit, err, note, out, say
 from worker.cli.environment import engine
-from worker.cli.faults import FAILED, WrongUseError
+from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_records import JobRecord, document, read_jobs
 from worker.cli.job_view import show_job
 from worker.cli.plan_view import show_plan
 from worker.cli.run_view import show_run
-from worker.cli.screen import emit, err, note, out, say
 from worker.cli.watch import watch_one
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import Request

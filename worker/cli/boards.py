@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from worker.cli import inventory
+from worker.cli.console import Json, emit, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.lookup import find
-from worker.cli.screen import Json, emit, plain, say, short, table
 from worker.standalone import add_board
 
 app = typer.Typer(help="Boards: those there are, and new ones.", no_args_is_help=True)

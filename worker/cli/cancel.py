@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from worker.cli.ask import NoWait, present
+from worker.cli.console import Json, complain, emit, err, note, out, say, short
 from worker.cli.environment import engine
-from worker.cli.faults import FAILED
+from worker.cli.errors import FAILED
 from worker.cli.job_records import document, read_jobs
 from worker.cli.lookup import find_job
-from worker.cli.screen import Json, complain, emit, err, note, out, say, short
 from worker.cli.watch import watch_one
 from worker.jobs import cancelling
 

@@ -10,10 +10,10 @@ import typer
 from sqlalchemy import Connection, text
 
 from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask
+from worker.cli.console import Json, note, plain
 from worker.cli.environment import engine
-from worker.cli.faults import FAILED, WrongUseError
+from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find
-from worker.cli.screen import Json, note, plain
 from worker.jobs.requests import DeleteAgent
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from worker.cli.screen import plain, say
+from worker.cli.console import plain, say
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 

@@ -15,12 +15,12 @@ from models import Gateway
 from worker.cli.check_rights import check_database
 from worker.cli.check_servers import check_servers
 from worker.cli.checkup import compare_with_workers, examine
+from worker.cli.console import Json, emit, lines, marks, out, plain, say
 from worker.cli.environment import engine, operator_settings
-from worker.cli.faults import FAILED, WrongUseError
+from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.findings import Checkup, Finding, counted
 from worker.cli.gateway_rows import forget_refusal, read_fleet, read_gateway
 from worker.cli.lookup import find
-from worker.cli.screen import Json, emit, lines, marks, out, plain, say
 from worker.gateway.rewrites import removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.rewrite_permission import Standing, standing_of

@@ -12,9 +12,9 @@ import typer
 
 from worker.cli import inventory
 from worker.cli.allow_rewrite import allow_rewrite
+from worker.cli.console import Json, emit, note, plain, say, short, table
 from worker.cli.environment import engine
-from worker.cli.faults import WrongUseError
-from worker.cli.screen import Json, emit, note, plain, say, short, table
+from worker.cli.errors import WrongUseError
 from worker.standalone import add_gateway
 
 TOKEN_VARIABLE = "OPENCLAW_GATEWAY_TOKEN"

@@ -8,8 +8,8 @@ import typer
 from sqlalchemy import Connection
 
 from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask
+from worker.cli.console import Json
 from worker.cli.lookup import find
-from worker.cli.screen import Json
 from worker.jobs.requests import SyncHeartbeats
 
 

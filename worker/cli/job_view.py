@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.console import ago, lines, marks, plain, say, short, size, table, took
 from worker.cli.diff_view import show_diffs
 from worker.cli.findings import counted
 from worker.cli.job_records import JobAgentRecord, JobRecord
-from worker.cli.screen import ago, lines, marks, plain, say, short, size, table, took
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")

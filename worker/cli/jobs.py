@@ -8,12 +8,12 @@ import typer
 
 from models.jobs import JOB_STATUSES
 from worker.cli.ask import present
+from worker.cli.console import Json, emit, err, out, say
 from worker.cli.environment import engine
-from worker.cli.faults import FAILED, WrongUseError
+from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_records import document, newest_jobs, read_jobs
 from worker.cli.job_view import list_of_jobs
 from worker.cli.lookup import find_job, find_job_of_request
-from worker.cli.screen import Json, emit, err, out, say
 from worker.cli.watch import watch_one
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import Agent, Board, Gateway, Job, SyncSchedule
-from worker.cli.faults import WrongUseError
+from worker.cli.errors import WrongUseError
 
 Noun = Literal["gateway", "board", "agent"]
 

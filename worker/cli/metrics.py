@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.cli.console import Json, complain, emit, note
 from worker.cli.environment import engine
-from worker.cli.faults import WrongUseError, sentence
+from worker.cli.errors import WrongUseError, sentence
 from worker.cli.figures import read_figures
-from worker.cli.screen import Json, complain, emit, note
 
 
 class Figures(Collector):

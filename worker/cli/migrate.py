@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.console import Json, emit, say
 from worker.cli.environment import engine
-from worker.cli.screen import Json, emit, say
 
 
 def migrate(

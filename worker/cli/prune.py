@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.console import Json, emit, say
 from worker.cli.environment import engine
-from worker.cli.faults import WrongUseError
-from worker.cli.screen import Json, emit, say
+from worker.cli.errors import WrongUseError
 from worker.jobs import pruning
 from worker.jobs.pruning import Pruned
 

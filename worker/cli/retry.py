@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from worker.cli.ask import REQUESTED_BY, NoWait, follow
+from worker.cli.console import Json, emit, note, say, short
 from worker.cli.environment import engine
 from worker.cli.job_records import document, read_jobs
 from worker.cli.lookup import find_job
-from worker.cli.screen import Json, emit, note, say, short
 from worker.jobs import retrying
 
 

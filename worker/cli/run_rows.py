@@ -12,9 +12,9 @@ from itertools import islice
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.console import lines, plain
 from worker.cli.job_records import JobAgentRecord, JobRecord
 from worker.cli.plan_view import roster_changes
-from worker.cli.screen import lines, plain
 from worker.errors import as_sentence
 from worker.provisioning.sync.result import Row
 

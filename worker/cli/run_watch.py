@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
+from worker.cli.console import marks, plain, say, took
 from worker.cli.run_progress import RunProgress, read_progress
-from worker.cli.screen import marks, plain, say, took
 
 POLL_S = 0.25
 SHARE = 0.1

@@ -20,9 +20,9 @@ from worker.cli.ask import (
     RotateTokens,
     ask,
 )
-from worker.cli.faults import FAILED
+from worker.cli.console import Json
+from worker.cli.errors import FAILED
 from worker.cli.lookup import find
-from worker.cli.screen import Json
 from worker.jobs.requests import SyncGateway
 from worker.provisioning.sync.result import drifted
 

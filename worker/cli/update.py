@@ -18,8 +18,8 @@ from worker.cli.ask import (
     RotateTokens,
     ask,
 )
+from worker.cli.console import Json
 from worker.cli.lookup import find
-from worker.cli.screen import Json
 from worker.jobs.requests import UpdateAgent
 
 

@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import Engine
 
-from worker.cli.faults import STOPPED
+from worker.cli.console import note, plain, say, short
+from worker.cli.errors import STOPPED
 from worker.cli.job_records import JobRecord, read_jobs
 from worker.cli.job_view import live_table, progress, subject
 from worker.cli.run_watch import NO_WORKER, NO_WORKER_AFTER_S, POLL_S, Check, watch_run
-from worker.cli.screen import note, plain, say, short
 
 
 def watch(

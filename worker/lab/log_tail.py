@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from worker.cli.screen import plain, say
+from worker.cli.console import plain, say
 
 _POLL_S = 0.1
 _LONGEST_LINE = 65536

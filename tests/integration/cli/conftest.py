@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from tests.worker_process import WorkerProcess
 from worker import standalone
 from worker.cli import environment
-from worker.cli.main import app
+from worker.cli.app import app
 from worker.lab.servers.ports import free_port
 from worker.lab.simulator import Simulator
 

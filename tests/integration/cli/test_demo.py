@@ -28,7 +28,7 @@ class Demo:
         self.folder = folder
         environment = {key: value for key, value in os.environ.items() if not key.endswith("_URL")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker.cli.main", "demo", *options],
+            [sys.executable, "-m", "worker.cli.app", "demo", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -274,7 +274,7 @@ def served(provisioner: Provisioner, ledger: Ledger) -> Iterator[tuple[str, subp
     url = f"127.0.0.1:{free_port()}"
     environment = {name: value for name, value in provisioner.env.items() if value is not None}
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker.cli.main", "metrics", "--listen", url],
+        [sys.executable, "-m", "worker.cli.app", "metrics", "--listen", url],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
         stderr=subprocess.PIPE,
         text=True,

@@ -37,7 +37,7 @@ def test_a_refused_token_and_a_gateway_that_is_away_fail_with_a_sentence(staffed
 
 def test_without_a_worker_the_wait_says_so_and_ctrl_c_ends_it_but_not_the_job(fleet: Provisioner) -> None:
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "worker.cli.main", "provision", "Ada"],
+        [sys.executable, "-m", "worker.cli.app", "provision", "Ada"],
         env={**os.environ, **{key: value for key, value in fleet.env.items() if value is not None}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ from tests.integration.cli.processes_of import processes_of, wait_until_none
 
 PATIENCE_S = 90.0
 ENDS_WITHIN_S = 45.0
-COMMAND = [sys.executable, "-m", "worker.cli.main"]
+COMMAND = [sys.executable, "-m", "worker.cli.app"]
 MINTED = re.compile(r"AUTH_TOKEN=([A-Za-z0-9_-]{43})")
 
 

@@ -21,7 +21,7 @@ from tests.compose import FILLED_IN, ROOT, compose, configured
 from tests.integration.cli.conftest import Provisioner
 from tests.integration.docs.commands import PAGES, Typed, mentioned, rows, typed
 from tests.worker_process import WorkerProcess
-from worker.cli.main import PARTS, load
+from worker.cli.app import PARTS, load
 from worker.lab.simulator import Simulator
 from worker.settings import Settings
 

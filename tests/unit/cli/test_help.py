@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from worker.cli.main import PARTS, app, load
+from worker.cli.app import PARTS, app, load
 
 COMMANDS = {
     "demo",
@@ -63,7 +63,7 @@ def test_a_command_is_listed_by_the_first_sentence_of_its_help(name: str) -> Non
 
 def test_the_list_of_commands_needs_no_database_and_no_gateway() -> None:
     statement = (
-        "import sys, worker.cli.main as m\n"
+        "import sys, worker.cli.app as m\n"
         "try: m.app(['--help'])\n"
         "except SystemExit: print('', *sys.modules, sep=chr(10))"
     )

@@ -20,7 +20,7 @@ def page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     def of(job: JobRecord) -> list[str]:
         show_run(job)
         lines = capsys.readouterr().out.splitlines()
-        assert [line for line in lines[1:] if len(line) > 80] == []  # the first is never wrapped: screen.say
+        assert [line for line in lines[1:] if len(line) > 80] == []  # the first is never wrapped: console.say
         return [" ".join(line.split()) for line in lines if line.strip()]
 
     return of

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from worker.cli.screen import plain
+from worker.cli.console import plain
 from worker.errors import PermanentError
 from worker.gateway.errors import GatewayError
 from worker.gateway.heartbeats import heartbeat_fault

@@ -38,7 +38,7 @@ def test_the_product_imports_nothing_of_the_lab() -> None:
 WITHOUT_LAB = """
 import sys
 sys.modules["worker.lab"] = None
-from worker.cli.main import main
+from worker.cli.app import main
 main()
 """
 

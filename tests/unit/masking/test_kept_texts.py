@@ -16,7 +16,7 @@ from sqlalchemy import TextClause
 import worker.cli
 import worker.jobs
 import worker.provisioning
-from worker.cli.screen import emit, plain
+from worker.cli.console import emit, plain
 from worker.errors import PermanentError
 from worker.gateway.refusals import from_close, from_response
 from worker.gateway.said import Asked

@@ -14,9 +14,9 @@ from rich.text import Text
 from sqlalchemy import Engine, select
 
 from models import Agent
+from worker.cli.console import lines, plain, size, table, took
 from worker.cli.job_records import JobRecord, document
 from worker.cli.job_view import warnings_of
-from worker.cli.screen import lines, plain, size, table, took
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying

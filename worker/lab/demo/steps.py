@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.screen import marks, plain, say, took
+from worker.cli.console import marks, plain, say, took
 
 
 class Step:

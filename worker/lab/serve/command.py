@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from worker.cli.faults import WrongUseError
-from worker.cli.screen import note, out, plain, say
+from worker.cli.console import note, out, plain, say
+from worker.cli.errors import WrongUseError
 from worker.lab.log_tail import Following
 from worker.lab.processes import signals_unwind
 from worker.lab.serve.stack import GATEWAY, Plan, ServeStack

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.cli.faults import WrongUseError
+from worker.cli.errors import WrongUseError
 from worker.lab.servers.account import Account
 from worker.lab.servers.folder import LocalServicesError
 

@@ -6,7 +6,7 @@ import typer
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from models.schemas import MixedDatabaseError
-from worker.cli.screen import complain
+from worker.cli.console import complain
 from worker.database_errors import DatabaseNotNow
 from worker.errors import PermanentError, ProvisionerError
 from worker.jobs.ledger import RequestConflictError

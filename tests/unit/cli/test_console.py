@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from worker.cli.screen import ago, marks, plain, size, table, took
+from worker.cli.console import ago, marks, plain, size, table, took
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.cli.faults import WrongUseError, exit_code, sentence
+from worker.cli.errors import WrongUseError, exit_code, sentence
 from worker.errors import PermanentError, TransientError
 from worker.jobs.ledger import RequestConflictError
 from worker.settings import SettingsError

@@ -69,7 +69,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from worker.cli.faults import report  # it knows the errors of all parts, so it imports most
+            from worker.cli.errors import report  # it knows the errors of all parts, so it imports most
 
             report(error)
             raise
@@ -94,7 +94,7 @@ def _imported(command: str, module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not module.startswith(LAB) or not str(error.name).startswith("worker.lab"):
             raise
-        from worker.cli.faults import WrongUseError
+        from worker.cli.errors import WrongUseError
 
         raise WrongUseError(
             f"`provisioner {command}` is not part of this installation, which is made to serve and not to try"
