@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from worker.cli.console import Json, emit, note, plain, say
+from worker.cli.doctor.fleet import GatewayRow, read_gateway
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED
-from worker.cli.gateway_rows import GatewayRow, read_gateway
 from worker.cli.lookup import find
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection

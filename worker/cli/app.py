@@ -40,7 +40,7 @@ PARTS = {
     "retry": ("cli.retry:retry", "Do again what an ended job left undone, as a new job."),
     "schedule": ("cli.schedules:app", "Syncs that are made by themselves, every so often."),
     "prune": ("cli.prune:prune", "Delete jobs that ended long ago."),
-    "doctor": ("cli.doctor:doctor", "Look at a gateway and say what is right and wrong with it."),
+    "doctor": ("cli.doctor.command:doctor", "Look at a gateway and say what is right and wrong with it."),
     "gateway": ("cli.gateways:app", "OpenClaw gateways: those there are, and new ones."),
     "board": ("cli.boards:app", "Boards: those there are, and new ones."),
     "agent": ("cli.agents:app", "Agents: those there are, and new ones."),

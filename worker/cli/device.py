@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import text
 
-from worker.cli.check_pairing import paired, pairing_finding
 from worker.cli.console import Json, emit, lines, plain, say
+from worker.cli.doctor.examination import paired, pairing_finding
+from worker.cli.doctor.fleet import GatewayRow, read_gateway
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import WrongUseError
-from worker.cli.gateway_rows import GatewayRow, read_gateway
 from worker.errors import ProvisionerError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from worker.cli.console import ago, lines, marks, plain, say, short, size, table, took
 from worker.cli.diff_view import show_diffs
-from worker.cli.findings import counted
+from worker.cli.doctor.report import counted
 from worker.cli.job_records import JobAgentRecord, JobRecord
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 

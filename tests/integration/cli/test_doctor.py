@@ -88,7 +88,7 @@ def test_a_dead_port_and_a_web_server_are_told_apart(provisioner: Provisioner, w
 def test_a_server_that_is_silent_is_not_waited_for_without_end(
     provisioner: Provisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.cli.checkup.CONNECT_S", 0.5)
+    monkeypatch.setattr("worker.cli.doctor.examination.CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         add(provisioner, f"ws://127.0.0.1:{silent.getsockname()[1]}")
         assert provisioner.json("doctor", "g", code=1)["ok"] is False

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import execute
 from tests.integration.sync.scene import Scene, make_scene, on
-from worker.cli import check_automations
-from worker.cli.findings import Finding
+from worker.cli.doctor import roster as doctor_roster
+from worker.cli.doctor.report import Finding
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
@@ -264,7 +264,7 @@ def test_an_agent_that_stands_and_cannot_beat_is_named_with_the_cure(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As v0.1.0 left it: deleted, and brought back by a config write alone."""
-    monkeypatch.setattr(check_automations, "_MAKING_S", 0.2)
+    monkeypatch.setattr(doctor_roster, "_MAKING_S", 0.2)
     agent, other = scene.agent("Ada"), scene.agent("Bea")
     quiet = scene.agent("Cem", heartbeat_config={"every": "0m"})
     scene.provision(agent, other, quiet)
@@ -293,7 +293,7 @@ def automations(scene: Scene, *agents: UUID) -> list[Finding]:
         hello = gateway.hello
         dialect = Dialect.from_hello(hello.server_version, hello.methods)
         live = LiveRoster.of(dialect, gateway.call("config.get", deadline_s=5))
-        return list(check_automations.check_automations(gateway, live, records, 5))
+        return list(doctor_roster.check_automations(gateway, live, records, 5))
 
 
 def owner_sets(scene: Scene, **sections: Any) -> None:

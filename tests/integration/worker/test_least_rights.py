@@ -15,7 +15,7 @@ from tests.integration.cli.conftest import Provisioner
 from tests.integration.provisioning.fleet import execute, insert_job
 from tests.integration.worker.workshop import Place, Workshop
 from worker import rights
-from worker.cli.check_rights import check_database
+from worker.cli.doctor.servers import check_database
 from worker.database import make_engine
 from worker.database_errors import DatabaseNotNow
 

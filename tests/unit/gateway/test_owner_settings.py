@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.check_owner import check_settings
+from worker.cli.doctor.owner import check_settings
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import beating
 from worker.gateway.owner_settings import denial_of, has_one_session, heartbeats_stand_still

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.workspace.samples import BASE_URL, GATEWAY_ID, LAYOUTS, facts
-from worker.cli.check_workspaces import _cure
+from worker.cli.doctor.workspaces import _cure
 from worker.workspace.context import GatewayFacts
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import RenderedWorkspace, Role, render_workspace

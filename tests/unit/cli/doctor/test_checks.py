@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from worker.cli.check_owner import check_heartbeats, check_variables
-from worker.cli.check_roster import check_roster
-from worker.cli.check_workspaces import check_file_support, check_renderings
-from worker.cli.findings import Finding, named
-from worker.cli.gateway_rows import Fleet
+from worker.cli.doctor.fleet import Fleet
+from worker.cli.doctor.owner import check_heartbeats, check_variables
+from worker.cli.doctor.report import Finding, named
+from worker.cli.doctor.roster import check_roster
+from worker.cli.doctor.workspaces import check_file_support, check_renderings
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import heartbeat_block

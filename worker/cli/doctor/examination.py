@@ -5,21 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from worker.cli.check_automations import check_automations
-from worker.cli.check_base_url import check_base_url
-from worker.cli.check_owner import check_heartbeats, check_settings, check_variables
-from worker.cli.check_pairing import paired, pairing_finding
-from worker.cli.check_rewrites import check_rewrites
-from worker.cli.check_roster import check_roster
-from worker.cli.check_workspaces import check_file_support, check_renderings
-from worker.cli.findings import Checkup, counted
-from worker.cli.gateway_rows import Fleet, GatewayRow
+from worker.cli.doctor.fleet import Fleet, GatewayRow
+from worker.cli.doctor.owner import check_heartbeats, check_rewrites, check_settings, check_variables
+from worker.cli.doctor.report import Checkup, Finding, counted
+from worker.cli.doctor.roster import check_automations, check_roster
+from worker.cli.doctor.servers import check_base_url
+from worker.cli.doctor.workspaces import check_file_support, check_renderings
 from worker.cli.inventory import shown_url
 from worker.errors import ProvisionerError
 from worker.gateway.address import GatewayAddress
+from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey, DeviceKeyError
 from worker.gateway.dialect import Dialect
+from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.provisioning.rewrite_permission import Standing
@@ -27,7 +26,7 @@ from worker.settings import Settings
 
 CONNECT_S = 15.0
 CALL_S = 15.0
-
+_LIST = "device.pair.list"
 
 StandingOf = Callable[[LiveRoster], Standing]
 """What a write to that roster would rewrite, and what of it is allowed."""
@@ -136,3 +135,29 @@ def compare_with_workers(found: Checkup, row: GatewayRow, *, refusal_forgotten: 
         found.note(
             "workers", f"wait {row.rate_limited_for_s:.0f} s for its limit on config writes", "warning"
         )
+
+
+def paired(connection: GatewayConnection, device_id: str) -> bool | None:
+    """Whether the gateway has the device on its list; None where it does not say. It has let us in either
+    way: the newest release admits a backend on its own machine without pairing. Raises TransientError."""
+    if _LIST not in connection.hello.methods:
+        return None
+    try:
+        payload = connection.call(_LIST, deadline_s=CALL_S)
+        devices = Answer(payload, f"the gateway at {connection.address.url}", _LIST).records("paired")
+    except PermanentGatewayError:
+        return None
+    return any(device.value.get("deviceId") == device_id for device in devices)
+
+
+def pairing_finding(is_paired: bool | None) -> Finding:
+    """What that means."""
+    if is_paired is None:
+        return Finding("pairing", "ok", "let in; this gateway does not say whether our device is paired")
+    if is_paired:
+        return Finding("pairing", "ok", "our device is paired")
+    says = (
+        "let in without being paired, as this gateway does from its own machine; from another one it will"
+        " want the device approved: `openclaw devices approve` there"
+    )
+    return Finding("pairing", "ok", says)

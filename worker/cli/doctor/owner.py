@@ -1,4 +1,4 @@
-"""doctor: what our writes would do to the gateway owner's own agents and secrets. Pure."""
+"""doctor: what our writes would do to the gateway owner's own agents, secrets and files. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.cli.findings import Finding, named
+from worker.cli.doctor.report import Finding, named
+from worker.cli.job_view import argument
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, beating, relying_on_defaults
 from worker.gateway.heartbeats import cure as how_to_beat
+from worker.gateway.includes import Include
 from worker.gateway.owner_settings import findings
+from worker.gateway.rewrites import COMMENTS_GO, told
 from worker.gateway.roster import as_spelled, roster_entries
-from worker.gateway.roster_reading import OURS
+from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
+from worker.provisioning.rewrite_permission import Standing
 
+_REWRITES = "rewrites"
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
 _OWN_TOKEN = "gateway.auth.token"
 _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that file from other eyes"
@@ -82,3 +87,51 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterator[Finding]:
+    """``gateway``: its name. Reports what is allowed as well, and what only the gateway's own writes lose."""
+    about = [one.key for one in standing.rewrites]
+    command = f"`provisioner gateway allow-rewrite {argument(gateway)}`"
+    if standing.refused:
+        says = (
+            f"the next config write is refused: at any write this OpenClaw release"
+            f" {told(standing.rewrites, comments=standing.comments)}; {command} shows it and allows it"
+        )
+        yield Finding(_REWRITES, "warning", says, about)
+    elif standing.rewrites:
+        whose = (
+            "which is allowed here" if standing.allowed else "but only at its own writes, as ours put it back"
+        )
+        says = f"at any write this OpenClaw release {told(standing.rewrites)}, {whose}"
+        yield Finding(_REWRITES, "ok" if standing.allowed else "warning", says, about)
+    if standing.comments:
+        yield Finding(_REWRITES, "warning", COMMENTS_GO[0].lower() + COMMENTS_GO[1:])
+    if live.writes_through:
+        yield from _owned(live)
+
+
+def _owned(live: LiveRoster) -> Iterator[Finding]:
+    roster = live.dialect.roster
+    for include in live.includes:
+        if not (include.touches("agents", roster) or include.touches("channels", "defaults")):
+            continue
+        if include.touches("agents", roster) and not _written(live, include):
+            says = (
+                f"openclaw.json has {include.path} from {include.named}, where this OpenClaw release does not"
+                " write: no agent can be brought there. Move the agents back into openclaw.json, or (from"
+                " 2026.8 on) into one file with nothing beside its $include"
+            )
+            yield Finding(_REWRITES, "fault", says, [include.path])
+        else:
+            says = (
+                f"openclaw.json has {include.path} from {include.named}: changes are written into that file"
+            )
+            yield Finding(_REWRITES, "ok", says, [include.path])
+    if not live.writes_visibility:
+        yield Finding(_REWRITES, "warning", VISIBILITY_STAYS[0].lower() + VISIBILITY_STAYS[1:])
+
+
+def _written(live: LiveRoster, include: Include) -> bool:
+    """Whether the release writes into it (2026.9.6); 2026.7.1 refuses each (measured)."""
+    return live.dialect.roster == "entries" and include.alone and bool(include.keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from worker.cli.findings import Finding, counted
+from worker.cli.doctor.report import Finding, counted
 from worker.cli.job_view import argument
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect

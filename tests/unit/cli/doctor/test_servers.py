@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from worker.cli.check_servers import check_servers
+from worker.cli.doctor.servers import check_servers
 from worker.database_url import read_database_url
 from worker.settings import Settings
 

@@ -1,0 +1,138 @@
+"""doctor: the database, the broker and Mission Control, as the workers and agents will meet them."""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, make_url, text
+
+from worker import rights
+from worker.broker import look_at
+from worker.cli.doctor.report import Finding, counted
+from worker.database_url import connect_arguments
+from worker.errors import PermanentError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.errors import BadAddress
+from worker.settings import Settings
+
+TIMEOUT_S = 3.0
+_BASE_URL = "BASE_URL"
+_VERIFIED = ("verify-ca", "verify-full")
+_WRITES = text(
+    "SELECT current_setting('transaction_read_only') = 'off' AS writes, pg_is_in_recovery() AS standby"
+)
+_PAUSED = text("""
+    SELECT name, last_pause, extract(epoch FROM now() - last_pause_at)::float AS ago_s
+    FROM provisioner.workers WHERE last_pause_at > now() - interval '1 hour' ORDER BY last_pause_at DESC
+""")
+
+
+def check_database(connection: Connection) -> Iterator[Finding]:
+    """What DATABASE_URL's role may do, whether the database takes writes, and which workers had to wait."""
+    row = connection.execute(_WRITES).one()
+    if not row.writes:
+        what = "is a standby" if row.standby else "is read-only (default_transaction_read_only)"
+        yield Finding("database", "fault", f"it {what}: workers take no work until it takes writes")
+    lacks = rights.lacking(connection, rights.WORKER)
+    if lacks:
+        said = f"workers of this role wait: {rights.sentence(connection, lacks)}"
+        yield Finding("rights", "fault", said, [lack.table for lack in lacks])
+        return
+    for kind in rights.VERBS:
+        try:
+            rights.require_for(connection, kind)
+        except PermanentError as error:
+            yield Finding("rights", "warning", str(error))
+    for paused in connection.execute(_PAUSED):
+        ago = counted(round(paused.ago_s / 60), "minute")
+        said = f"worker {paused.name} waited for it {ago} ago: {paused.last_pause}"
+        yield Finding("database", "warning", said)
+
+
+def check_servers(settings: Settings) -> Iterator[Finding]:
+    """Findings for doctor; none where all is well."""
+    finding = _check_verified(settings.database_url.get_secret_value())
+    if finding is not None:
+        yield finding
+    if settings.redis_url.get_secret_value():
+        yield from _check_broker(settings)
+
+
+def _check_verified(url: str) -> Finding | None:
+    """A warning where the database is on another machine and its certificate is not verified."""
+    given = connect_arguments(make_url(url))
+    hosts = [host for host in str(given.get("host") or "").split(",") if host]
+    if given.get("sslmode") in _VERIFIED or given.get("sslrootcert") == "system" or all(map(_is_here, hosts)):
+        return None
+    return Finding(
+        "database",
+        "warning",
+        "the database is on another machine, and nobody verifies that it is the right one: add"
+        " sslmode=verify-full and sslrootcert to DATABASE_URL",
+    )
+
+
+def _is_here(host: str) -> bool:
+    if host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _check_broker(settings: Settings) -> Iterator[Finding]:
+    seen = look_at(settings.broker)
+    if seen.fault is not None:
+        yield Finding("broker", "fault", f"REDIS_URL: {seen.fault}")
+    elif seen.away is not None:
+        yield Finding(
+            "broker", "warning", f"the Redis of REDIS_URL cannot be reached from here ({seen.away})"
+        )
+    elif seen.warning is not None:
+        yield Finding("broker", "warning", seen.warning)
+
+
+def check_base_url(base_url: str, gateway_url: str) -> Iterator[Finding]:
+    """GET {base_url}/healthz, as an agent would (interfaces.md 7). Never a fault: agents call from the
+    gateway's machine, which may see more or less than this one."""
+    if not base_url:
+        says = "not set here, so not tried: set it as the workers have it, to have it checked"
+        yield Finding(_BASE_URL, "warning", says)
+        return
+    parts = urlsplit(base_url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if _is_loopback(parts.hostname or "") and not _gateway_is_here(gateway_url):
+        says = f"{shown} names the gateway's own machine to the agents there: set one that they can reach"
+        yield Finding(_BASE_URL, "warning", says)
+    try:
+        with urllib.request.urlopen(f"{base_url}/healthz", timeout=TIMEOUT_S) as answer:
+            yield Finding(_BASE_URL, "ok", f"{shown}/healthz answers {answer.status}")
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        why = f"answers {error.code}"
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        why = f"does not answer ({getattr(reason, 'strerror', None) or type(reason).__name__})"
+    says = f"{shown}/healthz {why}: agents could not report; start Mission Control, or correct BASE_URL"
+    yield Finding(_BASE_URL, "warning", says)
+
+
+def _gateway_is_here(url: str) -> bool:
+    try:
+        return GatewayAddress(url).is_loopback
+    except BadAddress:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
