@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.cli.console import Json, complain, emit, note
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError, sentence
-from worker.cli.figures import read_figures
+from worker.cli.metric_queries import read_figures
 
 
 class Figures(Collector):

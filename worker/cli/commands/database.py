@@ -1,4 +1,4 @@
-"""``provisioner prune``."""
+"""``provisioner migrate`` and ``provisioner prune``: the upkeep of our tables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ from worker.jobs import pruning
 from worker.jobs.pruning import Pruned
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def migrate(
+    standalone: Annotated[
+        bool,
+        typer.Option(
+            "--standalone", help="Also make Mission Control's tables, where there is no Mission Control."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the schema `provisioner` up to date. Mission Control's own tables stay as they are."""
+    from models.migrate import migrate as bring_up_to_date
+
+    before, after = bring_up_to_date(engine(), standalone=standalone)
+    if as_json:
+        emit({"before": before, "after": after, "changed": before != after})
+    elif before == after:
+        say(f"Up to date: revision {after}.")
+    else:
+        say(f"Migrated from {before or 'nothing'} to revision {after}.")
 
 
 def prune(

@@ -1,4 +1,4 @@
-"""``provisioner jobs`` and ``provisioner job``."""
+"""``provisioner jobs|job|cancel|retry``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from models.jobs import JOB_STATUSES
-from worker.cli.ask import present
-from worker.cli.console import Json, emit, err, out, say
+from worker.cli.ask import REQUESTED_BY, NoWait, follow, present
+from worker.cli.console import Json, complain, emit, err, note, out, say, short
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_records import document, newest_jobs, read_jobs
 from worker.cli.job_view import list_of_jobs
 from worker.cli.lookup import find_job, find_job_of_request
 from worker.cli.watch import watch_one
+from worker.jobs import cancelling, retrying
 
 
 def jobs(
@@ -64,3 +65,55 @@ def job(
     emit(document(found)) if as_json else present(found)
     if found.ended and found.status != "succeeded":
         raise typer.Exit(FAILED)
+
+
+def cancel(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its first digits.")],
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel a job: at once, or as soon as those at work on it are done. Exit code 1 where it came to another
+    end."""
+    database = engine()
+    with database.connect() as connection:
+        key = find_job(connection, identity)
+    with database.begin() as connection:
+        ended = cancelling.cancel(connection, key)
+    if not ended and not no_wait:
+        note(f"Job {short(key)} is to be cancelled: those at work on it come to their end first.")
+        job = watch_one(database, key, err if as_json else out)
+    else:
+        with database.connect() as connection:
+            job = read_jobs(connection, [key])[0]
+    if as_json:
+        emit(document(job))
+    elif not job.ended:
+        say(str(job.id))
+    elif ended:
+        say(f"Job {short(key)} is cancelled: nothing of it was at work.")
+    else:
+        present(job)
+    if job.ended and job.status != "cancelled":
+        complain("It had come to its end before the cancel took hold.")
+        raise typer.Exit(FAILED)
+
+
+def retry(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its first digits.")],
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    """Do again what an ended job left undone, as a new job. Of a sync: the agents that failed, were
+    skipped for an error, not attempted or cancelled. Exit code 1 where that fails, or nothing is left."""
+    database = engine()
+    with database.connect() as connection:
+        old = find_job(connection, identity)
+    with database.begin() as connection:
+        new = retrying.retry(connection, old, requested_by=REQUESTED_BY)
+    note(f"Job {short(new)} does again what job {short(old)} left undone.")
+    if not no_wait:
+        follow(new, as_json=as_json)
+        return
+    with database.connect() as connection:
+        job = read_jobs(connection, [new])[0]
+    emit(document(job)) if as_json else say(str(new))
