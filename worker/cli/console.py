@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +18,8 @@ from worker.masking import mask, mask_all
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 """The option that all commands have which print."""
+_SHOWN = 5
+_QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")
 
 
 def _console(*, stderr: bool) -> Console:
@@ -122,3 +126,24 @@ def size(octets: int) -> str:
 def short(identity: object) -> str:
     """The first eight digits of an id: enough to name it to any of the commands."""
     return str(identity)[:8]
+
+
+def argument(name: str) -> str:
+    """A name as it stands on a command line."""
+    if name.replace("-", "").replace("_", "").isalnum():
+        return name
+    # Agents write names, and people paste commands.
+    return f'"{name}"' if all(c.isalnum() or c in _QUOTABLE for c in name) else shlex.quote(name)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 agent``, ``2 agents``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def named(names: Sequence[str]) -> str:
+    """``Ada, Ben and 3 more``."""
+    shown = list(names[:_SHOWN])
+    if len(names) > _SHOWN:
+        return f"{', '.join(shown)} and {len(names) - _SHOWN} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""

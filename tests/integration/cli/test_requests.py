@@ -10,7 +10,7 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
-from worker.cli.watch import watch
+from worker.cli.submit import watch
 from worker.jobs.ledger import refuse
 
 

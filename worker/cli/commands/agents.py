@@ -11,7 +11,11 @@ import typer
 from sqlalchemy import Connection, text
 
 from worker.cli import inventory
-from worker.cli.ask import (
+from worker.cli.console import Json, ago, emit, note, plain, say, short, table
+from worker.cli.environment import engine
+from worker.cli.errors import FAILED, WrongUseError
+from worker.cli.lookup import find
+from worker.cli.submit import (
     REQUESTED_BY,
     Diff,
     ForceBootstrap,
@@ -22,10 +26,6 @@ from worker.cli.ask import (
     RotateTokens,
     ask,
 )
-from worker.cli.console import Json, ago, emit, note, plain, say, short, table
-from worker.cli.environment import engine
-from worker.cli.errors import FAILED, WrongUseError
-from worker.cli.lookup import find
 from worker.jobs.requests import DeleteAgent, ProvisionAgent, ProvisionGatewayMain, UpdateAgent
 from worker.standalone import NewAgent, add_agent
 

@@ -10,10 +10,10 @@ import typer
 from sqlalchemy import Connection
 
 from worker.cli import inventory
-from worker.cli.ask import REQUESTED_BY, NoWait, RequestId, ask, follow
 from worker.cli.console import Json, emit, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.lookup import find
+from worker.cli.submit import REQUESTED_BY, NoWait, RequestId, ask, follow
 from worker.jobs.requests import EnsureBoardLead
 from worker.standalone import add_board
 

@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from models.jobs import JOB_STATUSES
-from worker.cli.ask import REQUESTED_BY, NoWait, follow, present
 from worker.cli.console import Json, complain, emit, err, note, out, say, short
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
-from worker.cli.job_records import document, newest_jobs, read_jobs
-from worker.cli.job_view import list_of_jobs
+from worker.cli.job_summary import document, newest_jobs, read_jobs
 from worker.cli.lookup import find_job, find_job_of_request
-from worker.cli.watch import watch_one
+from worker.cli.submit import REQUESTED_BY, NoWait, follow, present, watch_one
+from worker.cli.views.jobs import list_of_jobs
 from worker.jobs import cancelling, retrying
 
 

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from worker.cli.ask import Board, NoMain, Overwrite, ResetSessions, RotateTokens
 from worker.cli.console import Json, emit, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find, find_schedule
+from worker.cli.submit import Board, NoMain, Overwrite, ResetSessions, RotateTokens
 from worker.jobs import schedules
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.rhythm import Rhythm

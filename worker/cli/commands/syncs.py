@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from worker.cli.ask import (
+from worker.cli.console import Json
+from worker.cli.errors import FAILED
+from worker.cli.lookup import find
+from worker.cli.submit import (
     REQUESTED_BY,
     Board,
     Diff,
@@ -20,9 +23,6 @@ from worker.cli.ask import (
     RotateTokens,
     ask,
 )
-from worker.cli.console import Json
-from worker.cli.errors import FAILED
-from worker.cli.lookup import find
 from worker.jobs.requests import SyncGateway, SyncHeartbeats
 from worker.provisioning.sync.result import drifted
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from sqlalchemy import select
 
 from models import Gateway
-from worker.cli.console import Json, emit, lines, marks, out, plain, say
+from worker.cli.console import Json, counted, emit, lines, marks, out, plain, say
 from worker.cli.doctor.examination import compare_with_workers, examine
 from worker.cli.doctor.fleet import forget_refusal, read_fleet, read_gateway
-from worker.cli.doctor.report import Checkup, Finding, counted
+from worker.cli.doctor.report import Checkup, Finding
 from worker.cli.doctor.servers import check_database, check_servers
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.cli.doctor.report import Finding, named
-from worker.cli.job_view import argument
+from worker.cli.console import argument, named
+from worker.cli.doctor.report import Finding
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, beating, relying_on_defaults
 from worker.gateway.heartbeats import cure as how_to_beat

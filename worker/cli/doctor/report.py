@@ -9,8 +9,6 @@ from uuid import UUID
 
 Status = Literal["ok", "warning", "fault"]
 
-_SHOWN = 5
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,16 +51,3 @@ class Checkup:
     def extend(self, findings: Iterable[Finding]) -> None:
         """Add findings."""
         self.findings.extend(findings)
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 agent``, ``2 agents``."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def named(names: Sequence[str]) -> str:
-    """``Ada, Ben and 3 more``."""
-    shown = list(names[:_SHOWN])
-    if len(names) > _SHOWN:
-        return f"{', '.join(shown)} and {len(names) - _SHOWN} more"
-    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from worker.cli.console import argument, counted, named
 from worker.cli.doctor.fleet import Fleet
-from worker.cli.doctor.report import Finding, counted, named
-from worker.cli.job_view import argument
+from worker.cli.doctor.report import Finding
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.dialect import Dialect

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, make_url, text
 
 from worker import rights
 from worker.broker import look_at
-from worker.cli.doctor.report import Finding, counted
+from worker.cli.console import counted
+from worker.cli.doctor.report import Finding
 from worker.database_url import connect_arguments
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from worker.cli.doctor.report import Finding, counted
-from worker.cli.job_view import argument
+from worker.cli.console import argument, counted
+from worker.cli.doctor.report import Finding
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.provisioning.facts import AgentRecord

@@ -11,8 +11,8 @@ import typer
 
 from worker.cli.console import Json, emit, err, note, out
 from worker.cli.errors import STOPPED
-from worker.cli.job_records import JobRecord
-from worker.cli.watch import watch
+from worker.cli.job_summary import JobRecord
+from worker.cli.submit import watch
 from worker.lab.demo.fleet import Fleet, add_fleet, ask_for_all
 from worker.lab.demo.report import count_calls, document_of, look_at, show_next, show_standing
 from worker.lab.demo.stack import DemoFailedError, DemoStack, GatewayKind

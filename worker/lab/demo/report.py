@@ -15,8 +15,8 @@ from sqlalchemy import Engine, select
 
 from models import Agent
 from worker.cli.console import lines, plain, size, table, took
-from worker.cli.job_records import JobRecord, document
-from worker.cli.job_view import warnings_of
+from worker.cli.job_summary import JobRecord, document
+from worker.cli.views.jobs import warnings_of
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying

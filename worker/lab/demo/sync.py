@@ -13,10 +13,10 @@ from sqlalchemy import Engine, select, text
 
 from models import Agent
 from worker.cli.console import plain, took
-from worker.cli.job_records import JobRecord, document, read_jobs
-from worker.cli.run_rows import list_of_news, tally
-from worker.cli.run_view import summary
-from worker.cli.run_watch import watch_run
+from worker.cli.job_summary import JobRecord, document, read_jobs
+from worker.cli.views.live import watch_run
+from worker.cli.views.sync_agents import list_of_news, tally
+from worker.cli.views.syncs import summary
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
 from worker.jobs.ledger import enqueue

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 
+from worker.cli.console import named
 from worker.cli.doctor.fleet import Fleet
 from worker.cli.doctor.owner import check_heartbeats, check_variables
-from worker.cli.doctor.report import Finding, named
+from worker.cli.doctor.report import Finding
 from worker.cli.doctor.roster import check_roster
 from worker.cli.doctor.workspaces import check_file_support, check_renderings
 from worker.gateway.address import GatewayAddress

@@ -8,11 +8,11 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import ago, lines, plain, say, short, took
-from worker.cli.diff_view import coloured
-from worker.cli.job_records import JobAgentRecord, JobRecord
-from worker.cli.job_view import STYLES, argument
-from worker.cli.run_rows import Tally, list_of_news, row_of, status_of, tally
+from worker.cli.console import ago, argument, lines, plain, say, short, took
+from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.views.files import coloured
+from worker.cli.views.jobs import STYLES
+from worker.cli.views.sync_agents import Tally, list_of_news, row_of, status_of, tally
 from worker.provisioning.sync.result import drifted
 
 MOST_WARNINGS = 12

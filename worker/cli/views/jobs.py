@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, lines, marks, plain, say, short, size, table, took
-from worker.cli.diff_view import show_diffs
-from worker.cli.doctor.report import counted
-from worker.cli.job_records import JobAgentRecord, JobRecord
+from worker.cli.console import ago, argument, counted, lines, marks, plain, say, short, size, table, took
+from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.views.files import show_diffs
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
@@ -289,14 +287,3 @@ def subject(job: JobRecord) -> str:
         or (names[0] if names else None)
         or str(job.agent_id or job.board_name or job.gateway_name or "")
     )
-
-
-_QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")
-
-
-def argument(name: str) -> str:
-    """A name as it stands on a command line."""
-    if name.replace("-", "").replace("_", "").isalnum():
-        return name
-    # Agents write names, and people paste commands.
-    return f'"{name}"' if all(c.isalnum() or c in _QUOTABLE for c in name) else shlex.quote(name)

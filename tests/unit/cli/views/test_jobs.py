@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from worker.cli.job_records import JobAgentRecord, JobRecord, document
-from worker.cli.job_view import PHASES, argument, list_of_jobs, live_table, next_steps, progress
+from worker.cli.console import argument
+from worker.cli.job_summary import JobAgentRecord, JobRecord, document
+from worker.cli.views.jobs import PHASES, list_of_jobs, live_table, next_steps, progress
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 

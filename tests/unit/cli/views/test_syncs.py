@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.runs import MAIN, agent, run, written
-from worker.cli.job_records import JobRecord
-from worker.cli.run_rows import MOST_LINES, tally
-from worker.cli.run_view import show_run, steps_of_run, summary
+from tests.unit.cli.views.runs import MAIN, agent, run, written
+from worker.cli.job_summary import JobRecord
+from worker.cli.views.sync_agents import MOST_LINES, tally
+from worker.cli.views.syncs import show_run, steps_of_run, summary
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from tests.unit.cli.test_job_view import JOB, ROW
-from worker.cli.job_records import JobAgentRecord, JobRecord
-from worker.cli.run_rows import row_of
+from tests.unit.cli.views.test_jobs import JOB, ROW
+from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.views.sync_agents import row_of
 from worker.provisioning.sync.result import ending
 
 GATEWAY = UUID(int=9)

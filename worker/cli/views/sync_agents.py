@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.console import lines, plain
-from worker.cli.job_records import JobAgentRecord, JobRecord
-from worker.cli.plan_view import roster_changes
+from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
 from worker.provisioning.sync.result import Row
 

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from tests.unit.cli.test_job_view import shown
+from tests.unit.cli.views.test_jobs import shown
 from worker.cli.run_progress import Named, RunProgress
-from worker.cli.run_watch import NO_WORKER, _PlainView, doing, picture
+from worker.cli.views.live import NO_WORKER, _PlainView, doing, picture
 
 RUN = RunProgress(
     id=UUID(int=7),

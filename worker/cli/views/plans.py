@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import lines, plain, say, size
-from worker.cli.diff_view import show_diffs
-from worker.cli.job_records import JobRecord
-from worker.cli.job_view import argument, warnings_of
+from worker.cli.console import argument, lines, plain, say, size
+from worker.cli.job_summary import JobRecord
+from worker.cli.views.files import show_diffs
+from worker.cli.views.jobs import warnings_of
 
 Files = Mapping[str, Mapping[str, Any]]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.test_job_view import shown
-from worker.cli.diff_view import coloured
-from worker.cli.plan_view import nothing_to_do, planned_files, roster_changes
+from tests.unit.cli.views.test_jobs import shown
+from worker.cli.views.files import coloured
+from worker.cli.views.plans import nothing_to_do, planned_files, roster_changes
 
 QUIET: dict[str, Any] = {
     "files": {
