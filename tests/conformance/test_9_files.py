@@ -163,9 +163,9 @@ def test_defaults_name_only_agents_that_are_there(target: Target, original: dict
             created = {"name": name, "workspace": str(target.state_dir / f"ws-{name}")}
             assert peer.call("agents.create", created).ok
         for key in ("heartbeat", "systemAgent"):
-            named = {"agents": {"defaults": {key: {"agentId": "gone"}}}}
+            gone = {"agents": {"defaults": {key: {"agentId": "gone"}}}}
             path = f"agents.defaults.{key}.agentId"
-            assert f'{path}: Unknown agent id "gone" (not in agents.entries).' in patch(peer, named).message
+            assert f'{path}: Unknown agent id "gone" (not in agents.entries).' in patch(peer, gone).message
         named = {"heartbeat": {"agentId": "beats", "every": "45m"}, "systemAgent": {"agentId": "rules"}}
         assert patch(peer, {"agents": {"defaults": named}}).ok
         assert peer.call("agents.delete", {"agentId": "beats"}).ok
