@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway.scripted import TOKEN, Peer, Script, hello_payload, scripted_gateway
-from worker.gateway import errors
+from worker.gateway import errors, handshake
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import Call, ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
@@ -108,6 +108,27 @@ def test_connection_that_died_is_opened_anew_and_the_generation_tells(
     assert client.call("health")["method"] == "health"
     assert client.generation == 2
     assert client.connection() is not old
+
+
+def test_an_answer_beyond_all_bounds_fails_its_own_call_alone(
+    client: GatewayClient, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several in flight nobody knows whose it was, so they are asked again, one at a time."""
+    monkeypatch.setattr(handshake, "LARGEST_ANSWER", 100_000)
+
+    def behave(peer: Peer, request: Mapping[str, Any]) -> None:
+        peer.answer(request, {"content": "x" * (200_000 if request["method"] == "huge" else 10)})
+
+    script.behave = behave
+    calls = [Call(method, {}) for method in ("small", "huge", "other")]
+    first = client.call_many(calls)
+    assert isinstance(first[1], errors.ConnectionLost | errors.BadAnswer)
+    small, huge, other = client.call_many(calls)
+    assert isinstance(huge, errors.BadAnswer)
+    assert "did not answer huge as the protocol has it (with more than" in str(huge)
+    assert not isinstance(small, errors.GatewayError)
+    assert isinstance(other, errors.GatewayUnreachable)
+    assert isinstance(client.call("other"), dict)
 
 
 def test_call_that_finds_its_connection_dead_goes_over_a_new_one(

@@ -17,7 +17,8 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import LiveRoster
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import SyncHeartbeats
-from worker.lab.simulator.faults import Fault, Garble
+from worker.jobs.retrying import retry
+from worker.lab.simulator.faults import Fault, Garble, Refuse
 from worker.provisioning import removals
 from worker.provisioning.facts import RefusedAgentError, load_agent
 from worker.provisioning.heartbeats import go_on
@@ -118,6 +119,26 @@ def test_a_delete_that_arrives_again_does_not_touch_the_next_lead(scene: Scene, 
     assert (folder(scene, second) / "MEMORY.md").read_text() == "The second one's.\n"
     after = [call for call in scene.simulator.calls if call.method == "sessions.delete"]
     assert lead_id not in str(after[len(sessions) :])
+
+
+def test_nor_does_one_that_is_retried_late(scene: Scene, lead_id: str) -> None:
+    first = scene.agent("First", lead=True)
+    provision(scene, first)
+    refused = Fault(Refuse("not now", code="INVALID_REQUEST"), "agents.delete")
+    scene.simulator.faults.order(refused)
+    failed = run(scene, "delete_agent", first)
+    assert failed.status == "failed"
+    delete(scene, first)
+    second = scene.agent("Second", lead=True)
+    provision(scene, second)
+    before = scene.simulator.config_path.read_bytes()
+    with scene.engine.begin() as connection:
+        again = retry(connection, failed.id, requested_by=None)
+    scene.serve()
+    job = scene.job(again)
+    assert (job.status, job.result["removed"]) == ("succeeded", False)
+    assert lead_id in scene.simulator.agents()
+    assert scene.simulator.config_path.read_bytes() == before
 
 
 def test_nor_a_lead_whose_row_alone_is_there(scene: Scene, lead_id: str) -> None:

@@ -1,0 +1,39 @@
+"""No diff that a sync keeps shows an agent's token, wherever the agent noted it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.sync.scene import Scene
+from worker.masking import forget_all
+from worker.workspace.credentials import find_token
+
+
+@pytest.mark.parametrize(
+    "options", [{"dry_run": True}, {}, {"rotate_tokens": True}], ids=["dry run", "sync", "rotation"]
+)
+def test_a_token_that_the_agent_noted_elsewhere(scene: Scene, options: dict[str, bool]) -> None:
+    agent = scene.agent("Ann")
+    scene.provision(agent)
+    folder = Path(scene.simulator.workspace(f"mc-{agent}"))
+    newest = scene.simulator.release.roster_is_map
+    carrier = folder / ("AGENTS.md" if newest else "TOOLS.md")
+    before = find_token(carrier.read_text(), section=newest)
+    assert before is not None
+    (folder / "SOUL.md").write_text(f"my word is {before}\npassword: correct-horse-battery\n")
+    forget_all()  # another worker's process has never had it in hand
+    job = scene.sync(diff=True, include_main=False, **options)
+    after = find_token(carrier.read_text(), section=newest)
+    assert after is not None
+    assert (after != before) is options.get("rotate_tokens", False)
+    row = scene.rows(job.id)["Ann"]
+    assert row.status == "succeeded", row.reason
+    diff = row.files["SOUL.md"]["diff"]
+    assert "-my word is <masked>\n" in diff
+    assert "correct-horse-battery" not in diff
+    kept = json.dumps([row.files, row.warnings, job.result, job.warnings])
+    assert before not in kept
+    assert after not in kept
