@@ -122,15 +122,13 @@ _ROWS = text("""
 
 def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobRecord]:
     """These jobs with their agents' rows, in the order asked for; those that do not exist are left out."""
-    rows = connection.execute(_ROWS, {"ids": list(ids)}).all()
+    # Jobs first: one that has ended then comes with its agents as they ended.
+    jobs = connection.execute(_SOME_JOBS, {"ids": list(ids)}).all()
     agents: dict[UUID, list[JobAgentRecord]] = {}
-    for row in rows:
+    for row in connection.execute(_ROWS, {"ids": list(ids)}):
         values = dict(row._mapping)
         agents.setdefault(values.pop("job_id"), []).append(JobAgentRecord(**values))
-    found = {
-        row.id: _job(row, agents.get(row.id, ()))
-        for row in connection.execute(_SOME_JOBS, {"ids": list(ids)})
-    }
+    found = {row.id: _job(row, agents.get(row.id, ())) for row in jobs}
     return [found[key] for key in ids if key in found]
 
 
