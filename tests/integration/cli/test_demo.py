@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cli.json_keys import Keys
 from tests.integration.cli.processes_of import processes_of, wait_until_none
 
 PATIENCE_S = 90.0
@@ -116,6 +117,10 @@ def test_its_json_is_all_that_stdout_holds(run: Callable[..., Demo]) -> None:
     assert (document["sync"]["config_writes"], document["sync"]["restarted"]) == (0, False)
     assert document["sync"]["calls_again"] < document["sync"]["calls"]
     assert document["sync"]["again"]["result"]["agents_unchanged"] == 5
+    keys = Keys()
+    jobs_and_entries = {"jobs": [], "roster": [], "sync": dict.fromkeys(document["sync"])}
+    keys.add("demo", {**document, **jobs_and_entries})
+    assert keys.differences(of={"demo"}) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Each command that takes --json prints the keys that are on record: programs of others read them.
+
+A key is only ever added: to do so, add the line that the failure shows to json_keys.txt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Engine, text
+
+from tests.integration.cli.conftest import Provisioner
+from tests.integration.cli.json_keys import Keys, paths
+from worker.cli.app import PARTS, load
+
+GATEWAY, AWAY = "gateway of Ada", "gateway of Cid"
+LAB = {"demo"}
+"""It makes its own servers, and test_demo compares its keys."""
+
+
+def commands_with_json() -> set[str]:
+    """``job``, ``gateway add``: every command that has the option."""
+    found = set()
+    for name in PARTS:
+        command: Any = load(name)
+        inner = {f"{name} {verb}": one for verb, one in getattr(command, "commands", {}).items()}
+        for words, one in (inner or {name: command}).items():
+            if any("--json" in parameter.opts for parameter in one.params):
+                found.add(words)
+    return found
+
+
+def job_of_tomorrow(engine: Engine) -> UUID:
+    """A job that no worker takes today."""
+    later = text(
+        "INSERT INTO provisioner.jobs (id, kind, status, agent_id, created_at, next_attempt_at)"
+        " SELECT :id, 'provision_agent', 'queued', id, now(), now() + interval '1 day' FROM agents LIMIT 1"
+    )
+    key = uuid4()
+    with engine.begin() as connection:
+        connection.execute(later, {"id": key})
+    return key
+
+
+def test_every_command_prints_the_keys_that_are_on_record(staffed: Provisioner, engine: Engine) -> None:
+    keys = Keys()
+    used = set()
+
+    def ask(command: str, *arguments: str, code: int = 0) -> Any:
+        document = staffed.json(*command.split(), *arguments, code=code)
+        keys.add(command, document)
+        used.add(command)
+        return document
+
+    ask("migrate")
+    ask("gateway add", "spare", "--url", "ws://127.0.0.1:9")
+    ask("board add", "Spare", "--gateway", "spare")
+    ask("agent add", "Dee", "--board", "Board Ada")
+    ask("main", GATEWAY, "--no-wake")
+    ask("lead", "Board Ada")
+    ask("provision", "Ada", "--no-wake")
+    ask("update", "Ada", "--rotate-tokens", "--diff", "--no-wake")
+    ask("update", "Ada", "--dry-run", "--diff", "--rotate-tokens")
+    ask("provision", "Dee", "--no-wake")
+    ask("sync", GATEWAY)
+    ask("sync", GATEWAY, "--dry-run", "--diff", "--rotate-tokens", code=1)
+    failed = ask("sync", AWAY, "--no-main", code=1)
+    ask("retry", failed["id"], code=1)
+    ask("heartbeats", GATEWAY)
+    ask("cancel", str(job_of_tomorrow(engine)))
+    ask("job", failed["id"], code=1)
+    ask("jobs")
+    ask("delete", "Dee")
+    schedule = ask("schedule add", GATEWAY, "--every", "6h")
+    ask("schedule list")
+    ask("schedule remove", schedule["id"])
+    ask("gateway list")
+    ask("board list")
+    ask("agent list")
+    ask("gateway allow-rewrite", GATEWAY)
+    ask("gateway allow-rewrite", GATEWAY, "--revoke")
+    ask("doctor", GATEWAY)
+    ask("doctor", "--all", code=1)
+    ask("device show")
+    ask("metrics")
+    ask("prune", "--dry-run")
+    assert used == commands_with_json() - LAB
+    assert keys.differences(of=used) == ([], [])
+
+
+def test_a_key_that_goes_or_comes_would_be_noticed() -> None:
+    document = {
+        "id": 1,
+        "agents": [{"files": {"A.md": {"action": "create"}}, "roster": {"changes": {"a": 1}}}],
+    }
+    assert list(paths(document)) == [
+        "id",
+        "agents",
+        "agents[].files",
+        "agents[].files.*",
+        "agents[].files.*.action",
+        "agents[].roster",
+        "agents[].roster.changes",
+    ]
