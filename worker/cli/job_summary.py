@@ -15,7 +15,7 @@ from worker.workspace.naming import one_line
 
 
 @dataclass(frozen=True)
-class JobAgentRecord:
+class AgentSummary:
     """One agent's part in a job. ``due_in_s``: until the clock brings a parked row back, None while a worker
     has it in hand or it is over. In a sync, ``is_main``: it is the gateway's main agent; ``roster``: what
     changes of its entry."""
@@ -42,7 +42,7 @@ class JobAgentRecord:
 
 
 @dataclass(frozen=True)
-class JobRecord:
+class JobSummary:
     """A job. Times are seconds on Postgres's clock: ``age_s`` since it was asked for, ``waited_s`` from then
     to its start, ``took_s`` from its start to its end or now."""
 
@@ -72,7 +72,7 @@ class JobRecord:
     waited_s: float | None
     took_s: float | None
     cancel_requested_at: datetime | None = None
-    agents: Sequence[JobAgentRecord] = ()
+    agents: Sequence[AgentSummary] = ()
 
     @property
     def ended(self) -> bool:
@@ -120,24 +120,24 @@ _ROWS = text("""
 """)
 
 
-def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobRecord]:
+def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobSummary]:
     """These jobs with their agents' rows, in the order asked for; those that do not exist are left out."""
     # Jobs first: one that has ended then comes with its agents as they ended.
     jobs = connection.execute(_SOME_JOBS, {"ids": list(ids)}).all()
-    agents: dict[UUID, list[JobAgentRecord]] = {}
+    agents: dict[UUID, list[AgentSummary]] = {}
     for row in connection.execute(_ROWS, {"ids": list(ids)}):
         values = dict(row._mapping)
-        agents.setdefault(values.pop("job_id"), []).append(JobAgentRecord(**values))
+        agents.setdefault(values.pop("job_id"), []).append(AgentSummary(**values))
     found = {row.id: _job(row, agents.get(row.id, ())) for row in jobs}
     return [found[key] for key in ids if key in found]
 
 
-def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobRecord]:
+def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobSummary]:
     """The newest jobs first, without their agents' rows."""
     return [_job(row) for row in connection.execute(_NEWEST_JOBS, {"status": status, "limit": limit})]
 
 
-def document(job: JobRecord, *, with_agents: bool = True) -> dict[str, Any]:
+def document(job: JobSummary, *, with_agents: bool = True) -> dict[str, Any]:
     """The job as JSON. Keys are only ever added."""
     whole = asdict(job)
     agents = whole.pop("agents")
@@ -149,9 +149,9 @@ def document(job: JobRecord, *, with_agents: bool = True) -> dict[str, Any]:
     return whole
 
 
-def _job(row: Row[Any], agents: Sequence[JobAgentRecord] = ()) -> JobRecord:
+def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:
     values = dict(row._mapping)
     name = values["agent_name"]
     if name is not None and one_line(name) != name:
         values["agent_name"] = None  # its id names it better, on a command line too
-    return JobRecord(**values, agents=tuple(agents))
+    return JobSummary(**values, agents=tuple(agents))

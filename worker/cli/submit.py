@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from worker.cli.console import emit, err, note, out, plain, say, short
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, STOPPED, WrongUseError
-from worker.cli.job_summary import JobRecord, document, read_jobs
+from worker.cli.job_summary import JobSummary, document, read_jobs
 from worker.cli.views.jobs import live_table, progress, show_job, subject
 from worker.cli.views.live import NO_WORKER, NO_WORKER_AFTER_S, POLL_S, Check, watch_run
 from worker.cli.views.plans import show_plan
@@ -58,7 +58,7 @@ ResetSessions = Annotated[bool, typer.Option("--reset-sessions", help="Begin a n
 
 def ask(
     make: Callable[[Connection], Request], *, request: str | None, no_wait: bool, as_json: bool
-) -> JobRecord:
+) -> JobSummary:
     """Enqueue what ``make`` returns and wait for its end, unless ``no_wait``; show it.
 
     ``request``: the id that ``make`` gave it, checked here before anything is looked up. Ends the command
@@ -79,7 +79,7 @@ def ask(
     return follow(enqueued.job_id, as_json=as_json)
 
 
-def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobRecord:
+def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
     """Wait for the job's end and show it, unless ``quiet``. Ends the command with exit code 1 where it does
     not succeed."""
     job = watch_one(engine(), job_id, err if as_json else out)
@@ -92,7 +92,7 @@ def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobRecord:
     return job
 
 
-def present(job: JobRecord) -> None:
+def present(job: JobSummary) -> None:
     """Show a job on a page; a dry run that came to its end as the plan that it made."""
     if job.kind == "sync_gateway":
         show_run(job)
@@ -104,7 +104,7 @@ def present(job: JobRecord) -> None:
 
 def watch(
     engine: Engine, ids: Sequence[UUID], console: Console, *, check: Check = lambda: None
-) -> list[JobRecord]:
+) -> list[JobSummary]:
     """Look until every job has ended; return them as they ended."""
     jobs = _read(engine, ids)
     if all(job.ended for job in jobs):
@@ -120,7 +120,7 @@ def watch(
             jobs = _read(engine, ids)
 
 
-def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobRecord:
+def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobSummary:
     """Look until the job has ended. Ctrl-C ends the watching, not the job, and says so."""
     try:
         watch_run(engine, job_id, console)
@@ -130,12 +130,12 @@ def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobRecord:
         raise typer.Exit(STOPPED) from None
 
 
-def _read(engine: Engine, ids: Sequence[UUID]) -> list[JobRecord]:
+def _read(engine: Engine, ids: Sequence[UUID]) -> list[JobSummary]:
     with engine.connect() as connection:
         return read_jobs(connection, ids)
 
 
-def _without_worker(jobs: Sequence[JobRecord]) -> bool:
+def _without_worker(jobs: Sequence[JobSummary]) -> bool:
     return all(job.status == "queued" for job in jobs) and min(job.age_s for job in jobs) > NO_WORKER_AFTER_S
 
 
@@ -150,7 +150,7 @@ class _LiveView:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, jobs: Sequence[JobRecord]) -> None:
+    def show(self, jobs: Sequence[JobSummary]) -> None:
         shown = live_table(jobs, self._console)
         if _without_worker(jobs):
             shown.caption = Text(NO_WORKER, style="yellow")
@@ -166,7 +166,7 @@ class _PlainView:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, jobs: Sequence[JobRecord]) -> None:
+    def show(self, jobs: Sequence[JobSummary]) -> None:
         for job in jobs:
             name = subject(job) or str(job.id)
             status = job.status if job.ended else None

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.console import ago, argument, counted, lines, marks, plain, say, short, size, table, took
-from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.views.files import show_diffs
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
@@ -31,7 +31,7 @@ STYLES: Mapping[str, str] = {
 _MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}
 
 
-def list_of_jobs(jobs: Sequence[JobRecord]) -> Table:
+def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
     """One line a job, newest first."""
     shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error")
     for job in jobs:
@@ -47,7 +47,7 @@ def list_of_jobs(jobs: Sequence[JobRecord]) -> Table:
     return shown
 
 
-def show_job(job: JobRecord) -> None:
+def show_job(job: JobSummary) -> None:
     """A job on a page: what, how far, what came of it, what to do next."""
     head = Text.assemble(
         (f"{job.kind.replace('_', ' ')} ", "bold"),
@@ -70,7 +70,7 @@ def show_job(job: JobRecord) -> None:
             show_diffs(row.files)
 
 
-def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
+def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield "job", str(job.id)
     if job.request_id:
         yield "request", job.request_id
@@ -98,7 +98,7 @@ def _facts(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
     yield from _outcome(job)
 
 
-def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
+def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     result = job.result or {}
     if "token" in result:
         yield "token", _TOKENS.get(str(result["token"]), str(result["token"]))
@@ -118,7 +118,7 @@ def _outcome(job: JobRecord) -> Iterator[tuple[str, str | Text]]:
         yield "next", step
 
 
-def _removed(job: JobRecord, gateway: str) -> str:
+def _removed(job: JobSummary, gateway: str) -> str:
     """Whether a delete found the agent, and whether nothing is left of it: what could not be removed is a
     warning."""
     if not (job.result or {}).get("removed"):
@@ -126,7 +126,7 @@ def _removed(job: JobRecord, gateway: str) -> str:
     return f"from the roster of {gateway}, but see the warnings" if warnings_of(job) else f"from {gateway}"
 
 
-def warnings_of(job: JobRecord) -> Sequence[str]:
+def warnings_of(job: JobSummary) -> Sequence[str]:
     """The job's warnings; those of its agents while it has none of its own."""
     return job.warnings or [warning for row in job.agents for warning in row.warnings]
 
@@ -134,7 +134,7 @@ def warnings_of(job: JobRecord) -> Sequence[str]:
 _TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
 
 
-def next_steps(job: JobRecord) -> Iterator[str]:
+def next_steps(job: JobSummary) -> Iterator[str]:
     """What an operator does about a job that did not succeed."""
     if job.status not in ("failed", "partial"):
         return
@@ -153,7 +153,7 @@ def next_steps(job: JobRecord) -> Iterator[str]:
         yield f"{'then: ' if first else ''}provisioner {again}"
 
 
-def _again(job: JobRecord) -> str | None:
+def _again(job: JobSummary) -> str | None:
     """The command that asks for the same once more; None for a kind without one, or a target that is gone."""
     verb, name = _COMMANDS.get(job.kind, (None, None))
     target = getattr(job, name) if name else None
@@ -177,7 +177,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def list_of_agents(agents: Sequence[JobAgentRecord]) -> Table:
+def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
     """How each agent of a job fared; those that did not succeed come first."""
     shown = table("Agent", "Status", last="Why")
     for row in sorted(agents, key=lambda row: (row.status == "succeeded", row.name)):
@@ -186,7 +186,7 @@ def list_of_agents(agents: Sequence[JobAgentRecord]) -> Table:
     return shown
 
 
-def _has_many_agents(job: JobRecord) -> bool:
+def _has_many_agents(job: JobSummary) -> bool:
     return job.agent_id is None and job.kind != "ensure_board_lead"
 
 
@@ -205,7 +205,7 @@ def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
     return shown
 
 
-def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
+def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
     """Many agents at work: a row each, its phases as a bar."""
     sign = marks(console)
     shown = lines(pad=2)
@@ -228,7 +228,7 @@ def live_table(jobs: Sequence[JobRecord], console: Console) -> Table:
     return shown
 
 
-def progress(job: JobRecord) -> str:
+def progress(job: JobSummary) -> str:
     """How far a single-agent job is, in a few words."""
     if job.ended:
         return plain(job.error or _summary(job)).split("\n")[0]
@@ -239,7 +239,7 @@ def progress(job: JobRecord) -> str:
     return plain(phase_and_reason(job.agents[0]))
 
 
-def phase_and_reason(row: JobAgentRecord) -> str:
+def phase_and_reason(row: AgentSummary) -> str:
     """``files``, or why the row is parked and for how long."""
     if row.in_hand or row.due_in_s is None:
         return row.phase or "begun"
@@ -247,7 +247,7 @@ def phase_and_reason(row: JobAgentRecord) -> str:
     return f"{row.reason or 'waiting for a worker'}{wait}"
 
 
-def _summary(job: JobRecord) -> str:
+def _summary(job: JobSummary) -> str:
     result = job.result or {}
     if "removed" in result and job.status == "succeeded":
         return (
@@ -269,7 +269,7 @@ def _summary(job: JobRecord) -> str:
     return job.status if job.status != "succeeded" else ", ".join(parts)
 
 
-def _bar(job: JobRecord, row: JobAgentRecord | None, reached: str, ahead: str) -> str:
+def _bar(job: JobSummary, row: AgentSummary | None, reached: str, ahead: str) -> str:
     way = _OTHER_WAYS.get(job.kind, PHASES)
     if job.status == "succeeded":
         return reached * len(way)
@@ -279,7 +279,7 @@ def _bar(job: JobRecord, row: JobAgentRecord | None, reached: str, ahead: str) -
     return reached * count + ahead * (len(way) - count)
 
 
-def subject(job: JobRecord) -> str:
+def subject(job: JobSummary) -> str:
     """Whom or what the job is about, by name as far as one is known."""
     names = [row.name for row in job.agents if row.agent_id == job.agent_id]
     return (

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.console import argument, lines, plain, say, size
-from worker.cli.job_summary import JobRecord
+from worker.cli.job_summary import JobSummary
 from worker.cli.views.files import show_diffs
 from worker.cli.views.jobs import warnings_of
 
@@ -28,7 +28,7 @@ _ACTION_STYLES = {"create": "green", "update": "yellow"}
 _OPTIONS = ("rotate_tokens", "overwrite", "force_bootstrap")
 
 
-def show_plan(job: JobRecord) -> None:
+def show_plan(job: JobSummary) -> None:
     """A dry run that succeeded, on a page; in one line where there is nothing to do."""
     result = job.result or {}
     files: Files = result.get("files") or {}
@@ -86,7 +86,7 @@ def roster_changes(changes: Mapping[str, Any], before: str = "") -> Iterator[str
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
-def _facts(job: JobRecord, result: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+def _facts(job: JobSummary, result: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     if result.get("openclaw_id"):
         yield "agent", Text(f"{plain(result['openclaw_id'])} on {plain(job.gateway_name or 'its gateway')}")
     roster = result.get("roster") or {}
@@ -125,7 +125,7 @@ def _why(file: Mapping[str, Any]) -> str:
     return ""
 
 
-def _command(job: JobRecord) -> str:
+def _command(job: JobSummary) -> str:
     verb = job.kind.removesuffix("_agent")
     options = [f"--{name.replace('_', '-')}" for name in _OPTIONS if job.options.get(name)]
     if not job.options.get("wake", True):

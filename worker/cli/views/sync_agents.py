@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.console import lines, plain
-from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
 from worker.provisioning.sync.result import Row
@@ -67,7 +67,7 @@ class Tally:
         return self.updated + self.skipped + self.failed + self.not_attempted + self.cancelled
 
 
-def row_of(record: JobAgentRecord) -> Row:
+def row_of(record: AgentSummary) -> Row:
     """The record as the result's rules know it."""
     return Row(
         record.agent_id,
@@ -83,7 +83,7 @@ def row_of(record: JobAgentRecord) -> Row:
     )
 
 
-def tally(agents: Sequence[JobAgentRecord]) -> Tally:
+def tally(agents: Sequence[AgentSummary]) -> Tally:
     """Count, as the result does."""
     every = [row_of(record) for record in agents]
     rows = [row for row in every if not row.is_main]
@@ -108,7 +108,7 @@ def tally(agents: Sequence[JobAgentRecord]) -> Tally:
     )
 
 
-def news(job: JobRecord) -> list[News]:
+def news(job: JobSummary) -> list[News]:
     """The agents that were changed or are not well, the worst first, else in the order of the run."""
     promised = job.options.get("dry_run") is True
     found = []
@@ -120,7 +120,7 @@ def news(job: JobRecord) -> list[News]:
     return sorted(found, key=lambda item: _ORDER.index(item.status))
 
 
-def status_of(record: JobAgentRecord) -> str | None:
+def status_of(record: AgentSummary) -> str | None:
     """The word for how it ended; None where it needed nothing, or is not over."""
     row = row_of(record)
     if record.status == "succeeded":
@@ -131,7 +131,7 @@ def status_of(record: JobAgentRecord) -> str | None:
     return words.get(record.status)
 
 
-def list_of_news(job: JobRecord) -> Table | None:
+def list_of_news(job: JobSummary) -> Table | None:
     """The table, None where there is nothing to tell."""
     found = news(job)
     if not found:
@@ -171,7 +171,7 @@ def _merged(found: Sequence[News]) -> Iterator[News]:
             yield News(f"{len(items)} agents", boards.pop() if len(boards) == 1 else "", status, what)
 
 
-def _what(record: JobAgentRecord, status: str, *, promised: bool) -> str:
+def _what(record: AgentSummary, status: str, *, promised: bool) -> str:
     if status != "updated":
         return as_sentence(record.reason or "")
     parts = list(_written(record, promised=promised))
@@ -186,7 +186,7 @@ def _what(record: JobAgentRecord, status: str, *, promised: bool) -> str:
     return "; ".join(parts)
 
 
-def _written(record: JobAgentRecord, *, promised: bool) -> Iterator[str]:
+def _written(record: AgentSummary, *, promised: bool) -> Iterator[str]:
     """The files that are written; in a plan also who made them differ."""
     by_cause: dict[str, list[str]] = {}
     for name, file in sorted(record.files.items()):

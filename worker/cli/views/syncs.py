@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from worker.cli.console import ago, argument, lines, plain, say, short, took
-from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.views.files import coloured
 from worker.cli.views.jobs import STYLES
 from worker.cli.views.sync_agents import Tally, list_of_news, row_of, status_of, tally
@@ -20,7 +20,7 @@ _CURES = 3
 _OPTIONS = ("reset_sessions", "rotate_tokens", "force_bootstrap", "overwrite")
 
 
-def show_run(job: JobRecord) -> None:
+def show_run(job: JobSummary) -> None:
     """The page; one line for a plan with nothing to do."""
     promised = job.options.get("dry_run") is True
     counted = tally(job.agents)
@@ -49,7 +49,7 @@ def show_run(job: JobRecord) -> None:
         _show_diffs(record)
 
 
-def steps_of_run(job: JobRecord) -> Iterator[str]:
+def steps_of_run(job: JobSummary) -> Iterator[str]:
     """What an operator does about a sync that did not succeed, in that order."""
     if job.status not in ("partial", "failed", "cancelled"):
         return
@@ -67,7 +67,7 @@ def steps_of_run(job: JobRecord) -> Iterator[str]:
     yield f"{'then: ' if job.status != 'cancelled' else ''}provisioner retry {short(job.id)}"
 
 
-def _cure(row: JobAgentRecord) -> str | None:
+def _cure(row: AgentSummary) -> str | None:
     if "rotate_tokens" not in (row.reason or ""):
         return None
     if row.first_provision and not row.is_main:
@@ -94,7 +94,7 @@ def summary(counted: Tally, *, promised: bool = False) -> str:
     return ", ".join([first, *(f"{count} {word}" for count, word in rest if count)])
 
 
-def _facts(job: JobRecord, counted: Tally) -> Iterator[tuple[str, str | Text]]:
+def _facts(job: JobSummary, counted: Tally) -> Iterator[tuple[str, str | Text]]:
     promised = job.options.get("dry_run") is True
     yield "job", str(job.id)
     if job.request_id:
@@ -131,7 +131,7 @@ def _facts(job: JobRecord, counted: Tally) -> Iterator[tuple[str, str | Text]]:
             yield "next" if number == 0 else "", step
 
 
-def _of_main(main: JobAgentRecord, *, promised: bool) -> str:
+def _of_main(main: AgentSummary, *, promised: bool) -> str:
     word = status_of(main)
     if word == "updated":
         return "would change" if promised else "updated"
@@ -150,21 +150,21 @@ def _files(counted: Tally, *, promised: bool) -> str:
     return ", ".join(parts)
 
 
-def _warnings(job: JobRecord) -> list[str]:
+def _warnings(job: JobSummary) -> list[str]:
     told = list(job.warnings[:MOST_WARNINGS])
     if len(job.warnings) > MOST_WARNINGS:
         told.append(f"and {len(job.warnings) - MOST_WARNINGS} more: provisioner job {short(job.id)} --json")
     return told
 
 
-def _show_diffs(record: JobAgentRecord) -> None:
+def _show_diffs(record: AgentSummary) -> None:
     for name, file in sorted(record.files.items()):
         if diff := file.get("diff"):
             heading = Text(f"{plain(record.name)}: {plain(name)}", style="bold")
             say("", heading, coloured(str(diff)))
 
 
-def _command(job: JobRecord) -> str:
+def _command(job: JobSummary) -> str:
     command = f"provisioner sync {argument(job.gateway_name or str(job.gateway_id))}"
     if job.board_name and job.board_id:
         command += f" --board {argument(job.board_name)}"

@@ -11,7 +11,7 @@ import typer
 
 from worker.cli.console import Json, emit, err, note, out
 from worker.cli.errors import STOPPED
-from worker.cli.job_summary import JobRecord
+from worker.cli.job_summary import JobSummary
 from worker.cli.submit import watch
 from worker.lab.demo.fleet import Fleet, add_fleet, ask_for_all
 from worker.lab.demo.report import count_calls, document_of, look_at, show_next, show_standing
@@ -99,7 +99,7 @@ def _check(stack: DemoStack, otherwise: str) -> Callable[[], None]:
     return check
 
 
-def _provision(stack: DemoStack, steps: Steps, fleet: Fleet) -> list[JobRecord]:
+def _provision(stack: DemoStack, steps: Steps, fleet: Fleet) -> list[JobSummary]:
     check = _check(stack, "The agents were not up")
     jobs = watch(stack.engine, ask_for_all(stack.engine, fleet), steps.console, check=check)
     failed = [f"{job.agent_name}: {job.error}" for job in jobs if job.status != "succeeded"]

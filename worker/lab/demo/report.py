@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 
 from models import Agent
 from worker.cli.console import lines, plain, size, table, took
-from worker.cli.job_summary import JobRecord, document
+from worker.cli.job_summary import JobSummary, document
 from worker.cli.views.jobs import warnings_of
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
@@ -99,7 +99,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
 
 
 def show_standing(
-    steps: Steps, standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None
+    steps: Steps, standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> None:
     """The roster, the files, the excerpt, and the figures."""
     steps.heading("On the gateway now, by its own config.get")
@@ -127,7 +127,7 @@ def show_standing(
 
 
 def document_of(
-    gateway: str, standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None
+    gateway: str, standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> dict[str, Any]:
     """The demo as JSON."""
     return {
@@ -143,7 +143,9 @@ def document_of(
     }
 
 
-def _figures(standing: Standing, jobs: Sequence[JobRecord], seconds: float, calls: Calls | None) -> list[str]:
+def _figures(
+    standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
+) -> list[str]:
     slowest = max((job.took_s or 0.0) for job in jobs)
     lines = [f"{took(seconds)} for {len(jobs)} agents, the slowest {took(slowest)}"]
     if calls is not None:
@@ -164,7 +166,7 @@ def _roster(agents: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return listed or [*(agents.get("list") or [])]
 
 
-def _files(standing: Standing, job: JobRecord) -> Table:
+def _files(standing: Standing, job: JobSummary) -> Table:
     """The listing, and what the job wrote that no listing shows."""
     shown = lines()
     shown.add_column()

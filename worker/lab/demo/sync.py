@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select, text
 
 from models import Agent
 from worker.cli.console import plain, took
-from worker.cli.job_summary import JobRecord, document, read_jobs
+from worker.cli.job_summary import JobSummary, document, read_jobs
 from worker.cli.views.live import watch_run
 from worker.cli.views.sync_agents import list_of_news, tally
 from worker.cli.views.syncs import summary
@@ -39,9 +39,9 @@ class Synced:
     """What the last act came to: the jobs of plan, sync and second sync; ``changed`` by the gateway's own
     listings; calls of the two syncs, None where nobody counts them."""
 
-    plan: JobRecord
-    sync: JobRecord
-    again: JobRecord
+    plan: JobSummary
+    sync: JobSummary
+    again: JobSummary
     changed: Written
     calls: tuple[Calls, Calls] | None
     restarted: bool
@@ -99,7 +99,7 @@ def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callabl
 
 def _run(
     engine: Engine, fleet: Fleet, console: Console, check: Callable[[], None], *, dry_run: bool = False
-) -> JobRecord:
+) -> JobSummary:
     request = SyncGateway(
         gateway_id=fleet.gateway_id, include_main=False, dry_run=dry_run, requested_by="demo"
     )
@@ -147,7 +147,7 @@ def _changed(
     return {agent: names for agent, names in found.items() if names}
 
 
-def _reported(job: JobRecord) -> Written:
+def _reported(job: JobSummary) -> Written:
     found = {
         row.name: sorted(name for name, file in row.files.items() if file["action"] in ("create", "update"))
         for row in job.agents
@@ -169,7 +169,7 @@ def _between(before: Calls | None, after: Calls | None) -> Calls | None:
     return Calls(methods, after.config_writes - before.config_writes, after.restarts - before.restarts)
 
 
-def _figures(job: JobRecord, calls: Calls | None, *, restarted: bool) -> str:
+def _figures(job: JobSummary, calls: Calls | None, *, restarted: bool) -> str:
     written = int((job.result or {}).get("files_written", 0))
     parts = [took(job.took_s), f"{written} file{'s' * (written != 1)} written"]
     if calls is not None:

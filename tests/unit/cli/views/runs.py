@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.unit.cli.views.test_jobs import JOB, ROW
-from worker.cli.job_summary import JobAgentRecord, JobRecord
+from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.views.sync_agents import row_of
 from worker.provisioning.sync.result import ending
 
@@ -20,7 +20,7 @@ KEPT: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def agent(number: int, status: str = "succeeded", **columns: Any) -> JobAgentRecord:
+def agent(number: int, status: str = "succeeded", **columns: Any) -> AgentSummary:
     """An agent of a sync; without more, one that needed nothing."""
     values = {
         "agent_id": UUID(int=number),
@@ -43,7 +43,7 @@ def written(*names: str, by: str | None = "templates") -> dict[str, Any]:
     return {**KEPT, **{name: {"action": "update", "changed_by": by} for name in names}}
 
 
-def run(*agents: JobAgentRecord, **columns: Any) -> JobRecord:
+def run(*agents: AgentSummary, **columns: Any) -> JobSummary:
     """A sync that has ended with these rows."""
     options = {"include_main": True, "dry_run": False, **columns.pop("options", {})}
     came_to = ending(GATEWAY, "my gateway", options, [row_of(record) for record in agents])

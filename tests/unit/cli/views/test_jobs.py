@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from worker.cli.console import argument
-from worker.cli.job_summary import JobAgentRecord, JobRecord, document
+from worker.cli.job_summary import AgentSummary, JobSummary, document
 from worker.cli.views.jobs import PHASES, list_of_jobs, live_table, next_steps, progress
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 
-ROW = JobAgentRecord(
+ROW = AgentSummary(
     agent_id=AGENT,
     name="Ada",
     is_board_lead=True,
@@ -36,7 +36,7 @@ ROW = JobAgentRecord(
     files={},
     took_s=1.0,
 )
-JOB = JobRecord(
+JOB = JobSummary(
     id=UUID(int=7),
     kind="provision_agent",
     status="running",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.views.runs import MAIN, agent, run, written
-from worker.cli.job_summary import JobRecord
+from worker.cli.job_summary import JobSummary
 from worker.cli.views.sync_agents import MOST_LINES, tally
 from worker.cli.views.syncs import show_run, steps_of_run, summary
 
@@ -17,7 +17,7 @@ def page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     """The lines of a job's page at 80 columns, each squeezed."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def of(job: JobRecord) -> list[str]:
+    def of(job: JobSummary) -> list[str]:
         show_run(job)
         lines = capsys.readouterr().out.splitlines()
         assert [line for line in lines[1:] if len(line) > 80] == []  # the first is never wrapped: console.say
