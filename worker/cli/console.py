@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -90,6 +91,16 @@ def table(*columns: str, last: str) -> Table:
 def lines(*, pad: int = 0) -> Table:
     """Columns without a heading, the first ones as wide as they need; ``pad`` blanks before each."""
     return Table(box=None, show_header=False, pad_edge=bool(pad), padding=(0, 0 if pad else 2, 0, pad))
+
+
+def facts(pairs: Iterable[tuple[str, str | Text]]) -> Padding:
+    """Names and values below a heading, the names dim."""
+    shown = lines()
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        shown.add_row(name, value if isinstance(value, Text) else plain(value))
+    return Padding(shown, (0, 0, 0, 2))
 
 
 def took(seconds: float | None) -> str:

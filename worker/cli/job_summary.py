@@ -1,4 +1,4 @@
-"""Jobs and their agents' rows, read for showing; ``document`` is what ``--json`` prints of a job."""
+"""The summary of a job, read from the database: it feeds the pages, the live views and ``--json`` alike."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from models.jobs import OPEN_STATUSES
+from worker.provisioning.sync import result
 from worker.workspace.naming import one_line
 
 
 @dataclass(frozen=True)
 class AgentSummary:
-    """One agent's part in a job. ``due_in_s``: until the clock brings a parked row back, None while a worker
-    has it in hand or it is over. In a sync, ``is_main``: it is the gateway's main agent; ``roster``: what
-    changes of its entry."""
+    """One agent's part in a job. ``due_in_s``: seconds until a waiting row is taken up again; None while a
+    worker has it, or once it has ended. In a sync, ``is_main`` marks the gateway's main agent, and ``roster``
+    holds the change to the agent's entry."""
 
     agent_id: UUID
     name: str
@@ -40,11 +41,64 @@ class AgentSummary:
     roster: Mapping[str, Any] | None = None
     is_main: bool = False
 
+    @property
+    def row(self) -> result.Row:
+        """The same as the worker counts it for a sync's result."""
+        return result.Row(
+            self.agent_id,
+            self.name,
+            self.board_id,
+            self.is_main,
+            self.status,
+            self.phase,
+            self.reason,
+            self.warnings,
+            self.files,
+            self.roster,
+        )
+
+
+@dataclass(frozen=True)
+class Named:
+    """An agent by its name, and its step or the reason why it failed."""
+
+    agent_id: UUID
+    name: str
+    status: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The agents of a job, counted by how they fare. The main agent of a synced gateway counts in ``in_hand``
+    and ``waiting`` only; ``main`` is the status of its row, None without one.
+
+    ``skipped`` leaves out those that are ``paused``. ``in_hand``: agents that a worker has now, the first of
+    them named in ``at_work``. ``waits_for``: why the ``waiting`` ones wait. ``failures``: agents that failed
+    or were skipped, the newest first.
+    """
+
+    total: int = 0
+    done: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    paused: int = 0
+    not_attempted: int = 0
+    cancelled: int = 0
+    in_hand: int = 0
+    waiting: int = 0
+    waits_for: str | None = None
+    main: str | None = None
+    at_work: Sequence[Named] = ()
+    failures: Sequence[Named] = ()
+
 
 @dataclass(frozen=True)
 class JobSummary:
-    """A job. Times are seconds on Postgres's clock: ``age_s`` since it was asked for, ``waited_s`` from then
-    to its start, ``took_s`` from its start to its end or now."""
+    """A job. Times are in seconds on Postgres's clock: ``age_s`` since the request, ``waited_s`` from the
+    request to the start, ``took_s`` from the start to the end or to now."""
 
     id: UUID
     kind: str
@@ -73,6 +127,7 @@ class JobSummary:
     took_s: float | None
     cancel_requested_at: datetime | None = None
     agents: Sequence[AgentSummary] = ()
+    tally: Tally = Tally()
 
     @property
     def ended(self) -> bool:
@@ -80,31 +135,92 @@ class JobSummary:
         return self.status not in OPEN_STATUSES
 
     @property
+    def is_sync(self) -> bool:
+        """Whether it is a sync of a gateway, with a row for each of many agents."""
+        return self.kind == "sync_gateway"
+
+    @property
+    def is_about_many(self) -> bool:
+        """Whether it is about a whole gateway and not about a single agent."""
+        return self.agent_id is None and self.kind != "ensure_board_lead"
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it only plans."""
+        return self.options.get("dry_run") is True
+
+    @property
     def attempts(self) -> int:
         """Claims that ended without a word: workers that died while at work on it."""
-        return max((row.attempts for row in self.agents), default=0)
+        return max((agent.attempts for agent in self.agents), default=0)
+
+    @property
+    def every_warning(self) -> Sequence[str]:
+        """The job's warnings; those of its agents while it has none of its own."""
+        return self.warnings or [warning for agent in self.agents for warning in agent.warnings]
 
 
-_JOBS = """
-    SELECT j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
-        b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
-        j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
-        j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
-        extract(epoch FROM now() - j.created_at)::float AS age_s,
-        extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
-        extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
-    FROM provisioner.jobs j
+_COLUMNS = """
+    j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
+    b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
+    j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
+    j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
+    extract(epoch FROM now() - j.created_at)::float AS age_s,
+    extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
+    extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
+"""
+_TABLES = """
+    provisioner.jobs j
     LEFT JOIN agents a ON a.id = j.agent_id
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
 """
-_SOME_JOBS = text(f"{_JOBS} WHERE j.id = ANY(:ids)")
-_NEWEST_JOBS = text(
-    f"{_JOBS} WHERE (CAST(:status AS text) IS NULL OR j.status = :status)"
-    " ORDER BY j.created_at DESC LIMIT :limit"
-)
-
-_ROWS = text("""
+_TALLY = """
+    SELECT count(*) FILTER (WHERE counts) AS total,
+        count(*) FILTER (WHERE counts AND finished_at IS NOT NULL) AS done,
+        count(*) FILTER (WHERE counts AND status = 'succeeded' AND NOT changes) AS unchanged,
+        count(*) FILTER (WHERE counts AND status = 'succeeded' AND changes) AS changed,
+        count(*) FILTER (WHERE counts AND status = 'failed') AS failed,
+        count(*) FILTER (WHERE counts AND status = 'skipped' AND phase IS DISTINCT FROM 'paused') AS skipped,
+        count(*) FILTER (WHERE counts AND status = 'skipped' AND phase = 'paused') AS paused,
+        count(*) FILTER (WHERE counts AND status = 'not_attempted') AS not_attempted,
+        count(*) FILTER (WHERE counts AND status = 'cancelled') AS cancelled,
+        count(*) FILTER (WHERE status = 'running' AND lease_until IS NOT NULL) AS in_hand,
+        count(*) FILTER (WHERE waits) AS waiting,
+        min(reason) FILTER (WHERE waits) AS waits_for,
+        min(status) FILTER (WHERE NOT counts) AS main,
+        coalesce((SELECT jsonb_agg(w) FROM (
+            SELECT agent_id, agent_name AS name, status, coalesce(phase, 'begun') AS what
+            FROM provisioner.job_agents
+            WHERE job_id = j.id AND status = 'running' AND lease_until IS NOT NULL
+            ORDER BY position NULLS LAST LIMIT :at_work
+        ) w), '[]') AS at_work,
+        coalesce((SELECT jsonb_agg(f) FROM (
+            SELECT agent_id, agent_name AS name, status, reason AS what FROM provisioner.job_agents
+            WHERE job_id = j.id AND (status = 'failed' OR status = 'skipped'
+                                     AND coalesce(phase, '') NOT IN ('paused', 'deleted'))
+            ORDER BY finished_at DESC, position LIMIT :failures
+        ) f), '[]') AS failures
+    FROM (
+        SELECT status, phase, reason, finished_at, lease_until,
+            j.kind <> 'sync_gateway' OR position IS NOT NULL AS counts,
+            finished_at IS NULL AND lease_until IS NULL AND reason IS NOT NULL AS waits,
+            status = 'succeeded' AND (
+                roster ->> 'action' IN ('create', 'update')
+                OR files @? '$.*.action ? (@ == "create" || @ == "update")'
+            ) IS TRUE AS changes
+        FROM provisioner.job_agents WHERE job_id = j.id
+    ) r
+"""
+_SOME_JOBS = text(f"""
+    SELECT {_COLUMNS}, to_jsonb(tally) AS tally FROM {_TABLES} CROSS JOIN LATERAL ({_TALLY}) tally
+    WHERE j.id = ANY(:ids)
+""")
+_NEWEST_JOBS = text(f"""
+    SELECT {_COLUMNS} FROM {_TABLES} WHERE CAST(:status AS text) IS NULL OR j.status = :status
+    ORDER BY j.created_at DESC LIMIT :limit
+""")
+_AGENTS = text("""
     SELECT r.job_id, r.agent_id, coalesce(r.agent_name, a.name, r.agent_id::text) AS name,
         coalesce(a.is_board_lead, false) AS is_board_lead, r.openclaw_id, r.status, r.phase, r.reason,
         r.warnings, r.attempts, r.status = 'running' AND r.lease_until IS NOT NULL AS in_hand,
@@ -116,16 +232,24 @@ _ROWS = text("""
         j.kind = 'sync_gateway' AND r.position IS NULL AS is_main
     FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
     LEFT JOIN agents a ON a.id = r.agent_id LEFT JOIN boards b ON b.id = r.board_id
-    WHERE r.job_id = ANY(:ids) ORDER BY r.job_id, r.position, name
+    WHERE r.job_id = ANY(:ids) AND (CAST(:whole AS boolean) OR j.kind <> 'sync_gateway')
+    ORDER BY r.job_id, r.position, name
 """)
 
 
-def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobSummary]:
-    """These jobs with their agents' rows, in the order asked for; those that do not exist are left out."""
+def read_jobs(
+    connection: Connection, ids: Sequence[UUID], *, whole: bool = True, at_work: int = 3, failures: int = 3
+) -> list[JobSummary]:
+    """These jobs in the order of ``ids``; those that do not exist are left out.
+
+    Unless ``whole``, a sync comes without its agents, so that it can be read often however many there are;
+    its tally names at most ``at_work`` and ``failures`` of them.
+    """
+    limits = {"at_work": at_work, "failures": failures}
     # Jobs first: one that has ended then comes with its agents as they ended.
-    jobs = connection.execute(_SOME_JOBS, {"ids": list(ids)}).all()
+    jobs = connection.execute(_SOME_JOBS, {"ids": list(ids), **limits}).all()
     agents: dict[UUID, list[AgentSummary]] = {}
-    for row in connection.execute(_ROWS, {"ids": list(ids)}):
+    for row in connection.execute(_AGENTS, {"ids": list(ids), "whole": whole}):
         values = dict(row._mapping)
         agents.setdefault(values.pop("job_id"), []).append(AgentSummary(**values))
     found = {row.id: _job(row, agents.get(row.id, ())) for row in jobs}
@@ -133,20 +257,16 @@ def read_jobs(connection: Connection, ids: Sequence[UUID]) -> list[JobSummary]:
 
 
 def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobSummary]:
-    """The newest jobs first, without their agents' rows."""
+    """The newest jobs first, without agents and tally."""
     return [_job(row) for row in connection.execute(_NEWEST_JOBS, {"status": status, "limit": limit})]
 
 
 def document(job: JobSummary, *, with_agents: bool = True) -> dict[str, Any]:
-    """The job as JSON. Keys are only ever added."""
+    """The job as ``--json`` prints it. Keys are only ever added."""
     whole = asdict(job)
     agents = whole.pop("agents")
-    whole["attempts"] = job.attempts
-    if with_agents:
-        whole["agents"] = agents
-    else:
-        del whole["attempts"]
-    return whole
+    del whole["tally"]
+    return {**whole, "attempts": job.attempts, "agents": agents} if with_agents else whole
 
 
 def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:
@@ -154,4 +274,18 @@ def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:
     name = values["agent_name"]
     if name is not None and one_line(name) != name:
         values["agent_name"] = None  # its id names it better, on a command line too
-    return JobSummary(**values, agents=tuple(agents))
+    return JobSummary(**{**values, "tally": _tally(values.get("tally", {}))}, agents=tuple(agents))
+
+
+def _tally(counted: Mapping[str, Any]) -> Tally:
+    names = {
+        key: [_named(item) for item in items]
+        for key in ("at_work", "failures")
+        if (items := counted.get(key)) is not None
+    }
+    return Tally(**{**counted, **names})
+
+
+def _named(item: Mapping[str, Any]) -> Named:
+    name = item["name"] or item["agent_id"]
+    return Named(UUID(item["agent_id"]), name, item["status"], item["what"] or item["status"])

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from sqlalchemy import Connection, Engine
 
-from worker.cli.console import emit, err, note, out, plain, say, short
+from worker.cli.console import emit, err, note, out, say, short
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, STOPPED, WrongUseError
 from worker.cli.job_summary import JobSummary, document, read_jobs
-from worker.cli.views.jobs import live_table, progress, show_job, subject
-from worker.cli.views.live import NO_WORKER, NO_WORKER_AFTER_S, POLL_S, Check, watch_run
+from worker.cli.views.jobs import show_job
+from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
-from worker.cli.views.syncs import show_run
+from worker.cli.views.syncs import show_sync
 from worker.jobs.ledger import enqueue
 from worker.jobs.requests import Request
 
 REQUESTED_BY = "cli"
+POLL_S = 0.25
+SHARE = 0.1
+"""How much of the time reading may take at most: the longer a look takes, the rarer it is."""
 
 RequestId = Annotated[
     str | None,
@@ -93,91 +93,47 @@ def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
 
 
 def present(job: JobSummary) -> None:
-    """Show a job on a page; a dry run that came to its end as the plan that it made."""
-    if job.kind == "sync_gateway":
-        show_run(job)
+    """Show a job on a page; a dry run that succeeded as the plan that it made."""
+    if job.is_sync:
+        show_sync(job)
     elif job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
         show_plan(job)
     else:
         show_job(job)
 
 
-def watch(
-    engine: Engine, ids: Sequence[UUID], console: Console, *, check: Check = lambda: None
-) -> list[JobSummary]:
-    """Look until every job has ended; return them as they ended."""
-    jobs = _read(engine, ids)
-    if all(job.ended for job in jobs):
-        return jobs
-    view: _LiveView | _PlainView = _LiveView(console) if console.is_terminal else _PlainView(console)
-    with view:
-        while True:
-            view.show(jobs)
-            if all(job.ended for job in jobs):
-                return jobs
-            check()
-            time.sleep(POLL_S)
-            jobs = _read(engine, ids)
-
-
 def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobSummary:
     """Look until the job has ended. Ctrl-C ends the watching, not the job, and says so."""
     try:
-        watch_run(engine, job_id, console)
         return watch(engine, [job_id], console)[0]
     except KeyboardInterrupt:
         note(f"Not watched any more; the job goes on: provisioner job {short(job_id)} --watch")
         raise typer.Exit(STOPPED) from None
 
 
-def _read(engine: Engine, ids: Sequence[UUID]) -> list[JobSummary]:
+def watch(
+    engine: Engine, ids: Sequence[UUID], console: Console, *, check: Callable[[], None] = lambda: None
+) -> list[JobSummary]:
+    """Show the jobs on ``console`` until every one has ended; return them as they ended.
+
+    ``check`` is called at each look, and raises what should end the waiting.
+    """
+    view = view_on(console)
+
+    def look() -> tuple[list[JobSummary], float]:
+        began = time.monotonic()
+        with engine.connect() as connection:
+            jobs = read_jobs(connection, ids, whole=False, failures=view.failures)
+        return jobs, time.monotonic() - began
+
+    jobs, cost_s = look()
+    if not all(job.ended for job in jobs):
+        with view:
+            view.show(jobs)
+            while not all(job.ended for job in jobs):
+                check()
+                time.sleep(max(POLL_S, cost_s / SHARE))
+                jobs, cost_s = look()
+                view.show(jobs)
     with engine.connect() as connection:
         return read_jobs(connection, ids)
-
-
-def _without_worker(jobs: Sequence[JobSummary]) -> bool:
-    return all(job.status == "queued" for job in jobs) and min(job.age_s for job in jobs) > NO_WORKER_AFTER_S
-
-
-class _LiveView:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=8, transient=False)
-
-    def __enter__(self) -> None:
-        self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, jobs: Sequence[JobSummary]) -> None:
-        shown = live_table(jobs, self._console)
-        if _without_worker(jobs):
-            shown.caption = Text(NO_WORKER, style="yellow")
-        self._live.update(shown, refresh=True)
-
-
-class _PlainView:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._said: dict[UUID | None, str] = {}
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, jobs: Sequence[JobSummary]) -> None:
-        for job in jobs:
-            name = subject(job) or str(job.id)
-            status = job.status if job.ended else None
-            how = progress(job)
-            self._say(job.id, f"{plain(name)}: {f'{status}, ' if status else ''}{how}", key=f"{status}{how}")
-        if _without_worker(jobs):
-            self._say(None, NO_WORKER)
-
-    def _say(self, about: UUID | None, line: str, key: str | None = None) -> None:
-        # A wait that only grows shorter is not news.
-        news = (key or line).split(", again in")[0]
-        if self._said.get(about) != news:
-            self._said[about] = news
-            say(f"{datetime.now():%H:%M:%S}  {line}", console=self._console)

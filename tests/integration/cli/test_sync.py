@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 from worker import standalone
-from worker.cli.run_progress import read_progress
+from worker.cli.job_summary import read_jobs
 from worker.lab.simulator import Simulator
 
 GATEWAY = "gateway of Ada"
@@ -95,10 +95,9 @@ def test_what_failed_is_named_with_the_way_on_and_the_others_are_synced(
     assert "provisioner retry " in result.stdout
     (job,) = (job for job in crew.json("jobs", "--status", "partial"))
     with engine.connect() as connection:
-        run = read_progress(connection, UUID(job["id"]))
-    assert run is not None
-    assert (run.total, run.done, run.unchanged, run.changed, run.failed) == (3, 3, 2, 0, 1)
-    assert [failure.name for failure in run.failures] == ["Ann"]
+        tally = read_jobs(connection, [UUID(job["id"])], whole=False)[0].tally
+    assert (tally.total, tally.done, tally.unchanged, tally.changed, tally.failed) == (3, 3, 2, 0, 1)
+    assert [failure.name for failure in tally.failures] == ["Ann"]
 
 
 def test_a_gateway_without_a_main_agent_is_synced_with_no_main(staffed: Provisioner) -> None:

@@ -1,25 +1,18 @@
-"""How jobs look: a line in a list, a page of its own, a row in a live table."""
+"""Jobs in a list, and one job on a page of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, counted, lines, marks, plain, say, short, size, table, took
+from worker.cli.console import ago, argument, facts, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
-from worker.cli.views.files import show_diffs
+from worker.cli.views.files import list_of_files, show_diffs
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
-PHASES = ("intent", "roster", "files", "credentials", "wake")
-"""The way of a provision or an update, in its order."""
-_OTHER_WAYS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
-_BESIDE: Mapping[str, str] = {"leaving": "credentials"}
-"""Phases that few jobs have, and the one that each comes after."""
 STYLES: Mapping[str, str] = {
     "succeeded": "green",
     "partial": "yellow",
@@ -28,11 +21,11 @@ STYLES: Mapping[str, str] = {
     "skipped": "yellow",
     "running": "cyan",
 }
-_MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}
+_TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
 
 
 def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
-    """One line a job, newest first."""
+    """One line for each job."""
     shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error")
     for job in jobs:
         shown.add_row(
@@ -48,44 +41,43 @@ def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
 
 
 def show_job(job: JobSummary) -> None:
-    """A job on a page: what, how far, what came of it, what to do next."""
-    head = Text.assemble(
-        (f"{job.kind.replace('_', ' ')} ", "bold"),
-        (plain(subject(job)), "bold"),
-        "  ",
-        (job.status, STYLES.get(job.status, "")),
-    )
-    say(head)
-    facts = lines()
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for name, value in _facts(job):
-        facts.add_row(name, value if isinstance(value, Text) else plain(value))
-    say(Padding(facts, (0, 0, 0, 2)))
-    if _has_many_agents(job) and job.agents:
+    """A job on a page: what it is, how far it is, what came of it, what to do next."""
+    say(heading(job, f"{job.kind.replace('_', ' ')} {subject(job)}"))
+    say(facts(_facts(job)))
+    if job.is_about_many and job.agents:
         say(Padding(list_of_agents(job.agents), (1, 0, 0, 2)))
-    for row in job.agents:
-        if row.files:
-            say(Padding(list_of_files(row.files), (1, 0, 0, 2)))
-            show_diffs(row.files)
+    for agent in job.agents:
+        if agent.files:
+            say(Padding(list_of_files(agent.files), (1, 0, 0, 2)))
+            show_diffs(agent.files)
 
 
-def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+def heading(job: JobSummary, what: str) -> Text:
+    """The first line of a page: ``what``, and the job's status."""
+    return Text.assemble((plain(what), "bold"), "  ", (job.status, STYLES.get(job.status, "")))
+
+
+def request_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+    """The facts of a page that say which job it is, and who asked for it."""
     yield "job", str(job.id)
     if job.request_id:
         yield "request", job.request_id
     yield "asked", ago(job.age_s) + (f" by {job.requested_by}" if job.requested_by else "")
+
+
+def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+    yield from request_of(job)
     where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
     if where:
         yield "board" if job.board_name else "gateway", where
-    if _has_many_agents(job):
+    if job.is_about_many:
         yield "agents", f"{job.agents_done} of {job.agents_total} done"
     else:
-        for row in job.agents:
-            if row.openclaw_id:
-                yield "agent", f"{row.openclaw_id} on the gateway"
+        for agent in job.agents:
+            if agent.openclaw_id:
+                yield "agent", f"{agent.openclaw_id} on the gateway"
             if not job.ended:
-                yield "phase", phase_and_reason(row)
+                yield "phase", phase_and_reason(agent)
     if job.status == "queued":
         yield "phase", "waiting for a worker"
     if job.cancel_requested_at and not job.ended:
@@ -105,12 +97,12 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     if "created" in result:
         yield "lead", "made" if result["created"] else "there was one"
     if "removed" in result:
-        yield "removed", _removed(job, "the gateway")
+        yield "removed", removed(job, "the gateway")
     if "woken" in result:
         yield "woken", "yes" if result["woken"] else "no"
     if result.get("workspace_path"):
         yield "workspace", str(result["workspace_path"])
-    for warning in warnings_of(job):
+    for warning in job.every_warning:
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
         yield "error", Text(plain(job.error), style="red")
@@ -118,20 +110,20 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "next", step
 
 
-def _removed(job: JobSummary, gateway: str) -> str:
+def removed(job: JobSummary, gateway: str) -> str:
     """Whether a delete found the agent, and whether nothing is left of it: what could not be removed is a
     warning."""
     if not (job.result or {}).get("removed"):
         return f"it was not on {gateway}"
-    return f"from the roster of {gateway}, but see the warnings" if warnings_of(job) else f"from {gateway}"
+    return f"from the roster of {gateway}, but see the warnings" if job.every_warning else f"from {gateway}"
 
 
-def warnings_of(job: JobSummary) -> Sequence[str]:
-    """The job's warnings; those of its agents while it has none of its own."""
-    return job.warnings or [warning for row in job.agents for warning in row.warnings]
-
-
-_TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
+def phase_and_reason(agent: AgentSummary) -> str:
+    """The step that is under way, or why the agent waits and for how long."""
+    if agent.in_hand or agent.due_in_s is None:
+        return agent.phase or "begun"
+    wait = f", again in {took(agent.due_in_s)}" if agent.due_in_s > 2 and agent.phase != "roster" else ""
+    return f"{agent.reason or 'waiting for a worker'}{wait}"
 
 
 def next_steps(job: JobSummary) -> Iterator[str]:
@@ -180,108 +172,15 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
     """How each agent of a job fared; those that did not succeed come first."""
     shown = table("Agent", "Status", last="Why")
-    for row in sorted(agents, key=lambda row: (row.status == "succeeded", row.name)):
-        why = row.reason or "" if row.status != "running" else phase_and_reason(row)
-        shown.add_row(plain(row.name), Text(row.status, style=STYLES.get(row.status, "")), plain(why))
+    for agent in sorted(agents, key=lambda agent: (agent.status == "succeeded", agent.name)):
+        why = agent.reason or "" if agent.status != "running" else phase_and_reason(agent)
+        shown.add_row(plain(agent.name), Text(agent.status, style=STYLES.get(agent.status, "")), plain(why))
     return shown
-
-
-def _has_many_agents(job: JobSummary) -> bool:
-    return job.agent_id is None and job.kind != "ensure_board_lead"
-
-
-def list_of_files(files: Mapping[str, Mapping[str, Any]]) -> Table:
-    """What became of each file; those that a gateway does not take come last."""
-    shown = Table("File", "Action", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("Size", justify="right")
-    for name in sorted(files, key=lambda name: (files[name].get("action") == "unsupported", name)):
-        file = files[name]
-        action = str(file.get("action", ""))
-        shown.add_row(
-            plain(name),
-            Text(action, style="dim" if action in ("unsupported", "unchanged", "preserved") else ""),
-            size(int(file.get("size") or 0)),
-        )
-    return shown
-
-
-def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
-    """Many agents at work: a row each, its phases as a bar."""
-    sign = marks(console)
-    shown = lines(pad=2)
-    shown.expand = True
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True, justify="right", min_width=7)
-    shown.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for job in jobs:
-        row = job.agents[0] if job.agents else None
-        mark = getattr(sign, _MARKED.get(job.status, "busy" if job.agents else "ahead"))
-        shown.add_row(
-            Text(mark, style=STYLES.get(job.status, "dim")),
-            plain(subject(job)) + (" (lead)" if row and row.is_board_lead else ""),
-            Text(_bar(job, row, sign.busy, sign.ahead), style="cyan"),
-            took(job.took_s),
-            Text(progress(job), style="red" if job.status == "failed" else "dim"),
-        )
-    return shown
-
-
-def progress(job: JobSummary) -> str:
-    """How far a single-agent job is, in a few words."""
-    if job.ended:
-        return plain(job.error or _summary(job)).split("\n")[0]
-    if not job.agents:
-        return "waiting for a worker"
-    if _has_many_agents(job):
-        return f"{job.agents_done} of {job.agents_total} agents done"
-    return plain(phase_and_reason(job.agents[0]))
-
-
-def phase_and_reason(row: AgentSummary) -> str:
-    """``files``, or why the row is parked and for how long."""
-    if row.in_hand or row.due_in_s is None:
-        return row.phase or "begun"
-    wait = f", again in {took(row.due_in_s)}" if row.due_in_s > 2 and row.phase != "roster" else ""
-    return f"{row.reason or 'waiting for a worker'}{wait}"
-
-
-def _summary(job: JobSummary) -> str:
-    result = job.result or {}
-    if "removed" in result and job.status == "succeeded":
-        return (
-            f"removed {_removed(job, 'its gateway')}" if result["removed"] else _removed(job, "its gateway")
-        )
-    if "updated" in result and job.status == "succeeded":
-        return f"{counted(result['updated'], 'agent')} as their rows want them"
-    if "created" in result:
-        return "made" if result["created"] else "there was one"
-    if result.get("dry_run"):
-        return "planned, nothing written"
-    actions = [str(file.get("action")) for row in job.agents for file in row.files.values()]
-    written = sum(action in ("create", "update") for action in actions)
-    parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
-    if result.get("woken"):
-        parts.append("woken")
-    if job.warnings:
-        parts.append(f"{len(job.warnings)} warning{'s' * (len(job.warnings) > 1)}")
-    return job.status if job.status != "succeeded" else ", ".join(parts)
-
-
-def _bar(job: JobSummary, row: AgentSummary | None, reached: str, ahead: str) -> str:
-    way = _OTHER_WAYS.get(job.kind, PHASES)
-    if job.status == "succeeded":
-        return reached * len(way)
-    phase = row.phase if row else None
-    phase = _BESIDE.get(phase or "", phase)
-    count = way.index(phase) + 1 if phase in way else 0
-    return reached * count + ahead * (len(way) - count)
 
 
 def subject(job: JobSummary) -> str:
     """Whom or what the job is about, by name as far as one is known."""
-    names = [row.name for row in job.agents if row.agent_id == job.agent_id]
+    names = [agent.name for agent in job.agents if agent.agent_id == job.agent_id]
     return (
         job.agent_name
         or (names[0] if names else None)

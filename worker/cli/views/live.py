@@ -1,10 +1,10 @@
-"""Waits for a sync: one bar on a terminal, a line for every tenth and every failure elsewhere."""
+"""Jobs while they are waited for: a picture on a terminal, a line for each piece of news elsewhere."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from rich.console import Console, Group, RenderableType
@@ -12,125 +12,193 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Engine
 
-from worker.cli.console import marks, plain, say, took
-from worker.cli.run_progress import RunProgress, read_progress
+from worker.cli.console import counted, lines, marks, plain, say, took
+from worker.cli.job_summary import AgentSummary, JobSummary, Named
+from worker.cli.views.jobs import STYLES, phase_and_reason, removed, subject
 
-POLL_S = 0.25
-SHARE = 0.1
-"""Of the time that a look may take: one that takes long comes the less often."""
-NO_WORKER_AFTER_S = 5.0
 NO_WORKER = "No worker has taken it yet: does `celery -A worker.app worker` run, with the same database?"
-_MOST_TOLD = 1000
+NO_WORKER_AFTER_S = 5.0
+PHASES = ("intent", "roster", "files", "credentials", "wake")
+"""The steps of a provision or an update, in order."""
+_OTHER_STEPS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
+_BESIDE: Mapping[str, str] = {"leaving": "credentials"}
+"""Steps that few jobs have, and the one that each comes after."""
+_MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}
+_MOST_FAILURES = 1000
 _NAMES = 3
 _BAR = 30
 
-Check = Callable[[], None]
-"""Called at each look; raises what should end the waiting."""
+
+def view_on(console: Console) -> LiveView | LineView:
+    """The view that suits the console."""
+    return LiveView(console) if console.is_terminal else LineView(console)
 
 
-def watch_run(engine: Engine, job_id: UUID, console: Console, *, check: Check = lambda: None) -> bool:
-    """Look until the sync has ended. False, at once, where the job is none."""
-    view: _LiveView | _PlainView = _LiveView(console) if console.is_terminal else _PlainView(console)
+class LiveView:
+    """A picture that is drawn anew in place. ``failures``: how many failures of a sync it shows."""
 
-    def look() -> tuple[RunProgress | None, float]:
-        began = time.monotonic()
-        with engine.connect() as connection:
-            run = read_progress(connection, job_id, failures=view.failures)
-        return run, time.monotonic() - began
-
-    run, cost_s = look()
-    if run is None or run.ended:
-        return run is not None
-    with view:
-        while run is not None:
-            view.show(run)
-            if run.ended:
-                break
-            check()
-            time.sleep(max(POLL_S, cost_s / SHARE))
-            run, cost_s = look()
-    return True
-
-
-def counts(run: RunProgress) -> str:
-    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but something is always said."""
-    if run.status == "queued":
-        return "not begun yet"
-    told = [
-        (run.unchanged, "need nothing"),
-        (run.changed, "would change" if run.dry_run else "changed"),
-        (run.failed, "failed"),
-        (run.skipped, "skipped"),
-        (run.paused, "paused"),
-        (run.not_attempted, "not attempted"),
-        (run.cancelled, "cancelled"),
-    ]
-    return ", ".join(f"{count} {word}" for count, word in told if count) or "none done yet"
-
-
-def doing(run: RunProgress) -> str:
-    """Who is at work, or what the run waits for."""
-    if run.status == "queued":
-        waits = run.phase == "waiting"
-        return "waits for another sync of this gateway" if waits else "waiting for a worker"
-    if run.error:
-        return run.error
-    if run.phase == "look":
-        return "looking at the gateway"
-    if run.phase == "roster":
-        return "waiting for the roster writer"
-    named = ", ".join(f"{item.name} ({item.what})" for item in run.at_work)
-    more = f" and {run.in_hand - len(run.at_work)} more" if run.in_hand > len(run.at_work) else ""
-    if named:
-        return f"at work: {named}{more}"
-    if run.waiting:
-        return f"{run.waiting} wait: {run.waits_for}"
-    return "the main agent" if run.done >= run.total and run.main else ""
-
-
-class _LiveView:
     failures = 3
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._live.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, run: RunProgress) -> None:
-        self._live.update(picture(run, self._console), refresh=True)
+    def show(self, jobs: Sequence[JobSummary]) -> None:
+        """Draw the jobs as they are now."""
+        self._live.update(picture(jobs, self._console), refresh=True)
 
 
-def picture(run: RunProgress, console: Console) -> RenderableType:
-    """The bar with its counts; while the run goes on also who is at work and what failed last. Every line is
-    as wide as the console at most, and none is ever taken away, so that nothing jumps."""
+def picture(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
+    """A bar for each sync, and one table of all other jobs."""
+    others = [job for job in jobs if not job.is_sync]
+    shown: list[RenderableType] = [sync_bar(job, console) for job in jobs if job.is_sync]
+    if others:
+        listed = live_table(others, console)
+        if _without_worker(others):
+            listed.caption = Text(NO_WORKER, style="yellow")
+        shown.append(listed)
+    return Group(*shown)
+
+
+def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
+    """Jobs about one agent: a row each, its steps as a bar."""
+    sign = marks(console)
+    shown = lines(pad=2)
+    shown.expand = True
+    shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
+    shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True, justify="right", min_width=7)
+    shown.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for job in jobs:
+        agent = job.agents[0] if job.agents else None
+        mark = getattr(sign, _MARKED.get(job.status, "busy" if agent else "ahead"))
+        shown.add_row(
+            Text(mark, style=STYLES.get(job.status, "dim")),
+            plain(subject(job)) + (" (lead)" if agent and agent.is_board_lead else ""),
+            Text(_bar(job, agent, sign.busy, sign.ahead), style="cyan"),
+            took(job.took_s),
+            Text(progress(job), style="red" if job.status == "failed" else "dim"),
+        )
+    return shown
+
+
+def progress(job: JobSummary) -> str:
+    """How far a job other than a sync is, in a few words."""
+    if job.ended:
+        return plain(job.error or _summary(job)).split("\n")[0]
+    if not job.agents:
+        return "waiting for a worker"
+    if job.is_about_many:
+        return f"{job.agents_done} of {job.agents_total} agents done"
+    return plain(phase_and_reason(job.agents[0]))
+
+
+def _summary(job: JobSummary) -> str:
+    result = job.result or {}
+    if "removed" in result and job.status == "succeeded":
+        return f"removed {removed(job, 'its gateway')}" if result["removed"] else removed(job, "its gateway")
+    if "updated" in result and job.status == "succeeded":
+        return f"{counted(result['updated'], 'agent')} as their rows want them"
+    if "created" in result:
+        return "made" if result["created"] else "there was one"
+    if result.get("dry_run"):
+        return "planned, nothing written"
+    actions = [str(file.get("action")) for agent in job.agents for file in agent.files.values()]
+    written = sum(action in ("create", "update") for action in actions)
+    parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
+    if result.get("woken"):
+        parts.append("woken")
+    if job.warnings:
+        parts.append(counted(len(job.warnings), "warning"))
+    return job.status if job.status != "succeeded" else ", ".join(parts)
+
+
+def _bar(job: JobSummary, agent: AgentSummary | None, reached: str, ahead: str) -> str:
+    steps = _OTHER_STEPS.get(job.kind, PHASES)
+    if job.status == "succeeded":
+        return reached * len(steps)
+    phase = agent.phase if agent else None
+    phase = _BESIDE.get(phase or "", phase)
+    count = steps.index(phase) + 1 if phase in steps else 0
+    return reached * count + ahead * (len(steps) - count)
+
+
+def sync_bar(job: JobSummary, console: Console) -> RenderableType:
+    """The bar with its counts; until the sync ends also who is at work and what failed last. No line is wider
+    than the console and none is ever taken away, so that nothing jumps."""
+    tally = job.tally
     head = Table.grid(padding=(0, 2, 0, 0), expand=True)
     head.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     head.add_column(width=_BAR)
     head.add_column(no_wrap=True, justify="right")
     head.add_column(no_wrap=True, justify="right", min_width=7)
     bar = ProgressBar(
-        total=max(1, run.total), completed=run.done, width=_BAR, complete_style="cyan", finished_style="green"
+        total=max(1, tally.total),
+        completed=tally.done,
+        width=_BAR,
+        complete_style="cyan",
+        finished_style="green",
     )
-    count = f"{run.done} of {run.total}" if run.total else ""
-    head.add_row(_line(run.gateway, "bold"), bar, count, took(run.took_s))
-    shown: list[RenderableType] = [head, _line(counts(run), "")]
-    if run.ended:
+    count = f"{tally.done} of {tally.total}" if tally.total else ""
+    head.add_row(_line(_gateway(job), "bold"), bar, count, took(job.took_s))
+    shown: list[RenderableType] = [head, _line(counts(job), "")]
+    if job.ended:
         return Group(*shown)
-    what = doing(run)
-    if run.status == "queued" and run.age_s > NO_WORKER_AFTER_S and run.phase != "waiting":
-        shown += [_line(NO_WORKER, "yellow", wraps=True)]
+    if _without_worker([job]):
+        shown.append(_line(NO_WORKER, "yellow", wraps=True))
     else:
-        shown.append(_line(f"to be cancelled; {what}" if run.cancel_requested else what, "dim"))
+        what = doing(job)
+        shown.append(_line(f"to be cancelled; {what}" if job.cancel_requested_at else what, "dim"))
     sign = marks(console).failed
-    shown += [_line(f"{sign} {item.name} {item.status}: {item.what}", "red") for item in run.failures]
+    shown += [_line(f"{sign} {agent.name} {agent.status}: {agent.what}", "red") for agent in tally.failures]
     return Group(*shown)
+
+
+def counts(job: JobSummary) -> str:
+    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but something is always said."""
+    if job.status == "queued":
+        return "not begun yet"
+    tally = job.tally
+    told = [
+        (tally.unchanged, "need nothing"),
+        (tally.changed, "would change" if job.dry_run else "changed"),
+        (tally.failed, "failed"),
+        (tally.skipped, "skipped"),
+        (tally.paused, "paused"),
+        (tally.not_attempted, "not attempted"),
+        (tally.cancelled, "cancelled"),
+    ]
+    return ", ".join(f"{count} {word}" for count, word in told if count) or "none done yet"
+
+
+def doing(job: JobSummary) -> str:
+    """Who is at work on a sync, or what it waits for."""
+    tally = job.tally
+    if job.status == "queued":
+        waits = job.phase == "waiting"
+        return "waits for another sync of this gateway" if waits else "waiting for a worker"
+    if job.error:
+        return job.error
+    if job.phase == "look":
+        return "looking at the gateway"
+    if job.phase == "roster":
+        return "waiting for the roster writer"
+    if tally.at_work:
+        names = ", ".join(f"{agent.name} ({agent.what})" for agent in tally.at_work)
+        more = tally.in_hand - len(tally.at_work)
+        return f"at work: {names}{f' and {more} more' if more > 0 else ''}"
+    if tally.waiting:
+        return f"{tally.waiting} wait: {tally.waits_for}"
+    return "the main agent" if tally.done >= tally.total and tally.main else ""
 
 
 def _line(text: str, style: str, *, wraps: bool = False) -> Text:
@@ -140,52 +208,94 @@ def _line(text: str, style: str, *, wraps: bool = False) -> Text:
     return shown
 
 
-class _PlainView:
-    failures = _MOST_TOLD
+class LineView:
+    """Lines with the time of day: each says something that none said before."""
+
+    failures = _MOST_FAILURES
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._tenth = -1
-        self._told: set[UUID] = set()
-        self._waits: str | None = None
+        self._said: dict[UUID | None, str] = {}
+        self._syncs: dict[UUID, _SyncNews] = {}
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, run: RunProgress) -> None:
-        self._tell_failures(run)
-        if run.ended:
-            self._say(run, f"{run.status}, {run.done} of {run.total} agents: {counts(run)}")
+    def show(self, jobs: Sequence[JobSummary]) -> None:
+        """Say what is new since the last call."""
+        others = [job for job in jobs if not job.is_sync]
+        for job in jobs:
+            if job.is_sync:
+                news = self._syncs.setdefault(job.id, _SyncNews())
+                for line in news.lines(job):
+                    self._say(f"{plain(_gateway(job))}: {plain(line)}".replace("\n", " "))
+            else:
+                how = ", ".join(filter(None, [job.status if job.ended else "", progress(job)]))
+                # A wait that only grows shorter is not news.
+                self._say_once(job.id, how.split(", again in")[0], f"{plain(subject(job) or job.id)}: {how}")
+        if _without_worker(others):
+            self._say_once(None, NO_WORKER, NO_WORKER)
+
+    def _say_once(self, about: UUID | None, news: str, line: str) -> None:
+        if self._said.get(about) != news:
+            self._said[about] = news
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        say(f"{datetime.now():%H:%M:%S}  {line}", console=self._console)
+
+
+class _SyncNews:
+    """What was said of one sync: a line for every tenth of its agents, for every failure and every wait."""
+
+    def __init__(self) -> None:
+        self._tenth = -1
+        self._failed: set[UUID] = set()
+        self._waits: str | None = None
+
+    def lines(self, job: JobSummary) -> Iterator[str]:
+        """What is new."""
+        tally = job.tally
+        yield from self._failures(tally.failures)
+        if job.ended:
+            yield f"{job.status}, {tally.done} of {tally.total} agents: {counts(job)}"
             return
-        if run.total == 0 or run.done == 0:
-            late = run.status == "queued" and run.age_s > NO_WORKER_AFTER_S and run.phase != "waiting"
-            self._wait(run, NO_WORKER if late else doing(run))
+        if tally.done == 0:
+            yield from self._wait(job, NO_WORKER if _without_worker([job]) else doing(job))
             return
-        if run.error:
-            self._wait(run, run.error)
-        tenth = run.done * 10 // run.total
+        if job.error:
+            yield from self._wait(job, job.error)
+        tenth = tally.done * 10 // tally.total
         if tenth > self._tenth:
             self._tenth = tenth
-            self._say(run, f"{run.done} of {run.total} agents: {counts(run)}")
+            yield f"{tally.done} of {tally.total} agents: {counts(job)}"
 
-    def _tell_failures(self, run: RunProgress) -> None:
+    def _failures(self, failures: Sequence[Named]) -> Iterator[str]:
         same: dict[tuple[str, str], list[str]] = {}
-        for item in reversed(run.failures):
-            if item.agent_id not in self._told:
-                self._told.add(item.agent_id)
-                same.setdefault((item.status, item.what), []).append(item.name)
+        for agent in reversed(failures):
+            if agent.agent_id not in self._failed:
+                self._failed.add(agent.agent_id)
+                same.setdefault((agent.status, agent.what), []).append(agent.name)
         for (status, what), names in same.items():
             more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-            self._say(run, f"{', '.join(names[:_NAMES])}{more} {status}: {what}")
+            yield f"{', '.join(names[:_NAMES])}{more} {status}: {what}"
 
-    def _wait(self, run: RunProgress, what: str) -> None:
+    def _wait(self, job: JobSummary, what: str) -> Iterator[str]:
         # Who is at work changes all the time; that somebody is, is said once.
         news = "at work" if what.startswith("at work") else what
         if what and news != self._waits:
             self._waits = news
-            self._say(run, f"{run.in_hand} at work" if news == "at work" else what)
+            yield f"{job.tally.in_hand} at work" if news == "at work" else what
 
-    def _say(self, run: RunProgress, line: str) -> None:
-        said = f"{datetime.now():%H:%M:%S}  {plain(run.gateway)}: {plain(line)}".replace("\n", " ")
-        say(said, console=self._console)
+
+def _gateway(job: JobSummary) -> str:
+    return job.gateway_name or str(job.gateway_id or "")
+
+
+def _without_worker(jobs: Sequence[JobSummary]) -> bool:
+    """Whether no worker has begun any of them for long enough to be told."""
+    return bool(jobs) and all(
+        job.status == "queued" and job.phase != "waiting" and job.age_s > NO_WORKER_AFTER_S for job in jobs
+    )

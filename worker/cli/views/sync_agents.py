@@ -1,6 +1,6 @@
-"""What became of each agent of a sync, in words, and the lines of a table that tell it.
+"""What became of each agent of a sync: in words, and as a table.
 
-Whoever needed nothing is counted and not listed; many whose news is the same share a line.
+Agents that needed nothing are counted and not listed; many with the same outcome share a line.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from rich.text import Text
 
 from worker.cli.console import lines, plain
 from worker.cli.job_summary import AgentSummary, JobSummary
+from worker.cli.views.files import WRITES
 from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
-from worker.provisioning.sync.result import Row
 
 MOST_LINES = 40
-"""No page lists more; ``--json`` has them all."""
-_WRITES = ("create", "update")
+"""A page lists no more than these; ``--json`` has them all."""
 _NAMES = 3
 _SHARED = {"updated": 6, "failed": 12, "skipped": 12}
-"""From so many agents on the same news is told in one line; paused and those left over, from two."""
+"""How many agents with the same outcome share one line, by status; two for every other status."""
 _STYLES = {"failed": "red", "skipped": "yellow", "not attempted": "yellow", "cancelled": "yellow"}
 _ORDER = ("failed", "skipped", "not attempted", "cancelled", "paused", "deleted", "updated")
 _CAUSES: Mapping[str, str] = {
@@ -35,7 +34,7 @@ _CAUSES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class News:
-    """One agent that is not as it was, or not as it should be."""
+    """An agent that was changed, or that did not succeed."""
 
     agent: str
     board: str
@@ -43,96 +42,30 @@ class News:
     what: str
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The agents of a run by how they fare, the main one aside; files and roster entries of all."""
-
-    total: int
-    updated: int
-    unchanged: int
-    skipped: int
-    paused: int
-    failed: int
-    not_attempted: int
-    cancelled: int
-    written: int
-    unchanged_files: int
-    preserved: int
-    unsupported: int
-    roster: int
-
-    @property
-    def done(self) -> int:
-        """Agents that are over with."""
-        return self.updated + self.skipped + self.failed + self.not_attempted + self.cancelled
-
-
-def row_of(record: AgentSummary) -> Row:
-    """The record as the result's rules know it."""
-    return Row(
-        record.agent_id,
-        record.name,
-        record.board_id,
-        record.is_main,
-        record.status,
-        record.phase,
-        record.reason,
-        record.warnings,
-        record.files,
-        record.roster,
-    )
-
-
-def tally(agents: Sequence[AgentSummary]) -> Tally:
-    """Count, as the result does."""
-    every = [row_of(record) for record in agents]
-    rows = [row for row in every if not row.is_main]
-
-    def having(status: str) -> int:
-        return sum(row.status == status for row in rows)
-
-    return Tally(
-        total=len(rows),
-        updated=having("succeeded"),
-        unchanged=sum(row.unchanged for row in rows),
-        skipped=having("skipped"),
-        paused=sum(row.paused for row in rows),
-        failed=having("failed"),
-        not_attempted=having("not_attempted"),
-        cancelled=having("cancelled"),
-        written=sum(row.count(*_WRITES) for row in every),
-        unchanged_files=sum(row.count("unchanged") for row in every),
-        preserved=sum(row.count("preserved") for row in every),
-        unsupported=sum(row.count("unsupported") for row in every),
-        roster=sum((row.roster or {}).get("action") in _WRITES for row in every),
-    )
-
-
 def news(job: JobSummary) -> list[News]:
-    """The agents that were changed or are not well, the worst first, else in the order of the run."""
-    promised = job.options.get("dry_run") is True
+    """The agents that were changed or did not succeed, the worst first, else in the order of the sync."""
     found = []
-    for record in job.agents:
-        status = status_of(record)
+    for agent in job.agents:
+        status = status_of(agent)
         if status is not None:
-            board = "main agent" if record.is_main else record.board_name or ""
-            found.append(News(record.name, board, status, _what(record, status, promised=promised)))
+            board = "main agent" if agent.is_main else agent.board_name or ""
+            found.append(News(agent.name, board, status, _what(agent, status, planned=job.dry_run)))
     return sorted(found, key=lambda item: _ORDER.index(item.status))
 
 
-def status_of(record: AgentSummary) -> str | None:
-    """The word for how it ended; None where it needed nothing, or is not over."""
-    row = row_of(record)
-    if record.status == "succeeded":
+def status_of(agent: AgentSummary) -> str | None:
+    """The word for how the agent ended; None if it needed nothing, or has not ended."""
+    row = agent.row
+    if agent.status == "succeeded":
         return None if row.unchanged else "updated"
-    if record.status == "skipped":
+    if agent.status == "skipped":
         return "paused" if row.paused else "deleted" if row.gone else "skipped"
     words = {"failed": "failed", "not_attempted": "not attempted", "cancelled": "cancelled"}
-    return words.get(record.status)
+    return words.get(agent.status)
 
 
 def list_of_news(job: JobSummary) -> Table | None:
-    """The table, None where there is nothing to tell."""
+    """The table, or None if there is nothing to list."""
     found = news(job)
     if not found:
         return None
@@ -146,9 +79,8 @@ def list_of_news(job: JobSummary) -> Table | None:
         shown.add_column("Board", no_wrap=True, overflow="ellipsis", max_width=14)
     shown.add_column("Status", no_wrap=True)
     shown.add_column("What", overflow="fold")
-    promised = job.options.get("dry_run") is True
     for item in islice(told, MOST_LINES):
-        word = "would change" if promised and item.status == "updated" else item.status
+        word = "would change" if job.dry_run and item.status == "updated" else item.status
         cells: list[str | Text] = [plain(item.agent), Text(word, style=_STYLES.get(item.status, ""))]
         if len(boards) > 1:
             cells.insert(1, plain(item.board))
@@ -159,7 +91,7 @@ def list_of_news(job: JobSummary) -> Table | None:
 
 
 def _merged(found: Sequence[News]) -> Iterator[News]:
-    """What many share, once: told where the first of them stands."""
+    """One line for many agents with the same outcome, where the first of them stands."""
     same: dict[tuple[str, str], list[News]] = {}
     for item in found:
         same.setdefault((item.status, item.what), []).append(item)
@@ -171,27 +103,27 @@ def _merged(found: Sequence[News]) -> Iterator[News]:
             yield News(f"{len(items)} agents", boards.pop() if len(boards) == 1 else "", status, what)
 
 
-def _what(record: AgentSummary, status: str, *, promised: bool) -> str:
+def _what(agent: AgentSummary, status: str, *, planned: bool) -> str:
     if status != "updated":
-        return as_sentence(record.reason or "")
-    parts = list(_written(record, promised=promised))
-    roster = record.roster or {}
+        return as_sentence(agent.reason or "")
+    parts = list(_written(agent, planned=planned))
+    roster = agent.roster or {}
     if roster.get("action") == "create":
         parts.append("registered")
     elif changes := list(roster_changes(roster.get("changes") or {})):
         more = f" and {len(changes) - _NAMES} more" if len(changes) > _NAMES else ""
         parts.append(", ".join(changes[:_NAMES]) + more)
-    if any(file.get("token") not in (None, "reused") for file in record.files.values()):
+    if any(file.get("token") not in (None, "reused") for file in agent.files.values()):
         parts.append("a new token")
     return "; ".join(parts)
 
 
-def _written(record: AgentSummary, *, promised: bool) -> Iterator[str]:
-    """The files that are written; in a plan also who made them differ."""
+def _written(agent: AgentSummary, *, planned: bool) -> Iterator[str]:
+    """The files that were written; in a plan, with who made them differ."""
     by_cause: dict[str, list[str]] = {}
-    for name, file in sorted(record.files.items()):
-        if file.get("action") in _WRITES:
+    for name, file in sorted(agent.files.items()):
+        if file.get("action") in WRITES:
             cause = "not there" if file["action"] == "create" else _CAUSES.get(str(file.get("changed_by")))
-            by_cause.setdefault(f" ({cause})" if promised and cause else "", []).append(name)
+            by_cause.setdefault(f" ({cause})" if planned and cause else "", []).append(name)
     for cause, names in by_cause.items():
         yield (", ".join(names) if len(names) <= _NAMES else f"{len(names)} files") + cause

@@ -1,18 +1,19 @@
-"""A sync of a gateway on a page: what it came to, or would come to, whom it is about, and what to do next."""
+"""A sync of a gateway on a page: what it did or would do, to which agents, and what to do next."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import ago, argument, lines, plain, say, short, took
-from worker.cli.job_summary import AgentSummary, JobSummary
-from worker.cli.views.files import coloured
-from worker.cli.views.jobs import STYLES
-from worker.cli.views.sync_agents import Tally, list_of_news, row_of, status_of, tally
+from worker.cli.console import argument, counted, facts, plain, say, short, took
+from worker.cli.job_summary import AgentSummary, JobSummary, Tally
+from worker.cli.views.files import WRITES, show_diffs
+from worker.cli.views.jobs import heading, request_of
+from worker.cli.views.sync_agents import list_of_news, status_of
 from worker.provisioning.sync.result import drifted
 
 MOST_WARNINGS = 12
@@ -20,46 +21,42 @@ _CURES = 3
 _OPTIONS = ("reset_sessions", "rotate_tokens", "force_bootstrap", "overwrite")
 
 
-def show_run(job: JobSummary) -> None:
+def show_sync(job: JobSummary) -> None:
     """The page; one line for a plan with nothing to do."""
-    promised = job.options.get("dry_run") is True
-    counted = tally(job.agents)
-    name = plain(job.gateway_name or job.gateway_id or "the gateway")
-    if promised and job.status == "succeeded" and not drifted(job.result or {}):
-        main = " and the main agent" if any(row.is_main for row in job.agents) else ""
-        paused = f" {counted.paused} paused." if counted.paused else ""
-        idle = f"{counted.unchanged} agent{'s' * (counted.unchanged != 1)}"
-        say(f"{name}: nothing to do: {idle}{main} as their templates want them.{paused}")
-        for warning in _warnings(job):
-            say(Text(f"  {plain(warning)}", style="yellow"))
+    name = str(job.gateway_name or job.gateway_id or "the gateway")
+    if job.dry_run and job.status == "succeeded" and not drifted(job.result or {}):
+        _show_idle(job, plain(name))
         return
-    head = "plan for a sync of " if promised else "sync of "
-    aside = ("  nothing was written", "dim") if promised and job.ended else ("", "")
-    say(Text.assemble((head + name, "bold"), "  ", (job.status, STYLES.get(job.status, "")), aside))
-    facts = lines()
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for label, value in _facts(job, counted):
-        facts.add_row(label, value if isinstance(value, Text) else plain(value))
-    say(Padding(facts, (0, 0, 0, 2)))
+    first = heading(job, f"{'plan for a sync' if job.dry_run else 'sync'} of {name}")
+    say(first.append("  nothing was written", "dim") if job.dry_run and job.ended else first)
+    say(facts(_facts(job)))
     listed = list_of_news(job)
     if listed is not None:
         say(Padding(listed, (1, 0, 0, 2)))
-    for record in job.agents:
-        _show_diffs(record)
+    for agent in job.agents:
+        show_diffs(agent.files, of=f"{agent.name}: ")
 
 
-def steps_of_run(job: JobSummary) -> Iterator[str]:
+def _show_idle(job: JobSummary, name: str) -> None:
+    main = " and the main agent" if job.tally.main else ""
+    paused = f" {job.tally.paused} paused." if job.tally.paused else ""
+    idle = counted(job.tally.unchanged, "agent")
+    say(f"{name}: nothing to do: {idle}{main} as their templates want them.{paused}")
+    for warning in _warnings(job):
+        say(Text(f"  {plain(warning)}", style="yellow"))
+
+
+def steps_of_sync(job: JobSummary) -> Iterator[str]:
     """What an operator does about a sync that did not succeed, in that order."""
     if job.status not in ("partial", "failed", "cancelled"):
         return
     gateway = argument(job.gateway_name) if job.gateway_name else None
-    cures = [cure for row in job.agents if (cure := _cure(row)) is not None]
+    cures = [cure for agent in job.agents if (cure := _cure(agent)) is not None]
     errors: Sequence[Mapping[str, Any]] = (job.result or {}).get("errors", [])
-    general = [str(error["message"]) for error in errors if error.get("agent_id") is None]
+    general = [str(error.get("message")) for error in errors if error.get("agent_id") is None]
     if gateway and any("no main agent" in message for message in general):
         yield f"provisioner main {gateway}"
-    if gateway and any(row.status == "not_attempted" for row in job.agents):
+    if gateway and any(agent.status == "not_attempted" for agent in job.agents):
         yield f"provisioner doctor {gateway}"
     yield from cures[:_CURES]
     if len(cures) > _CURES:
@@ -67,39 +64,33 @@ def steps_of_run(job: JobSummary) -> Iterator[str]:
     yield f"{'then: ' if job.status != 'cancelled' else ''}provisioner retry {short(job.id)}"
 
 
-def _cure(row: AgentSummary) -> str | None:
-    if "rotate_tokens" not in (row.reason or ""):
+def _cure(agent: AgentSummary) -> str | None:
+    if "rotate_tokens" not in (agent.reason or ""):
         return None
-    if row.first_provision and not row.is_main:
-        return f"provisioner provision {argument(row.name)}"
-    return f"provisioner update {argument(row.name)} --rotate-tokens --no-wake"
+    if agent.first_provision and not agent.is_main:
+        return f"provisioner provision {argument(agent.name)}"
+    return f"provisioner update {argument(agent.name)} --rotate-tokens --no-wake"
 
 
-def summary(counted: Tally, *, promised: bool = False) -> str:
+def summary(tally: Tally, *, planned: bool = False) -> str:
     """``44 of 50 updated (38 needed nothing), 3 skipped, 2 failed``; zeros are left out."""
-    if promised:
-        changing = counted.updated - counted.unchanged
-        first = f"{changing} of {counted.total} would change, {counted.unchanged} need nothing"
+    if planned:
+        first = f"{tally.changed} of {tally.total} would change, {tally.unchanged} need nothing"
     else:
-        idle = f" ({counted.unchanged} needed nothing)" if counted.unchanged else ""
-        first = f"{counted.updated} of {counted.total} updated{idle}"
-    faulty = counted.skipped - counted.paused
+        idle = f" ({tally.unchanged} needed nothing)" if tally.unchanged else ""
+        first = f"{tally.changed + tally.unchanged} of {tally.total} updated{idle}"
     rest = [
-        (counted.failed, "failed"),
-        (faulty, "skipped"),
-        (counted.paused, "paused"),
-        (counted.not_attempted, "not attempted"),
-        (counted.cancelled, "cancelled"),
+        (tally.failed, "failed"),
+        (tally.skipped, "skipped"),
+        (tally.paused, "paused"),
+        (tally.not_attempted, "not attempted"),
+        (tally.cancelled, "cancelled"),
     ]
     return ", ".join([first, *(f"{count} {word}" for count, word in rest if count)])
 
 
-def _facts(job: JobSummary, counted: Tally) -> Iterator[tuple[str, str | Text]]:
-    promised = job.options.get("dry_run") is True
-    yield "job", str(job.id)
-    if job.request_id:
-        yield "request", job.request_id
-    yield "asked", ago(job.age_s) + (f" by {job.requested_by}" if job.requested_by else "")
+def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+    yield from request_of(job)
     if job.board_name:
         yield "board", job.board_name
     if job.took_s is not None:
@@ -108,45 +99,47 @@ def _facts(job: JobSummary, counted: Tally) -> Iterator[tuple[str, str | Text]]:
         behind = "another sync of this gateway is under way" if job.phase == "waiting" else "for a worker"
         yield "waits", behind
     elif not job.ended:
-        yield "agents", f"{counted.done} of {counted.total} done"
+        yield "agents", f"{job.tally.done} of {job.tally.total} done"
     if job.cancel_requested_at and not job.ended:
         yield "cancel", "asked for; it takes hold when those at work are done"
     if job.agents:
-        yield "" if not job.ended else "agents", summary(counted, promised=promised)
-        main = next((row for row in job.agents if row.is_main), None)
+        yield "" if not job.ended else "agents", summary(job.tally, planned=job.dry_run)
+        main = next((agent for agent in job.agents if agent.is_main), None)
         if main is not None:
-            yield "main agent", _of_main(main, promised=promised)
-        yield "files", _files(counted, promised=promised)
-        verb = "would change" if promised else "changed"
-        entries = f"{counted.roster} entr{'y' if counted.roster == 1 else 'ies'} {verb}"
-        yield "roster", entries if counted.roster else "as it should be"
+            yield "main agent", _of_main(main, planned=job.dry_run)
+        yield "files", _files(job)
+        changed = sum((agent.roster or {}).get("action") in WRITES for agent in job.agents)
+        verb = "would change" if job.dry_run else "changed"
+        entries = f"{changed} entr{'y' if changed == 1 else 'ies'} {verb}"
+        yield "roster", entries if changed else "as it should be"
     for warning in _warnings(job):
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
         yield ("error" if job.ended else "trouble"), Text(plain(job.error), style="red")
-    if promised and job.status in ("succeeded", "partial"):
+    if job.dry_run and job.status in ("succeeded", "partial"):
         yield "do it", _command(job)
     else:
-        for number, step in enumerate(steps_of_run(job)):
+        for number, step in enumerate(steps_of_sync(job)):
             yield "next" if number == 0 else "", step
 
 
-def _of_main(main: AgentSummary, *, promised: bool) -> str:
+def _of_main(main: AgentSummary, *, planned: bool) -> str:
     word = status_of(main)
     if word == "updated":
-        return "would change" if promised else "updated"
-    return word or ("needs nothing" if row_of(main).unchanged else main.status)
+        return "would change" if planned else "updated"
+    return word or ("needs nothing" if main.row.unchanged else main.status)
 
 
-def _files(counted: Tally, *, promised: bool) -> str:
+def _files(job: JobSummary) -> str:
+    actions = Counter(file.get("action") for agent in job.agents for file in agent.files.values())
     parts = [
-        f"{counted.written} {'to write' if promised else 'written'}",
-        f"{counted.unchanged_files} as they should be",
+        f"{sum(actions[action] for action in WRITES)} {'to write' if job.dry_run else 'written'}",
+        f"{actions['unchanged']} as they should be",
     ]
-    if counted.preserved:
-        parts.append(f"{counted.preserved} the agents' own")
-    if promised and counted.unsupported:
-        parts.append(f"{counted.unsupported} not taken by this gateway")
+    if actions["preserved"]:
+        parts.append(f"{actions['preserved']} the agents' own")
+    if job.dry_run and actions["unsupported"]:
+        parts.append(f"{actions['unsupported']} not taken by this gateway")
     return ", ".join(parts)
 
 
@@ -155,13 +148,6 @@ def _warnings(job: JobSummary) -> list[str]:
     if len(job.warnings) > MOST_WARNINGS:
         told.append(f"and {len(job.warnings) - MOST_WARNINGS} more: provisioner job {short(job.id)} --json")
     return told
-
-
-def _show_diffs(record: AgentSummary) -> None:
-    for name, file in sorted(record.files.items()):
-        if diff := file.get("diff"):
-            heading = Text(f"{plain(record.name)}: {plain(name)}", style="bold")
-            say("", heading, coloured(str(diff)))
 
 
 def _command(job: JobSummary) -> str:

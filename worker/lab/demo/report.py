@@ -16,7 +16,6 @@ from sqlalchemy import Engine, select
 from models import Agent
 from worker.cli.console import lines, plain, size, table, took
 from worker.cli.job_summary import JobSummary, document
-from worker.cli.views.jobs import warnings_of
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
@@ -111,7 +110,7 @@ def show_standing(
     steps.block(roster)
     steps.block(Text(f"Each in a workspace of its own: {_pattern(standing.roster)}", style="dim"))
     for job in jobs:
-        for warning in warnings_of(job):
+        for warning in job.every_warning:
             steps.block(Text(plain(f"Warning of {job.agent_name}'s job: {warning}")))
     steps.heading(f"{standing.agent}'s workspace, by a listing of the gateway")
     steps.block(_files(standing, next(job for job in jobs if job.agent_name == standing.agent)))

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, select, text
 
 from models import Agent
 from worker.cli.console import plain, took
-from worker.cli.job_summary import JobSummary, document, read_jobs
-from worker.cli.views.live import watch_run
-from worker.cli.views.sync_agents import list_of_news, tally
+from worker.cli.job_summary import JobSummary, document
+from worker.cli.submit import watch
+from worker.cli.views.sync_agents import list_of_news
 from worker.cli.views.syncs import summary
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
@@ -71,7 +71,7 @@ def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callabl
     quiet = Console(quiet=True)
     with steps.step("plan") as step:
         plan = _run(engine, fleet, quiet, check, dry_run=True)
-        step.result = summary(tally(plan.agents), promised=True)
+        step.result = summary(plan.tally, planned=True)
     listed = list_of_news(plan)
     if listed is not None:
         steps.block(listed)
@@ -105,9 +105,7 @@ def _run(
     )
     with engine.begin() as connection:
         job_id = enqueue(connection, request).job_id
-    watch_run(engine, job_id, console, check=check)
-    with engine.connect() as connection:
-        job = read_jobs(connection, [job_id])[0]
+    (job,) = watch(engine, [job_id], console, check=check)
     if job.status != "succeeded":
         raise DemoFailedError(f"The sync did not succeed. {job.error}")
     return job

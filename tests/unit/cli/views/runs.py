@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from tests.unit.cli.views.test_jobs import JOB, ROW
-from worker.cli.job_summary import AgentSummary, JobSummary
-from worker.cli.views.sync_agents import row_of
+from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.provisioning.sync.result import ending
 
 GATEWAY = UUID(int=9)
@@ -46,7 +45,7 @@ def written(*names: str, by: str | None = "templates") -> dict[str, Any]:
 def run(*agents: AgentSummary, **columns: Any) -> JobSummary:
     """A sync that has ended with these rows."""
     options = {"include_main": True, "dry_run": False, **columns.pop("options", {})}
-    came_to = ending(GATEWAY, "my gateway", options, [row_of(record) for record in agents])
+    came_to = ending(GATEWAY, "my gateway", options, [record.row for record in agents])
     values = {
         "kind": "sync_gateway",
         "status": came_to.status,
@@ -59,9 +58,32 @@ def run(*agents: AgentSummary, **columns: Any) -> JobSummary:
         "gateway_id": GATEWAY,
         "options": options,
         "agents": agents,
+        "tally": tally_of(agents),
         **columns,
     }
     return replace(JOB, **values)
+
+
+def tally_of(agents: Sequence[AgentSummary]) -> Tally:
+    """The figures of a sync that has ended, as the database counts them (tests/integration/cli)."""
+    rows = [record.row for record in agents if not record.is_main]
+
+    def having(status: str) -> int:
+        return sum(row.status == status and not row.paused for row in rows)
+
+    unchanged = sum(row.unchanged for row in rows)
+    return Tally(
+        total=len(rows),
+        done=len(rows),
+        unchanged=unchanged,
+        changed=having("succeeded") - unchanged,
+        failed=having("failed"),
+        skipped=having("skipped"),
+        paused=sum(row.paused for row in rows),
+        not_attempted=having("not_attempted"),
+        cancelled=having("cancelled"),
+        main=next((record.status for record in agents if record.is_main), None),
+    )
 
 
 MAIN = agent(999, is_main=True, board_id=None, board_name=None, name="my gateway Gateway Agent")

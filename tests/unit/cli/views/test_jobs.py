@@ -15,7 +15,8 @@ from rich.console import Console
 
 from worker.cli.console import argument
 from worker.cli.job_summary import AgentSummary, JobSummary, document
-from worker.cli.views.jobs import PHASES, list_of_jobs, live_table, next_steps, progress
+from worker.cli.views.jobs import list_of_jobs, next_steps
+from worker.cli.views.live import PHASES, live_table, progress
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 

@@ -11,40 +11,34 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from tests.unit.cli.views.test_jobs import shown
-from worker.cli.run_progress import Named, RunProgress
-from worker.cli.views.live import NO_WORKER, _PlainView, doing, picture
+from tests.unit.cli.views.test_jobs import JOB, shown
+from worker.cli.job_summary import JobSummary, Named, Tally
+from worker.cli.views.live import NO_WORKER, LineView, doing, picture
 
-RUN = RunProgress(
-    id=UUID(int=7),
-    gateway="my gateway",
-    dry_run=False,
-    status="running",
-    phase="agents",
-    error=None,
-    cancel_requested=False,
-    age_s=9.0,
-    took_s=8.0,
+TALLY = Tally(
     total=60,
     done=34,
     unchanged=30,
     changed=3,
     failed=1,
-    skipped=0,
-    paused=0,
-    not_attempted=0,
-    cancelled=0,
     in_hand=14,
-    waiting=0,
-    waits_for=None,
     main="pending",
     at_work=[Named(UUID(int=n), f"Agent {n}", "running", "files") for n in range(3)],
     failures=[Named(UUID(int=50), "Agent 50", "failed", "F" * 200)],
 )
+RUN = replace(
+    JOB, kind="sync_gateway", phase="agents", agent_id=None, age_s=9.0, took_s=8.0, agents=(), tally=TALLY
+)
 
 
-def lines_of(run: RunProgress) -> list[str]:
-    return [line.rstrip() for line in shown(picture(run, Console(width=80)))]
+def changed(job: JobSummary, **columns: Any) -> JobSummary:
+    """The sync with other columns, or other figures of its tally."""
+    figures = {name: columns.pop(name) for name in list(columns) if hasattr(TALLY, name)}
+    return replace(job, **columns, tally=replace(job.tally, **figures))
+
+
+def lines_of(run: JobSummary) -> list[str]:
+    return [line.rstrip() for line in shown(picture([run], Console(width=80)))]
 
 
 def test_a_terminal_shows_a_bar_the_counts_who_is_at_work_and_what_failed() -> None:
@@ -58,13 +52,13 @@ def test_a_terminal_shows_a_bar_the_counts_who_is_at_work_and_what_failed() -> N
 @pytest.mark.parametrize("long", ["N" * 300, "a\nb" * 100], ids=["long", "lines"])
 def test_it_keeps_to_80_columns_and_its_lines_whatever_the_names(long: str) -> None:
     named = [Named(UUID(int=n), long, "failed", long) for n in range(3)]
-    lines = lines_of(replace(RUN, gateway=long, at_work=named, failures=named))
+    lines = lines_of(changed(RUN, gateway_name=long, at_work=named, failures=named))
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
 
 
 def test_at_its_end_only_the_bar_and_the_counts_stay() -> None:
-    assert len(lines_of(replace(RUN, status="partial", done=60))) == 2
+    assert len(lines_of(changed(RUN, status="partial", done=60))) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,26 +77,26 @@ def test_at_its_end_only_the_bar_and_the_counts_stay() -> None:
     ],
 )
 def test_it_says_what_it_does_or_waits_for(change: dict[str, Any], words: str) -> None:
-    assert doing(replace(RUN, **change)) == words
+    assert doing(changed(RUN, **change)) == words
 
 
 def test_a_run_that_no_worker_takes_and_one_that_is_being_cancelled_say_so() -> None:
-    queued = replace(RUN, status="queued", phase=None, failures=[])
+    queued = changed(RUN, status="queued", phase=None, failures=[])
     assert " ".join(" ".join(lines_of(queued)).split()).endswith(NO_WORKER)
-    assert "to be cancelled; at work" in " ".join(lines_of(replace(RUN, cancel_requested=True)))
+    assert "to be cancelled; at work" in " ".join(lines_of(changed(RUN, cancel_requested_at=JOB.created_at)))
 
 
-def told(*runs: RunProgress) -> list[str]:
+def told(*runs: JobSummary) -> list[str]:
     screen = io.StringIO()
-    view = _PlainView(Console(file=screen, width=80))
+    view = LineView(Console(file=screen, width=80))
     for run in runs:
-        view.show(run)
+        view.show([run])
     return [line.split("  ", 1)[1] for line in screen.getvalue().splitlines()]
 
 
 def test_without_a_terminal_a_line_comes_when_a_tenth_more_is_done() -> None:
-    quiet = replace(RUN, failures=[], failed=0, total=100)
-    said = told(*(replace(quiet, done=n, unchanged=n, changed=0) for n in range(101)))
+    quiet = changed(RUN, failures=[], failed=0, total=100)
+    said = told(*(changed(quiet, done=n, unchanged=n, changed=0) for n in range(101)))
     assert said[0] == "my gateway: 14 at work"
     assert said[1] == "my gateway: 1 of 100 agents: 1 need nothing"
     assert said[2:] == [f"my gateway: {n} of 100 agents: {n} need nothing" for n in range(10, 101, 10)]
@@ -110,7 +104,7 @@ def test_without_a_terminal_a_line_comes_when_a_tenth_more_is_done() -> None:
 
 def test_and_one_for_each_failure_once_and_for_many_of_one_kind_one() -> None:
     away = [Named(UUID(int=n), f"Agent {n}", "skipped", "No token.") for n in range(40)]
-    said = told(RUN, RUN, replace(RUN, failures=[*RUN.failures, *away]))
+    said = told(RUN, RUN, changed(RUN, failures=[*TALLY.failures, *away]))
     assert [line for line in said if " failed: " in line] == [f"my gateway: Agent 50 failed: {'F' * 200}"]
     assert [line for line in said if " skipped: " in line] == [
         "my gateway: Agent 39, Agent 38, Agent 37 and 37 more skipped: No token."

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.views.test_jobs import shown
-from worker.cli.views.files import coloured
-from worker.cli.views.plans import nothing_to_do, planned_files, roster_changes
+from worker.cli.views.files import coloured, planned_files
+from worker.cli.views.plans import nothing_to_do, roster_changes
 
 QUIET: dict[str, Any] = {
     "files": {

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.cli.views.runs import MAIN, agent, run, written
 from worker.cli.job_summary import JobSummary
-from worker.cli.views.sync_agents import MOST_LINES, tally
-from worker.cli.views.syncs import show_run, steps_of_run, summary
+from worker.cli.views.sync_agents import MOST_LINES
+from worker.cli.views.syncs import show_sync, steps_of_sync, summary
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "80")
 
     def of(job: JobSummary) -> list[str]:
-        show_run(job)
+        show_sync(job)
         lines = capsys.readouterr().out.splitlines()
         assert [line for line in lines[1:] if len(line) > 80] == []  # the first is never wrapped: console.say
         return [" ".join(line.split()) for line in lines if line.strip()]
@@ -34,8 +34,8 @@ def test_a_large_fleet_that_needed_nothing_is_a_few_lines(page: Any) -> None:
     assert any(line.startswith("files 0 written, 201 as they should be") for line in lines)
 
 
-def test_the_figures_are_those_of_the_result() -> None:
-    agents = [
+def test_the_summary_leaves_out_what_there_is_none_of() -> None:
+    tally = run(
         agent(1),
         agent(2, files=written("SOUL.md")),
         agent(3, "failed", phase="files", reason="No."),
@@ -43,17 +43,10 @@ def test_the_figures_are_those_of_the_result() -> None:
         agent(5, "skipped", phase="paused", reason="Paused."),
         agent(6, "not_attempted", reason="The gateway is away."),
         MAIN,
-    ]
-    job = run(*agents)
-    counted = tally(agents)
-    result = job.result or {}
-    assert (counted.updated, counted.unchanged) == (result["agents_updated"], result["agents_unchanged"])
-    assert (counted.skipped, counted.failed) == (result["agents_skipped"], result["agents_failed"])
-    assert (counted.not_attempted, counted.written) == (result["not_attempted"], result["files_written"])
-    assert (counted.roster, counted.unchanged_files) == (result["roster_changes"], result["files_unchanged"])
-    assert summary(counted) == (
-        "2 of 6 updated (1 needed nothing), 1 failed, 1 skipped, 1 paused, 1 not attempted"
-    )
+    ).tally
+    rest = "1 failed, 1 skipped, 1 paused, 1 not attempted"
+    assert summary(tally) == f"2 of 6 updated (1 needed nothing), {rest}"
+    assert summary(tally, planned=True) == f"1 of 6 would change, 1 need nothing, {rest}"
 
 
 def test_only_those_changed_or_not_well_are_listed_and_the_worst_come_first(page: Any) -> None:
@@ -129,11 +122,11 @@ def test_each_fault_has_its_way_out_and_the_last_is_retry() -> None:
         agent(2, "skipped", phase="looked", reason=f"Not in the roster: {rotate}", first_provision=True),
         agent(3, "not_attempted", reason="The gateway is away."),
     )
-    assert list(steps_of_run(job)) == [
+    assert list(steps_of_sync(job)) == [
         'provisioner main "my gateway"',
         'provisioner doctor "my gateway"',
         'provisioner update "Agent 001" --rotate-tokens --no-wake',
         'provisioner provision "Agent 002"',
         "then: provisioner retry 00000000",
     ]
-    assert list(steps_of_run(run(agent(1), MAIN))) == []
+    assert list(steps_of_sync(run(agent(1), MAIN))) == []
