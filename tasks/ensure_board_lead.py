@@ -9,7 +9,7 @@ from tasks.outcomes import JobFailed, run_job
 from worker.app import app
 from worker.jobs.intake import Queued
 from worker.jobs.ledger import Enqueued, end_short, enqueue, open_job_of
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.requests import EnsureBoardLead, ProvisionAgent
 from worker.provisioning.agent_rows import ensure_board_lead as ensure
 

@@ -23,7 +23,7 @@ from worker.gate import gate
 from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.ledger import NotClaimed, ending_of, refuse
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.requests import TARGETS, job_id
 from worker.masking import mask
 from worker.messages.envelope import too_late

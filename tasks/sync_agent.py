@@ -12,7 +12,7 @@ from tasks.runs import tell_progress
 from worker.about import about
 from worker.app import app, services
 from worker.jobs.ledger import NotClaimed
-from worker.jobs.outbox import agent_message
+from worker.jobs.messages import agent_message
 from worker.provisioning.turn import Ended, take_seat_and_turn
 from worker.provisioning.work import Parked
 

@@ -11,7 +11,7 @@ from tasks.outcomes import JobFailed, run_job
 from tasks.runs import report_run
 from worker.app import app, services
 from worker.jobs.intake import Queued
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.requests import SyncGateway
 from worker.provisioning.sync.begin import begin
 from worker.provisioning.sync.parent import take_run_turn

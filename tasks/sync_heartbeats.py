@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from tasks.outcomes import JobFailed, run_job
 from worker.app import app, services
 from worker.jobs.intake import Queued
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.requests import SyncHeartbeats
 from worker.provisioning.heartbeats import begin, go_on
 

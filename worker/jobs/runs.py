@@ -15,7 +15,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
-from worker.jobs.outbox import Message, agent_message, finisher_message, job_message
+from worker.jobs.messages import (
+    Message,
+    agent_message,
+    finisher_message,
+    job_message,
+)
 from worker.jobs.service_time import FAILING_SINCE, failing_s
 from worker.masking.columns import MaskedJson, MaskedText
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.ledger import LOST_AFTER_S
-from worker.jobs.outbox import Message, message_of
+from worker.jobs.messages import Message, message_of
 from worker.masking.columns import MaskedJson
 
 BEING_WOKEN = "being woken"

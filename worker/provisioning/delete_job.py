@@ -15,7 +15,7 @@ from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.jobs.ledger import Claim, advance, finish, park
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.provisioning.agent_status import take_over
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway
 from worker.provisioning.intents import (

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.jobs.ledger import AGENT_NAME, end_if_done
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.places import LIVE_PLACES, home_of, places_of

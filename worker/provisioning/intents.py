@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
-from worker.jobs.outbox import Message, roster_writer_message
+from worker.jobs.messages import Message, roster_writer_message
 from worker.jobs.service_time import SERVED_SINCE
 from worker.masking.columns import MaskedText
 from worker.printable import line

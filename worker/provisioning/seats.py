@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 
 DOUBTFUL_S = 3.0
 """A gateway at which work has been going on for so long gets half as many seats: it may be silent."""

@@ -16,7 +16,8 @@ from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
 from worker.gateway.patience import within_budget
 from worker.gateway.retry import inline_retrying
-from worker.jobs.outbox import PUBLISH_ERRORS, Message, Send, send_marked
+from worker.jobs.messages import Message
+from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked
 from worker.provisioning.minting import Mint
 from worker.provisioning.seats import Seats, share_of
 from worker.settings import Settings

@@ -18,7 +18,8 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
 from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
 from worker.jobs.ledger import NotClaimed, claim, finish, park, refuse
-from worker.jobs.outbox import Message, publish_due
+from worker.jobs.messages import Message
+from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError
 from worker.lab.simulator import Simulator
 from worker.provisioning import heartbeats

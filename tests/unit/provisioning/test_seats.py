@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.provisioning import seats as module
 from worker.provisioning.seats import Seats
 

@@ -21,7 +21,7 @@ from worker.gateway.heartbeats import silencing
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
 from worker.masking.columns import MaskedJson
 from worker.provisioning.facts import load_agent

@@ -19,7 +19,7 @@ from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.ledger import LeaseLostError, NotClaimed
-from worker.jobs.outbox import Message
+from worker.jobs.messages import Message
 from worker.jobs.runs import (
     SWEEP_S,
     RunClaim,
