@@ -8,9 +8,14 @@ from sqlalchemy import Connection
 from tasks.outcomes import JobFailed, run_job
 from worker.app import app
 from worker.jobs.intake import Queued
-from worker.jobs.ledger import Enqueued, end_short, enqueue, open_job_of
 from worker.jobs.messages import Message
 from worker.jobs.requests import EnsureBoardLead, ProvisionAgent
+from worker.jobs.store.jobs import (
+    Enqueued,
+    end_short,
+    enqueue,
+    open_job_of,
+)
 from worker.provisioning.agent_rows import ensure_board_lead as ensure
 
 

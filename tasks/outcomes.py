@@ -22,9 +22,10 @@ from worker.errors import PermanentError
 from worker.gate import gate
 from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
-from worker.jobs.ledger import NotClaimed, ending_of, refuse
 from worker.jobs.messages import Message
 from worker.jobs.requests import TARGETS, job_id
+from worker.jobs.store.jobs import ending_of, refuse
+from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
 from worker.messages.envelope import too_late
 from worker.provisioning.setbacks import reason_of

@@ -11,8 +11,8 @@ from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database, rep
 from tasks.runs import tell_progress
 from worker.about import about
 from worker.app import app, services
-from worker.jobs.ledger import NotClaimed
 from worker.jobs.messages import agent_message
+from worker.jobs.store.leases import NotClaimed
 from worker.provisioning.turn import Ended, take_seat_and_turn
 from worker.provisioning.work import Parked
 

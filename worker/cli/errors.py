@@ -9,7 +9,7 @@ from models.schemas import MixedDatabaseError
 from worker.cli.console import complain
 from worker.database_errors import DatabaseNotNow
 from worker.errors import PermanentError, ProvisionerError
-from worker.jobs.ledger import RequestConflictError
+from worker.jobs.store.jobs import RequestConflictError
 from worker.settings import SettingsError
 from worker.standalone import CannotAddError
 

@@ -19,8 +19,8 @@ from worker.cli.views.jobs import show_job
 from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
 from worker.cli.views.syncs import show_sync
-from worker.jobs.ledger import enqueue
 from worker.jobs.requests import Request
+from worker.jobs.store.jobs import enqueue
 
 REQUESTED_BY = "cli"
 POLL_S = 0.25

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
-from worker.jobs.ledger import let_go
+from worker.jobs.store.jobs import let_go
 
 CANCELLED = "Cancelled on request."
 """The reason on record of whatever went no further because somebody asked for that."""

@@ -14,15 +14,15 @@ from worker.about import note_ids
 from worker.database import single
 from worker.errors import PermanentError
 from worker.escaped import escaped
-from worker.jobs.ledger import (
+from worker.jobs.requests import BadRequestError, Request, job_id, parse_request, require_known_options
+from worker.jobs.store.job_agents import start_single
+from worker.jobs.store.jobs import (
     RequestConflictError,
     StoredJob,
     enqueue,
     refuse,
-    start_single,
     stored_job,
 )
-from worker.jobs.requests import BadRequestError, Request, job_id, parse_request, require_known_options
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, bindparam, text
 
-from worker.jobs.ledger import LOST_AFTER_S, REPUBLISH_AFTER_S
 from worker.jobs.messages import Message, job_message, message_of, roster_writer_message
 from worker.jobs.requests import REQUESTS
+from worker.jobs.store.publishing import LOST_AFTER_S, REPUBLISH_AFTER_S
 from worker.masking.columns import MaskedText
 from worker.revision import NEEDED_REVISION
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
-from worker.jobs.ledger import enqueue, stored_job
 from worker.jobs.requests import (
     BadRequestError,
     Request,
@@ -17,6 +16,7 @@ from worker.jobs.requests import (
     parse_request,
     require_known_options,
 )
+from worker.jobs.store.jobs import enqueue, stored_job
 
 
 class NothingToRetryError(PermanentError):

@@ -14,7 +14,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
-from worker.jobs.ledger import LOST_AFTER_S, LeaseLostError, NotClaimed
 from worker.jobs.messages import (
     Message,
     agent_message,
@@ -22,6 +21,8 @@ from worker.jobs.messages import (
     job_message,
 )
 from worker.jobs.service_time import FAILING_SINCE, failing_s
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6

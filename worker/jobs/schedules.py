@@ -15,9 +15,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.about import about, note_ids
 from worker.database import DATABASE_AWAY
-from worker.jobs.ledger import RequestConflictError, enqueue
 from worker.jobs.requests import BadRequestError, SyncGateway, parse_request
 from worker.jobs.rhythm import Rhythm
+from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.masking.columns import MaskedText
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.ledger import LOST_AFTER_S
 from worker.jobs.messages import Message, message_of
+from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson
 
 BEING_WOKEN = "being woken"

@@ -16,7 +16,13 @@ from worker.database import single
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
-from worker.jobs.ledger import Claim, advance, finish, move_job, park
+from worker.jobs.store.job_agents import (
+    Claim,
+    advance,
+    finish,
+    park,
+)
+from worker.jobs.store.jobs import move_job
 from worker.provisioning.agent_status import keep_session_key, succeed, take_over
 from worker.provisioning.credentials import NoTokenError, have_succeeded
 from worker.provisioning.deliver import deliver

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.jobs.ledger import Claim
+from worker.jobs.store.job_agents import Claim
 
 FEW = 4
 """So many others hold up nobody's wake."""

@@ -14,8 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
-from worker.jobs.ledger import Claim, advance, finish, park
 from worker.jobs.messages import Message
+from worker.jobs.store.job_agents import (
+    Claim,
+    advance,
+    finish,
+    park,
+)
 from worker.provisioning.agent_status import take_over
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway
 from worker.provisioning.intents import (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from worker.jobs.ledger import park
 from worker.jobs.messages import Message
+from worker.jobs.store.job_agents import park
 from worker.provisioning.file_records import forget_files
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
 from worker.provisioning.work import Parked, Work

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.jobs.ledger import AGENT_NAME, end_if_done
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
+from worker.jobs.store.heartbeat_rows import end_if_done
+from worker.jobs.store.job_agents import AGENT_NAME
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.places import LIVE_PLACES, home_of, places_of
 

@@ -17,10 +17,18 @@ from worker.errors import PermanentError, TransientError
 from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, claim, failing_s, finish, park, renew
 from worker.jobs.messages import Message
 from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.runs import Progress, end_pending, go_on
+from worker.jobs.store.job_agents import (
+    Claim,
+    claim,
+    failing_s,
+    finish,
+    park,
+    renew,
+)
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.credentials import NoTokenError

@@ -24,8 +24,8 @@ from worker.gateway.errors import (
     Unavailable,
 )
 from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
-from worker.jobs.ledger import park
 from worker.jobs.outbox import mark_next_in_line
+from worker.jobs.store.job_agents import park
 from worker.jobs.wakes import NotWoken, Wake, Woken, end_woken, gather_wakes, give_back
 from worker.printable import line
 from worker.provisioning.agent_status import succeed

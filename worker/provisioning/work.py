@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import UnknownAgent
-from worker.jobs.ledger import Claim, advance
+from worker.jobs.store.job_agents import Claim, advance
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.services import Services
 from worker.provisioning.workspace_files import NotThereYetError

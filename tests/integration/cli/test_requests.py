@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 from worker.cli.submit import watch
-from worker.jobs.ledger import refuse
+from worker.jobs.store.jobs import refuse
 
 
 def rows(engine: Engine) -> list[Any]:

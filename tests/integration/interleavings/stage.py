@@ -17,10 +17,12 @@ from tests.integration.provisioning.fleet import Fleet, execute, job_agent, one
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
 from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
-from worker.jobs.ledger import NotClaimed, claim, finish, park, refuse
 from worker.jobs.messages import Message
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError
+from worker.jobs.store.job_agents import claim, finish, park
+from worker.jobs.store.jobs import refuse
+from worker.jobs.store.leases import NotClaimed
 from worker.lab.simulator import Simulator
 from worker.provisioning import heartbeats
 from worker.provisioning.intents import settled_intents

@@ -16,8 +16,16 @@ from tests.integration.provisioning.fleet import execute, insert_job, job, job_a
 from worker.jobs.cancelling import cancel
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, claim, finish, park, renew
 from worker.jobs.outbox import mark_next_in_line, publish_due
+from worker.jobs.store.job_agents import (
+    Claim,
+    advance,
+    claim,
+    finish,
+    park,
+    renew,
+)
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning.services import Services
 
 LEASE_S = 5.0

@@ -17,9 +17,9 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
 from worker.clock import Clock
 from worker.jobs.intake import accept_agent_job
-from worker.jobs.ledger import claim
 from worker.jobs.outbox import BATCH, publish_due
 from worker.jobs.requests import REQUESTS
+from worker.jobs.store.job_agents import claim
 from worker.provisioning.services import Services
 
 KIND = "provision_agent"

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from tests.integration.provisioning.fleet import NOWHERE, Fleet, execute, one, seed_fleet
 from worker.beat import EVERY_S
-from worker.jobs.ledger import Enqueued, enqueue
 from worker.jobs.requests import SyncGateway
 from worker.jobs.rhythm import SPREAD_S, Rhythm
 from worker.jobs.schedules import Schedule, add, all_schedules, remove, run_due
+from worker.jobs.store.jobs import Enqueued, enqueue
 
 HOURLY = Rhythm(every=timedelta(hours=1))
 

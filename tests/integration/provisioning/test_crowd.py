@@ -14,8 +14,8 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
 from worker.jobs.cancelling import cancel
 from worker.jobs.intake import accept_agent_job
-from worker.jobs.ledger import NotClaimed
 from worker.jobs.outbox import publish_due
+from worker.jobs.store.leases import NotClaimed
 from worker.jobs.wakes import Woken, end_woken, gather_wakes
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Drop, Refuse

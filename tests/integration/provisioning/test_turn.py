@@ -45,8 +45,9 @@ from worker.gateway.errors import (
     WrongToken,
 )
 from worker.jobs.intake import Accepted, accept_agent_job
-from worker.jobs.ledger import Claim, LeaseLostError, NotClaimed, advance, finish
 from worker.jobs.outbox import publish_due
+from worker.jobs.store.job_agents import Claim, advance, finish
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning import turn
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn

@@ -16,9 +16,9 @@ from sqlalchemy import Engine, event, text
 from tests.fleet import Fleet, make_fleet
 from tests.owners_files import save
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
-from worker.jobs.ledger import refuse
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
+from worker.jobs.store.jobs import refuse
 from worker.lab.simulator import Simulator
 from worker.provisioning.agent_rows import ensure_main_agent
 from worker.provisioning.heartbeats import begin as begin_heartbeats

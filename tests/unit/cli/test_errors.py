@@ -5,7 +5,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.cli.errors import WrongUseError, exit_code, sentence
 from worker.errors import PermanentError, TransientError
-from worker.jobs.ledger import RequestConflictError
+from worker.jobs.store.jobs import RequestConflictError
 from worker.settings import SettingsError
 from worker.standalone import CannotAddError
 

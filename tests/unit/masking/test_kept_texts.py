@@ -30,7 +30,7 @@ SENTENCES = {"reason", "error", "warning", "warnings", "sentences", "note", "res
 CONSTANT = {
     ("worker.jobs.cancelling", "reason"),
     ("worker.jobs.wakes", "reason"),
-    ("worker.jobs.ledger", "woken"),
+    ("worker.jobs.store.job_agents", "woken"),
 }
 """Where what is written is a sentence of our own that quotes nothing, or no text at all."""
 

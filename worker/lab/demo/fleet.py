@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from worker.jobs.ledger import enqueue
 from worker.jobs.requests import ProvisionAgent
+from worker.jobs.store.jobs import enqueue
 from worker.standalone import NewAgent, add_agent, add_board, add_gateway
 
 BOARD = "Launch"

@@ -19,8 +19,8 @@ from worker.cli.views.sync_agents import list_of_news
 from worker.cli.views.syncs import summary
 from worker.gateway.dialect import Dialect
 from worker.gateway.retry import inline_retrying
-from worker.jobs.ledger import enqueue
 from worker.jobs.requests import SyncGateway
+from worker.jobs.store.jobs import enqueue
 from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.report import PATIENCE_S, Calls, count_calls
 from worker.lab.demo.stack import DemoFailedError, DemoStack

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
-from worker.jobs.ledger import AGENT_NAME, LOST_AFTER_S
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.runs import wait_behind
+from worker.jobs.store.job_agents import AGENT_NAME
+from worker.jobs.store.publishing import LOST_AFTER_S
 
 
 def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:

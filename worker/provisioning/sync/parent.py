@@ -18,7 +18,6 @@ from worker.errors import PermanentError, TransientError
 from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
-from worker.jobs.ledger import LeaseLostError, NotClaimed
 from worker.jobs.messages import Message
 from worker.jobs.runs import (
     SWEEP_S,
@@ -33,6 +32,7 @@ from worker.jobs.runs import (
     renew_run,
     run_failing_s,
 )
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.sync.look import look, settle

@@ -1,20 +1,12 @@
-"""The ledger: a job's life from request to result, one named SQL statement for each step (decisions.md D5).
-
-Claims are leases on Postgres's clock with a generation: what a worker writes under an older generation is
-rejected. A row in status ``running`` holds its agent whether it is leased or parked; ``next_attempt_at`` is
-when the clock publishes it again, ``published_at`` is set while a message for it is on its way.
-"""
+"""One agent's row in a job: begun, claimed, kept, parked and ended (decisions.md D5)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
-from itertools import islice
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -22,37 +14,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
 from worker.database import single
-from worker.errors import TransientError
 from worker.jobs import service_time
-from worker.jobs.requests import LONGEST_NAME, SINGLE_KINDS, TARGETS, Request
+from worker.jobs.requests import SINGLE_KINDS, Request
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
-REPUBLISH_AFTER_S = 60
-"""A queued job's message that has not led to its beginning within this time is taken for lost; it may only
-stand in a long queue."""
-LOST_AFTER_S = 15
-"""The same of work that was begun: a worker that is killed takes along what it has received, and not claimed
-yet. One message too many is dropped; a row that waits for nothing holds its agent."""
-_NAMES_ON_RECORD = 100
-"""Of a refused request's arguments, the names of so many."""
 BUSY_AGENT_WAIT_S = 5.0
 """A job that found its agent busy looks by itself so much later; as a rule whoever ends there calls it."""
-
-
-class LeaseLostError(TransientError):
-    """Another worker has the row by now: nothing of this one's may be written."""
-
-
-class RequestConflictError(Exception):
-    """The same request_id came with other options; the sentence names the job that has it."""
-
-
-class NotClaimed(Enum):
-    """Why a message led to nothing."""
-
-    NOTHING_TO_DO = "leased, parked or ended"
-    AGENT_BUSY = "another job is at work on the agent"
-    NO_SEAT = "its gateway has all the slots that it may have in this process"
 
 
 @dataclass(frozen=True)
@@ -81,176 +50,6 @@ class Claim:
     failing_s: float = 0.0
     roster: Mapping[str, Any] | None = None
 
-
-# --- requests ----------------------------------------------------------------------------------------------
-
-_ENQUEUE = text("""
-    INSERT INTO provisioner.jobs
-        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, parent_job_id, options,
-         published_at, next_attempt_at)
-    VALUES (:id, :kind, :request_id, :requested_by, :agent_id, :board_id, :gateway_id, :parent, :options,
-            CASE WHEN :published THEN now() END,
-            CASE WHEN :published THEN now() + make_interval(secs => :republish_s) ELSE now() END)
-    ON CONFLICT DO NOTHING
-""").bindparams(bindparam("options", type_=JSONB), bindparam("requested_by", type_=MaskedText))
-
-_SAME_REQUEST = text("""
-    SELECT id, options FROM provisioner.jobs
-    WHERE request_id = :request_id AND kind = :kind AND coalesce(agent_id, board_id, gateway_id) = :target
-""")
-
-
-@dataclass(frozen=True)
-class Enqueued:
-    """``job_id``: the job that serves the request; ``created``: false where it was there before."""
-
-    job_id: UUID
-    created: bool
-
-
-def enqueue(
-    connection: Connection,
-    request: Request,
-    *,
-    job_id: UUID | None = None,
-    parent: UUID | None = None,
-    published: bool = False,
-) -> Enqueued:
-    """Write the request as a queued job, or find the job that a copy of it made before.
-
-    ``published``: its message is on its way (or here) already. Raises RequestConflictError where the
-    request_id was used for the same target with other options.
-    """
-    key = job_id or uuid4()
-    values = request.places()
-    inserted = connection.execute(
-        _ENQUEUE,
-        {
-            **values,
-            "id": key,
-            "kind": request.kind,
-            "request_id": request.request_id,
-            "requested_by": request.requested_by,
-            "parent": parent,
-            "options": request.options(),
-            "published": published,
-            "republish_s": REPUBLISH_AFTER_S,
-        },
-    ).rowcount
-    if inserted or request.request_id is None:
-        return Enqueued(key, bool(inserted))
-    same = connection.execute(
-        _SAME_REQUEST,
-        {
-            "request_id": request.request_id,
-            "kind": request.kind,
-            "target": next(place for place in values.values() if place is not None),
-        },
-    ).one_or_none()
-    if same is None or same.id == key:
-        return Enqueued(key, False)
-    if {**request.options(), **same.options} != request.options():
-        raise RequestConflictError(
-            f"request_id {request.request_id!r} was used before, with other options, by job {same.id}:"
-            " send a new request_id."
-        )
-    return Enqueued(same.id, False)
-
-
-_RECORD_REFUSAL = text("""
-    INSERT INTO provisioner.jobs
-        (id, kind, status, request_id, requested_by, options, error, next_attempt_at, finished_at)
-    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :options, :error, NULL, now())
-    ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
-        published_at = NULL, updated_at = now(), finished_at = now()
-    WHERE jobs.status = 'queued'
-""").bindparams(
-    bindparam("options", type_=JSONB),
-    bindparam("error", type_=MaskedText),
-    bindparam("requested_by", type_=MaskedText),
-)
-
-
-_LET_GO = text("""
-    UPDATE agents SET status = 'offline', provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
-    WHERE id = :agent_id AND status IN ('provisioning', 'updating', 'deleting')
-      AND NOT EXISTS (SELECT FROM provisioner.job_agents WHERE agent_id = :agent_id AND status = 'running')
-      AND NOT EXISTS (SELECT FROM provisioner.jobs WHERE agent_id = :agent_id AND status = 'queued')
-""")
-
-
-def let_go(connection: Connection, kind: str, agent_id: object) -> None:
-    """An agent that somebody marked as being worked at, for a job that ended before it began, is offline:
-    nobody is to find it so for ever (rules.md 38). Other jobs that have it, or will, are left their word."""
-    if kind not in SINGLE_KINDS or agent_id is None:
-        return
-    with suppress(ValueError):
-        connection.execute(_LET_GO, {"agent_id": UUID(str(agent_id))})
-
-
-def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
-    """Record a request that cannot be served as a failed job with a sentence. It keeps its request_id, for
-    whoever waits by it, and no target, so that the name is free for the request put right."""
-    names = sorted(_printable(name)[:LONGEST_NAME] for name in islice(arguments, _NAMES_ON_RECORD))
-    connection.execute(
-        _RECORD_REFUSAL,
-        {
-            "id": job_id,
-            "kind": kind,
-            **{name: _said(arguments, name) for name in ("request_id", "requested_by")},
-            "options": {"arguments": names},
-            "error": _printable(error),
-        },
-    )
-    let_go(connection, kind, arguments.get("agent_id"))
-
-
-def _said(arguments: Mapping[str, Any], name: str) -> str | None:
-    given = arguments.get(name)
-    return _printable(given) if isinstance(given, str) and len(given) <= LONGEST_NAME else None
-
-
-def _printable(given: str) -> str:
-    """What Postgres can hold of a text that may be the very reason for the refusal."""
-    return given.encode(errors="replace").decode().replace("\x00", "")
-
-
-@dataclass(frozen=True)
-class StoredJob:
-    """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``options`` and
-    ``arguments`` as a service wrote them."""
-
-    kind: str
-    status: str
-    agent_id: UUID | None
-    gateway_id: UUID | None
-    options: Any
-    arguments: Mapping[str, Any]
-
-
-_STORED = text("""
-    SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id,
-        (SELECT r.agent_id FROM provisioner.job_agents r WHERE r.job_id = jobs.id LIMIT 1) AS row_agent_id
-    FROM provisioner.jobs WHERE id = :id
-""")
-
-
-def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
-    """The job's row, None where there is none yet."""
-    row = connection.execute(_STORED, {"id": job_id}).one_or_none()
-    if row is None:
-        return None
-    options = row.options if isinstance(row.options, dict) else {"options": row.options}
-    arguments = {**options, "request_id": row.request_id, "requested_by": row.requested_by}
-    target = TARGETS.get(row.kind, "gateway_id")
-    if getattr(row, target) is not None:
-        arguments[target] = getattr(row, target)
-    if row.kind == "sync_gateway" and row.board_id is not None:
-        arguments["board_id"] = row.board_id
-    return StoredJob(row.kind, row.status, row.row_agent_id, row.gateway_id, row.options, arguments)
-
-
-# --- one agent's row ---------------------------------------------------------------------------------------
 
 AGENT_NAME = r"regexp_replace(left(a.name, 200), '\s+', ' ', 'g')"
 """SQL: an agent's name on one line and in bounds, for rows that people read."""
@@ -328,14 +127,6 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
         return NotClaimed.NOTHING_TO_DO
     values = dict(row._mapping)
     return Claim(**{**values, "warnings": tuple(values["warnings"])})
-
-
-_MOVE = text("UPDATE provisioner.jobs SET gateway_id = :gateway_id WHERE id = :job_id")
-
-
-def move_job(connection: Connection, job_id: UUID, gateway_id: UUID) -> None:
-    """The job's agent is on another gateway than when it was asked for."""
-    connection.execute(_MOVE, {"job_id": job_id, "gateway_id": gateway_id})
 
 
 _ADVANCE = """
@@ -456,69 +247,6 @@ _FINISH = text("""
     bindparam("files", type_=MaskedJson),
     bindparam("result", type_=MaskedJson),
 )
-_END_IF_DONE = text("""
-    UPDATE provisioner.jobs j
-    SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
-        phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL, result = c.result,
-        warnings = c.warnings,
-        error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
-    FROM (
-        SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,
-            count(*) FILTER (WHERE status <> 'succeeded') AS bad,
-            min(reason) FILTER (WHERE status <> 'succeeded') AS why,
-            jsonb_build_object(
-                'agents', count(*), 'updated', count(*) FILTER (WHERE status = 'succeeded'),
-                'errors', coalesce(jsonb_agg(
-                    jsonb_build_object('agent_id', agent_id, 'agent_name', agent_name, 'message', reason)
-                ) FILTER (WHERE status <> 'succeeded'), '[]'::jsonb)
-            ) AS result,
-            coalesce((
-                SELECT jsonb_agg(DISTINCT warning)
-                FROM provisioner.job_agents r, jsonb_array_elements(r.warnings) warning
-                WHERE r.job_id = :job_id
-            ), '[]'::jsonb) AS warnings
-        FROM provisioner.job_agents WHERE job_id = :job_id
-    ) c
-    WHERE j.id = :job_id AND j.status = 'running' AND j.agents_done >= j.agents_total
-""")
-
-
-def end_if_done(connection: Connection, job_id: UUID) -> None:
-    """End a job of many agents once all of its rows have ended; its result counts them."""
-    connection.execute(_END_IF_DONE, {"job_id": job_id})
-
-
-_END_SHORT = text("""
-    UPDATE provisioner.jobs
-    SET status = 'succeeded', phase = 'ended', result = :result, started_at = now(), finished_at = now(),
-        updated_at = now(), next_attempt_at = NULL, published_at = NULL
-    WHERE id = :job_id AND status = 'queued'
-""").bindparams(bindparam("result", type_=MaskedJson))
-_OPEN_JOB = text("""
-    SELECT id FROM provisioner.jobs
-    WHERE agent_id = :agent_id AND kind = :kind AND status IN ('queued', 'running')
-    ORDER BY created_at LIMIT 1
-""")
-
-
-_ENDING = text("SELECT status, error FROM provisioner.jobs WHERE id = :job_id")
-
-
-def end_short(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
-    """End a job that was carried out in the very transaction that took it up."""
-    connection.execute(_END_SHORT, {"job_id": job_id, "result": dict(result)})
-
-
-def ending_of(connection: Connection, job_id: UUID) -> tuple[str, str | None] | None:
-    """The status of a job that has ended, and its sentence; None while it has not."""
-    row = connection.execute(_ENDING, {"job_id": job_id}).one()
-    return None if row.status in ("queued", "running") else (row.status, row.error)
-
-
-def open_job_of(connection: Connection, agent_id: UUID, kind: str) -> Enqueued | None:
-    """A job of that kind for the agent that has not ended yet, if there is one."""
-    found = connection.execute(_OPEN_JOB, {"agent_id": agent_id, "kind": kind}).scalar_one_or_none()
-    return None if found is None else Enqueued(found, created=False)
 
 
 # Of a single-agent job; a job of many counts its rows itself.
