@@ -10,8 +10,8 @@ import logging
 from uuid import UUID
 
 from worker.app import tell
-from worker.jobs.runs import Progress
 from worker.jobs.store.leases import NotClaimed
+from worker.jobs.store.sync_rows import Progress
 from worker.provisioning.sync.parent import shown
 from worker.provisioning.sync.result import Ending
 from worker.provisioning.work import Parked

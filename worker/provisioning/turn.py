@@ -19,7 +19,6 @@ from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.messages import Message
 from worker.jobs.outbox import mark_next_in_line
-from worker.jobs.runs import Progress, end_pending, go_on
 from worker.jobs.store.job_agents import (
     Claim,
     claim,
@@ -29,6 +28,7 @@ from worker.jobs.store.job_agents import (
     renew,
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.sync_rows import Progress, end_pending, go_on
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.credentials import NoTokenError

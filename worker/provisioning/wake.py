@@ -26,7 +26,14 @@ from worker.gateway.errors import (
 from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
 from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.store.job_agents import park
-from worker.jobs.wakes import NotWoken, Wake, Woken, end_woken, gather_wakes, give_back
+from worker.jobs.store.wake_batches import (
+    NotWoken,
+    Wake,
+    Woken,
+    end_woken,
+    gather_wakes,
+    give_back,
+)
 from worker.printable import line
 from worker.provisioning.agent_status import succeed
 from worker.provisioning.credentials import have_succeeded

@@ -16,7 +16,7 @@ from worker.jobs.cancelling import cancel
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.store.leases import NotClaimed
-from worker.jobs.wakes import Woken, end_woken, gather_wakes
+from worker.jobs.store.wake_batches import Woken, end_woken, gather_wakes
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Drop, Refuse
 from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from worker.jobs import runs
 from worker.jobs.cancelling import EndedBeforeError, cancel
 from worker.jobs.outbox import publish_due
 from worker.jobs.retrying import NothingToRetryError, retry
+from worker.jobs.store import sync_rows
 
 pytestmark = on_one_release
 
@@ -82,7 +82,7 @@ def test_what_has_ended_stays_as_it_is(settled: Scene) -> None:
 def test_a_sync_ends_between_two_agents_and_retry_does_the_rest(
     settled: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "WINDOW", 2)
+    monkeypatch.setattr(sync_rows, "WINDOW", 2)
     settled.execute("UPDATE boards SET objective = 'Anew.'")
     job = ask(settled)
     for _ in range(3):  # the look, and the first two agents

@@ -29,7 +29,7 @@ LEAK = "the gateway said: Authorization: Bearer q2v5hJMJ3C51gN8WCOWE"
 SENTENCES = {"reason", "error", "warning", "warnings", "sentences", "note", "result", "rows", "woken"}
 CONSTANT = {
     ("worker.jobs.cancelling", "reason"),
-    ("worker.jobs.wakes", "reason"),
+    ("worker.jobs.store.wake_batches", "reason"),
     ("worker.jobs.store.job_agents", "woken"),
 }
 """Where what is written is a sentence of our own that quotes nothing, or no text at all."""

@@ -9,9 +9,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from worker.jobs.requests import BadRequestError, SyncGateway
-from worker.jobs.runs import wait_behind
 from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
+from worker.jobs.store.sync_jobs import wait_behind
 
 
 def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:

@@ -22,7 +22,8 @@ from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
-from worker.jobs.runs import SWEEP_S, RunClaim, go_on, park_run
+from worker.jobs.store.sync_jobs import SWEEP_S, RunClaim, park_run
+from worker.jobs.store.sync_rows import go_on
 from worker.masking.columns import MaskedJson
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, heed_one_session, turned_away

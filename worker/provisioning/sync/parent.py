@@ -19,20 +19,22 @@ from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.messages import Message
-from worker.jobs.runs import (
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.sync_jobs import (
     SWEEP_S,
     RunClaim,
     claim_run,
-    end_pending,
     end_run,
-    go_on,
-    open_main,
     park_run,
-    recount,
     renew_run,
     run_failing_s,
 )
-from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.sync_rows import (
+    end_pending,
+    go_on,
+    open_main,
+    recount,
+)
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.sync.look import look, settle
