@@ -51,7 +51,7 @@ from worker.gateway.roster_reading import (
     RosterUnknownError,
     read_roster,
 )
-from worker.jobs.outbox import mark_waiting_for
+from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.provisioning.fences import deleted_before, lift_fences
 from worker.provisioning.gateway_door import heed_one_session

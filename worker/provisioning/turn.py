@@ -18,7 +18,6 @@ from worker.gateway.patience import impatient
 from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.messages import Message
-from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.store.job_agents import (
     Claim,
     claim,
@@ -28,6 +27,7 @@ from worker.jobs.store.job_agents import (
     renew,
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import Progress, end_pending, go_on
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore

@@ -24,8 +24,8 @@ from worker.gateway.errors import (
     Unavailable,
 )
 from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
-from worker.jobs.outbox import mark_next_in_line
 from worker.jobs.store.job_agents import park
+from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.wake_batches import (
     NotWoken,
     Wake,

@@ -16,7 +16,7 @@ from tests.integration.provisioning.fleet import execute, insert_job, job, job_a
 from worker.jobs.cancelling import cancel
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.keeper import kept_alive
-from worker.jobs.outbox import mark_next_in_line, publish_due
+from worker.jobs.outbox import publish_due
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
@@ -26,6 +26,7 @@ from worker.jobs.store.job_agents import (
     renew,
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.releasing import mark_next_in_line
 from worker.provisioning.services import Services
 
 LEASE_S = 5.0

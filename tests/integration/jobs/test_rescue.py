@@ -66,7 +66,7 @@ def test_a_row_of_a_kind_that_nobody_serves_fails_with_a_sentence(
     engine: Engine, fleet: Fleet, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = {kind: model for kind, model in REQUESTS.items() if kind != "sync_gateway"}
-    monkeypatch.setattr("worker.jobs.outbox.REQUESTS", older)
+    monkeypatch.setattr("worker.jobs.store.publishing.REQUESTS", older)
     job_id = insert_job(engine, fleet.agent_id, kind="sync_gateway")
     assert publish_due(engine, sent) == 0
     assert sent.take() == []

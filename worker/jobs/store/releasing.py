@@ -1,0 +1,62 @@
+"""Calls rows that wait for something of others: the roster to be written, the agent to be free."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.jobs.messages import Message, job_message, message_of
+from worker.jobs.store.publishing import LOST_AFTER_S
+
+_WAKE_ROWS = text("""
+    UPDATE provisioner.job_agents r
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) IN (
+        SELECT i.job_id, i.agent_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents)
+    ) AND r.status = 'running' AND r.lease_until IS NULL AND r.phase IN ('roster', 'leaving')
+    RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
+""")
+_WAKE_JOBS = text("""
+    UPDATE provisioner.jobs j
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    WHERE j.id IN (SELECT i.job_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents))
+      AND j.status = 'running' AND j.phase = 'roster'
+    RETURNING j.id, j.kind, j.status, j.phase, j.agent_id, j.board_id, j.gateway_id
+""")
+
+
+def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
+    """Mark the parked rows, and the jobs, that wait for these intents, now that they are settled; send after
+    the commit."""
+    parameters = {"intents": intents, "republish_s": LOST_AFTER_S}
+    messages = [message_of(row) for row in connection.execute(_WAKE_ROWS, parameters)]
+    return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
+
+
+# Materialized, for a subquery in its place may be run once for each row that it is held against, and would
+# then find and lock another row each time.
+_NEXT_IN_LINE = text("""
+    WITH called AS MATERIALIZED (
+        SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (
+            SELECT w.job_id, w.agent_id
+            FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
+            WHERE w.agent_id = free.agent_id AND w.finished_at IS NULL AND w.status = 'pending'
+              AND w.published_at IS NULL AND w.next_attempt_at IS NOT NULL
+            ORDER BY o.created_at, o.id LIMIT 1 FOR UPDATE OF w SKIP LOCKED
+        ) next
+    )
+    UPDATE provisioner.job_agents r
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    FROM provisioner.jobs j, called
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (called.job_id, called.agent_id)
+    RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
+""")
+
+
+def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
+    """Of each agent, mark the oldest of the jobs that found it busy, now that it is free; send after the
+    commit."""
+    rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": LOST_AFTER_S})
+    return [message_of(row) for row in rows]
