@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.world import Settled, World
-from worker.jobs.cancelling import cancel
-from worker.jobs.retrying import retry
+from worker.jobs.store.cancelling import cancel
+from worker.jobs.store.retrying import retry
 from worker.provisioning.sync.result import drifted
 
 WRITES = {

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
-from worker.jobs.cancelling import cancel
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.keeper import kept_alive
 from worker.jobs.outbox import publish_due
+from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.job_agents import (
     Claim,
     advance,

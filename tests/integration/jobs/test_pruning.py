@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.fleet import Fleet, make_fleet
-from worker.jobs import pruning
-from worker.jobs.pruning import Pruned, prune
+from worker.jobs.store import pruning
+from worker.jobs.store.pruning import Pruned, prune
 
 MONTH = timedelta(days=30)
 

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, text
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.requests import BadRequestError, ProvisionAgent, job_id, parse_request
-from worker.jobs.retrying import NothingToRetryError, retry
 from worker.jobs.store.job_agents import Claim, claim
 from worker.jobs.store.jobs import RequestConflictError, enqueue
+from worker.jobs.store.retrying import NothingToRetryError, retry
 
 KIND = "provision_agent"
 

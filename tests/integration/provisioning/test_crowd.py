@@ -12,9 +12,9 @@ from sqlalchemy import Engine, delete, text
 from models import Agent
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
-from worker.jobs.cancelling import cancel
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.wake_batches import Woken, end_woken, gather_wakes
 from worker.lab.simulator import Fault, Simulator

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from worker.jobs.cancelling import EndedBeforeError, cancel
 from worker.jobs.outbox import publish_due
-from worker.jobs.retrying import NothingToRetryError, retry
 from worker.jobs.store import sync_rows
+from worker.jobs.store.cancelling import EndedBeforeError, cancel
+from worker.jobs.store.retrying import NothingToRetryError, retry
 
 pytestmark = on_one_release
 

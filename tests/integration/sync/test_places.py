@@ -16,8 +16,8 @@ from tests.integration.sync.scene import Scene
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import LiveRoster
 from worker.jobs.requests import SyncHeartbeats
-from worker.jobs.retrying import retry
 from worker.jobs.store.jobs import enqueue
+from worker.jobs.store.retrying import retry
 from worker.lab.simulator.faults import Fault, Garble, Refuse
 from worker.provisioning import removals
 from worker.provisioning.facts import RefusedAgentError, load_agent

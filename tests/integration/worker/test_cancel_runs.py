@@ -11,8 +11,8 @@ from sqlalchemy import text
 from tests.integration.provisioning.fleet import one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
-from worker.jobs.cancelling import cancel
-from worker.jobs.retrying import retry
+from worker.jobs.store.cancelling import cancel
+from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Pace
 from worker.workspace.credentials import PLACEHOLDER, find_token
 

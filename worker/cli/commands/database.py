@@ -12,8 +12,8 @@ import typer
 from worker.cli.console import Json, emit, say
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
-from worker.jobs import pruning
-from worker.jobs.pruning import Pruned
+from worker.jobs.store import pruning
+from worker.jobs.store.pruning import Pruned
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

@@ -14,7 +14,7 @@ from worker.cli.job_summary import document, newest_jobs, read_jobs
 from worker.cli.lookup import find_job, find_job_of_request
 from worker.cli.submit import REQUESTED_BY, NoWait, follow, present, watch_one
 from worker.cli.views.jobs import list_of_jobs
-from worker.jobs import cancelling, retrying
+from worker.jobs.store import cancelling, retrying
 
 
 def jobs(

@@ -16,9 +16,9 @@ from worker.about import note_ids
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
 from worker.gateway.patience import impatient
-from worker.jobs.cancelling import CANCELLED
 from worker.jobs.keeper import kept_alive
 from worker.jobs.messages import Message
+from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.sync_jobs import (
     SWEEP_S,
