@@ -119,30 +119,30 @@ def unreachable(budget_s: float, last_error: str) -> str:
 
 
 _NOTE_UP = text("""
-    WITH up AS (
-        UPDATE provisioner.gateway_states
-        SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL, down_at = NULL,
-            writer_not_before = NULL
-        WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
-        RETURNING gateway_id
-    ), syncs AS (
+    UPDATE provisioner.gateway_states
+    SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL, down_at = NULL,
+        writer_not_before = NULL
+    WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+""")
+_CALL_WAITING = text("""
+    WITH syncs AS (
         UPDATE provisioner.jobs j SET next_attempt_at = now()
-        FROM up
-        WHERE j.gateway_id = up.gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
+        WHERE j.gateway_id = :gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
           AND j.next_attempt_at > now()
     )
     UPDATE provisioner.job_agents r SET next_attempt_at = now()
-    FROM provisioner.jobs j, up
-    WHERE j.id = r.job_id AND j.gateway_id = up.gateway_id AND r.status IN ('pending', 'running')
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status IN ('pending', 'running')
       AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
       AND coalesce(r.phase, '') NOT IN ('roster', 'leaving') AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
 """)
 
 
 def note_up(connection: Connection, gateway_id: UUID) -> None:
-    """The gateway answered: its outage is over, and whoever was parked because of it is due now,
-    syncs among them."""
-    connection.execute(_NOTE_UP, {"gateway_id": gateway_id})
+    """The gateway answered: its outage is over, and whatever was parked because of it is due now, syncs
+    among them."""
+    if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
+        connection.execute(_CALL_WAITING, {"gateway_id": gateway_id})
 
 
 _REFUSED_TOKEN = text("""
