@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.jobs.store.job_agents import Claim
+from worker.jobs.store.wake_batches import others_without_files
 
 FEW = 4
 """So many others hold up nobody's wake."""
@@ -20,13 +21,6 @@ LOOK_AGAIN_S = 10.0
 """A wake that waits looks by itself so much later, should nobody have called it."""
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('wakes ' || :gateway_id, 0))")
-_OTHERS = text("""
-    SELECT count(*) FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
-    WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.agent_id <> :agent_id
-      AND j.options @> '{"wake": true}'
-      AND (r.phase IN ('files', 'credentials')
-           OR r.phase = 'roster' AND (r.published_at IS NOT NULL OR r.lease_until > now()))
-""")
 
 
 def leave_crowd(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
@@ -38,5 +32,4 @@ def leave_crowd(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
 
 def few_are_left(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
     """Whether few others wait for their files at this moment."""
-    others = connection.scalar(_OTHERS, {"gateway_id": gateway_id, "agent_id": held.agent_id})
-    return int(others or 0) <= FEW
+    return others_without_files(connection, gateway_id, held.agent_id) <= FEW

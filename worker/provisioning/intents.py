@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.messages import Message, roster_writer_message
 from worker.jobs.service_time import SERVED_SINCE
+from worker.jobs.store.job_agents import ABOUT_TO_ASK
 from worker.masking.columns import MaskedText
 from worker.printable import line
 
@@ -114,15 +115,11 @@ def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
     return [Intent(**row._mapping) for row in connection.execute(_OPEN, {"gateway_id": gateway_id})]
 
 
-_ARRIVALS = text("""
+_ARRIVALS = text(f"""
     SELECT (
         SELECT max(id) FROM provisioner.roster_intents
         WHERE gateway_id = :gateway_id AND applied_at IS NULL AND error IS NULL
-    ) AS newest, EXISTS (
-        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
-        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.lease_until > now()
-          AND coalesce(r.phase, 'intent') = 'intent'
-    ) AS asking
+    ) AS newest, {ABOUT_TO_ASK} AS asking
 """)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.errors import PermanentError, ProvisionerError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import WrongToken
+from worker.jobs.store.releasing import call_waiting_for_gateway
 from worker.masking.columns import MaskedText
 
 LONGEST_PROBE_WAIT_S = 30.0
@@ -124,25 +125,13 @@ _NOTE_UP = text("""
         writer_not_before = NULL
     WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
 """)
-_CALL_WAITING = text("""
-    WITH syncs AS (
-        UPDATE provisioner.jobs j SET next_attempt_at = now()
-        WHERE j.gateway_id = :gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
-          AND j.next_attempt_at > now()
-    )
-    UPDATE provisioner.job_agents r SET next_attempt_at = now()
-    FROM provisioner.jobs j
-    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status IN ('pending', 'running')
-      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
-      AND coalesce(r.phase, '') NOT IN ('roster', 'leaving') AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
-""")
 
 
 def note_up(connection: Connection, gateway_id: UUID) -> None:
     """The gateway answered: its outage is over, and whatever was parked because of it is due now, syncs
     among them."""
     if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
-        connection.execute(_CALL_WAITING, {"gateway_id": gateway_id})
+        call_waiting_for_gateway(connection, gateway_id)
 
 
 _REFUSED_TOKEN = text("""

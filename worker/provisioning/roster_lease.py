@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 
 from worker.errors import TransientError
 from worker.jobs.keeper import kept_alive
+from worker.jobs.store.wake_batches import call_wakes, wakes_on_their_way
 
 LONGEST_LEASE_S = 15.0
 """A writer that died holds a gateway up for no longer than this."""
@@ -63,21 +64,6 @@ _RESTART_EXPECTED = text("""
     SET writer_until = now() + make_interval(secs => :lease_s), restart_expected_at = :expected_at
     WHERE gateway_id = :gateway_id AND writer_generation = :generation AND writer_until > now()
     RETURNING coalesce(restart_expected_at <= now(), true)
-""")
-_WAKES_DUE = text("""
-    UPDATE provisioner.job_agents r SET next_attempt_at = now()
-    FROM provisioner.jobs j
-    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
-      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
-      AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
-""")
-_WAKES_ON_THEIR_WAY = text("""
-    SELECT EXISTS (
-        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
-        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
-          AND r.wake_sent_at IS NOT NULL
-          AND (r.lease_until > now() OR r.wake IS NOT NULL AND r.next_attempt_at > now())
-    )
 """)
 _RELEASE = text("""
     UPDATE provisioner.gateway_states
@@ -128,12 +114,12 @@ class RosterLease:
         """Who waits with a wake for a restart that does not come is due now."""
         if self._update(_RESTART_EXPECTED, expected_at=at):
             with self.engine.begin() as connection:
-                connection.execute(_WAKES_DUE, {"gateway_id": self.gateway_id})
+                call_wakes(connection, self.gateway_id)
 
     def wakes_on_their_way(self) -> bool:
         """Whether a wake message went out to the gateway that is not answered yet."""
         with self.engine.connect() as connection:
-            return bool(connection.scalar(_WAKES_ON_THEIR_WAY, {"gateway_id": self.gateway_id}))
+            return wakes_on_their_way(connection, self.gateway_id)
 
     def renew(self) -> float:
         """Hold the gateway for another ``lease_s`` seconds; until when, on the monotonic clock. Raises

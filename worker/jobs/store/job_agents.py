@@ -53,6 +53,13 @@ class Claim:
 
 AGENT_NAME = r"regexp_replace(left(a.name, 200), '\s+', ' ', 'g')"
 """SQL: an agent's name on one line and in bounds, for rows that people read."""
+ABOUT_TO_ASK = """EXISTS (
+        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.lease_until > now()
+          AND coalesce(r.phase, 'intent') = 'intent'
+    )"""
+"""SQL: whether a worker is at work on an agent of ``:gateway_id`` that may be about to ask for a change of
+the roster."""
 
 _START_SINGLE = text(f"""
     WITH job AS (

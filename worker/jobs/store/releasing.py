@@ -60,3 +60,23 @@ def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
     commit."""
     rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": LOST_AFTER_S})
     return [message_of(row) for row in rows]
+
+
+_CALL_WAITING = text("""
+    WITH syncs AS (
+        UPDATE provisioner.jobs j SET next_attempt_at = now()
+        WHERE j.gateway_id = :gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
+          AND j.next_attempt_at > now()
+    )
+    UPDATE provisioner.job_agents r SET next_attempt_at = now()
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status IN ('pending', 'running')
+      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
+      AND coalesce(r.phase, '') NOT IN ('roster', 'leaving') AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
+""")
+
+
+def call_waiting_for_gateway(connection: Connection, gateway_id: UUID) -> None:
+    """Make due what was parked because the gateway was away, syncs among it; not what waits for the roster
+    writer, nor a wake that is on its way."""
+    connection.execute(_CALL_WAITING, {"gateway_id": gateway_id})

@@ -135,3 +135,45 @@ def give_back(connection: Connection, others: Sequence[NotWoken]) -> list[Messag
         return []
     parameters = {"others": [asdict(each) for each in others], "republish_s": LOST_AFTER_S}
     return [message_of(row) for row in connection.execute(_GIVE_BACK, parameters)]
+
+
+_WAKES_DUE = text("""
+    UPDATE provisioner.job_agents r SET next_attempt_at = now()
+    FROM provisioner.jobs j
+    WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
+      AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
+      AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
+""")
+_WAKES_ON_THEIR_WAY = text("""
+    SELECT EXISTS (
+        SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+        WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
+          AND r.wake_sent_at IS NOT NULL
+          AND (r.lease_until > now() OR r.wake IS NOT NULL AND r.next_attempt_at > now())
+    )
+""")
+
+
+def call_wakes(connection: Connection, gateway_id: UUID) -> None:
+    """Make due the wakes that wait on the gateway; not those that are on their way."""
+    connection.execute(_WAKES_DUE, {"gateway_id": gateway_id})
+
+
+def wakes_on_their_way(connection: Connection, gateway_id: UUID) -> bool:
+    """Whether a wake message went out to the gateway that is not answered yet."""
+    return bool(connection.scalar(_WAKES_ON_THEIR_WAY, {"gateway_id": gateway_id}))
+
+
+_OTHERS = text("""
+    SELECT count(*) FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+    WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.agent_id <> :agent_id
+      AND j.options @> '{"wake": true}'
+      AND (r.phase IN ('files', 'credentials')
+           OR r.phase = 'roster' AND (r.published_at IS NOT NULL OR r.lease_until > now()))
+""")
+
+
+def others_without_files(connection: Connection, gateway_id: UUID, agent_id: UUID) -> int:
+    """How many agents of the gateway, this one aside, are to be woken by their jobs and wait for their files
+    at this moment."""
+    return int(connection.scalar(_OTHERS, {"gateway_id": gateway_id, "agent_id": agent_id}) or 0)
