@@ -2,9 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from worker.jobs.store.job_agents import AGENT_NAME
+
+_BEGIN = text("""
+    UPDATE provisioner.jobs
+    SET status = 'running', phase = 'roster', started_at = now(), updated_at = now(),
+        next_attempt_at = now() + make_interval(secs => :patience_s), published_at = NULL,
+        agents_total = :total, agents_done = :strays, organization_id = :organization_id
+    WHERE id = :job_id AND status = 'queued'
+""")
+_ROWS = text(f"""
+    INSERT INTO provisioner.job_agents
+        (job_id, agent_id, agent_name, board_id, phase, next_attempt_at, started_at,
+         status, reason, finished_at)
+    SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, 'roster', NULL, now(), stray.status, stray.reason,
+        stray.at
+    FROM agents a, LATERAL (
+        SELECT CASE WHEN lost THEN 'failed' ELSE 'pending' END AS status,
+            CASE WHEN lost THEN 'It has no board: only a gateway''s main agent may have none.' END AS reason,
+            CASE WHEN lost THEN now() END AS at
+        FROM (SELECT a.id = ANY(CAST(:strays AS uuid[])) AS lost) l
+    ) stray
+    WHERE a.id = ANY(:agents)
+""")
+
+
+def start_heartbeats(
+    connection: Connection,
+    job_id: UUID,
+    organization_id: UUID | None,
+    *,
+    agents: Sequence[UUID],
+    strays: Sequence[UUID],
+    patience_s: float,
+) -> None:
+    """Start a queued job with a row for each of ``agents``. ``strays``: those among them that have no board
+    and are not the main agent, whose rows have failed; ``patience_s``: when the job looks after itself."""
+    connection.execute(
+        _BEGIN,
+        {
+            "job_id": job_id,
+            "organization_id": organization_id,
+            "total": len(agents),
+            "strays": len(strays),
+            "patience_s": patience_s,
+        },
+    )
+    connection.execute(_ROWS, {"job_id": job_id, "agents": list(agents), "strays": list(strays)})
+
+
+_END_SETTLED = text("""
+    WITH ended AS (
+        UPDATE provisioner.job_agents r
+        SET status = CASE WHEN i.error IS NULL THEN 'succeeded' ELSE 'failed' END, reason = i.error,
+            phase = CASE WHEN i.error IS NULL THEN 'ended' ELSE r.phase END, openclaw_id = i.openclaw_id,
+            warnings = CASE WHEN i.warning IS NULL THEN r.warnings
+                            ELSE r.warnings || jsonb_build_array(i.warning) END,
+            finished_at = now()
+        FROM provisioner.roster_intents i
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+          AND (i.applied_at IS NOT NULL OR i.error IS NOT NULL)
+        RETURNING r.agent_id
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), updated_at = now(), published_at = NULL,
+        next_attempt_at = now() + make_interval(secs => :patience_s)
+    WHERE id = :job_id AND status = 'running'
+""")
+
+
+def end_settled(connection: Connection, job_id: UUID, patience_s: float) -> None:
+    """End the rows whose intents the roster writer has settled, and look again in ``patience_s`` seconds."""
+    connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": patience_s})
+
 
 _END_IF_DONE = text("""
     UPDATE provisioner.jobs j

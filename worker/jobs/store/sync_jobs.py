@@ -11,8 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
 
 from worker.jobs.messages import Message, job_message
+from worker.jobs.requests import SyncGateway
 from worker.jobs.service_time import FAILING_SINCE, failing_s
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.publishing import LOST_AFTER_S
@@ -39,6 +42,37 @@ class RunClaim:
     def option(self, name: str) -> bool:
         """A boolean option of the request; absent is false."""
         return self.options.get(name) is True
+
+
+_START = text("""
+    UPDATE provisioner.jobs
+    SET status = 'running', phase = 'look', started_at = now(), updated_at = now(), published_at = now(),
+        next_attempt_at = now() + make_interval(secs => :republish_s), options = :options,
+        organization_id = :organization_id, board_id = :board_id
+    WHERE id = :job_id AND status = 'queued'
+""").bindparams(bindparam("options", type_=JSONB))
+
+
+def start_sync(
+    connection: Connection, job_id: UUID, request: SyncGateway, organization_id: UUID | None
+) -> bool:
+    """Start a queued sync. False: another sync of the gateway is under way, and this one waits behind it."""
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                _START,
+                {
+                    "job_id": job_id,
+                    "organization_id": organization_id,
+                    "options": request.options(),
+                    "board_id": request.board_id,
+                    "republish_s": LOST_AFTER_S,
+                },
+            )
+    except IntegrityError:  # the index that lets one sync at a time have a gateway
+        wait_behind(connection, job_id)
+        return False
+    return True
 
 
 _CLAIM = text(f"""

@@ -6,14 +6,18 @@ finisher. What a death in between leaves undone, the sync's own look every SWEEP
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.messages import Message, agent_message, finisher_message
+from worker.jobs.requests import SyncGateway
+from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
-from worker.masking.columns import MaskedText
+from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6
 """Rows of one run that are begun at a time: its share of the workers, and where a cancel takes hold. As many
@@ -31,6 +35,107 @@ class Progress:
     def __str__(self) -> str:
         failed = f", {self.failed} not well" if self.failed else ""
         return f"{self.done} of {self.total} agents{failed}"
+
+
+_ADD_AGENTS = text(rf"""
+    WITH served AS (
+        SELECT b.id, b.name, coalesce((
+            SELECT lower(m.content) ~ 'pause' FROM board_memory m
+            WHERE m.board_id = b.id AND m.is_chat AND m.content ~* '^\s*/(pause|resume)\s*$'
+            ORDER BY m.created_at DESC LIMIT 1
+        ), false) AS paused
+        FROM boards b
+        WHERE b.gateway_id = :gateway_id
+          AND (CAST(:board_id AS uuid) IS NULL OR b.id = CAST(:board_id AS uuid))
+    )
+    INSERT INTO provisioner.job_agents
+        (job_id, agent_id, agent_name, board_id, position, status, phase, reason, finished_at)
+    SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, row_number() OVER (ORDER BY a.created_at, a.id),
+        CASE WHEN s.paused THEN 'skipped' ELSE 'pending' END,
+        CASE WHEN s.paused THEN 'paused' END,
+        CASE WHEN s.paused THEN 'Its board ' || quote_literal(s.name) || ' is paused.' END,
+        CASE WHEN s.paused THEN now() END
+    FROM agents a JOIN served s ON s.id = a.board_id
+    WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
+""")
+_ADD_MAIN = text(f"""
+    INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name)
+    SELECT :job_id, a.id, {AGENT_NAME} FROM agents a WHERE a.gateway_id = :gateway_id AND a.board_id IS NULL
+    ORDER BY a.created_at, a.id LIMIT 1
+""")
+_COUNT = text("""
+    UPDATE provisioner.jobs
+    SET agents_total = counted.agents, agents_done = counted.ended
+    FROM (SELECT count(*) AS agents, count(finished_at) AS ended
+          FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NOT NULL) counted
+    WHERE id = :job_id
+""")
+
+
+def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None:
+    """Give a sync its rows, oldest agent first: those of paused boards skipped, the gateway's main agent
+    without a position."""
+    parameters = {
+        "job_id": job_id,
+        "gateway_id": request.gateway_id,
+        "board_id": request.board_id,
+        "agents": request.agent_ids,
+    }
+    connection.execute(_ADD_AGENTS, parameters)
+    if request.include_main:
+        connection.execute(_ADD_MAIN, {"job_id": job_id, "gateway_id": request.gateway_id})
+    connection.execute(_COUNT, {"job_id": job_id})
+
+
+_NOTE = text("""
+    WITH noted AS (
+        UPDATE provisioner.job_agents r
+        SET openclaw_id = f.openclaw_id, status = f.status, phase = f.phase, reason = f.reason,
+            first_provision = f.first_provision, roster = f.roster, warnings = f.warnings,
+            finished_at = CASE WHEN f.status <> 'pending' THEN now() END
+        FROM jsonb_to_recordset(:rows) AS f
+            (agent_id uuid, openclaw_id text, status text, phase text, reason text, first_provision boolean,
+             roster jsonb, warnings jsonb)
+        WHERE r.job_id = :job_id AND r.agent_id = f.agent_id AND r.status = 'pending'
+        RETURNING r.position, r.finished_at
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM noted
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
+    WHERE id = :job_id
+""").bindparams(bindparam("rows", type_=MaskedJson))
+
+
+def note_findings(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write down what the look found of each agent: agent_id, openclaw_id, status, phase, reason,
+    first_provision, roster and warnings. A row that was to be left as it is has ended."""
+    connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
+
+
+_SETTLED = text("""
+    WITH settled AS (
+        UPDATE provisioner.job_agents r
+        SET status = CASE WHEN i.error IS NULL THEN r.status ELSE 'failed' END, reason = i.error,
+            phase = CASE WHEN i.error IS NULL THEN 'files' ELSE 'roster' END,
+            finished_at = CASE WHEN i.error IS NULL THEN NULL ELSE now() END,
+            first_provision = coalesce(NOT i.present_before, r.first_provision),
+            warnings = CASE WHEN i.warning IS NULL THEN r.warnings
+                            ELSE r.warnings || jsonb_build_array(i.warning) END
+        FROM provisioner.roster_intents i
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND r.phase = 'roster'
+          AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+        RETURNING r.position, r.finished_at
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM settled
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
+    WHERE id = :job_id
+""")
+
+
+def settle_rows(connection: Connection, job_id: UUID) -> None:
+    """Let the rows go on whose intents the roster writer has applied, and end those that it refused."""
+    connection.execute(_SETTLED, {"job_id": job_id})
 
 
 _NEXT = text("""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence
@@ -23,8 +23,7 @@ from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
 from worker.jobs.store.sync_jobs import SWEEP_S, RunClaim, park_run
-from worker.jobs.store.sync_rows import go_on
-from worker.masking.columns import MaskedJson
+from worker.jobs.store.sync_rows import go_on, note_findings, settle_rows
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, heed_one_session, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
@@ -184,7 +183,7 @@ def _note(
     asked = [found for found in findings if found.phase == "roster"]
     with services.engine.begin() as connection:
         rows = [{**vars(found), "agent_id": str(found.agent_id)} for found in findings]
-        connection.execute(_NOTE, {"job_id": held.job_id, "rows": rows})
+        note_findings(connection, held.job_id, rows)
         wishes = [
             Wish(found.agent_id, str(found.openclaw_id), only_present=not found.first_provision)
             for found in asked
@@ -206,14 +205,13 @@ def begin_agents(connection: Connection, held: RunClaim) -> list[Message]:
 
 def settle(services: Services, held: RunClaim) -> Parked:
     """Begin the agents once the roster writer is done; those that it refused have failed."""
-    parameters = {"job_id": held.job_id}
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_budget_s)
         # Locked, so that a run which parks because one is open is parked before the writer settles it.
-        if connection.execute(_STILL_OPEN, parameters).first() is not None:
+        if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
             park_run(connection, held, _roster_wait_s(services))
             return Parked("waiting for the roster writer")
-        connection.execute(_SETTLED, parameters)
+        settle_rows(connection, held.job_id)
         messages = begin_agents(connection, held)
     services.publish(messages)
     return Parked("its agents are being worked at")
@@ -231,43 +229,7 @@ _PENDING = text("""
     FROM provisioner.job_agents r WHERE r.job_id = :job_id AND r.status = 'pending'
     ORDER BY r.position NULLS LAST
 """)
-_NOTE = text("""
-    WITH noted AS (
-        UPDATE provisioner.job_agents r
-        SET openclaw_id = f.openclaw_id, status = f.status, phase = f.phase, reason = f.reason,
-            first_provision = f.first_provision, roster = f.roster, warnings = f.warnings,
-            finished_at = CASE WHEN f.status <> 'pending' THEN now() END
-        FROM jsonb_to_recordset(:rows) AS f
-            (agent_id uuid, openclaw_id text, status text, phase text, reason text, first_provision boolean,
-             roster jsonb, warnings jsonb)
-        WHERE r.job_id = :job_id AND r.agent_id = f.agent_id AND r.status = 'pending'
-        RETURNING r.position, r.finished_at
-    )
-    UPDATE provisioner.jobs
-    SET agents_done = agents_done + (SELECT count(*) FROM noted
-                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
-    WHERE id = :job_id
-""").bindparams(bindparam("rows", type_=MaskedJson))
 _STILL_OPEN = text("""
     SELECT id FROM provisioner.roster_intents
     WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL ORDER BY id FOR UPDATE
-""")
-_SETTLED = text("""
-    WITH settled AS (
-        UPDATE provisioner.job_agents r
-        SET status = CASE WHEN i.error IS NULL THEN r.status ELSE 'failed' END, reason = i.error,
-            phase = CASE WHEN i.error IS NULL THEN 'files' ELSE 'roster' END,
-            finished_at = CASE WHEN i.error IS NULL THEN NULL ELSE now() END,
-            first_provision = coalesce(NOT i.present_before, r.first_provision),
-            warnings = CASE WHEN i.warning IS NULL THEN r.warnings
-                            ELSE r.warnings || jsonb_build_array(i.warning) END
-        FROM provisioner.roster_intents i
-        WHERE r.job_id = :job_id AND r.status = 'pending' AND r.phase = 'roster'
-          AND i.job_id = r.job_id AND i.agent_id = r.agent_id
-        RETURNING r.position, r.finished_at
-    )
-    UPDATE provisioner.jobs
-    SET agents_done = agents_done + (SELECT count(*) FROM settled
-                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
-    WHERE id = :job_id
 """)
