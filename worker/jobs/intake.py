@@ -14,7 +14,7 @@ from worker.about import note_ids
 from worker.database import single
 from worker.errors import PermanentError
 from worker.escaped import escaped
-from worker.jobs.requests import BadRequestError, Request, job_id, parse_request, require_known_options
+from worker.jobs.requests import REQUESTS, BadRequestError, Request, job_id
 from worker.jobs.store.job_agents import start_single
 from worker.jobs.store.jobs import (
     RequestConflictError,
@@ -152,15 +152,16 @@ def accept(
     if begun is not None:
         return begun
     given = stored.arguments if stored is not None else arguments
+    model = REQUESTS[kind]
     try:
         if refusal is not None and stored is None:
             raise BadRequestError(refusal)
         if positional:
             raise BadRequestError(f"tasks.{kind}: send keyword arguments, not positional ones.")
-        request, unknown = parse_request(kind, given)
+        request, unknown = model.parse(given)
         note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
         if stored is not None:
-            require_known_options(kind, stored.options)
+            model.require_known_options(stored.options)
         if unknown:
             names = escaped(", ".join(unknown), 500)
             log.warning("tasks.%s: unknown arguments are ignored: %s", kind, names)

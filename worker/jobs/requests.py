@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -86,6 +86,37 @@ class Request(BaseModel):
     def options(self) -> dict[str, Any]:
         """The options as JSON, defaults included, so that equal requests compare equal."""
         return self.model_dump(mode="json", exclude={"request_id", "requested_by", self.target})
+
+    @classmethod
+    def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:
+        """The request, and the names of arguments that nobody knows (to be warned about, not refused).
+
+        Raises BadRequestError, whose sentence names every argument that is wrong.
+        """
+        unknown = sorted(set(arguments) - set(cls.model_fields))
+        try:
+            return cls.model_validate(dict(arguments)), unknown
+        except ValidationError as error:
+            faults = [_fault(str(e["loc"][0]), e["type"], e.get("input")) for e in error.errors()]
+        raise BadRequestError(f"tasks.{cls.kind}: {'; '.join(faults)}.")
+
+    @classmethod
+    def require_known_options(cls, options: object) -> None:
+        """Raise BadRequestError for unknown ``options`` of a row whose job would delete things all the
+        same."""
+        if not cls.destroys or options is None:
+            return
+        if not isinstance(options, Mapping):
+            raise BadRequestError(
+                f"tasks.{cls.kind}: options must be an object, not {type(options).__name__}."
+            )
+        unknown = sorted(set(options) - set(cls.model_fields))
+        if unknown:
+            known = sorted(set(cls.model_fields) - {*Request.model_fields, cls.target})
+            raise BadRequestError(
+                f"tasks.{cls.kind}: nothing was deleted, because there is no option"
+                f" {escaped(', '.join(unknown), 200)}: the options are {', '.join(known)}."
+            )
 
 
 class ProvisionAgent(Request):
@@ -210,36 +241,6 @@ REQUESTS: Mapping[str, type[Request]] = {
 SINGLE_KINDS = ("provision_agent", "update_agent", "delete_agent", "provision_gateway_main")
 """Jobs about one agent: their message is the job's own, and they end with their one row."""
 TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
-
-
-def parse_request(kind: str, arguments: Mapping[str, Any]) -> tuple[Request, list[str]]:
-    """The request, and the names of arguments that nobody knows (to be warned about, not refused).
-
-    Raises BadRequestError, whose sentence names every argument that is wrong.
-    """
-    model = REQUESTS[kind]
-    unknown = sorted(set(arguments) - set(model.model_fields))
-    try:
-        return model.model_validate(dict(arguments)), unknown
-    except ValidationError as error:
-        faults = [_fault(str(e["loc"][0]), e["type"], e.get("input")) for e in error.errors()]
-    raise BadRequestError(f"tasks.{kind}: {'; '.join(faults)}.")
-
-
-def require_known_options(kind: str, options: object) -> None:
-    """Raise BadRequestError for unknown ``options`` of a row whose job would delete things all the same."""
-    model = REQUESTS[kind]
-    if not model.destroys or options is None:
-        return
-    if not isinstance(options, Mapping):
-        raise BadRequestError(f"tasks.{kind}: options must be an object, not {type(options).__name__}.")
-    unknown = sorted(set(options) - set(model.model_fields))
-    if unknown:
-        known = sorted(set(model.model_fields) - {*Request.model_fields, model.target})
-        raise BadRequestError(
-            f"tasks.{kind}: nothing was deleted, because there is no option"
-            f" {escaped(', '.join(unknown), 200)}: the options are {', '.join(known)}."
-        )
 
 
 def job_id(task_id: str) -> UUID:

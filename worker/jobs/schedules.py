@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.about import about, note_ids
 from worker.database import DATABASE_AWAY
-from worker.jobs.requests import BadRequestError, SyncGateway, parse_request
+from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.rhythm import Rhythm
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.masking.columns import MaskedText
@@ -125,10 +125,9 @@ def _request(row: Any) -> SyncGateway:
         "request_id": f"schedule:{row.id}:{due}",
         "requested_by": REQUESTED_BY,
     }
-    request, unknown = parse_request("sync_gateway", arguments)
+    request, unknown = SyncGateway.parse(arguments)
     if unknown:
         raise BadRequestError(f"options: tasks.sync_gateway knows no {', '.join(unknown)}.")
-    assert isinstance(request, SyncGateway)
     return request
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
-from worker.jobs.requests import BadRequestError, ProvisionAgent, job_id, parse_request
+from worker.jobs.requests import BadRequestError, EnsureBoardLead, ProvisionAgent, job_id
 from worker.jobs.store.job_agents import Claim, claim
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.jobs.store.retrying import NothingToRetryError, retry
@@ -310,7 +310,7 @@ def test_a_profile_that_postgres_cannot_hold_is_named(profile: dict[str, Any]) -
     with pytest.raises(
         BadRequestError, match="identity_profile must be text without NUL characters and finite numbers"
     ):
-        parse_request("ensure_board_lead", arguments)
+        EnsureBoardLead.parse(arguments)
 
 
 def test_a_profile_that_is_too_deep_is_named() -> None:
@@ -319,7 +319,7 @@ def test_a_profile_that_is_too_deep_is_named() -> None:
         profile = {"a": profile}
     arguments = {"board_id": str(uuid4()), "identity_profile": profile}
     with pytest.raises(BadRequestError, match="50 levels deep"):
-        parse_request("ensure_board_lead", arguments)
+        EnsureBoardLead.parse(arguments)
 
 
 def test_an_id_that_no_url_could_hold_has_its_job() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.jobs import JOB_KINDS
-from worker.jobs.requests import REQUESTS, TARGETS, BadRequestError, job_id, parse_request
+from worker.jobs.requests import REQUESTS, TARGETS, BadRequestError, EnsureBoardLead, ProvisionAgent, job_id
 
 AGENT = UUID("11111111-1111-4111-8111-111111111111")
 
@@ -27,7 +27,7 @@ anything = (
 
 @pytest.mark.parametrize("given_as", [AGENT, str(AGENT), str(AGENT).upper(), AGENT.hex])
 def test_an_agent_alone_is_a_whole_request(given_as: object) -> None:
-    request, unknown = parse_request("provision_agent", {"agent_id": given_as})
+    request, unknown = ProvisionAgent.parse({"agent_id": given_as})
     assert (request.target_id, unknown) == (AGENT, [])
     assert request.options() == {
         "user_id": None,
@@ -39,7 +39,7 @@ def test_an_agent_alone_is_a_whole_request(given_as: object) -> None:
 
 
 def test_arguments_of_a_newer_version_are_named_and_ignored() -> None:
-    _, unknown = parse_request("provision_agent", {"agent_id": AGENT, "zeal": 1, "colour": None})
+    _, unknown = ProvisionAgent.parse({"agent_id": AGENT, "zeal": 1, "colour": None})
     assert unknown == ["colour", "zeal"]
 
 
@@ -66,19 +66,19 @@ def test_arguments_of_a_newer_version_are_named_and_ignored() -> None:
 )
 def test_every_fault_is_a_sentence_that_names_the_argument(arguments: dict[str, Any], fault: str) -> None:
     with pytest.raises(BadRequestError) as caught:
-        parse_request("provision_agent", arguments)
+        ProvisionAgent.parse(arguments)
     assert str(caught.value) == f"tasks.provision_agent: {fault}."
 
 
 @pytest.mark.parametrize("profile", [{"role": "a\x00b"}, {"a\ud800": "b"}, {"role": ["a", {"b": "\x00"}]}])
 def test_a_profile_that_postgres_cannot_hold_is_refused(profile: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError, match="identity_profile must be text without NUL characters"):
-        parse_request("ensure_board_lead", {"board_id": AGENT, "identity_profile": profile})
+        EnsureBoardLead.parse({"board_id": AGENT, "identity_profile": profile})
 
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(BadRequestError) as caught:
-        parse_request("provision_agent", {"wake": "x", "reset_session": "z"})
+        ProvisionAgent.parse({"wake": "x", "reset_session": "z"})
     assert str(caught.value) == (
         "tasks.provision_agent: agent_id is missing; reset_session must be true or false, not 'z';"
         " wake must be true or false, not 'x'."
@@ -92,7 +92,7 @@ def test_all_faults_are_named_at_once() -> None:
 def test_whatever_comes_is_a_request_or_one_line_of_refusal(arguments: dict[str, Any]) -> None:
     refusal = None
     try:
-        request, _ = parse_request("provision_agent", arguments)
+        request, _ = ProvisionAgent.parse(arguments)
     except BadRequestError as error:
         refusal = str(error)
     if refusal is None:

@@ -9,12 +9,11 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.jobs.requests import (
+    REQUESTS,
     BadRequestError,
     Request,
     SyncGateway,
     SyncHeartbeats,
-    parse_request,
-    require_known_options,
 )
 from worker.jobs.store.jobs import enqueue, stored_job
 
@@ -41,8 +40,8 @@ def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> 
     stored = stored_job(connection, job_id)
     assert stored is not None
     try:
-        request, _ = parse_request(job.kind, stored.arguments)
-        require_known_options(job.kind, stored.options)
+        request, _ = REQUESTS[job.kind].parse(stored.arguments)
+        request.require_known_options(stored.options)
     except BadRequestError as error:
         raise NothingToRetryError(f"Job {job_id} was refused, and would be again: {error}") from None
     changes: dict[str, Any] = {"request_id": None, "requested_by": requested_by}
