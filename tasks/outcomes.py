@@ -22,8 +22,9 @@ from worker.errors import PermanentError
 from worker.gate import gate
 from worker.gateway.retry import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
+from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message
-from worker.jobs.requests import TARGETS, job_id
+from worker.jobs.requests import job_id
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
@@ -172,7 +173,7 @@ def _serve(
             log.warning("refused: %s", accepted.reason)
             raise JobFailed(accepted.reason)
         with about(agent=accepted.agent_id):
-            target = TARGETS[kind]
+            target = KINDS[kind].target
             kwargs = {target: str(arguments[target])} if target in arguments else {}
             message = Message(str(task.name), kwargs, accepted.job_id, accepted.agent_id)
             outcome = take_seat_and_turn(services(), accepted.gateway_id, message)

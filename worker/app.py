@@ -29,6 +29,7 @@ from worker.errors import PermanentError
 from worker.gate import gate
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
+from worker.jobs.kinds import QUEUES, TASK_QUEUES
 from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.masking import mask_all
@@ -44,20 +45,6 @@ from worker.workspace.rendering import compile_templates
 
 log = logging.getLogger(__name__)
 
-QUEUES = ("provisioning", "sync", "control")
-ROUTES = {
-    "tasks.provision_agent": "provisioning",
-    "tasks.update_agent": "provisioning",
-    "tasks.delete_agent": "provisioning",
-    "tasks.provision_gateway_main": "provisioning",
-    "tasks.sync_agent": "sync",
-    "tasks.ensure_board_lead": "control",
-    "tasks.sync_heartbeats": "control",
-    "tasks.sync_gateway": "control",
-    "tasks.finish_sync": "control",
-    "tasks.write_roster": "control",
-    "tasks.run_due_schedules": "control",
-}
 BREAK_OFF_S = 30.0
 """So long after SIGTERM no gateway is called any more, nor waited for: what is at work is parked, as after a
 lost connection, and the worker has gone well before the 45 s that it is given."""
@@ -74,7 +61,7 @@ def celery_settings(config: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_queues": [Queue(name) for name in QUEUES],
         "task_default_queue": "control",
-        "task_routes": {name: {"queue": queue} for name, queue in ROUTES.items()},
+        "task_routes": {name: {"queue": queue} for name, queue in TASK_QUEUES.items()},
         "task_create_missing_queues": False,
         "task_acks_late": True,
         "task_acks_on_failure": True,
@@ -299,7 +286,7 @@ def _rescue() -> None:
         return
     try:
         with connections.acquire(block=True, timeout=5) as connection:
-            rescue(connection.default_channel, ROUTES)
+            rescue(connection.default_channel, TASK_QUEUES)
     except ResponseError as error:  # an ACL without that key, or a key of another type
         _not_looked_into.append(str(error))
         log.warning("nobody looks for our messages in Celery's default queue: %s", error)

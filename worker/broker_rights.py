@@ -12,18 +12,19 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-_QUEUES = ("provisioning", "sync", "control")
+from worker.jobs.kinds import QUEUES
+
 _INBOXES = ("worker@host.celery.pidbox", "0.reply.celery.pidbox", "celeryev.0")
 
 
 def needed(database: int) -> Iterator[tuple[str, ...]]:
     """Commands as Celery sends them, one for each right."""
-    for queue in (*_QUEUES, *_INBOXES):
+    for queue in (*QUEUES, *_INBOXES):
         yield ("LLEN", queue)
         yield ("LPUSH", queue, "")
         yield ("BRPOP", queue, "1")
         yield ("DEL", queue)
-    yield from (("RPUSH", _QUEUES[0], ""), ("RPOP", _QUEUES[0]), ("EXISTS", _QUEUES[0]))
+    yield from (("RPUSH", QUEUES[0], ""), ("RPOP", QUEUES[0]), ("EXISTS", QUEUES[0]))
     yield from (("HSET", "unacked", "0", ""), ("HGET", "unacked", "0"), ("HDEL", "unacked", "0"))
     yield from (("ZADD", "unacked_index", "0", ""), ("ZREM", "unacked_index", ""))
     yield ("ZREVRANGEBYSCORE", "unacked_index", "0", "0")

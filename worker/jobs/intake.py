@@ -14,7 +14,8 @@ from worker.about import note_ids
 from worker.database import single
 from worker.errors import PermanentError
 from worker.escaped import escaped
-from worker.jobs.requests import REQUESTS, BadRequestError, Request, job_id
+from worker.jobs.kinds import KINDS
+from worker.jobs.requests import BadRequestError, Request, job_id
 from worker.jobs.store.job_agents import start_single
 from worker.jobs.store.jobs import (
     RequestConflictError,
@@ -152,7 +153,7 @@ def accept(
     if begun is not None:
         return begun
     given = stored.arguments if stored is not None else arguments
-    model = REQUESTS[kind]
+    model = KINDS[kind].request
     try:
         if refusal is not None and stored is None:
             raise BadRequestError(refusal)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from worker.jobs.requests import SINGLE_KINDS, TARGETS
+from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, target_of_kind
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def job_message(row: Any) -> Message:
     """The message for a job's row: its own task, or the finisher's once its agents are being worked at."""
     if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
         return finisher_message(row.id)
-    target = TARGETS.get(row.kind, "gateway_id")
+    target = target_of_kind(row.kind)
     value = getattr(row, target)
     return Message(f"tasks.{row.kind}", {target: str(value)} if value else {}, job_id=row.id)
 
@@ -45,8 +45,8 @@ def job_message(row: Any) -> Message:
 def message_of(row: Any) -> Message:
     """The message for one agent's row (job_id, agent_id, kind, gateway_id): the job's own task where the job
     is about one agent."""
-    if row.kind in SINGLE_KINDS:
-        target = TARGETS[row.kind]
+    if row.kind in ONE_AGENT_KINDS:
+        target = KINDS[row.kind].target
         return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
     return agent_message(row.job_id, row.agent_id, row.gateway_id)
 

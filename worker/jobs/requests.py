@@ -226,23 +226,6 @@ class SyncGateway(Request):
         return {"agent_id": None, "board_id": self.board_id, "gateway_id": self.gateway_id}
 
 
-REQUESTS: Mapping[str, type[Request]] = {
-    model.kind: model
-    for model in (
-        ProvisionAgent,
-        UpdateAgent,
-        DeleteAgent,
-        ProvisionGatewayMain,
-        EnsureBoardLead,
-        SyncHeartbeats,
-        SyncGateway,
-    )
-}
-SINGLE_KINDS = ("provision_agent", "update_agent", "delete_agent", "provision_gateway_main")
-"""Jobs about one agent: their message is the job's own, and they end with their one row."""
-TARGETS: Mapping[str, str] = {kind: model.target for kind, model in REQUESTS.items()}
-
-
 def job_id(task_id: str) -> UUID:
     """A Celery task id as a job id: itself where it is a UUID, else uuid5 of it (interfaces.md 3)."""
     try:

@@ -17,7 +17,7 @@ from kombu.message import Message
 from kombu.serialization import dumps
 
 from worker.escaped import escaped
-from worker.jobs.requests import REQUESTS
+from worker.jobs.kinds import KINDS
 from worker.masking import mask
 from worker.messages.unpacking import FAULT, LONGEST_BODY, TOO_LARGE
 
@@ -29,7 +29,7 @@ _CANVAS: Mapping[str, str] = {
     "chain": "chain",
     "chord": "chord",
 }
-_PUBLIC = frozenset(f"tasks.{kind}" for kind in REQUESTS)
+_PUBLIC = frozenset(kind.task for kind in KINDS.values())
 _KEPT = ("agent_id", "request_id", "requested_by")
 """Of arguments that are refused as a whole, these go on record."""
 

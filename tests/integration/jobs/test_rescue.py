@@ -17,8 +17,8 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
 from worker.clock import Clock
 from worker.jobs.intake import accept_agent_job
+from worker.jobs.kinds import KINDS
 from worker.jobs.outbox import BATCH, publish_due
-from worker.jobs.requests import REQUESTS
 from worker.jobs.store.job_agents import claim
 from worker.provisioning.services import Services
 
@@ -65,8 +65,8 @@ def test_a_bare_row_is_published_under_its_own_id(engine: Engine, fleet: Fleet, 
 def test_a_row_of_a_kind_that_nobody_serves_fails_with_a_sentence(
     engine: Engine, fleet: Fleet, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = {kind: model for kind, model in REQUESTS.items() if kind != "sync_gateway"}
-    monkeypatch.setattr("worker.jobs.store.publishing.REQUESTS", older)
+    older = {name: kind for name, kind in KINDS.items() if name != "sync_gateway"}
+    monkeypatch.setattr("worker.jobs.store.publishing.KINDS", older)
     job_id = insert_job(engine, fleet.agent_id, kind="sync_gateway")
     assert publish_due(engine, sent) == 0
     assert sent.take() == []

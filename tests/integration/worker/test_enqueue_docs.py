@@ -1,8 +1,10 @@
-"""docs/enqueue.md, run as it stands: by row, by send_task, once. A broker away: test_broker_away.py."""
+"""docs/enqueue.md, run as it stands: by row, by send_task, once.
+
+A broker that is away: test_broker_away.py; the table of tasks: tests/unit/jobs/test_kinds.py.
+"""
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -15,21 +17,11 @@ from sqlalchemy import text
 
 from tests.integration.provisioning.fleet import execute
 from tests.integration.worker.workshop import Place, Workshop
-from worker.jobs.requests import REQUESTS, TARGETS
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "enqueue.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
 SQL = re.findall(r"```sql\n(.*?)```", DOCS, re.DOTALL)
-TASKS = re.findall(r"^\| `tasks\.(\w+)` \| `(\w+)` \| (.*?) \|$", DOCS, re.MULTILINE)
-
-
-def routes() -> dict[str, str]:
-    """worker.app's; importing it would need its environment."""
-    tree = ast.parse((ROOT / "worker" / "app.py").read_text(encoding="utf-8"))
-    assigned = [n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ROUTES"]
-    found: dict[str, str] = ast.literal_eval(assigned[0].value)
-    return found
 
 
 def run(
@@ -51,16 +43,6 @@ def run(
 @pytest.fixture(scope="module")
 def place(workshop: Workshop) -> Place:
     return workshop.place("2026.9.6", agents=2)
-
-
-def test_the_table_of_tasks_is_the_truth() -> None:
-    assert {task for task, _, _ in TASKS} == set(REQUESTS)
-    for task, queue, kwargs in TASKS:
-        assert routes()[f"tasks.{task}"] == queue
-        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", re.sub(r"\(.*?\)", "", kwargs))) - {"all"}
-        hidden = {"request_id", "requested_by"}
-        assert named == set(REQUESTS[task].model_fields) - hidden
-        assert TARGETS[task] in named
 
 
 def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: Place) -> None:

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery, Task
 from celery.app.defaults import NAMESPACES, flatten
 
-from worker.jobs.requests import REQUESTS
+from worker.jobs.kinds import KINDS
 from worker.settings import settings
 
 FROZEN_NAMES = {
@@ -66,7 +66,7 @@ def test_every_tasks_name_is_in_the_contract(tasks: dict[str, Task[..., Any]]) -
 
 
 def test_every_kind_of_request_has_its_task(tasks: dict[str, Task[..., Any]]) -> None:
-    assert {f"tasks.{kind}" for kind in REQUESTS} <= set(tasks)
+    assert {kind.task for kind in KINDS.values()} <= set(tasks)
 
 
 def test_every_option_of_a_task_is_one_that_celery_knows(tasks: dict[str, Task[..., Any]]) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy.types import TypeEngine
 
 from worker.database import single
 from worker.jobs import service_time
-from worker.jobs.requests import SINGLE_KINDS, Request
+from worker.jobs.kinds import ONE_AGENT_KINDS
+from worker.jobs.requests import Request
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -124,7 +125,7 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
         with single(engine) as connection:
-            parameters = {**target, "lease_s": lease_s, "single_kinds": list(SINGLE_KINDS)}
+            parameters = {**target, "lease_s": lease_s, "single_kinds": list(ONE_AGENT_KINDS)}
             row = connection.execute(_CLAIM, parameters).one_or_none()
     except IntegrityError:  # the index that lets one job at a time hold an agent
         with single(engine) as connection:

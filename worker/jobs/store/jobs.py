@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.requests import LONGEST_NAME, SINGLE_KINDS, TARGETS, Request
+from worker.jobs.kinds import ONE_AGENT_KINDS, target_of_kind
+from worker.jobs.requests import LONGEST_NAME, Request
 from worker.jobs.store.publishing import REPUBLISH_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -119,7 +120,7 @@ _LET_GO = text("""
 def let_go(connection: Connection, kind: str, agent_id: object) -> None:
     """An agent that somebody marked as being worked at, for a job that ended before it began, is offline:
     nobody is to find it so for ever (rules.md 38). Other jobs that have it, or will, are left their word."""
-    if kind not in SINGLE_KINDS or agent_id is None:
+    if kind not in ONE_AGENT_KINDS or agent_id is None:
         return
     with suppress(ValueError):
         connection.execute(_LET_GO, {"agent_id": UUID(str(agent_id))})
@@ -179,7 +180,7 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
         return None
     options = row.options if isinstance(row.options, dict) else {"options": row.options}
     arguments = {**options, "request_id": row.request_id, "requested_by": row.requested_by}
-    target = TARGETS.get(row.kind, "gateway_id")
+    target = target_of_kind(row.kind)
     if getattr(row, target) is not None:
         arguments[target] = getattr(row, target)
     if row.kind == "sync_gateway" and row.board_id is not None:

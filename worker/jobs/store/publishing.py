@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, text
 
+from worker.jobs.kinds import KINDS, not_served
 from worker.jobs.messages import Message, job_message, message_of, roster_writer_message
-from worker.jobs.requests import REQUESTS
 from worker.masking.columns import MaskedText
 from worker.revision import NEEDED_REVISION
 
@@ -82,18 +82,14 @@ def mark_due(connection: Connection, batch: int) -> list[Message]:
     A job whose kind this version does not know is left alone while the database's revision is newer than
     this worker: a newer worker serves it. In a database of this revision no worker does, so the job fails.
     """
-    served = {"served": list(REQUESTS), "revision": NEEDED_REVISION}
+    served = {"served": list(KINDS), "revision": NEEDED_REVISION}
     limits = {"batch": batch, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S, **served}
     jobs = connection.execute(_DUE_JOBS, limits).all()
     for row in jobs:
-        if row.kind not in REQUESTS:
-            error = (
-                f"No worker of this version serves jobs of kind {row.kind}: check its spelling; if a"
-                " newer version has it, run that version's `provisioner migrate` and upgrade the workers."
-            )
+        if row.kind not in KINDS:
             for statement in (_NOT_SERVED, _ROWS_NOT_SERVED):
-                connection.execute(statement, {"job_id": row.id, "error": error})
-    messages = [job_message(row) for row in jobs if row.kind in REQUESTS]
+                connection.execute(statement, {"job_id": row.id, "error": not_served(row.kind)})
+    messages = [job_message(row) for row in jobs if row.kind in KINDS]
     messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
     writers = connection.execute(_DUE_WRITERS, {"batch": batch, "lost_s": _WRITER_LOST_AFTER_S})
     return messages + [roster_writer_message(row.gateway_id) for row in writers]

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
+from worker.jobs.kinds import require_kind
 from worker.jobs.requests import (
-    REQUESTS,
     BadRequestError,
     Request,
     SyncGateway,
@@ -40,7 +40,7 @@ def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> 
     stored = stored_job(connection, job_id)
     assert stored is not None
     try:
-        request, _ = REQUESTS[job.kind].parse(stored.arguments)
+        request, _ = require_kind(job.kind).request.parse(stored.arguments)
         request.require_known_options(stored.options)
     except BadRequestError as error:
         raise NothingToRetryError(f"Job {job_id} was refused, and would be again: {error}") from None
