@@ -7,15 +7,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
-JOB_KINDS = (
-    "provision_agent",
-    "update_agent",
-    "delete_agent",
-    "sync_gateway",
-    "sync_heartbeats",
-    "ensure_board_lead",
-    "provision_gateway_main",
-)
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
 OPEN_STATUSES = ("queued", "running")
 
@@ -30,12 +21,13 @@ class Job(Provisioner):
 
     ``next_attempt_at`` is when the clock publishes the row (again), null once it has ended;
     ``lease_until`` is set while a worker has it in hand; ``published_at`` is set from publication to
-    claim, so that a late copy of the message finds nothing to do.
+    claim, so that a late copy of the message finds nothing to do. ``kind`` may be any name: which kinds
+    there are, `worker.jobs.kinds` knows, and a newer worker's knows more.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(one_of("kind", JOB_KINDS), name="kind"),
+        CheckConstraint("kind ~ '^[a-z][a-z0-9_]{0,62}$'", name="kind_form"),
         CheckConstraint(one_of("status", JOB_STATUSES), name="status"),
         Index(
             "jobs_request_key",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Connection, text
 
-from models.jobs import JOB_KINDS, JOB_STATUSES
+from models.jobs import JOB_STATUSES
+from worker.jobs.kinds import JOB_KINDS
 
 _GATEWAY = ("gateway", "gateway_id")
 

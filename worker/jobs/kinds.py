@@ -61,6 +61,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(SyncGateway, "control"),
     )
 }
+JOB_KINDS = tuple(KINDS)
 ONE_AGENT_KINDS = tuple(name for name, kind in KINDS.items() if kind.one_agent)
 
 INTERNAL_TASKS: Mapping[str, str] = {

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from models import MissionControl, Provisioner
-from models.migrate import migrate
+from models.migrate import alembic_config, migrate
 from models.schemas import MixedDatabaseError
 from tests.integration import mission_control
 from worker.database import make_engine
@@ -93,6 +94,28 @@ def test_models_and_migrations_agree(empty: Engine) -> None:
         assert compare_metadata(context, Provisioner.metadata) == []
 
 
+def test_the_list_of_kinds_comes_back_with_the_revision_before(
+    empty: Engine, definitions: Callable[[str], str]
+) -> None:
+    def move(to: str) -> None:
+        with empty.begin() as connection:
+            step = command.downgrade if to == "0011" else command.upgrade
+            step(alembic_config(connection), to)
+
+    migrate(empty)
+    newest = definitions("provisioner")
+    move("0011")
+    insert = text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'make_coffee')")
+    with pytest.raises(Exception, match="jobs_kind_check"), empty.begin() as connection:
+        connection.execute(insert)
+    move("0012")
+    assert definitions("provisioner") == newest
+    with empty.begin() as connection:
+        connection.execute(insert)
+    with pytest.raises(Exception, match="jobs_kind_check"):
+        move("0011")
+
+
 def test_no_foreign_key_leaves_our_schema(empty: Engine) -> None:
     migrate(empty, standalone=True)
     inspector = inspect(empty)
@@ -141,13 +164,21 @@ def test_a_bare_row_of_id_kind_and_target_is_a_whole_enqueue(engine: Engine) -> 
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("kind", "make_coffee"), ("status", "done")], ids=["kind", "status"]
+    ("column", "value", "check"),
+    [
+        ("status", "done", "status"),
+        ("kind", "make coffee", "kind_form"),
+        ("kind", "provision_agent\n", "kind_form"),
+        ("kind", "x" * 64, "kind_form"),
+        ("kind", "", "kind_form"),
+    ],
+    ids=["status", "two words", "line end", "long", "empty"],
 )
-def test_a_job_of_a_kind_or_status_that_nobody_knows_is_refused_by_the_table(
-    engine: Engine, column: str, value: str
+def test_a_status_that_nobody_knows_or_a_kind_that_is_no_name_is_refused_by_the_table(
+    engine: Engine, column: str, value: str, check: str
 ) -> None:
     values = {"kind": "provision_agent", "status": "queued", column: value}
-    with pytest.raises(Exception, match=f"jobs_{column}_check"), engine.begin() as connection:
+    with pytest.raises(Exception, match=f"jobs_{check}_check"), engine.begin() as connection:
         connection.execute(
             text(
                 "INSERT INTO provisioner.jobs (id, kind, status) VALUES (gen_random_uuid(), :kind, :status)"

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.jobs import JOB_KINDS
-from worker.jobs.kinds import KINDS
 from worker.jobs.requests import BadRequestError, EnsureBoardLead, ProvisionAgent, job_id
 
 AGENT = UUID("11111111-1111-4111-8111-111111111111")
@@ -100,10 +98,6 @@ def test_whatever_comes_is_a_request_or_one_line_of_refusal(arguments: dict[str,
         assert isinstance(request.target_id, UUID)
     else:
         assert re.fullmatch(r"tasks\.provision_agent: .+\.", refusal)
-
-
-def test_every_kind_that_can_be_asked_for_has_a_place_in_the_table() -> None:
-    assert set(KINDS) <= set(JOB_KINDS)
 
 
 def test_a_task_id_is_the_jobs_id_or_its_uuid5() -> None:
