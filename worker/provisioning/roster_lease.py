@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, TextClause, text
 
 from worker.errors import TransientError
-from worker.jobs.keeper import kept_alive
+from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.store.wake_batches import call_wakes, wakes_on_their_way
 
 LONGEST_LEASE_S = 15.0

@@ -55,7 +55,7 @@ class Actor:
 
     def pause(self, at: str) -> None:
         """Hand the baton back; returns with it. Raises Killed where there is nothing to return to. A thread
-        that the actor started (a lease's keeper) needs none."""
+        that the actor started (the renewal of a lease) needs none."""
         if threading.current_thread() is not self._thread:
             return
         if not self.killed:

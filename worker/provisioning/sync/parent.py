@@ -16,7 +16,7 @@ from worker.about import note_ids
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
 from worker.gateway.patience import impatient
-from worker.jobs.keeper import kept_alive
+from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.messages import Message
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.leases import LeaseLostError, NotClaimed

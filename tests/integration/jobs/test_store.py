@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
-from worker.jobs.keeper import kept_alive
+from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.outbox import publish_due
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.job_agents import (
@@ -304,7 +304,7 @@ def test_a_message_that_was_sent_just_before_the_lease_was_renewed_is_dropped(en
     assert job(engine, job_id).status == "succeeded"
 
 
-def test_a_row_that_was_let_go_is_not_taken_back_by_its_keeper(engine: Engine) -> None:
+def test_a_row_that_was_let_go_is_not_taken_back_by_the_renewal_of_its_lease(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     job_id = accept(engine, agent_id)
     held = take(engine, job_id, agent_id)

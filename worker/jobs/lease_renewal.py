@@ -26,13 +26,13 @@ def kept_alive(renew: Callable[[], object], lease_s: float, name: str) -> Iterat
     ``name``: of what is held, for the log."""
     over = threading.Event()
     work = partial(copy_context().run, _keep, renew, lease_s, name, over)  # its lines are about the same
-    keeper = threading.Thread(target=work, name="lease", daemon=True)
-    keeper.start()
+    renewal = threading.Thread(target=work, name="lease", daemon=True)
+    renewal.start()
     try:
         yield
     finally:
         over.set()
-        keeper.join()
+        renewal.join()
 
 
 def _keep(renew: Callable[[], object], lease_s: float, name: str, over: threading.Event) -> None:
