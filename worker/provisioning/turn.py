@@ -28,7 +28,7 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
-from worker.jobs.store.sync_rows import Progress, end_pending, go_on
+from worker.jobs.store.sync_rows import Progress, end_pending, open_next_rows
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.credentials import NoTokenError
@@ -107,7 +107,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     with single(services.engine) if held.single else services.engine.begin() as connection:
         messages = mark_next_in_line(connection, agent_id)
         if not held.single:
-            more, progress = go_on(connection, job_id)
+            more, progress = open_next_rows(connection, job_id)
             messages, outcome = messages + more, replace(outcome, progress=progress)
     services.publish(messages)
     return outcome

@@ -26,7 +26,7 @@ SWEEP_S = 15.0
 
 
 @dataclass(frozen=True)
-class RunClaim:
+class SyncClaim:
     """A worker's hold on a run's own row. ``failing_s``: seconds since its present step failed for the first
     time, 0 where it has not."""
 
@@ -87,11 +87,11 @@ _CLAIM = text(f"""
 """)
 
 
-def claim_run(engine: Engine, job_id: UUID, *, lease_s: float) -> RunClaim | NotClaimed:
+def claim_sync(engine: Engine, job_id: UUID, *, lease_s: float) -> SyncClaim | NotClaimed:
     """Take the run's own row for ``lease_s`` seconds, if a message for it was due."""
     with engine.begin() as connection:
         row = connection.execute(_CLAIM, {"job_id": job_id, "lease_s": lease_s}).one_or_none()
-    return NotClaimed.NOTHING_TO_DO if row is None else RunClaim(**row._mapping)
+    return NotClaimed.NOTHING_TO_DO if row is None else SyncClaim(**row._mapping)
 
 
 _HELD = "id = :job_id AND generation = :generation AND status = 'running' AND lease_until IS NOT NULL"
@@ -113,14 +113,14 @@ _PARK = text(f"""
 """).bindparams(bindparam("reason", type_=MaskedText))
 
 
-def renew_run(connection: Connection, held: RunClaim, *, lease_s: float) -> None:
+def renew_sync(connection: Connection, held: SyncClaim, *, lease_s: float) -> None:
     """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError."""
     _require(connection.execute(_RENEW, {**_key(held), "lease_s": lease_s}).rowcount, held)
 
 
-def park_run(
+def park_sync(
     connection: Connection,
-    held: RunClaim,
+    held: SyncClaim,
     delay_s: float,
     phase: str | None = None,
     reason: str | None = None,
@@ -142,7 +142,7 @@ def park_run(
 _FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id")
 
 
-def run_failing_s(connection: Connection, held: RunClaim) -> float:
+def sync_failing_s(connection: Connection, held: SyncClaim) -> float:
     """Seconds since the run's present step failed for the first time; 0 where it has not."""
     return float(connection.execute(_FAILING, _key(held)).scalar_one_or_none() or 0)
 
@@ -160,9 +160,9 @@ _END = text(f"""
 )
 
 
-def end_run(
+def end_sync(
     connection: Connection,
-    held: RunClaim,
+    held: SyncClaim,
     status: str,
     error: str | None,
     result: Mapping[str, Any],
@@ -171,10 +171,10 @@ def end_run(
     """End the run, and call the sync that waits behind it. Raises LeaseLostError."""
     ending = {"status": status, "error": error, "result": dict(result), "warnings": list(warnings)}
     _require(connection.execute(_END, {**_key(held), **ending}).rowcount, held)
-    return mark_next_run(connection, held.gateway_id)
+    return mark_next_sync(connection, held.gateway_id)
 
 
-_NEXT_RUN = text("""
+_NEXT_SYNC = text("""
     UPDATE provisioner.jobs
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     WHERE id = (
@@ -193,9 +193,9 @@ _WAIT_BEHIND = text("""
 """)
 
 
-def mark_next_run(connection: Connection, gateway_id: UUID) -> list[Message]:
+def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
     """Mark the oldest sync that waits for the gateway; send after the commit."""
-    rows = connection.execute(_NEXT_RUN, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
+    rows = connection.execute(_NEXT_SYNC, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 
 
@@ -204,10 +204,10 @@ def wait_behind(connection: Connection, job_id: UUID) -> None:
     connection.execute(_WAIT_BEHIND, {"job_id": job_id, "sweep_s": SWEEP_S})
 
 
-def _key(held: RunClaim) -> dict[str, Any]:
+def _key(held: SyncClaim) -> dict[str, Any]:
     return {"job_id": held.job_id, "generation": held.generation}
 
 
-def _require(rows: int, held: RunClaim) -> None:
+def _require(rows: int, held: SyncClaim) -> None:
     if rows != 1:
         raise LeaseLostError(f"Another worker has taken over job {held.job_id}.")

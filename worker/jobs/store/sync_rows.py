@@ -171,7 +171,7 @@ _NEXT = text("""
 """)
 
 
-def go_on(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
+def open_next_rows(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
     """Fill the window, and call the finisher once there is nothing left to open or to wait for; what is
     returned must be sent after the commit."""
     parameters = {"job_id": job_id, "window": WINDOW, "republish_s": LOST_AFTER_S}

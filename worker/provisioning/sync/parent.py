@@ -22,19 +22,14 @@ from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.sync_jobs import (
     SWEEP_S,
-    RunClaim,
-    claim_run,
-    end_run,
-    park_run,
-    renew_run,
-    run_failing_s,
+    SyncClaim,
+    claim_sync,
+    end_sync,
+    park_sync,
+    renew_sync,
+    sync_failing_s,
 )
-from worker.jobs.store.sync_rows import (
-    end_pending,
-    go_on,
-    open_main,
-    recount,
-)
+from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
 from worker.provisioning.sync.look import look, settle
@@ -48,7 +43,7 @@ _AT_WORK = Parked("its agents are being worked at")
 
 def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClaimed:
     """Claim the run and take it as far as it goes now. Raises only DATABASE_AWAY."""
-    held = claim_run(services.engine, job_id, lease_s=services.settings.lease_s)
+    held = claim_sync(services.engine, job_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
     note_ids(gateway=held.gateway_id)
@@ -60,7 +55,7 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClai
         return NotClaimed.NOTHING_TO_DO
 
 
-def _take(services: Services, held: RunClaim) -> Ending | Parked:
+def _take(services: Services, held: SyncClaim) -> Ending | Parked:
     try:
         refuse_what_kills(services, held.attempts, held.phase)
         renew = partial(_renew, services, held)
@@ -73,10 +68,9 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
             _park(services, held, Parked(f"waiting for the database: {error}", DATABASE_WAIT_S))
         raise
     except TransientError as error:
+        failing_s = partial(sync_failing_s, held=held)
         try:
-            return _park(
-                services, held, try_later(services, held.gateway_id, partial(run_failing_s, held=held), error)
-            )
+            return _park(services, held, try_later(services, held.gateway_id, failing_s, error))
         except PermanentError as given_up:
             return _stop(services, held, reason_of(given_up))
     except PermanentError as error:
@@ -86,12 +80,12 @@ def _take(services: Services, held: RunClaim) -> Ending | Parked:
         return _stop(services, held, reason_of(error))
 
 
-def _renew(services: Services, held: RunClaim) -> None:
+def _renew(services: Services, held: SyncClaim) -> None:
     with services.engine.begin() as connection:
-        renew_run(connection, held, lease_s=services.settings.lease_s)
+        renew_sync(connection, held, lease_s=services.settings.lease_s)
 
 
-def _go_on(services: Services, held: RunClaim) -> Ending | Parked:
+def _go_on(services: Services, held: SyncClaim) -> Ending | Parked:
     if held.phase == "look" and not held.cancel_requested:
         return _park(services, held, look(services, held) or _AT_WORK)
     if held.phase == "roster" and not held.cancel_requested:
@@ -99,7 +93,7 @@ def _go_on(services: Services, held: RunClaim) -> Ending | Parked:
     return _look_after(services, held)
 
 
-def _look_after(services: Services, held: RunClaim) -> Ending | Parked:
+def _look_after(services: Services, held: SyncClaim) -> Ending | Parked:
     """See whether all agents are done: then the main one, then the end; else that they go on."""
     messages: list[Message] = []
     finished: Ending | None = None
@@ -110,18 +104,18 @@ def _look_after(services: Services, held: RunClaim) -> Ending | Parked:
         main = connection.execute(_MAIN_ROW, {"job_id": held.job_id}).scalar_one_or_none()
         if done and main == "pending":
             messages = open_main(connection, held.job_id)
-            park_run(connection, held, SWEEP_S, "main")
+            park_sync(connection, held, SWEEP_S, "main")
         elif not done or main == "running":
-            park_run(connection, held, SWEEP_S, "main" if done else "agents")
-            messages = go_on(connection, held.job_id)[0]
+            park_sync(connection, held, SWEEP_S, "main" if done else "agents")
+            messages = open_next_rows(connection, held.job_id)[0]
         else:
             finished = _count(connection, held)
-            messages = end_run(connection, held, **vars(finished))
+            messages = end_sync(connection, held, **vars(finished))
     services.publish(messages)
     return finished or _AT_WORK
 
 
-def _count(connection: Connection, held: RunClaim, stopped: str | None = None) -> Ending:
+def _count(connection: Connection, held: SyncClaim, stopped: str | None = None) -> Ending:
     rows = [Row(**row._mapping) for row in connection.execute(_ROWS, {"job_id": held.job_id})]
     gateway = connection.execute(_GATEWAY, {"gateway_id": held.gateway_id}).one_or_none()
     cancelled = held.cancel_requested and any(row.status == "cancelled" for row in rows)
@@ -136,23 +130,23 @@ def _count(connection: Connection, held: RunClaim, stopped: str | None = None) -
     )
 
 
-def _stop(services: Services, held: RunClaim, reason: str) -> Ending | Parked:
+def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Parked:
     """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason)
         if not recount(connection, held.job_id):
-            park_run(connection, held, SWEEP_S, "agents")
+            park_sync(connection, held, SWEEP_S, "agents")
             return _AT_WORK
         finished = _count(connection, held, stopped=reason)
-        messages = end_run(connection, held, **vars(finished))
+        messages = end_sync(connection, held, **vars(finished))
     services.publish(messages)
     return finished
 
 
-def _park(services: Services, held: RunClaim, parked: Parked) -> Parked:
+def _park(services: Services, held: SyncClaim, parked: Parked) -> Parked:
     if parked.wait_s is not None:
         with services.engine.begin() as connection:
-            park_run(connection, held, parked.wait_s, reason=parked.reason, failing_s=parked.failing_s)
+            park_sync(connection, held, parked.wait_s, reason=parked.reason, failing_s=parked.failing_s)
     return parked
 
 
