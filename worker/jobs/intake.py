@@ -1,4 +1,4 @@
-"""A message becomes a job: by its row where a service wrote one, else by its arguments."""
+"""Turns a message into a job: by its row if a service wrote one, otherwise by the message's arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Accepted:
-    """The job that the message is for, the agent whose row to claim, and its gateway, where that is known."""
+    """The job that the message is for, the agent whose row to claim, and its gateway, if known."""
 
     job_id: UUID
     agent_id: UUID
@@ -39,14 +39,14 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refused:
-    """The job has ended with this sentence; None where there was nothing left to do."""
+    """The job was refused with this sentence; None if there is nothing left to do."""
 
     job_id: UUID
     reason: str | None
 
 
 AgentOf = Callable[[Connection, Request], UUID]
-"""Which agent a request is about; may make it. Raises PermanentError."""
+"""Returns the agent that a request is about, and may create it. Raises PermanentError."""
 
 
 def target_of(_: Connection, request: Request) -> UUID:
@@ -63,10 +63,10 @@ def accept_agent_job(
     agent_of: AgentOf = target_of,
     refusal: str | None = None,
 ) -> Accepted | Refused:
-    """Find or make the job of a message for a single-agent task, and give it its row.
+    """Find or create the job of a message for a task about one agent, and give it its row.
 
-    ``agent_of`` says which agent the request is about. What cannot be served becomes a failed job whose
-    sentence names the argument.
+    ``agent_of`` says which agent the request is about. A request that cannot be served becomes a failed job
+    whose error names the argument.
     """
     key = job_id(task_id)
     with single(engine) as connection:
@@ -80,7 +80,7 @@ def accept_agent_job(
         found = accept(connection, kind, task_id, positional, arguments, refusal)
         if isinstance(found, Refused):
             return found
-        if isinstance(found, Begun):  # in this very moment, by another message
+        if isinstance(found, Begun):  # just now, by another message
             return _taken_up(found)
         try:
             agent_id = agent_of(connection, found.request)
@@ -93,7 +93,7 @@ def accept_agent_job(
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that is to begin now, by this message."""
+    """A job that this message starts."""
 
     job_id: UUID
     request: Request
@@ -101,7 +101,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Begun:
-    """A job that has begun, and perhaps ended; ``agent_id``: of its one row, if it has one."""
+    """A job that has started, and perhaps ended; ``agent_id``: of its one row, if it has one."""
 
     job_id: UUID
     agent_id: UUID | None
@@ -110,7 +110,7 @@ class Begun:
 
 
 def _of_another_kind(key: UUID, kind: str, stored: StoredJob) -> Refused:
-    """The row is all that can be kept under one id: the message that came second has none."""
+    """Drop a message whose id is that of another kind's job: one id can have only one row."""
     log.warning(
         "dropped a message for tasks.%s: its id is that of a job of kind %s. Send each task with an id of"
         " its own.",
@@ -141,8 +141,8 @@ def accept(
     arguments: Mapping[str, Any],
     refusal: str | None = None,
 ) -> Queued | Begun | Refused:
-    """Find or make the job of a message, by its row where there is one. ``refusal``: why the message cannot
-    be served, should there be none."""
+    """Find or create the job of a message, by its row if there is one. ``refusal``: why the message cannot be
+    served if there is no row."""
     key = job_id(task_id)
     if str(key) != task_id.lower():
         log.info("task id %s is not a UUID: its job is %s", escaped(task_id, 100), key)

@@ -1,7 +1,7 @@
-"""The kinds of jobs, each declared once: what it takes, where its task waits, and whom it is about.
+"""The kinds of jobs, each declared once: its request, its task's queue, and whether it is about one agent.
 
-Routes, the kinds that a worker publishes and the tables of the docs follow from this. A kind's task is in
-tasks/, under the kind's own name (interfaces.md 3).
+Celery's routes and the kinds that a worker publishes are derived from this; a test compares the docs' tables.
+A kind's task is the module of its name in tasks/ (interfaces.md 3).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ QUEUES = ("provisioning", "sync", "control")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of job that services and the CLI may ask for. ``one_agent``: the job is about one agent, so its
-    message is the job's own, and it ends with its one row."""
+    """A kind of job that services and the CLI may request. ``one_agent``: the job has one agent's row, is
+    published as that row's message, and ends with it."""
 
     request: type[Request]
     queue: str
@@ -35,7 +35,7 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """As ``jobs.kind`` has it."""
+        """The value of ``jobs.kind``."""
         return self.request.kind
 
     @property
@@ -45,7 +45,7 @@ class Kind:
 
     @property
     def target(self) -> str:
-        """The column of ``jobs`` that says whom the job is about."""
+        """The column of ``jobs`` that names what the job is about: agent_id, board_id or gateway_id."""
         return self.request.target
 
 
@@ -70,19 +70,20 @@ INTERNAL_TASKS: Mapping[str, str] = {
     "tasks.write_roster": "control",
     "tasks.run_due_schedules": "control",
 }
-"""The queues of the tasks that only the provisioner sends: they serve rows, and are no kind of job."""
+"""Tasks that only the provisioner itself sends, with their queues. They serve rows and are not kinds of
+jobs."""
 TASK_QUEUES: Mapping[str, str] = {**{kind.task: kind.queue for kind in KINDS.values()}, **INTERNAL_TASKS}
 
 
 def target_of_kind(name: str) -> str:
-    """The column of ``jobs`` that says whom a job is about; of a kind that this version does not know, the
-    gateway's."""
+    """The column of ``jobs`` that names what a job of this kind is about; gateway_id if this version does not
+    know the kind."""
     kind = KINDS.get(name)
     return "gateway_id" if kind is None else kind.target
 
 
 def not_served(name: str) -> str:
-    """The sentence of a job whose kind no worker of this version knows."""
+    """The error of a job whose kind this version does not know."""
     return (
         f"No worker of this version serves jobs of kind {name}: check its spelling; if a newer version has"
         " it, run that version's `provisioner migrate` and upgrade the workers."
@@ -90,7 +91,7 @@ def not_served(name: str) -> str:
 
 
 def require_kind(name: str) -> Kind:
-    """The kind of that name. Raises BadRequestError where this version has none."""
+    """The kind of that name. Raises BadRequestError if this version does not know it."""
     if name not in KINDS:
         raise BadRequestError(not_served(name))
     return KINDS[name]

@@ -1,6 +1,6 @@
-"""Keeps a lease alive while its worker is: one that runs out means a dead worker, and nothing else.
+"""Renews a lease from a thread for as long as its worker lives, so that an expired one means a dead worker.
 
-Without it a slow gateway would outlast the lease, and two workers would be at work on one thing.
+Without renewal, a slow gateway would outlast the lease and two workers would serve the same row.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def kept_alive(renew: Callable[[], object], lease_s: float, name: str) -> Iterator[None]:
-    """Call ``renew`` every third of ``lease_s`` seconds until the block ends, or ``renew`` raises a
-    TransientError: the lease was let go or taken over, and whatever the block writes next says so.
-    ``name``: of what is held, for the log."""
+    """Call ``renew`` three times per ``lease_s`` seconds until the block ends, or until ``renew`` raises a
+    TransientError: the lease was given back or taken over, which the block finds out at its next write.
+    ``name``: what is held, for the log."""
     over = threading.Event()
-    work = partial(copy_context().run, _keep, renew, lease_s, name, over)  # its lines are about the same
+    work = partial(copy_context().run, _keep, renew, lease_s, name, over)  # with the block's log context
     renewal = threading.Thread(target=work, name="lease", daemon=True)
     renewal.start()
     try:

@@ -1,4 +1,4 @@
-"""The messages that jobs send: which task, with which ids (celery.md 3). Pure."""
+"""The messages that are sent for rows: which task, with which ids (interfaces.md 3). Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, target_of_kind
 
 @dataclass(frozen=True)
 class Message:
-    """A marked row's message. Without ``agent_id`` it is about the whole job, without ``job_id`` about the
-    gateway's roster."""
+    """The message of a marked row. Without ``agent_id`` it is for the whole job, without ``job_id`` for the
+    gateway's roster writer. ``own_id``: the task is the job's own and has the job's id."""
 
     task: str
     kwargs: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Message:
 
     @property
     def task_id(self) -> str | None:
-        """The job's id where the task is the job's own, else None: Celery makes one."""
+        """The job's id if the task is the job's own; None lets Celery make one."""
         return str(self.job_id) if self.job_id is not None and self.own_id else None
 
 
@@ -34,7 +34,7 @@ def roster_writer_message(gateway_id: UUID) -> Message:
 
 
 def job_message(row: Any) -> Message:
-    """The message for a job's row: its own task, or the finisher's once its agents are being worked at."""
+    """The message for a job's row: its own task, or the finisher once a sync's agents have been opened."""
     if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
         return finisher_message(row.id)
     target = target_of_kind(row.kind)
@@ -43,8 +43,8 @@ def job_message(row: Any) -> Message:
 
 
 def message_of(row: Any) -> Message:
-    """The message for one agent's row (job_id, agent_id, kind, gateway_id): the job's own task where the job
-    is about one agent."""
+    """The message for one agent's row (job_id, agent_id, kind, gateway_id): the job's own task if the job is
+    about one agent."""
     if row.kind in ONE_AGENT_KINDS:
         target = KINDS[row.kind].target
         return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
@@ -52,8 +52,8 @@ def message_of(row: Any) -> Message:
 
 
 def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Message:
-    """The message for one agent's row in a job of many; it names the gateway, whose share of the slots is
-    looked at first."""
+    """The message for one agent's row in a job of many. It names the gateway, whose share of the slots the
+    worker checks first."""
     kwargs = {"agent_id": str(agent_id), "job_id": str(job_id)}
     if gateway_id is not None:
         kwargs["gateway_id"] = str(gateway_id)
@@ -61,5 +61,5 @@ def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Mess
 
 
 def finisher_message(job_id: UUID) -> Message:
-    """The message that ends a sync, or looks after it."""
+    """The message for a sync's own row, to look after its agents or to end it."""
     return Message("tasks.finish_sync", {"job_id": str(job_id)}, job_id, own_id=False)

@@ -1,8 +1,8 @@
 """Publishes what is due: queued jobs, parked and abandoned rows, roster writes (decisions.md D8).
 
-Rows are marked, the mark is committed, and then the messages go out: a message that came before the commit
-would find nothing to claim. Where the broker is away the marks are taken back, so that the next tick tries
-again; where the process dies in between, LOST_AFTER_S and REPUBLISH_AFTER_S do the same.
+Rows are marked, the marks are committed, and then the messages are sent: a message that arrived before the
+commit would find nothing to claim. If the broker is away, the marks are taken back and the next tick tries
+again; if the process dies in between, the marks expire (`worker.jobs.store.publishing`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from worker.jobs.messages import Message
 from worker.jobs.store.publishing import mark_due, unmark
 
 Send = Callable[[str, Mapping[str, Any], str | None], None]
-"""``send(task name, kwargs, task id)``; raises where the broker cannot be reached."""
+"""``send(task name, kwargs, task id)``; raises one of PUBLISH_ERRORS if the broker cannot be reached."""
 
 PUBLISH_ERRORS = (BrokerError, RedisError, OSError, RuntimeError)
-"""What a publisher may raise where the broker is away (celery.md 0.4)."""
+"""What publishing may raise while the broker is away (celery.md 0.4)."""
 BATCH = 100
+"""How many jobs, agents' rows and roster writers one transaction marks, each."""
 
 
 def publish_due(engine: Engine, send: Send) -> int:
-    """Publish all that is due now, a batch of each sort; return the number of messages.
+    """Publish what is due now, BATCH of each sort at most. Returns the number of messages.
 
-    Raises what ``send`` raises, with nothing lost.
+    Raises what ``send`` raises; nothing is lost by that.
     """
     with engine.begin() as connection:
         messages = mark_due(connection, BATCH)
@@ -37,8 +38,8 @@ def publish_due(engine: Engine, send: Send) -> int:
 
 
 def send_marked(engine: Engine, send: Send, messages: Sequence[Message]) -> None:
-    """Send the messages of rows whose marks are committed. Raises what ``send`` raises, after taking back
-    the marks of all that did not go out."""
+    """Send the messages of rows whose marks are committed. Raises what ``send`` raises, after taking back the
+    marks of all messages that were not sent."""
     sent = 0
     try:
         for message in messages:

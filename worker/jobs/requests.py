@@ -89,9 +89,9 @@ class Request(BaseModel):
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """The request, and the names of arguments that nobody knows (to be warned about, not refused).
+        """The request, and the names of unknown arguments, which are warned about and not refused.
 
-        Raises BadRequestError, whose sentence names every argument that is wrong.
+        Raises BadRequestError, whose message names every wrong argument.
         """
         unknown = sorted(set(arguments) - set(cls.model_fields))
         try:
@@ -102,8 +102,8 @@ class Request(BaseModel):
 
     @classmethod
     def require_known_options(cls, options: object) -> None:
-        """Raise BadRequestError for unknown ``options`` of a row whose job would delete things all the
-        same."""
+        """Raise BadRequestError for unknown ``options`` of a row, if the job would delete things
+        regardless."""
         if not cls.destroys or options is None:
             return
         if not isinstance(options, Mapping):

@@ -14,7 +14,7 @@ from worker.jobs.store.job_agents import Claim
 from worker.jobs.store.wake_batches import others_without_files
 
 FEW = 4
-"""So many others hold up nobody's wake."""
+"""This many others still waiting for files do not delay a wake."""
 CROWD_PATIENCE_S = 45.0
 """How old a job may be whose wake waits for others: they may never come to their own."""
 LOOK_AGAIN_S = 10.0

@@ -1,6 +1,9 @@
-"""The store: all SQL that writes ``jobs`` and ``job_agents``, by subject (decisions.md D5).
+"""All SQL that writes ``jobs`` and ``job_agents``, by subject; a test finds any other (decisions.md D5).
 
-Claims are leases on Postgres's clock with a generation: what a worker writes under an older generation is
-rejected. A row in status ``running`` holds its agent whether it is leased or parked; ``next_attempt_at`` is
-when the clock publishes it again, ``published_at`` is set while a message for it is on its way.
+A claim is a lease on Postgres's clock with a generation; writes under an older generation are rejected. A row
+in status ``running`` holds its agent, leased or parked. ``next_attempt_at`` is when the clock publishes the
+row (again); ``published_at`` is set while a message for it is on its way.
+
+A function that returns messages has marked their rows as published: the caller sends them after the commit.
+One named ``call_...`` only makes rows due, and the clock publishes them.
 """

@@ -1,9 +1,8 @@
-"""Cancelling a job: at once where nothing of it was begun, else between two agents, never inside a file.
+"""Cancels a job: at once if nothing was begun, otherwise between two agents, never inside a file.
 
-See decisions.md D6.
-
-What is in a worker's hand comes to its end. What waits comes due, so that its turn ends it; a run's own turn
-ends the rows that nobody has begun. A wish that the roster writer has not come to is taken back.
+Rows that a worker has leased run to their end. Parked rows become due, and their next claim ends them; a
+sync's own row ends the rows that were not begun. Roster changes that the writer has not settled are withdrawn
+(decisions.md D6).
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from worker.errors import PermanentError
 from worker.jobs.store.jobs import let_go
 
 CANCELLED = "Cancelled on request."
-"""The reason on record of whatever went no further because somebody asked for that."""
+"""The recorded reason of a job or row that was cancelled."""
 
 
 class EndedBeforeError(PermanentError):
-    """The job has ended: it can neither be cancelled nor opened again."""
+    """The job has already ended, so it can be neither cancelled nor reopened."""
 
 
 def cancel(connection: Connection, job_id: UUID) -> bool:
-    """Cancel the job; whether it has ended by that. Else it ends as soon as those at work on it are done.
+    """Cancel the job. Returns true if it has ended, false if it ends once its leased rows are done.
 
-    Asking again does no harm. Raises EndedBeforeError.
+    Cancelling twice does no harm. Raises EndedBeforeError.
     """
     queued = connection.execute(_CANCEL_QUEUED, {"job_id": job_id, "reason": CANCELLED}).one_or_none()
     if queued is not None:
@@ -35,7 +34,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status != "running":
         raise EndedBeforeError(f"Job {job_id} has ended before: {job.status}.")
-    # Intents, rows, job: whoever else locks several does so in this order.
+    # Intents, rows, job: the lock order of every transaction that takes more than one of these.
     connection.execute(_TAKE_BACK, {"job_id": job_id, "reason": CANCELLED})
     if job.kind == "sync_heartbeats":
         connection.execute(_END_HEARTBEATS, {"job_id": job_id, "reason": CANCELLED})
@@ -97,13 +96,13 @@ _END_WAITING = text("""
         updated_at = now()
     FROM ended WHERE jobs.id = ended.job_id
 """)
-"""A job about one agent that waits for another on that agent: it could not be claimed before that ends."""
+"""Ends a job about one agent that waits for another job on that agent: until then nobody could claim it."""
 _CALL_ROWS = text("""
     UPDATE provisioner.job_agents SET next_attempt_at = now()
     WHERE job_id = :job_id AND finished_at IS NULL AND lease_until IS NULL AND published_at IS NULL
       AND next_attempt_at IS NOT NULL AND (wake IS NULL OR wake_sent_at IS NULL)
 """)
-"""But not those who are being woken with others at this moment: they come to their end by that."""
+"""Rows that are being woken in a batch are left out: the batch ends them."""
 _REQUEST = text("""
     UPDATE provisioner.jobs
     SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now(),

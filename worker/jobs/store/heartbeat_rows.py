@@ -1,4 +1,4 @@
-"""The rows of a job for heartbeat settings: it holds no agent, and ends with the last of its rows."""
+"""The rows of a job that syncs heartbeat settings: the job holds no agent and ends with its last row."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def start_heartbeats(
     strays: Sequence[UUID],
     patience_s: float,
 ) -> None:
-    """Start a queued job with a row for each of ``agents``. ``strays``: those among them that have no board
-    and are not the main agent, whose rows have failed; ``patience_s``: when the job looks after itself."""
+    """Start a queued job with a row for each of ``agents``. ``strays`` are those among them without a board
+    that are not the main agent: their rows fail at once. The job is due again in ``patience_s`` seconds."""
     connection.execute(
         _BEGIN,
         {
@@ -77,7 +77,8 @@ _END_SETTLED = text("""
 
 
 def end_settled(connection: Connection, job_id: UUID, patience_s: float) -> None:
-    """End the rows whose intents the roster writer has settled, and look again in ``patience_s`` seconds."""
+    """End the rows whose intents the roster writer has settled; the job is due again in ``patience_s``
+    seconds."""
     connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": patience_s})
 
 
@@ -109,5 +110,5 @@ _END_IF_DONE = text("""
 
 
 def end_if_done(connection: Connection, job_id: UUID) -> None:
-    """End a job of many agents once all of its rows have ended; its result counts them."""
+    """End the job once all of its rows have ended, with a result that counts them."""
     connection.execute(_END_IF_DONE, {"job_id": job_id})

@@ -1,4 +1,4 @@
-"""One agent's row in a job: begun, claimed, kept, parked and ended (decisions.md D5)."""
+"""One agent's row in a job: start, claim, advance, renew, park and finish (decisions.md D5)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 BUSY_AGENT_WAIT_S = 5.0
-"""A job that found its agent busy looks by itself so much later; as a rule whoever ends there calls it."""
+"""Seconds until a job that found its agent busy tries again; usually the job that frees the agent calls it
+earlier."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on one agent's row of a job. ``age_s``: seconds since it was begun; ``failing_s``:
-    since its step failed for the first time, else 0; ``roster``: in a sync, what its parent found of it."""
+    """A worker's hold on one agent's row of a job. ``age_s``: seconds since its first claim; ``failing_s``:
+    seconds since its current step first failed, 0 if it has not; ``roster``: in a sync, the roster change
+    that its parent planned."""
 
     job_id: UUID
     agent_id: UUID
@@ -53,14 +55,13 @@ class Claim:
 
 
 AGENT_NAME = r"regexp_replace(left(a.name, 200), '\s+', ' ', 'g')"
-"""SQL: an agent's name on one line and in bounds, for rows that people read."""
+"""SQL: an agent's name on one line, 200 characters at most, for rows that people read."""
 ABOUT_TO_ASK = """EXISTS (
         SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
         WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.lease_until > now()
           AND coalesce(r.phase, 'intent') = 'intent'
     )"""
-"""SQL: whether a worker is at work on an agent of ``:gateway_id`` that may be about to ask for a change of
-the roster."""
+"""SQL: whether a worker has leased an agent of ``:gateway_id`` and may be about to record a roster intent."""
 
 _START_SINGLE = text(f"""
     WITH job AS (
@@ -110,17 +111,17 @@ _POSTPONE_BUSY = text("""
 
 
 def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: Request) -> UUID | None:
-    """Give a queued single-agent job its one row, and its options with their defaults: a service's own row
-    may name few of them, or none. Does nothing for a job that has begun. Returns its gateway, if known."""
+    """Start a queued job about one agent: give it its row, and its options with all defaults filled in.
+    Does nothing if the job has started. Returns its gateway, if known."""
     parameters = {"agent_id": agent_id, "options": request.options()}
     started = connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": LOST_AFTER_S})
     return started.scalar_one_or_none()
 
 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:
-    """Take the agent's row for ``lease_s`` seconds, if a message for it was due and the agent is free.
+    """Lease the agent's row for ``lease_s`` seconds, if it was published and the agent is free.
 
-    A lease that ran out counts as an attempt that ended without a word; a planned wait does not.
+    A lease that ran out counts as an attempt, since a worker died; a planned wait does not.
     """
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
@@ -162,12 +163,11 @@ _ADVANCED_COLUMNS = {
 def advance(
     connection: Connection, held: Claim, phase: str | None, *, lease_s: float, **columns: Any
 ) -> None:
-    """Note the phase that begins, None for none, with what was learned, and renew the lease. Raises
-    LeaseLostError."""
+    """Record the step (None keeps it) and what was learned, and renew the lease. Raises LeaseLostError."""
     assignments = "".join(f", {_ADVANCED_COLUMNS[name]}" for name in columns)
     statement = text(_ADVANCE.format(assignments=assignments))
     types: dict[str, TypeEngine[Any]] = {"files": MaskedJson(), "warnings": MaskedJson()}
-    types["wake"] = JSONB(none_as_null=True)  # it holds a message to the agent, which must arrive as it is
+    types["wake"] = JSONB(none_as_null=True)  # not masked: it is the message to the agent
     for name in types.keys() & columns.keys():
         statement = statement.bindparams(bindparam(name, type_=types[name]))
     values = {name: value for name, value in columns.items() if name not in ("wake_sent_at", "wake_unsent")}
@@ -185,7 +185,8 @@ _RENEW = text("""
 
 
 def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
-    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError, also where it was let go."""
+    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError, even if this worker gave the lease
+    back itself."""
     _require_one(connection.execute(_RENEW, {**_held(held), "lease_s": lease_s}).rowcount, held)
 
 
@@ -209,9 +210,9 @@ def park(
     phase: str | None = None,
     failing_s: float | None = None,
 ) -> None:
-    """Give the slot back and keep the agent; the clock publishes the row after ``delay_s`` seconds, unless
-    somebody wakes it before, and at once where the job is to be cancelled. ``failing_s``: how long its
-    step has been failing, where it is. Raises LeaseLostError."""
+    """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is to
+    be cancelled, or when another transaction calls it. ``failing_s``: for how many seconds its step has been
+    failing, None if it is not. Raises LeaseLostError."""
     values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase, "failing_s": failing_s}
     _require_one(connection.execute(_PARK, values).rowcount, held)
 
@@ -223,7 +224,7 @@ _FAILING = text(f"""
 
 
 def failing_s(connection: Connection, held: Claim) -> float:
-    """Seconds since the row's present step failed for the first time; 0 where it has not."""
+    """Seconds since the row's current step first failed; 0 if it has not."""
     return float(connection.execute(_FAILING, _held(held)).scalar_one_or_none() or 0)
 
 
@@ -257,7 +258,7 @@ _FINISH = text("""
 )
 
 
-# Of a single-agent job; a job of many counts its rows itself.
+# Of a job about one agent; a job of many counts its rows instead.
 _JOB_STATUS = {"succeeded": "succeeded", "skipped": "failed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -272,8 +273,8 @@ def finish(
     files: Mapping[str, Any] | None = None,
     phase: str | None = None,
 ) -> None:
-    """End the agent's row, and with it a single-agent job. ``files``: None leaves what the row says of them;
-    ``phase``: what the row is to say of where it ended, where that is not the phase that it was in. Raises
+    """End the agent's row, and with it a job about one agent. ``files`` None keeps what the row has;
+    ``phase`` None records ``ended`` for a success and otherwise keeps the step it ended in. Raises
     LeaseLostError."""
     values = {
         **_held(held),

@@ -1,4 +1,4 @@
-"""A job's own row: the request that makes it, and its end where no agent's row ends it."""
+"""A job's own row: enqueued or refused, read back, and ended where no agent's row ends it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from worker.jobs.store.publishing import REPUBLISH_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 _NAMES_ON_RECORD = 100
-"""Of a refused request's arguments, the names of so many."""
+"""How many argument names of a refused request are recorded."""
 
 
 class RequestConflictError(Exception):
-    """The same request_id came with other options; the sentence names the job that has it."""
+    """The request_id was used before with other options; the message names the job that has it."""
 
 
 _ENQUEUE = text("""
@@ -42,7 +42,7 @@ _SAME_REQUEST = text("""
 
 @dataclass(frozen=True)
 class Enqueued:
-    """``job_id``: the job that serves the request; ``created``: false where it was there before."""
+    """``job_id``: the job that serves the request; ``created``: false if the job existed before."""
 
     job_id: UUID
     created: bool
@@ -56,10 +56,10 @@ def enqueue(
     parent: UUID | None = None,
     published: bool = False,
 ) -> Enqueued:
-    """Write the request as a queued job, or find the job that a copy of it made before.
+    """Write the request as a queued job, or find the job that an equal request made before.
 
-    ``published``: its message is on its way (or here) already. Raises RequestConflictError where the
-    request_id was used for the same target with other options.
+    ``published``: its message was already sent or received. Raises RequestConflictError if the request_id was
+    used for the same target with other options.
     """
     key = job_id or uuid4()
     values = request.places()
@@ -118,8 +118,8 @@ _LET_GO = text("""
 
 
 def let_go(connection: Connection, kind: str, agent_id: object) -> None:
-    """An agent that somebody marked as being worked at, for a job that ended before it began, is offline:
-    nobody is to find it so for ever (rules.md 38). Other jobs that have it, or will, are left their word."""
+    """Set an agent that was marked as being worked on to offline, because its job ended before it started
+    (rules.md 38). Does nothing while another job holds the agent or is queued for it."""
     if kind not in ONE_AGENT_KINDS or agent_id is None:
         return
     with suppress(ValueError):
@@ -127,8 +127,8 @@ def let_go(connection: Connection, kind: str, agent_id: object) -> None:
 
 
 def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
-    """Record a request that cannot be served as a failed job with a sentence. It keeps its request_id, for
-    whoever waits by it, and no target, so that the name is free for the request put right."""
+    """Record a request that cannot be served as a failed job. The row keeps the request_id, by which a caller
+    may be waiting, but no target, so that the corrected request can use the same request_id."""
     names = sorted(_printable(name)[:LONGEST_NAME] for name in islice(arguments, _NAMES_ON_RECORD))
     connection.execute(
         _RECORD_REFUSAL,
@@ -149,14 +149,14 @@ def _said(arguments: Mapping[str, Any], name: str) -> str | None:
 
 
 def _printable(given: str) -> str:
-    """What Postgres can hold of a text that may be the very reason for the refusal."""
+    """The text without what Postgres cannot store, which may be why the request was refused."""
     return given.encode(errors="replace").decode().replace("\x00", "")
 
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's row as a message finds it; ``agent_id``: of a single-agent job that has begun; ``options`` and
-    ``arguments`` as a service wrote them."""
+    """A job's row as stored. ``agent_id``: of its one agent's row, once a job about one agent has started;
+    ``options`` and ``arguments`` are as the caller wrote them."""
 
     kind: str
     status: str
@@ -174,7 +174,7 @@ _STORED = text("""
 
 
 def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
-    """The job's row, None where there is none yet."""
+    """The job's row, None if there is none yet."""
     row = connection.execute(_STORED, {"id": job_id}).one_or_none()
     if row is None:
         return None
@@ -192,7 +192,7 @@ _MOVE = text("UPDATE provisioner.jobs SET gateway_id = :gateway_id WHERE id = :j
 
 
 def move_job(connection: Connection, job_id: UUID, gateway_id: UUID) -> None:
-    """The job's agent is on another gateway than when it was asked for."""
+    """Record that the job's agent has moved to another gateway since the request."""
     connection.execute(_MOVE, {"job_id": job_id, "gateway_id": gateway_id})
 
 
@@ -205,7 +205,7 @@ _END_SHORT = text("""
 
 
 def end_short(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
-    """End a job that was carried out in the very transaction that took it up."""
+    """End a queued job that was carried out in this same transaction."""
     connection.execute(_END_SHORT, {"job_id": job_id, "result": dict(result)})
 
 
@@ -213,7 +213,7 @@ _ENDING = text("SELECT status, error FROM provisioner.jobs WHERE id = :job_id")
 
 
 def ending_of(connection: Connection, job_id: UUID) -> tuple[str, str | None] | None:
-    """The status of a job that has ended, and its sentence; None while it has not."""
+    """Status and error of a job that has ended; None while it is open."""
     row = connection.execute(_ENDING, {"job_id": job_id}).one()
     return None if row.status in ("queued", "running") else (row.status, row.error)
 
@@ -226,6 +226,6 @@ _OPEN_JOB = text("""
 
 
 def open_job_of(connection: Connection, agent_id: UUID, kind: str) -> Enqueued | None:
-    """A job of that kind for the agent that has not ended yet, if there is one."""
+    """The oldest open job of that kind for the agent, None if there is none."""
     found = connection.execute(_OPEN_JOB, {"agent_id": agent_id, "kind": kind}).scalar_one_or_none()
     return None if found is None else Enqueued(found, created=False)

@@ -1,4 +1,4 @@
-"""What is said of a claim: why there was none, and that a lease is another worker's by now."""
+"""Why a claim was not made, and the error of a worker whose lease another one has taken over."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from worker.errors import TransientError
 
 
 class LeaseLostError(TransientError):
-    """Another worker has the row by now: nothing of this one's may be written."""
+    """Another worker has claimed the row: this one must not write to it any more."""
 
 
 class NotClaimed(Enum):
-    """Why a message led to nothing."""
+    """Why a message led to no claim."""
 
     NOTHING_TO_DO = "leased, parked or ended"
     AGENT_BUSY = "another job is at work on the agent"

@@ -1,7 +1,8 @@
-"""Deletes jobs that ended long ago, a batch at a time, with their agents' rows and their settled intents.
+"""Deletes jobs that ended long ago, in batches, with their agents' rows and settled intents.
 
-Kept are: what is open; the newest ended job of an agent, which says how it is, and where on which gateway it
-was once its row is gone; what a schedule names; and what was written of files and credentials.
+Open jobs are kept, and so are the newest ended job of each agent (it shows the agent's state, and its gateway
+once the agent's row is gone) and jobs that a schedule names. Records of files and credentials are not
+touched.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine, text
 
 BATCH = 500
-"""Jobs that one transaction looks at."""
+"""How many jobs one transaction looks at."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """How much went, or would go."""
+    """How many rows of each table were deleted, or would be."""
 
     jobs: int = 0
     agents: int = 0
@@ -29,8 +30,8 @@ class Pruned:
 
 
 def prune(engine: Engine, older_than: timedelta, *, dry_run: bool = False) -> Iterator[Pruned]:
-    """Delete what ended longer ago than ``older_than``, and tell after each batch what it came to; a dry run
-    counts the same and deletes nothing."""
+    """Delete jobs that ended longer ago than ``older_than``, and yield the counts of each batch. A dry run
+    counts the same rows and deletes none."""
     with engine.connect() as connection:
         before = connection.execute(_BEFORE, {"older_than": older_than}).scalar_one()
     place = {"before": before, "finished_at": None, "id": None}

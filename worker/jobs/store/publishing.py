@@ -1,6 +1,6 @@
-"""What is due, marked as published, and what is taken back where its message did not go out.
+"""Marks due rows as published, and unmarks those whose message was not sent.
 
-A mark holds for as long as the message may be on its way: then the row is due again.
+A mark expires: a row whose message led to nothing is due again after one of the times below.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from worker.masking.columns import MaskedText
 from worker.revision import NEEDED_REVISION
 
 REPUBLISH_AFTER_S = 60
-"""A queued job's message that has not led to its beginning within this time is taken for lost; it may only
-stand in a long queue."""
+"""Seconds after which the message of a queued job counts as lost. It may only be waiting in a long queue, so
+this is generous."""
 LOST_AFTER_S = 15
-"""The same of work that was begun: a worker that is killed takes along what it has received, and not claimed
-yet. One message too many is dropped; a row that waits for nothing holds its agent."""
+"""The same for work that has started. A worker that is killed loses the messages it received and had not
+claimed; a duplicate message is harmless, while a row that waits for a lost one holds its agent."""
 _WRITER_LOST_AFTER_S = 10
 
-# A kind that this version does not know is a newer worker's where the database is newer than this worker.
+# Unknown kinds are left to newer workers while the database is newer than this worker.
 _DUE_JOBS = text("""
     WITH due AS (
         SELECT id FROM provisioner.jobs
@@ -77,10 +77,10 @@ _DUE_WRITERS = text("""
 
 
 def mark_due(connection: Connection, batch: int) -> list[Message]:
-    """Mark what is due now, at most ``batch`` of each sort; send after the commit.
+    """Mark the jobs, agents' rows and roster writers that are due, ``batch`` of each at most.
 
-    A job whose kind this version does not know is left alone while the database's revision is newer than
-    this worker: a newer worker serves it. In a database of this revision no worker does, so the job fails.
+    A job of a kind that this version does not know is left to newer workers while the database's revision is
+    newer than this worker. In a database of this revision no worker serves it, so the job fails.
     """
     served = {"served": list(KINDS), "revision": NEEDED_REVISION}
     limits = {"batch": batch, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S, **served}
@@ -109,7 +109,7 @@ _UNMARK_WRITER = text(
 
 
 def unmark(connection: Connection, message: Message) -> None:
-    """Take back the mark of a message that did not go out: its row is due at once."""
+    """Take back the mark of a message that was not sent, so that its row is due at once."""
     if message.agent_id is not None:
         connection.execute(_UNMARK_AGENT, {"job_id": message.job_id, "agent_id": message.agent_id})
     elif message.job_id is not None:

@@ -1,4 +1,4 @@
-"""Calls rows that wait for something of others: the roster to be written, the agent to be free."""
+"""Calls rows that wait for the roster writer, for a free agent, or for a gateway that was away."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ _WAKE_JOBS = text("""
 
 
 def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
-    """Mark the parked rows, and the jobs, that wait for these intents, now that they are settled; send after
-    the commit."""
+    """Mark the parked rows and jobs that waited for these intents, which are settled now."""
     parameters = {"intents": intents, "republish_s": LOST_AFTER_S}
     messages = [message_of(row) for row in connection.execute(_WAKE_ROWS, parameters)]
     return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
 
 
-# Materialized, for a subquery in its place may be run once for each row that it is held against, and would
-# then find and lock another row each time.
+# Materialized: a plain subquery may run once for each row that it is compared with, and would then find and
+# lock a different row each time.
 _NEXT_IN_LINE = text("""
     WITH called AS MATERIALIZED (
         SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (
@@ -56,8 +55,7 @@ _NEXT_IN_LINE = text("""
 
 
 def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
-    """Of each agent, mark the oldest of the jobs that found it busy, now that it is free; send after the
-    commit."""
+    """Mark, for each of these agents, the oldest job that found it busy: the agent is free now."""
     rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": LOST_AFTER_S})
     return [message_of(row) for row in rows]
 
@@ -77,6 +75,6 @@ _CALL_WAITING = text("""
 
 
 def call_waiting_for_gateway(connection: Connection, gateway_id: UUID) -> None:
-    """Make due what was parked because the gateway was away, syncs among it; not what waits for the roster
-    writer, nor a wake that is on its way."""
+    """Make rows and syncs due that were parked because the gateway was away. Rows that wait for the roster
+    writer, or whose wake message was sent, are left as they are."""
     connection.execute(_CALL_WAITING, {"gateway_id": gateway_id})

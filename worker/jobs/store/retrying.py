@@ -1,4 +1,4 @@
-"""Retry: a new job of what an ended one left undone, which points to it (decisions.md D6)."""
+"""Retries an ended job: a new job, which points to it, for what it left undone (decisions.md D6)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from worker.jobs.store.jobs import enqueue, stored_job
 
 
 class NothingToRetryError(PermanentError):
-    """There is nothing that a new job could make good; the sentence says why."""
+    """A new job would have nothing to do, or would be refused; the message says why."""
 
 
 def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> UUID:
-    """Enqueue a job of what the ended one left undone, with its options; its id.
+    """Enqueue a job with the same options for what the ended one left undone. Returns the new job's id.
 
-    A job about one agent is asked for again as it was. A sync is asked for those of its agents that failed,
-    were skipped for an error, were not attempted or cancelled, and for the main agent where that is one of
-    them or was not there. Raises NothingToRetryError.
+    A job about one agent is repeated as it was. A sync is repeated for those of its agents that failed, were
+    skipped because of an error, not attempted or cancelled, and for the main agent if it is one of these or
+    was missing. Raises NothingToRetryError.
     """
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status in ("queued", "running"):
@@ -51,7 +51,7 @@ def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> 
 
 
 def _left_undone(connection: Connection, job_id: UUID, request: Request) -> dict[str, Any]:
-    """The options that name whom a new job is to be about; none for a job that ended before it had rows."""
+    """The options that limit a new job to the agents left undone; empty if the ended job had no rows yet."""
     rows = connection.execute(_ROWS, {"job_id": job_id}).all()
     if not rows:
         return {}

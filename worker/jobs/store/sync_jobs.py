@@ -1,6 +1,6 @@
-"""A sync's own row, leased for its first and last steps with a generation, as an agent's row is.
+"""A sync's own row, leased for the sync's first and last steps, as an agent's row is (decisions.md D5).
 
-In between, its agents' rows keep it going (`worker.jobs.store.sync_rows`).
+In between, the ends of its agents' rows drive the sync (`worker.jobs.store.sync_rows`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 SWEEP_S = 15.0
-"""How often a run looks after itself."""
+"""Seconds between two looks that a sync takes at its rows on its own."""
 
 
 @dataclass(frozen=True)
 class SyncClaim:
-    """A worker's hold on a run's own row. ``failing_s``: seconds since its present step failed for the first
-    time, 0 where it has not."""
+    """A worker's hold on a sync's own row. ``failing_s``: seconds since its current step first failed, 0 if
+    it has not."""
 
     job_id: UUID
     gateway_id: UUID
@@ -56,7 +56,8 @@ _START = text("""
 def start_sync(
     connection: Connection, job_id: UUID, request: SyncGateway, organization_id: UUID | None
 ) -> bool:
-    """Start a queued sync. False: another sync of the gateway is under way, and this one waits behind it."""
+    """Start a queued sync. Returns false if another sync of the gateway is running: this one then waits for
+    it."""
     try:
         with connection.begin_nested():
             connection.execute(
@@ -88,7 +89,7 @@ _CLAIM = text(f"""
 
 
 def claim_sync(engine: Engine, job_id: UUID, *, lease_s: float) -> SyncClaim | NotClaimed:
-    """Take the run's own row for ``lease_s`` seconds, if a message for it was due."""
+    """Lease the sync's own row for ``lease_s`` seconds, if it was published."""
     with engine.begin() as connection:
         row = connection.execute(_CLAIM, {"job_id": job_id, "lease_s": lease_s}).one_or_none()
     return NotClaimed.NOTHING_TO_DO if row is None else SyncClaim(**row._mapping)
@@ -126,9 +127,9 @@ def park_sync(
     reason: str | None = None,
     failing_s: float | None = None,
 ) -> None:
-    """Give the slot back; the clock publishes the run after ``delay_s`` seconds, unless it is called before.
-    ``reason``: what it waits for, where that is a trouble; ``failing_s``: how long its step has been
-    failing, where it is. Raises LeaseLostError."""
+    """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
+    for, or when another transaction calls it. ``reason``: the trouble it waits out, if any; ``failing_s``:
+    for how many seconds its step has been failing, None if it is not. Raises LeaseLostError."""
     parameters = {
         **_key(held),
         "delay_s": delay_s,
@@ -143,7 +144,7 @@ _FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id"
 
 
 def sync_failing_s(connection: Connection, held: SyncClaim) -> float:
-    """Seconds since the run's present step failed for the first time; 0 where it has not."""
+    """Seconds since the sync's current step first failed; 0 if it has not."""
     return float(connection.execute(_FAILING, _key(held)).scalar_one_or_none() or 0)
 
 
@@ -168,7 +169,7 @@ def end_sync(
     result: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> list[Message]:
-    """End the run, and call the sync that waits behind it. Raises LeaseLostError."""
+    """End the sync, and mark the one that waits for it. Raises LeaseLostError."""
     ending = {"status": status, "error": error, "result": dict(result), "warnings": list(warnings)}
     _require(connection.execute(_END, {**_key(held), **ending}).rowcount, held)
     return mark_next_sync(connection, held.gateway_id)
@@ -194,13 +195,13 @@ _WAIT_BEHIND = text("""
 
 
 def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
-    """Mark the oldest sync that waits for the gateway; send after the commit."""
+    """Mark the oldest sync that waits for another one of the gateway."""
     rows = connection.execute(_NEXT_SYNC, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 
 
 def wait_behind(connection: Connection, job_id: UUID) -> None:
-    """Leave a queued sync until the one that is under way has ended; it looks by itself too."""
+    """Have a queued sync wait for the running one; it also tries again every SWEEP_S seconds."""
     connection.execute(_WAIT_BEHIND, {"job_id": job_id, "sweep_s": SWEEP_S})
 
 

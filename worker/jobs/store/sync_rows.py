@@ -1,7 +1,7 @@
-"""The agents' rows of a sync, begun a window at a time (decisions.md D7).
+"""The agents' rows of a sync, opened a window at a time (decisions.md D7).
 
-Their ends keep the sync going: each opens the next row, and the one that completes the sync calls the
-finisher. What a death in between leaves undone, the sync's own look every SWEEP_S seconds does.
+Each row that ends opens the next one, and the last one calls the finisher. If a worker dies in between, the
+sync's own look every SWEEP_S seconds catches up.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6
-"""Rows of one run that are begun at a time: its share of the workers, and where a cancel takes hold. As many
-as a gateway has seats in one worker (`worker.provisioning.seats`); two cores are busy with fewer."""
+"""How many rows of a sync are open at a time: its share of the workers, and the most that a cancel waits for.
+As many as a gateway has seats in one worker (`worker.provisioning.seats`); fewer already keep two cores
+busy."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: agents that are done, of how many, and how many of them not well."""
+    """How far a sync is: agents done, of how many, and how many of those failed."""
 
     done: int
     total: int
@@ -73,8 +74,8 @@ _COUNT = text("""
 
 
 def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None:
-    """Give a sync its rows, oldest agent first: those of paused boards skipped, the gateway's main agent
-    without a position."""
+    """Insert a sync's rows, oldest agent first. Agents of paused boards are skipped; the gateway's main agent
+    has no position."""
     parameters = {
         "job_id": job_id,
         "gateway_id": request.gateway_id,
@@ -107,8 +108,8 @@ _NOTE = text("""
 
 
 def note_findings(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write down what the look found of each agent: agent_id, openclaw_id, status, phase, reason,
-    first_provision, roster and warnings. A row that was to be left as it is has ended."""
+    """Record what the look found for each agent: agent_id, openclaw_id, status, phase, reason,
+    first_provision, roster and warnings. A status other than ``pending`` ends the row."""
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
 
 
@@ -134,7 +135,7 @@ _SETTLED = text("""
 
 
 def settle_rows(connection: Connection, job_id: UUID) -> None:
-    """Let the rows go on whose intents the roster writer has applied, and end those that it refused."""
+    """Move rows on whose intents the roster writer has applied, and fail those that it refused."""
     connection.execute(_SETTLED, {"job_id": job_id})
 
 
@@ -172,8 +173,8 @@ _NEXT = text("""
 
 
 def open_next_rows(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
-    """Fill the window, and call the finisher once there is nothing left to open or to wait for; what is
-    returned must be sent after the commit."""
+    """Fill the window, and mark the sync itself once no row is left to open or to wait for. Returns the
+    messages, to be sent after the commit, and how far the sync is."""
     parameters = {"job_id": job_id, "window": WINDOW, "republish_s": LOST_AFTER_S}
     row = connection.execute(_NEXT, parameters).one()
     messages = [agent_message(job_id, agent_id, row.gateway_id) for agent_id in row.opened]
@@ -191,7 +192,7 @@ _OPEN_MAIN = text("""
 
 
 def open_main(connection: Connection, job_id: UUID) -> list[Message]:
-    """Begin the row of the gateway's main agent, if there is one that was not begun."""
+    """Mark the row of the gateway's main agent, if there is one and it was not opened yet."""
     rows = connection.execute(_OPEN_MAIN, {"job_id": job_id, "republish_s": LOST_AFTER_S})
     return [agent_message(job_id, row.agent_id, row.gateway_id) for row in rows]
 
@@ -206,8 +207,8 @@ _RECOUNT = text("""
 
 
 def recount(connection: Connection, job_id: UUID) -> bool:
-    """Count the rows that have ended, whatever was counted before; whether all have, the main one aside."""
-    connection.execute(_LOCK, {"job_id": job_id})  # a row that ends waits for it, and is counted afterwards
+    """Count the ended rows afresh. Returns true if all have ended, the main agent's aside."""
+    connection.execute(_LOCK, {"job_id": job_id})  # a row that ends now waits, and counts itself afterwards
     row = connection.execute(_RECOUNT, {"job_id": job_id}).one()
     return bool(row.agents_done >= row.agents_total)
 
@@ -227,5 +228,5 @@ _END_PENDING = text("""
 
 
 def end_pending(connection: Connection, job_id: UUID, status: str, reason: str) -> None:
-    """End all rows that no worker has begun, the main agent's too."""
+    """End all rows that no worker has claimed yet, the main agent's included."""
     connection.execute(_END_PENDING, {"job_id": job_id, "status": status, "reason": reason})

@@ -1,8 +1,8 @@
-"""Agents that wait to be woken, woken together by one of them (`worker.provisioning.crowd` says when), and
-ended by it: their gateway, busy with the runs that begin then, is asked nothing more.
+"""Rows whose agents wait to be woken: one worker gathers them, sends their messages and ends their jobs.
 
-A row with both ``wake`` and ``wake_sent_at`` is in the hand of whoever gathered it, without a lease: should
-that one die, the row comes back by itself and is treated as any whose wake was on its way.
+Their gateway is asked nothing more, as it is busy with the agents' runs (`worker.provisioning.crowd` decides
+when). A row with both ``wake`` and ``wake_sent_at`` belongs to the worker that gathered it, without a lease;
+if that worker dies, the row is due again and treated like any other whose wake message was sent.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from worker.masking.columns import MaskedJson
 
 BEING_WOKEN = "being woken"
 SENDING_TAKES_S = 90.0
-"""A gathered row comes back by itself so much later: above what two calls may take, at 30 s each."""
+"""Seconds until a gathered row is due again: more than two calls may take, at 30 s each."""
 
 
 @dataclass(frozen=True)
 class Wake:
-    """An agent that waits: ``label`` of its session, ``params`` of its ``chat.send``, and what its job's
-    ``result`` will be."""
+    """A waiting agent's wake: ``label`` of its session, ``params`` of its ``chat.send``, and the ``result``
+    that its job will have."""
 
     job_id: UUID
     agent_id: UUID
@@ -42,7 +42,7 @@ class Wake:
 
 @dataclass(frozen=True)
 class Woken:
-    """A gathered agent whose gateway took its wake message; ``result``: its job's, ``warning`` for it."""
+    """A gathered agent whose gateway accepted the wake message, with its job's ``result`` and ``warning``."""
 
     job_id: str
     agent_id: str
@@ -52,7 +52,7 @@ class Woken:
 
 @dataclass(frozen=True)
 class NotWoken:
-    """A gathered agent whose message surely did not arrive (``unsent``), or of which nobody knows."""
+    """A gathered agent whose message did not arrive (``unsent``), or may or may not have."""
 
     job_id: str
     agent_id: str
@@ -61,7 +61,7 @@ class NotWoken:
 
 @dataclass(frozen=True)
 class EndedRow:
-    """A row that has ended well, with its job."""
+    """A row that has succeeded, and its job with it."""
 
     job_id: UUID
     agent_id: UUID
@@ -114,14 +114,14 @@ _GIVE_BACK = text(f"""
 
 
 def gather_wakes(connection: Connection, gateway_id: UUID) -> list[Wake]:
-    """Take all who wait to be woken on the gateway; their messages are as good as sent once this commits."""
+    """Take all rows that wait to be woken on the gateway; once this commits, their messages count as sent."""
     parameters = {"gateway_id": gateway_id, "takes_s": SENDING_TAKES_S, "reason": BEING_WOKEN}
     return [Wake(**row._mapping) for row in connection.execute(_GATHER, parameters)]
 
 
 def end_woken(connection: Connection, woken: Sequence[Woken]) -> list[EndedRow]:
-    """End the rows and jobs of gathered agents that were woken. One whose own row has gone meanwhile is left:
-    it comes back by itself, and says so."""
+    """End the rows and jobs of gathered agents that were woken. If an agent's own row was deleted meanwhile,
+    its job is left alone: it becomes due and says so itself."""
     if not woken:
         return []
     parameters = {"woken": [asdict(each) for each in woken]}
@@ -129,8 +129,7 @@ def end_woken(connection: Connection, woken: Sequence[Woken]) -> list[EndedRow]:
 
 
 def give_back(connection: Connection, others: Sequence[NotWoken]) -> list[Message]:
-    """Mark the rows of gathered agents that were not seen to wake: each comes to another try in a turn of its
-    own. Send after the commit."""
+    """Mark the rows of gathered agents that were not seen to wake, so that each is tried again on its own."""
     if not others:
         return []
     parameters = {"others": [asdict(each) for each in others], "republish_s": LOST_AFTER_S}
@@ -155,12 +154,12 @@ _WAKES_ON_THEIR_WAY = text("""
 
 
 def call_wakes(connection: Connection, gateway_id: UUID) -> None:
-    """Make due the wakes that wait on the gateway; not those that are on their way."""
+    """Make rows due that wait to be woken on the gateway, except those whose message was sent."""
     connection.execute(_WAKES_DUE, {"gateway_id": gateway_id})
 
 
 def wakes_on_their_way(connection: Connection, gateway_id: UUID) -> bool:
-    """Whether a wake message went out to the gateway that is not answered yet."""
+    """Whether a wake message was sent to the gateway and is not answered yet."""
     return bool(connection.scalar(_WAKES_ON_THEIR_WAY, {"gateway_id": gateway_id}))
 
 
@@ -174,6 +173,5 @@ _OTHERS = text("""
 
 
 def others_without_files(connection: Connection, gateway_id: UUID, agent_id: UUID) -> int:
-    """How many agents of the gateway, this one aside, are to be woken by their jobs and wait for their files
-    at this moment."""
+    """How many other agents of the gateway are waiting for their files now and will be woken after that."""
     return int(connection.scalar(_OTHERS, {"gateway_id": gateway_id, "agent_id": agent_id}) or 0)
