@@ -115,6 +115,19 @@ def test_only_the_store_gives_meaning_to_leases_and_due_times() -> None:
     assert {name for name in named if not name.startswith(MAY_NAME_SCHEDULING)} == set()
 
 
+def test_jobs_import_nothing_of_those_who_use_them() -> None:
+    above = ("worker.provisioning", "worker.gateway", "worker.workspace", "worker.cli", "worker.app", "tasks")
+    imported = {
+        (name, node.module)
+        for name, tree in modules(but=MIGRATIONS).items()
+        if name.startswith("worker/jobs/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert ("worker/jobs/intake.py", "worker.jobs.kinds") in imported
+    assert {pair for pair in imported if pair[1].startswith(above)} == set()
+
+
 @pytest.mark.parametrize(
     ("planted", "table"),
     [
