@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from worker.about import about, note_ids
 from worker.database import DATABASE_AWAY
 from worker.jobs.requests import BadRequestError, SyncGateway
-from worker.jobs.rhythm import Rhythm
+from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.masking.columns import MaskedText
 
@@ -77,12 +77,12 @@ def _run_alone(connection: Connection, row: Any) -> bool:
 
 def _run(connection: Connection, row: Any) -> bool:
     """Whether a sync was made. Raises BadRequestError for a schedule that cannot be followed."""
-    rhythm = _rhythm(row)
-    rhythm.check()
+    spec = _spec_of(row)
+    spec.check()
     if row.gateway_name is None:
         raise BadRequestError(f"There is no gateway with gateway_id {row.gateway_id}.")
     request = _request(row)
-    next_run_at = rhythm.after(row.now, row.id)
+    next_run_at = spec.after(row.now, row.id)
     if row.next_run_at is None:
         _note(connection, row, next_run_at)
         return False
@@ -102,12 +102,12 @@ def _run(connection: Connection, row: Any) -> bool:
     return job.created
 
 
-def _rhythm(row: Any) -> Rhythm:
+def _spec_of(row: Any) -> ScheduleSpec:
     try:
         every = None if row.every_s is None else timedelta(seconds=row.every_s)
     except OverflowError:  # Postgres counts further than Python
         every = timedelta.max
-    return Rhythm(every, row.cron, row.timezone)
+    return ScheduleSpec(every, row.cron, row.timezone)
 
 
 def _request(row: Any) -> SyncGateway:
@@ -143,7 +143,7 @@ class Schedule:
     id: UUID
     gateway_id: UUID
     gateway_name: str | None
-    rhythm: Rhythm
+    spec: ScheduleSpec
     options: Mapping[str, Any]
     enabled: bool
     next_run_at: datetime | None
@@ -171,20 +171,20 @@ _LIST = text("""
 _REMOVE = text("DELETE FROM provisioner.sync_schedules WHERE id = :id")
 
 
-def add(connection: Connection, request: SyncGateway, rhythm: Rhythm) -> Schedule:
+def add(connection: Connection, request: SyncGateway, spec: ScheduleSpec) -> Schedule:
     """Have the sync made again and again. Raises BadRequestError."""
-    rhythm.check()
+    spec.check()
     key = uuid4()
     now = connection.execute(_NOW).scalar_one()
     options = {name: value for name, value in request.options().items() if value is not None}
     values = {
         "id": key,
         "gateway_id": request.gateway_id,
-        "every": rhythm.every,
-        "cron": rhythm.cron,
-        "timezone": rhythm.timezone,
+        "every": spec.every,
+        "cron": spec.cron,
+        "timezone": spec.timezone,
         "options": options,
-        "next_run_at": rhythm.after(now, key),
+        "next_run_at": spec.after(now, key),
     }
     connection.execute(_ADD, values)
     return next(schedule for schedule in all_schedules(connection) if schedule.id == key)
@@ -197,7 +197,7 @@ def all_schedules(connection: Connection) -> list[Schedule]:
             row.id,
             row.gateway_id,
             row.gateway_name,
-            _rhythm(row),
+            _spec_of(row),
             row.options,
             row.enabled,
             row.next_run_at,

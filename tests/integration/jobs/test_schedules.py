@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from tests.integration.provisioning.fleet import NOWHERE, Fleet, execute, one, seed_fleet
 from worker.beat import EVERY_S
 from worker.jobs.requests import SyncGateway
-from worker.jobs.rhythm import SPREAD_S, Rhythm
+from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec
 from worker.jobs.schedules import Schedule, add, all_schedules, remove, run_due
 from worker.jobs.store.jobs import Enqueued, enqueue
 
-HOURLY = Rhythm(every=timedelta(hours=1))
+HOURLY = ScheduleSpec(every=timedelta(hours=1))
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def fleet(engine: Engine) -> Fleet:
     return seed_fleet(engine)
 
 
-def schedule(engine: Engine, fleet: Fleet, rhythm: Rhythm = HOURLY, **options: Any) -> UUID:
+def schedule(engine: Engine, fleet: Fleet, spec: ScheduleSpec = HOURLY, **options: Any) -> UUID:
     with engine.begin() as connection:
-        return add(connection, SyncGateway(gateway_id=fleet.gateway_id, **options), rhythm).id
+        return add(connection, SyncGateway(gateway_id=fleet.gateway_id, **options), spec).id
 
 
 def make_due(engine: Engine, seconds_ago: float = 0) -> None:
@@ -245,7 +245,7 @@ def test_postgres_decides_what_is_due_and_a_clock_that_jumps_repeats_nothing(
 def test_a_hundred_gateways_of_one_hour_are_spread_over_the_looks_of_five_minutes(
     engine: Engine, clock: Engine, fleet: Fleet
 ) -> None:
-    nightly = Rhythm(cron="0 3 * * *")
+    nightly = ScheduleSpec(cron="0 3 * * *")
     with engine.begin() as connection:
         for n in range(100):
             key = fleet.add_gateway(f"Gateway {n:02}", NOWHERE)

@@ -12,7 +12,7 @@ from tests.integration.provisioning.fleet import execute, one
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import BeatProcess
 from worker.jobs.requests import SyncGateway
-from worker.jobs.rhythm import Rhythm
+from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.schedules import add
 
 GATEWAYS = 6
@@ -35,7 +35,7 @@ class Scene:
         with workshop.engine.begin() as connection:
             for key in keys:
                 request = SyncGateway(gateway_id=key, include_main=False)
-                add(connection, request, Rhythm(every=timedelta(hours=1)))
+                add(connection, request, ScheduleSpec(every=timedelta(hours=1)))
         workshop.start_worker()
 
     def beat(self) -> BeatProcess:

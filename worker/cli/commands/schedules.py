@@ -17,7 +17,7 @@ from worker.cli.lookup import find, find_schedule
 from worker.cli.submit import Board, NoMain, Overwrite, ResetSessions, RotateTokens
 from worker.jobs import schedules
 from worker.jobs.requests import BadRequestError, SyncGateway
-from worker.jobs.rhythm import Rhythm
+from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.schedules import Schedule
 
 app = typer.Typer(help="Syncs that are made by themselves, every so often.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Have a gateway synced every so often. Needs `celery -A worker.app beat` beside the workers."""
-    rhythm = Rhythm(_interval(every) if every else None, cron, timezone)
+    spec = ScheduleSpec(_interval(every) if every else None, cron, timezone)
     with engine().begin() as connection:
         request = SyncGateway(
             gateway_id=find(connection, "gateway", gateway),
@@ -62,18 +62,18 @@ def add(
             dry_run=dry_run,
         )
         try:
-            added = schedules.add(connection, request, rhythm)
+            added = schedules.add(connection, request, spec)
         except BadRequestError as error:
             raise WrongUseError(str(error)) from None
     if as_json:
         emit(_document(added))
         return
-    say(f"Gateway {added.gateway_name} is synced {_told(added.rhythm)}: schedule {short(added.id)}")
+    say(f"Gateway {added.gateway_name} is synced {_told(added.spec)}: schedule {short(added.id)}")
     moment = added.next_run_at
     assert moment is not None
     for _ in range(_SHOWN_RUNS):
         say(f"  next  {moment.astimezone(ZoneInfo(timezone)):%a %Y-%m-%d %H:%M:%S %Z}")
-        moment = rhythm.after(moment, added.id)
+        moment = spec.after(moment, added.id)
 
 
 @app.command("list")
@@ -93,7 +93,7 @@ def list_schedules(as_json: Json = False) -> None:
         shown.add_row(
             short(schedule.id),
             plain(schedule.gateway_name or "gone"),
-            _told(schedule.rhythm),
+            _told(schedule.spec),
             f"{due:%m-%d %H:%M:%S}" if due and schedule.enabled else "off",
             schedule.last_status or "none",
             plain(_options(schedule)),
@@ -123,14 +123,14 @@ def _interval(given: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _told(rhythm: Rhythm) -> str:
-    if rhythm.every is not None:
-        minutes = int(rhythm.every.total_seconds() // 60)
+def _told(spec: ScheduleSpec) -> str:
+    if spec.every is not None:
+        minutes = int(spec.every.total_seconds() // 60)
         for size, unit in ((1440, "d"), (60, "h")):
             if minutes % size == 0:
                 return f"every {minutes // size}{unit}"
         return f"every {minutes}m"
-    return f"{rhythm.cron} {rhythm.timezone}"
+    return f"{spec.cron} {spec.timezone}"
 
 
 def _options(schedule: Schedule) -> str:
@@ -144,10 +144,10 @@ def _options(schedule: Schedule) -> str:
 
 
 def _document(schedule: Schedule) -> dict[str, Any]:
-    rhythm = schedule.rhythm
+    spec = schedule.spec
     return {
-        **{name: value for name, value in vars(schedule).items() if name != "rhythm"},
-        "every_s": rhythm.every.total_seconds() if rhythm.every else None,
-        "cron": rhythm.cron,
-        "timezone": rhythm.timezone,
+        **{name: value for name, value in vars(schedule).items() if name != "spec"},
+        "every_s": spec.every.total_seconds() if spec.every else None,
+        "cron": spec.cron,
+        "timezone": spec.timezone,
     }

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.jobs.requests import BadRequestError
-from worker.jobs.rhythm import SPREAD_S, Rhythm
+from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec
 
 PROMPT = UUID(int=0)
 """A schedule that is never late."""
 BERLIN = ZoneInfo("Europe/Berlin")
-NIGHTLY = Rhythm(cron="30 2 * * *", timezone="Europe/Berlin")
+NIGHTLY = ScheduleSpec(cron="30 2 * * *", timezone="Europe/Berlin")
 
 
 def test_three_at_night_is_three_at_night_where_the_schedule_says() -> None:
-    berlin = Rhythm(cron="0 3 * * *", timezone="Europe/Berlin")
+    berlin = ScheduleSpec(cron="0 3 * * *", timezone="Europe/Berlin")
     winter = berlin.after(datetime(2026, 1, 10, 12, tzinfo=UTC), PROMPT)
     summer = berlin.after(datetime(2026, 7, 10, 12, tzinfo=UTC), PROMPT)
     assert (winter, summer) == (
@@ -39,51 +39,51 @@ def test_a_night_in_which_the_clocks_change_has_one_run(around: datetime) -> Non
 
 
 def test_a_hundred_schedules_of_one_hour_begin_at_moments_of_their_own_within_five_minutes() -> None:
-    rhythm, noon = Rhythm(cron="0 3 * * *"), datetime(2026, 1, 1, 12, tzinfo=UTC)
-    runs = [rhythm.after(noon, uuid4()) for _ in range(100)]
+    spec, noon = ScheduleSpec(cron="0 3 * * *"), datetime(2026, 1, 1, 12, tzinfo=UTC)
+    runs = [spec.after(noon, uuid4()) for _ in range(100)]
     assert Counter(runs).most_common(1)[0][1] < 8
     late = [(run - datetime(2026, 1, 2, 3, tzinfo=UTC)).total_seconds() for run in runs]
     assert 0 <= min(late) < max(late) < SPREAD_S
 
 
-RHYTHMS = st.sampled_from(
+SPECS = st.sampled_from(
     [
-        Rhythm(cron="0 0 29 2 *"),
-        Rhythm(every=timedelta(minutes=1)),
-        Rhythm(every=timedelta(hours=6)),
-        Rhythm(cron="*/5 * * * *"),
-        Rhythm(cron="0 3 * * 1-5", timezone="America/New_York"),
+        ScheduleSpec(cron="0 0 29 2 *"),
+        ScheduleSpec(every=timedelta(minutes=1)),
+        ScheduleSpec(every=timedelta(hours=6)),
+        ScheduleSpec(cron="*/5 * * * *"),
+        ScheduleSpec(cron="0 3 * * 1-5", timezone="America/New_York"),
         NIGHTLY,
     ]
 )
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC))
 
 
-@given(RHYTHMS, MOMENTS, st.uuids())
+@given(SPECS, MOMENTS, st.uuids())
 def test_the_next_run_is_later_and_the_same_whenever_it_is_asked_for_before(
-    rhythm: Rhythm, moment: datetime, key: UUID
+    spec: ScheduleSpec, moment: datetime, key: UUID
 ) -> None:
-    due = rhythm.after(moment, key)
+    due = spec.after(moment, key)
     assert due > moment
     between = moment + (due - moment) * 0.7
-    assert rhythm.after(between, key) == due
-    assert rhythm.after(due, key) > due
+    assert spec.after(between, key) == due
+    assert spec.after(due, key) > due
 
 
 @pytest.mark.parametrize(
-    ("rhythm", "sign"),
+    ("spec", "sign"),
     [
-        (Rhythm(), "either an interval or a cron expression"),
-        (Rhythm(timedelta(hours=1), "0 3 * * *"), "either an interval or a cron expression"),
-        (Rhythm(timedelta(seconds=59)), "at most once a minute"),
-        (Rhythm(timedelta(days=367)), "at least once a year"),
-        (Rhythm(cron="0 0 30 2 *"), "'0 0 30 2 *' never comes"),
-        (Rhythm(cron="0 25 * * *"), "'0 25 * * *' is no cron expression"),
-        (Rhythm(cron="* * * * * *"), "five fields"),
-        (Rhythm(cron="0 3 * * *", timezone="Europe/Nowhere"), "'Europe/Nowhere'"),
-        (Rhythm(cron="0 3 * * *", timezone="../etc/passwd"), "there is none of the name"),
+        (ScheduleSpec(), "either an interval or a cron expression"),
+        (ScheduleSpec(timedelta(hours=1), "0 3 * * *"), "either an interval or a cron expression"),
+        (ScheduleSpec(timedelta(seconds=59)), "at most once a minute"),
+        (ScheduleSpec(timedelta(days=367)), "at least once a year"),
+        (ScheduleSpec(cron="0 0 30 2 *"), "'0 0 30 2 *' never comes"),
+        (ScheduleSpec(cron="0 25 * * *"), "'0 25 * * *' is no cron expression"),
+        (ScheduleSpec(cron="* * * * * *"), "five fields"),
+        (ScheduleSpec(cron="0 3 * * *", timezone="Europe/Nowhere"), "'Europe/Nowhere'"),
+        (ScheduleSpec(cron="0 3 * * *", timezone="../etc/passwd"), "there is none of the name"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(rhythm: Rhythm, sign: str) -> None:
+def test_what_cannot_be_is_refused_by_name(spec: ScheduleSpec, sign: str) -> None:
     with pytest.raises(BadRequestError, match=sign.replace("*", r"\*")):
-        rhythm.check()
+        spec.check()

@@ -20,7 +20,7 @@ _ANY_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class ScheduleSpec:
     """Either ``every`` or ``cron``; the timezone is for cron, by its IANA name."""
 
     every: timedelta | None = None
