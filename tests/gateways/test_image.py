@@ -31,7 +31,9 @@ def environment(state: Path, installed: Installed | None = None, **more: str) ->
     if installed is not None:
         places.insert(0, str(installed.node.parent))
         more["OPENCLAW_INSTALL"] = str(installed.script.parents[2])
-        more["TMPDIR"] = str(installed.scratch)  # it has the release compiled, which takes half of a first start
+        more["TMPDIR"] = str(
+            installed.scratch
+        )  # it has the release compiled, which takes half of a first start
     return {
         "PATH": ":".join(places),
         "HOME": str(state),

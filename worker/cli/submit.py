@@ -9,12 +9,13 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from worker.cli.console import emit, err, note, out, say, short
 from worker.cli.environment import engine
-from worker.cli.errors import FAILED, STOPPED, WrongUseError
+from worker.cli.errors import FAILED, STOPPED
 from worker.cli.job_summary import JobSummary, document, read_jobs
+from worker.cli.options import Make
 from worker.cli.views.jobs import show_job
 from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
@@ -22,55 +23,25 @@ from worker.cli.views.syncs import show_sync
 from worker.jobs.requests import Request
 from worker.jobs.store.jobs import enqueue
 
-REQUESTED_BY = "cli"
 POLL_S = 0.25
 SHARE = 0.1
 """How much of the time reading may take at most: the longer a look takes, the rarer it is."""
 
-RequestId = Annotated[
-    str | None,
-    typer.Option("--request", metavar="ID", help="Make it once: the same ID again finds the same job."),
-]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
-Board = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Only this board's agents: its name or id.", show_default=False),
-]
-NoMain = Annotated[bool, typer.Option("--no-main", help="Leave the gateway's main agent out.")]
-NoWake = Annotated[bool, typer.Option("--no-wake", help="Do not wake the agent at the end.")]
-Diff = Annotated[
-    bool,
-    typer.Option(
-        "--diff",
-        help="Show differences line by line, credentials masked: with --dry-run of what would be written,"
-        " without it of what was.",
-    ),
-]
-RotateTokens = Annotated[
-    bool, typer.Option("--rotate-tokens", help="Give new tokens, also to those whose own is right.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Also replace what is an agent's own: USER.md, MEMORY.md.")
-]
-ForceBootstrap = Annotated[bool, typer.Option("--force-bootstrap", help="Write BOOTSTRAP.md again.")]
-ResetSessions = Annotated[bool, typer.Option("--reset-sessions", help="Begin a new session of every agent.")]
 
 
-def ask(
-    make: Callable[[Connection], Request], *, request: str | None, no_wait: bool, as_json: bool
-) -> JobSummary:
-    """Enqueue what ``make`` returns and wait for its end, unless ``no_wait``; show it.
+def ask(make: Make[Request], *, no_wait: bool, as_json: bool) -> JobSummary:
+    """Enqueue the request and wait until its job has ended, unless ``no_wait``; show the job.
 
-    ``request``: the id that ``make`` gave it, checked here before anything is looked up. Ends the command
-    with exit code 1 where the job does not succeed. Raises WrongUseError, RequestConflictError.
+    Ends the command with exit code 1 where the job does not succeed. Raises WrongUseError,
+    RequestConflictError.
     """
-    if request is not None and not request.strip():
-        raise WrongUseError("--request needs an id that is not blank.")
     database = engine()
     with database.begin() as connection:
-        enqueued = enqueue(connection, make(connection))
+        request = make(connection)
+        enqueued = enqueue(connection, request)
     if not enqueued.created:
-        note(f"Request {request!r} was made before: this is its job.")
+        note(f"Request {request.request_id!r} was made before: this is its job.")
     if no_wait:
         with database.connect() as connection:
             job = read_jobs(connection, [enqueued.job_id])[0]

@@ -1,4 +1,5 @@
-"""The kinds of jobs, each declared once: its request, its task's queue, and whether it is about one agent.
+"""The kinds of jobs, each declared once: its request, its task's queue, its command, and whether it
+is about one agent.
 
 Celery's routes and the kinds that a worker publishes are derived from this; a test compares the docs' tables.
 A kind's task is the module of its name in tasks/ (interfaces.md 3).
@@ -26,11 +27,14 @@ QUEUES = ("provisioning", "sync", "control")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of job that services and the CLI may request. ``one_agent``: the job has one agent's row, is
-    published as that row's message, and ends with it."""
+    """A kind of job that services and the CLI may request. ``verb``: the CLI's command for it.
+
+    ``one_agent``: the job has one agent's row, is published as that row's message, and ends with it.
+    """
 
     request: type[Request]
     queue: str
+    verb: str
     one_agent: bool = False
 
     @property
@@ -52,13 +56,13 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(ProvisionAgent, "provisioning", one_agent=True),
-        Kind(UpdateAgent, "provisioning", one_agent=True),
-        Kind(DeleteAgent, "provisioning", one_agent=True),
-        Kind(ProvisionGatewayMain, "provisioning", one_agent=True),
-        Kind(EnsureBoardLead, "control"),
-        Kind(SyncHeartbeats, "control"),
-        Kind(SyncGateway, "control"),
+        Kind(ProvisionAgent, "provisioning", "provision", one_agent=True),
+        Kind(UpdateAgent, "provisioning", "update", one_agent=True),
+        Kind(DeleteAgent, "provisioning", "delete", one_agent=True),
+        Kind(ProvisionGatewayMain, "provisioning", "main", one_agent=True),
+        Kind(EnsureBoardLead, "control", "lead"),
+        Kind(SyncHeartbeats, "control", "heartbeats"),
+        Kind(SyncGateway, "control", "sync"),
     )
 }
 JOB_KINDS = tuple(KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -60,6 +61,37 @@ Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
 """A text in an index of Postgres."""
 
 
+@dataclass(frozen=True)
+class Option:
+    """How `provisioner` takes a field of a request, and the help that it shows: a ``name`` with dashes is an
+    option, any other an argument.
+
+    The option of a field that is true by default turns it off, as ``--no-wake`` does. ``even_without_row``: a
+    whole id is taken although no row has it.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    even_without_row: bool = False
+
+
+Wake = Annotated[bool, Option("--no-wake", "Do not wake the agent at the end.")]
+ForceBootstrap = Annotated[bool, Option("--force-bootstrap", "Write BOOTSTRAP.md again.")]
+RotateTokens = Annotated[
+    bool, Option("--rotate-tokens", "Give new tokens, also to those whose own is right.")
+]
+Overwrite = Annotated[bool, Option("--overwrite", "Also replace what is an agent's own: USER.md, MEMORY.md.")]
+Diff = Annotated[
+    bool,
+    Option(
+        "--diff",
+        "Show differences line by line, credentials masked: with --dry-run of what would be written, without"
+        " it of what was.",
+    ),
+]
+
+
 class Request(BaseModel):
     """One request for a job. ``options`` is all but the target and the identification."""
 
@@ -69,7 +101,9 @@ class Request(BaseModel):
     target: ClassVar[str]
     destroys: ClassVar[bool] = False
     """Its defaults delete: a row that names an option nobody knows may have meant to prevent that."""
-    request_id: Name | None = None
+    request_id: Annotated[
+        Name | None, Option("--request", "Make it once: the same ID again finds the same job.", "ID")
+    ] = None
     requested_by: Text | None = None
 
     @property
@@ -125,11 +159,11 @@ class ProvisionAgent(Request):
     kind = "provision_agent"
     target = "agent_id"
 
-    agent_id: UUID
+    agent_id: Annotated[UUID, Option("AGENT", "Name or id of a board agent.")]
+    reset_session: Annotated[bool, Option("--no-reset", "Keep the agent's session.")] = True
+    wake: Wake = True
+    force_bootstrap: ForceBootstrap = False
     user_id: UUID | None = None
-    force_bootstrap: bool = False
-    reset_session: bool = True
-    wake: bool = True
     deliver_wakeup: bool = True
 
 
@@ -139,16 +173,18 @@ class UpdateAgent(Request):
     kind = "update_agent"
     target = "agent_id"
 
-    agent_id: UUID
+    agent_id: Annotated[UUID, Option("AGENT", "Name or id of an agent.")]
+    dry_run: Annotated[bool, Option("--dry-run", "Show what a run would change, and change nothing.")] = False
+    diff: Diff = False
+    rotate_tokens: RotateTokens = False
+    overwrite: Overwrite = False
+    force_bootstrap: ForceBootstrap = False
+    reset_session: Annotated[
+        bool, Option("--reset-session", "Begin a new session: some releases show new files then.")
+    ] = False
+    wake: Wake = True
     user_id: UUID | None = None
-    force_bootstrap: bool = False
-    reset_session: bool = False
-    wake: bool = True
     deliver_wakeup: bool = True
-    rotate_tokens: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
-    diff: bool = False
 
 
 class DeleteAgent(Request):
@@ -159,11 +195,16 @@ class DeleteAgent(Request):
     target = "agent_id"
     destroys = True
 
-    agent_id: UUID
-    gateway_id: UUID | None = None
-    delete_files: bool = True
-    delete_session: bool = True
-    delete_row: bool = True
+    agent_id: Annotated[
+        UUID,
+        Option("AGENT", "Name or id of an agent; the whole id if its row is gone.", even_without_row=True),
+    ]
+    gateway_id: Annotated[
+        UUID | None, Option("--gateway", "Where it is, for an agent whose row is gone already.")
+    ] = None
+    delete_files: Annotated[bool, Option("--keep-files", "Leave its workspace on disk.")] = True
+    delete_session: Annotated[bool, Option("--keep-session", "Leave its session.")] = True
+    delete_row: Annotated[bool, Option("--keep-row", "Leave its row in the database.")] = True
 
 
 class ProvisionGatewayMain(Request):
@@ -172,11 +213,11 @@ class ProvisionGatewayMain(Request):
     kind = "provision_gateway_main"
     target = "gateway_id"
 
-    gateway_id: UUID
-    rotate_tokens: bool = False
+    gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
+    rotate_tokens: Annotated[bool, Option("--rotate-tokens", "Give the agent a new token.")] = False
+    wake: Wake = True
     user_id: UUID | None = None
     reset_session: bool = True
-    wake: bool = True
     deliver_wakeup: bool = True
 
 
@@ -186,8 +227,8 @@ class EnsureBoardLead(Request):
     kind = "ensure_board_lead"
     target = "board_id"
 
-    board_id: UUID
-    agent_name: Text | None = None
+    board_id: Annotated[UUID, Option("BOARD", "Name or id of a board.")]
+    agent_name: Annotated[Text | None, Option("--name", "What to call it, in place of 'Lead Agent'.")] = None
     identity_profile: Annotated[dict[str, Any], AfterValidator(_storable_profile)] | None = None
     user_id: UUID | None = None
 
@@ -199,8 +240,10 @@ class SyncHeartbeats(Request):
     kind = "sync_heartbeats"
     target = "gateway_id"
 
-    gateway_id: UUID
-    agent_ids: list[UUID] | None = None
+    gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
+    agent_ids: Annotated[
+        list[UUID] | None, Option("AGENTS", "Names or ids; without any, all.", "[AGENT]...")
+    ] = None
 
 
 class SyncGateway(Request):
@@ -210,15 +253,19 @@ class SyncGateway(Request):
     kind = "sync_gateway"
     target = "gateway_id"
 
-    gateway_id: UUID
-    board_id: UUID | None = None
-    include_main: bool = True
-    reset_sessions: bool = False
-    rotate_tokens: bool = False
-    force_bootstrap: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
-    diff: bool = False
+    gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
+    board_id: Annotated[
+        UUID | None, Option("--board", "Only this board's agents: its name or id.", "NAME")
+    ] = None
+    include_main: Annotated[bool, Option("--no-main", "Leave the gateway's main agent out.")] = True
+    dry_run: Annotated[
+        bool, Option("--dry-run", "Show what a run would change; exit code 1 if anything.")
+    ] = False
+    diff: Diff = False
+    reset_sessions: Annotated[bool, Option("--reset-sessions", "Begin a new session of every agent.")] = False
+    rotate_tokens: RotateTokens = False
+    force_bootstrap: ForceBootstrap = False
+    overwrite: Overwrite = False
     user_id: UUID | None = None
     agent_ids: list[UUID] | None = None
 

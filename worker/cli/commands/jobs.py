@@ -12,7 +12,8 @@ from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_summary import document, newest_jobs, read_jobs
 from worker.cli.lookup import find_job, find_job_of_request
-from worker.cli.submit import REQUESTED_BY, NoWait, follow, present, watch_one
+from worker.cli.options import REQUESTED_BY
+from worker.cli.submit import NoWait, follow, present, watch_one
 from worker.cli.views.jobs import list_of_jobs
 from worker.jobs.store import cancelling, retrying
 

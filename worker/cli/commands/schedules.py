@@ -13,8 +13,8 @@ import typer
 from worker.cli.console import Json, emit, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
-from worker.cli.lookup import find, find_schedule
-from worker.cli.submit import Board, NoMain, Overwrite, ResetSessions, RotateTokens
+from worker.cli.lookup import find_schedule
+from worker.cli.options import Make, from_request
 from worker.jobs import schedules
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.schedule_spec import ScheduleSpec
@@ -27,8 +27,13 @@ _SHOWN_RUNS = 3
 
 
 @app.command("add")
+@from_request(
+    SyncGateway,
+    but={"diff", "force_bootstrap", "request_id"},
+    other_help={"dry_run": "Only find out what differs: `metrics` tells the drift."},
+)
 def add(
-    gateway: Annotated[str, typer.Argument(help="Name or id of a gateway.")],
+    *,
     every: Annotated[
         str | None, typer.Option(metavar="TIME", help="An interval: 30m, 6h, 1d.", show_default=False)
     ] = None,
@@ -39,28 +44,13 @@ def add(
     timezone: Annotated[
         str, typer.Option(metavar="NAME", help="What the hours of --cron mean: Europe/Berlin.")
     ] = "UTC",
-    board: Board = None,
-    no_main: NoMain = False,
-    reset_sessions: ResetSessions = False,
-    rotate_tokens: RotateTokens = False,
-    overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only find out what differs: `metrics` tells the drift.")
-    ] = False,
+    make: Make[SyncGateway],
     as_json: Json = False,
 ) -> None:
     """Have a gateway synced every so often. Needs `celery -A worker.app beat` beside the workers."""
     spec = ScheduleSpec(_interval(every) if every else None, cron, timezone)
     with engine().begin() as connection:
-        request = SyncGateway(
-            gateway_id=find(connection, "gateway", gateway),
-            board_id=find(connection, "board", board) if board else None,
-            include_main=not no_main,
-            reset_sessions=reset_sessions,
-            rotate_tokens=rotate_tokens,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        )
+        request = make(connection)
         try:
             added = schedules.add(connection, request, spec)
         except BadRequestError as error:

@@ -10,7 +10,9 @@ from rich.text import Text
 
 from worker.cli.console import ago, argument, facts, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
+from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
+from worker.jobs.kinds import KINDS
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 STYLES: Mapping[str, str] = {
@@ -142,31 +144,17 @@ def next_steps(job: JobSummary) -> Iterator[str]:
         first.append(f"provisioner doctor {argument(job.gateway_name)}")
     yield from first
     if again := _again(job):
-        yield f"{'then: ' if first else ''}provisioner {again}"
+        yield f"{'then: ' if first else ''}{again}"
 
 
 def _again(job: JobSummary) -> str | None:
-    """The command that asks for the same once more; None for a kind without one, or a target that is gone."""
-    verb, name = _COMMANDS.get(job.kind, (None, None))
-    target = getattr(job, name) if name else None
-    if verb is None or not target:
+    """The command that asks for the same once more; None where its target is gone."""
+    kind = KINDS.get(job.kind)
+    if kind is None or not getattr(job, kind.target.replace("_id", "_name")):
         return None
-    options = " --dry-run" if job.options.get("dry_run") else ""
-    if "rotate_tokens" in job.options and (
-        job.options["rotate_tokens"] or "rotate_tokens" in (job.error or "")
-    ):
-        options += " --rotate-tokens"
-    return f"{verb} {argument(target)}{options}"
-
-
-_COMMANDS: Mapping[str, tuple[str, str]] = {
-    "provision_agent": ("provision", "agent_name"),
-    "update_agent": ("update", "agent_name"),
-    "delete_agent": ("delete", "agent_name"),
-    "ensure_board_lead": ("lead", "board_name"),
-    "provision_gateway_main": ("main", "gateway_name"),
-    "sync_heartbeats": ("heartbeats", "gateway_name"),
-}
+    command = command_line(job, but={"diff"})
+    missing = "rotate_tokens" in (job.error or "") and job.options.get("rotate_tokens") is False
+    return f"{command} --rotate-tokens" if missing else command
 
 
 def list_of_agents(agents: Sequence[AgentSummary]) -> Table:

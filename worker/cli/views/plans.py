@@ -9,12 +9,12 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import argument, facts, plain, say
+from worker.cli.console import facts, plain, say
 from worker.cli.job_summary import JobSummary
+from worker.cli.options import command_line
 from worker.cli.views.files import ACTION_STYLES, WRITES, Files, planned_files, show_diffs
 
 _TOKENS = {"reused": "kept", "new": "a new one", "minted": "a new one", "rotated": "a new one"}
-_OPTIONS = ("rotate_tokens", "overwrite", "force_bootstrap")
 
 
 def show_plan(job: JobSummary) -> None:
@@ -69,12 +69,4 @@ def _facts(job: JobSummary, result: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield "woken", "yes, at the end"
     for warning in job.every_warning:
         yield "warning", Text(plain(warning), style="yellow")
-    yield "do it", _command(job)
-
-
-def _command(job: JobSummary) -> str:
-    verb = job.kind.removesuffix("_agent")
-    options = [f"--{name.replace('_', '-')}" for name in _OPTIONS if job.options.get(name)]
-    if not job.options.get("wake", True):
-        options.append("--no-wake")
-    return " ".join(["provisioner", verb, argument(job.agent_name or str(job.agent_id)), *options])
+    yield "do it", command_line(job, but={"dry_run", "diff"}) or ""

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from worker.cli.console import argument, counted, facts, plain, say, short, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
+from worker.cli.options import command_line
 from worker.cli.views.files import WRITES, show_diffs
 from worker.cli.views.jobs import heading, request_of
 from worker.cli.views.sync_agents import list_of_news, status_of
@@ -18,7 +19,6 @@ from worker.provisioning.sync.result import drifted
 
 MOST_WARNINGS = 12
 _CURES = 3
-_OPTIONS = ("reset_sessions", "rotate_tokens", "force_bootstrap", "overwrite")
 
 
 def show_sync(job: JobSummary) -> None:
@@ -117,7 +117,7 @@ def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     if job.error:
         yield ("error" if job.ended else "trouble"), Text(plain(job.error), style="red")
     if job.dry_run and job.status in ("succeeded", "partial"):
-        yield "do it", _command(job)
+        yield "do it", command_line(job, but={"dry_run", "diff"}) or ""
     else:
         for number, step in enumerate(steps_of_sync(job)):
             yield "next" if number == 0 else "", step
@@ -148,13 +148,3 @@ def _warnings(job: JobSummary) -> list[str]:
     if len(job.warnings) > MOST_WARNINGS:
         told.append(f"and {len(job.warnings) - MOST_WARNINGS} more: provisioner job {short(job.id)} --json")
     return told
-
-
-def _command(job: JobSummary) -> str:
-    command = f"provisioner sync {argument(job.gateway_name or str(job.gateway_id))}"
-    if job.board_name and job.board_id:
-        command += f" --board {argument(job.board_name)}"
-    options = [name for name in _OPTIONS if job.options.get(name)]
-    if job.options.get("include_main") is False:
-        command += " --no-main"
-    return command + "".join(f" --{name.replace('_', '-')}" for name in options)
