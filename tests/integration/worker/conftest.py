@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +17,19 @@ from worker.lab.servers import LocalServices
 _numbers = itertools.count(1)
 
 
-def _database_of_its_own(redis_url: str, number: int) -> str:
-    """One of the broker's sixteen databases; 0 is everybody else's."""
-    url = f"{redis_url.rsplit('/', 1)[0]}/{1 + number % 15}"
+_free = deque(range(1, 16))
+"""Those of the broker's sixteen databases that no open workshop uses; 0 is for all other tests."""
+
+
+@contextmanager
+def _database_of_its_own(redis_url: str) -> Iterator[str]:
+    """The URL of an empty database of the broker. Two workshops on one would take each other's messages."""
+    number = _free.popleft()
+    url = f"{redis_url.rsplit('/', 1)[0]}/{number}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
-    return url
+    yield url
+    _free.append(number)
 
 
 @contextmanager
@@ -35,8 +43,8 @@ def _opening(
             number = next(_numbers)
             folder: Path = tmp_path_factory.mktemp("workshop")
             database = services.create_database(f"workshop_{number}")
-            workshop = Workshop(database, _database_of_its_own(services.redis_url, number), folder)
-            return stack.enter_context(workshop)
+            broker = stack.enter_context(_database_of_its_own(services.redis_url))
+            return stack.enter_context(Workshop(database, broker, folder))
 
         yield open_one
 
