@@ -44,20 +44,20 @@ PARTS = {
     "job": ("cli.commands.jobs:job", "Show one job: how far it is, what it did, what went wrong."),
     "cancel": (
         "cli.commands.jobs:cancel",
-        "Cancel a job: at once, or as soon as those at work on it are done.",
+        "Cancel a job: at once, or as soon as the workers that have it are done.",
     ),
-    "retry": ("cli.commands.jobs:retry", "Do again what an ended job left undone, as a new job."),
-    "schedule": ("cli.commands.schedules:app", "Syncs that are made by themselves, every so often."),
+    "retry": ("cli.commands.jobs:retry", "Retry what an ended job left undone, as a new job."),
+    "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),
-    "doctor": ("cli.doctor.command:doctor", "Look at a gateway and say what is right and wrong with it."),
-    "gateway": ("cli.commands.gateways:app", "OpenClaw gateways: those there are, and new ones."),
-    "board": ("cli.commands.boards:app", "Boards: those there are, and new ones."),
-    "agent": ("cli.commands.agents:app", "Agents: those there are, and new ones."),
+    "doctor": ("cli.doctor.command:doctor", "Check a gateway and report what is right and wrong with it."),
+    "gateway": ("cli.commands.gateways:app", "List OpenClaw gateways, and add new ones."),
+    "board": ("cli.commands.boards:app", "List boards, and add new ones."),
+    "agent": ("cli.commands.agents:app", "List agents, and add new ones."),
     "metrics": (
         "cli.commands.metrics:metrics",
-        "Print figures for Prometheus: jobs, queues, retries, gateways, drift.",
+        "Print metrics for Prometheus: jobs, queues, retries, gateways, drift.",
     ),
-    "device": ("cli.commands.device:app", "The device key, by which gateways know the workers."),
+    "device": ("cli.commands.device:app", "The device key by which gateways recognize the workers."),
 }
 """Each command: where it is below worker, and the line that lists it, the first sentence of its help."""
 LAB = "lab."
@@ -94,7 +94,15 @@ def load(name: str) -> Any:
         holder.add_typer(part, name=name)
     else:
         holder.command(name)(part)
-    return typer.main.get_group(holder).commands[name]
+    command = typer.main.get_group(holder).commands[name]
+    for one in (command, *getattr(command, "commands", {}).values()):
+        one.help = _unwrapped(one.help or "")
+    return command
+
+
+def _unwrapped(text: str) -> str:
+    """The text with each paragraph on one line: the terminal wraps it."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _imported(command: str, module: str) -> ModuleType:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from worker.masking import mask, mask_all
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 """The option that all commands have which print."""
 _SHOWN = 5
 _QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")

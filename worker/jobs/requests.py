@@ -79,15 +79,15 @@ class Option:
 Wake = Annotated[bool, Option("--no-wake", "Do not wake the agent at the end.")]
 ForceBootstrap = Annotated[bool, Option("--force-bootstrap", "Write BOOTSTRAP.md again.")]
 RotateTokens = Annotated[
-    bool, Option("--rotate-tokens", "Give new tokens, also to those whose own is right.")
+    bool, Option("--rotate-tokens", "Issue new tokens even where the current ones are valid.")
 ]
 Overwrite = Annotated[bool, Option("--overwrite", "Also replace what is an agent's own: USER.md, MEMORY.md.")]
 Diff = Annotated[
     bool,
     Option(
         "--diff",
-        "Show differences line by line, credentials masked: with --dry-run of what would be written, without"
-        " it of what was.",
+        "Show line-by-line diffs, credentials masked: of what was written, or with --dry-run of what would"
+        " be.",
     ),
 ]
 
@@ -102,7 +102,7 @@ class Request(BaseModel):
     destroys: ClassVar[bool] = False
     """Its defaults delete: a row that names an option nobody knows may have meant to prevent that."""
     request_id: Annotated[
-        Name | None, Option("--request", "Make it once: the same ID again finds the same job.", "ID")
+        Name | None, Option("--request", "Idempotency key: repeating it returns the existing job.", "ID")
     ] = None
     requested_by: Text | None = None
 
@@ -180,7 +180,8 @@ class UpdateAgent(Request):
     overwrite: Overwrite = False
     force_bootstrap: ForceBootstrap = False
     reset_session: Annotated[
-        bool, Option("--reset-session", "Begin a new session: some releases show new files then.")
+        bool,
+        Option("--reset-session", "Start a new session: some releases show an agent new files only then."),
     ] = False
     wake: Wake = True
     user_id: UUID | None = None
@@ -197,11 +198,9 @@ class DeleteAgent(Request):
 
     agent_id: Annotated[
         UUID,
-        Option("AGENT", "Name or id of an agent; the whole id if its row is gone.", even_without_row=True),
+        Option("AGENT", "Name or id of an agent; the full id if its row is gone.", even_without_row=True),
     ]
-    gateway_id: Annotated[
-        UUID | None, Option("--gateway", "Where it is, for an agent whose row is gone already.")
-    ] = None
+    gateway_id: Annotated[UUID | None, Option("--gateway", "Where the agent is, if its row is gone.")] = None
     delete_files: Annotated[bool, Option("--keep-files", "Leave its workspace on disk.")] = True
     delete_session: Annotated[bool, Option("--keep-session", "Leave its session.")] = True
     delete_row: Annotated[bool, Option("--keep-row", "Leave its row in the database.")] = True
@@ -214,7 +213,9 @@ class ProvisionGatewayMain(Request):
     target = "gateway_id"
 
     gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
-    rotate_tokens: Annotated[bool, Option("--rotate-tokens", "Give the agent a new token.")] = False
+    rotate_tokens: Annotated[
+        bool, Option("--rotate-tokens", "Issue a new token even if the current one is valid.")
+    ] = False
     wake: Wake = True
     user_id: UUID | None = None
     reset_session: bool = True
@@ -242,7 +243,7 @@ class SyncHeartbeats(Request):
 
     gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
     agent_ids: Annotated[
-        list[UUID] | None, Option("AGENTS", "Names or ids; without any, all.", "[AGENT]...")
+        list[UUID] | None, Option("AGENTS", "Names or ids; all agents if none is given.", "[AGENT]...")
     ] = None
 
 
@@ -258,11 +259,13 @@ class SyncGateway(Request):
         UUID | None, Option("--board", "Only this board's agents: its name or id.", "NAME")
     ] = None
     include_main: Annotated[bool, Option("--no-main", "Leave the gateway's main agent out.")] = True
-    dry_run: Annotated[
-        bool, Option("--dry-run", "Show what a run would change; exit code 1 if anything.")
-    ] = False
+    dry_run: Annotated[bool, Option("--dry-run", "Show what a sync would change; exits 1 if anything.")] = (
+        False
+    )
     diff: Diff = False
-    reset_sessions: Annotated[bool, Option("--reset-sessions", "Begin a new session of every agent.")] = False
+    reset_sessions: Annotated[bool, Option("--reset-sessions", "Start a new session for every agent.")] = (
+        False
+    )
     rotate_tokens: RotateTokens = False
     force_bootstrap: ForceBootstrap = False
     overwrite: Overwrite = False

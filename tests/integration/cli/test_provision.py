@@ -45,7 +45,7 @@ def test_without_a_worker_the_wait_says_so_and_ctrl_c_ends_it_but_not_the_job(fl
     )
     assert waiting.stdout is not None
     assert "waiting for a worker" in waiting.stdout.readline()
-    assert "No worker has taken it yet" in waiting.stdout.readline()
+    assert "No worker has picked this up" in waiting.stdout.readline()
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=20)
     (job,) = fleet.json("jobs")

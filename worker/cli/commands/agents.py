@@ -19,24 +19,24 @@ from worker.cli.submit import NoWait, ask
 from worker.jobs.requests import DeleteAgent, ProvisionAgent, ProvisionGatewayMain, UpdateAgent
 from worker.standalone import NewAgent, add_agent
 
-app = typer.Typer(help="Agents: those there are, and new ones.", no_args_is_help=True)
+app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
 
 
 @from_request(ProvisionAgent)
 def provision(*, make: Make[ProvisionAgent], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring an agent to life on its gateway, and wait until it is. Exit code 1 where that fails."""
+    """Bring an agent to life on its gateway, and wait until it is. Exits 1 if that fails."""
     ask(make, no_wait=no_wait, as_json=as_json)
 
 
 @from_request(UpdateAgent)
 def update(*, make: Make[UpdateAgent], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring an agent's files and its roster entry up to date. Exit code 1 where that fails."""
+    """Bring an agent's files and its roster entry up to date. Exits 1 if that fails."""
     ask(make, no_wait=no_wait, as_json=as_json)
 
 
 @from_request(ProvisionGatewayMain)
 def main_agent(*, make: Make[ProvisionGatewayMain], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Make or repair the main agent of a gateway and bring it to life. Exit code 1 where that fails."""
+    """Make or repair the main agent of a gateway and bring it to life. Exits 1 if that fails."""
     ask(make, no_wait=no_wait, as_json=as_json)
 
 
@@ -48,7 +48,7 @@ def delete(
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
-    """Take an agent off its gateway and out of the database. What is gone already is no failure."""
+    """Take an agent off its gateway and out of the database. Succeeds if it is gone already."""
     with engine().connect() as connection:
         question = _question(connection, make(connection))
     if not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
@@ -64,7 +64,7 @@ _WHO = text("""
 
 
 def _question(connection: Connection, request: DeleteAgent) -> str:
-    """What is about to go, by name."""
+    """The question before a delete: names the agent and what goes with it."""
     found = connection.execute(_WHO, {"agent_id": request.agent_id}).one_or_none()
     who = f"agent {found.name!r} from gateway {found.gateway!r}" if found else f"agent {request.agent_id}"
     going = (("its workspace", request.delete_files), ("its row", request.delete_row))

@@ -17,7 +17,7 @@ from worker.cli.submit import NoWait, ask, follow
 from worker.jobs.requests import EnsureBoardLead
 from worker.standalone import add_board
 
-app = typer.Typer(help="Boards: those there are, and new ones.", no_args_is_help=True)
+app = typer.Typer(help="List boards, and add new ones.", no_args_is_help=True)
 
 
 @app.command("add")
@@ -62,9 +62,9 @@ def list_boards(as_json: Json = False) -> None:
 
 @from_request(EnsureBoardLead)
 def lead(*, make: Make[EnsureBoardLead], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Make or repair the lead of a board and bring it to life. Exit code 1 where that fails.
+    """Make or repair the lead of a board and bring it to life. Exits 1 if that fails.
 
-    A board has one lead. With --json: the job of the request; its result names the job that provisions.
+    A board has one lead. --json prints the job of the request, whose result names the job that provisions.
     """
     job = ask(make, no_wait=no_wait, as_json=as_json)
     provision = (job.result or {}).get("provision_job_id")

@@ -41,12 +41,12 @@ def migrate(
 
 def prune(
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Those that ended so long ago: 30d, 12h, 6w.")
+        str, typer.Option(metavar="AGE", help="How long ago they ended, at least: 30d, 12h, 6w.")
     ] = "30d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, and delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and delete nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete jobs that ended long ago. What is open, and the newest job of each agent, stays."""
+    """Delete jobs that ended long ago. Keeps open jobs, and the newest job of each agent."""
     age = age_of(older_than)
     total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
     if as_json:

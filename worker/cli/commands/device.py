@@ -28,7 +28,7 @@ from worker.provisioning.outage import fingerprint
 CONNECT_S = 5.0
 _AT_ONCE = 8
 
-app = typer.Typer(help="The device key, by which gateways know the workers.", no_args_is_help=True)
+app = typer.Typer(help="The device key by which gateways recognize the workers.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Known:
 
 @app.callback()
 def device() -> None:
-    """The device key, by which gateways know the workers."""
+    """The device key by which gateways recognize the workers."""
 
 
 @app.command("show")

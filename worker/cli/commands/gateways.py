@@ -29,7 +29,7 @@ from worker.standalone import add_gateway
 TOKEN_VARIABLE = "OPENCLAW_GATEWAY_TOKEN"
 _CONNECT_S, _CALL_S = 15.0, 15.0
 
-app = typer.Typer(help="OpenClaw gateways: those there are, and new ones.", no_args_is_help=True)
+app = typer.Typer(help="List OpenClaw gateways, and add new ones.", no_args_is_help=True)
 
 
 @app.command("add")

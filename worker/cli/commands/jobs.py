@@ -20,9 +20,9 @@ from worker.jobs.store import cancelling, retrying
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option(metavar="STATUS", help=f"Only those that are {', '.join(JOB_STATUSES)}.")
+        str | None, typer.Option(metavar="STATUS", help=f"Only jobs that are {', '.join(JOB_STATUSES)}.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
@@ -44,12 +44,10 @@ def job(
         typer.Argument(metavar="[ID]", help="The job's id, or its first digits.", show_default=False),
     ] = None,
     request: Annotated[str | None, typer.Option(metavar="ID", help="The job of this request.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--watch", help="Wait for its end; exit code 1 if it fails.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Wait until it ends; exits 1 if it fails.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show one job: how far it is, what it did, what went wrong. Exit code 1 if it ended without success."""
+    """Show one job: how far it is, what it did, what went wrong. Exits 1 if it ended without success."""
     if (identity is None) == (request is None):
         raise WrongUseError("Name the job: by its id, or by --request ID.")
     database = engine()
@@ -72,15 +70,17 @@ def cancel(
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel a job: at once, or as soon as those at work on it are done. Exit code 1 where it came to another
-    end."""
+    """Cancel a job: at once, or as soon as the workers that have it are done.
+
+    Exits 1 if it ended otherwise.
+    """
     database = engine()
     with database.connect() as connection:
         key = find_job(connection, identity)
     with database.begin() as connection:
         ended = cancelling.cancel(connection, key)
     if not ended and not no_wait:
-        note(f"Job {short(key)} is to be cancelled: those at work on it come to their end first.")
+        note(f"Job {short(key)} will be cancelled once the workers that have it are done.")
         job = watch_one(database, key, err if as_json else out)
     else:
         with database.connect() as connection:
@@ -94,7 +94,7 @@ def cancel(
     else:
         present(job)
     if job.ended and job.status != "cancelled":
-        complain("It had come to its end before the cancel took hold.")
+        complain("The job finished before it could be cancelled.")
         raise typer.Exit(FAILED)
 
 
@@ -103,8 +103,10 @@ def retry(
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
-    """Do again what an ended job left undone, as a new job. Of a sync: the agents that failed, were
-    skipped for an error, not attempted or cancelled. Exit code 1 where that fails, or nothing is left."""
+    """Retry what an ended job left undone, as a new job. Exits 1 if that fails, or if nothing is left.
+
+    For a sync, that is every agent that failed, was skipped for an error, was not attempted or was cancelled.
+    """
     database = engine()
     with database.connect() as connection:
         old = find_job(connection, identity)

@@ -56,13 +56,14 @@ def _up(value: int) -> Metric:
 def metrics(
     listen: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Serve them at http://HOST:PORT/metrics until told to stop."),
+        typer.Option(metavar="HOST:PORT", help="Serve them at http://HOST:PORT/metrics until stopped."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print figures for Prometheus: jobs, queues, retries, gateways, drift.
+    """Print metrics for Prometheus: jobs, queues, retries, gateways, drift.
 
-    They are read from Postgres at each request. There is no password: listen where only Prometheus gets to.
+    They are read from Postgres at each request. There is no password: listen where only Prometheus can
+    connect.
     """
     if listen is not None and as_json:
         raise WrongUseError("--listen serves Prometheus's own format: leave out --json.")

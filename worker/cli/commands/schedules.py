@@ -20,7 +20,7 @@ from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.schedules import Schedule
 
-app = typer.Typer(help="Syncs that are made by themselves, every so often.", no_args_is_help=True)
+app = typer.Typer(help="Syncs that run on a schedule.", no_args_is_help=True)
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _SHOWN_RUNS = 3
@@ -30,7 +30,7 @@ _SHOWN_RUNS = 3
 @from_request(
     SyncGateway,
     but={"diff", "force_bootstrap", "request_id"},
-    other_help={"dry_run": "Only find out what differs: `metrics` tells the drift."},
+    other_help={"dry_run": "Only find drift: `provisioner metrics` reports it."},
 )
 def add(
     *,
@@ -42,12 +42,12 @@ def add(
         typer.Option(metavar="EXPR", help="Or five cron fields: '0 3 * * *'.", show_default=False),
     ] = None,
     timezone: Annotated[
-        str, typer.Option(metavar="NAME", help="What the hours of --cron mean: Europe/Berlin.")
+        str, typer.Option(metavar="NAME", help="Time zone of --cron, such as Europe/Berlin.")
     ] = "UTC",
     make: Make[SyncGateway],
     as_json: Json = False,
 ) -> None:
-    """Have a gateway synced every so often. Needs `celery -A worker.app beat` beside the workers."""
+    """Sync a gateway on a schedule. Needs `celery -A worker.app beat` beside the workers."""
     spec = ScheduleSpec(_interval(every) if every else None, cron, timezone)
     with engine().begin() as connection:
         request = make(connection)
@@ -99,7 +99,7 @@ def remove(
     schedule: Annotated[str, typer.Argument(help="The schedule's id, or its first digits.")],
     as_json: Json = False,
 ) -> None:
-    """Forget a schedule; a sync of it that is under way goes on."""
+    """Remove a schedule. A sync that it has started goes on."""
     with engine().begin() as connection:
         key = find_schedule(connection, schedule)
         schedules.remove(connection, key)
@@ -124,12 +124,12 @@ def _told(spec: ScheduleSpec) -> str:
 
 
 def _options(schedule: Schedule) -> str:
-    """The options that are not as they are by themselves."""
-    usual: Mapping[str, Any] = {"include_main": True}
+    """The options that differ from their defaults."""
+    defaults: Mapping[str, Any] = {"include_main": True}
     return ", ".join(
         name if value is True else f"{name} {value}"
         for name, value in schedule.options.items()
-        if value != usual.get(name, False)
+        if value != defaults.get(name, False)
     )
 
 

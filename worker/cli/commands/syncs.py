@@ -14,8 +14,10 @@ from worker.provisioning.sync.result import drifted
 
 @from_request(SyncGateway)
 def sync(*, make: Make[SyncGateway], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring all agents of a gateway to their templates and rows. Wakes nobody. Exit code 1 where not all came
-    to it, and for a dry run that finds anything to change."""
+    """Bring all agents of a gateway to their templates and rows. Wakes nobody.
+
+    Exits 1 if any agent was not synced, or if a dry run finds anything to change.
+    """
     job = ask(make, no_wait=no_wait, as_json=as_json)
     if job.dry_run and not no_wait and drifted(job.result or {}):
         raise typer.Exit(FAILED)

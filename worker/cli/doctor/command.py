@@ -28,11 +28,11 @@ from worker.provisioning.rewrite_permission import Standing, standing_of
 def doctor(
     gateway: Annotated[str | None, typer.Argument(help="Name or id of a gateway.")] = None,
     all_gateways: Annotated[
-        bool, typer.Option("--all", help="Look at every gateway of the database, one after another.")
+        bool, typer.Option("--all", help="Check every gateway of the database, one after another.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a gateway and say what is right and wrong with it. Exit code 1 where something is wrong.
+    """Check a gateway and report what is right and wrong with it. Exits 1 if anything is wrong.
 
     Changes nothing on the gateway. Compares its roster with the agents' rows, renders every agent, asks
     BASE_URL whether Mission Control is there, and says what a config write would rewrite in the owner's

@@ -17,7 +17,7 @@ from worker.cli.console import counted, lines, marks, plain, say, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Named
 from worker.cli.views.jobs import STYLES, phase_and_reason, removed, subject
 
-NO_WORKER = "No worker has taken it yet: does `celery -A worker.app worker` run, with the same database?"
+NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
 NO_WORKER_AFTER_S = 5.0
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The steps of a provision or an update, in order."""
