@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection
 from worker.gateway.address import GatewayAddress
 from worker.gateway.answers import seconds
 from worker.gateway.device import DeviceKey
+from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import (
     BadAnswer,
     CallTimedOut,
@@ -31,7 +32,6 @@ from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_sock
 from worker.gateway.patience import silence_s, wait_patiently
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 from worker.gateway.refusals import from_response
-from worker.gateway.said import Asked
 from worker.gateway.window import Window
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
@@ -80,12 +80,12 @@ class CloseReason:
 class _Pending:
     """A call on its way; ``done`` is held until its outcome is known."""
 
-    __slots__ = ("asked", "done", "id", "method", "outcome", "sent_at")
+    __slots__ = ("context", "done", "id", "method", "outcome", "sent_at")
 
-    def __init__(self, request_id: str, asked: Asked) -> None:
+    def __init__(self, request_id: str, context: CallContext) -> None:
         self.id = request_id
-        self.asked = asked
-        self.method = asked.method
+        self.context = context
+        self.method = context.method
         self.outcome: dict[str, Any] | GatewayError | None = None
         self.sent_at = 0.0
         self.done = threading.Lock()
@@ -246,7 +246,7 @@ class GatewayConnection:
     def _send(self, method: str, params: Mapping[str, Any] | None, deadline: float) -> _Pending:
         if threading.current_thread() is self._reader:
             raise RuntimeError("a subscriber must not call the gateway: it would wait for itself")
-        pending = _Pending(str(next(self._ids)), Asked.of(self.address.url, method, params))
+        pending = _Pending(str(next(self._ids)), CallContext.of(self.address.url, method, params))
         frame = encode_request(pending.id, method, params)
         if len(frame) > self.hello.max_payload:
             raise FrameTooLarge(
@@ -386,7 +386,7 @@ class GatewayConnection:
         if response.payload is not None:
             outcome = response.payload
         elif response.error is not None:
-            outcome = from_response(pending.asked, response.error)
+            outcome = from_response(pending.context, response.error)
         else:
             outcome = self._bad_answer(pending)
         if self._take(response.id) is not None:
@@ -414,7 +414,7 @@ class GatewayConnection:
     @staticmethod
     def _bad_answer(pending: _Pending, how: str = "") -> BadAnswer:
         return BadAnswer(
-            f"{pending.asked.gateway} did not answer {pending.method} as the protocol has it{how}"
+            f"{pending.context.gateway} did not answer {pending.method} as the protocol has it{how}"
             f"{_in_doubt(pending.method)}; check that gateways.url is an OpenClaw gateway's, and any proxy"
             " before it",
             method=pending.method,

@@ -50,8 +50,8 @@ class GatewayError(ProvisionerError):
 class TransientGatewayError(GatewayError, TransientError):
     """May pass by itself; ``retry_after_s`` where the gateway said how long."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.retry_after_s = retry_after_s
 
 
@@ -70,8 +70,8 @@ class GatewayRestarting(TransientGatewayError):
 class CallTimedOut(TransientGatewayError):
     """Our own deadline passed. ``sent``: whether the call had gone out, so whether it may have had effect."""
 
-    def __init__(self, message: str, *, sent: bool = False, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, sent: bool = False, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.sent = sent
 
     @property
@@ -147,8 +147,8 @@ class WrongToken(PermanentGatewayError):
 class MissingScope(PermanentGatewayError):
     """Connected, but without the rights that provisioning needs. ``scope``: the missing one."""
 
-    def __init__(self, message: str, *, scope: str | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, scope: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.scope = scope
 
 
@@ -161,9 +161,9 @@ class PairingRequired(PermanentGatewayError):
         *,
         request_id: str | None = None,
         device_id: str | None = None,
-        **about: Any,
+        **fields: Any,
     ) -> None:
-        super().__init__(message, **about)
+        super().__init__(message, **fields)
         self.request_id = request_id
         self.device_id = device_id
 
@@ -187,8 +187,8 @@ class FrameTooLarge(PermanentGatewayError):
 class UnsupportedFile(PermanentGatewayError):
     """This release keeps no workspace file of that name. ``name``: the file."""
 
-    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.name = name
 
 
@@ -196,8 +196,8 @@ class UnsafeFile(TransientGatewayError):
     """The gateway does not touch a workspace file: it is being replaced at this moment, or it is a link, no
     plain file, or may not be written. Only looking tells which. ``name``: the file."""
 
-    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.name = name
 
 
@@ -205,8 +205,8 @@ class FileRefused(PermanentGatewayError):
     """A workspace file cannot be read or written until somebody changes it on the gateway's machine.
     ``name``: the file."""
 
-    def __init__(self, message: str, *, name: str | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.name = name
 
 
@@ -217,8 +217,8 @@ class HostRefused(PermanentGatewayError):
 class InvalidConfig(PermanentGatewayError):
     """The gateway refused a config change. ``issues``: (path, message) pairs, as far as it named them."""
 
-    def __init__(self, message: str, *, issues: tuple[tuple[str, str], ...] = (), **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, issues: tuple[tuple[str, str], ...] = (), **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.issues = issues
 
 
@@ -245,8 +245,8 @@ class AgentExists(PermanentGatewayError):
 class FileConflict(PermanentGatewayError):
     """The file changed since its hash was read. ``current_hash``: the one it has now."""
 
-    def __init__(self, message: str, *, current_hash: str | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
+    def __init__(self, message: str, *, current_hash: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.current_hash = current_hash
 
 

@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from worker.gateway.address import GatewayAddress
 from worker.gateway.device import DeviceKey
+from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import (
     BadAddress,
     BadAnswer,
@@ -42,7 +43,6 @@ from worker.gateway.protocol import (
     encode_request,
 )
 from worker.gateway.refusals import from_close, from_response
-from worker.gateway.said import Asked
 from worker.gateway.sentences import without_scope
 
 # An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
@@ -193,7 +193,7 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     Raises the `GatewayError` that says why we were not let in, `MissingScope` included where the
     hello shows that the rights fall short.
     """
-    asked = Asked(address.url, "connect")
+    context = CallContext(address.url, "connect")
     words = _Words(socket, address, deadline)
     try:
         challenge = words.next("challenge")
@@ -208,15 +208,15 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
         frame = closed.rcvd
         if frame is None and closed.sent is not None and closed.sent.code in _UNREADABLE:
             raise _no_gateway(address) from None
-        raise from_close(asked, frame.code if frame else None, frame.reason if frame else "") from None
+        raise from_close(context, frame.code if frame else None, frame.reason if frame else "") from None
     if answer.error is not None:
-        raise _refusal(asked, answer.error, device)
+        raise _refusal(context, answer.error, device)
     if answer.payload is None:
-        raise BadAnswer(f"{asked.gateway} did not answer connect as the protocol has it", method="connect")
+        raise BadAnswer(f"{context.gateway} did not answer connect as the protocol has it", method="connect")
     hello = Hello.parse(answer.payload, address.url)
     if hello.scopes is not None and ADMIN_SCOPE not in hello.scopes:
         details = {"scopes": sorted(hello.scopes)}
-        raise without_scope(ADMIN_SCOPE, asked.gateway, method="connect", details=details)
+        raise without_scope(ADMIN_SCOPE, context.gateway, method="connect", details=details)
     return hello
 
 
@@ -271,10 +271,10 @@ def _read_challenge(challenge: Event, url: str) -> tuple[str, int | None]:
     return nonce, sent_at if isinstance(sent_at, int) and sent_at is not True else None
 
 
-def _refusal(asked: Asked, error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
-    refusal = from_response(asked, error)
+def _refusal(context: CallContext, error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
+    refusal = from_response(context, error)
     if isinstance(refusal, PairingRequired) and refusal.device_id is None:
         # The older releases leave out which device it is about.
         details = {**refusal.details, "deviceId": device.device_id}
-        return from_response(asked, {**error, "details": details})
+        return from_response(context, {**error, "details": details})
     return refusal

@@ -7,57 +7,57 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.gateway import sentences as tell
+from worker.gateway.error_payload import CallContext, ErrorPayload
 from worker.gateway.errors import GatewayError, GatewayRestarting, GatewayUnreachable
-from worker.gateway.said import Asked, Said
 
 
-def from_response(asked: Asked, error: Mapping[str, Any]) -> GatewayError:
+def from_response(context: CallContext, error: Mapping[str, Any]) -> GatewayError:
     """The error of ``{"ok": false, "error": ...}`` as the type that fits, whatever the release.
 
     Decided by detail code, then by the message where the release sends no detail code, then by
     ``retryable`` and code (rules.md 44). Never raises: an error of unknown shape becomes `Refused`.
     """
-    said = Said(asked, error)
-    build = _BY_DETAIL.get(said.detail_code)
+    payload = ErrorPayload(context, error)
+    build = _BY_DETAIL.get(payload.detail_code)
     if build is None:
-        build = next((build for pattern, build in _BY_TEXT if pattern.search(said.message)), _by_code)
-    return build(said)
+        build = next((build for pattern, build in _BY_TEXT if pattern.search(payload.message)), _by_code)
+    return build(payload)
 
 
-def from_close(asked: Asked, code: int | None, reason: str) -> GatewayError:
+def from_close(context: CallContext, code: int | None, reason: str) -> GatewayError:
     """A connection that closed before the hello, by close code first (rules.md 44, gateways.md 1, 5).
 
     ``code`` None: no close frame came.
     """
     if code == 1002:
-        return from_response(asked, {"code": "1002", "message": reason or "protocol mismatch"})
+        return from_response(context, {"code": "1002", "message": reason or "protocol mismatch"})
     if code in (1003, 1007, 1008, 1009, 1010):
         words = reason or f"closed with code {code} and no reason: see its log"
-        return from_response(asked, {"code": str(code), "message": words})
+        return from_response(context, {"code": str(code), "message": words})
     how = "without a close frame" if code in (None, 1006) else f"with code {code} {reason}".rstrip()
     if code in (1012, 1013):
         return GatewayRestarting(
-            f"{asked.gateway} is starting or stopping and let us not in yet (it closed {how}): if it stays"
+            f"{context.gateway} is starting or stopping and let us not in yet (it closed {how}): if it stays"
             " so, look at its log",
-            method=asked.method,
+            method=context.method,
         )
     return GatewayUnreachable(
-        f"{asked.gateway} closed the connection {how} before it let us in: look at its log, and at any proxy"
-        " before it",
-        method=asked.method,
+        f"{context.gateway} closed the connection {how} before it let us in: look at its log, and at any"
+        " proxy before it",
+        method=context.method,
     )
 
 
-def _by_code(said: Said) -> GatewayError:
-    if said.code == "NOT_PAIRED":
-        return tell.pairing_required(said)
-    patient = said.retryable is True or said.retry_after_s is not None
-    if patient or (said.retryable is None and said.code in ("UNAVAILABLE", "AGENT_TIMEOUT")):
-        return tell.unavailable(said)
-    return tell.refused(said)
+def _by_code(payload: ErrorPayload) -> GatewayError:
+    if payload.code == "NOT_PAIRED":
+        return tell.pairing_required(payload)
+    patient = payload.retryable is True or payload.retry_after_s is not None
+    if patient or (payload.retryable is None and payload.code in ("UNAVAILABLE", "AGENT_TIMEOUT")):
+        return tell.unavailable(payload)
+    return tell.refused(payload)
 
 
-_Build = Callable[[Said], GatewayError]
+_Build = Callable[[ErrorPayload], GatewayError]
 
 _BY_DETAIL: dict[str, _Build] = {
     "AUTH_RATE_LIMITED": tell.auth_locked,

@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.gateway import protocol
 from worker.gateway.answers import LONGEST_WAIT_S
+from worker.gateway.error_payload import ErrorPayload
 from worker.gateway.errors import (
     AgentExists,
     AppliedByRestart,
@@ -37,28 +38,27 @@ from worker.gateway.errors import (
     UnsupportedProtocol,
     WrongToken,
 )
-from worker.gateway.said import Said
 
 
-def wrong_token(said: Said) -> GatewayError:
-    reason = said.detail("authReason")
-    if reason.startswith("trusted_proxy") or re.search(r"trusted[_-]proxy", said.message):
+def wrong_token(error: ErrorPayload) -> GatewayError:
+    reason = error.detail("authReason")
+    if reason.startswith("trusted_proxy") or re.search(r"trusted[_-]proxy", error.message):
         what = (
             "has gateway.auth.mode trusted-proxy, which takes no token but only logins that its own proxy"
-            f" vouches for ({reason or said.message}), and we send none: set gateway.auth.mode to token in"
+            f" vouches for ({reason or error.message}), and we send none: set gateway.auth.mode to token in"
             " its openclaw.json, and gateways.token to gateway.auth.token there"
         )
-    elif said.detail_code.startswith("AUTH_PASSWORD") or "password" in said.message:
+    elif error.detail_code.startswith("AUTH_PASSWORD") or "password" in error.message:
         what = (
             "wants a password, which we do not send: set gateway.auth.mode to token in its openclaw.json, and"
             " gateways.token to the token there"
         )
-    elif said.detail_code in ("AUTH_TOKEN_MISSING", "AUTH_REQUIRED") or "token missing" in said.message:
+    elif error.detail_code in ("AUTH_TOKEN_MISSING", "AUTH_REQUIRED") or "token missing" in error.message:
         what = (
             "wants a token and we have none: set gateways.token of its row to gateway.auth.token of its"
             " openclaw.json (a token in the URL is not used)"
         )
-    elif said.detail_code == "AUTH_TOKEN_NOT_CONFIGURED" or "not configured" in said.message:
+    elif error.detail_code == "AUTH_TOKEN_NOT_CONFIGURED" or "not configured" in error.message:
         what = (
             "has no token configured, so it lets nobody in: set gateway.auth.token in its openclaw.json, and"
             " gateways.token to the same"
@@ -68,29 +68,29 @@ def wrong_token(said: Said) -> GatewayError:
             "does not accept our token: set gateways.token of its row to gateway.auth.token of its"
             " openclaw.json"
         )
-    return WrongToken(f"{said.gateway} {what}", **said.about)
+    return WrongToken(f"{error.gateway} {what}", **error.fields)
 
 
-def missing_scope(said: Said) -> GatewayError:
-    scope = said.detail("missingScope") or said.find(r"missing scope:\s*([\w.-]+)") or protocol.ADMIN_SCOPE
-    return without_scope(scope, said.gateway, **said.about)
+def missing_scope(error: ErrorPayload) -> GatewayError:
+    scope = error.detail("missingScope") or error.find(r"missing scope:\s*([\w.-]+)") or protocol.ADMIN_SCOPE
+    return without_scope(scope, error.gateway, **error.fields)
 
 
-def without_scope(scope: str, gateway: str, **about: Any) -> MissingScope:
+def without_scope(scope: str, gateway: str, **fields: Any) -> MissingScope:
     """The sentence for a connection without ``scope``, also where only the hello shows it."""
-    needs = "provisioning" if about["method"] == "connect" else about["method"]
+    needs = "provisioning" if fields["method"] == "connect" else fields["method"]
     return MissingScope(
         f"{gateway} gave our connection no {scope} scope, which {needs} needs: on its machine approve our"
         f" device (`provisioner device show` names it) for role {protocol.ROLE} with that scope, by"
         " `openclaw devices list` and `openclaw devices approve`",
         scope=scope,
-        **about,
+        **fields,
     )
 
 
-def pairing_required(said: Said) -> GatewayError:
-    request_id = said.detail("requestId") or None
-    device_id = said.detail("deviceId") or None
+def pairing_required(error: ErrorPayload) -> GatewayError:
+    request_id = error.detail("requestId") or None
+    device_id = error.detail("deviceId") or None
     device = f"our device {device_id}" if device_id else "our device"
     approve = (
         f"run `openclaw devices approve {request_id}` on its machine (`openclaw devices list` there shows the"
@@ -99,17 +99,17 @@ def pairing_required(said: Said) -> GatewayError:
     if request_id is None:
         approve = "find it by `openclaw devices list` on its machine and run `openclaw devices approve` there"
     return PairingRequired(
-        f"{said.gateway} has not approved {device}: {approve}",
+        f"{error.gateway} has not approved {device}: {approve}",
         request_id=request_id,
         device_id=device_id,
-        **said.about,
+        **error.fields,
     )
 
 
-def device_refused(said: Said) -> GatewayError:
-    if "expired" in said.message or said.detail_code == "DEVICE_AUTH_SIGNATURE_EXPIRED":
+def device_refused(error: ErrorPayload) -> GatewayError:
+    if "expired" in error.message or error.detail_code == "DEVICE_AUTH_SIGNATURE_EXPIRED":
         cure = "its clock and ours differ by minutes, so set both by NTP"
-    elif "identity required" in said.message or said.detail_code.endswith("DEVICE_IDENTITY_REQUIRED"):
+    elif "identity required" in error.message or error.detail_code.endswith("DEVICE_IDENTITY_REQUIRED"):
         cure = "we did send one, so look for a proxy in between that changes frames"
     else:
         cure = (
@@ -117,104 +117,104 @@ def device_refused(said: Said) -> GatewayError:
             " approve our device anew there (`openclaw devices`)"
         )
     return DeviceRefused(
-        f"{said.gateway} does not accept our device's signature ({said.message}): {cure}", **said.about
+        f"{error.gateway} does not accept our device's signature ({error.message}): {cure}", **error.fields
     )
 
 
-def unsupported_protocol(said: Said) -> GatewayError:
-    theirs = said.details.get("expectedProtocol")
+def unsupported_protocol(error: ErrorPayload) -> GatewayError:
+    theirs = error.details.get("expectedProtocol")
     version = f"protocol {theirs}" if isinstance(theirs, int) else "another protocol version"
     older = isinstance(theirs, int) and theirs < protocol.MIN_PROTOCOL
     cure = (
         "update OpenClaw there" if older else "update this program, or go back to an OpenClaw that it knows"
     )
     return UnsupportedProtocol(
-        f"{said.gateway} speaks {version}, we speak {protocol.MIN_PROTOCOL} to {protocol.MAX_PROTOCOL}:"
+        f"{error.gateway} speaks {version}, we speak {protocol.MIN_PROTOCOL} to {protocol.MAX_PROTOCOL}:"
         f" {cure} (2026.2.12 to 2026.9.6)",
-        **said.about,
+        **error.fields,
     )
 
 
-def rate_limited(said: Said) -> GatewayError:
-    after_s = said.retry_after_s
-    if after_s is None and (seconds := said.find(r"retry after (\d+(?:\.\d+)?)\s*s")):
+def rate_limited(error: ErrorPayload) -> GatewayError:
+    after_s = error.retry_after_s
+    if after_s is None and (seconds := error.find(r"retry after (\d+(?:\.\d+)?)\s*s")):
         after_s = min(float(seconds), LONGEST_WAIT_S)
     wait = "wait, it does not say for how long" if after_s is None else f"wait {after_s:.0f} s"
-    limit = said.detail("limit")
-    what = f"takes {said.method} only {limit}" if limit else f"takes no more {said.method} for now"
+    limit = error.detail("limit")
+    what = f"takes {error.method} only {limit}" if limit else f"takes no more {error.method} for now"
     return RateLimited(
-        f"{said.gateway} {what}: {wait}",
+        f"{error.gateway} {what}: {wait}",
         retry_after_s=after_s,
-        **said.about,
+        **error.fields,
     )
 
 
-def auth_locked(said: Said) -> GatewayError:
-    after_s = said.retry_after_s
+def auth_locked(error: ErrorPayload) -> GatewayError:
+    after_s = error.retry_after_s
     wait = "some minutes" if after_s is None else f"{after_s:.0f} s"
     return AuthLocked(
-        f"{said.gateway} locks our address out for {wait}, the right token too, after too many"
+        f"{error.gateway} locks our address out for {wait}, the right token too, after too many"
         " wrong ones from it: find the client behind our address that sends a wrong token",
         retry_after_s=after_s,
-        **said.about,
+        **error.fields,
     )
 
 
-def stale_config(said: Said) -> GatewayError:
+def stale_config(error: ErrorPayload) -> GatewayError:
     return StaleConfig(
-        f"the config of {said.gateway} is no longer the one that {said.method} was computed from, so"
+        f"the config of {error.gateway} is no longer the one that {error.method} was computed from, so"
         " nothing was written: it has to be read again and the change made anew",
-        retry_after_s=said.retry_after_s,
-        **said.about,
+        retry_after_s=error.retry_after_s,
+        **error.fields,
     )
 
 
-def busy(said: Said) -> GatewayError:
+def busy(error: ErrorPayload) -> GatewayError:
     return GatewayBusy(
-        f"{said.gateway} is too busy for {said.method}: it may be sent again in a moment; if it stays so,"
+        f"{error.gateway} is too busy for {error.method}: it may be sent again in a moment; if it stays so,"
         " look at the load of its machine",
-        retry_after_s=said.retry_after_s,
-        **said.about,
+        retry_after_s=error.retry_after_s,
+        **error.fields,
     )
 
 
-def restarting(said: Said) -> GatewayError:
-    what = "lets nobody in yet" if said.method == "connect" else f"did not do {said.method}"
+def restarting(error: ErrorPayload) -> GatewayError:
+    what = "lets nobody in yet" if error.method == "connect" else f"did not do {error.method}"
     return GatewayRestarting(
-        f"{said.gateway} is starting or stopping and {what} ({said.message}): if it stays so, look at its"
+        f"{error.gateway} is starting or stopping and {what} ({error.message}): if it stays so, look at its"
         " log",
-        retry_after_s=said.retry_after_s,
-        **said.about,
+        retry_after_s=error.retry_after_s,
+        **error.fields,
     )
 
 
-def unsupported_file(said: Said) -> GatewayError:
-    name = said.find(r'unsupported file "([^"]*)"') or said.asked.file
+def unsupported_file(error: ErrorPayload) -> GatewayError:
+    name = error.find(r'unsupported file "([^"]*)"') or error.context.file
     return UnsupportedFile(
-        f"the release of {said.gateway} keeps no workspace file {name or 'of that name'}{_for(said)}: that"
+        f"the release of {error.gateway} keeps no workspace file {name or 'of that name'}{_for(error)}: that"
         " agent has to do without it, or the gateway needs another OpenClaw release",
         name=name,
-        **said.about,
+        **error.fields,
     )
 
 
-def unsafe_file(said: Said) -> GatewayError:
-    name = said.asked.file or said.find(r'unsafe workspace file "([^"]*)"')
+def unsafe_file(error: ErrorPayload) -> GatewayError:
+    name = error.context.file or error.find(r'unsafe workspace file "([^"]*)"')
     return UnsafeFile(
-        f"{said.gateway} does not touch {name or 'a workspace file'}{_for(said)} ({said.message}): it is"
+        f"{error.gateway} does not touch {name or 'a workspace file'}{_for(error)} ({error.message}): it is"
         " being replaced at this moment, or it is no plain file",
         name=name,
-        **said.about,
+        **error.fields,
     )
 
 
-def refused_file(said: Said) -> GatewayError:
-    why = said.find(r"\((.*)\)$") or said.message
+def refused_file(error: ErrorPayload) -> GatewayError:
+    why = error.find(r"\((.*)\)$") or error.message
     return FileRefused(
-        f"{said.gateway} does not touch {said.asked.file or 'a workspace file'}{_for(said)} ({why}): put a"
-        " plain file of its own in its place in the agent's workspace there",
-        name=said.asked.file,
-        **said.about,
+        f"{error.gateway} does not touch {error.context.file or 'a workspace file'}{_for(error)} ({why}): put"
+        " a plain file of its own in its place in the agent's workspace there",
+        name=error.context.file,
+        **error.fields,
     )
 
 
@@ -250,76 +250,76 @@ HOST_REFUSALS = (
 """A pattern, whatever the case."""
 
 
-def refused_by_host(said: Said) -> GatewayError:
+def refused_by_host(error: ErrorPayload) -> GatewayError:
     """What lasts until somebody acts on the gateway's machine, whatever the release calls it."""
-    if said.method.startswith("chat."):
-        return unavailable(said)  # what stopped an agent's run
-    words = next((code for words, code in _HOST_WORDS.items() if words in said.message.lower()), "")
-    code = said.find(rf"({_ANY_CODE})") or words
+    if error.method.startswith("chat."):
+        return unavailable(error)  # what stopped an agent's run
+    words = next((code for words, code in _HOST_WORDS.items() if words in error.message.lower()), "")
+    code = error.find(rf"({_ANY_CODE})") or words
     return HostRefused(
-        f"{said.gateway} cannot do {said.method}{_for(said)} on its machine ({said.message}):"
+        f"{error.gateway} cannot do {error.method}{_for(error)} on its machine ({error.message}):"
         f" {_HOST_CURES.get(code, 'see its log')}",
-        **said.about,
+        **error.fields,
     )
 
 
-def invalid_config(said: Said) -> GatewayError:
-    if "fix before patching" in said.message:
+def invalid_config(error: ErrorPayload) -> GatewayError:
+    if "fix before patching" in error.message:
         return InvalidConfig(
-            f"openclaw.json of {said.gateway} is invalid already, so nothing can be changed in it:"
+            f"openclaw.json of {error.gateway} is invalid already, so nothing can be changed in it:"
             " run `openclaw doctor` on its machine",
-            **said.about,
+            **error.fields,
         )
-    issues = said.config_issues
+    issues = error.config_issues
     what = "; ".join(f"{path}: {message}" if path else message for path, message in issues)
     return InvalidConfig(
-        f"{said.gateway} refuses the config change, and nothing was written: correct {what}"
+        f"{error.gateway} refuses the config change, and nothing was written: correct {what}"
         if what
-        else f"{said.gateway} refuses the config change without saying why ({said.message}): see its log",
+        else f"{error.gateway} refuses the config change without saying why ({error.message}): see its log",
         issues=issues,
-        **said.about,
+        **error.fields,
     )
 
 
-def applied_by_restart(said: Said) -> GatewayError:
+def applied_by_restart(error: ErrorPayload) -> GatewayError:
     return AppliedByRestart(
-        f"{said.gateway} wrote the config change and restarts to apply it ({said.message})", **said.about
+        f"{error.gateway} wrote the config change and restarts to apply it ({error.message})", **error.fields
     )
 
 
-def send_denied(said: Said) -> GatewayError:
+def send_denied(error: ErrorPayload) -> GatewayError:
     return SendDenied(
-        f"{said.gateway} lets nobody write to that session{_for(said)}: session.sendPolicy of its"
+        f"{error.gateway} lets nobody write to that session{_for(error)}: session.sendPolicy of its"
         " openclaw.json denies it",
-        **said.about,
+        **error.fields,
     )
 
 
-def config_locked(said: Said) -> GatewayError:
+def config_locked(error: ErrorPayload) -> GatewayError:
     how = (
         "it is kept elsewhere (OPENCLAW_CONFIG_READONLY=1): edit it in its external deployment source, then"
         " redeploy or restart OpenClaw, or run it without that variable"
     )
-    if "NIX" in said.message.upper():
+    if "NIX" in error.message.upper():
         how = "Nix keeps it (OPENCLAW_NIX_MODE=1): edit programs.openclaw.config in its source and rebuild"
     return ConfigLocked(
-        f"{said.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here;"
+        f"{error.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here;"
         f" {how}",
-        **said.about,
+        **error.fields,
     )
 
 
-def config_not_writable(said: Said) -> GatewayError:
+def config_not_writable(error: ErrorPayload) -> GatewayError:
     return ConfigLocked(
-        f"{said.gateway} cannot write its own openclaw.json ({said.message}): let the user that runs it write"
-        " that file and the folder it is in",
-        **said.about,
+        f"{error.gateway} cannot write its own openclaw.json ({error.message}): let the user that runs it"
+        " write that file and the folder it is in",
+        **error.fields,
     )
 
 
-def include_owned(said: Said) -> GatewayError:
-    where = said.find(r"include-owned config at ([^\s;]+)") or "some part of it"
-    return IncludeOwned(unwritten_include(said.gateway, said.method, where), **said.about)
+def include_owned(error: ErrorPayload) -> GatewayError:
+    where = error.find(r"include-owned config at ([^\s;]+)") or "some part of it"
+    return IncludeOwned(unwritten_include(error.gateway, error.method, where), **error.fields)
 
 
 def unwritten_include(gateway: str, method: str, where: str) -> str:
@@ -333,53 +333,55 @@ def unwritten_include(gateway: str, method: str, where: str) -> str:
     )
 
 
-def unknown_agent(said: Said) -> GatewayError:
-    agent = said.find(r'[Aa]gent "([^"]*)"') or said.asked.agent
+def unknown_agent(error: ErrorPayload) -> GatewayError:
+    agent = error.find(r'[Aa]gent "([^"]*)"') or error.context.agent
     return UnknownAgent(
-        f"the roster of {said.gateway} has no agent {agent or 'of that id'}, so {said.method} was not done:"
+        f"the roster of {error.gateway} has no agent {agent or 'of that id'}, so {error.method} was not done:"
         " provision the agent first (`provisioner provision`)",
-        **said.about,
+        **error.fields,
     )
 
 
-def unknown_method(said: Said) -> GatewayError:
+def unknown_method(error: ErrorPayload) -> GatewayError:
     return UnknownMethod(
-        f"the release of {said.gateway} has no method {said.method}: update OpenClaw there", **said.about
+        f"the release of {error.gateway} has no method {error.method}: update OpenClaw there", **error.fields
     )
 
 
-def agent_exists(said: Said) -> GatewayError:
-    return AgentExists(f"the roster of {said.gateway} has the agent already ({said.message})", **said.about)
+def agent_exists(error: ErrorPayload) -> GatewayError:
+    return AgentExists(
+        f"the roster of {error.gateway} has the agent already ({error.message})", **error.fields
+    )
 
 
-def file_conflict(said: Said) -> GatewayError:
+def file_conflict(error: ErrorPayload) -> GatewayError:
     return FileConflict(
-        f"{said.asked.file or 'the workspace file'}{_for(said)} changed on {said.gateway} since it was read,"
-        " so it was not written: it has to be read again",
-        current_hash=said.detail("currentHash") or None,
-        **said.about,
+        f"{error.context.file or 'the workspace file'}{_for(error)} changed on {error.gateway} since it was"
+        " read, so it was not written: it has to be read again",
+        current_hash=error.detail("currentHash") or None,
+        **error.fields,
     )
 
 
-def bad_parameters(said: Said) -> GatewayError:
+def bad_parameters(error: ErrorPayload) -> GatewayError:
     return BadParameters(
-        f"{said.gateway} does not take {said.method} as we send it ({said.message}): its release differs from"
-        " those that we know, so report this with what `provisioner doctor` says",
-        **said.about,
+        f"{error.gateway} does not take {error.method} as we send it ({error.message}): its release differs"
+        " from those that we know, so report this with what `provisioner doctor` says",
+        **error.fields,
     )
 
 
-def refused(said: Said) -> GatewayError:
-    return Refused(f"{said.gateway} refused {said.method}{_for(said)}: {said.message}", **said.about)
+def refused(error: ErrorPayload) -> GatewayError:
+    return Refused(f"{error.gateway} refused {error.method}{_for(error)}: {error.message}", **error.fields)
 
 
-def unavailable(said: Said) -> GatewayError:
+def unavailable(error: ErrorPayload) -> GatewayError:
     return Unavailable(
-        f"{said.gateway} cannot do {said.method}{_for(said)} now: {said.message}",
-        retry_after_s=said.retry_after_s,
-        **said.about,
+        f"{error.gateway} cannot do {error.method}{_for(error)} now: {error.message}",
+        retry_after_s=error.retry_after_s,
+        **error.fields,
     )
 
 
-def _for(said: Said) -> str:
-    return f" for agent {said.asked.agent}" if said.asked.agent else ""
+def _for(error: ErrorPayload) -> str:
+    return f" for agent {error.context.agent}" if error.context.agent else ""

@@ -19,8 +19,8 @@ from sqlalchemy import Engine, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.integration.cli.conftest import Provisioner
+from worker.gateway.error_payload import CallContext
 from worker.gateway.refusals import from_response
-from worker.gateway.said import Asked
 from worker.lab.servers.ports import free_port
 from worker.provisioning.sync.result import ending
 
@@ -40,7 +40,7 @@ def samples(page: str) -> Samples:
 def refusal(message: str, **more: Any) -> str:
     """The reason of a row whose gateway said that."""
     error = {"code": "UNAVAILABLE", "message": message, "retryable": True, **more}
-    return str(from_response(Asked.of("ws://g:1", "agents.files.set", {}), error))
+    return str(from_response(CallContext.of("ws://g:1", "agents.files.set", {}), error))
 
 
 class Ledger:

@@ -15,11 +15,11 @@ import pytest
 
 from worker.cli.console import plain
 from worker.errors import PermanentError
+from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import GatewayError
 from worker.gateway.heartbeats import heartbeat_fault
 from worker.gateway.protocol import decode
 from worker.gateway.refusals import from_close, from_response
-from worker.gateway.said import Asked
 from worker.gateway.variables import escaped, strings_of, variables_in
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember
@@ -32,7 +32,7 @@ from worker.workspace.overrides import render_override
 from worker.workspace.templates import _one_line, _quoted
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
-ASKED = Asked("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
+CONTEXT = CallContext("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
 SMALL, LARGE = 8 * 1024, 32 * 1024
 MOST_TIMES = 6.0
 SLACK_S = 0.03
@@ -52,7 +52,7 @@ def refused(call: Callable[[], object]) -> None:
 
 def rejected(message: str) -> GatewayError:
     issues = [{"path": message, "message": message}]
-    return from_response(ASKED, {"code": message, "message": message, "details": {"issues": issues}})
+    return from_response(CONTEXT, {"code": message, "message": message, "details": {"issues": issues}})
 
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -80,7 +80,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "a gateway's missing scope": lambda text: rejected(f"missing scope: {text}"),
     "variables in a config": lambda text: (variables_in(text), escaped(f"{text}${{A}}")),
     "paths of a config": lambda text: [*strings_of({text: [text[:1]] * (len(text) // 64)})],
-    "a close frame": lambda text: from_close(ASKED, 1008, text),
+    "a close frame": lambda text: from_close(CONTEXT, 1008, text),
     "a frame": decode,
     "a frame of an event": lambda text: decode(json.dumps({"type": "event", "event": text})),
     "an error": PermanentError,

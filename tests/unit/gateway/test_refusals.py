@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from worker.errors import PermanentError, TransientError
 from worker.gateway import errors
+from worker.gateway.error_payload import CallContext
 from worker.gateway.refusals import from_close
 from worker.gateway.refusals import from_response as response_of
-from worker.gateway.said import Asked
 
 RESTART = {"code": "UNAVAILABLE", "message": "gateway starting; retry shortly", "retryable": True}
 LOCKED = "unauthorized: too many failed authentication attempts (retry later)"
@@ -26,7 +26,7 @@ URL = "ws://gateway.example:18789"
 
 
 def from_response(method: str, error: dict[str, Any], **params: str) -> errors.GatewayError:
-    return response_of(Asked.of(URL, method, params), error)
+    return response_of(CallContext.of(URL, method, params), error)
 
 
 def invalid(message: str, **more: Any) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def test_no_error_object_is_too_strange(error: dict[str, Any]) -> None:
 def test_close_before_the_hello_is_judged_by_its_code(
     code: int | None, reason: str, expected: type[errors.GatewayError]
 ) -> None:
-    assert type(from_close(Asked(URL, "connect"), code, reason)) is expected
+    assert type(from_close(CallContext(URL, "connect"), code, reason)) is expected
 
 
 def test_errors_survive_copying_and_pickling_with_all_they_carry() -> None:

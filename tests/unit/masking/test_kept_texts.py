@@ -18,8 +18,8 @@ import worker.jobs
 import worker.provisioning
 from worker.cli.console import emit, plain
 from worker.errors import PermanentError
+from worker.gateway.error_payload import CallContext
 from worker.gateway.refusals import from_close, from_response
-from worker.gateway.said import Asked
 from worker.logs import configure_logging
 from worker.masking import MASK, mask_all, remember
 from worker.masking.columns import MaskedJson, MaskedText
@@ -114,7 +114,7 @@ def test_no_error_and_nothing_on_a_terminal_holds_a_secret(capsys: pytest.Captur
 
 
 def test_what_a_gateway_quotes_is_masked_where_it_enters() -> None:
-    asked = Asked("ws://h:1", "config.patch")
+    context = CallContext("ws://h:1", "config.patch")
     token = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
     remember("correct-horse-battery")
     for words in (
@@ -126,7 +126,7 @@ def test_what_a_gateway_quotes_is_masked_where_it_enters() -> None:
         for message in (words, f"unauthorized: {words}", f"invalid config: a.b: {words}"):
             issues = [{"path": "a", "message": words}]
             answer = {"code": words, "message": message, "details": {"issues": issues, "code": words}}
-            error = from_response(asked, answer)
+            error = from_response(context, answer)
             said = f"{error} {error.code} {getattr(error, 'issues', ())}"
             assert not any(secret in said for secret in (token[:12], "hunter2", "horse")), said
-        assert "hunter2" not in str(from_close(asked, 1008, words))
+        assert "hunter2" not in str(from_close(context, 1008, words))

@@ -1,4 +1,4 @@
-"""What was asked of a gateway, and its refusal with every field made safe to read."""
+"""The error object of a gateway's answer with every field made safe to read, and the call it answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_ISSUES = 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class CallContext:
     """What a refusal's sentence names: the gateway's URL, the method, and the agent and file it was about.
 
     Never a parameter's content: that may be a token (rules.md 29).
@@ -29,7 +29,7 @@ class Asked:
     file: str | None = None
 
     @classmethod
-    def of(cls, url: str, method: str, params: Mapping[str, Any] | None) -> Asked:
+    def of(cls, url: str, method: str, params: Mapping[str, Any] | None) -> CallContext:
         """Pick the names out of a call's parameters."""
         given = params or {}
         agent = _text(given.get("agentId")) or _agent_in(given.get("sessionKey") or given.get("key"))
@@ -41,15 +41,15 @@ class Asked:
         return f"the gateway at {self.url}"
 
 
-class Said:
+class ErrorPayload:
     """The error object of a gateway's answer, whatever its shape, and what it answers."""
 
-    def __init__(self, asked: Asked, error: object) -> None:
+    def __init__(self, context: CallContext, error: object) -> None:
         fields: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
         details = fields.get("details")
-        self.asked = asked
-        self.gateway = asked.gateway
-        self.method = asked.method
+        self.context = context
+        self.gateway = context.gateway
+        self.method = context.method
         self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
         self.code = _text(fields.get("code"))
         self.message = _text(fields.get("message"), _LONGEST_MESSAGE) or "(no message)"
@@ -59,7 +59,7 @@ class Said:
         self.retry_after_s = seconds(fields.get("retryAfterMs"))
 
     @property
-    def about(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """What every `GatewayError` carries beside its sentence."""
         return {
             "method": self.method,
