@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection
 from worker.gateway.address import GatewayAddress
 from worker.gateway.answers import seconds
 from worker.gateway.device import DeviceKey
+from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import (
     BadAnswer,
@@ -31,7 +32,6 @@ from worker.gateway.errors import (
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
 from worker.gateway.patience import silence_s, wait_patiently
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
-from worker.gateway.refusals import from_response
 from worker.gateway.window import Window
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]

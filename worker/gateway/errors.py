@@ -1,6 +1,6 @@
 """What can go wrong between us and one OpenClaw gateway, each as a type of its own (rules.md 44).
 
-The type says whether trying again can help; the sentence says what to do. `worker.gateway.refusals`
+The type says whether trying again can help; the sentence says what to do. `worker.gateway.error_mapping`
 makes them of what a gateway says.
 """
 

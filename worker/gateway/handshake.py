@@ -21,6 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from worker.gateway.address import GatewayAddress
 from worker.gateway.device import DeviceKey
+from worker.gateway.error_builders import without_scope
+from worker.gateway.error_mapping import from_close, from_response
 from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import (
     BadAddress,
@@ -42,8 +44,6 @@ from worker.gateway.protocol import (
     decode,
     encode_request,
 )
-from worker.gateway.refusals import from_close, from_response
-from worker.gateway.sentences import without_scope
 
 # An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
 LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD

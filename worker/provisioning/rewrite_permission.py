@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.address import GatewayAddress
+from worker.gateway.error_builders import unwritten_include
 from worker.gateway.rewrites import Rewrite, has_comments, removal_rewrites, rewrites_of, told
 from worker.gateway.roster import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
-from worker.gateway.sentences import unwritten_include
 from worker.workspace.context import GatewayFacts
 
 

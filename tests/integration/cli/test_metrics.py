@@ -19,8 +19,8 @@ from sqlalchemy import Engine, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.integration.cli.conftest import Provisioner
+from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
-from worker.gateway.refusals import from_response
 from worker.lab.servers.ports import free_port
 from worker.provisioning.sync.result import ending
 

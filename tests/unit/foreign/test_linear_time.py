@@ -15,11 +15,11 @@ import pytest
 
 from worker.cli.console import plain
 from worker.errors import PermanentError
+from worker.gateway.error_mapping import from_close, from_response
 from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import GatewayError
 from worker.gateway.heartbeats import heartbeat_fault
 from worker.gateway.protocol import decode
-from worker.gateway.refusals import from_close, from_response
 from worker.gateway.variables import escaped, strings_of, variables_in
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember

@@ -18,8 +18,8 @@ import worker.jobs
 import worker.provisioning
 from worker.cli.console import emit, plain
 from worker.errors import PermanentError
+from worker.gateway.error_mapping import from_close, from_response
 from worker.gateway.error_payload import CallContext
-from worker.gateway.refusals import from_close, from_response
 from worker.logs import configure_logging
 from worker.masking import MASK, mask_all, remember
 from worker.masking.columns import MaskedJson, MaskedText

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from worker.errors import PermanentError, TransientError
 from worker.gateway import errors
+from worker.gateway.error_mapping import from_close
+from worker.gateway.error_mapping import from_response as response_of
 from worker.gateway.error_payload import CallContext
-from worker.gateway.refusals import from_close
-from worker.gateway.refusals import from_response as response_of
 
 RESTART = {"code": "UNAVAILABLE", "message": "gateway starting; retry shortly", "retryable": True}
 LOCKED = "unauthorized: too many failed authentication attempts (retry later)"

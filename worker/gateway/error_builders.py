@@ -1,5 +1,5 @@
-"""For each kind of refusal its error, with the sentence for whoever is called at night: which gateway,
-what it was about, what to do (rules.md 44)."""
+"""Builds each gateway error. Its sentence is written for an on-call engineer: it names the gateway and what
+the call was about, and says what to do (rules.md 44)."""
 
 from __future__ import annotations
 
