@@ -19,7 +19,6 @@ from worker.cli.doctor.fleet import GatewayRow, read_gateway
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import WrongUseError
 from worker.errors import ProvisionerError
-from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.masking import mask_all
@@ -95,12 +94,11 @@ def _ask_all(key: DeviceKey) -> list[Known]:
 def _ask(row: GatewayRow, key: DeviceKey) -> Known:
     """Connect and look. A token refused before is not tried: ten refusals lock us out (gateways.md 4)."""
     try:
-        address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
-        if row.refused_token_fingerprint == fingerprint(address):
+        if row.refused_token_fingerprint == fingerprint(row.address):
             return Known(
                 row.name, False, None, "not asked: it refused this token before; `provisioner doctor`"
             )
-        with GatewayConnection.open(address, key, deadline_s=CONNECT_S) as connection:
+        with GatewayConnection.open(row.address, key, deadline_s=CONNECT_S) as connection:
             is_paired = paired(connection, key.device_id)
     except ProvisionerError as error:
         return Known(row.name, False, None, str(error))

@@ -12,22 +12,20 @@ import typer
 
 from worker.cli import inventory
 from worker.cli.console import Json, emit, note, plain, say, short, table
+from worker.cli.doctor.examination import CONNECT_S, live_roster
 from worker.cli.doctor.fleet import GatewayRow, read_gateway
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find
-from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
-from worker.gateway.dialect import Dialect
 from worker.gateway.rewrites import WORDS, removal_rewrites
-from worker.gateway.roster_reading import LiveRoster, read_roster
+from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.rewrite_permission import Standing, allow, revoke, standing_of
 from worker.settings import Settings
 from worker.standalone import add_gateway
 
 TOKEN_VARIABLE = "OPENCLAW_GATEWAY_TOKEN"
-_CONNECT_S, _CALL_S = 15.0, 15.0
 
 app = typer.Typer(help="List OpenClaw gateways, and add new ones.", no_args_is_help=True)
 
@@ -150,15 +148,9 @@ def allow_rewrite(
 
 
 def _read(row: GatewayRow, settings: Settings) -> LiveRoster:
-    address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
     device = DeviceKey.load_or_create(settings.gateway_device_key)
-    with GatewayConnection.open(address, device, deadline_s=_CONNECT_S) as connection:
-        hello = connection.hello
-        return read_roster(
-            Dialect.from_hello(hello.server_version, hello.methods),
-            lambda: connection.call("config.get", deadline_s=_CALL_S),
-            lambda: connection.call("agents.list", deadline_s=_CALL_S),
-        )
+    with GatewayConnection.open(row.address, device, deadline_s=CONNECT_S) as connection:
+        return live_roster(connection)
 
 
 def _show(row: GatewayRow, standing: Standing) -> None:

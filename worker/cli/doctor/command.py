@@ -1,4 +1,4 @@
-"""``provisioner doctor``: is a gateway fit to be provisioned, and if not, what is to be done?"""
+"""``provisioner doctor``: reports whether gateways can be provisioned, and what to do if not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models import Gateway
 from worker.cli.console import Json, counted, emit, lines, marks, out, plain, say
 from worker.cli.doctor.examination import compare_with_workers, examine
 from worker.cli.doctor.fleet import forget_refusal, read_fleet, read_gateway
-from worker.cli.doctor.report import Checkup, Finding
+from worker.cli.doctor.report import Finding, Report
 from worker.cli.doctor.servers import check_database, check_servers
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
@@ -46,21 +46,21 @@ def doctor(
         else:
             keys = list(connection.execute(select(Gateway.id).order_by(Gateway.name, Gateway.id)).scalars())
     servers = list(check_servers(operator_settings()))
-    checkups = [_examine(key, servers) for key in keys]
+    reports = [_examine(key, servers) for key in keys]
     if as_json:
-        documents = [_document(found) for found in checkups]
+        documents = [_document(report) for report in reports]
         emit(documents if all_gateways else documents[0])
     else:
-        for found in checkups:
-            _show(found)
+        for report in reports:
+            _show(report)
         if all_gateways:
-            fit = sum(found.ok and not found.writes_refused for found in checkups)
-            say(f"Fit to be provisioned: {fit} of {counted(len(checkups), 'gateway')}.")
-    if not all(found.ok for found in checkups):
+            fit = sum(report.ok and not report.writes_refused for report in reports)
+            say(f"Fit to be provisioned: {fit} of {counted(len(reports), 'gateway')}.")
+    if not all(report.ok for report in reports):
         raise typer.Exit(FAILED)
 
 
-def _examine(key: UUID, servers: Sequence[Finding]) -> Checkup:
+def _examine(key: UUID, servers: Sequence[Finding]) -> Report:
     with engine().connect() as connection:
         row = read_gateway(connection, key)
         fleet = read_fleet(connection, row.id)
@@ -70,43 +70,43 @@ def _examine(key: UUID, servers: Sequence[Finding]) -> Checkup:
         with engine().connect() as connection:
             return standing_of(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
 
-    found = examine(row, fleet, operator_settings(), standing)
-    found.extend([*of_database, *servers])
+    report = examine(row, fleet, operator_settings(), standing)
+    report.extend([*of_database, *servers])
     forgotten = False
-    if found.version is not None and row.refused_token_fingerprint is not None:
+    if report.version is not None and row.refused_token_fingerprint is not None:
         with engine().begin() as connection:
             forgotten = forget_refusal(connection, row)
-    compare_with_workers(found, row, refusal_forgotten=forgotten)
-    return found
+    compare_with_workers(report, row, refusal_forgotten=forgotten)
+    return report
 
 
-def _document(found: Checkup) -> dict[str, Any]:
-    return {**asdict(found), "ok": found.ok}
+def _document(report: Report) -> dict[str, Any]:
+    return {**asdict(report), "ok": report.ok}
 
 
-def _show(found: Checkup) -> None:
+def _show(report: Report) -> None:
     sign = marks(out)
     looks = {"ok": (sign.done, "green"), "warning": ("!", "yellow"), "fault": (sign.failed, "red")}
-    say(Text.assemble((plain(found.gateway), "bold"), "  ", plain(found.url)))
+    say(Text.assemble((plain(report.gateway), "bold"), "  ", plain(report.url)))
     shown = lines()
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
-    for finding in found.findings:
+    for finding in report.findings:
         mark, style = looks[finding.status]
         says = Text(plain(finding.says), style="" if finding.status == "ok" else style)
         shown.add_row(Text(mark, style=style), Text(finding.check, style="dim"), says)
     say(shown)
-    say(_verdict(found))
+    say(_verdict(report))
 
 
-def _verdict(found: Checkup) -> str:
+def _verdict(report: Report) -> str:
     faults, warnings = (
-        sum(finding.status == status for finding in found.findings) for status in ("fault", "warning")
+        sum(finding.status == status for finding in report.findings) for status in ("fault", "warning")
     )
     heed = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
-    if found.ok and found.writes_refused:
+    if report.ok and report.writes_refused:
         return f"Config writes are refused until you allow them; {heed} to heed."
-    if found.ok:
+    if report.ok:
         return f"Fit to be provisioned{f', with {heed} to heed' if heed else ''}."
     return f"{faults} fault{'s' * (faults > 1)} to put right{f', {heed} to heed' if heed else ''}."

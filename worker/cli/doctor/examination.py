@@ -1,4 +1,4 @@
-"""What is right and wrong with one gateway, as far as a connection to it tells."""
+"""Checks one gateway over a connection of its own, and writes the report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Callable
 from worker.cli.console import counted
 from worker.cli.doctor.fleet import Fleet, GatewayRow
 from worker.cli.doctor.owner import check_heartbeats, check_rewrites, check_settings, check_variables
-from worker.cli.doctor.report import Checkup, Finding
+from worker.cli.doctor.report import Finding, Report
 from worker.cli.doctor.roster import check_automations, check_roster
 from worker.cli.doctor.servers import check_base_url
 from worker.cli.doctor.workspaces import check_file_support, check_renderings
 from worker.cli.inventory import shown_url
 from worker.errors import ProvisionerError
-from worker.gateway.address import GatewayAddress
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey, DeviceKeyError
@@ -30,117 +29,125 @@ CALL_S = 15.0
 _LIST = "device.pair.list"
 
 StandingOf = Callable[[LiveRoster], Standing]
-"""What a write to that roster would rewrite, and what of it is allowed."""
+"""Returns what a write to a roster would rewrite, and how much of that is allowed."""
 
 
 def examine(
     row: GatewayRow, fleet: Fleet, settings: Settings, standing_of: StandingOf | None = None
-) -> Checkup:
-    """Connect once, look, and hang up. Whatever the gateway, its rows or our key do wrong is a finding."""
-    found = Checkup(row.id, row.name, shown_url(row.url))
-    found.extend(check_base_url(settings.base_url, row.url))
+) -> Report:
+    """Connect once, check, and hang up. Faults of the gateway, of its rows and of our key become findings."""
+    report = Report(row.id, row.name, shown_url(row.url))
+    report.extend(check_base_url(settings.base_url, row.url))
     try:
-        _look(row, fleet, settings, found, standing_of)
+        _look(row, fleet, settings, report, standing_of)
     except ProvisionerError as error:
-        check = "device" if isinstance(error, DeviceKeyError) else "config" if found.version else "connect"
-        found.note(check, str(error), "fault")
-    return found
+        check = "device" if isinstance(error, DeviceKeyError) else "config" if report.version else "connect"
+        report.note(check, str(error), "fault")
+    return report
 
 
 def _look(
-    row: GatewayRow, fleet: Fleet, settings: Settings, found: Checkup, standing_of: StandingOf | None
+    row: GatewayRow, fleet: Fleet, settings: Settings, report: Report, standing_of: StandingOf | None
 ) -> None:
     device_key = settings.gateway_device_key
-    address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
+    address = row.address
     made_now = not device_key.exists()
     device = DeviceKey.load_or_create(device_key)
-    found.device_id = device.device_id
-    found.note("device", device.device_id)
+    report.device_id = device.device_id
+    report.note("device", device.device_id)
     if made_now:
-        found.note(
+        report.note(
             "device", f"its key was made just now, in {device_key}: give the workers the same file", "warning"
         )
     began = time.monotonic()
     with GatewayConnection.open(address, device, deadline_s=CONNECT_S) as connection:
-        found.note("connect", f"let us in after {(time.monotonic() - began) * 1000:.0f} ms")
-        _read_hello(connection.hello, found)
-        found.paired = paired(connection, device.device_id)
-        found.extend([pairing_finding(found.paired)])
-        dialect, live = _read_dialect(connection, found)
+        report.note("connect", f"let us in after {(time.monotonic() - began) * 1000:.0f} ms")
+        _read_hello(connection.hello, report)
+        report.paired = paired(connection, device.device_id)
+        report.extend([pairing_finding(report.paired)])
+        dialect, live = _read_dialect(connection, report)
         automations = (
             list(check_automations(connection, live, fleet.records, CALL_S)) if live is not None else []
         )
     if live is not None:
-        found.agents = len(live.present)
-        found.note("config", f"valid, {counted(found.agents, 'agent')} in the roster")
-        found.extend(check_roster(dialect, live.document, fleet, row.name))
-        found.extend(check_heartbeats(dialect, live.document))
-        found.extend(automations)
-        found.extend(check_settings(dialect, live.answer.get("config")))
-        found.extend(check_variables(dialect, live.answer))
+        report.agents = len(live.present)
+        report.note("config", f"valid, {counted(report.agents, 'agent')} in the roster")
+        report.extend(check_roster(dialect, live.document, fleet, row.name))
+        report.extend(check_heartbeats(dialect, live.document))
+        report.extend(automations)
+        report.extend(check_settings(dialect, live.answer.get("config")))
+        report.extend(check_variables(dialect, live.answer))
         if standing_of is not None:
             standing = standing_of(live)
-            found.writes_refused = bool(standing.refused)
-            found.extend(check_rewrites(live, standing, row.name))
-    found.extend(check_file_support(dialect))
-    found.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
+            report.writes_refused = bool(standing.refused)
+            report.extend(check_rewrites(live, standing, row.name))
+    report.extend(check_file_support(dialect))
+    report.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 
 
-def _read_hello(hello: Hello, found: Checkup) -> None:
-    found.version, found.protocol = hello.server_version, hello.protocol
+def _read_hello(hello: Hello, report: Report) -> None:
+    report.version, report.protocol = hello.server_version, hello.protocol
     unnamed = " (the oldest releases do not say which they are)" if hello.server_version == "dev" else ""
-    found.note("version", f"OpenClaw {hello.server_version}{unnamed}")
-    found.note("protocol", f"{hello.protocol}; we speak {MIN_PROTOCOL} to {MAX_PROTOCOL}")
+    report.note("version", f"OpenClaw {hello.server_version}{unnamed}")
+    report.note("protocol", f"{hello.protocol}; we speak {MIN_PROTOCOL} to {MAX_PROTOCOL}")
     if hello.scopes is None:
-        found.note("scopes", "this release does not name those it granted")
+        report.note("scopes", "this release does not name those it granted")
     else:
-        found.scopes = sorted(hello.scopes)
-        found.note("scopes", ", ".join(found.scopes))
+        report.scopes = sorted(hello.scopes)
+        report.note("scopes", ", ".join(report.scopes))
 
 
-def _read_dialect(connection: GatewayConnection, found: Checkup) -> tuple[Dialect, LiveRoster | None]:
-    """The gateway's dialect, and its roster; None where that cannot be known, which is a fault."""
+def _read_dialect(connection: GatewayConnection, report: Report) -> tuple[Dialect, LiveRoster | None]:
+    """The gateway's dialect and its roster; None for a roster that cannot be known, which is a fault."""
     hello = connection.hello
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     unknown = None
     try:
-        live = read_roster(
-            dialect,
-            lambda: connection.call("config.get", deadline_s=CALL_S),
-            lambda: connection.call("agents.list", deadline_s=CALL_S),
-        )
+        live = live_roster(connection)
     except RosterUnknownError as error:
         live, unknown = None, str(error)
-    found.dialect = dialect.family
+    report.dialect = dialect.family
     heartbeat = "the heartbeat scratch" if dialect.heartbeat_in == "scratch" else dialect.heartbeat_in
-    found.note(
+    report.note(
         "dialect", f"{dialect.family}; token in {dialect.credentials_in}, heartbeat text in {heartbeat}"
     )
     if unknown is not None:
-        found.note("config", unknown, "fault")
+        report.note("config", unknown, "fault")
     return dialect, live
 
 
-def compare_with_workers(found: Checkup, row: GatewayRow, *, refusal_forgotten: bool) -> None:
-    """Add what the workers think of the gateway, where that is not what we saw."""
+def live_roster(connection: GatewayConnection) -> LiveRoster:
+    """Read the gateway's roster. Raises RosterUnknownError, GatewayError."""
+    hello = connection.hello
+    return read_roster(
+        Dialect.from_hello(hello.server_version, hello.methods),
+        lambda: connection.call("config.get", deadline_s=CALL_S),
+        lambda: connection.call("agents.list", deadline_s=CALL_S),
+    )
+
+
+def compare_with_workers(report: Report, row: GatewayRow, *, refusal_forgotten: bool) -> None:
+    """Add what the workers have on record of the gateway where it differs from what we saw."""
     if refusal_forgotten:
-        found.note(
+        report.note(
             "workers", "had noted this token as refused; they will use it again from now on", "warning"
         )
-    elif row.refused_token_fingerprint and not found.ok:
-        found.note("workers", "do not try a refused token again until it, or the URL, is changed", "warning")
+    elif row.refused_token_fingerprint and not report.ok:
+        report.note("workers", "do not try a refused token again until it, or the URL, is changed", "warning")
     if row.down_for_s is not None:
-        how = "they will see by themselves that it is up" if found.ok else "they go on trying"
-        found.note("workers", f"have found it down for {row.down_for_s:.0f} s: {how}", "warning")
+        how = "they will see by themselves that it is up" if report.ok else "they go on trying"
+        report.note("workers", f"have found it down for {row.down_for_s:.0f} s: {how}", "warning")
     if row.rate_limited_for_s is not None and row.rate_limited_for_s > 0:
-        found.note(
+        report.note(
             "workers", f"wait {row.rate_limited_for_s:.0f} s for its limit on config writes", "warning"
         )
 
 
 def paired(connection: GatewayConnection, device_id: str) -> bool | None:
-    """Whether the gateway has the device on its list; None where it does not say. It has let us in either
-    way: the newest release admits a backend on its own machine without pairing. Raises TransientError."""
+    """Whether the device is on the gateway's list; None if the gateway does not say. Raises TransientError.
+
+    A device that was let in need not be paired: the newest release admits a backend on its own machine.
+    """
     if _LIST not in connection.hello.methods:
         return None
     try:
@@ -152,7 +159,7 @@ def paired(connection: GatewayConnection, device_id: str) -> bool | None:
 
 
 def pairing_finding(is_paired: bool | None) -> Finding:
-    """What that means."""
+    """The finding for what ``paired`` returned."""
     if is_paired is None:
         return Finding("pairing", "ok", "let in; this gateway does not say whether our device is paired")
     if is_paired:

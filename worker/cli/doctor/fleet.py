@@ -1,4 +1,4 @@
-"""What the database holds of one gateway for its check-up: its row, its agents, and where others are."""
+"""What the database holds of one gateway: its row, its agents, and where the other agents are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.workspace.naming import shown_name
 
 @dataclass(frozen=True)
 class GatewayRow:
-    """A gateway with what the workers noted of it; times in seconds."""
+    """A gateway with what the workers have on record of it; times in seconds."""
 
     id: UUID
     name: str
@@ -32,13 +32,19 @@ class GatewayRow:
     refused_token_fingerprint: str | None
     last_error: str | None
 
+    @property
+    def address(self) -> GatewayAddress:
+        """Where to connect. Raises BadAddress."""
+        return GatewayAddress(self.url, self.token, self.allow_insecure_tls)
+
 
 @dataclass(frozen=True)
 class Fleet:
-    """The agents that belong on a gateway. ``refused``: a sentence for each whose rows do not hold together;
-    ``elsewhere``: OpenClaw ids of the agents of other gateways, with the gateway's name; ``former``: ids that
-    an agent still has here by our records, and is to have no more, with its name; ``names``: of all agents by
-    key."""
+    """The agents that belong on a gateway. ``refused``: one sentence for each whose rows are inconsistent.
+
+    Both by OpenClaw id: ``elsewhere`` names the gateway of each agent of another gateway, ``former`` the
+    agent of each entry that should have left this one. ``names``: the names of all agents by id.
+    """
 
     records: Sequence[AgentRecord] = ()
     refused: Sequence[str] = ()
@@ -67,12 +73,12 @@ _AGENTS = text(f"""
 
 
 def read_gateway(connection: Connection, gateway_id: UUID) -> GatewayRow:
-    """The gateway's row."""
+    """Read the gateway's row."""
     return GatewayRow(**connection.execute(_ROW, {"gateway_id": gateway_id}).one()._mapping)
 
 
 def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
-    """The gateway's agents, oldest first, its main agent among them."""
+    """Read the gateway's agents, oldest first, the main agent included."""
     records: list[AgentRecord] = []
     refused: list[str] = []
     refused_ids: set[str] = set()
@@ -110,7 +116,6 @@ _FORGET = text("""
 
 
 def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
-    """The gateway takes a token again: let the workers use it. Says whether they had noted it as refused."""
-    address = GatewayAddress(row.url, row.token)
-    values = {"gateway_id": row.id, "fingerprint": fingerprint(address)}
+    """Let the workers use the token again. Returns whether they had it on record as refused."""
+    values = {"gateway_id": row.id, "fingerprint": fingerprint(GatewayAddress(row.url, row.token))}
     return connection.execute(_FORGET, values).rowcount > 0

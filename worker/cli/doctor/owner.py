@@ -1,4 +1,4 @@
-"""doctor: what our writes would do to the gateway owner's own agents, secrets and files. Pure."""
+"""Checks what our writes would do to the gateway owner's own agents, secrets and files. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VARIABLES_CURE = "update OpenClaw to 2026.2.26 or later first, or keep that fil
 
 
 def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Finding]:
-    """Agents that beat without a block of their own are silent once any agent has one (gateways.md 8)."""
+    """Find agents without a heartbeat block, which are silent once any agent has one (gateways.md 8)."""
     entries = roster_entries(dialect, parsed)
     silent = any_block(entries)
     there = relying_on_defaults(dialect, parsed, entries) if silent else beating(dialect, parsed, entries)
@@ -50,14 +50,14 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
 
 
 def check_settings(dialect: Dialect, config: Any) -> Iterator[Finding]:
-    """What the owner has switched off that provisioning promises; ``config``: config.get's effective one."""
+    """Find settings that switch off what provisioning promises. ``config``: config.get's effective one."""
     for check, sentence in findings(dialect, config):
         yield Finding(check, "warning", sentence)
 
 
 def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Where any config write puts a variable's value into openclaw.json (gateways.md 4): which are named
-    there, and which secrets may be. ``config``: the answer of config.get."""
+    """Find variables whose values a config write would put into openclaw.json (gateways.md 4), and secrets
+    that may be variables. ``config``: the answer of config.get."""
     if not dialect.writes_variables:
         return
     parsed = config.get("parsed")
@@ -85,12 +85,8 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
         yield Finding("variables", "ok", says)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterator[Finding]:
-    """``gateway``: its name. Reports what is allowed as well, and what only the gateway's own writes lose."""
+    """Find what a write would rewrite, allowed or not. ``gateway``: the gateway's name."""
     about = [one.key for one in standing.rewrites]
     command = f"`provisioner gateway allow-rewrite {argument(gateway)}`"
     if standing.refused:
@@ -133,5 +129,5 @@ def _owned(live: LiveRoster) -> Iterator[Finding]:
 
 
 def _written(live: LiveRoster, include: Include) -> bool:
-    """Whether the release writes into it (2026.9.6); 2026.7.1 refuses each (measured)."""
+    """Whether the release writes into the included file: 2026.9.6 does, 2026.7.1 refuses (measured)."""
     return live.dialect.roster == "entries" and include.alone and bool(include.keys)

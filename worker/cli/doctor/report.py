@@ -1,4 +1,4 @@
-"""What a check-up finds: one sentence a finding, and where it is not right, the cure in it."""
+"""The report on a gateway: its findings, each one sentence that names the cure where something is wrong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Status = Literal["ok", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``says``: what was found and, where it is not right, the cure. ``about``: all the
-    agents or keys that it is about, of which ``says`` may name a few only."""
+    """One thing that was checked. ``says``: the result and, if it is not right, the cure. ``about``: all
+    agents or keys concerned; ``says`` may name only a few of them."""
 
     check: str
     status: Status
@@ -22,9 +22,11 @@ class Finding:
 
 
 @dataclass
-class Checkup:
-    """All that was found; the fields after ``findings`` stay None where the gateway did not let us in.
-    ``writes_refused``: config writes are refused until `provisioner gateway allow-rewrite` allows them."""
+class Report:
+    """All findings about a gateway; the fields after them stay None if the gateway did not let us in.
+
+    ``writes_refused``: config writes are refused until `provisioner gateway allow-rewrite` allows them.
+    """
 
     gateway_id: UUID
     gateway: str

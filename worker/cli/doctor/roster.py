@@ -1,4 +1,4 @@
-"""doctor: the gateway's roster and heartbeat automations against the agents' rows."""
+"""Compares the gateway's roster and heartbeat automations with the agents' rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from worker.workspace.identity import made_id
 _CHECK = "roster"
 _MOST_PAGES = 50
 _MAKING_S = 3.5
-"""How long a release needs at most to make an automation (gateways.md 8: 3 s)."""
+"""A release makes an automation within this time (gateways.md 8: 3 s)."""
 
 
 def check_roster(
     dialect: Dialect, parsed: Mapping[str, Any], fleet: Fleet, gateway: str
 ) -> Iterator[Finding]:
-    """``parsed``: config.get's; ``gateway``: its name. One finding for each kind of difference."""
+    """One finding for each kind of difference. ``parsed``: from config.get; ``gateway``: its name."""
     plan = plan_roster(dialect, parsed, [record.roster_entry for record in fleet.records])
     for sentence in fleet.refused:
         yield Finding(_CHECK, "fault", sentence)
@@ -68,7 +68,7 @@ def _missing(records: list[AgentRecord]) -> Iterator[Finding]:
 def _differing(
     fleet: Fleet, patches: Mapping[str, Mapping[str, Any]], present: frozenset[str]
 ) -> dict[str, list[str]]:
-    """Names of agents by what differs in their entries: ``name``, ``workspace``, ``heartbeat.every``."""
+    """The names of agents by the keys of their entries that differ, such as ``heartbeat.every``."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for record in fleet.records:
         if record.openclaw_id in present and record.openclaw_id in patches:
@@ -83,8 +83,8 @@ def _keys(patch: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
-    """An entry that is nobody's home. One of an agent that has a row is not offered to `provisioner delete`,
-    which would delete the row too."""
+    """The finding for an entry that no agent should have. If its agent has a row, `provisioner delete` is not
+    the cure, because it would delete the row too."""
     made = made_id(key)
     own = fleet.names.get(made.key) if made is not None and made.role == "mc" else None
     by_hand = f"run `openclaw agents delete {key}` on this gateway's machine"
@@ -105,8 +105,10 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
 def check_automations(
     connection: GatewayConnection, live: LiveRoster, records: Sequence[AgentRecord], deadline_s: float
 ) -> Iterator[Finding]:
-    """One finding for all agents that should beat and cannot, from one listing of the gateway's automations;
-    a second one tells those whose automation is just being made. Raises GatewayError."""
+    """One finding for all agents with a heartbeat block and no automation to run it. Raises GatewayError.
+
+    The gateway's automations are listed a second time if any is missing: it may just be being made.
+    """
     if not live.dialect.has_scratch:
         return
     should = [
@@ -128,7 +130,7 @@ def _without(records: Sequence[AgentRecord], declared: set[str]) -> list[AgentRe
 
 
 def _declared(connection: GatewayConnection, deadline_s: float) -> set[str]:
-    """The keys of all automations."""
+    """The declaration keys of all automations of the gateway."""
     found: set[str] = set()
     offset = 0
     for _ in range(_MOST_PAGES):

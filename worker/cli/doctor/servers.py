@@ -1,4 +1,4 @@
-"""doctor: the database, the broker and Mission Control, as the workers and agents will meet them."""
+"""Checks the database, the broker and Mission Control as the workers and agents will meet them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PAUSED = text("""
 
 
 def check_database(connection: Connection) -> Iterator[Finding]:
-    """What DATABASE_URL's role may do, whether the database takes writes, and which workers had to wait."""
+    """Check whether the database takes writes, what this role may do there, and which workers had to wait."""
     row = connection.execute(_WRITES).one()
     if not row.writes:
         what = "is a standby" if row.standby else "is read-only (default_transaction_read_only)"
@@ -56,7 +56,7 @@ def check_database(connection: Connection) -> Iterator[Finding]:
 
 
 def check_servers(settings: Settings) -> Iterator[Finding]:
-    """Findings for doctor; none where all is well."""
+    """Check the connections to database and broker; nothing is found if all is well."""
     finding = _check_verified(settings.database_url.get_secret_value())
     if finding is not None:
         yield finding
@@ -65,7 +65,7 @@ def check_servers(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_verified(url: str) -> Finding | None:
-    """A warning where the database is on another machine and its certificate is not verified."""
+    """A warning if the database is on another machine and its certificate is not verified."""
     given = connect_arguments(make_url(url))
     hosts = [host for host in str(given.get("host") or "").split(",") if host]
     if given.get("sslmode") in _VERIFIED or given.get("sslrootcert") == "system" or all(map(_is_here, hosts)):
@@ -79,12 +79,7 @@ def _check_verified(url: str) -> Finding | None:
 
 
 def _is_here(host: str) -> bool:
-    if host.startswith("/"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return host.startswith("/") or _is_loopback(host)
 
 
 def _check_broker(settings: Settings) -> Iterator[Finding]:
@@ -100,8 +95,10 @@ def _check_broker(settings: Settings) -> Iterator[Finding]:
 
 
 def check_base_url(base_url: str, gateway_url: str) -> Iterator[Finding]:
-    """GET {base_url}/healthz, as an agent would (interfaces.md 7). Never a fault: agents call from the
-    gateway's machine, which may see more or less than this one."""
+    """GET {base_url}/healthz, as an agent would (interfaces.md 7).
+
+    Never a fault: agents call from the gateway's machine, which may reach more or less than this one.
+    """
     if not base_url:
         says = "not set here, so not tried: set it as the workers have it, to have it checked"
         yield Finding(_BASE_URL, "warning", says)

@@ -1,4 +1,4 @@
-"""doctor: what this gateway's release takes, and every agent's files rendered against its budget. Pure."""
+"""Checks which files the gateway's release takes, and renders every agent against its size limit. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 
 
 def check_file_support(dialect: Dialect) -> Iterator[Finding]:
-    """Which of the twelve files go another way, and which go nowhere (rules.md 6, gateways.md 8)."""
+    """Find files that go another way, or that the release does not take (rules.md 6, gateways.md 8)."""
     names = sorted(template_paths("member"))
     ways = {}
     if dialect.credentials_in != "TOOLS.md":
@@ -51,7 +51,7 @@ def check_file_support(dialect: Dialect) -> Iterator[Finding]:
 def check_renderings(
     dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None, templates: Path | None = None
 ) -> Iterator[Finding]:
-    """Render every agent as a run would: what is broken, and what the gateway would cut (rules.md 9, 14)."""
+    """Render every agent as a job would: find broken templates and files too long (rules.md 9, 14)."""
 
     def render(record: AgentRecord) -> RenderedWorkspace:
         where = base_url or UNKNOWN_BASE_URL
@@ -103,7 +103,7 @@ def _too_long(record: AgentRecord, file: RenderedFile) -> Finding:
 
 
 def _named(record: AgentRecord) -> str:
-    """What a command takes for it: a name that cannot be shown whole is no help."""
+    """What to type for the agent: its name, or its id if the name cannot be shown in full."""
     name = record.agent.name
     return name if name == record.shown_name else str(record.agent.id)
 
