@@ -108,8 +108,9 @@ def test_an_unusable_url_and_device_key_are_findings(
     assert "s3cret" not in result.output
 
 
+@pytest.mark.parametrize("insecure", [False, True], ids=["", "certificate not verified"])
 def test_a_token_that_works_again_is_given_back_to_the_workers(
-    provisioner: Provisioner, engine: Engine, tmp_path: Path
+    provisioner: Provisioner, engine: Engine, tmp_path: Path, insecure: bool
 ) -> None:
     with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state") as simulator:
         add(provisioner, simulator.url)
@@ -117,8 +118,11 @@ def test_a_token_that_works_again_is_given_back_to_the_workers(
             "INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint)"
             " SELECT id, :fingerprint FROM gateways"
         )
+        refused = GatewayAddress(simulator.url, TOKEN, insecure)
         with engine.begin() as connection:
-            connection.execute(noted, {"fingerprint": fingerprint(GatewayAddress(simulator.url, TOKEN))})
+            column = f"ALTER TABLE gateways ADD COLUMN allow_insecure_tls boolean DEFAULT {insecure}"
+            connection.execute(text(column))
+            connection.execute(noted, {"fingerprint": fingerprint(refused)})
         found = provisioner.json("doctor", "g")
     assert "had noted this token as refused" in found["findings"][-1]["says"]
     with engine.connect() as connection:

@@ -117,5 +117,5 @@ _FORGET = text("""
 
 def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
     """Let the workers use the token again. Returns whether they had it on record as refused."""
-    values = {"gateway_id": row.id, "fingerprint": fingerprint(GatewayAddress(row.url, row.token))}
+    values = {"gateway_id": row.id, "fingerprint": fingerprint(row.address)}
     return connection.execute(_FORGET, values).rowcount > 0
