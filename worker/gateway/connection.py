@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection
 
 from worker.gateway.address import GatewayAddress
 from worker.gateway.answers import seconds
+from worker.gateway.concurrency_limit import ConcurrencyLimit
 from worker.gateway.device import DeviceKey
 from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
@@ -32,7 +33,6 @@ from worker.gateway.errors import (
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
 from worker.gateway.patience import silence_s, wait_patiently
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
-from worker.gateway.window import Window
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
 
@@ -111,7 +111,7 @@ class GatewayConnection:
         self.hello = hello
         self._socket = websocket
         self._ids = itertools.count(1)
-        self._window = Window(most_in_flight)
+        self._limit = ConcurrencyLimit(most_in_flight)
         self._pending: dict[str, _Pending] = {}
         self._subscribers: tuple[Callable[[Event], None], ...] = ()
         self._state = threading.Lock()
@@ -254,14 +254,14 @@ class GatewayConnection:
                 f" takes at most {self.hello.max_payload}, so make the agent's largest file smaller",
                 method=method,
             )
-        if not self._window.take(max(0.0, deadline - time.monotonic())):
+        if not self._limit.acquire(max(0.0, deadline - time.monotonic())):
             raise self._late(method, sent=False)
         if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._window.give_back()
+            self._limit.release()
             raise self._late(method, sent=False)
         try:
             if time.monotonic() >= deadline:
-                self._window.give_back()
+                self._limit.release()
                 raise self._late(method, sent=False)
             self._register(pending)
             self._write(pending, frame, deadline)
@@ -276,7 +276,7 @@ class GatewayConnection:
                 pending.sent_at = time.monotonic()
                 self._pending[pending.id] = pending
                 return
-        self._window.give_back()
+        self._limit.release()
         raise self._unsent(pending.method)
 
     def _write(self, pending: _Pending, frame: bytes, deadline: float) -> None:
@@ -286,7 +286,7 @@ class GatewayConnection:
         except ConnectionClosed:
             # Not all of the frame left us, so the gateway cannot have carried it out.
             if self._take(pending.id) is not None:
-                self._window.give_back()
+                self._limit.release()
             if time.monotonic() >= deadline:
                 raise self._late(pending.method, sent=False) from None
             raise self._unsent(pending.method) from None
@@ -309,7 +309,7 @@ class GatewayConnection:
 
     def _await(self, pending: _Pending, deadline: float) -> dict[str, Any] | GatewayError:
         if not self._wait(pending, deadline) and self._take(pending.id) is not None:
-            self._window.late(pending.sent_at)
+            self._limit.release_late(pending.sent_at)
             if self._misread_at >= pending.sent_at:
                 return self._bad_answer(pending)
             return self._late(pending.method, sent=True)
@@ -324,7 +324,8 @@ class GatewayConnection:
         return wait_patiently(pending.wait, deadline, lambda: self._heard_at)
 
     def _take(self, request_id: str) -> _Pending | None:
-        """Remove a call from the table: whoever gets it settles it and gives its place in the window back."""
+        """Remove a call from the table; None if it is gone. The caller then settles it and frees its
+        permit."""
         with self._state:
             return self._pending.pop(request_id, None)
 
@@ -390,7 +391,7 @@ class GatewayConnection:
         else:
             outcome = self._bad_answer(pending)
         if self._take(response.id) is not None:
-            self._window.answered()
+            self._limit.release_answered()
             pending.outcome = outcome
             pending.done.release()
 
@@ -458,7 +459,7 @@ class GatewayConnection:
                     code=str(close.code) if close.code else None,
                     retry_after_s=expected_s,
                 )
-            self._window.give_back()
+            self._limit.release()
             pending.done.release()
         self._ended.set()
 
