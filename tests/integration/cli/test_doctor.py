@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
+from worker.cli.doctor.fleet import forget_refusal, read_gateway
 from worker.gateway.address import GatewayAddress
 from worker.lab.servers.ports import free_port
 from worker.lab.simulator import Simulator
@@ -108,9 +110,8 @@ def test_an_unusable_url_and_device_key_are_findings(
     assert "s3cret" not in result.output
 
 
-@pytest.mark.parametrize("insecure", [False, True], ids=["", "certificate not verified"])
 def test_a_token_that_works_again_is_given_back_to_the_workers(
-    provisioner: Provisioner, engine: Engine, tmp_path: Path, insecure: bool
+    provisioner: Provisioner, engine: Engine, tmp_path: Path
 ) -> None:
     with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state") as simulator:
         add(provisioner, simulator.url)
@@ -118,13 +119,28 @@ def test_a_token_that_works_again_is_given_back_to_the_workers(
             "INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint)"
             " SELECT id, :fingerprint FROM gateways"
         )
-        refused = GatewayAddress(simulator.url, TOKEN, insecure)
         with engine.begin() as connection:
-            column = f"ALTER TABLE gateways ADD COLUMN allow_insecure_tls boolean DEFAULT {insecure}"
-            connection.execute(text(column))
-            connection.execute(noted, {"fingerprint": fingerprint(refused)})
+            connection.execute(noted, {"fingerprint": fingerprint(GatewayAddress(simulator.url, TOKEN))})
         found = provisioner.json("doctor", "g")
     assert "had noted this token as refused" in found["findings"][-1]["says"]
     with engine.connect() as connection:
         left = connection.execute(text("SELECT refused_token_fingerprint FROM provisioner.gateway_states"))
         assert left.scalar_one() is None
+
+
+def test_that_is_so_too_where_the_gateways_certificate_is_not_verified(
+    provisioner: Provisioner, engine: Engine
+) -> None:
+    add(provisioner, "wss://127.0.0.1:9")
+    with engine.begin() as connection:
+        key = connection.execute(text("SELECT id FROM gateways")).scalar_one()
+        row = replace(read_gateway(connection, key), allow_insecure_tls=True)
+        connection.execute(
+            text(
+                "INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint)"
+                " VALUES (:key, :fingerprint)"
+            ),
+            {"key": key, "fingerprint": fingerprint(row.address)},
+        )
+        assert forget_refusal(connection, row)
+        assert not forget_refusal(connection, replace(row, allow_insecure_tls=False))
