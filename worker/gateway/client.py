@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import DEFAULT_DEADLINE_S, MAX_IN_FLIGHT, Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.errors import GatewayError, GatewaySilent, GatewayUnreachable
-from worker.gateway.patience import answered, silence_s, wait_patiently, within_budget
+from worker.gateway.idle_timeout import idle_timeout_s, note_answer, wait_within_limits, within_budget
 from worker.gateway.protocol import Hello
 from worker.masking import remember
 
@@ -110,7 +110,7 @@ class GatewayClient:
     def hello(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Hello:
         """What the gateway said of itself when the present connection was opened."""
         hello = self.connection(deadline_s=within_budget(deadline_s)).hello
-        answered()
+        note_answer()
         return hello
 
     def connection(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> GatewayConnection:
@@ -134,9 +134,9 @@ class GatewayClient:
             opening = self._opening = self._opening or _Opening()
         if mine:
             self._open(
-                opening, within_budget(min(deadline_s, OPEN_DEADLINE_S, silence_s() or OPEN_DEADLINE_S))
+                opening, within_budget(min(deadline_s, OPEN_DEADLINE_S, idle_timeout_s() or OPEN_DEADLINE_S))
             )
-        elif not wait_patiently(opening.over.wait, deadline):
+        elif not wait_within_limits(opening.over.wait, deadline):
             raise GatewaySilent(
                 f"no connection to the gateway at {self.address.url} in time: check that it runs, and the"
                 " load of its machine",
@@ -207,7 +207,7 @@ class GatewayClient:
             try:
                 outcome = work(connection, deadline - time.monotonic())
                 if not isinstance(outcome, list) or any(isinstance(one, dict) for one in outcome):
-                    answered()
+                    note_answer()
                 return outcome
             except GatewayUnreachable:
                 # Seen alive, dead when it was to be used: the call was not sent, so once anew is safe.

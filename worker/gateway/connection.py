@@ -31,7 +31,7 @@ from worker.gateway.errors import (
     GatewayUnreachable,
 )
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
-from worker.gateway.patience import silence_s, wait_patiently
+from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
@@ -320,8 +320,8 @@ class GatewayConnection:
         return pending.outcome
 
     def _wait(self, pending: _Pending, deadline: float) -> bool:
-        """Whether the outcome came by the deadline, and before the patience with a silent gateway ended."""
-        return wait_patiently(pending.wait, deadline, lambda: self._heard_at)
+        """Whether the outcome came by the deadline and before the idle timeout."""
+        return wait_within_limits(pending.wait, deadline, lambda: self._heard_at)
 
     def _take(self, request_id: str) -> _Pending | None:
         """Remove a call from the table; None if it is gone. The caller then settles it and frees its
@@ -335,7 +335,7 @@ class GatewayConnection:
             what = f"did not answer {method} in time{_in_doubt(method)}"
         else:
             what = f"took no more calls in time, so {method} was not sent"
-        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, silence_s() or _SILENCE_S)
+        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, idle_timeout_s() or _SILENCE_S)
         return (GatewaySilent if silent else CallTimedOut)(
             f"{gateway} {what}; if this goes on, look at the load of its machine", method=method, sent=sent
         )

@@ -8,8 +8,8 @@ from uuid import UUID
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import GatewayClient
 from worker.gateway.errors import WrongToken
+from worker.gateway.idle_timeout import note_failing_for
 from worker.gateway.owner_settings import has_one_session
-from worker.gateway.patience import spent
 from worker.gateway.protocol import Hello
 from worker.provisioning.facts import GatewayCondition
 from worker.provisioning.outage import (
@@ -67,7 +67,7 @@ def turned_away(services: Services, record: Reachable) -> Parked | None:
     condition = record.condition
     if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
         return None  # it is up, or was found down where it is not any more
-    spent(condition.down_for_s)
+    note_failing_for(condition.down_for_s)
     with services.engine.begin() as connection:
         outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
     if outage is None:

@@ -35,8 +35,8 @@ from worker.gateway.errors import (
     WrongToken,
 )
 from worker.gateway.heartbeats import keeping, silencing
+from worker.gateway.idle_timeout import call_limits, failing_for_s, no_call_limits
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
-from worker.gateway.patience import failing_for_s, impatient, patient
 from worker.gateway.retry import jittered
 from worker.gateway.rewrites import (
     COMMENTS_GO,
@@ -151,7 +151,7 @@ def _gather(services: Services, gateway_id: UUID) -> None:
 def _write_batch(services: Services, lease: RosterLease) -> None:
     """Settle what is wanted now, or leave it open for whoever holds the lease next."""
     try:
-        with impatient(budget_s=services.settings.retry_budget_s):
+        with call_limits(budget_s=services.settings.retry_budget_s):
             _settle_batch(services, lease)
     except RosterLeaseLostError as error:
         log.warning("%s", error)
@@ -362,7 +362,7 @@ def _patch(
             return None
         send_by = arrived
     try:
-        with patient():
+        with no_call_limits():
             answer = client.call(
                 "config.patch",
                 {

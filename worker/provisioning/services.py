@@ -14,7 +14,7 @@ from worker.drain import draining
 from worker.errors import TransientError
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
-from worker.gateway.patience import within_budget
+from worker.gateway.idle_timeout import within_budget
 from worker.gateway.retry import inline_retrying
 from worker.jobs.messages import Message
 from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.about import note_ids
 from worker.database import DATABASE_AWAY, single
 from worker.errors import PermanentError, TransientError
-from worker.gateway.patience import impatient
+from worker.gateway.idle_timeout import call_limits
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.messages import Message
 from worker.jobs.store.cancelling import CANCELLED
@@ -100,7 +100,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_budget_s
-    with impatient(partial(_silence_s, services, held), budget_s, held.failing_s):
+    with call_limits(partial(_silence_s, services, held), budget_s, held.failing_s):
         outcome = _take(services.sharing(held.gateway_id, in_a_run=not held.single), held)
     if not isinstance(outcome, Ended):
         return outcome

@@ -17,7 +17,7 @@ from tests.integration.gateway.scripted import Peer, Script, hello_payload
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection, _in_doubt
-from worker.gateway.patience import impatient
+from worker.gateway.idle_timeout import call_limits
 from worker.gateway.protocol import Event
 
 Request = Mapping[str, Any]
@@ -174,12 +174,12 @@ def test_a_gateway_that_says_nothing_hangs_and_one_that_answers_others_is_only_s
     thread.join()
 
 
-def test_the_impatient_give_up_on_a_silent_gateway_and_wait_for_one_that_talks(
+def test_the_idle_timeout_ends_a_call_to_a_silent_gateway_but_not_to_one_that_talks(
     script: Script, connect: Connect
 ) -> None:
     holder = script.behave = Holder()
     connection = connect()
-    with impatient(lambda: 0.3), pytest.raises(errors.GatewaySilent):
+    with call_limits(lambda: 0.3), pytest.raises(errors.GatewaySilent):
         connection.call("slow", deadline_s=60)
 
     def chatty(peer: Peer, request: Mapping[str, Any]) -> None:
@@ -191,7 +191,7 @@ def test_the_impatient_give_up_on_a_silent_gateway_and_wait_for_one_that_talks(
     script.behave = chatty
     for peer, request in holder.held[1:]:
         peer.answer(request)
-    with impatient(lambda: 0.5):
+    with call_limits(lambda: 0.5):
         assert connection.call("slow", deadline_s=60) == {"n": 10}
 
 

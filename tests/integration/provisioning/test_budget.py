@@ -16,7 +16,7 @@ from tests.acceptance.proxy import Door
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, one, seed_fleet
 from tests.mute import mute
-from worker.gateway.patience import impatient, spent, wait_patiently, within_budget
+from worker.gateway.idle_timeout import call_limits, note_failing_for, wait_within_limits, within_budget
 from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import SyncGateway
@@ -189,15 +189,15 @@ def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_
 
 def test_a_call_may_take_all_that_is_left_of_the_budget() -> None:
     began = time.monotonic()
-    with impatient(budget_s=1.2):
-        assert not wait_patiently(threading.Event().wait, began + 30)
+    with call_limits(budget_s=1.2):
+        assert not wait_within_limits(threading.Event().wait, began + 30)
     assert 1.1 < time.monotonic() - began < 1.6
 
 
 def test_what_an_outage_took_before_is_counted_once() -> None:
-    with impatient(budget_s=10):
+    with call_limits(budget_s=10):
         time.sleep(0.3)
-        spent(4.0)
+        note_failing_for(4.0)
         assert 5.8 < within_budget(30) <= 6.0
 
 

@@ -16,7 +16,7 @@ SOUL = "Written once."
 KINDS = [Drop(carried_out=True), Delay(4.0, carried_out=True), Restart(carried_out=True, down_s=0.1)]
 
 
-def _impatient(scene: Scene) -> None:
+def _without_retries(scene: Scene) -> None:
     """No second try within a claim, so that the row is parked at the first lost answer."""
     settings = scene.services.settings.model_copy(update={"retry_inline_s": 0.0})
     scene.services = replace(scene.services, settings=settings)
@@ -33,7 +33,7 @@ def _sent(scene: Scene, agent: str) -> int:
 @on_one_release
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, kind: Kind) -> None:
-    _impatient(settled)
+    _without_retries(settled)
     settled.execute("UPDATE agents SET soul_template = :text WHERE name IN ('Ann 0', 'Bob 1')", text=SOUL)
     settled.simulator.faults.order(Fault(kind, "agents.files.set", file="SOUL.md", times=None))
     job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
@@ -57,7 +57,7 @@ def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, ki
 
 @on_one_release
 def test_a_file_that_was_not_written_after_all_is_sent_again(settled: Scene) -> None:
-    _impatient(settled)
+    _without_retries(settled)
     settled.execute("UPDATE agents SET soul_template = :text WHERE name = 'Ann 0'", text=SOUL)
     settled.simulator.faults.order(Fault(Drop(carried_out=False), "agents.files.set", file="SOUL.md"))
     job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
@@ -81,7 +81,7 @@ def test_a_file_whose_answer_cannot_be_read_is_not_said_to_be_written(settled: S
 
 
 def test_a_new_token_whose_answer_is_lost_is_written_by_this_job(settled: Scene) -> None:
-    _impatient(settled)
+    _without_retries(settled)
     carrier = "AGENTS.md" if settled.simulator.release.name == "2026.9.6" else "TOOLS.md"
     settled.simulator.faults.order(Fault(Drop(carried_out=True), "agents.files.set", file=carrier))
     agent = settled.row("SELECT id FROM agents WHERE name = 'Ann 0'").id

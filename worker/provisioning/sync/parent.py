@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.about import note_ids
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
-from worker.gateway.patience import impatient
+from worker.gateway.idle_timeout import call_limits
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.messages import Message
 from worker.jobs.store.cancelling import CANCELLED
@@ -48,7 +48,7 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClai
         return held
     note_ids(gateway=held.gateway_id)
     try:
-        with impatient(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
+        with call_limits(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
             return _take(services, held)
     except LeaseLostError as error:
         log.warning("%s", error)

@@ -1,0 +1,139 @@
+"""Limits how long a call waits for a gateway, below the call's own deadline.
+
+There are two limits. The idle timeout ends calls to a gateway that sends nothing, so that a hanging gateway
+does not hold slots that other gateways' jobs need. The budget, which begins with the first failure, ends a
+failing try once it is used up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_SHORTEST_TRY_S = 0.5
+"""A try that has begun gets this long, however little of the budget is left."""
+_RECHECK_EVERY_S = 1.0
+"""How often a wait checks whether the limits have changed, in seconds."""
+
+
+class _CallLimits:
+    """The limits of one block.
+
+    ``idle_timeout_s()`` returns None for no idle timeout. The budget runs from the last answer, less what had
+    been used before. If the work had already been failing for ``failing_s`` when the block began, an answer
+    does not restore the budget.
+    """
+
+    def __init__(
+        self, idle_timeout_s: Callable[[], float | None], budget_s: float | None, failing_s: float
+    ) -> None:
+        self.idle_timeout_s = idle_timeout_s
+        self.budget_s = budget_s
+        self.failing_s = failing_s
+        self.spent_s = 0.0
+        self.began = self.since = time.monotonic()
+
+    def failing_for_s(self) -> float:
+        return time.monotonic() - self.since
+
+    def left_s(self) -> float | None:
+        if self.budget_s is None:
+            return None
+        failing_s = self.failing_s + time.monotonic() - self.began if self.failing_s else 0.0
+        return max(_SHORTEST_TRY_S, self.budget_s - max(self.spent_s + self.failing_for_s(), failing_s))
+
+
+_limits: ContextVar[_CallLimits | None] = ContextVar("call_limits", default=None)
+
+
+def idle_timeout_s() -> float | None:
+    """The idle timeout in seconds; None if a call may wait until its deadline."""
+    limits = _limits.get()
+    return None if limits is None else limits.idle_timeout_s()
+
+
+def within_budget(deadline_s: float) -> float:
+    """``deadline_s``, or what is left of the budget if that is less."""
+    limits = _limits.get()
+    left_s = limits.left_s() if limits is not None else None
+    return deadline_s if left_s is None else min(deadline_s, left_s)
+
+
+def note_answer() -> None:
+    """Restore the whole budget, because the gateway answered."""
+    limits = _limits.get()
+    if limits is not None:
+        limits.spent_s, limits.since = 0.0, time.monotonic()
+
+
+def note_failing_for(seconds: float) -> None:
+    """Count the ``seconds`` for which the gateway had been failing before this block against the budget."""
+    limits = _limits.get()
+    if limits is not None:
+        limits.spent_s = max(limits.spent_s, seconds - limits.failing_for_s())
+
+
+def failing_for_s() -> float:
+    """Seconds since the last answer, or since the block began."""
+    limits = _limits.get()
+    return 0.0 if limits is None else limits.failing_for_s()
+
+
+def has_been_answered() -> bool:
+    """Whether the gateway has answered any call of this block."""
+    limits = _limits.get()
+    return limits is not None and limits.since > limits.began
+
+
+def wait_within_limits(
+    wait: Callable[[float], bool], deadline: float, heard_at: Callable[[], float] = lambda: float("-inf")
+) -> bool:
+    """Whether ``wait(seconds)`` succeeds by the deadline and before the idle timeout.
+
+    ``deadline`` is on the monotonic clock; so is ``heard_at()``, when the gateway last sent something. The
+    idle timeout may change during the wait.
+    """
+    since = time.monotonic()
+    deadline = since + within_budget(deadline - since)
+
+    def until() -> float:
+        limit_s = idle_timeout_s()
+        return deadline if limit_s is None else min(deadline, max(since, heard_at()) + limit_s)
+
+    while not wait(max(0.0, min(until() - time.monotonic(), _RECHECK_EVERY_S))):
+        # Computed again, as the gateway may have sent something during the wait.
+        if time.monotonic() >= until():
+            return False
+    return True
+
+
+@contextmanager
+def call_limits(
+    idle_timeout_s: Callable[[], float | None] = lambda: None,
+    budget_s: float | None = None,
+    failing_s: float = 0.0,
+) -> Iterator[None]:
+    """Limit every call in this block, whatever its own deadline.
+
+    A call raises GatewaySilent once the gateway has sent nothing for ``idle_timeout_s()`` seconds (None: no
+    limit), and CallTimedOut once no call has been answered for ``budget_s`` seconds. ``failing_s``: for how
+    long the work had been failing before.
+    """
+    token = _limits.set(_CallLimits(idle_timeout_s, budget_s, failing_s))
+    try:
+        yield
+    finally:
+        _limits.reset(token)
+
+
+@contextmanager
+def no_call_limits() -> Iterator[None]:
+    """Lift the limits in this block, for calls that must not be interrupted: each has its own deadline
+    only."""
+    token = _limits.set(None)
+    try:
+        yield
+    finally:
+        _limits.reset(token)
