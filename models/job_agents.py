@@ -9,6 +9,7 @@ from models.jobs import one_of
 from models.schemas import BinaryJson, Moment, Provisioner
 
 AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cancelled", "not_attempted")
+"""The same as in worker.jobs.states; a test compares them."""
 
 
 class JobAgent(Provisioner):

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
-OPEN_STATUSES = ("queued", "running")
+"""The same as in worker.jobs.states; a test compares them."""
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from models.jobs import OPEN_STATUSES
+from worker.jobs.states import OPEN_STATUSES
 from worker.provisioning.sync import result
 from worker.workspace.naming import one_line
 

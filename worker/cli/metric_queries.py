@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Connection, text
 
-from models.jobs import JOB_STATUSES
 from worker.jobs.kinds import JOB_KINDS
+from worker.jobs.states import JOB_STATUSES
 
 _GATEWAY = ("gateway", "gateway_id")
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from models.jobs import JOB_STATUSES
 from worker.cli.console import Json, complain, emit, err, note, out, say, short
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
@@ -15,6 +14,7 @@ from worker.cli.lookup import find_job, find_job_of_request
 from worker.cli.options import REQUESTED_BY
 from worker.cli.submit import NoWait, follow, present, watch_one
 from worker.cli.views.jobs import list_of_jobs
+from worker.jobs.states import JOB_STATUSES
 from worker.jobs.store import cancelling, retrying
 
 
