@@ -20,6 +20,9 @@ class JobAgent(Provisioner):
     last; ``roster`` is what the roster's change is to be, {"action": create | update | unchanged, "changes":
     a merge patch}; a row whose ``next_attempt_at`` is null is not begun.
     ``failing_since``: when its present step failed for the first time; null while it has not.
+    ``reason``: why it waits, or why it ended without success, with ``reason_code`` for programs; ``outcome``:
+    why it was skipped without that being an error (until the next release ``phase`` says that too). Both
+    codes are null in rows that workers before v0.3.0 wrote; which there are, `worker.jobs.states` says.
     """
 
     __tablename__ = "job_agents"
@@ -65,3 +68,5 @@ class JobAgent(Provisioner):
     started_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]
     failing_since: Mapped[Moment | None]
+    reason_code: Mapped[str | None]
+    outcome: Mapped[str | None]

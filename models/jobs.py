@@ -23,6 +23,10 @@ class Job(Provisioner):
     ``lease_until`` is set while a worker has it in hand; ``published_at`` is set from publication to
     claim, so that a late copy of the message finds nothing to do. ``kind`` may be any name: which kinds
     there are, `worker.jobs.kinds` knows, and a newer worker's knows more.
+
+    ``error``: why it ended without success, with ``reason_code`` for programs; ``wait_reason``: what trouble
+    a running sync waits out (until the next release ``error`` says that too). Codes are null in rows that
+    workers before v0.3.0 wrote.
     """
 
     __tablename__ = "jobs"
@@ -77,3 +81,5 @@ class Job(Provisioner):
     started_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]
     failing_since: Mapped[Moment | None]
+    reason_code: Mapped[str | None]
+    wait_reason: Mapped[str | None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-NEEDED_REVISION = "0012"
+NEEDED_REVISION = "0013"
 """The newest in models/migrations; a test holds it against them. Numbered with zeros in front, so that the
 later one is the greater text."""
 

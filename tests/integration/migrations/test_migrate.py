@@ -108,12 +108,40 @@ def test_the_list_of_kinds_comes_back_with_the_revision_before(
     insert = text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'make_coffee')")
     with pytest.raises(Exception, match="jobs_kind_check"), empty.begin() as connection:
         connection.execute(insert)
-    move("0012")
+    move(NEEDED_REVISION)
     assert definitions("provisioner") == newest
     with empty.begin() as connection:
         connection.execute(insert)
     with pytest.raises(Exception, match="jobs_kind_check"):
         move("0011")
+
+
+def test_reason_codes_come_without_a_rewrite_and_go_again(
+    empty: Engine, definitions: Callable[[str], str]
+) -> None:
+    """A million rows cost no more than one: the tables stay in their files, and old rows hold null."""
+
+    def move(to: str) -> list[int]:
+        with empty.begin() as connection:
+            step = command.downgrade if to == "0012" else command.upgrade
+            step(alembic_config(connection), to)
+            file = text("SELECT pg_relation_filenode(CAST(:table AS regclass))")
+            tables = ("provisioner.jobs", "provisioner.job_agents")
+            return [connection.execute(file, {"table": table}).scalar_one() for table in tables]
+
+    migrate(empty)
+    before = move("0012")
+    older = definitions("provisioner")
+    with empty.begin() as connection:
+        connection.execute(
+            text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'update_agent')")
+        )
+    assert move("0013") == before
+    with empty.connect() as connection:
+        row = connection.execute(text("SELECT reason_code, wait_reason FROM provisioner.jobs")).one()
+    assert tuple(row) == (None, None)
+    assert move("0012") == before
+    assert definitions("provisioner") == older
 
 
 def test_no_foreign_key_leaves_our_schema(empty: Engine) -> None:
