@@ -20,7 +20,7 @@ from worker.database_errors import DatabaseNotNow, Meaning
 from worker.drain import draining
 from worker.errors import PermanentError
 from worker.gate import gate
-from worker.gateway.retry import jittered
+from worker.gateway.backoff import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message

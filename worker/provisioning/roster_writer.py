@@ -17,6 +17,7 @@ from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.answers import Answer, seconds
+from worker.gateway.backoff import jittered
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
@@ -37,7 +38,6 @@ from worker.gateway.errors import (
 from worker.gateway.heartbeats import keeping, silencing
 from worker.gateway.idle_timeout import call_limits, failing_for_s, no_call_limits
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
-from worker.gateway.retry import jittered
 from worker.gateway.rewrites import (
     COMMENTS_GO,
     has_comments,

@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 
 from worker.drain import draining
 from worker.errors import TransientError
+from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
 from worker.gateway.idle_timeout import within_budget
-from worker.gateway.retry import inline_retrying
 from worker.jobs.messages import Message
 from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked
 from worker.provisioning.minting import Mint

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, ProvisionerError, TransientError, as_sentence
+from worker.gateway.backoff import jittered
 from worker.gateway.errors import OUTAGES
 from worker.gateway.idle_timeout import failing_for_s, has_been_answered
-from worker.gateway.retry import jittered
 from worker.gateway.roster import RosterEntry, RosterPlan
 from worker.provisioning.outage import LONGEST_PROBE_WAIT_S, GivenUpError, note_failure, unreachable
 from worker.provisioning.services import Services

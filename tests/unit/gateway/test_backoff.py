@@ -1,4 +1,4 @@
-"""The retry policy: delays, the budget, what is retried, and the way out (rules.md 45)."""
+"""Backoff and retries within a task: delays, the budget, what is retried, and how it ends (rules.md 45)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import PermanentError, TransientError
-from worker.gateway.retry import backoff_s, inline_retrying, jittered, wait_s
+from worker.gateway.backoff import backoff_s, inline_retrying, jittered, retry_delay_s
 
 
 def test_backoff_doubles_from_three_quarters_of_a_second_to_thirty() -> None:
@@ -29,9 +29,9 @@ def test_jitter_differs_from_time_to_time() -> None:
 
 
 @given(st.integers(1, 50), st.floats(0, 400))
-def test_a_time_that_the_other_side_named_is_never_undercut(failures: int, asked: float) -> None:
-    waited = wait_s(failures, TransientError("later", retry_after_s=asked))
-    assert max(asked, 0.75) <= waited <= 1.2 * max(asked, 0.75)
+def test_the_delay_is_never_shorter_than_the_time_the_gateway_named(failures: int, named_s: float) -> None:
+    waited = retry_delay_s(failures, TransientError("later", retry_after_s=named_s))
+    assert max(named_s, 0.75) <= waited <= 1.2 * max(named_s, 0.75)
 
 
 def test_transient_failure_is_retried_until_it_passes() -> None:

@@ -1,4 +1,4 @@
-"""How long to wait before trying again (rules.md 45): tenacity for blips, a plain number for parked rows."""
+"""Exponential backoff with jitter, and retries within a task (rules.md 45)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JITTER = 0.2
 
 
 def backoff_s(failures: int) -> float:
-    """Seconds to wait after that many failures in a row (1 for the first): 0.75, 1.5, 3 ... 30.
+    """Seconds to wait after the given number of consecutive failures (1 for the first): 0.75, 1.5, 3 ... 30.
 
     Without jitter; `jittered` adds it.
     """
@@ -26,19 +26,19 @@ def backoff_s(failures: int) -> float:
 
 
 def jittered(delay_s: float) -> float:
-    """``delay_s`` give or take a fifth, so that those who failed together do not come back together."""
+    """``delay_s`` plus or minus up to a fifth, so that callers that failed together do not retry together."""
     return delay_s * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def wait_s(failures: int, error: BaseException | None) -> float:
+def retry_delay_s(failures: int, error: BaseException | None) -> float:
     """Seconds to wait before the next try after ``error``, with jitter.
 
-    Where the other side named a time, that time, never less; else the backoff.
+    The delay is the time that the gateway named, or longer; without one, the backoff.
     """
-    asked = error.retry_after_s if isinstance(error, TransientError) else None
-    if asked is None:
+    named_s = error.retry_after_s if isinstance(error, TransientError) else None
+    if named_s is None:
         return jittered(backoff_s(failures))
-    return max(asked, FIRST_DELAY_S) * random.uniform(1, 1 + JITTER)
+    return max(named_s, FIRST_DELAY_S) * random.uniform(1, 1 + JITTER)
 
 
 def inline_retrying(
@@ -47,11 +47,13 @@ def inline_retrying(
     never: tuple[type[TransientError], ...] = (),
     unless: Callable[[TransientError], bool] = lambda _: False,
 ) -> Retrying:
-    """Retry what is transient, and none of ``never`` nor what ``unless`` picks out at the time, for at most
-    ``budget_s`` seconds; make a new one for each use.
+    """A tenacity policy that retries transient errors for at most ``budget_s`` seconds; make a new one for
+    each use.
 
-    The last error is raised as it came: a permanent one at once, a transient one when the next wait
-    would pass the budget (it is not begun) or when ``stop_event`` ends a wait (SIGTERM).
+    Errors of the types in ``never`` and those for which ``unless`` is true are not retried.
+
+    The last error is raised unchanged: a permanent one at once, a transient one when the next wait would
+    exceed the budget (the wait is not begun) or when ``stop_event`` ends a wait (SIGTERM).
     """
     last_error: BaseException | None = None
 
@@ -61,7 +63,7 @@ def inline_retrying(
     def wait(state: RetryCallState) -> float:
         nonlocal last_error
         last_error = state.outcome.exception() if state.outcome else None
-        return wait_s(state.attempt_number, last_error)
+        return retry_delay_s(state.attempt_number, last_error)
 
     def sleep(seconds: float) -> None:
         if stop_event is None:
