@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from worker.masking.forms import secrets_in, without_forms
-from worker.masking.known import IN_HAND, forget_known, remember, remember_for_good, without_known
+from worker.masking.known_secrets import REMEMBERED, forget_known, mask_known, remember, remember_for_good
+from worker.masking.secret_patterns import mask_patterns, secrets_in
 
 __all__ = ["MASK", "forget_all", "mask", "mask_all", "remember", "remember_for_good", "secrets_in"]
 
@@ -26,41 +26,41 @@ its files, of their fields and of what was done with them."""
 
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
     """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
-    return _masked(text, _with_those_in_hand(tokens))
+    return _masked(text, _with_remembered(tokens))
 
 
 def forget_all() -> None:
     """Drop all secrets that were remembered, and what was masked of them."""
     forget_known()
-    _masked_before.cache_clear()
-    _named_before.cache_clear()
+    _mask_cached.cache_clear()
+    _mask_name_cached.cache_clear()
 
 
-def _with_those_in_hand(tokens: Iterable[str | None]) -> frozenset[str]:
-    in_hand = IN_HAND.tokens()
+def _with_remembered(tokens: Iterable[str | None]) -> frozenset[str]:
+    remembered = REMEMBERED.tokens()
     given = {token for token in tokens if token}
-    return in_hand if given <= in_hand else in_hand | given
+    return remembered if given <= remembered else remembered | given
 
 
 def _masked(text: str, known: frozenset[str]) -> str:
-    return _masked_before(text, known) if len(text) <= _SHORT else _mask(text, known)
+    return _mask_cached(text, known) if len(text) <= _SHORT else _mask(text, known)
 
 
 def _mask(text: str, known: frozenset[str]) -> str:
-    return without_forms(without_known(text, known, MASK), MASK)
+    return mask_patterns(mask_known(text, known, MASK), MASK)
 
 
-_masked_before = lru_cache(maxsize=4096)(_mask)
+_mask_cached = lru_cache(maxsize=4096)(_mask)
 
 
 @lru_cache(maxsize=1024)
-def _named_before(name: str, known: frozenset[str]) -> str:
-    return without_known(name, known, MASK)
+def _mask_name_cached(name: str, known: frozenset[str]) -> str:
+    return mask_known(name, known, MASK)
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
     """A JSON value with every text in it masked; in the names of its fields, known secrets alone are."""
-    return _all_masked(value, _with_those_in_hand(tokens))
+    return _all_masked(value, _with_remembered(tokens))
 
 
 def _all_masked(value: Any, known: frozenset[str]) -> Any:
@@ -76,4 +76,4 @@ def _all_masked(value: Any, known: frozenset[str]) -> Any:
 def _name(key: Any, known: frozenset[str]) -> Any:
     if not isinstance(key, str):
         return key
-    return _named_before(key, known) if len(key) <= _SHORT else without_known(key, known, MASK)
+    return _mask_name_cached(key, known) if len(key) <= _SHORT else mask_known(key, known, MASK)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from worker.masking.known import replaced
-from worker.masking.looks import is_ordinary, is_random, is_reference, is_token_of_ours
-from worker.masking.named import Found, named_secrets
+from worker.masking.known_secrets import replaced
+from worker.masking.named_secrets import Found, named_secrets
+from worker.masking.word_shapes import is_minted_token, is_ordinary, is_random, is_reference
 
 _ARMOUR = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----")
 _ARMOUR_END = "-----END"
@@ -25,7 +25,7 @@ _EXAMPLES = ("password", "PASSWORD", "pass", "pw")
 _AUTHORITY = re.compile(r"[^\s'\"`<>\\]*+")
 
 
-def without_forms(text: str, mask: str) -> str:
+def mask_patterns(text: str, mask: str) -> str:
     """``text`` with everything that has the form of a secret replaced by ``mask``."""
     spans = sorted((each.start, each.end) for each in _all_in(text) if text[each.start : each.end] != mask)
     return replaced(text, spans, mask)
@@ -41,7 +41,7 @@ def secrets_in(text: str, shortest: int = 8) -> set[str]:
 def _all_in(text: str) -> Iterator[Found]:
     yield from _armoured(text)
     for match in _WELL_KNOWN.finditer(text):
-        if match["ours"] is None or is_token_of_ours(match["ours"]):
+        if match["ours"] is None or is_minted_token(match["ours"]):
             yield Found(match.start(), match.end(), False)
     yield from _in_addresses(text)
     yield from named_secrets(text)

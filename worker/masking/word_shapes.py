@@ -56,7 +56,7 @@ def is_random(word: str, shortest: int) -> bool:
     return any(_alternates(part) for part in _WORD_PARTS.split(word) if len(part) >= shortest)
 
 
-def is_token_of_ours(word: str) -> bool:
+def is_minted_token(word: str) -> bool:
     """Whether ``word`` has the form of a token that this program mints: 43 characters of urlsafe base64."""
     return _RUN.fullmatch(word) is not None and _mixed(word)
 

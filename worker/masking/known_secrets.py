@@ -14,9 +14,9 @@ from functools import lru_cache
 from itertools import product
 from urllib.parse import quote
 
-from worker.masking.looks import is_random
+from worker.masking.word_shapes import is_random
 
-_MOST_IN_HAND = 128
+_MOST_REMEMBERED = 128
 _SHORTEST = 4
 """A shorter secret hides nothing, and its letters stand in every word."""
 _SHORTEST_ANYWHERE = 8
@@ -26,7 +26,7 @@ _GRAM = 6
 _RUN = re.compile(r"[A-Za-z0-9_+/-]{12,}")
 
 
-class _InHand:
+class _Remembered:
     """The secrets that this process used last, so that a text is masked where nobody knows its subject."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class _InHand:
                 self._tokens.move_to_end(token)
                 return
             self._tokens[token] = None
-            while len(self._tokens) > _MOST_IN_HAND:
+            while len(self._tokens) > _MOST_REMEMBERED:
                 self._tokens.popitem(last=False)
             self._all = frozenset(self._tokens) | self._lasting
 
@@ -60,39 +60,39 @@ class _InHand:
             self._all = frozenset()
 
 
-IN_HAND = _InHand()
+REMEMBERED = _Remembered()
 
 
 def remember(*tokens: str | None) -> None:
     """Keep secrets in this process's memory, the newest 128, so that every text is masked of them."""
     for token in tokens:
         if token and len(token) >= _SHORTEST:
-            IN_HAND.add(token)
+            REMEMBERED.add(token)
 
 
 def remember_for_good(*secrets: str | None) -> None:
     """Keep secrets of the process itself, such as the passwords of its database and its broker."""
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST_ANYWHERE:
-            IN_HAND.add_lasting(secret)
+            REMEMBERED.add_lasting(secret)
 
 
 def forget_known() -> None:
     """Drop what was remembered."""
-    IN_HAND.clear()
+    REMEMBERED.clear()
     _known.cache_clear()
-    _forms.cache_clear()
+    _encodings.cache_clear()
 
 
-def without_known(text: str, tokens: frozenset[str], mask: str) -> str:
+def mask_known(text: str, tokens: frozenset[str], mask: str) -> str:
     """``text`` with each of ``tokens`` replaced by ``mask``, also where it is encoded or broken by a line's
     end."""
     known = _known(tokens)
-    for form in known.forms.found_in(text):
-        if len(form) < _SHORTEST_ANYWHERE:
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", mask, text)
+    for encoding in known.encodings.found_in(text):
+        if len(encoding) < _SHORTEST_ANYWHERE:
+            text = re.sub(rf"(?<!\w){re.escape(encoding)}(?!\w)", mask, text)
         else:
-            text = text.replace(form, mask)
+            text = text.replace(encoding, mask)
     if not known.grams:
         return text
     if _ESCAPE.search(text) is not None:
@@ -111,7 +111,7 @@ def without_known(text: str, tokens: frozenset[str], mask: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Needles:
+class _SearchStrings:
     """Strings to look for in many texts. Most secrets and their forms are one long run of letters and digits:
     these, ``runs``, are looked for in such runs alone, of which most texts have few."""
 
@@ -119,7 +119,7 @@ class _Needles:
     others: tuple[str, ...]
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> _Needles:
+    def of(cls, strings: Iterable[str]) -> _SearchStrings:
         runs: list[str] = []
         others: list[str] = []
         for string in strings:
@@ -141,23 +141,23 @@ class _Known:
     ``whole`` where escapes and line ends are taken out. ``grams`` are pieces of the latter,
     ``joined`` all of them in one text."""
 
-    forms: _Needles
-    whole: _Needles
+    encodings: _SearchStrings
+    whole: _SearchStrings
     grams: tuple[str, ...]
     joined: str
 
 
 @lru_cache(maxsize=32)
 def _known(tokens: frozenset[str]) -> _Known:
-    forms = [_forms(token) for token in tokens if len(token) >= _SHORTEST]
+    encodings = [_encodings(token) for token in tokens if len(token) >= _SHORTEST]
     long = [token for token in tokens if len(token) >= _SHORTEST_ANYWHERE]
     grams = {token[at : at + _GRAM] for token in long for at in range(0, len(token), _GRAM)}
     return _Known(
-        _Needles(
-            tuple(run for each in forms for run in each.runs),
-            tuple(other for each in forms for other in each.others),
+        _SearchStrings(
+            tuple(run for each in encodings for run in each.runs),
+            tuple(other for each in encodings for other in each.others),
         ),
-        _Needles.of(long),
+        _SearchStrings.of(long),
         tuple(sorted(grams, key=len)),
         "\n".join(long),
     )
@@ -167,12 +167,12 @@ def _hex(raw: bytes, mark: str) -> str:
     return raw.hex(mark) if mark else raw.hex()
 
 
-@lru_cache(maxsize=4 * _MOST_IN_HAND)
-def _forms(token: str) -> _Needles:
+@lru_cache(maxsize=4 * _MOST_REMEMBERED)
+def _encodings(token: str) -> _SearchStrings:
     """The token as it stands in URLs, JSON, base64 and hexadecimal."""
     raw = token.encode("utf-8", "surrogatepass")
-    forms = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
-    forms |= {quote(raw, safe=""), quote(raw)}
+    encodings = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
+    encodings |= {quote(raw, safe=""), quote(raw)}
     codes = {each for mark in ("", " ", ":", "-") for each in (_hex(raw, mark), _hex(raw, mark).upper())}
     wide = token.encode("utf-16-le", "surrogatepass")
     for octets, shift in product((raw, wide, base64.b64encode(raw)), range(3)):
@@ -181,8 +181,8 @@ def _forms(token: str) -> _Needles:
         core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(octets)) % 3 else 0)]
         codes |= {core, core.replace("+", "-").replace("/", "_")}
     codes.add(base64.b32encode(raw).decode().rstrip("=")[: len(raw) * 8 // 5])
-    forms |= {code for code in codes if len(code) >= _SHORTEST_CODE}
-    return _Needles.of(forms)
+    encodings |= {code for code in codes if len(code) >= _SHORTEST_CODE}
+    return _SearchStrings.of(encodings)
 
 
 _ESCAPE = re.compile(
@@ -191,14 +191,18 @@ _ESCAPE = re.compile(
     r"|x(?P<hex>[0-9A-Fa-f]{2})|(?P<octal>[0-3][0-7]{2})|(?P<marked>[-_/.~+=!*]))"
     r"|&#0*(?P<entity>[0-9]{1,7}|[xX]0*[0-9A-Fa-f]{1,6});"
 )
-_UNSEEN = "\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef"
-_END = r"(?:\r?\n|[\r\v\f\x85\u2028\u2029])"
-_BREAK = re.compile(rf"(?:[\\=]?{_END}[ \t]*|(?:\\r)?\\n[ \t]*|\x1b\[[0-9;]{{0,20}}m|<wbr ?/?>|[{_UNSEEN}])+")
-_BREAK_AND_PREFIX = re.compile(rf"(?:\\?{_END}(?:[-+>|#*][ \t]*|[ \t]+)|[{_UNSEEN}])+")
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef"
+)
+_LINE_BREAK = r"(?:\r?\n|[\r\v\f\x85\u2028\u2029])"
+_BREAK = re.compile(
+    rf"(?:[\\=]?{_LINE_BREAK}[ \t]*|(?:\\r)?\\n[ \t]*|\x1b\[[0-9;]{{0,20}}m|<wbr ?/?>|[{_INVISIBLE}])+"
+)
+_BREAK_AND_PREFIX = re.compile(rf"(?:\\?{_LINE_BREAK}(?:[-+>|#*][ \t]*|[ \t]+)|[{_INVISIBLE}])+")
 
 
 @dataclass(frozen=True)
-class _View:
+class _DecodedText:
     """A text as its reader sees it. It is made of stretches: ``starts`` says where each begins, ``originals``
     where that is in the original, ``ratios`` how many characters of the original each of its own takes."""
 
@@ -215,7 +219,7 @@ class _View:
         return start, start + ratio
 
 
-def _decoded(text: str, pattern: re.Pattern[str]) -> _View:
+def _decoded(text: str, pattern: re.Pattern[str]) -> _DecodedText:
     parts: list[str] = []
     starts: list[int] = []
     originals: list[int] = []
@@ -239,7 +243,7 @@ def _decoded(text: str, pattern: re.Pattern[str]) -> _View:
         seen = match.end()
     if seen < len(text):
         add(text[seen:], seen, 1)
-    return _View("".join(parts), starts, originals, ratios)
+    return _DecodedText("".join(parts), starts, originals, ratios)
 
 
 def _plain(match: re.Match[str]) -> tuple[str, int]:
@@ -259,12 +263,12 @@ def _plain(match: re.Match[str]) -> tuple[str, int]:
     return chr(code if code < 0x110000 else 0xFFFD), len(found)
 
 
-def _without(text: str, view: _View, tokens: Iterable[str], mask: str) -> str:
+def _without(text: str, view: _DecodedText, tokens: Iterable[str], mask: str) -> str:
     spans = sorted(span for token in tokens for span in _occurrences(view, token))
     return replaced(text, spans, mask)
 
 
-def _occurrences(view: _View, token: str) -> Iterator[tuple[int, int]]:
+def _occurrences(view: _DecodedText, token: str) -> Iterator[tuple[int, int]]:
     at = view.text.find(token)
     while at >= 0:
         yield view.original(at)[0], view.original(at + len(token) - 1)[1]

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from worker.masking.looks import is_ordinary, is_random, is_reference
+from worker.masking.word_shapes import is_ordinary, is_random, is_reference
 
 _WORDS = (
     r"tokens?|secret|passw(?:or)?[dt]|passphrase|pwd|(?:api|access|private|signing|encryption|auth)[_.-]?key"
@@ -23,7 +23,7 @@ _PERSONAL = re.compile(
     r"passw|passphrase|pwd|kennwort|contrase|senha|\u043f\u0430\u0440\u043e\u043b|\u5bc6", re.IGNORECASE
 )
 """Names of what people make up, which need not look random and may hold blanks."""
-_ASIDE = re.compile(
+_ATTRIBUTE_SUFFIX = re.compile(
     r"(?:(?i:[_.-](?:files?|paths?|dir|folder|names?|env|var|type|counts?|limit|url|uri|expir\w{0,4}|ttl|length|len|size"
     r"|bytes|budget|usage|ids?|policy|rotation|format|header|required|enabled|at|in|from|ref|location))"
     r"|(?:File|Path|Dir|Name|Env|Type|Count|Limit|Url|Expiry|Length|Size|Id|Ref)"
@@ -56,8 +56,8 @@ _INDENT = re.compile(r"[ \t]*(?:-[ \t]+)*")
 _CALL = re.compile(r"[A-Za-z_][\w.]{0,80}\(")
 _LINE_END = re.compile(r"[\n\r\u2028\u2029\x85\x0b\x0c]|\Z")
 _CANDIDATE = re.compile(r"[A-Za-z0-9_+/~-]{16,}")
-_LONELY = re.compile(rf"[{_QUOTE}*>+{_BLANK}-]*(?P<word>[A-Za-z0-9_+/=~.-]{{16,}})[{_QUOTE}*{_BLANK}]*")
-_LONGEST_LONELY = 600
+_LONE_WORD = re.compile(rf"[{_QUOTE}*>+{_BLANK}-]*(?P<word>[A-Za-z0-9_+/=~.-]{{16,}})[{_QUOTE}*{_BLANK}]*")
+_LONGEST_LONE_LINE = 600
 _NEAR = 3
 """So many lines below one that speaks of a secret, a random word on a line of its own is taken for it."""
 _MOST_JUDGED = 8
@@ -107,17 +107,17 @@ class _Scanner:
                 continue
             if near and start < end:
                 near -= 1
-                self._take_lonely(start, end)
+                self._take_lone_word(start, end)
             line += 1
         return self.found
 
     def _start(self, line: int) -> int:
         return self._ends[line - 1] + 1 if line else 0
 
-    def _take_lonely(self, start: int, end: int) -> None:
-        lonely = _LONELY.fullmatch(self._text, start, end) if end - start <= _LONGEST_LONELY else None
-        if lonely is not None and is_random(lonely["word"], 16):
-            self.found.append(Found(lonely.start("word"), lonely.end("word"), False))
+    def _take_lone_word(self, start: int, end: int) -> None:
+        lone = _LONE_WORD.fullmatch(self._text, start, end) if end - start <= _LONGEST_LONE_LINE else None
+        if lone is not None and is_random(lone["word"], 16):
+            self.found.append(Found(lone.start("word"), lone.end("word"), False))
 
     def _scan_line(self, line: int) -> int:
         """Look at a line that speaks of secrets; return the line to go on with."""
@@ -141,7 +141,7 @@ class _Scanner:
         if _KEYWORD.search(text, start, end) is None:
             return None
         tail = text[max(start, end - 100) : end].rstrip(".-")
-        if _ASIDE.search(tail) is not None:
+        if _ATTRIBUTE_SUFFIX.search(tail) is not None:
             return None
         strong = _STRONG.search(text, start, end) is not None
         strong = strong and not tail.lower().endswith("tokens")
@@ -195,7 +195,7 @@ class _Scanner:
         if scheme is not None and not is_ordinary(value) and (len(value) >= 20 or not value.isalpha()):
             return self._take(at, stop)
         alone = separator != "|" and self._stands_alone(stop, end) and separator in (":", "\uff1a", "->")
-        if alone and name.strong and not is_ordinary(value) and not self._is_said(name, value, line):
+        if alone and name.strong and not is_ordinary(value) and not self._ends_a_sentence(name, value, line):
             return self._take(at, stop)
         letters = any(letter.isalpha() for letter in value)
         if name.personal and letters and any(letter.isdigit() for letter in value) and not is_ordinary(value):
@@ -230,7 +230,7 @@ class _Scanner:
                 stop -= 1
         return self._take(at, stop)
 
-    def _is_said(self, name: _Name, value: str, line: int) -> bool:
+    def _ends_a_sentence(self, name: _Name, value: str, line: int) -> bool:
         """Whether it is the end of a sentence: a word of letters behind several others."""
         if name.personal or not (value.isalpha() and value.islower()):
             return False
@@ -281,7 +281,7 @@ class _Scanner:
         if not name.strong or line + 1 >= len(self._ends):
             return here
         start, end = here + 1, self._ends[line + 1]
-        if self._indent(line + 1) <= self._indent(line) or end - start > _LONGEST_LONELY:
+        if self._indent(line + 1) <= self._indent(line) or end - start > _LONGEST_LONE_LINE:
             return here
         value = self._text[start:end].strip()
         word = value.strip(_QUOTE)
