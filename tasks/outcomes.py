@@ -18,20 +18,18 @@ from worker.app import services, tell
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.drain import draining
-from worker.errors import PermanentError
+from worker.errors import PermanentError, reason_of
 from worker.gate import gate
-from worker.gateway.backoff import jittered
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message
 from worker.jobs.requests import job_id
+from worker.jobs.retry_policy import Snooze, jittered
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
 from worker.messages.envelope import too_late
-from worker.provisioning.setbacks import reason_of
 from worker.provisioning.turn import Ended, Outcome, take_seat_and_turn
-from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +189,7 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         raise Ignore
-    if isinstance(outcome, Parked):
+    if isinstance(outcome, Snooze):
         log.info("parked: %s", outcome.reason)
         tell("task-retried", [task.request.id], exception=outcome.reason, traceback="")
         raise Ignore

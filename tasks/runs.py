@@ -10,11 +10,11 @@ import logging
 from uuid import UUID
 
 from worker.app import tell
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_rows import Progress
 from worker.provisioning.sync.parent import shown
 from worker.provisioning.sync.result import Ending
-from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,12 @@ _STEPS = 20
 """Of a long run so many steps are told, so that Flower hears of it often enough and Redis not too often."""
 
 
-def report_run(job_id: UUID, outcome: Ending | Parked | NotClaimed) -> bool:
+def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
     """Tell Flower, and the log, how a turn of the run's own went; whether it has ended."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         return False
-    if isinstance(outcome, Parked):
+    if isinstance(outcome, Snooze):
         log.info("parked: %s", outcome.reason)
         tell("task-progress", [job_id], result=outcome.reason)
         return False

@@ -12,9 +12,9 @@ from tasks.runs import tell_progress
 from worker.about import about
 from worker.app import app, services
 from worker.jobs.messages import agent_message
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.provisioning.turn import Ended, take_seat_and_turn
-from worker.provisioning.work import Parked
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
         # Its id is its own, and none of its later turns has it: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
             return NOTHING_TO_DO
-        if isinstance(outcome, Parked):
+        if isinstance(outcome, Snooze):
             log.info("parked: %s", outcome.reason)
             return f"parked: {outcome.reason}"
         if isinstance(outcome, Ended) and outcome.progress is not None:

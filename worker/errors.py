@@ -34,3 +34,10 @@ class PermanentError(ProvisionerError):
 def as_sentence(reason: str) -> str:
     """The reason as it is put on record: with a capital letter."""
     return reason[:1].upper() + reason[1:]
+
+
+def reason_of(error: Exception) -> str:
+    """The sentence on record for what ended by this: of a fault of our own, its type and where to look."""
+    if isinstance(error, PermanentError):
+        return as_sentence(str(error))
+    return f"Internal error ({type(error).__name__}): see the worker's log of this job."

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import GatewayClient
 from worker.gateway.connection import DEFAULT_DEADLINE_S
 from worker.gateway.errors import AgentExists, RateLimited, StaleConfig, UnknownAgent
 from worker.gateway.protocol import Hello
+from worker.jobs.retry_policy import inline_retrying
 
 PATIENCE_S = 120.0
 _OF_THE_CALL = (RateLimited, StaleConfig)

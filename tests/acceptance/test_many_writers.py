@@ -14,9 +14,9 @@ from tests.acceptance.outsider import KEY, Outsider
 from tests.acceptance.world import Settled, World
 from tests.benchmarks.bench import AwayClock
 from worker.gateway.address import GatewayAddress
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.device import DeviceKey
+from worker.jobs.retry_policy import inline_retrying
 from worker.workspace.credentials import find_token, verify_token
 
 CHANGED, NEW = 20, 50

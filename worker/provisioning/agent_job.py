@@ -16,6 +16,7 @@ from worker.database import single
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
@@ -35,7 +36,7 @@ from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
 from worker.provisioning.roster_look import foresee, look
 from worker.provisioning.services import Services
 from worker.provisioning.wake import wake, wants_reset
-from worker.provisioning.work import NOT_REGISTERED, Parked, Verb, Work
+from worker.provisioning.work import NOT_REGISTERED, Verb, Work
 from worker.provisioning.workspace_plan import plan_workspace
 
 PROVISION = Verb("provisioning", "provision", "provisioned", mints=True)
@@ -45,7 +46,7 @@ UPDATE = Verb("updating", "update", "updated", mints=False, serves_main=True)
 _ROSTER_WAIT = "waiting for the roster writer"
 
 
-def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) -> Parked | None:
+def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) -> Snooze | None:
     """Take the agent as far as it will go now, adding to ``warnings``; None when the job has ended well.
 
     Raises TransientError (try again later), PermanentError (the job fails with its sentence), LeaseLostError.
@@ -98,13 +99,13 @@ def _at_its_gateway(connection: Connection, held: Claim, record: AgentRecord) ->
     return replace(held, gateway_id=record.gateway_id)
 
 
-def _go_on(work: Work) -> Parked | None:
+def _go_on(work: Work) -> Snooze | None:
     if work.held.phase == "intent":
         parked = _ask_for_roster(work)
         if parked is not None:
             return parked
     present_before = _stood_before(work)
-    if isinstance(present_before, Parked):
+    if isinstance(present_before, Snooze):
         return present_before
     work.fresh = not present_before
     _settle_down(work)
@@ -127,7 +128,7 @@ def _settle_down(work: Work) -> None:
             raise PermanentError(sentence)
 
 
-def _ask_for_roster(work: Work) -> Parked | None:
+def _ask_for_roster(work: Work) -> Snooze | None:
     """Render all before anything is touched, look whether the roster differs, and ask for the change."""
     record = work.record
     work.render()
@@ -152,7 +153,7 @@ def _ask_for_roster(work: Work) -> Parked | None:
     if work.verb.mints and record.token_hash is None:
         work.services.mint.expect()
     work.services.publish(messages)
-    return Parked(_ROSTER_WAIT)
+    return Snooze(_ROSTER_WAIT)
 
 
 def _require_token(work: Work, *, present: bool, differs: bool) -> None:
@@ -171,14 +172,14 @@ def _is_first(work: Work, *, present: bool) -> bool:
     return not present or (work.verb.mints and not work.record.provisioned_before)
 
 
-def _stood_before(work: Work) -> bool | Parked:
+def _stood_before(work: Work) -> bool | Snooze:
     """Whether the agent was in the roster before this job; in a sync its parent has seen to it."""
     if work.held.single or work.held.phase == "roster":
         return _roster(work)
     return not work.held.first_provision
 
 
-def _roster(work: Work) -> bool | Parked:
+def _roster(work: Work) -> bool | Snooze:
     """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
     PermanentError with the writer's sentence."""
     with work.services.engine.begin() as connection:
@@ -191,7 +192,7 @@ def _roster(work: Work) -> bool | Parked:
             work.warn(settled.warning)
         if settled.open:
             park(connection, work.held, look_again_s([settled], budget_s), _ROSTER_WAIT)
-            return Parked(_ROSTER_WAIT)
+            return Snooze(_ROSTER_WAIT)
         present = bool(settled.present_before)
         if work.held.phase == "roster" and settled.error is None:
             first = _is_first(work, present=present)

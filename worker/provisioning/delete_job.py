@@ -15,6 +15,7 @@ from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
@@ -33,7 +34,6 @@ from worker.provisioning.intents import (
 )
 from worker.provisioning.places import History, Place, close_places, history_of, home_of, made_place
 from worker.provisioning.services import Services
-from worker.provisioning.work import Parked
 from worker.rights import require_all_rows, require_for
 from worker.workspace.identity import made_id
 
@@ -68,7 +68,7 @@ class Condemned:
         return replace(self, home=found[0])
 
 
-def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
     """Take the agent off its gateways and out of the database as far as it will go now, adding to
     ``warnings``; None when done.
 
@@ -92,7 +92,7 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | Non
         return _ask(services, held, condemned.targets)
     elif held.phase != "intent":
         settled = _settled(services, held, condemned, warnings)
-        if isinstance(settled, Parked):
+        if isinstance(settled, Snooze):
             return settled
         gone = [wish for wish in settled if wish.applied and wish.present_before]
         removed, condemned = bool(gone), condemned.seen_at(gone)
@@ -107,7 +107,7 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Parked | Non
     return None
 
 
-def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Parked:
+def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
     delete_files = held.options.get("delete_files") is not False
     messages: list[Message] = []
     with services.engine.begin() as connection:
@@ -117,12 +117,12 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Parked:
         wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
         park(connection, held, wait_s, _WAIT, "roster")
     services.publish(messages)
-    return Parked(_WAIT)
+    return Snooze(_WAIT)
 
 
 def _settled(
     services: Services, held: Claim, condemned: Condemned, warnings: list[str]
-) -> list[Settled] | Parked:
+) -> list[Settled] | Snooze:
     """How the removals ended; parks while a writer has not come to one. A gateway that it had left already
     cannot hold the delete up."""
     with services.engine.begin() as connection:
@@ -130,7 +130,7 @@ def _settled(
         wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             park(connection, held, look_again_s(wishes, budget_s), _WAIT)
-            return Parked(_WAIT)
+            return Snooze(_WAIT)
     asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
     new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
     if new:  # it was moved meanwhile, and is to leave its new place too

@@ -8,15 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import park
 from worker.provisioning.file_records import forget_files
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
-from worker.provisioning.work import Parked, Work
+from worker.provisioning.work import Work
 
 _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
 
-def leave(work: Work) -> Parked | None:
+def leave(work: Work) -> Snooze | None:
     """Ask for the agent's removal from the places it has left, and wait for it. A place that cannot be
     reached is a warning: the agent is well where it is now."""
     if work.held.phase == "wake":
@@ -28,7 +29,7 @@ def leave(work: Work) -> Parked | None:
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             park(connection, work.held, look_again_s(wishes, budget_s), _WAIT)
-            return Parked(_WAIT)
+            return Snooze(_WAIT)
         for gateway_id in {wish.gateway_id for wish in wishes} - {work.record.gateway_id}:
             forget_files(connection, work.agent_id, gateway_id)
     for wish in wishes:
@@ -42,7 +43,7 @@ def leave(work: Work) -> Parked | None:
     return None
 
 
-def _ask(work: Work) -> Parked:
+def _ask(work: Work) -> Snooze:
     with work.services.engine.begin() as connection:
         work.advance(connection, "leaving", files=work.files, warnings=work.warnings)
         messages: list[Message] = []
@@ -53,4 +54,4 @@ def _ask(work: Work) -> Parked:
         park(connection, work.held, wait_s, _WAIT, "leaving")
     work.held = replace(work.held, phase="leaving")
     work.services.publish(messages)
-    return Parked(_WAIT)
+    return Snooze(_WAIT)

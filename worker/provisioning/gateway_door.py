@@ -11,19 +11,16 @@ from worker.gateway.errors import WrongToken
 from worker.gateway.idle_timeout import note_failing_for
 from worker.gateway.owner_settings import has_one_session
 from worker.gateway.protocol import Hello
+from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.provisioning.facts import GatewayCondition
 from worker.provisioning.outage import (
-    GivenUpError,
-    Outage,
     admit,
     fingerprint,
     note_refused_token,
     note_up,
     require_untried,
-    unreachable,
 )
 from worker.provisioning.services import Services
-from worker.provisioning.work import Parked
 from worker.workspace.context import GatewayFacts
 
 
@@ -61,7 +58,7 @@ def heed_one_session(client: GatewayClient, config: Any) -> None:
         client.disconnect()
 
 
-def turned_away(services: Services, record: Reachable) -> Parked | None:
+def turned_away(services: Services, record: Reachable) -> Snooze | None:
     """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
     require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
     condition = record.condition
@@ -72,11 +69,7 @@ def turned_away(services: Services, record: Reachable) -> Parked | None:
         outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
     if outage is None:
         return None
-    _give_up(services, record, outage)
-    return Parked(f"gateway {record.gateway.name!r} is down: {record.condition.last_error}", outage.wait_s)
-
-
-def _give_up(services: Services, record: Reachable, outage: Outage) -> None:
-    budget_s = services.settings.retry_budget_s
-    if outage.outlasts(budget_s):
-        raise GivenUpError(unreachable(budget_s, record.condition.last_error or "no answer"))
+    policy = services.retry_policy
+    if outage.down_for_s >= policy.timeout_s:
+        raise GatewayGivenUpError(policy.unreachable(record.condition.last_error or "no answer"))
+    return Snooze(f"gateway {record.gateway.name!r} is down: {record.condition.last_error}", outage.wait_s)

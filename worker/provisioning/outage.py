@@ -8,31 +8,23 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
-from worker.errors import PermanentError, ProvisionerError
+from worker.errors import ProvisionerError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import WrongToken
+from worker.jobs.retry_policy import RetryPolicy
 from worker.jobs.store.releasing import call_waiting_for_gateway
 from worker.masking.columns import MaskedText
 
-LONGEST_PROBE_WAIT_S = 30.0
-FIRST_PROBE_WAIT_S = 0.75
 _PROBE_TAKES_S = 25.0
-
-
-class GivenUpError(PermanentError):
-    """The gateway has been away for longer than anybody waits."""
 
 
 @dataclass(frozen=True)
 class Outage:
-    """``down_for_s``: since the first failure; ``wait_s``: until somebody may try again."""
+    """``down_for_s``: seconds since the first failure; ``wait_s``: seconds until the gateway may be tried
+    again."""
 
     down_for_s: float
     wait_s: float
-
-    def outlasts(self, budget_s: float) -> bool:
-        """Whether the gateway has been away for longer than anybody waits."""
-        return self.down_for_s >= budget_s
 
 
 _NEW = """(s.down_since IS NULL OR s.down_at <> excluded.down_at
@@ -78,8 +70,8 @@ def note_failure(
             "budget_s": budget_s,
             "took_s": min(took_s, budget_s),
             "down_at": None if address is None else fingerprint(address),
-            "first_s": FIRST_PROBE_WAIT_S,
-            "longest_s": LONGEST_PROBE_WAIT_S,
+            "first_s": RetryPolicy.shortest_wait_s,
+            "longest_s": RetryPolicy.longest_wait_s,
         },
     ).one()
     return Outage(row.down_for_s, row.wait_s)
@@ -108,15 +100,8 @@ def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage |
     if row is None:
         return None
     # Of a probe under way nobody knows how long it takes: look again no later than it would be repeated.
-    longest_s = min(LONGEST_PROBE_WAIT_S, max(FIRST_PROBE_WAIT_S, row.down_for_s / 2))
+    longest_s = min(RetryPolicy.longest_wait_s, max(RetryPolicy.shortest_wait_s, row.down_for_s / 2))
     return Outage(row.down_for_s, min(max(row.wait_s or 0.0, 0.1), longest_s))
-
-
-def unreachable(budget_s: float, last_error: str) -> str:
-    """The sentence of a job whose gateway stayed away (rules.md 45)."""
-    minutes = budget_s / 60
-    time = f"{minutes:g} minutes" if minutes >= 1 else f"{budget_s:g} seconds"
-    return f"The gateway was unreachable for {time}. Last error: {last_error}"
 
 
 _NOTE_UP = text("""

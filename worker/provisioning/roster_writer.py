@@ -17,7 +17,6 @@ from worker.database import DATABASE_AWAY
 from worker.drain import draining
 from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.answers import Answer, seconds
-from worker.gateway.backoff import jittered
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
@@ -51,6 +50,7 @@ from worker.gateway.roster_reading import (
     RosterUnknownError,
     read_roster,
 )
+from worker.jobs.retry_policy import jittered
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.provisioning.fences import deleted_before, lift_fences
@@ -68,12 +68,10 @@ from worker.provisioning.intents import (
 )
 from worker.provisioning.neighbours import reason_to_keep_entry
 from worker.provisioning.outage import (
-    LONGEST_PROBE_WAIT_S,
     note_failure,
     note_refused_token,
     note_up,
     require_untried,
-    unreachable,
 )
 from worker.provisioning.places import claim_places, close_places, note_earlier_homes
 from worker.provisioning.removals import (
@@ -524,9 +522,10 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
         lease.again_in_s = 0.1
         log.info("the roster is left to another worker: %s", error)
         return
-    budget_s = services.settings.retry_budget_s
+    policy = services.retry_policy
+    budget_s = policy.timeout_s
     oldest_s = max(intent.age_s for intent in batch.intents)
-    wait_s = min(LONGEST_PROBE_WAIT_S, max(1.0, oldest_s / 4))
+    wait_s = policy.wait_at_age(oldest_s)
     given_up = f"The roster could not be written within {budget_s:g} seconds: {error}"
     spent = oldest_s >= budget_s
     if isinstance(error, OUTAGES):
@@ -539,8 +538,8 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
                 took_s=failing_for_s(),
                 address=error.address,
             )
-        wait_s, spent = outage.wait_s, outage.outlasts(budget_s)
-        given_up = unreachable(budget_s, str(error))
+        wait_s, spent = outage.wait_s, outage.down_for_s >= budget_s
+        given_up = policy.unreachable(str(error))
     if spent:
         _give_up(services, lease, batch, given_up)
         return
@@ -562,7 +561,7 @@ def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent]
         raise
     except Exception as again:
         oldest_s = max(intent.age_s for intent in intents)
-        lease.again_in_s = min(LONGEST_PROBE_WAIT_S, max(1.0, oldest_s / 4))
+        lease.again_in_s = services.retry_policy.wait_at_age(oldest_s)
         log.error("the roster writer cannot refuse what it failed at: %s", type(again).__name__)
 
 

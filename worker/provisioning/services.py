@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 
 from worker.drain import draining
 from worker.errors import TransientError
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
 from worker.gateway.idle_timeout import within_budget
 from worker.jobs.messages import Message
 from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked
+from worker.jobs.retry_policy import RetryPolicy, inline_retrying
 from worker.provisioning.minting import Mint
 from worker.provisioning.seats import Seats, share_of
 from worker.settings import Settings
@@ -40,6 +40,11 @@ class Services:
     mint: Mint = field(default_factory=Mint)
     seats: Seats = field(default_factory=lambda: Seats(share_of(16)))
     announce: Callable[[Sequence[UUID]], None] = lambda _: None
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The waits and limits of this worker's settings."""
+        return RetryPolicy(self.settings.retry_budget_s, self.settings.crash_limit)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose marks are committed; where the broker is away, the clock does it later."""

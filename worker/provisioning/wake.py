@@ -24,6 +24,7 @@ from worker.gateway.errors import (
     Unavailable,
 )
 from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import park
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.wake_batches import (
@@ -38,14 +39,14 @@ from worker.printable import line
 from worker.provisioning.agent_status import succeed
 from worker.provisioning.credentials import have_succeeded
 from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
-from worker.provisioning.work import Parked, Work
+from worker.provisioning.work import Work
 from worker.workspace.naming import MOST_IN_LABEL, shown_name
 from worker.workspace.plan import BOOTSTRAP
 
 log = logging.getLogger(__name__)
 
 
-def wake(work: Work) -> Parked | None:
+def wake(work: Work) -> Snooze | None:
     """Reset the session where asked or needed (only of an agent that was there before: a fresh one has
     none), label it, and send the wake message once. Parks while the gateway is about to restart, and while
     it is busy with what others are to get.
@@ -78,7 +79,7 @@ def _left_alone(work: Work) -> bool:
     return work.one_session
 
 
-def _begin(work: Work, own: Wake) -> Parked | list[Wake]:
+def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
     """Enter the phase with a wake key for good; the row is parked where a restart is due or others are yet to
     be served, else the message is as good as sent, and so are those of all who have waited for this one: a
     gateway that has to begin a run answers the next late.
@@ -94,7 +95,7 @@ def _begin(work: Work, own: Wake) -> Parked | list[Wake]:
         few = sent or ask(connection, work.held, work.record.gateway_id)
         parked = _restart_due(connection, work)
         if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
-            parked = Parked("waiting until the other agents have their files", LOOK_AGAIN_S)
+            parked = Snooze("waiting until the other agents have their files", LOOK_AGAIN_S)
         if parked is None:
             columns["wake_sent_at"] = True  # before the frame goes out
             together = gather_wakes(connection, work.record.gateway_id) if few and leaves else []
@@ -102,7 +103,7 @@ def _begin(work: Work, own: Wake) -> Parked | list[Wake]:
         if parked is not None:
             park(connection, work.held, parked.wait_s or 0, parked.reason)
     work.held = replace(work.held, wake_key=key, phase="wake")
-    return together if parked is None else Parked(parked.reason)
+    return together if parked is None else Snooze(parked.reason)
 
 
 def _wake_together(work: Work, wakes: Sequence[Wake]) -> Fate:
@@ -178,13 +179,13 @@ def _strange(answer: Mapping[str, Any]) -> str | None:
     return f"The gateway answered the wake message with {line(repr(answer.get('status')), 100)}."
 
 
-def _restart_due(connection: Connection, work: Work) -> Parked | None:
+def _restart_due(connection: Connection, work: Work) -> Snooze | None:
     """Where a restart is to come, its time; else nobody announces one before the transaction ends."""
     parameters = {"gateway_id": work.record.gateway_id}
     restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
     if restart_in_s is None or restart_in_s <= 0:
         return None
-    return Parked("waiting for the gateway to restart", restart_in_s)
+    return Snooze("waiting for the gateway to restart", restart_in_s)
 
 
 def wants_reset(work: Work) -> bool:
@@ -236,7 +237,7 @@ def _keys(history: Answer) -> Iterator[str]:
             yield str(message.value.get("idempotencyKey")).removesuffix(":user")
 
 
-def _send(work: Work, key: str, message: str) -> Parked | None:
+def _send(work: Work, key: str, message: str) -> Snooze | None:
     """Label the session and send the message: last of all, as a gateway that keeps a session writes each of
     its agent's files four times as slowly (2026.9.6)."""
     fresh = work.held.wake_sent_at is None
@@ -249,7 +250,7 @@ def _send(work: Work, key: str, message: str) -> Parked | None:
     label = shown_name(work.record.agent.name, work.record.openclaw_id, MOST_IN_LABEL)
     own = Wake(work.held.job_id, work.agent_id, label, params, work.result())
     others = _begin(work, own)
-    if isinstance(others, Parked):
+    if isinstance(others, Snooze):
         return others
 
     def attempt() -> Fate:

@@ -25,19 +25,6 @@ NOT_REGISTERED = (
 )
 """Why an agent without a roster entry is left as it is (rules.md 25)."""
 
-DATABASE_WAIT_S = 2.0
-"""A row that the database would not serve comes again so much later, at the soonest."""
-
-
-@dataclass(frozen=True)
-class Parked:
-    """The slot is given back; the row comes again by itself. ``wait_s`` None: somebody else wakes it;
-    ``failing_s``: how long the row's step has been failing, where it is."""
-
-    reason: str
-    wait_s: float | None = None
-    failing_s: float | None = None
-
 
 @dataclass(frozen=True)
 class Verb:

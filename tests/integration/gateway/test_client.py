@@ -12,10 +12,10 @@ import pytest
 from tests.integration.gateway.scripted import TOKEN, Peer, Script, hello_payload, scripted_gateway
 from worker.gateway import errors, handshake
 from worker.gateway.address import GatewayAddress
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import Call, ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
 from worker.gateway.protocol import Event
+from worker.jobs.retry_policy import inline_retrying
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from sqlalchemy import Engine, event
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, seed_fleet
 from worker.jobs.intake import accept_agent_job
+from worker.jobs.retry_policy import Snooze
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Late
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 
 TOKEN = "the-gateways-own-token"
 CALLS: Mapping[str, Mapping[str, int]] = {
@@ -88,7 +88,7 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     arguments = {"agent_id": str(fleet.agent_id)}
     with counted(engine) as before:
         accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-        assert isinstance(take_turn(hand, job_id, fleet.agent_id), Parked)
+        assert isinstance(take_turn(hand, job_id, fleet.agent_id), Snooze)
     assert [name for name, _, _ in sent.take()] == ["tasks.write_roster"]
     asked = Counter(call.method for call in simulator.calls)
     write_roster(hand, fleet.gateway_id)
@@ -116,7 +116,7 @@ def test_no_file_waits_for_the_answer_to_another(
     """The one with the token excepted, which is the last."""
     hand, job_id, arguments = hands(retry_inline_s=15), uuid4(), {"agent_id": str(fleet.agent_id)}
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-    assert isinstance(take_turn(hand, job_id, fleet.agent_id), Parked)
+    assert isinstance(take_turn(hand, job_id, fleet.agent_id), Snooze)
     write_roster(hand, fleet.gateway_id)
     files = CALLS[simulator.release.name]["agents.files.set"]
     simulator.faults.order(Fault(Late(behind=files - 2), "agents.files.set"))

@@ -14,6 +14,7 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.wake_batches import Woken, end_woken, gather_wakes
@@ -23,7 +24,6 @@ from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 
 TOKEN = "the-gateways-own-token"
 
@@ -54,7 +54,7 @@ def registered(hand: Services, engine: Engine, fleet: Fleet) -> dict[UUID, UUID]
     jobs = {agent_id: uuid4() for agent_id in fleet.agents}
     for agent_id, job_id in jobs.items():
         accept_agent_job(engine, "provision_agent", str(job_id), (), {"agent_id": str(agent_id)})
-        assert isinstance(take_turn(hand, job_id, agent_id), Parked)
+        assert isinstance(take_turn(hand, job_id, agent_id), Snooze)
     write_roster(hand, fleet.gateway_id)
     return jobs
 
@@ -72,7 +72,7 @@ def waiting(hand: Services, fleet: Fleet, registered: dict[UUID, UUID], sent: Se
     """Two agents that have their files and wait to be woken; the third of the fleet is to leave the crowd."""
     for agent_id in fleet.agents[:2]:
         outcome = go_on(hand, registered, agent_id)
-        assert outcome == Parked("waiting until the other agents have their files")
+        assert outcome == Snooze("waiting until the other agents have their files")
     sent.take()
     return fleet.agents[:2]
 
@@ -196,7 +196,7 @@ def test_what_may_have_arrived_is_sent_again_only_where_that_can_be_seen(
     again = [agent_id for agent_id, row in rows.items() if row.woken_at is None]
     unknown = [agent_id for agent_id in again if rows[agent_id].wake_sent_at is not None]
     assert unknown  # some may have been answered, or not even sent, before the connection went
-    assert isinstance(outcome, Parked) is (together[-1] in again)
+    assert isinstance(outcome, Snooze) is (together[-1] in again)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
     execute(engine, "UPDATE provisioner.gateway_states SET down_since = NULL")  # it is there again
     publish_due(engine, sent)
@@ -264,12 +264,12 @@ def test_a_wake_waits_for_others_but_not_for_ever(
     engine: Engine,
 ) -> None:
     first = fleet.agents[0]
-    assert isinstance(go_on(hand, registered, first), Parked)
+    assert isinstance(go_on(hand, registered, first), Snooze)
     sent.take()
     come_due(engine, first)
     publish_due(engine, sent)
     assert [task_id for _, _, task_id in sent.take()] == [str(registered[first])]
-    assert isinstance(go_on(hand, registered, first), Parked)
+    assert isinstance(go_on(hand, registered, first), Snooze)
     come_due(engine, first)
     publish_due(engine, sent)
     began = "UPDATE provisioner.job_agents SET started_at = now() - make_interval(secs => :s)"

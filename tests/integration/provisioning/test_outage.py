@@ -18,11 +18,11 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import GatewayUnreachable
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.retry_policy import Snooze
 from worker.provisioning.facts import load_agent
 from worker.provisioning.outage import admit, fingerprint, note_failure, note_refused_token, note_up
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 
 BUDGET_S = 600.0
 
@@ -58,9 +58,9 @@ def test_the_time_runs_from_the_first_failure_and_any_success_clears_it(engine: 
     make_older(engine, 500, "down_since", "last_failure_at")
     outage = fail(engine, gateway_id)
     assert 500 <= outage.down_for_s < 550
-    assert not outage.outlasts(BUDGET_S)
+    assert outage.down_for_s < BUDGET_S
     make_older(engine, 101, "down_since")
-    assert fail(engine, gateway_id).outlasts(BUDGET_S)
+    assert fail(engine, gateway_id).down_for_s >= BUDGET_S
     with engine.begin() as connection:
         note_up(connection, gateway_id)
     assert fail(engine, gateway_id).down_for_s == 0
@@ -126,7 +126,7 @@ def test_on_a_dead_port_one_of_many_jobs_probes_and_the_others_say_what_it_met(
     outcomes = [take_turn(services, *first)]
     make_older(engine, -60, "probe_until")  # the others come in time, however slow the machine is
     outcomes += [take_turn(services, *pair) for pair in others]
-    assert all(isinstance(outcome, Parked) for outcome in outcomes)
+    assert all(isinstance(outcome, Snooze) for outcome in outcomes)
     reasons = [job_agent(engine, key).reason for key in jobs]
     assert not any(reason.startswith("gateway 'workshop' is down: ") for reason in reasons[:1])
     assert reasons[1:] == [f"gateway 'workshop' is down: {reasons[0]}"] * 4
@@ -144,7 +144,7 @@ def test_an_outage_that_nobody_has_met_for_a_budget_fails_no_new_job(
         assert admit(connection, fleet.gateway_id, 600) is None
     for agent_id in fleet.agents:
         outcome = take_turn(services, accept(engine, agent_id), agent_id)
-        assert isinstance(outcome, Parked), outcome
+        assert isinstance(outcome, Snooze), outcome
 
 
 def test_when_the_gateway_is_back_those_who_wait_for_it_are_due(engine: Engine, sent: Sent) -> None:
@@ -209,9 +209,9 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
     )
     assert job(engine, key).error == outcome.reason
     execute(engine, "UPDATE gateways SET token = 'an0ther-t0ken'")
-    assert isinstance(take_turn(services, accept(engine, fleet.agents[1]), fleet.agents[1]), Parked)
+    assert isinstance(take_turn(services, accept(engine, fleet.agents[1]), fleet.agents[1]), Snooze)
     execute(engine, "UPDATE gateways SET token = 'wr0ng-t0ken', url = :url", url=dead_url + "/other")
-    assert isinstance(take_turn(services, accept(engine, fleet.agents[2]), fleet.agents[2]), Parked)
+    assert isinstance(take_turn(services, accept(engine, fleet.agents[2]), fleet.agents[2]), Snooze)
     execute(engine, "UPDATE gateways SET url = :url", url=dead_url)
     assert isinstance(take_turn(services, accept(engine, fleet.agents[3]), fleet.agents[3]), Ended)
 

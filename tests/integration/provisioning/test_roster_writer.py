@@ -23,6 +23,7 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.retry_policy import Snooze
 from worker.lab.servers import LocalServices
 from worker.lab.simulator import Simulator
 from worker.lab.simulator.faults import Fault, Refuse
@@ -32,7 +33,6 @@ from worker.provisioning.roster_lease import RosterLease
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 
 TOKEN = "the-gateways-own-token"
 
@@ -334,7 +334,7 @@ def test_a_job_that_looks_while_its_intent_is_being_settled_does_not_sleep_throu
 ) -> None:
     agent_id, key = fleet.agent_id, uuid4()
     accept_agent_job(engine, "provision_agent", str(key), (), {"agent_id": str(agent_id)})
-    assert isinstance(take_turn(hand, key, agent_id), Parked)
+    assert isinstance(take_turn(hand, key, agent_id), Snooze)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now()")
     assert publish_due(engine, lambda *_: None) >= 1
     write = threading.Event()

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.retry_policy import Snooze
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Refuse
 from worker.masking import forget_all
@@ -22,7 +23,6 @@ from worker.provisioning import credentials
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 from worker.workspace.credentials import find_token, hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"
@@ -41,7 +41,7 @@ def changed(engine: Engine, simulator: Simulator, hands: Callable[..., Services]
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_inline_s=15)
     first = uuid4()
-    assert isinstance(turn(hand, fleet, first, "provision_agent"), Parked)
+    assert isinstance(turn(hand, fleet, first, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     assert turn(hand, fleet, first, "provision_agent") == Ended("succeeded")
     execute(engine, "UPDATE boards SET name = 'Something else'")
@@ -66,7 +66,7 @@ def test_what_an_earlier_try_wrote_is_in_the_report(
     assert turn(hand, changed, promised, dry_run=True) == Ended("succeeded")
     simulator.faults.order(Fault(BUSY, "agents.files.set", file="AGENTS.md"))
     before = len(simulator.calls)
-    assert isinstance(turn(hand, changed, done), Parked)
+    assert isinstance(turn(hand, changed, done), Snooze)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
     publish_due(engine, sent)
     assert turn(hand, changed, done) == Ended("succeeded")
@@ -151,14 +151,14 @@ def test_a_token_that_an_earlier_try_minted_is_reported_as_minted(
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand, job_id = hands(), uuid4()
-    assert isinstance(turn(hand, fleet, job_id, "provision_agent"), Parked)
+    assert isinstance(turn(hand, fleet, job_id, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
     simulator.faults.order(Fault(BUSY, "agents.files.get", file=carrier))
     outcome: object = None
     for _ in range(40):  # 2026.9.6 makes the heartbeat's automation in its own time
         outcome = turn(hand, fleet, job_id, "provision_agent")
-        if not isinstance(outcome, Parked):
+        if not isinstance(outcome, Snooze):
             break
         execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
         publish_due(engine, sent)
@@ -202,7 +202,7 @@ def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
 ) -> None:
     hand, begun, waiting = hands(), uuid4(), uuid4()
     execute(engine, """UPDATE agents SET heartbeat_config = '{"every": "47m"}'""")
-    assert isinstance(turn(hand, changed, begun, "provision_agent"), Parked)
+    assert isinstance(turn(hand, changed, begun, "provision_agent"), Snooze)
     arguments = {"agent_id": str(changed.agent_id), "wake": False}
     accept_agent_job(engine, "update_agent", str(waiting), (), arguments)
     other = seed_fleet(engine)
@@ -212,7 +212,7 @@ def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
     outcome = turn(hand, changed, begun, "provision_agent")
     assert isinstance(outcome, Ended)
     assert "meanwhile: ask again." in str(outcome.reason)
-    assert isinstance(turn(hand, changed, waiting), Parked)  # the other gateway is not there
+    assert isinstance(turn(hand, changed, waiting), Snooze)  # the other gateway is not there
     assert job(engine, waiting).gateway_id == other.gateway_id
 
 
@@ -220,13 +220,13 @@ def test_a_delete_whose_agent_is_moved_meanwhile_takes_it_off_its_new_place_too(
     changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
 ) -> None:
     hand, job_id = hands(), uuid4()
-    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Parked)
+    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Snooze)
     other = seed_fleet(engine)
     execute(engine, "UPDATE boards SET gateway_id = :id", id=other.gateway_id)
     execute(engine, "UPDATE agents SET gateway_id = :id", id=other.gateway_id)
     write_roster(hand, changed.gateway_id)
     assert _places(simulator) == []
-    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Parked)
+    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Snooze)
     open_at = (
         "SELECT gateway_id FROM provisioner.roster_intents WHERE applied_at IS NULL AND gateway_id = :id"
     )

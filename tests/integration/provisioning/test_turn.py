@@ -46,14 +46,14 @@ from worker.gateway.errors import (
 )
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning import turn
 from worker.provisioning.services import Services
 from worker.provisioning.turn import Ended, take_turn
-from worker.provisioning.work import Parked
 
-Work = Callable[[Services, Claim, list[str]], Parked | None]
+Work = Callable[[Services, Claim, list[str]], Snooze | None]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def begin(engine: Engine) -> Callable[[Fleet], UUID]:
 def raising(error: Exception, before: str | None = None) -> Work:
     """Work that takes the agent over, as a provision does, notes a warning and then fails."""
 
-    def work(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def work(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         warnings.append("noted before")
         if before is not None:
             with services.engine.begin() as connection:
@@ -155,7 +155,7 @@ def test_an_outage_parks_the_row_and_is_noted_of_the_gateway(
     work_is(raising(error, before="offline"))
     key = begin(fleet)
     outcome = take_turn(hands(), key, fleet.agent_id)
-    assert isinstance(outcome, Parked)
+    assert isinstance(outcome, Snooze)
     row = job_agent(engine, key)
     assert (row.status, row.lease_until, row.published_at, row.reason) == ("running", None, None, "x")
     assert (job(engine, key).status, agent_row(engine, fleet.agent_id).status) == ("running", "provisioning")
@@ -171,7 +171,7 @@ def test_what_is_transient_for_the_call_parks_the_row_and_leaves_the_gateway_up(
     work_is(raising(error))
     key = begin(fleet)
     outcome = take_turn(hands(), key, fleet.agent_id)
-    assert isinstance(outcome, Parked)
+    assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert 0.5 < outcome.wait_s < 1
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
@@ -180,7 +180,7 @@ def test_what_is_transient_for_the_call_parks_the_row_and_leaves_the_gateway_up(
 def test_a_time_that_the_gateway_asks_for_is_kept(hands: Any, fleet: Fleet, begin: Any, work_is: Any) -> None:
     work_is(raising(RateLimited("x", retry_after_s=40)))
     outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
-    assert isinstance(outcome, Parked)
+    assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert outcome.wait_s >= 40
 
@@ -191,7 +191,7 @@ def test_no_gateway_has_a_job_wait_without_end(
 ) -> None:
     work_is(raising(error("x", retry_after_s=86_400)))
     outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
-    assert isinstance(outcome, Parked)
+    assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert outcome.wait_s <= 60
 
@@ -201,7 +201,7 @@ def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
 ) -> None:
     work_is(raising(GatewayBusy("the server is busy"), before="online"))
     key = begin(fleet)
-    assert isinstance(take_turn(hands(), key, fleet.agent_id), Parked)
+    assert isinstance(take_turn(hands(), key, fleet.agent_id), Snooze)
     execute(
         engine,
         "UPDATE provisioner.job_agents SET failing_since = now() - interval '31 s', next_attempt_at = now()",
@@ -298,11 +298,11 @@ def test_a_worker_that_lost_its_lease_ends_nothing(
 def test_the_end_of_a_worker_whose_row_was_taken_over_meanwhile_is_dropped(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, end: Exception | None
 ) -> None:
-    def overtaken(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def overtaken(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         execute(services.engine, "UPDATE provisioner.job_agents SET generation = generation + 1")
         if end is not None:
             raise end
-        return Parked("x", 1)
+        return Snooze("x", 1)
 
     work_is(overtaken)
     key = begin(fleet)
@@ -333,7 +333,7 @@ def test_a_failure_gives_the_agent_the_status_back_that_it_had(
 def test_a_status_that_somebody_else_set_meanwhile_is_left_alone(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:
-    def overruled(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def overruled(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         try:
             raising(PermanentError("x"), before="offline")(services, held, warnings)
         finally:
@@ -373,7 +373,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
     class Killed(BaseException):
         """Stands for the end of the process: nothing is written any more."""
 
-    def die(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def die(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         with services.engine.begin() as connection:
             advance(connection, held, "files", lease_s=5, status_before="offline")
         raise Killed
@@ -397,7 +397,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
 def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
 ) -> None:
-    def slow(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def slow(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         first, deadline = job_agent(engine, held.job_id).lease_until, time.monotonic() + 10
         while job_agent(engine, held.job_id).lease_until <= first + timedelta(seconds=0.6):
             assert publish_due(engine, lambda *_: None) == 0
@@ -420,7 +420,7 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
         outcome = take_turn(hands(), key, fleet.agent_id)
     finally:
         draining.clear()
-    assert outcome == Parked("this worker is stopping: connection refused", 0.0)
+    assert outcome == Snooze("this worker is stopping: connection refused", 0.0)
     assert publish_due(engine, lambda *_: None) == 1
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
 
@@ -431,7 +431,7 @@ def test_whoever_ends_calls_the_next_that_waits_for_the_agent(
 ) -> None:
     first, second = begin(fleet), begin(fleet)
 
-    def work(services: Services, held: Claim, warnings: list[str]) -> Parked | None:
+    def work(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         assert take_turn(services, second, fleet.agent_id) is NotClaimed.AGENT_BUSY
         assert sent.take() == []
         if end is not None:
@@ -453,11 +453,3 @@ def test_rows_by_insert_and_messages_take_the_same_turn(
     publish_due(engine, lambda *_: None)
     accept_agent_job(engine, "provision_agent", str(key), (), {"agent_id": str(fleet.agent_id)})
     assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
-
-
-def test_an_agent_of_many_waits_longer_for_a_silent_gateway_at_each_try() -> None:
-    waits = [turn.silence_s(claims) for claims in range(1, 12)]
-    assert waits[0] == turn.SILENCE_IN_A_RUN_S
-    assert waits == sorted(waits)
-    assert waits[-1] == turn.MOST_SILENCE_S
-    assert max(waits) < 30  # no task's body takes longer (decisions.md D4)

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from tests.integration.worker.workshop import CARRIER, Place
 from worker.gateway.address import GatewayAddress
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.connection import Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError
 from worker.gateway.roster import plan_roster
+from worker.jobs.retry_policy import inline_retrying
 from worker.provisioning.gateway_rows import load_gateway, wanted_entries
 
 

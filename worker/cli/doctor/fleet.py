@@ -9,12 +9,11 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.database import DATABASE_AWAY
-from worker.errors import PermanentError
+from worker.errors import PermanentError, reason_of
 from worker.gateway.address import GatewayAddress
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
 from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
-from worker.provisioning.setbacks import reason_of
 from worker.workspace.naming import shown_name
 
 

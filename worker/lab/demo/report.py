@@ -16,10 +16,10 @@ from sqlalchemy import Engine, select
 from models import Agent
 from worker.cli.console import lines, plain, size, table, took
 from worker.cli.job_summary import JobSummary, document
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import read_roster
+from worker.jobs.retry_policy import inline_retrying
 from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.stack import DemoFailedError
 from worker.lab.demo.steps import Steps

@@ -17,9 +17,9 @@ from worker.cli.job_summary import JobSummary, document
 from worker.cli.submit import watch
 from worker.cli.views.sync_agents import list_of_news
 from worker.cli.views.syncs import summary
-from worker.gateway.backoff import inline_retrying
 from worker.gateway.dialect import Dialect
 from worker.jobs.requests import SyncGateway
+from worker.jobs.retry_policy import inline_retrying
 from worker.jobs.store.jobs import enqueue
 from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.report import PATIENCE_S, Calls, count_calls

@@ -15,13 +15,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.database import DATABASE_AWAY
-from worker.errors import PermanentError, TransientError, as_sentence
+from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silencing
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.sync_jobs import SWEEP_S, SyncClaim, park_sync
 from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
 from worker.provisioning.facts import load_agent
@@ -30,8 +31,8 @@ from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import plan_apart, reason_of
-from worker.provisioning.work import NOT_REGISTERED, Parked, render
+from worker.provisioning.setbacks import plan_apart
+from worker.provisioning.work import NOT_REGISTERED, render
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Finding:
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
 
 
-def look(services: Services, held: SyncClaim) -> Parked | None:
+def look(services: Services, held: SyncClaim) -> Snooze | None:
     """See what the roster lacks, ask for it, and begin the agents that can be begun; parks while the gateway
     is away. Raises TransientError, PermanentError, LeaseLostError."""
     with services.engine.connect() as connection:
@@ -178,7 +179,7 @@ def _require_writable(services: Services, held: SyncClaim, dialect: Dialect, fou
 
 def _note(
     services: Services, held: SyncClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
-) -> Parked:
+) -> Snooze:
     """Write down what was found, and go on: by the roster writer, or at once with the agents."""
     asked = [found for found in findings if found.phase == "roster"]
     with services.engine.begin() as connection:
@@ -194,7 +195,7 @@ def _note(
         else:
             messages += begin_agents(connection, held)
     services.publish(messages)
-    return Parked("waiting for the roster writer" if asked else "its agents are being worked at")
+    return Snooze("waiting for the roster writer" if asked else "its agents are being worked at")
 
 
 def begin_agents(connection: Connection, held: SyncClaim) -> list[Message]:
@@ -203,18 +204,18 @@ def begin_agents(connection: Connection, held: SyncClaim) -> list[Message]:
     return open_next_rows(connection, held.job_id)[0]
 
 
-def settle(services: Services, held: SyncClaim) -> Parked:
+def settle(services: Services, held: SyncClaim) -> Snooze:
     """Begin the agents once the roster writer is done; those that it refused have failed."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_budget_s)
         # Locked, so that a run which parks because one is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
             park_sync(connection, held, _roster_wait_s(services))
-            return Parked("waiting for the roster writer")
+            return Snooze("waiting for the roster writer")
         settle_rows(connection, held.job_id)
         messages = begin_agents(connection, held)
     services.publish(messages)
-    return Parked("its agents are being worked at")
+    return Snooze("its agents are being worked at")
 
 
 def _roster_wait_s(services: Services) -> float:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.about import note_ids
-from worker.database import DATABASE_AWAY
-from worker.errors import PermanentError, TransientError
+from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
-from worker.jobs.lease_renewal import kept_alive
+from worker.jobs.executor import LeasedRow, execute
 from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.cancelling import CANCELLED
-from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import (
     SWEEP_S,
     SyncClaim,
@@ -31,69 +29,58 @@ from worker.jobs.store.sync_jobs import (
 )
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import reason_of, refuse_what_kills, try_later
+from worker.provisioning.setbacks import try_later
 from worker.provisioning.sync.look import look, settle
 from worker.provisioning.sync.result import Ending, Row, ending
-from worker.provisioning.work import DATABASE_WAIT_S, Parked
 
 log = logging.getLogger(__name__)
 
-_AT_WORK = Parked("its agents are being worked at")
+_AT_WORK = Snooze("its agents are being worked at")
 
 
-def take_run_turn(services: Services, job_id: UUID) -> Ending | Parked | NotClaimed:
+def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
     """Claim the run and take it as far as it goes now. Raises only DATABASE_AWAY."""
     held = claim_sync(services.engine, job_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
     note_ids(gateway=held.gateway_id)
-    try:
-        with call_limits(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
-            return _take(services, held)
-    except LeaseLostError as error:
-        log.warning("%s", error)
-        return NotClaimed.NOTHING_TO_DO
+    with call_limits(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
+        return _execute(services, held)
 
 
-def _take(services: Services, held: SyncClaim) -> Ending | Parked:
-    try:
-        refuse_what_kills(services, held.attempts, held.phase)
-        renew = partial(_renew, services, held)
-        with kept_alive(renew, services.settings.lease_s, f"job {held.job_id}"):
-            return _go_on(services, held)
-    except LeaseLostError:
-        raise
-    except DATABASE_AWAY as error:
-        with suppress(LeaseLostError, SQLAlchemyError):
-            _park(services, held, Parked(f"waiting for the database: {error}", DATABASE_WAIT_S))
-        raise
-    except TransientError as error:
-        failing_s = partial(sync_failing_s, held=held)
-        try:
-            return _park(services, held, try_later(services, held.gateway_id, failing_s, error))
-        except PermanentError as given_up:
-            return _stop(services, held, reason_of(given_up))
-    except PermanentError as error:
-        return _stop(services, held, reason_of(error))
-    except Exception as error:
-        log.exception("failed by a fault of our own")
-        return _stop(services, held, reason_of(error))
+def _execute(services: Services, held: SyncClaim) -> Ending | Snooze | NotClaimed:
+    lease_s = services.settings.lease_s
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        park_sync(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
+
+    row = LeasedRow(
+        name=f"job {held.job_id}",
+        crashes=held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew_sync, held=held, lease_s=lease_s),
+        snooze=snooze,
+    )
+    return execute(
+        services.engine,
+        services.retry_policy,
+        row,
+        partial(_go_on, services, held),
+        retry=partial(try_later, services, held.gateway_id, partial(sync_failing_s, held=held)),
+        fail=lambda error: _stop(services, held, reason_of(error)),
+    )
 
 
-def _renew(services: Services, held: SyncClaim) -> None:
-    with services.engine.begin() as connection:
-        renew_sync(connection, held, lease_s=services.settings.lease_s)
-
-
-def _go_on(services: Services, held: SyncClaim) -> Ending | Parked:
+def _go_on(services: Services, held: SyncClaim) -> Ending | Snooze:
     if held.phase == "look" and not held.cancel_requested:
-        return _park(services, held, look(services, held) or _AT_WORK)
+        return look(services, held) or _AT_WORK
     if held.phase == "roster" and not held.cancel_requested:
         return settle(services, held)
     return _look_after(services, held)
 
 
-def _look_after(services: Services, held: SyncClaim) -> Ending | Parked:
+def _look_after(services: Services, held: SyncClaim) -> Ending | Snooze:
     """See whether all agents are done: then the main one, then the end; else that they go on."""
     messages: list[Message] = []
     finished: Ending | None = None
@@ -130,7 +117,7 @@ def _count(connection: Connection, held: SyncClaim, stopped: str | None = None) 
     )
 
 
-def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Parked:
+def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Snooze:
     """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason)
@@ -141,13 +128,6 @@ def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Parked:
         messages = end_sync(connection, held, **vars(finished))
     services.publish(messages)
     return finished
-
-
-def _park(services: Services, held: SyncClaim, parked: Parked) -> Parked:
-    if parked.wait_s is not None:
-        with services.engine.begin() as connection:
-            park_sync(connection, held, parked.wait_s, reason=parked.reason, failing_s=parked.failing_s)
-    return parked
 
 
 _MAIN_ROW = text("SELECT status FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NULL")

@@ -1,4 +1,4 @@
-"""Backoff and retries within a task: delays, the budget, what is retried, and how it ends (rules.md 45)."""
+"""The retry policy: waits, the timeout, what is retried, and when it is given up (rules.md 45)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import PermanentError, TransientError
-from worker.gateway.backoff import backoff_s, inline_retrying, jittered, retry_delay_s
+from worker.jobs.retry_policy import (
+    GatewayGivenUpError,
+    RetryPolicy,
+    backoff_s,
+    inline_retrying,
+    jittered,
+    retry_delay_s,
+)
+
+POLICY = RetryPolicy(timeout_s=600, crash_limit=3)
+ERROR = TransientError("not now")
 
 
 def test_backoff_doubles_from_three_quarters_of_a_second_to_thirty() -> None:
@@ -95,3 +105,46 @@ def test_stop_event_ends_a_wait_at_once_with_the_last_error() -> None:
     stopper.join()
     assert time.monotonic() - began < 15
     assert tries == [1]
+
+
+@pytest.mark.parametrize(("age_s", "wait_s"), [(0, 0.75), (2, 0.75), (4, 1.0), (60, 15.0), (500, 30.0)])
+def test_a_failing_step_waits_for_a_quarter_of_its_age(age_s: float, wait_s: float) -> None:
+    assert POLICY.wait_at_age(age_s) == wait_s
+    snooze = POLICY.after_failure(ERROR, age_s)
+    assert 0.8 * wait_s <= (snooze.wait_s or 0) <= 1.2 * wait_s
+    assert (snooze.reason, snooze.failing_s) == ("not now", age_s)
+
+
+def test_no_wait_outlasts_the_timeout_but_the_one_that_a_gateway_asks_for() -> None:
+    assert POLICY.after_failure(ERROR, 599).wait_s == pytest.approx(1.0)
+    limited = TransientError("rate limited", retry_after_s=40)
+    assert POLICY.after_failure(limited, 599).wait_s == 40
+    assert POLICY.after_failure(TransientError("later", retry_after_s=900), 599).wait_s == 60
+    assert POLICY.after_outage(limited, 590, 30.0, None).wait_s == pytest.approx(10.0)
+
+
+def test_a_step_that_failed_for_the_whole_timeout_is_given_up() -> None:
+    with pytest.raises(PermanentError, match="Given up after 600 seconds: not now"):
+        POLICY.after_failure(ERROR, 600)
+
+
+@pytest.mark.parametrize(("down_for_s", "failing_s"), [(600, None), (3, 600)])
+def test_a_gateway_that_was_away_or_broke_off_for_the_whole_timeout_is_given_up(
+    down_for_s: float, failing_s: float | None
+) -> None:
+    with pytest.raises(GatewayGivenUpError, match="unreachable for 10 minutes"):
+        POLICY.after_outage(ERROR, down_for_s, 1.0, failing_s)
+
+
+def test_work_that_kills_workers_is_given_up() -> None:
+    POLICY.require_survivable(2, "files")
+    with pytest.raises(PermanentError, match="3 workers died while at work on it, in phase files"):
+        POLICY.require_survivable(3, "files")
+
+
+def test_an_agent_of_many_waits_longer_for_a_silent_gateway_at_each_claim() -> None:
+    waits = [POLICY.idle_timeout_of(claims) for claims in range(1, 12)]
+    assert waits[:3] == [3.0, 4.5, 6.75]
+    assert waits == sorted(waits)
+    assert waits[-1] == 20.0
+    assert max(waits) < 30  # no task's body takes longer (decisions.md D4)

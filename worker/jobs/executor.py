@@ -1,0 +1,106 @@
+"""Executes a leased row: the one engine for agents' rows, syncs and heartbeat jobs (decisions.md D5, D6).
+
+Claim, then handler, then outcome. A handler does one row's work while a thread renews its lease. It returns
+what became of the row, or a `Snooze`, or raises; what an error means for the row is decided here and in
+`worker.jobs.retry_policy`, and how the row ends is the caller's, by the functions of a `LeasedRow`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.database import DATABASE_AWAY
+from worker.errors import PermanentError, TransientError
+from worker.jobs.lease_renewal import kept_alive
+from worker.jobs.retry_policy import RetryPolicy, Snooze
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
+
+log = logging.getLogger(__name__)
+
+_Ended = TypeVar("_Ended")
+
+
+@dataclass(frozen=True)
+class LeasedRow:
+    """A row that this worker has claimed, whatever it is about.
+
+    ``name`` is for the log; ``crashes``: workers that died at it; ``renew`` holds it for another ``lease_s``
+    seconds; ``snooze`` gives the lease back until the row is due. Both raise LeaseLostError.
+    """
+
+    name: str
+    crashes: int
+    phase: str | None
+    lease_s: float
+    renew: Callable[[Connection], None]
+    snooze: Callable[[Connection, Snooze], None]
+
+
+def execute(
+    engine: Engine,
+    policy: RetryPolicy,
+    row: LeasedRow,
+    handler: Callable[[], _Ended | Snooze],
+    *,
+    retry: Callable[[TransientError], Snooze],
+    fail: Callable[[Exception], _Ended | Snooze],
+) -> _Ended | Snooze | NotClaimed:
+    """Run ``handler`` on a row that was claimed, and see the row through to an end or a snooze.
+
+    ``retry`` says when a transient failure is tried again, and raises PermanentError to give it up; ``fail``
+    ends the row for an error that will not pass. Raises only DATABASE_AWAY: the row is then snoozed if
+    Postgres takes that, else its lease runs out, and the dispatcher brings it back.
+    """
+    try:
+        return _execute(engine, policy, row, handler, retry=retry, fail=fail)
+    except LeaseLostError as error:
+        log.warning("%s", error)
+        return NotClaimed.NOTHING_TO_DO
+
+
+def _execute(
+    engine: Engine,
+    policy: RetryPolicy,
+    row: LeasedRow,
+    handler: Callable[[], _Ended | Snooze],
+    *,
+    retry: Callable[[TransientError], Snooze],
+    fail: Callable[[Exception], _Ended | Snooze],
+) -> _Ended | Snooze:
+    def renew() -> None:
+        with engine.begin() as connection:
+            row.renew(connection)
+
+    try:
+        policy.require_survivable(row.crashes, row.phase)
+        with kept_alive(renew, row.lease_s, row.name):
+            outcome = handler()
+    except LeaseLostError:
+        raise
+    except DATABASE_AWAY as error:
+        # What is not served may be a table of Mission Control's alone.
+        snooze = Snooze(f"waiting for the database: {error}", policy.database_wait_s)
+        with suppress(LeaseLostError, SQLAlchemyError), engine.begin() as connection:
+            row.snooze(connection, snooze)
+        raise
+    except TransientError as error:
+        try:
+            outcome = retry(error)
+        except PermanentError as given_up:
+            return fail(given_up)
+    except PermanentError as error:
+        return fail(error)
+    except Exception as error:
+        log.error("failed by a fault of our own", exc_info=error)
+        return fail(error)
+    if isinstance(outcome, Snooze) and outcome.wait_s is not None:
+        with engine.begin() as connection:
+            row.snooze(connection, outcome)
+    return outcome
