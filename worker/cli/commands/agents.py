@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from sqlalchemy import Connection, text
 
-from worker.cli import inventory
 from worker.cli.console import Json, ago, emit, note, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED
@@ -18,6 +18,7 @@ from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
 from worker.jobs.requests import DeleteAgent, ProvisionAgent, ProvisionGatewayMain, UpdateAgent
 from worker.standalone import NewAgent, add_agent
+from worker.workspace.naming import shown_name
 
 app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
 
@@ -99,7 +100,7 @@ def list_agents(
 ) -> None:
     """List the agents, with the newest job of each."""
     with engine().connect() as connection:
-        lines = inventory.agents(
+        lines = read_agents(
             connection,
             board_id=find(connection, "board", board) if board else None,
             gateway_id=find(connection, "gateway", gateway) if gateway else None,
@@ -121,3 +122,47 @@ def list_agents(
             plain(line.gateway or "none"),
         )
     say(shown)
+
+
+@dataclass(frozen=True)
+class AgentLine:
+    """``board`` is None for a gateway's main agent. ``last_job_age_s``: since its newest job."""
+
+    id: UUID
+    name: str
+    is_board_lead: bool
+    status: str
+    board: str | None
+    board_id: UUID | None
+    gateway: str | None
+    gateway_id: UUID
+    last_job_id: UUID | None
+    last_job_status: str | None
+    last_job_age_s: float | None
+
+
+_AGENTS = text("""
+    SELECT a.id, a.name, a.is_board_lead, a.status, b.name AS board, a.board_id, g.name AS gateway,
+        a.gateway_id, j.id AS last_job_id, j.status AS last_job_status,
+        extract(epoch FROM now() - j.created_at)::float AS last_job_age_s
+    FROM agents a
+    LEFT JOIN boards b ON b.id = a.board_id
+    LEFT JOIN gateways g ON g.id = a.gateway_id
+    LEFT JOIN LATERAL (
+        SELECT id, status, created_at FROM provisioner.jobs
+        WHERE jobs.agent_id = a.id
+           OR a.board_id IS NULL AND jobs.kind = 'provision_gateway_main' AND jobs.gateway_id = a.gateway_id
+        ORDER BY created_at DESC LIMIT 1
+    ) j ON true
+    WHERE (CAST(:board_id AS uuid) IS NULL OR a.board_id = :board_id)
+      AND (CAST(:gateway_id AS uuid) IS NULL OR a.gateway_id = :gateway_id)
+    ORDER BY b.created_at, a.is_board_lead DESC, a.created_at
+""")
+
+
+def read_agents(
+    connection: Connection, *, board_id: UUID | None = None, gateway_id: UUID | None = None
+) -> list[AgentLine]:
+    """Agents, of one board or gateway if given; leads first on each board."""
+    rows = connection.execute(_AGENTS, {"board_id": board_id, "gateway_id": gateway_id})
+    return [AgentLine(**{**row._mapping, "name": shown_name(row.name, str(row.id))}) for row in rows]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 from uuid import UUID
 
 import typer
+from sqlalchemy import Connection, text
 
-from worker.cli import inventory
 from worker.cli.console import Json, emit, plain, say, short, table
 from worker.cli.environment import engine
 from worker.cli.lookup import find
@@ -40,7 +40,7 @@ def add(
 def list_boards(as_json: Json = False) -> None:
     """List the boards with their lead."""
     with engine().connect() as connection:
-        lines = inventory.boards(connection)
+        lines = read_boards(connection)
     if as_json:
         emit([asdict(line) for line in lines])
         return
@@ -70,3 +70,31 @@ def lead(*, make: Make[EnsureBoardLead], no_wait: NoWait = False, as_json: Json 
     provision = (job.result or {}).get("provision_job_id")
     if provision and not no_wait:
         follow(UUID(str(provision)), as_json=as_json, quiet=as_json)
+
+
+@dataclass(frozen=True)
+class BoardLine:
+    """``lead``: the name of its lead agent, None without one."""
+
+    id: UUID
+    name: str
+    gateway: str | None
+    gateway_id: UUID | None
+    lead: str | None
+    agents: int
+    objective: str | None
+
+
+_BOARDS = text("""
+    SELECT b.id, b.name, g.name AS gateway, b.gateway_id, b.objective,
+        (SELECT a.name FROM agents a WHERE a.board_id = b.id AND a.is_board_lead
+         ORDER BY a.created_at LIMIT 1) AS lead,
+        (SELECT count(*) FROM agents a WHERE a.board_id = b.id) AS agents
+    FROM boards b LEFT JOIN gateways g ON g.id = b.gateway_id
+    ORDER BY g.created_at, b.created_at
+""")
+
+
+def read_boards(connection: Connection) -> list[BoardLine]:
+    """All boards, gateway by gateway."""
+    return [BoardLine(**row._mapping) for row in connection.execute(_BOARDS)]

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 
 from worker.cli.console import counted
-from worker.cli.doctor.fleet import Fleet, GatewayRow
+from worker.cli.doctor.fleet import Fleet, GatewayRow, shown_url
 from worker.cli.doctor.owner import check_heartbeats, check_rewrites, check_settings, check_variables
 from worker.cli.doctor.report import Finding, Report
 from worker.cli.doctor.roster import check_automations, check_roster
 from worker.cli.doctor.servers import check_base_url
 from worker.cli.doctor.workspaces import check_file_support, check_renderings
-from worker.cli.inventory import shown_url
 from worker.errors import ProvisionerError
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -118,3 +119,17 @@ def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
     """Let the workers use the token again. Returns whether they had it on record as refused."""
     values = {"gateway_id": row.id, "fingerprint": fingerprint(row.address)}
     return connection.execute(_FORGET, values).rowcount > 0
+
+
+def shown_url(url: str) -> str:
+    """A stored URL as it may be shown: Mission Control's may carry a token behind ``?``."""
+    try:
+        return GatewayAddress(url).url
+    except PermanentError:
+        pass
+    try:
+        parts = urlsplit(url.strip())
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(cannot be read)"
+    return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "(none)"

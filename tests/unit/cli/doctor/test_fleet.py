@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.cli.inventory import shown_url
+from worker.cli.doctor.fleet import shown_url
 
 
 @pytest.mark.parametrize(
