@@ -13,12 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import counted, lines, marks, plain, say, took
+from worker.cli.console import lines, marks, plain, say, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Named
-from worker.cli.views.jobs import STYLES, phase_and_reason, removed, subject
+from worker.cli.views.jobs import STYLES, subject
+from worker.cli.views.progress import NO_WORKER, counts, doing, gateway_of, progress, without_worker
 
-NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
-NO_WORKER_AFTER_S = 5.0
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The steps of a provision or an update, in order."""
 _OTHER_STEPS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
@@ -62,7 +61,7 @@ def picture(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
     shown: list[RenderableType] = [sync_bar(job, console) for job in jobs if job.is_sync]
     if others:
         listed = live_table(others, console)
-        if _without_worker(others):
+        if without_worker(others):
             listed.caption = Text(NO_WORKER, style="yellow")
         shown.append(listed)
     return Group(*shown)
@@ -89,37 +88,6 @@ def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
             Text(progress(job), style="red" if job.status == "failed" else "dim"),
         )
     return shown
-
-
-def progress(job: JobSummary) -> str:
-    """How far a job other than a sync is, in a few words."""
-    if job.ended:
-        return plain(job.error or _summary(job)).split("\n")[0]
-    if not job.agents:
-        return "waiting for a worker"
-    if job.is_about_many:
-        return f"{job.agents_done} of {job.agents_total} agents done"
-    return plain(phase_and_reason(job.agents[0]))
-
-
-def _summary(job: JobSummary) -> str:
-    result = job.result or {}
-    if "removed" in result and job.status == "succeeded":
-        return f"removed {removed(job, 'its gateway')}" if result["removed"] else removed(job, "its gateway")
-    if "updated" in result and job.status == "succeeded":
-        return f"{counted(result['updated'], 'agent')} as their rows want them"
-    if "created" in result:
-        return "made" if result["created"] else "there was one"
-    if result.get("dry_run"):
-        return "planned, nothing written"
-    actions = [str(file.get("action")) for agent in job.agents for file in agent.files.values()]
-    written = sum(action in ("create", "update") for action in actions)
-    parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
-    if result.get("woken"):
-        parts.append("woken")
-    if job.warnings:
-        parts.append(counted(len(job.warnings), "warning"))
-    return job.status if job.status != "succeeded" else ", ".join(parts)
 
 
 def _bar(job: JobSummary, agent: AgentSummary | None, reached: str, ahead: str) -> str:
@@ -149,11 +117,11 @@ def sync_bar(job: JobSummary, console: Console) -> RenderableType:
         finished_style="green",
     )
     count = f"{tally.done} of {tally.total}" if tally.total else ""
-    head.add_row(_line(_gateway(job), "bold"), bar, count, took(job.took_s))
+    head.add_row(_line(gateway_of(job), "bold"), bar, count, took(job.took_s))
     shown: list[RenderableType] = [head, _line(counts(job), "")]
     if job.ended:
         return Group(*shown)
-    if _without_worker([job]):
+    if without_worker([job]):
         shown.append(_line(NO_WORKER, "yellow", wraps=True))
     else:
         what = doing(job)
@@ -161,44 +129,6 @@ def sync_bar(job: JobSummary, console: Console) -> RenderableType:
     sign = marks(console).failed
     shown += [_line(f"{sign} {agent.name} {agent.status}: {agent.what}", "red") for agent in tally.failures]
     return Group(*shown)
-
-
-def counts(job: JobSummary) -> str:
-    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but something is always said."""
-    if job.status == "queued":
-        return "not begun yet"
-    tally = job.tally
-    told = [
-        (tally.unchanged, "need nothing"),
-        (tally.changed, "would change" if job.dry_run else "changed"),
-        (tally.failed, "failed"),
-        (tally.skipped, "skipped"),
-        (tally.paused, "paused"),
-        (tally.not_attempted, "not attempted"),
-        (tally.cancelled, "cancelled"),
-    ]
-    return ", ".join(f"{count} {word}" for count, word in told if count) or "none done yet"
-
-
-def doing(job: JobSummary) -> str:
-    """Who is at work on a sync, or what it waits for."""
-    tally = job.tally
-    if job.status == "queued":
-        waits = job.phase == "waiting"
-        return "waits for another sync of this gateway" if waits else "waiting for a worker"
-    if job.error:
-        return job.error
-    if job.phase == "look":
-        return "looking at the gateway"
-    if job.phase == "roster":
-        return "waiting for the roster writer"
-    if tally.at_work:
-        names = ", ".join(f"{agent.name} ({agent.what})" for agent in tally.at_work)
-        more = tally.in_hand - len(tally.at_work)
-        return f"at work: {names}{f' and {more} more' if more > 0 else ''}"
-    if tally.waiting:
-        return f"{tally.waiting} wait: {tally.waits_for}"
-    return "the main agent" if tally.done >= tally.total and tally.main else ""
 
 
 def _line(text: str, style: str, *, wraps: bool = False) -> Text:
@@ -230,12 +160,12 @@ class LineView:
             if job.is_sync:
                 news = self._syncs.setdefault(job.id, _SyncNews())
                 for line in news.lines(job):
-                    self._say(f"{plain(_gateway(job))}: {plain(line)}".replace("\n", " "))
+                    self._say(f"{plain(gateway_of(job))}: {plain(line)}".replace("\n", " "))
             else:
                 how = ", ".join(filter(None, [job.status if job.ended else "", progress(job)]))
                 # A wait that only grows shorter is not news.
                 self._say_once(job.id, how.split(", again in")[0], f"{plain(subject(job) or job.id)}: {how}")
-        if _without_worker(others):
+        if without_worker(others):
             self._say_once(None, NO_WORKER, NO_WORKER)
 
     def _say_once(self, about: UUID | None, news: str, line: str) -> None:
@@ -263,7 +193,7 @@ class _SyncNews:
             yield f"{job.status}, {tally.done} of {tally.total} agents: {counts(job)}"
             return
         if tally.done == 0:
-            yield from self._wait(job, NO_WORKER if _without_worker([job]) else doing(job))
+            yield from self._wait(job, NO_WORKER if without_worker([job]) else doing(job))
             return
         if job.error:
             yield from self._wait(job, job.error)
@@ -288,14 +218,3 @@ class _SyncNews:
         if what and news != self._waits:
             self._waits = news
             yield f"{job.tally.in_hand} at work" if news == "at work" else what
-
-
-def _gateway(job: JobSummary) -> str:
-    return job.gateway_name or str(job.gateway_id or "")
-
-
-def _without_worker(jobs: Sequence[JobSummary]) -> bool:
-    """Whether no worker has begun any of them for long enough to be told."""
-    return bool(jobs) and all(
-        job.status == "queued" and job.phase != "waiting" and job.age_s > NO_WORKER_AFTER_S for job in jobs
-    )

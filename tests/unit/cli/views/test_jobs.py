@@ -16,7 +16,8 @@ from rich.console import Console
 from worker.cli.console import argument
 from worker.cli.job_summary import AgentSummary, JobSummary, document
 from worker.cli.views.jobs import list_of_jobs, next_steps
-from worker.cli.views.live import PHASES, live_table, progress
+from worker.cli.views.live import PHASES, live_table
+from worker.cli.views.progress import progress
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from tests.unit.cli.views.test_jobs import JOB, shown
 from worker.cli.job_summary import JobSummary, Named, Tally
-from worker.cli.views.live import NO_WORKER, LineView, doing, picture
+from worker.cli.views.live import LineView, picture
+from worker.cli.views.progress import NO_WORKER, doing
 
 TALLY = Tally(
     total=60,

@@ -1,0 +1,92 @@
+"""How far a job is, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker.cli.console import counted, plain
+from worker.cli.job_summary import JobSummary
+from worker.cli.views.jobs import phase_and_reason, removed
+
+NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
+NO_WORKER_AFTER_S = 5.0
+
+
+def progress(job: JobSummary) -> str:
+    """How far a job other than a sync is, in a few words."""
+    if job.ended:
+        return plain(job.error or _summary(job)).split("\n")[0]
+    if not job.agents:
+        return "waiting for a worker"
+    if job.is_about_many:
+        return f"{job.agents_done} of {job.agents_total} agents done"
+    return plain(phase_and_reason(job.agents[0]))
+
+
+def _summary(job: JobSummary) -> str:
+    result = job.result or {}
+    if "removed" in result and job.status == "succeeded":
+        return f"removed {removed(job, 'its gateway')}" if result["removed"] else removed(job, "its gateway")
+    if "updated" in result and job.status == "succeeded":
+        return f"{counted(result['updated'], 'agent')} as their rows want them"
+    if "created" in result:
+        return "made" if result["created"] else "there was one"
+    if result.get("dry_run"):
+        return "planned, nothing written"
+    actions = [str(file.get("action")) for agent in job.agents for file in agent.files.values()]
+    written = sum(action in ("create", "update") for action in actions)
+    parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
+    if result.get("woken"):
+        parts.append("woken")
+    if job.warnings:
+        parts.append(counted(len(job.warnings), "warning"))
+    return job.status if job.status != "succeeded" else ", ".join(parts)
+
+
+def counts(job: JobSummary) -> str:
+    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but something is always said."""
+    if job.status == "queued":
+        return "not begun yet"
+    tally = job.tally
+    told = [
+        (tally.unchanged, "need nothing"),
+        (tally.changed, "would change" if job.dry_run else "changed"),
+        (tally.failed, "failed"),
+        (tally.skipped, "skipped"),
+        (tally.paused, "paused"),
+        (tally.not_attempted, "not attempted"),
+        (tally.cancelled, "cancelled"),
+    ]
+    return ", ".join(f"{count} {word}" for count, word in told if count) or "none done yet"
+
+
+def doing(job: JobSummary) -> str:
+    """Who is at work on a sync, or what it waits for."""
+    tally = job.tally
+    if job.status == "queued":
+        waits = job.phase == "waiting"
+        return "waits for another sync of this gateway" if waits else "waiting for a worker"
+    if job.error:
+        return job.error
+    if job.phase == "look":
+        return "looking at the gateway"
+    if job.phase == "roster":
+        return "waiting for the roster writer"
+    if tally.at_work:
+        names = ", ".join(f"{agent.name} ({agent.what})" for agent in tally.at_work)
+        more = tally.in_hand - len(tally.at_work)
+        return f"at work: {names}{f' and {more} more' if more > 0 else ''}"
+    if tally.waiting:
+        return f"{tally.waiting} wait: {tally.waits_for}"
+    return "the main agent" if tally.done >= tally.total and tally.main else ""
+
+
+def gateway_of(job: JobSummary) -> str:
+    return job.gateway_name or str(job.gateway_id or "")
+
+
+def without_worker(jobs: Sequence[JobSummary]) -> bool:
+    """Whether no worker has begun any of them for long enough to be told."""
+    return bool(jobs) and all(
+        job.status == "queued" and job.phase != "waiting" and job.age_s > NO_WORKER_AFTER_S for job in jobs
+    )
