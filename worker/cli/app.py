@@ -1,7 +1,6 @@
-"""The command ``provisioner``: what an operator may ask for, and where each part is.
+"""The command ``provisioner``: lists its commands and loads the one that is run.
 
-A part is imported when it is asked for: a list of commands needs no database, no templates and no sockets,
-and no command needs all of them.
+A command is imported only when it is run: the list needs no database, no templates and no sockets.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-PARTS = {
+COMMANDS = {
     "demo": (
         "lab.demo.command:demo",
         "Provision a lead and four agents on a gateway of its own and sync them; leaves nothing behind.",
@@ -59,15 +58,15 @@ PARTS = {
     ),
     "device": ("cli.commands.device:app", "The device key by which gateways recognize the workers."),
 }
-"""Each command: where it is below worker, and the line that lists it, the first sentence of its help."""
+"""Each command's place below ``worker``, and the line that lists it: the first sentence of its help."""
 LAB = "lab."
 
 
 class Commands(TyperGroup):
-    """The commands, each loaded when it is used, with every expected error turned into its sentence."""
+    """The group of all commands: loads a command when it is run, and reports expected errors."""
 
     def __init__(self, **attributes: Any) -> None:
-        listed = {name: TyperCommand(name, help=line) for name, (_, line) in PARTS.items()}
+        listed = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
         super().__init__(**{**attributes, "commands": listed})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -78,7 +77,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from worker.cli.errors import report  # it knows the errors of all parts, so it imports most
+            from worker.cli.errors import report  # imports most of the worker
 
             report(error)
             raise
@@ -87,7 +86,7 @@ class Commands(TyperGroup):
 @cache
 def load(name: str) -> Any:
     """The command of that name, ready to run."""
-    module, _, attribute = PARTS[name][0].partition(":")
+    module, _, attribute = COMMANDS[name][0].partition(":")
     part = getattr(_imported(name, module), attribute)
     holder = typer.Typer()
     if isinstance(part, typer.Typer):
@@ -133,11 +132,11 @@ app = typer.Typer(
 
 @app.callback()
 def provisioner() -> None:
-    """A callback makes typer take ``app`` for a group."""
+    """Makes typer treat ``app`` as a group of commands."""
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""How things look: consoles, words for times and sizes, JSON. Nothing here knows what is shown."""
+"""Printing: the two consoles, tables, JSON, and how times, sizes and names are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 from worker.masking import mask, mask_all
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-"""The option that all commands have which print."""
+"""The option of every command that prints."""
 _SHOWN = 5
 _QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")
 
@@ -33,7 +33,7 @@ err = _console(stderr=True)
 
 @dataclass(frozen=True)
 class Marks:
-    """Signs for states, in what the terminal can show."""
+    """Signs for the states of a job, in characters that the terminal can show."""
 
     done: str
     failed: str
@@ -42,19 +42,19 @@ class Marks:
 
 
 def marks(console: Console) -> Marks:
-    """Signs that ``console`` can encode."""
+    """The signs that ``console`` can encode."""
     if console.options.ascii_only:
         return Marks("+", "x", "*", ".")
     return Marks("\u2713", "\u2717", "\u25cf", "\u00b7")
 
 
 def plain(text: object) -> str:
-    """``text`` without secrets and control characters: names and errors are other people's words."""
+    """``text`` without secrets and control characters: others write the names and errors that we print."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in mask(str(text)))
 
 
 def say(*lines: RenderableType, console: Console | None = None) -> None:
-    """Print lines; without a terminal they are not wrapped, so that they can be searched."""
+    """Print lines, on stdout by default. Without a terminal they are not wrapped, so that grep finds them."""
     console = console or out
     for line in lines:
         shown = plain(line) if isinstance(line, str) else line
@@ -62,25 +62,25 @@ def say(*lines: RenderableType, console: Console | None = None) -> None:
 
 
 def complain(sentence: str) -> None:
-    """One message on stderr."""
+    """Print an error on stderr, in red."""
     say(Text(plain(sentence), style="red"), console=err)
 
 
 def note(sentence: str) -> None:
-    """One remark on stderr, out of the way of what stdout carries."""
+    """Print a remark on stderr, dimmed, apart from what stdout carries."""
     say(Text(plain(sentence), style="dim"), console=err)
 
 
 def emit(document: Any, *, public: bool = False) -> None:
-    """The one JSON document on stdout; times and ids as text. ``public``: it holds nothing but what anybody
-    may see, so that it need not be masked."""
+    """Print the one JSON document on stdout, times and ids as text. ``public``: it holds no secret and need
+    not be masked."""
     shown = document if public else mask_all(document)
     sys.stdout.write(json.dumps(shown, indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 
 def table(*columns: str, last: str) -> Table:
-    """A table without lines: ``columns``, cut at 26 characters, and ``last``, which gets the rest."""
+    """A table without lines. ``columns`` are cut at 26 characters; ``last`` gets the remaining width."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
     for column in columns:
         made.add_column(column, no_wrap=True, overflow="ellipsis", max_width=26)
@@ -89,12 +89,12 @@ def table(*columns: str, last: str) -> Table:
 
 
 def lines(*, pad: int = 0) -> Table:
-    """Columns without a heading, the first ones as wide as they need; ``pad`` blanks before each."""
+    """A table without lines and headings. ``pad``: how many spaces come before each column."""
     return Table(box=None, show_header=False, pad_edge=bool(pad), padding=(0, 0 if pad else 2, 0, pad))
 
 
 def facts(pairs: Iterable[tuple[str, str | Text]]) -> Padding:
-    """Names and values below a heading, the names dim."""
+    """Names and values to print below a heading, the names dimmed."""
     shown = lines()
     shown.add_column(style="dim", no_wrap=True)
     shown.add_column(overflow="fold")
@@ -135,15 +135,15 @@ def size(octets: int) -> str:
 
 
 def short(identity: object) -> str:
-    """The first eight digits of an id: enough to name it to any of the commands."""
+    """The first eight digits of an id, which every command accepts for it."""
     return str(identity)[:8]
 
 
 def argument(name: str) -> str:
-    """A name as it stands on a command line."""
+    """A name as it must be typed on a command line, quoted if necessary."""
     if name.replace("-", "").replace("_", "").isalnum():
         return name
-    # Agents write names, and people paste commands.
+    # Agents choose names, and people paste commands.
     return f'"{name}"' if all(c.isalnum() or c in _QUOTABLE for c in name) else shlex.quote(name)
 
 

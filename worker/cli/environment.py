@@ -1,4 +1,4 @@
-"""What the command needs of the environment: the database, and the device key for ``doctor``."""
+"""The settings and the database engine of this run of the command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.settings import Settings, load_as
 
 
 class OperatorSettings(Settings):
-    """The worker's settings, less what only a worker needs: this command writes rows and reads them."""
+    """The worker's settings without those that only a worker needs: the CLI only reads and writes rows."""
 
     model_config = SettingsConfigDict(validate_default=False)
 
@@ -22,16 +22,16 @@ class OperatorSettings(Settings):
 
 
 def operator_settings() -> Settings:
-    """Read the environment. Raises SettingsError, which names only what this command needs."""
+    """Read the environment. Raises SettingsError, which names only what the CLI needs."""
     return load_as(OperatorSettings)
 
 
 @cache
 def engine() -> Engine:
-    """The engine of this run. Raises SettingsError."""
+    """The engine for DATABASE_URL. Raises SettingsError."""
     return engine_at(operator_settings().database_url.get_secret_value())
 
 
 def engine_at(database_url: str) -> Engine:
-    """An engine for a command."""
+    """An engine with the few connections that a command needs."""
     return make_engine(database_url, pool_size=2)

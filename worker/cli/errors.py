@@ -1,4 +1,4 @@
-"""What may go wrong for an operator: one clear sentence on stderr and an exit code, never a traceback."""
+"""Errors as an operator sees them: one sentence on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _SQLSTATE_MISSING = {"42P01": "table", "42703": "column", "3F000": "schema"}
 
 
 class WrongUseError(PermanentError):
-    """The command was given something that cannot be right."""
+    """An argument or option of the command cannot be right; the sentence says which and why."""
 
 
 EXPECTED = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
 
 
 def report(error: Exception) -> None:
-    """Say an expected error on stderr and raise ``typer.Exit`` with its code; any other is left alone."""
+    """Print an expected error on stderr and raise ``typer.Exit`` with its code; ignore any other."""
     if isinstance(error, EXPECTED):
         complain("\n".join([sentence(error), *getattr(error, "__notes__", ())]))
         raise typer.Exit(exit_code(error)) from None
 
 
 def exit_code(error: BaseException) -> int:
-    """2 for wrong use, the environment included; 1 for what failed."""
+    """2 for wrong use, which includes the environment; 1 for everything else."""
     wrong = (WrongUseError, SettingsError, RequestConflictError, CannotAddError)
     return WRONG_USE if isinstance(error, wrong) else FAILED
 
 
 def sentence(error: BaseException) -> str:
-    """The error for a person: capital letter, full stop, no parameters of any statement."""
+    """The error as one sentence, with a full stop, and without the parameters of any statement."""
     said = _of_database(error) if isinstance(error, SQLAlchemyError) else str(error)
     said = said.strip() or type(error).__name__
     if said.split(maxsplit=1)[0].isalpha():  # not the name of an argument

@@ -43,7 +43,7 @@ class AgentSummary:
 
     @property
     def row(self) -> result.Row:
-        """The same as the worker counts it for a sync's result."""
+        """The row as the rules for a sync's result take it."""
         return result.Row(
             self.agent_id,
             self.name,
@@ -60,7 +60,7 @@ class AgentSummary:
 
 @dataclass(frozen=True)
 class Named:
-    """An agent by its name, and its step or the reason why it failed."""
+    """An agent's name, and its step or the reason why it failed."""
 
     agent_id: UUID
     name: str
@@ -70,8 +70,8 @@ class Named:
 
 @dataclass(frozen=True)
 class Tally:
-    """The agents of a job, counted by how they fare. The main agent of a synced gateway counts in ``in_hand``
-    and ``waiting`` only; ``main`` is the status of its row, None without one.
+    """The agents of a job, counted by status. In a sync, the gateway's main agent counts in ``in_hand`` and
+    ``waiting`` only; ``main`` is the status of its row, None without one.
 
     ``skipped`` leaves out those that are ``paused``. ``in_hand``: agents that a worker has now, the first of
     them named in ``at_work``. ``waits_for``: why the ``waiting`` ones wait. ``failures``: agents that failed
@@ -146,12 +146,12 @@ class JobSummary:
 
     @property
     def dry_run(self) -> bool:
-        """Whether it only plans."""
+        """Whether it only plans, and writes nothing."""
         return self.options.get("dry_run") is True
 
     @property
     def attempts(self) -> int:
-        """Claims that ended without a word: workers that died while at work on it."""
+        """How many workers died while they had the job: the most for any of its agents."""
         return max((agent.attempts for agent in self.agents), default=0)
 
     @property
@@ -240,7 +240,7 @@ _AGENTS = text("""
 def read_jobs(
     connection: Connection, ids: Sequence[UUID], *, whole: bool = True, at_work: int = 3, failures: int = 3
 ) -> list[JobSummary]:
-    """These jobs in the order of ``ids``; those that do not exist are left out.
+    """Read these jobs, in the order of ``ids``; those that do not exist are left out.
 
     Unless ``whole``, a sync comes without its agents, so that it can be read often however many there are;
     its tally names at most ``at_work`` and ``failures`` of them.
@@ -257,7 +257,7 @@ def read_jobs(
 
 
 def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobSummary]:
-    """The newest jobs first, without agents and tally."""
+    """Read the newest jobs, the newest first, without agents and tally."""
     return [_job(row) for row in connection.execute(_NEWEST_JOBS, {"status": status, "limit": limit})]
 
 

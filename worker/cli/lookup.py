@@ -1,4 +1,4 @@
-"""From what an operator types to the row that is meant: a name, an id, or the beginning of an id."""
+"""Finds the row that an operator means by a name, an id, or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = 5
 def find(connection: Connection, noun: Noun, given: str) -> UUID:
     """The id of the one gateway, board or agent that ``given`` names.
 
-    Names are compared exactly, then without regard to case. Raises WrongUseError for none and for several.
+    Names are compared exactly, then ignoring case. Raises WrongUseError if none or several match.
     """
     model = _MODELS[noun]
     ways: list[ColumnElement[bool]] = [model.name == given, func.lower(model.name) == given.lower()]
@@ -44,7 +44,7 @@ def find(connection: Connection, noun: Noun, given: str) -> UUID:
 
 
 def find_job(connection: Connection, given: str) -> UUID:
-    """The job of that id, or of the one id that begins so. Raises WrongUseError."""
+    """The id of the one job whose id begins with ``given``. Raises WrongUseError."""
     by_id = _id_between(Job.id, given)
     if by_id is None:
         raise WrongUseError(f"{given!r} is not a job's id: `provisioner jobs` lists them.")
@@ -52,7 +52,7 @@ def find_job(connection: Connection, given: str) -> UUID:
 
 
 def find_schedule(connection: Connection, given: str) -> UUID:
-    """The schedule of that id, or of the one id that begins so. Raises WrongUseError."""
+    """The id of the one schedule whose id begins with ``given``. Raises WrongUseError."""
     by_id = _id_between(SyncSchedule.id, given)
     ids = [] if by_id is None else connection.execute(select(SyncSchedule.id).where(by_id)).scalars().all()
     if len(ids) != 1:
@@ -62,7 +62,7 @@ def find_schedule(connection: Connection, given: str) -> UUID:
 
 
 def find_job_of_request(connection: Connection, request_id: str) -> UUID:
-    """The job that serves a request. Raises WrongUseError for none, or several (of other kinds or agents)."""
+    """The id of the one job with that request_id. Raises WrongUseError if there is none, or several."""
     return _one_job(connection, Job.request_id == request_id, f"request {request_id!r}")
 
 
@@ -76,7 +76,7 @@ def _one_job(connection: Connection, way: ColumnElement[bool], what: str) -> UUI
 
 
 def _id_between(column: InstrumentedAttribute[UUID], given: str) -> ColumnElement[bool] | None:
-    """The ids that begin with ``given``, as a range, so that the primary key's index finds them."""
+    """A condition for ids that begin with ``given``: a range, so that the primary key's index serves it."""
     if not _PREFIX.fullmatch(given):
         return None
     digits = given.replace("-", "")

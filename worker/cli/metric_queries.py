@@ -1,7 +1,7 @@
-"""What `provisioner metrics` measures: each group of figures with the SQL that it comes from.
+"""The metrics of `provisioner metrics`, and the queries that measure them.
 
-Everything is read from the ledger, so it is right whatever Redis, Flower or a worker may have lost. What is
-over counts for a day: no figure costs more the older the ledger is.
+All are read from Postgres, so they are right whatever Redis, Flower or a worker has lost. Jobs that have
+ended count for a day, so that no query costs more as the tables grow.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _GATEWAY = ("gateway", "gateway_id")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Gauges that one statement gives: by ``labels``, and in ``gauges`` the name of every other column's
-    figure with the help that Prometheus shows. A null is no sample."""
+class Query:
+    """One statement and the gauges that it measures. ``labels``: its columns that become labels; ``gauges``:
+    the name and the help of the metric that each other column becomes. A null is no sample."""
 
     labels: tuple[str, ...]
     gauges: Mapping[str, tuple[str, str]]
     sql: str
 
 
-def read_figures(connection: Connection) -> Iterator[GaugeMetricFamily]:
-    """Every figure, measured now, within one look at the database. Raises SQLAlchemyError."""
-    for group in GROUPS:
-        rows = connection.execute(text(group.sql)).all()
-        for column, (name, help_) in group.gauges.items():
-            family = GaugeMetricFamily(name, help_, labels=group.labels)
+def read_metrics(connection: Connection) -> Iterator[GaugeMetricFamily]:
+    """Measure every metric now, over one connection. Raises SQLAlchemyError."""
+    for query in QUERIES:
+        rows = connection.execute(text(query.sql)).all()
+        for column, (name, help_) in query.gauges.items():
+            family = GaugeMetricFamily(name, help_, labels=query.labels)
             for row in rows:
                 value = row._mapping[column]
                 if value is not None:
-                    family.add_metric([str(row._mapping[label]) for label in group.labels], float(value))
+                    family.add_metric([str(row._mapping[label]) for label in query.labels], float(value))
             yield family
 
 
@@ -45,7 +45,7 @@ def _each(values: tuple[str, ...], name: str) -> str:
     return f"unnest(ARRAY[{', '.join(repr(value) for value in values)}]) AS {name}"
 
 
-_JOBS = Group(
+_JOBS = Query(
     ("kind", "status"),
     {"jobs": ("provisioner_jobs", "Jobs that are open now, or ended within the last 24 hours.")},
     f"""
@@ -60,7 +60,7 @@ _JOBS = Group(
     """,
 )
 
-_QUEUE = Group(
+_QUEUE = Query(
     ("kind",),
     {
         "age": (
@@ -77,7 +77,7 @@ _QUEUE = Group(
     """,
 )
 
-_DURATIONS = Group(
+_DURATIONS = Query(
     ("kind", "quantile"),
     {
         "took": (
@@ -112,12 +112,12 @@ PARKED_REASONS = (
     "gateway_error",
     "database",
 )
-"""Why an agent's row waits for its next turn: for its change of the roster; for another job on the agent; for
-the files of agents that came with it; for a restart that was announced; a worker that stopped gave it back;
-its gateway is away; its gateway asked for time; it answered with an error that may pass; the database did
-not serve it."""
+"""Why an agent's row waits, in this order: for its change of the roster; for another job on the agent; for
+the files of the agents that came with it; for an announced restart of the gateway; because its worker
+stopped; because its gateway is away, asked for time, or answered with an error that may pass; for the
+database."""
 
-_PARKED = Group(
+_PARKED = Query(
     ("reason",),
     {"agents": ("provisioner_parked_agents", "Agents of open jobs that wait to be tried again, by reason.")},
     f"""
@@ -146,7 +146,7 @@ _PARKED = Group(
     """,
 )
 
-_CRASHES = Group(
+_CRASHES = Query(
     (),
     {
         "crashes": (
@@ -161,7 +161,7 @@ _CRASHES = Group(
     """,
 )
 
-_GATEWAYS = Group(
+_GATEWAYS = Query(
     _GATEWAY,
     {
         "down": (
@@ -194,7 +194,7 @@ _GATEWAYS = Group(
     """,
 )
 
-_DRIFT = Group(
+_DRIFT = Query(
     _GATEWAY,
     {
         "files": (
@@ -225,7 +225,7 @@ _DRIFT = Group(
     """,
 )
 
-_SCHEDULES = Group(
+_SCHEDULES = Query(
     (),
     {
         "overdue": (
@@ -239,7 +239,7 @@ _SCHEDULES = Group(
     """,
 )
 
-_WORKERS = Group(
+_WORKERS = Query(
     ("worker",),
     {
         "seen": (
@@ -267,4 +267,4 @@ _WORKERS = Group(
     """,
 )
 
-GROUPS = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS)
+QUERIES = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS)

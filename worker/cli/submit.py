@@ -1,4 +1,4 @@
-"""Submits an operator's request as a job, waits for it, and shows how it gets on and what came of it."""
+"""Submits a request as a job, waits until it has ended, and shows its progress and result."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from worker.jobs.store.jobs import enqueue
 
 POLL_S = 0.25
 SHARE = 0.1
-"""How much of the time reading may take at most: the longer a look takes, the rarer it is."""
+"""The share of the time that reads of the database may take: slow reads are made less often."""
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
 
 
 def ask(make: Make[Request], *, no_wait: bool, as_json: bool) -> JobSummary:
-    """Enqueue the request and wait until its job has ended, unless ``no_wait``; show the job.
+    """Enqueue the request and, unless ``no_wait``, wait until its job has ended; show the job.
 
-    Ends the command with exit code 1 where the job does not succeed. Raises WrongUseError,
-    RequestConflictError.
+    Exits 1 if the job does not succeed. Raises WrongUseError, RequestConflictError.
     """
     database = engine()
     with database.begin() as connection:
@@ -51,8 +50,7 @@ def ask(make: Make[Request], *, no_wait: bool, as_json: bool) -> JobSummary:
 
 
 def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
-    """Wait for the job's end and show it, unless ``quiet``. Ends the command with exit code 1 where it does
-    not succeed."""
+    """Wait until the job has ended and, unless ``quiet``, show it. Exits 1 if it does not succeed."""
     job = watch_one(engine(), job_id, err if as_json else out)
     if as_json and not quiet:
         emit(document(job))
@@ -64,7 +62,7 @@ def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
 
 
 def present(job: JobSummary) -> None:
-    """Show a job on a page; a dry run that succeeded as the plan that it made."""
+    """Show a job on a page, or the plan of a dry run that succeeded."""
     if job.is_sync:
         show_sync(job)
     elif job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
@@ -74,7 +72,7 @@ def present(job: JobSummary) -> None:
 
 
 def watch_one(engine: Engine, job_id: UUID, console: Console) -> JobSummary:
-    """Look until the job has ended. Ctrl-C ends the watching, not the job, and says so."""
+    """Show the job until it has ended. Ctrl-C stops the watching, not the job, and says so."""
     try:
         return watch(engine, [job_id], console)[0]
     except KeyboardInterrupt:
@@ -87,7 +85,7 @@ def watch(
 ) -> list[JobSummary]:
     """Show the jobs on ``console`` until every one has ended; return them as they ended.
 
-    ``check`` is called at each look, and raises what should end the waiting.
+    ``check`` is called before each wait; what it raises ends the watching.
     """
     view = view_on(console)
 

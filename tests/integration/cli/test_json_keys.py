@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 from tests.integration.cli.json_keys import Keys, paths
-from worker.cli.app import PARTS, load
+from worker.cli.app import COMMANDS, load
 
 GATEWAY, AWAY = "gateway of Ada", "gateway of Cid"
 LAB = {"demo"}
@@ -22,7 +22,7 @@ LAB = {"demo"}
 def commands_with_json() -> set[str]:
     """``job``, ``gateway add``: every command that has the option."""
     found = set()
-    for name in PARTS:
+    for name in COMMANDS:
         command: Any = load(name)
         inner = {f"{name} {verb}": one for verb, one in getattr(command, "commands", {}).items()}
         for words, one in (inner or {name: command}).items():

@@ -21,7 +21,8 @@ from tests.compose import FILLED_IN, ROOT, compose, configured
 from tests.integration.cli.conftest import Provisioner
 from tests.integration.docs.commands import PAGES, Typed, mentioned, rows, typed
 from tests.worker_process import WorkerProcess
-from worker.cli.app import PARTS, load
+from worker.cli.app import COMMANDS as LISTED
+from worker.cli.app import load
 from worker.lab.simulator import Simulator
 from worker.settings import Settings
 
@@ -42,7 +43,7 @@ def of(program: str) -> list[Typed]:
 def fault(words: tuple[str, ...], *, whole: bool = True) -> str | None:
     """What the parser of `provisioner` has against ``words``; unless ``whole``, they may be a mere name."""
     name, *arguments = words
-    if name not in PARTS:
+    if name not in LISTED:
         return f"there is no command {name}"
     command: Any = load(name)
     while arguments and hasattr(command, "commands"):

@@ -7,9 +7,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from worker.cli.app import PARTS, app, load
+from worker.cli.app import COMMANDS, app, load
 
-COMMANDS = {
+EXPECTED = {
     "demo",
     "serve",
     "migrate",
@@ -35,7 +35,7 @@ COMMANDS = {
 }
 PAGES = [
     [],
-    *([name] for name in sorted(COMMANDS)),
+    *([name] for name in sorted(EXPECTED)),
     *([noun, verb] for noun in ("gateway", "board", "agent") for verb in ("add", "list")),
     *(["schedule", verb] for verb in ("add", "list", "remove")),
     ["device", "show"],
@@ -44,7 +44,7 @@ PAGES = [
 
 def test_help_lists_the_commands_that_exist() -> None:
     listed = CliRunner().invoke(app, ["--help"]).stdout.split("Commands", 1)[1]
-    assert set(re.findall(r"^\u2502 ([a-z]+)\s", listed, re.MULTILINE)) == COMMANDS
+    assert set(re.findall(r"^\u2502 ([a-z]+)\s", listed, re.MULTILINE)) == EXPECTED
 
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
@@ -63,10 +63,10 @@ def test_paragraphs_of_help_are_filled_to_the_width_of_the_terminal() -> None:
     assert all(len(line.rstrip()) > 70 for line in lines)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_a_command_is_listed_by_the_first_sentence_of_its_help(name: str) -> None:
     assert load(name).name == name
-    assert PARTS[name][1] == " ".join(load(name).get_short_help_str(limit=200).split())
+    assert COMMANDS[name][1] == " ".join(load(name).get_short_help_str(limit=200).split())
 
 
 def test_the_list_of_commands_needs_no_database_and_no_gateway() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.test_help import COMMANDS
+from tests.unit.cli.test_help import EXPECTED
 from worker.settings import Settings
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_every_setting_is_in_the_table_with_its_default(name: str) -> None:
 
 def test_only_commands_that_exist_are_named() -> None:
     named = set(re.findall(r"(?:^ {4}|`)provisioner ([a-z]+)", README, re.MULTILINE))
-    assert named <= COMMANDS
+    assert named <= EXPECTED
     assert {"demo", "migrate", "provision", "jobs", "job", "doctor"} <= named
 
 

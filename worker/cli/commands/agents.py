@@ -126,7 +126,8 @@ def list_agents(
 
 @dataclass(frozen=True)
 class AgentLine:
-    """``board`` is None for a gateway's main agent. ``last_job_age_s``: since its newest job."""
+    """An agent in the list. ``board``: None for a gateway's main agent. ``last_job_age_s``: seconds since the
+    request for its newest job."""
 
     id: UUID
     name: str
@@ -163,6 +164,6 @@ _AGENTS = text("""
 def read_agents(
     connection: Connection, *, board_id: UUID | None = None, gateway_id: UUID | None = None
 ) -> list[AgentLine]:
-    """Agents, of one board or gateway if given; leads first on each board."""
+    """Read the agents, of one board or gateway if given; each board's lead comes first."""
     rows = connection.execute(_AGENTS, {"board_id": board_id, "gateway_id": gateway_id})
     return [AgentLine(**{**row._mapping, "name": shown_name(row.name, str(row.id))}) for row in rows]

@@ -74,7 +74,7 @@ def lead(*, make: Make[EnsureBoardLead], no_wait: NoWait = False, as_json: Json 
 
 @dataclass(frozen=True)
 class BoardLine:
-    """``lead``: the name of its lead agent, None without one."""
+    """A board in the list. ``lead``: the name of its lead agent, None without one."""
 
     id: UUID
     name: str
@@ -96,5 +96,5 @@ _BOARDS = text("""
 
 
 def read_boards(connection: Connection) -> list[BoardLine]:
-    """All boards, gateway by gateway."""
+    """Read all boards, gateway by gateway."""
     return [BoardLine(**row._mapping) for row in connection.execute(_BOARDS)]

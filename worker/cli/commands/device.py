@@ -1,4 +1,4 @@
-"""``provisioner device show``: who we are to the gateways, and which of them know us."""
+"""``provisioner device show``: the workers' device key, and which gateways recognize it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ app = typer.Typer(help="The device key by which gateways recognize the workers."
 
 @dataclass(frozen=True)
 class Known:
-    """What one gateway makes of our device. ``paired``: None where it does not say or let us in."""
+    """What one gateway makes of our device. ``paired``: None if it does not say, or did not let us in."""
 
     gateway: str
     let_in: bool
@@ -92,7 +92,7 @@ def _ask_all(key: DeviceKey) -> list[Known]:
 
 
 def _ask(row: GatewayRow, key: DeviceKey) -> Known:
-    """Connect and look. A token refused before is not tried: ten refusals lock us out (gateways.md 4)."""
+    """Connect and check. A token refused before is not tried: ten refusals lock us out (gateways.md 4)."""
     try:
         if row.refused_token_fingerprint == fingerprint(row.address):
             return Known(

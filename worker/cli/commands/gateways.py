@@ -190,7 +190,7 @@ def _document(row: GatewayRow, standing: Standing) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GatewayLine:
-    """``state``: what the workers know of it; ``url`` never holds a token."""
+    """A gateway in the list. ``state``: what the workers know of it; ``url`` never holds a token."""
 
     id: UUID
     name: str
@@ -218,7 +218,7 @@ _GATEWAYS = text("""
 
 
 def read_gateways(connection: Connection) -> list[GatewayLine]:
-    """All gateways, oldest first."""
+    """Read all gateways, the oldest first."""
     return [_gateway(row) for row in connection.execute(_GATEWAYS)]
 
 

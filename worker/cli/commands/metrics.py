@@ -1,4 +1,4 @@
-"""``provisioner metrics``: figures for Prometheus, on stdout or over HTTP."""
+"""``provisioner metrics``: metrics for Prometheus, on stdout or over HTTP."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.cli.console import Json, complain, emit, note
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError, sentence
-from worker.cli.metric_queries import read_figures
+from worker.cli.metric_queries import read_metrics
 
 
-class Figures(Collector):
-    """Reads the ledger whenever it is asked. With ``patient``, a database that is away is a figure too,
-    `provisioner_up` 0, and told once on stderr; else it raises SQLAlchemyError."""
+class JobsCollector(Collector):
+    """Runs the queries at each scrape. With ``patient``, a database that is away yields `provisioner_up` 0
+    and one message on stderr; otherwise SQLAlchemyError is raised."""
 
     def __init__(self, database: Engine, *, patient: bool) -> None:
         self._database = database
@@ -35,7 +35,7 @@ class Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             with self._database.connect() as connection:
-                figures: list[Metric] = list(read_figures(connection))
+                metrics: list[Metric] = list(read_metrics(connection))
             self._told = ""
         except SQLAlchemyError as error:
             if not self._patient:
@@ -46,7 +46,7 @@ class Figures(Collector):
             yield _up(0)
             return
         yield _up(1)
-        yield from figures
+        yield from metrics
 
 
 def _up(value: int) -> Metric:
@@ -68,13 +68,13 @@ def metrics(
     if listen is not None and as_json:
         raise WrongUseError("--listen serves Prometheus's own format: leave out --json.")
     address = _address(listen) if listen is not None else None
-    figures = Figures(engine(), patient=address is not None)
+    collector = JobsCollector(engine(), patient=address is not None)
     registry = CollectorRegistry()
-    registry.register(figures)
+    registry.register(collector)
     if address is not None:
         _serve(registry, *address)
     elif as_json:
-        emit([_document(sample) for family in figures.collect() for sample in family.samples])
+        emit([_document(sample) for family in collector.collect() for sample in family.samples])
     else:
         typer.echo(generate_latest(registry), nl=False)
 

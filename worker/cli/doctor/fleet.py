@@ -122,7 +122,7 @@ def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """A stored URL as it may be shown: Mission Control's may carry a token behind ``?``."""
+    """A stored URL without the token that Mission Control's URLs may carry behind ``?``."""
     try:
         return GatewayAddress(url).url
     except PermanentError:

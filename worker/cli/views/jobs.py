@@ -43,7 +43,7 @@ def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
 
 
 def show_job(job: JobSummary) -> None:
-    """A job on a page: what it is, how far it is, what came of it, what to do next."""
+    """Print a job on a page: what it is, how far it has got, its result, and what to do next."""
     say(heading(job, f"{job.kind.replace('_', ' ')} {subject(job)}"))
     say(facts(_facts(job)))
     if job.is_about_many and job.agents:
@@ -113,8 +113,7 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
 
 
 def removed(job: JobSummary, gateway: str) -> str:
-    """Whether a delete found the agent, and whether nothing is left of it: what could not be removed is a
-    warning."""
+    """Whether a delete found the agent, and whether anything is left of it: the warnings say what."""
     if not (job.result or {}).get("removed"):
         return f"it was not on {gateway}"
     return f"from the roster of {gateway}, but see the warnings" if job.every_warning else f"from {gateway}"
@@ -129,7 +128,7 @@ def phase_and_reason(agent: AgentSummary) -> str:
 
 
 def next_steps(job: JobSummary) -> Iterator[str]:
-    """What an operator does about a job that did not succeed."""
+    """What an operator can do about a job that did not succeed, in that order."""
     if job.status not in ("failed", "partial"):
         return
     error = job.error or ""
@@ -148,7 +147,7 @@ def next_steps(job: JobSummary) -> Iterator[str]:
 
 
 def _again(job: JobSummary) -> str | None:
-    """The command that asks for the same once more; None where its target is gone."""
+    """The command that asks for the same once more; None if its target is gone."""
     kind = KINDS.get(job.kind)
     if kind is None or not getattr(job, kind.target.replace("_id", "_name")):
         return None
@@ -158,7 +157,7 @@ def _again(job: JobSummary) -> str | None:
 
 
 def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
-    """How each agent of a job fared; those that did not succeed come first."""
+    """The outcome of each agent of a job; those that did not succeed come first."""
     shown = table("Agent", "Status", last="Why")
     for agent in sorted(agents, key=lambda agent: (agent.status == "succeeded", agent.name)):
         why = agent.reason or "" if agent.status != "running" else phase_and_reason(agent)
@@ -167,7 +166,7 @@ def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
 
 
 def subject(job: JobSummary) -> str:
-    """Whom or what the job is about, by name as far as one is known."""
+    """The name of what the job is about, or its id if no name is known."""
     names = [agent.name for agent in job.agents if agent.agent_id == job.agent_id]
     return (
         job.agent_name

@@ -1,4 +1,4 @@
-"""Jobs while they are waited for: a picture on a terminal, a line for each piece of news elsewhere."""
+"""Jobs in progress: a live picture on a terminal, elsewhere a line for each change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The steps of a provision or an update, in order."""
 _OTHER_STEPS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
 _BESIDE: Mapping[str, str] = {"leaving": "credentials"}
-"""Steps that few jobs have, and the one that each comes after."""
+"""Rare steps, and the step that each comes after."""
 _MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}
 _MOST_FAILURES = 1000
 _NAMES = 3
@@ -35,7 +35,7 @@ def view_on(console: Console) -> LiveView | LineView:
 
 
 class LiveView:
-    """A picture that is drawn anew in place. ``failures``: how many failures of a sync it shows."""
+    """A picture that is redrawn in place. ``failures``: how many failures of a sync it shows."""
 
     failures = 3
 
@@ -68,7 +68,7 @@ def picture(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
 
 
 def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
-    """Jobs about one agent: a row each, its steps as a bar."""
+    """One row for each job about an agent, with its steps as a bar."""
     sign = marks(console)
     shown = lines(pad=2)
     shown.expand = True
@@ -101,8 +101,10 @@ def _bar(job: JobSummary, agent: AgentSummary | None, reached: str, ahead: str) 
 
 
 def sync_bar(job: JobSummary, console: Console) -> RenderableType:
-    """The bar with its counts; until the sync ends also who is at work and what failed last. No line is wider
-    than the console and none is ever taken away, so that nothing jumps."""
+    """The bar with its counts; until the sync has ended, also who is at work and what failed last.
+
+    Lines are no wider than the console, and none is ever removed, so that nothing jumps.
+    """
     tally = job.tally
     head = Table.grid(padding=(0, 2, 0, 0), expand=True)
     head.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -139,7 +141,7 @@ def _line(text: str, style: str, *, wraps: bool = False) -> Text:
 
 
 class LineView:
-    """Lines with the time of day: each says something that none said before."""
+    """Lines with the time of day, printed only when there is something new to say."""
 
     failures = _MOST_FAILURES
 
@@ -154,7 +156,7 @@ class LineView:
     def __exit__(self, *_: object) -> None: ...
 
     def show(self, jobs: Sequence[JobSummary]) -> None:
-        """Say what is new since the last call."""
+        """Print what is new since the last call."""
         others = [job for job in jobs if not job.is_sync]
         for job in jobs:
             if job.is_sync:
@@ -178,7 +180,7 @@ class LineView:
 
 
 class _SyncNews:
-    """What was said of one sync: a line for every tenth of its agents, for every failure and every wait."""
+    """What has been said of one sync: a line for every tenth of its agents, every failure and every wait."""
 
     def __init__(self) -> None:
         self._tenth = -1
@@ -186,7 +188,7 @@ class _SyncNews:
         self._waits: str | None = None
 
     def lines(self, job: JobSummary) -> Iterator[str]:
-        """What is new."""
+        """What is new since the last call."""
         tally = job.tally
         yield from self._failures(tally.failures)
         if job.ended:

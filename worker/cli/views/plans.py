@@ -1,4 +1,4 @@
-"""The plan that a dry run of an update made: what would change, who made it differ, and how to go on."""
+"""The plan of a dry run: what an update would change, who made it differ, and how to go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOKENS = {"reused": "kept", "new": "a new one", "minted": "a new one", "rotated
 
 
 def show_plan(job: JobSummary) -> None:
-    """A dry run that succeeded, on a page; in one line where there is nothing to do."""
+    """Print the plan on a page, or in one line if there is nothing to do."""
     result = job.result or {}
     files: Files = result.get("files") or {}
     name = plain(job.agent_name or job.agent_id or "the agent")
@@ -36,7 +36,7 @@ def show_plan(job: JobSummary) -> None:
 
 
 def nothing_to_do(result: Mapping[str, Any]) -> bool:
-    """Whether a run would write nothing: no file, no roster entry, no token."""
+    """Whether an update would write nothing: no file, no roster entry, no token."""
     files: Files = result.get("files") or {}
     roster = (result.get("roster") or {}).get("action", "unchanged")
     writes = any(file.get("action") in WRITES for file in files.values())
@@ -44,7 +44,7 @@ def nothing_to_do(result: Mapping[str, Any]) -> bool:
 
 
 def roster_changes(changes: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """A merge patch as ``heartbeat.every = "20m"``, one line for each value; null takes a key away."""
+    """A merge patch as lines such as ``heartbeat.every = "20m"``, one for each value; null removes a key."""
     for key, value in changes.items():
         name = f"{before}{key}"
         if isinstance(value, Mapping):

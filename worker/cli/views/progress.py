@@ -1,4 +1,4 @@
-"""How far a job is, in words."""
+"""How far a job has got, in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_WORKER_AFTER_S = 5.0
 
 
 def progress(job: JobSummary) -> str:
-    """How far a job other than a sync is, in a few words."""
+    """How far a job other than a sync has got, in a few words."""
     if job.ended:
         return plain(job.error or _summary(job)).split("\n")[0]
     if not job.agents:
@@ -44,7 +44,7 @@ def _summary(job: JobSummary) -> str:
 
 
 def counts(job: JobSummary) -> str:
-    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but something is always said."""
+    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but the text is never empty."""
     if job.status == "queued":
         return "not begun yet"
     tally = job.tally
@@ -61,7 +61,7 @@ def counts(job: JobSummary) -> str:
 
 
 def doing(job: JobSummary) -> str:
-    """Who is at work on a sync, or what it waits for."""
+    """Which agents a sync is working on, or what it waits for."""
     tally = job.tally
     if job.status == "queued":
         waits = job.phase == "waiting"
@@ -86,7 +86,7 @@ def gateway_of(job: JobSummary) -> str:
 
 
 def without_worker(jobs: Sequence[JobSummary]) -> bool:
-    """Whether no worker has begun any of them for long enough to be told."""
+    """Whether all of them have been queued for so long that a worker seems to be missing."""
     return bool(jobs) and all(
         job.status == "queued" and job.phase != "waiting" and job.age_s > NO_WORKER_AFTER_S for job in jobs
     )

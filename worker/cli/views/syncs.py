@@ -22,7 +22,7 @@ _CURES = 3
 
 
 def show_sync(job: JobSummary) -> None:
-    """The page; one line for a plan with nothing to do."""
+    """Print the page, or one line for a plan with nothing to do."""
     name = str(job.gateway_name or job.gateway_id or "the gateway")
     if job.dry_run and job.status == "succeeded" and not drifted(job.result or {}):
         _show_idle(job, plain(name))
@@ -47,7 +47,7 @@ def _show_idle(job: JobSummary, name: str) -> None:
 
 
 def steps_of_sync(job: JobSummary) -> Iterator[str]:
-    """What an operator does about a sync that did not succeed, in that order."""
+    """What an operator can do about a sync that did not succeed, in that order."""
     if job.status not in ("partial", "failed", "cancelled"):
         return
     gateway = argument(job.gateway_name) if job.gateway_name else None
