@@ -12,12 +12,16 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.variables import escaped
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
-FENCED = (
+FENCED_HINT = (
     "OpenClaw makes none for an id that was deleted and then written into its config again:"
     " `provisioner delete NAME --keep-files --keep-row`, then `provisioner provision NAME`, make it beat"
 )
 """Why a configured agent may have no heartbeat automation, and the cure (2026.9.6)."""
-AUTOMATIONS: Mapping[str, Any] = {"includeDisabled": True, "compact": True, "includeDeliveryPreviews": False}
+AUTOMATIONS_QUERY: Mapping[str, Any] = {
+    "includeDisabled": True,
+    "compact": True,
+    "includeDeliveryPreviews": False,
+}
 """What to ask cron.list for, to see all automations and no more of them than is needed."""
 _OFF = re.compile(r"0+[a-z]*")
 
@@ -42,13 +46,13 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
     return f'agents.heartbeat_config says every: {every!r}, which is no duration: write one like "10m".'
 
 
-def beats(agent_settings: Mapping[str, Any]) -> bool:
+def heartbeat_enabled(agent_settings: Mapping[str, Any]) -> bool:
     """Whether an agent with these settings of its own is to run heartbeats."""
     every = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings}).get("every")
     return _OFF.fullmatch(str(every)) is None
 
 
-def beating(
+def beating_agents(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """The agents that run heartbeats as the config stands, as the releases' own code decides it.
@@ -88,7 +92,7 @@ def relying_on_defaults(
     if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
         return []
     bare = {key: {**entry, "heartbeat": None} for key, entry in entries.items()}
-    return [key for key in beating(dialect, document, bare) if not _has_block(entries.get(key, {}))]
+    return [key for key in beating_agents(dialect, document, bare) if not _has_block(entries.get(key, {}))]
 
 
 def any_block(entries: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -96,7 +100,7 @@ def any_block(entries: Mapping[str, Mapping[str, Any]]) -> bool:
     return any(map(_has_block, entries.values()))
 
 
-def silencing(dialect: Dialect, silenced: Collection[str]) -> str:
+def silenced_warning(dialect: Dialect, silenced: Collection[str]) -> str:
     """The warning that goes with the first block."""
     names, one = ", ".join(sorted(silenced)), len(silenced) == 1
     return (
@@ -106,21 +110,21 @@ def silencing(dialect: Dialect, silenced: Collection[str]) -> str:
     )
 
 
-def keeping(dialect: Dialect, kept: Collection[str]) -> str:
+def kept_warning(dialect: Dialect, kept: Collection[str]) -> str:
     """The warning where the first block came with others that keep the owner's agents beating."""
     names = ", ".join(sorted(kept))
     return (
         f"This is the gateway's first heartbeat block; KEEP_DEFAULT_HEARTBEAT gave {names} one too"
-        f" ({written(dialect, kept)}), so that the owner's heartbeats go on as they were."
+        f" ({empty_blocks(dialect, kept)}), so that the owner's heartbeats go on as they were."
     )
 
 
 def cure(dialect: Dialect, agents: Collection[str]) -> str:
     """What to write into openclaw.json so that the agents beat beside others that have blocks."""
-    return f"write {written(dialect, agents)} into openclaw.json"
+    return f"write {empty_blocks(dialect, agents)} into openclaw.json"
 
 
-def written(dialect: Dialect, agents: Collection[str]) -> str:
+def empty_blocks(dialect: Dialect, agents: Collection[str]) -> str:
     """The agents' own empty blocks, as openclaw.json has them."""
     if dialect.roster == "entries":
         return " and ".join(f"agents.entries.{key}.heartbeat = {{}}" for key in sorted(agents))

@@ -39,7 +39,7 @@ def has_one_session(config: Any) -> bool:
     return _mapping(_mapping(config).get("session")).get("scope") == "global"
 
 
-def heartbeats_stand_still(dialect: Dialect, config: Any) -> bool:
+def heartbeats_switched_off(dialect: Dialect, config: Any) -> bool:
     """Whether the automations that run heartbeats are switched off."""
     return dialect.has_scratch and _mapping(_mapping(config).get("cron")).get("enabled") is False
 
@@ -67,14 +67,14 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
     )
 
 
-def findings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
+def disabling_settings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
     """Each such setting with the check that it belongs to, for doctor."""
     if has_one_session(config):
         yield "sessions", ONE_SESSION
     keys = [f"agent:{kind}-x:main" for kind in ("mc", "lead", "mc-gateway")]
     for said in dict.fromkeys(str(denial) for key in keys if (denial := denial_of(config, key))):
         yield "wakes", f"agents will not be woken: {said}"
-    if heartbeats_stand_still(dialect, config):
+    if heartbeats_switched_off(dialect, config):
         yield "heartbeats", CRON_OFF
 
 

@@ -20,10 +20,10 @@ _SHOWN = 4
 _OWN_SECRETS = frozenset({"gateway.auth.token", "gateway.auth.password", "gateway.remote.token"})
 """Where the gateway's own credential may stand; we know it."""
 
-COMMENTS_GO = "openclaw.json has comments, and OpenClaw drops the comments of a file when it writes it."
+COMMENTS_LOST = "openclaw.json has comments, and OpenClaw drops the comments of a file when it writes it."
 
 Kind = Literal["include", "secret", "variable", "escape", "hidden"]
-WORDS: Mapping[Kind, str] = {
+KIND_DESCRIPTIONS: Mapping[Kind, str] = {
     "include": "replaces each $include with the content of its file ({})",
     "secret": "copies secrets out of included files into openclaw.json ({})",
     "variable": "replaces variables with their values ({})",
@@ -82,7 +82,7 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
     return tuple(sorted(found))
 
 
-def spoilt_by_delete(live: LiveRoster) -> bool:
+def delete_breaks_variables(live: LiveRoster) -> bool:
     """Whether agents.delete would lose what a patch of the list keeps: variables in it, and escapes anywhere
     (2026.2.12, which may not start again after that)."""
     listed = _mapping(live.document.get("agents")).get("list")
@@ -110,10 +110,10 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
     return _laid_over(kept or {}, document)
 
 
-def told(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
+def describe_rewrites(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
     """``replaces variables with their values (${A} at models.x and 2 more)``, and so on for each kind."""
     said = []
-    for kind, words in WORDS.items():
+    for kind, words in KIND_DESCRIPTIONS.items():
         those = [one.shown for one in rewrites if one.kind == kind]
         if those:
             said.append(words.format(_named(those)))

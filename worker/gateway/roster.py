@@ -10,7 +10,7 @@ from typing import Any
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import any_block, beating, heartbeat_block, heartbeat_fault
+from worker.gateway.heartbeats import any_block, beating_agents, heartbeat_block, heartbeat_fault
 from worker.gateway.variables import REDACTED, escaped, strings_of
 
 DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "useIndicator": True}
@@ -108,7 +108,7 @@ def plan_roster(
     patches = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
     ours = [entry.openclaw_id for entry in wanted]
     first = changed and not any_block(live)
-    others = [key for key in beating(dialect, parsed, live) if key not in ours] if first else []
+    others = [key for key in beating_agents(dialect, parsed, live) if key not in ours] if first else []
     others = as_spelled(dialect, parsed, others)
     if keeps_beating and others:
         _give_blocks(document["agents"], others)

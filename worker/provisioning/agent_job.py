@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from worker.database import single
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import silencing
+from worker.gateway.heartbeats import silenced_warning
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import (
     Claim,
@@ -226,7 +226,7 @@ def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
     openclaw_id = work.record.openclaw_id
     present = openclaw_id in roster.present
     if refusal is None and roster.silenced:
-        work.warn(silencing(work.dialect, roster.silenced))
+        work.warn(silenced_warning(work.dialect, roster.silenced))
     elif refusal is not None and not roster.changed:
         work.warn(visibility_stays(refusal))
     elif refusal is not None and present:

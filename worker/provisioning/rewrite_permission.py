@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from worker.errors import PermanentError, as_sentence
 from worker.gateway.address import GatewayAddress
 from worker.gateway.error_builders import unwritten_include
-from worker.gateway.rewrites import Rewrite, has_comments, removal_rewrites, rewrites_of, told
+from worker.gateway.rewrites import Rewrite, describe_rewrites, has_comments, removal_rewrites, rewrites_of
 from worker.gateway.roster import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
 from worker.workspace.context import GatewayFacts
@@ -39,7 +39,7 @@ class Standing:
     def refusal(self, gateway: str) -> str:
         """The sentence of the refusal."""
         kept = tuple(one for one in self.rewrites if one.kept)
-        loses = told(self.refused + kept, comments=self.comments)
+        loses = describe_rewrites(self.refused + kept, comments=self.comments)
         return (
             f"A config write would rewrite what the owner of gateway {gateway!r} wrote into openclaw.json, so"
             f" none was sent: at any write its OpenClaw release {loses}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.errors import PermanentError
-from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_stand_still
+from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.provisioning.gateway_door import heed_one_session
@@ -35,7 +35,7 @@ def _read(work: Work) -> LiveRoster:
     config = live.answer.get("config")
     heed_one_session(work.client, config)
     work.one_session = has_one_session(config)
-    if heartbeats_stand_still(work.dialect, config):
+    if heartbeats_switched_off(work.dialect, config):
         work.warn(CRON_OFF)
     return live
 

@@ -34,13 +34,13 @@ from worker.gateway.errors import (
     UnknownAgent,
     WrongToken,
 )
-from worker.gateway.heartbeats import keeping, silencing
+from worker.gateway.heartbeats import kept_warning, silenced_warning
 from worker.gateway.idle_timeout import call_limits, failing_for_s, no_call_limits
-from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
+from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
 from worker.gateway.rewrites import (
-    COMMENTS_GO,
+    COMMENTS_LOST,
+    delete_breaks_variables,
     has_comments,
-    spoilt_by_delete,
     with_escapes,
 )
 from worker.gateway.roster import RosterPlan, removal_patch
@@ -224,7 +224,7 @@ def _bring_about(
             progress.wrote(lift_fences(lease, client, batch.entries_of(fenced)))
             continue
         document = plan.document
-        if document is None and spoilt_by_delete(live):
+        if document is None and delete_breaks_variables(live):
             document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
             if document is None:
                 batch.refused.update((intent.id, CANNOT_REMOVE) for intent in unwanted)
@@ -288,7 +288,7 @@ def _note_first_look(
             batch.refuse_writes(agent_id, sentence)
         if taken:
             return False
-        if heartbeats_stand_still(live.dialect, live.answer.get("config")):
+        if heartbeats_switched_off(live.dialect, live.answer.get("config")):
             for intent in batch.intents:
                 if intent.change == "reconcile":
                     warn_of(connection, intent.id, CRON_OFF)
@@ -297,11 +297,11 @@ def _note_first_look(
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
     """Warn of what the first write changed beside its agents: whose heartbeats stopped, and lost comments."""
-    said = [silencing(live.dialect, plan.silenced)] if plan.silenced else []
+    said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
-        said.append(keeping(live.dialect, plan.kept))
+        said.append(kept_warning(live.dialect, plan.kept))
     if plan.changed and has_comments(live):
-        said.append(COMMENTS_GO)
+        said.append(COMMENTS_LOST)
     if plan.changed and not live.writes_visibility:
         said.append(VISIBILITY_STAYS)
     writer = batch.first_writer(plan) if said else None

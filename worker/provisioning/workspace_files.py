@@ -20,7 +20,7 @@ from worker.gateway.errors import (
     UnknownAgent,
     UnsafeFile,
 )
-from worker.gateway.heartbeats import AUTOMATIONS, automation_key
+from worker.gateway.heartbeats import AUTOMATIONS_QUERY, automation_key
 from worker.printable import utf8
 from worker.workspace.plan import LiveFile
 
@@ -254,7 +254,7 @@ class AgentFiles:
         Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
         answer = self.client.query(
             "cron.list",
-            {"agentId": self.openclaw_id, **AUTOMATIONS},
+            {"agentId": self.openclaw_id, **AUTOMATIONS_QUERY},
         )
         for job in answer.records("jobs"):
             if job.value.get("declarationKey") == automation_key(self.openclaw_id):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.errors import PermanentGatewayError
-from worker.gateway.heartbeats import FENCED, beats
+from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
 from worker.provisioning.credentials import Token, choose_token
 from worker.provisioning.work import Work
 from worker.provisioning.workspace_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
@@ -255,8 +255,8 @@ def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, regist
         except NotThereYetError as error:
             if work.fresh and work.held.age_s < SCRATCH_PATIENCE_S:
                 raise
-            fenced = not work.fresh and beats(work.record.heartbeat)
-            why = f"{FENCED}." if fenced else "Is its heartbeat switched off?"
+            fenced = not work.fresh and heartbeat_enabled(work.record.heartbeat)
+            why = f"{FENCED_HINT}." if fenced else "Is its heartbeat switched off?"
             work.warn(f"{error} Its heartbeat text was not delivered. {why}")
             plan.steps[file.name] = Step(file, "unsupported", file.text, None)
             return

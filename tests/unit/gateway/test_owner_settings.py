@@ -8,8 +8,8 @@ import pytest
 
 from worker.cli.doctor.owner import check_settings
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import beating
-from worker.gateway.owner_settings import denial_of, has_one_session, heartbeats_stand_still
+from worker.gateway.heartbeats import beating_agents
+from worker.gateway.owner_settings import denial_of, has_one_session, heartbeats_switched_off
 
 OLDEST = Dialect.from_hello("dev", set())
 SUMMER = Dialect.from_hello("2026.7.1", {"secrets.reload", "agents.workspace.list"})
@@ -65,7 +65,7 @@ def test_the_cure_fits_an_id_without_a_hyphen() -> None:
 @pytest.mark.parametrize("strange", [None, [], "global", {"session": "global"}, {"session": {"scope": 3}}])
 def test_what_cannot_be_read_is_not_taken_for_a_setting(strange: Any) -> None:
     assert not has_one_session(strange)
-    assert not heartbeats_stand_still(NEWEST, strange)
+    assert not heartbeats_switched_off(NEWEST, strange)
     assert list(check_settings(NEWEST, strange)) == []
 
 
@@ -102,4 +102,4 @@ def test_doctor_names_each_and_automations_only_where_they_run_heartbeats() -> N
 def test_who_beats_is_told_as_each_release_decides_it(
     dialect: Dialect, agents: dict[str, Any], entries: dict[str, Any], beat: list[str]
 ) -> None:
-    assert beating(dialect, {"agents": agents}, entries) == beat
+    assert beating_agents(dialect, {"agents": agents}, entries) == beat

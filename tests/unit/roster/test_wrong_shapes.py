@@ -12,8 +12,14 @@ import pytest
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.folders import folders_of, home_folder
-from worker.gateway.owner_settings import findings
-from worker.gateway.rewrites import has_comments, removal_rewrites, rewrites_of, told, with_escapes
+from worker.gateway.owner_settings import disabling_settings
+from worker.gateway.rewrites import (
+    describe_rewrites,
+    has_comments,
+    removal_rewrites,
+    rewrites_of,
+    with_escapes,
+)
 from worker.gateway.roster import RosterEntry, removal_patch
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError
 
@@ -64,9 +70,11 @@ def use(dialect: Dialect, answer: Any, listed: Any) -> None:
     if plan.document is not None:
         with_escapes(live, live.next_patch(plan.document))
         live.unwritten_include(plan.document)
-    told((*rewrites_of(live, "t"), *removal_rewrites(live, ["main"])), comments=has_comments(live))
+    describe_rewrites(
+        (*rewrites_of(live, "t"), *removal_rewrites(live, ["main"])), comments=has_comments(live)
+    )
     removal_patch(live.document, ["main"])
-    folders_of(live), home_folder(live), list(findings(dialect, answer.get("config")))
+    folders_of(live), home_folder(live), list(disabling_settings(dialect, answer.get("config")))
 
 
 @pytest.mark.parametrize("dialect", [OLDEST, NEWEST], ids=["list", "entries"])

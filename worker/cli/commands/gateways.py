@@ -20,7 +20,7 @@ from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
-from worker.gateway.rewrites import WORDS, removal_rewrites
+from worker.gateway.rewrites import KIND_DESCRIPTIONS, removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.rewrite_permission import Standing, allow, revoke, standing_of
 from worker.settings import Settings
@@ -160,7 +160,7 @@ def _show(row: GatewayRow, standing: Standing) -> None:
         say(f"A config write to {plain(row.name)} rewrites nothing that its owner wrote.")
     else:
         say(f"At any config write, the OpenClaw release of {plain(row.name)}:")
-    for kind, words in WORDS.items():
+    for kind, words in KIND_DESCRIPTIONS.items():
         those = [one for one in lost if one.kind == kind]
         if those:
             say(f"  {words.partition(' ({})')[0]}:")

@@ -9,11 +9,11 @@ from typing import Any
 from worker.cli.console import argument, named
 from worker.cli.doctor.report import Finding
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import any_block, beating, relying_on_defaults
+from worker.gateway.heartbeats import any_block, beating_agents, relying_on_defaults
 from worker.gateway.heartbeats import cure as how_to_beat
 from worker.gateway.includes import Include
-from worker.gateway.owner_settings import findings
-from worker.gateway.rewrites import COMMENTS_GO, told
+from worker.gateway.owner_settings import disabling_settings
+from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
 from worker.gateway.roster import as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
@@ -29,7 +29,9 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     """Find agents without a heartbeat block, which are silent once any agent has one (gateways.md 8)."""
     entries = roster_entries(dialect, parsed)
     silent = any_block(entries)
-    there = relying_on_defaults(dialect, parsed, entries) if silent else beating(dialect, parsed, entries)
+    there = (
+        relying_on_defaults(dialect, parsed, entries) if silent else beating_agents(dialect, parsed, entries)
+    )
     relying = [key for key in there if not OURS.fullmatch(key)]
     if not relying:
         return
@@ -51,7 +53,7 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
 
 def check_settings(dialect: Dialect, config: Any) -> Iterator[Finding]:
     """Find settings that switch off what provisioning promises. ``config``: config.get's effective one."""
-    for check, sentence in findings(dialect, config):
+    for check, sentence in disabling_settings(dialect, config):
         yield Finding(check, "warning", sentence)
 
 
@@ -92,17 +94,18 @@ def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterat
     if standing.refused:
         says = (
             f"the next config write is refused: at any write this OpenClaw release"
-            f" {told(standing.rewrites, comments=standing.comments)}; {command} shows it and allows it"
+            f" {describe_rewrites(standing.rewrites, comments=standing.comments)}; {command} shows it and"
+            " allows it"
         )
         yield Finding(_REWRITES, "warning", says, about)
     elif standing.rewrites:
         whose = (
             "which is allowed here" if standing.allowed else "but only at its own writes, as ours put it back"
         )
-        says = f"at any write this OpenClaw release {told(standing.rewrites)}, {whose}"
+        says = f"at any write this OpenClaw release {describe_rewrites(standing.rewrites)}, {whose}"
         yield Finding(_REWRITES, "ok" if standing.allowed else "warning", says, about)
     if standing.comments:
-        yield Finding(_REWRITES, "warning", COMMENTS_GO[0].lower() + COMMENTS_GO[1:])
+        yield Finding(_REWRITES, "warning", COMMENTS_LOST[0].lower() + COMMENTS_LOST[1:])
     if live.writes_through:
         yield from _owned(live)
 

@@ -13,7 +13,7 @@ from worker.cli.doctor.report import Finding
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import AUTOMATIONS, FENCED, automation_key, beats
+from worker.gateway.heartbeats import AUTOMATIONS_QUERY, FENCED_HINT, automation_key, heartbeat_enabled
 from worker.gateway.roster import plan_roster
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.facts import AgentRecord
@@ -114,7 +114,7 @@ def check_automations(
     should = [
         record
         for record in records
-        if live.entries.get(record.openclaw_id, {}).get("heartbeat") and beats(record.heartbeat)
+        if live.entries.get(record.openclaw_id, {}).get("heartbeat") and heartbeat_enabled(record.heartbeat)
     ]
     still = should and _without(should, _declared(connection, deadline_s))
     if still:
@@ -122,7 +122,9 @@ def check_automations(
         still = _without(still, _declared(connection, deadline_s))
     if still:
         names = [record.agent.name for record in still]
-        yield Finding("heartbeats", "warning", f"{named(names)}: no heartbeat automation. {FENCED}", names)
+        yield Finding(
+            "heartbeats", "warning", f"{named(names)}: no heartbeat automation. {FENCED_HINT}", names
+        )
 
 
 def _without(records: Sequence[AgentRecord], declared: set[str]) -> list[AgentRecord]:
@@ -135,7 +137,7 @@ def _declared(connection: GatewayConnection, deadline_s: float) -> set[str]:
     offset = 0
     for _ in range(_MOST_PAGES):
         answer = Answer(
-            connection.call("cron.list", {**AUTOMATIONS, "offset": offset}, deadline_s=deadline_s),
+            connection.call("cron.list", {**AUTOMATIONS_QUERY, "offset": offset}, deadline_s=deadline_s),
             "the gateway",
             "cron.list",
         )

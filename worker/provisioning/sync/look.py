@@ -17,8 +17,8 @@ from sqlalchemy import Connection, text
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
-from worker.gateway.heartbeats import silencing
-from worker.gateway.owner_settings import CRON_OFF, heartbeats_stand_still
+from worker.gateway.heartbeats import silenced_warning
+from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
@@ -139,8 +139,8 @@ def _plan(
         if refusal is not None:
             _foretell(refusal, plan, differing)
         elif plan.silenced:
-            differing[0].warnings.append(silencing(live.dialect, plan.silenced))
-    if heartbeats_stand_still(live.dialect, live.answer.get("config")):
+            differing[0].warnings.append(silenced_warning(live.dialect, plan.silenced))
+    if heartbeats_switched_off(live.dialect, live.answer.get("config")):
         for found in findings:
             if found.status == "pending":
                 found.warnings.append(CRON_OFF)
