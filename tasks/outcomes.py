@@ -28,7 +28,7 @@ from worker.jobs.retry_policy import Snooze, jittered
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
-from worker.messages.envelope import too_late
+from worker.messages.envelope import expiry_refusal
 from worker.provisioning.turn import Ended, Outcome, take_seat_and_turn
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _serve(
 def _refusal(task: Task[..., Any]) -> str | None:
     """Why the message cannot be served, as `worker.messages.envelope` found, or because it is late by now."""
     refusal: str | None = getattr(task.request, "refusal", None)
-    return refusal or too_late(str(task.name), getattr(task.request, "use_by", None))
+    return refusal or expiry_refusal(str(task.name), getattr(task.request, "use_by", None))
 
 
 def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:

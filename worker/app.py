@@ -33,7 +33,7 @@ from worker.jobs.kinds import QUEUES, TASK_QUEUES
 from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.masking import mask_all
-from worker.messages.default_queue import rescue
+from worker.messages.default_queue import move_to_our_queues
 from worker.provisioning.minting import KEPT, Mint
 from worker.provisioning.seats import Seats, share_of
 from worker.provisioning.services import Services
@@ -286,7 +286,7 @@ def _rescue() -> None:
         return
     try:
         with connections.acquire(block=True, timeout=5) as connection:
-            rescue(connection.default_channel, TASK_QUEUES)
+            move_to_our_queues(connection.default_channel, TASK_QUEUES)
     except ResponseError as error:  # an ACL without that key, or a key of another type
         _not_looked_into.append(str(error))
         log.warning("nobody looks for our messages in Celery's default queue: %s", error)

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 
 from worker.escaped import escaped
 from worker.gate import gate
-from worker.messages.envelope import UnreadableMessage, readdress
+from worker.messages.envelope import UnreadableMessage, normalize
 from worker.messages.transport import SafeTransport, drop
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class ReconnectSafeConsumer(Consumer):
 
         def guarded(message: Message) -> None:
             try:
-                if readdress(message, self._ours):
+                if normalize(message, self._ours):
                     receive(message)
                 else:
                     self.on_unknown_task(None, message, NotRegistered(message.headers["task"]))

@@ -15,7 +15,7 @@ from worker.database_url import read_database_url
 from worker.errors import PermanentError
 from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
-from worker.workspace.sources import check
+from worker.workspace.template_sources import check
 
 
 class SettingsError(PermanentError):

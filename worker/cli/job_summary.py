@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from worker.jobs.states import OPEN_STATUSES
 from worker.provisioning.sync import result
-from worker.workspace.naming import one_line
+from worker.workspace.display_text import one_line
 
 
 @dataclass(frozen=True)

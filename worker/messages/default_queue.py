@@ -20,7 +20,7 @@ _LOOKED_AT = 100
 """Entries at either end: the newest, and the oldest."""
 
 
-def rescue(channel: Any, routes: Mapping[str, str]) -> int:
+def move_to_our_queues(channel: Any, routes: Mapping[str, str]) -> int:
     """Move what is for the tasks of ``routes`` to their queues, by kombu's Redis ``channel``; how many were
     moved. Two workers at once may move one twice, which a job's row stands. Raises RedisError."""
     moved = 0
@@ -32,7 +32,7 @@ def rescue(channel: Any, routes: Mapping[str, str]) -> int:
         for key, length in zip(keys, lengths.execute(), strict=True):
             for entry, task in _ours(client, key, routes) if length else ():
                 move = client.pipeline(transaction=True)
-                move.lrem(key, 1, entry).lpush(routes[task], _readdressed(entry, routes[task]))
+                move.lrem(key, 1, entry).lpush(routes[task], _with_queue(entry, routes[task]))
                 removed, _ = move.execute()
                 moved += removed
     if moved:
@@ -52,7 +52,7 @@ def _ours(client: Any, key: str, routes: Mapping[str, str]) -> Iterator[tuple[by
             yield entry, task
 
 
-def _readdressed(entry: bytes, queue: str) -> bytes:
+def _with_queue(entry: bytes, queue: str) -> bytes:
     """The entry with the queue where it goes on: it comes back there if its worker dies."""
     message = json.loads(entry)
     if isinstance(message.get("properties"), dict):

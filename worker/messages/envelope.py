@@ -49,7 +49,7 @@ class _Content:
     fault: str | None = None
 
 
-def readdress(message: Message, known: Container[str]) -> bool:
+def normalize(message: Message, known: Container[str]) -> bool:
     """Put ``message`` into the one form, with the sentence of its refusal as the header ``refusal``; whether
     its task is among the ``known`` names. Raises UnreadableMessage."""
     content = _read(message)
@@ -132,7 +132,7 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
     return None
 
 
-def too_late(name: str, use_by: str | None) -> str | None:
+def expiry_refusal(name: str, use_by: str | None) -> str | None:
     """The refusal of a message whose header ``use_by`` has passed: it may have waited in its worker."""
     at = None if use_by is None else datetime.fromisoformat(use_by)
     return None if at is None or at > datetime.now(UTC) else f"{name}: {_expired(at)}."

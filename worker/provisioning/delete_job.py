@@ -35,7 +35,7 @@ from worker.provisioning.intents import (
 from worker.provisioning.places import History, Place, close_places, history_of, home_of, made_place
 from worker.provisioning.services import Services
 from worker.rights import require_all_rows, require_for
-from worker.workspace.identity import made_id
+from worker.workspace.identity import derived_id
 
 _WAIT = "waiting for the roster writer"
 
@@ -169,7 +169,7 @@ def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[
 
 
 def _is_own(wish: Settled) -> bool:
-    made = made_id(wish.openclaw_id)
+    made = derived_id(wish.openclaw_id)
     return made is not None and made.role == "mc"
 
 

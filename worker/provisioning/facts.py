@@ -24,8 +24,8 @@ from worker.provisioning.places import (
     taken,
 )
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
+from worker.workspace.display_text import one_line, shown_name
 from worker.workspace.identity import plain_path, workspace_path
-from worker.workspace.naming import one_line, shown_name
 from worker.workspace.plan import RecordedFile
 
 

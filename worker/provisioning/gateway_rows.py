@@ -15,8 +15,8 @@ from worker.gateway.roster import RosterEntry
 from worker.provisioning.facts import GatewayCondition
 from worker.provisioning.places import LIVE_PLACES, Place, home_of, places_of
 from worker.workspace.context import GatewayFacts
+from worker.workspace.display_text import shown_name
 from worker.workspace.identity import plain_path, workspace_path
-from worker.workspace.naming import shown_name
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.places import keeps
 from worker.provisioning.services import Services
 from worker.provisioning.workspace_files import AgentFiles
-from worker.workspace.naming import one_line
+from worker.workspace.display_text import one_line
 
 _PORTS = {"ws": 80, "wss": 443}
 

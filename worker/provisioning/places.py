@@ -14,8 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from worker.workspace.identity import made_id, made_workspace_path, openclaw_id, session_key_of
-from worker.workspace.naming import one_line
+from worker.workspace.display_text import one_line
+from worker.workspace.identity import derived_id, derived_workspace_path, openclaw_id, session_key_of
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[P
     made = openclaw_id(key)
     here = [place for place in places if place.gateway_id == agent.gateway_id]
     known = next((place for place in here if place.openclaw_id == made), None)
-    chosen = next((place for place in here if made_id(place.openclaw_id) is None), None)
+    chosen = next((place for place in here if derived_id(place.openclaw_id) is None), None)
     if known is None and chosen is not None:
         return chosen
-    workspace = made_workspace_path(workspace_root, made)
+    workspace = derived_workspace_path(workspace_root, made)
     if known is not None and (known.session_key, known.workspace) == (key, workspace):
         return known
     return Place(agent.gateway_id, made, key, workspace, recorded=False)
@@ -81,7 +81,7 @@ def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[P
 
 def made_place(gateway_id: UUID, openclaw_id: str, workspace_root: str) -> Place:
     """Where an agent would be under an id that was made of a UUID; there need be no row that says so."""
-    workspace = made_workspace_path(workspace_root, openclaw_id)
+    workspace = derived_workspace_path(workspace_root, openclaw_id)
     return Place(gateway_id, openclaw_id, f"agent:{openclaw_id}:main", workspace, recorded=False)
 
 
@@ -184,7 +184,7 @@ def keeps(row: Any, gateway_id: UUID, openclaw_id: str) -> bool:
     being deleted hands it on."""
     if row.id is None or row.status == "deleting" or row.gateway_id != gateway_id:
         return False
-    return made_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
+    return derived_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
 
 
 _EARLIER = text(r"""
@@ -223,7 +223,7 @@ def note_resolved(connection: Connection, agent_id: UUID, home: Place, resolved:
 
 def taken(openclaw_id: str, owner: str) -> str:
     """Why an agent may not have an id."""
-    made = made_id(openclaw_id)
+    made = derived_id(openclaw_id)
     cure = {
         "lead": "a board has one lead, so clear is_board_lead of one of them, or delete it",
         "mc-gateway": "a gateway has one main agent, so delete one of them",

@@ -32,8 +32,8 @@ from worker.provisioning.memories import reason_to_keep_memories
 from worker.provisioning.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.provisioning.places import keeps
 from worker.provisioning.shared_folders import MOST_ASKED, user_by_another_path
-from worker.workspace.identity import made_id, made_workspace_path
-from worker.workspace.naming import one_line
+from worker.workspace.display_text import one_line
+from worker.workspace.identity import derived_id, derived_workspace_path
 
 LOADING_S = 10.0
 """How long a gateway is waited for that has not loaded its config yet; measured: 0.6 s."""
@@ -90,14 +90,14 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
         for row in connection.execute(_GIVEN, {**entry, "agent_id": intent.agent_id})
         for folder in (row.workspace, row.resolved_workspace)
     ]
-    given.append(made_workspace_path(workspace_root, intent.openclaw_id))
+    given.append(derived_workspace_path(workspace_root, intent.openclaw_id))
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
     beside = tuple(neighbours_of(connection, gateway_id, intent.openclaw_id))
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
         return Standing(None, folders, beside, holder.departs, holder.awake, holder.delivered or {})
     if holder is not None and holder.agent_id != intent.agent_id:
         return Standing(_named(holder.name, holder.agent_id), folders)
-    made = made_id(intent.openclaw_id)
+    made = derived_id(intent.openclaw_id)
     if made is not None:
         parameters = {"agent_id": intent.agent_id, "gateway_id": gateway_id, "key": made.key}
         for row in connection.execute(_CLAIMANTS, parameters):
@@ -146,7 +146,7 @@ def reason_to_keep_files(
             f"The workspace of {openclaw_id}, {workspace}, is also used by {key} ({folder}): its entry was"
             " removed and the folder was left."
         )
-    strangers = [key for key in folders if made_id(key) is None]
+    strangers = [key for key in folders if derived_id(key) is None]
     user, all_seen = user_by_another_path(client, openclaw_id, strangers)
     if user is not None:
         return (

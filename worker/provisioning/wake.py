@@ -40,7 +40,7 @@ from worker.provisioning.agent_status import succeed
 from worker.provisioning.credentials import have_succeeded
 from worker.provisioning.crowd import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
 from worker.provisioning.work import Work
-from worker.workspace.naming import MOST_IN_LABEL, shown_name
+from worker.workspace.display_text import MOST_IN_LABEL, shown_name
 from worker.workspace.plan import BOOTSTRAP
 
 log = logging.getLogger(__name__)

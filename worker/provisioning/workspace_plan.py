@@ -22,8 +22,8 @@ from worker.workspace.plan import (
     Mode,
     RecordedFile,
     decide,
-    is_as_left,
-    is_own_text,
+    has_agent_text,
+    unchanged_since_write,
 )
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 
@@ -173,7 +173,7 @@ def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile],
     it is read nevertheless: its token is to be masked wherever else the agent wrote it."""
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
-    trusted = is_as_left(found, record) and work.record.token_hash is not None
+    trusted = unchanged_since_write(found, record) and work.record.token_hash is not None
     # Where a hash is pending, what we wrote last may carry its token, and not the one verified before.
     trusted = trusted and work.record.verified_hash == work.record.token_hash
     trusted = trusted and work.record.pending_hash is None
@@ -234,7 +234,7 @@ def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
         if step.action == "update"
         and mode.keeps(name)
         and step.live is not None
-        and is_own_text(step.file, step.live, plan.records.get(name)) is not False
+        and has_agent_text(step.file, step.live, plan.records.get(name)) is not False
     ]
     if replaced:
         names = " and ".join(filter(None, (", ".join(replaced[:-1]), replaced[-1])))
@@ -274,5 +274,5 @@ def _cause(step: Step, record: RecordedFile | None) -> str | None:
     if record is None or step.live is None or step.action not in ("update", "preserved"):
         return None
     templates = record.source_sha256 != step.file.source_sha256
-    agent = not is_as_left(step.live, record)
+    agent = not unchanged_since_write(step.live, record)
     return "both" if templates and agent else "templates" if templates else "agent" if agent else None

@@ -10,7 +10,7 @@ from uuid import UUID
 from worker.errors import PermanentError
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_MADE_FROM_IDS = re.compile(rf"(?P<role>mc|lead|mc-gateway)-(?P<key>{_UUID})")
+_DERIVED = re.compile(rf"(?P<role>mc|lead|mc-gateway)-(?P<key>{_UUID})")
 _SESSION_KEY = re.compile(r"agent:(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63}):[^\s:]+(?::[^\s:]+)*")
 
 _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
@@ -62,7 +62,7 @@ def openclaw_id(session_key: str) -> str:
 
 
 @dataclass(frozen=True)
-class MadeId:
+class DerivedId:
     """An OpenClaw id that was made of a UUID. ``role``: ``mc`` (a member, by its own id), ``lead`` (by its
     board's) or ``mc-gateway`` (a main agent, by its gateway's)."""
 
@@ -70,16 +70,16 @@ class MadeId:
     key: UUID
 
 
-def made_id(openclaw_id: str) -> MadeId | None:
+def derived_id(openclaw_id: str) -> DerivedId | None:
     """What an OpenClaw id was made of; None for one that somebody chose (rules.md 1, 2)."""
-    match = _MADE_FROM_IDS.fullmatch(openclaw_id)
-    return MadeId(cast(Any, match["role"]), UUID(match["key"])) if match else None
+    match = _DERIVED.fullmatch(openclaw_id)
+    return DerivedId(cast(Any, match["role"]), UUID(match["key"])) if match else None
 
 
-def made_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
+def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
     """The folder of an agent whose id was made of a UUID (rules.md 4); None for any other id, and without a
     root."""
-    made, root = made_id(openclaw_id), workspace_root.strip()
+    made, root = derived_id(openclaw_id), workspace_root.strip()
     if made is None or not root:
         return None
     return (

@@ -19,7 +19,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from worker.errors import PermanentError
-from worker.workspace.naming import clean
+from worker.workspace.display_text import clean
 
 INPUT_LIMIT = 64 * 1024
 """The longest source, in bytes of UTF-8."""

@@ -64,7 +64,7 @@ def decide(
     if live is None:
         return "create"
     if mode.keeps(file.name) and not mode.overwrite:
-        own = is_own_text(file, live, record)
+        own = has_agent_text(file, live, record)
         if own is not False:
             return None if own is None else "preserved"
     if live.content is not None:
@@ -76,10 +76,10 @@ def decide(
     return None
 
 
-def is_own_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
+def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
     """Whether the agent or its human wrote what the file holds: it is not empty, not what OpenClaw seeds and
     not what we delivered last. None: its content must be read to say."""
-    if live.size == 0 or is_as_left(live, record):
+    if live.size == 0 or unchanged_since_write(live, record):
         return False
     if live.content is None:
         known_sizes = (len(file.text.encode()), record.size if record else None)
@@ -90,7 +90,7 @@ def is_own_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None)
     return not delivered
 
 
-def is_as_left(live: LiveFile | None, record: RecordedFile | None) -> bool:
+def unchanged_since_write(live: LiveFile | None, record: RecordedFile | None) -> bool:
     """Whether the file is the one that we wrote: what it held then, it holds now."""
     return (
         live is not None
@@ -101,7 +101,11 @@ def is_as_left(live: LiveFile | None, record: RecordedFile | None) -> bool:
 
 
 def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
-    return record is not None and record.source_sha256 == file.source_sha256 and is_as_left(live, record)
+    return (
+        record is not None
+        and record.source_sha256 == file.source_sha256
+        and unchanged_since_write(live, record)
+    )
 
 
 def sha256_of(text: str) -> str:

@@ -17,7 +17,7 @@ from jinja2.sandbox import safe_range
 from worker.printable import utf8
 from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError
-from worker.workspace.sources import OWN, loader
+from worker.workspace.template_sources import OWN, loader
 
 _OUTPUT_LIMIT = 1024 * 1024
 _COMPILING = threading.Lock()

@@ -26,8 +26,8 @@ from worker.masking import forget_all, mask, remember
 from worker.workspace.context import profile_fields
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.diffs import file_diff, known_secrets
+from worker.workspace.display_text import clean, one_line
 from worker.workspace.identity import openclaw_id, slug
-from worker.workspace.naming import clean, one_line
 from worker.workspace.overrides import render_override
 from worker.workspace.templates import _one_line, _quoted
 

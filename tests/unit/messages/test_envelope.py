@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from worker.messages.envelope import UnreadableMessage, readdress, too_late
+from worker.messages.envelope import UnreadableMessage, expiry_refusal, normalize
 from worker.messages.transport import framing_fault
 from worker.messages.unpacking import LONGEST_BODY, unpack
 
@@ -47,7 +47,7 @@ class Channel:
 
 def read(body: Any, headers: Any = None, **more: Any) -> tuple[dict[str, Any], Any]:
     got = message(body, {"task": "tasks.provision_agent", "id": ID, **(headers or {})}, **more)
-    assert readdress(got, KNOWN)
+    assert normalize(got, KNOWN)
     assert isinstance(got.headers, dict)
     return got.headers, got.decode()
 
@@ -139,14 +139,14 @@ class Base64Channel:
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_what_is_packed_is_unpacked(packing: str) -> None:
     got = packed(packing, [[], {"agent_id": "a"}, None], PACKINGS[packing])
-    assert readdress(got, KNOWN)
+    assert normalize(got, KNOWN)
     assert got.decode() == [[], {"agent_id": "a"}, EMPTY]
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_small_one_that_unpacks_to_a_large_one_is_refused(packing: str) -> None:
     got = packed(packing, [[], {"x": "y" * 3 * LONGEST_BODY}, EMPTY], PACKINGS[packing])
-    assert readdress(got, KNOWN)
+    assert normalize(got, KNOWN)
     assert isinstance(got.headers, dict)
     assert "its arguments are too large" in got.headers["refusal"]
 
@@ -154,7 +154,7 @@ def test_a_small_one_that_unpacks_to_a_large_one_is_refused(packing: str) -> Non
 @pytest.mark.parametrize("packing", [*PACKINGS, "application/x-nothing", "application/zstd"])
 def test_what_cannot_be_unpacked_is_refused(packing: str) -> None:
     got = packed(packing, [[], {}, EMPTY], lambda body: b"no" + body)
-    assert readdress(got, KNOWN)
+    assert normalize(got, KNOWN)
     assert isinstance(got.headers, dict)
     assert "cannot be undone" in got.headers["refusal"]
 
@@ -178,8 +178,8 @@ def test_what_has_expired_is_refused_unless_it_comes_again_by_itself() -> None:
     assert (waiting["refusal"], waiting["eta"]) == (None, later)
     # Celery would drop it without a row if it expired in its worker: the task itself looks at the time.
     assert (waiting["expires"], waiting["use_by"]) == (None, later)
-    assert too_late("tasks.provision_agent", later) is None
-    assert "tasks.provision_agent: it expired at" in (too_late("tasks.provision_agent", past) or "")
+    assert expiry_refusal("tasks.provision_agent", later) is None
+    assert "tasks.provision_agent: it expired at" in (expiry_refusal("tasks.provision_agent", past) or "")
 
 
 def test_what_flower_shows_of_a_message_holds_no_secret() -> None:
@@ -209,12 +209,12 @@ def test_an_argument_may_have_any_name() -> None:
 )
 def test_without_a_task_or_an_id_nothing_can_be_put_on_record(headers: Any, why: str) -> None:
     with pytest.raises(UnreadableMessage, match=why.replace("\\", r"\\")):
-        readdress(message([[], {}, EMPTY], headers), KNOWN)
+        normalize(message([[], {}, EMPTY], headers), KNOWN)
 
 
 def test_a_task_of_somebody_elses_is_not_ours() -> None:
-    assert not readdress(message([[], {}, EMPTY], {"task": "celery.map", "id": ID}), KNOWN)
-    assert not readdress(message({"task": "x.y", "id": ID, "args": [], "kwargs": {}}, {}), KNOWN)
+    assert not normalize(message([[], {}, EMPTY], {"task": "celery.map", "id": ID}), KNOWN)
+    assert not normalize(message({"task": "x.y", "id": ID, "args": [], "kwargs": {}}, {}), KNOWN)
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -243,7 +243,7 @@ def test_nothing_raises_anything_else(body: Any, headers: dict[str, Any], ours: 
         headers |= {"task": "tasks.provision_agent", "id": ID}
     got = message(body, headers)
     try:
-        readdress(got, KNOWN)
+        normalize(got, KNOWN)
     except UnreadableMessage:
         assert not ours
     else:

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from worker.lab.simulator.seeds import USER_MD
-from worker.workspace.plan import MEMORIES, Action, LiveFile, Mode, RecordedFile, decide, is_own_text
+from worker.workspace.plan import MEMORIES, Action, LiveFile, Mode, RecordedFile, decide, has_agent_text
 from worker.workspace.rendering import RenderedFile
 
 FIRST, LATER = Mode(first=True), Mode(first=False)
@@ -92,7 +92,7 @@ def test_a_file_that_the_agent_writes_into(
 
 def test_overwrite_writes_over_what_the_agent_wrote() -> None:
     assert decide(rendered("MEMORY.md"), TEXT, read("mine"), None, OVERWRITE) == "update"
-    assert is_own_text(rendered("MEMORY.md"), read("mine"), None) is True
+    assert has_agent_text(rendered("MEMORY.md"), read("mine"), None) is True
 
 
 @pytest.mark.parametrize("release", sorted(USER_MD))

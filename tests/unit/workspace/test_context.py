@@ -18,7 +18,7 @@ from worker.workspace.context import (
     profile_fields,
 )
 from worker.workspace.credentials import PLACEHOLDER
-from worker.workspace.naming import clean
+from worker.workspace.display_text import clean
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://gateway", "~/.openclaw/")
 AGENT = AgentFacts(AGENT_ID, "Ada", True, {"role": " Editor ", "emoji": "", "verbosity": ["a", " ", "b "]})

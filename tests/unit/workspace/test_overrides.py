@@ -5,7 +5,7 @@ import time
 import pytest
 
 from worker.workspace.credentials import PLACEHOLDER
-from worker.workspace.naming import clean
+from worker.workspace.display_text import clean
 from worker.workspace.overrides import INPUT_LIMIT, OUTPUT_LIMIT, TemplateError, render_override
 
 CONTEXT = {

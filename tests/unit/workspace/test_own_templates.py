@@ -13,7 +13,7 @@ from worker.cli.doctor.workspaces import _cure
 from worker.workspace.context import GatewayFacts
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import RenderedWorkspace, Role, render_workspace
-from worker.workspace.sources import check
+from worker.workspace.template_sources import check
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://127.0.0.1:18789", "~/.openclaw/")
 SOUL = "shared/SOUL.md.j2"

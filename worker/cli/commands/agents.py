@@ -18,7 +18,7 @@ from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
 from worker.jobs.requests import DeleteAgent, ProvisionAgent, ProvisionGatewayMain, UpdateAgent
 from worker.standalone import NewAgent, add_agent
-from worker.workspace.naming import shown_name
+from worker.workspace.display_text import shown_name
 
 app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
 

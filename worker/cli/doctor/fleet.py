@@ -15,7 +15,7 @@ from worker.gateway.address import GatewayAddress
 from worker.provisioning.facts import AgentRecord, load_agent
 from worker.provisioning.outage import fingerprint
 from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
-from worker.workspace.naming import shown_name
+from worker.workspace.display_text import shown_name
 
 
 @dataclass(frozen=True)

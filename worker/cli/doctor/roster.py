@@ -17,7 +17,7 @@ from worker.gateway.heartbeats import AUTOMATIONS_QUERY, FENCED_HINT, automation
 from worker.gateway.roster import plan_roster
 from worker.gateway.roster_reading import LiveRoster
 from worker.provisioning.facts import AgentRecord
-from worker.workspace.identity import made_id
+from worker.workspace.identity import derived_id
 
 _CHECK = "roster"
 _MOST_PAGES = 50
@@ -47,7 +47,7 @@ def check_roster(
     orphans = sorted(
         key
         for key in plan.present - {record.openclaw_id for record in fleet.records} - fleet.refused_ids
-        if made_id(key) is not None
+        if derived_id(key) is not None
     )
     yield from (_orphan(key, fleet, gateway) for key in orphans)
     if not (missing or differing or orphans or fleet.refused):
@@ -85,7 +85,7 @@ def _keys(patch: Mapping[str, Any]) -> Iterator[str]:
 def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
     """The finding for an entry that no agent should have. If its agent has a row, `provisioner delete` is not
     the cure, because it would delete the row too."""
-    made = made_id(key)
+    made = derived_id(key)
     own = fleet.names.get(made.key) if made is not None and made.role == "mc" else None
     by_hand = f"run `openclaw agents delete {key}` on this gateway's machine"
     if key in fleet.elsewhere:

@@ -20,7 +20,7 @@ from worker.workspace.rendering import (
     render_workspace,
     template_paths,
 )
-from worker.workspace.sources import OWN
+from worker.workspace.template_sources import OWN
 
 UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.workspace.naming import MOST_IN_LABEL, one_line, shown_name
+from worker.workspace.display_text import MOST_IN_LABEL, one_line, shown_name
 
 
 @pytest.mark.parametrize("name", ["Ada", "  Ada  B. ", "Zoë 👩‍💻", "a" * 200, "$5"])
