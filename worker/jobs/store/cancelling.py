@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import let_go
 
 CANCELLED = "Cancelled on request."
@@ -27,7 +28,8 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
 
     Cancelling twice does no harm. Raises EndedBeforeError.
     """
-    queued = connection.execute(_CANCEL_QUEUED, {"job_id": job_id, "reason": CANCELLED}).one_or_none()
+    ending = {"job_id": job_id, "reason": CANCELLED, "code": ReasonCode.CANCELLED}
+    queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
     if queued is not None:
         let_go(connection, queued.kind, queued.agent_id)
         return True
@@ -37,9 +39,9 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     # Intents, rows, job: the lock order of every transaction that takes more than one of these.
     connection.execute(_TAKE_BACK, {"job_id": job_id, "reason": CANCELLED})
     if job.kind == "sync_heartbeats":
-        connection.execute(_END_HEARTBEATS, {"job_id": job_id, "reason": CANCELLED})
+        connection.execute(_END_HEARTBEATS, ending)
         return True
-    if connection.execute(_END_WAITING, {"job_id": job_id, "reason": CANCELLED}).rowcount:
+    if connection.execute(_END_WAITING, ending).rowcount:
         return True
     connection.execute(_CALL_ROWS, {"job_id": job_id})
     connection.execute(_REQUEST, {"job_id": job_id})
@@ -49,8 +51,9 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
 _JOB = text("SELECT kind, status FROM provisioner.jobs WHERE id = :job_id")
 _CANCEL_QUEUED = text("""
     UPDATE provisioner.jobs
-    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
-        next_attempt_at = NULL, published_at = NULL, finished_at = now(), updated_at = now()
+    SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
+        cancel_requested_at = now(), next_attempt_at = NULL, published_at = NULL, finished_at = now(),
+        updated_at = now()
     WHERE id = :job_id AND status = 'queued'
     RETURNING kind, agent_id
 """)
@@ -63,15 +66,16 @@ _END_HEARTBEATS = text("""
         UPDATE provisioner.job_agents r
         SET status = CASE WHEN i.applied_at IS NOT NULL THEN 'succeeded' ELSE 'cancelled' END,
             phase = CASE WHEN i.applied_at IS NOT NULL THEN 'ended' ELSE r.phase END,
-            reason = CASE WHEN i.applied_at IS NULL THEN :reason END, finished_at = now()
+            reason = CASE WHEN i.applied_at IS NULL THEN :reason END,
+            reason_code = CASE WHEN i.applied_at IS NULL THEN :code END, finished_at = now()
         FROM provisioner.roster_intents i
         WHERE r.job_id = :job_id AND r.status = 'pending' AND i.job_id = r.job_id AND i.agent_id = r.agent_id
         RETURNING r.status
     )
     UPDATE provisioner.jobs j
-    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
-        agents_done = agents_total, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
-        updated_at = now(),
+    SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
+        cancel_requested_at = now(), agents_done = agents_total, next_attempt_at = NULL, published_at = NULL,
+        finished_at = now(), updated_at = now(),
         result = jsonb_build_object(
             'agents', agents_total, 'errors', '[]'::jsonb,
             'updated', (SELECT count(*) FROM settled WHERE status = 'succeeded') + (
@@ -82,8 +86,8 @@ _END_HEARTBEATS = text("""
 _END_WAITING = text("""
     WITH ended AS (
         UPDATE provisioner.job_agents r
-        SET status = 'cancelled', reason = :reason, next_attempt_at = NULL, published_at = NULL,
-            finished_at = now()
+        SET status = 'cancelled', reason = :reason, reason_code = :code, next_attempt_at = NULL,
+            published_at = NULL, finished_at = now()
         FROM provisioner.jobs j
         WHERE r.job_id = :job_id AND j.id = r.job_id AND j.kind <> 'sync_gateway' AND r.status = 'pending'
           AND EXISTS (SELECT FROM provisioner.job_agents o
@@ -91,9 +95,9 @@ _END_WAITING = text("""
         RETURNING r.job_id
     )
     UPDATE provisioner.jobs
-    SET status = 'cancelled', phase = 'ended', error = :reason, cancel_requested_at = now(),
-        agents_done = agents_total, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
-        updated_at = now()
+    SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
+        cancel_requested_at = now(), agents_done = agents_total, next_attempt_at = NULL, published_at = NULL,
+        finished_at = now(), updated_at = now()
     FROM ended WHERE jobs.id = ended.job_id
 """)
 """Ends a job about one agent that waits for another job on that agent: until then nobody could claim it."""

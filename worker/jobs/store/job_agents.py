@@ -17,6 +17,7 @@ from worker.database import single
 from worker.jobs import service_time
 from worker.jobs.kinds import ONE_AGENT_KINDS
 from worker.jobs.requests import Request
+from worker.jobs.states import AgentOutcome, ReasonCode
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -87,7 +88,8 @@ _CLAIM = text(f"""
         attempts = r.attempts + (r.lease_until IS NOT NULL)::int,
         lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s),
-        published_at = NULL, started_at = coalesce(r.started_at, now()), reason = NULL
+        published_at = NULL, started_at = coalesce(r.started_at, now()), reason = NULL,
+        reason_code = NULL
     FROM provisioner.jobs j
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
@@ -100,9 +102,10 @@ _CLAIM = text(f"""
         {service_time.failing_s("r.failing_since")} AS failing_s
 """)
 
-_POSTPONE_BUSY = text("""
+_POSTPONE_BUSY = text(f"""
     UPDATE provisioner.job_agents
     SET published_at = NULL, reason = 'waiting for another job on this agent',
+        reason_code = '{ReasonCode.WAITING_FOR_AGENT}',
         next_attempt_at = CASE WHEN EXISTS (
             SELECT FROM provisioner.job_agents h WHERE h.agent_id = :agent_id AND h.status = 'running'
         ) THEN now() + make_interval(secs => :wait_s) ELSE now() END
@@ -193,7 +196,7 @@ def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
 _PARK = text(f"""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
-        failing_since = {service_time.FAILING_SINCE},
+        reason_code = :code, failing_since = {service_time.FAILING_SINCE},
         next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
         ) THEN 0 ELSE :delay_s END)
@@ -209,11 +212,20 @@ def park(
     reason: str,
     phase: str | None = None,
     failing_s: float | None = None,
+    *,
+    code: ReasonCode | None = None,
 ) -> None:
     """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is to
     be cancelled, or when another transaction calls it. ``failing_s``: for how many seconds its step has been
-    failing, None if it is not. Raises LeaseLostError."""
-    values = {**_held(held), "delay_s": delay_s, "reason": reason, "phase": phase, "failing_s": failing_s}
+    failing, None if it is not; ``code``: what ``reason`` says, for programs. Raises LeaseLostError."""
+    values = {
+        **_held(held),
+        "delay_s": delay_s,
+        "reason": reason,
+        "code": code,
+        "phase": phase,
+        "failing_s": failing_s,
+    }
     _require_one(connection.execute(_PARK, values).rowcount, held)
 
 
@@ -234,7 +246,8 @@ _FINISH = text("""
         SET status = :status,
             phase = coalesce(CAST(:phase AS text),
                              CASE WHEN :status = 'succeeded' THEN 'ended' ELSE phase END),
-            reason = :reason, warnings = :warnings, files = coalesce(:files, files),
+            reason = :reason, reason_code = :code, outcome = :outcome, warnings = :warnings,
+            files = coalesce(:files, files),
             lease_until = NULL, next_attempt_at = NULL, published_at = NULL, finished_at = now(),
             woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
@@ -246,6 +259,7 @@ _FINISH = text("""
         status = CASE WHEN :single THEN :job_status ELSE status END,
         phase = CASE WHEN :single THEN 'ended' ELSE jobs.phase END,
         error = CASE WHEN :single AND :job_status <> 'succeeded' THEN :reason ELSE error END,
+        reason_code = CASE WHEN :single AND :job_status <> 'succeeded' THEN :code ELSE reason_code END,
         result = CASE WHEN :single THEN :result ELSE result END,
         warnings = CASE WHEN :single THEN :warnings ELSE warnings END,
         finished_at = CASE WHEN :single THEN now() ELSE finished_at END
@@ -272,16 +286,25 @@ def finish(
     warnings: list[str],
     files: Mapping[str, Any] | None = None,
     phase: str | None = None,
+    code: ReasonCode | None = None,
+    outcome: AgentOutcome | None = None,
 ) -> None:
-    """End the agent's row, and with it a job about one agent. ``files`` None keeps what the row has;
-    ``phase`` None records ``ended`` for a success and otherwise keeps the step it ended in. Raises
-    LeaseLostError."""
+    """End the agent's row, and with it a job about one agent.
+
+    ``files`` None keeps what the row has; ``phase`` None records ``ended`` for a success and otherwise keeps
+    the step it ended in; ``code``: what ``reason`` says, for programs; ``outcome``: why an agent was skipped
+    without that being an error. Raises LeaseLostError.
+    """
+    if outcome is None and phase in set(AgentOutcome):
+        outcome = AgentOutcome(phase)
     values = {
         **_held(held),
         "status": status,
         "job_status": _JOB_STATUS[status] if held.single else status,
         "single": held.single,
-        "phase": phase,
+        "phase": outcome.phase if outcome is not None else phase,
+        "code": code,
+        "outcome": outcome,
         "woken": held.woken_at is not None,
         "reason": reason,
         "result": dict(result) if result is not None else None,

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.kinds import ONE_AGENT_KINDS, target_of_kind
 from worker.jobs.requests import LONGEST_NAME, Request
+from worker.jobs.states import OPEN_STATUSES, ReasonCode
 from worker.jobs.store.publishing import REPUBLISH_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -99,10 +100,12 @@ def enqueue(
 
 _RECORD_REFUSAL = text("""
     INSERT INTO provisioner.jobs
-        (id, kind, status, request_id, requested_by, options, error, next_attempt_at, finished_at)
-    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :options, :error, NULL, now())
-    ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error, next_attempt_at = NULL,
-        published_at = NULL, updated_at = now(), finished_at = now()
+        (id, kind, status, request_id, requested_by, options, error, reason_code, next_attempt_at,
+         finished_at)
+    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :options, :error, :code, NULL, now())
+    ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error,
+        reason_code = excluded.reason_code, next_attempt_at = NULL, published_at = NULL,
+        updated_at = now(), finished_at = now()
     WHERE jobs.status = 'queued'
 """).bindparams(
     bindparam("options", type_=JSONB),
@@ -126,7 +129,15 @@ def let_go(connection: Connection, kind: str, agent_id: object) -> None:
         connection.execute(_LET_GO, {"agent_id": UUID(str(agent_id))})
 
 
-def refuse(connection: Connection, job_id: UUID, kind: str, error: str, arguments: Mapping[str, Any]) -> None:
+def refuse(
+    connection: Connection,
+    job_id: UUID,
+    kind: str,
+    error: str,
+    arguments: Mapping[str, Any],
+    *,
+    code: ReasonCode = ReasonCode.REFUSED_REQUEST,
+) -> None:
     """Record a request that cannot be served as a failed job. The row keeps the request_id, by which a caller
     may be waiting, but no target, so that the corrected request can use the same request_id."""
     names = sorted(_printable(name)[:LONGEST_NAME] for name in islice(arguments, _NAMES_ON_RECORD))
@@ -138,6 +149,7 @@ def refuse(connection: Connection, job_id: UUID, kind: str, error: str, argument
             **{name: _said(arguments, name) for name in ("request_id", "requested_by")},
             "options": {"arguments": names},
             "error": _printable(error),
+            "code": code,
         },
     )
     let_go(connection, kind, arguments.get("agent_id"))
@@ -215,7 +227,7 @@ _ENDING = text("SELECT status, error FROM provisioner.jobs WHERE id = :job_id")
 def ending_of(connection: Connection, job_id: UUID) -> tuple[str, str | None] | None:
     """Status and error of a job that has ended; None while it is open."""
     row = connection.execute(_ENDING, {"job_id": job_id}).one()
-    return None if row.status in ("queued", "running") else (row.status, row.error)
+    return None if row.status in OPEN_STATUSES else (row.status, row.error)
 
 
 _OPEN_JOB = text("""

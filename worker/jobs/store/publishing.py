@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.kinds import KINDS, not_served
 from worker.jobs.messages import Message, job_message, message_of, roster_writer_message
+from worker.jobs.states import ReasonCode
 from worker.masking.columns import MaskedText
 from worker.revision import NEEDED_REVISION
 
@@ -36,14 +37,14 @@ _DUE_JOBS = text("""
 """)
 _NOT_SERVED = text("""
     UPDATE provisioner.jobs
-    SET status = 'failed', error = :error, next_attempt_at = NULL, published_at = NULL, updated_at = now(),
-        finished_at = now()
+    SET status = 'failed', error = :error, reason_code = :code, next_attempt_at = NULL, published_at = NULL,
+        updated_at = now(), finished_at = now()
     WHERE id = :job_id
 """).bindparams(bindparam("error", type_=MaskedText))
 _ROWS_NOT_SERVED = text("""
     UPDATE provisioner.job_agents
-    SET status = 'failed', reason = :error, next_attempt_at = NULL, published_at = NULL, lease_until = NULL,
-        finished_at = now()
+    SET status = 'failed', reason = :error, reason_code = :code, next_attempt_at = NULL, published_at = NULL,
+        lease_until = NULL, finished_at = now()
     WHERE job_id = :job_id AND status IN ('pending', 'running')
 """).bindparams(bindparam("error", type_=MaskedText))
 _DUE_AGENTS = text("""
@@ -87,8 +88,9 @@ def mark_due(connection: Connection, batch: int) -> list[Message]:
     jobs = connection.execute(_DUE_JOBS, limits).all()
     for row in jobs:
         if row.kind not in KINDS:
+            said = {"error": not_served(row.kind), "code": ReasonCode.REFUSED_REQUEST}
             for statement in (_NOT_SERVED, _ROWS_NOT_SERVED):
-                connection.execute(statement, {"job_id": row.id, "error": not_served(row.kind)})
+                connection.execute(statement, {"job_id": row.id, **said})
     messages = [job_message(row) for row in jobs if row.kind in KINDS]
     messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
     writers = connection.execute(_DUE_WRITERS, {"batch": batch, "lost_s": _WRITER_LOST_AFTER_S})

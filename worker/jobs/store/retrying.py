@@ -15,6 +15,7 @@ from worker.jobs.requests import (
     SyncGateway,
     SyncHeartbeats,
 )
+from worker.jobs.states import OPEN_STATUSES
 from worker.jobs.store.jobs import enqueue, stored_job
 
 
@@ -30,7 +31,7 @@ def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> 
     was missing. Raises NothingToRetryError.
     """
     job = connection.execute(_JOB, {"job_id": job_id}).one()
-    if job.status in ("queued", "running"):
+    if job.status in OPEN_STATUSES:
         raise NothingToRetryError(f"Job {job_id} has not ended: it is {job.status}. Watch it, or cancel it.")
     if job.status == "succeeded":
         raise NothingToRetryError(f"Job {job_id} succeeded: there is nothing to do again.")

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from worker.jobs.messages import Message, job_message
 from worker.jobs.requests import SyncGateway
 from worker.jobs.service_time import FAILING_SINCE, failing_s
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -104,7 +105,7 @@ _RENEW = text(f"""
 _PARK = text(f"""
     UPDATE provisioner.jobs
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), updated_at = now(),
-        error = :reason,
+        error = :reason, wait_reason = :reason, reason_code = :code,
         failing_since = {FAILING_SINCE},
         next_attempt_at = CASE
             WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
@@ -126,15 +127,19 @@ def park_sync(
     phase: str | None = None,
     reason: str | None = None,
     failing_s: float | None = None,
+    *,
+    code: ReasonCode | None = None,
 ) -> None:
     """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
-    for, or when another transaction calls it. ``reason``: the trouble it waits out, if any; ``failing_s``:
-    for how many seconds its step has been failing, None if it is not. Raises LeaseLostError."""
+    for, or when another transaction calls it. ``reason``: the trouble it waits out, if any, with its
+    ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not. Raises
+    LeaseLostError."""
     parameters = {
         **_key(held),
         "delay_s": delay_s,
         "phase": phase,
         "reason": reason,
+        "code": code,
         "failing_s": failing_s,
     }
     _require(connection.execute(_PARK, parameters).rowcount, held)
@@ -150,7 +155,8 @@ def sync_failing_s(connection: Connection, held: SyncClaim) -> float:
 
 _END = text(f"""
     UPDATE provisioner.jobs
-    SET status = :status, phase = 'ended', error = :error, result = :result, warnings = :warnings,
+    SET status = :status, phase = 'ended', error = :error, reason_code = :code, wait_reason = NULL,
+        result = :result, warnings = :warnings,
         finished_at = now(), updated_at = now(), lease_until = NULL, next_attempt_at = NULL,
         published_at = NULL
     WHERE {_HELD}
@@ -168,9 +174,17 @@ def end_sync(
     error: str | None,
     result: Mapping[str, Any],
     warnings: Sequence[str],
+    code: ReasonCode | None = None,
 ) -> list[Message]:
-    """End the sync, and mark the one that waits for it. Raises LeaseLostError."""
-    ending = {"status": status, "error": error, "result": dict(result), "warnings": list(warnings)}
+    """End the sync, and mark the one that waits for it. ``code``: what ``error`` says, for programs. Raises
+    LeaseLostError."""
+    ending = {
+        "status": status,
+        "error": error,
+        "code": code,
+        "result": dict(result),
+        "warnings": list(warnings),
+    }
     _require(connection.execute(_END, {**_key(held), **ending}).rowcount, held)
     return mark_next_sync(connection, held.gateway_id)
 

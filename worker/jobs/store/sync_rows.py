@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.messages import Message, agent_message, finisher_message
 from worker.jobs.requests import SyncGateway
+from worker.jobs.states import AgentOutcome, ReasonCode
 from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -50,11 +51,13 @@ _ADD_AGENTS = text(rf"""
           AND (CAST(:board_id AS uuid) IS NULL OR b.id = CAST(:board_id AS uuid))
     )
     INSERT INTO provisioner.job_agents
-        (job_id, agent_id, agent_name, board_id, position, status, phase, reason, finished_at)
+        (job_id, agent_id, agent_name, board_id, position, status, phase, outcome, reason, reason_code,
+         finished_at)
     SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, row_number() OVER (ORDER BY a.created_at, a.id),
         CASE WHEN s.paused THEN 'skipped' ELSE 'pending' END,
-        CASE WHEN s.paused THEN 'paused' END,
+        CASE WHEN s.paused THEN 'paused' END, CASE WHEN s.paused THEN '{AgentOutcome.PAUSED}' END,
         CASE WHEN s.paused THEN 'Its board ' || quote_literal(s.name) || ' is paused.' END,
+        CASE WHEN s.paused THEN '{ReasonCode.BOARD_PAUSED}' END,
         CASE WHEN s.paused THEN now() END
     FROM agents a JOIN served s ON s.id = a.board_id
     WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
@@ -92,11 +95,12 @@ _NOTE = text("""
     WITH noted AS (
         UPDATE provisioner.job_agents r
         SET openclaw_id = f.openclaw_id, status = f.status, phase = f.phase, reason = f.reason,
+            reason_code = f.reason_code,
             first_provision = f.first_provision, roster = f.roster, warnings = f.warnings,
             finished_at = CASE WHEN f.status <> 'pending' THEN now() END
         FROM jsonb_to_recordset(:rows) AS f
-            (agent_id uuid, openclaw_id text, status text, phase text, reason text, first_provision boolean,
-             roster jsonb, warnings jsonb)
+            (agent_id uuid, openclaw_id text, status text, phase text, reason text, reason_code text,
+             first_provision boolean, roster jsonb, warnings jsonb)
         WHERE r.job_id = :job_id AND r.agent_id = f.agent_id AND r.status = 'pending'
         RETURNING r.position, r.finished_at
     )
@@ -109,7 +113,7 @@ _NOTE = text("""
 
 def note_findings(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record what the look found for each agent: agent_id, openclaw_id, status, phase, reason,
-    first_provision, roster and warnings. A status other than ``pending`` ends the row."""
+    reason_code, first_provision, roster and warnings. A status other than ``pending`` ends the row."""
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
 
 
@@ -216,8 +220,8 @@ def recount(connection: Connection, job_id: UUID) -> bool:
 _END_PENDING = text("""
     WITH ended AS (
         UPDATE provisioner.job_agents
-        SET status = :status, reason = :reason, next_attempt_at = NULL, published_at = NULL,
-            finished_at = now()
+        SET status = :status, reason = :reason, reason_code = :code, next_attempt_at = NULL,
+            published_at = NULL, finished_at = now()
         WHERE job_id = :job_id AND status = 'pending'
         RETURNING position
     )
@@ -227,6 +231,10 @@ _END_PENDING = text("""
 """).bindparams(bindparam("reason", type_=MaskedText))
 
 
-def end_pending(connection: Connection, job_id: UUID, status: str, reason: str) -> None:
-    """End all rows that no worker has claimed yet, the main agent's included."""
-    connection.execute(_END_PENDING, {"job_id": job_id, "status": status, "reason": reason})
+def end_pending(
+    connection: Connection, job_id: UUID, status: str, reason: str, *, code: ReasonCode | None = None
+) -> None:
+    """End all rows that no worker has claimed yet, the main agent's included. ``code``: what ``reason`` says,
+    for programs."""
+    parameters = {"job_id": job_id, "status": status, "reason": reason, "code": code}
+    connection.execute(_END_PENDING, parameters)

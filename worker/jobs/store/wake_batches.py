@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.messages import Message, message_of
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson
 
@@ -70,7 +71,8 @@ class EndedRow:
 
 _GATHER = text("""
     UPDATE provisioner.job_agents r
-    SET wake_sent_at = now(), reason = :reason, next_attempt_at = now() + make_interval(secs => :takes_s)
+    SET wake_sent_at = now(), reason = :reason, reason_code = :code,
+        next_attempt_at = now() + make_interval(secs => :takes_s)
     FROM provisioner.jobs j, agents a
     WHERE j.id = r.job_id AND j.gateway_id = :gateway_id AND j.cancel_requested_at IS NULL
       AND a.id = r.agent_id AND a.gateway_id = j.gateway_id
@@ -86,8 +88,8 @@ _IN_HAND = """
 _END = text(f"""
     WITH ended AS (
         UPDATE provisioner.job_agents r
-        SET status = 'succeeded', phase = 'ended', reason = NULL, wake = NULL, woken_at = now(),
-            finished_at = now(), next_attempt_at = NULL, published_at = NULL,
+        SET status = 'succeeded', phase = 'ended', reason = NULL, reason_code = NULL, wake = NULL,
+            woken_at = now(), finished_at = now(), next_attempt_at = NULL, published_at = NULL,
             warnings = r.warnings || CASE WHEN o.warning IS NULL THEN '[]'
                                           ELSE jsonb_build_array(o.warning) END
         FROM provisioner.jobs j, agents a, jsonb_to_recordset(:woken)
@@ -104,7 +106,7 @@ _END = text(f"""
 """).bindparams(bindparam("woken", type_=MaskedJson))
 _GIVE_BACK = text(f"""
     UPDATE provisioner.job_agents r
-    SET wake = NULL, reason = NULL, published_at = now(),
+    SET wake = NULL, reason = NULL, reason_code = NULL, published_at = now(),
         next_attempt_at = now() + make_interval(secs => :republish_s),
         wake_sent_at = CASE WHEN o.unsent THEN NULL ELSE r.wake_sent_at END
     FROM provisioner.jobs j, jsonb_to_recordset(:others) AS o(job_id uuid, agent_id uuid, unsent boolean)
@@ -115,7 +117,12 @@ _GIVE_BACK = text(f"""
 
 def gather_wakes(connection: Connection, gateway_id: UUID) -> list[Wake]:
     """Take all rows that wait to be woken on the gateway; once this commits, their messages count as sent."""
-    parameters = {"gateway_id": gateway_id, "takes_s": SENDING_TAKES_S, "reason": BEING_WOKEN}
+    parameters = {
+        "gateway_id": gateway_id,
+        "takes_s": SENDING_TAKES_S,
+        "reason": BEING_WOKEN,
+        "code": ReasonCode.BEING_WOKEN,
+    }
     return [Wake(**row._mapping) for row in connection.execute(_GATHER, parameters)]
 
 
