@@ -1,4 +1,4 @@
-"""Where a gateway is and with which token: cleaned once, so that no later message leaks it (rules.md 29)."""
+"""A gateway's URL and token, cleaned once so that no later message leaks the token (rules.md 29)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SCHEMES = {"http": "ws", "https": "wss"}
 class GatewayAddress:
     """A gateway's URL (ws or wss) and token.
 
-    User information, query and fragment are dropped from the URL: the token travels only in
-    ``connect``. Raises `BadAddress` with a sentence that never repeats them.
+    User information, query and fragment are removed from the URL: the token travels only in ``connect``.
+    Raises `BadAddress`, whose sentence never repeats them.
     """
 
     url: str
@@ -31,14 +31,14 @@ class GatewayAddress:
 
     @property
     def token_fingerprint(self) -> str | None:
-        """16 hex digits that tell tokens apart and do not lead back to one; None without a token."""
+        """16 hex digits that distinguish tokens without revealing them; None without a token."""
         if self.token is None:
             return None
         return hashlib.sha256(b"openclaw-provisioner:" + self.token.encode()).hexdigest()[:16]
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host is this machine by its very name."""
+        """Whether the host names this machine: a loopback address, or localhost."""
         host = urlsplit(self.url).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""An agent's id as a gateway goes by it, however its config spells it."""
+"""An agent's id in the form that a gateway uses, however its config spells it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import re
 from typing import Any
 
 IMPLICIT_AGENT = "main"
-"""The agent that a gateway without a roster has; it stays the default only if it is listed first."""
+"""The agent of a gateway without a roster. Once there is a roster, it stays the default only if it is listed
+first."""
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def canonical_id(written: Any) -> str:
-    """The id that a gateway goes by for one as it is written in its config: in lower case, and with ``-`` for
-    each run of characters that an id may not have (measured on 2026.2.12 and 2026.9.6)."""
+    """The id that a gateway uses for an id written in its config (measured on 2026.2.12 and 2026.9.6).
+
+    It is in lower case, and each run of characters that an id may not have is one ``-``.
+    """
     text = str(written).strip().lower()
     if _ID.fullmatch(text):
         return text

@@ -1,6 +1,6 @@
-"""Who we are to a gateway: one Ed25519 key for all workers of a deployment (gateways.md 1).
+"""The device key by which gateways know us: one Ed25519 key for all workers of a deployment (gateways.md 1).
 
-The settings name its file as GATEWAY_DEVICE_KEY.
+The setting GATEWAY_DEVICE_KEY names its file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DeviceKeyError(PermanentError):
 
 
 class DeviceKey:
-    """The key, and what a gateway knows it by. Its repr shows the public id only."""
+    """The device's key and the ids derived from it. Its repr shows the public id only."""
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
         self._private_key = private_key
@@ -34,18 +34,18 @@ class DeviceKey:
 
     @classmethod
     def generate(cls) -> DeviceKey:
-        """A key that lives only in memory."""
+        """Make a key that exists only in memory."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load_or_create(cls, path: Path) -> DeviceKey:
-        """The key in ``path``, made first where there is none.
+        """Load the key from ``path``, creating it first if there is none.
 
-        Many processes at once end with one key: each writes its own beside ``path`` and links it
-        there, and only the first link succeeds.
+        Processes that do so at the same time end up with one key: each writes its own to a temporary file and
+        links it to ``path``, and only the first link succeeds.
 
-        Raises `DeviceKeyError`: unreadable, damaged, not an Ed25519 key, readable by others, or
-        its folder cannot be written.
+        Raises `DeviceKeyError` if the file is unreadable, damaged, not an Ed25519 key or accessible to
+        others, or if its folder is not writable.
         """
         try:
             if not path.exists():
@@ -56,7 +56,7 @@ class DeviceKey:
 
     @classmethod
     def check(cls, path: Path) -> None:
-        """Raise `DeviceKeyError` where `load_or_create` would; make nothing."""
+        """Raise `DeviceKeyError` if `load_or_create` would, without creating anything."""
         try:
             if path.exists():
                 _load(path)
@@ -68,7 +68,7 @@ class DeviceKey:
             raise _unusable(path, error) from None
 
     def sign(self, payload: str) -> str:
-        """The signature of ``payload`` in UTF-8, base64url without padding."""
+        """The signature of ``payload`` in UTF-8, as base64url without padding."""
         return encode_base64url(self._private_key.sign(payload.encode()))
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class DeviceKey:
 
 
 def encode_base64url(raw: bytes) -> str:
-    """base64url without padding, as the protocol has it."""
+    """base64url without padding, as the protocol requires."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 

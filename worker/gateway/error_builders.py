@@ -77,7 +77,7 @@ def missing_scope(error: ErrorPayload) -> GatewayError:
 
 
 def without_scope(scope: str, gateway: str, **fields: Any) -> MissingScope:
-    """The sentence for a connection without ``scope``, also where only the hello shows it."""
+    """The error for a connection without ``scope``, also when only the hello shows that it is missing."""
     needs = "provisioning" if fields["method"] == "connect" else fields["method"]
     return MissingScope(
         f"{gateway} gave our connection no {scope} scope, which {needs} needs: on its machine approve our"
@@ -242,16 +242,17 @@ _HOST_WORDS = {
     "not a directory": "ENOTDIR",
     "input/output error": "EIO",
 }
-"""What the operating system itself says, where a release leaves out the code."""
+"""Messages of the operating system, for releases that leave out the error code."""
 _ANY_CODE = rf"\b(?:{'|'.join(_HOST_CURES)})\b"
 HOST_REFUSALS = (
     rf"^(?:Error: )?{_ANY_CODE}: |{_ANY_CODE}: [a-z][a-z /-]+, [a-z]+|\b(?:{'|'.join(_HOST_WORDS)})\b"
 )
-"""A pattern, whatever the case."""
+"""A pattern, matched without regard to case."""
 
 
 def refused_by_host(error: ErrorPayload) -> GatewayError:
-    """What lasts until somebody acts on the gateway's machine, whatever the release calls it."""
+    """The error for a failure that lasts until a person acts on the gateway's machine, whatever the release
+    calls it."""
     if error.method.startswith("chat."):
         return unavailable(error)  # what stopped an agent's run
     words = next((code for words, code in _HOST_WORDS.items() if words in error.message.lower()), "")
@@ -323,7 +324,7 @@ def include_owned(error: ErrorPayload) -> GatewayError:
 
 
 def unwritten_include(gateway: str, method: str, where: str) -> str:
-    """The sentence for a write of what stands at ``where``, also if only a reading of the config shows it."""
+    """The sentence for a write to the config at ``where``, which included files own."""
     # 2026.9.6 writes entries into a file included alone, but removes none from it.
     alone = " (from 2026.8 on, one included file with nothing beside its $include will do)"
     return (

@@ -12,10 +12,10 @@ from worker.gateway.errors import GatewayError, GatewayRestarting, GatewayUnreac
 
 
 def from_response(context: CallContext, error: Mapping[str, Any]) -> GatewayError:
-    """The error of ``{"ok": false, "error": ...}`` as the type that fits, whatever the release.
+    """The typed error for ``{"ok": false, "error": ...}``, whatever the release.
 
-    Decided by detail code, then by the message where the release sends no detail code, then by
-    ``retryable`` and code (rules.md 44). Never raises: an error of unknown shape becomes `Refused`.
+    The detail code decides; without one the message does, and then ``retryable`` and the code (rules.md 44).
+    Never raises: an error of unknown shape becomes `Refused`.
     """
     payload = ErrorPayload(context, error)
     builder = _BY_DETAIL.get(payload.detail_code)
@@ -27,9 +27,9 @@ def from_response(context: CallContext, error: Mapping[str, Any]) -> GatewayErro
 
 
 def from_close(context: CallContext, code: int | None, reason: str) -> GatewayError:
-    """A connection that closed before the hello, by close code first (rules.md 44, gateways.md 1, 5).
+    """The typed error for a connection that closed before the hello (rules.md 44, gateways.md 1, 5).
 
-    ``code`` None: no close frame came.
+    ``code``: the close code, which decides first; None if no close frame came.
     """
     if code == 1002:
         return from_response(context, {"code": "1002", "message": reason or "protocol mismatch"})
@@ -100,7 +100,7 @@ _BY_DETAIL: dict[str, _Builder] = {
     ),
 }
 
-# First match wins. 2026.2.12 sends no detail codes at all, so there this is all there is.
+# The first match wins. 2026.2.12 sends no detail codes, so these patterns are all that its errors go by.
 _BY_TEXT: tuple[tuple[re.Pattern[str], _Builder], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), builder)
     for pattern, builder in (

@@ -18,9 +18,9 @@ _MOST_ISSUES = 20
 
 @dataclass(frozen=True)
 class CallContext:
-    """What a refusal's sentence names: the gateway's URL, the method, and the agent and file it was about.
+    """The call that an error answers: the gateway's URL, the method, and the agent and file it was about.
 
-    Never a parameter's content: that may be a token (rules.md 29).
+    It never holds a parameter's content, which may be a token (rules.md 29).
     """
 
     url: str
@@ -30,7 +30,7 @@ class CallContext:
 
     @classmethod
     def of(cls, url: str, method: str, params: Mapping[str, Any] | None) -> CallContext:
-        """Pick the names out of a call's parameters."""
+        """Build the context from a call's parameters."""
         given = params or {}
         agent = _text(given.get("agentId")) or _agent_in(given.get("sessionKey") or given.get("key"))
         file = _text(given.get("name")) if method.startswith("agents.files.") else ""
@@ -42,7 +42,7 @@ class CallContext:
 
 
 class ErrorPayload:
-    """The error object of a gateway's answer, whatever its shape, and what it answers."""
+    """The error object of an answer, read safely whatever its shape."""
 
     def __init__(self, context: CallContext, error: object) -> None:
         fields: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
@@ -60,7 +60,7 @@ class ErrorPayload:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What every `GatewayError` carries beside its sentence."""
+        """The keyword arguments that every `GatewayError` takes beside its sentence."""
         return {
             "method": self.method,
             "code": self.code or None,
@@ -69,22 +69,22 @@ class ErrorPayload:
         }
 
     def detail(self, name: str) -> str:
-        """A detail that is text; "" where there is none."""
+        """A detail that is text; "" if there is none."""
         return _text(self.details.get(name))
 
     def find(self, pattern: str) -> str | None:
-        """The first group of ``pattern`` in the message."""
+        """The first group of ``pattern`` in the message; None if it does not match."""
         found = re.search(pattern, self.message)
         return found.group(1) if found else None
 
     @property
     def config_issues(self) -> tuple[tuple[str, str], ...]:
-        """(path, message) of each fault in a refused config, from the details, else from the message."""
+        """(path, message) for each issue of a rejected config, from the details or else from the message."""
         return _listed_issues(self.details.get("issues")) or _written_issues(self.message)
 
 
 def _text(value: object, most: int = _LONGEST_DETAIL) -> str:
-    # Cut before and after: a secret must not end at the cut, where it could not be told.
+    # Cut long before masking and exactly after it: a secret that the cut breaks would not be recognized.
     return line(mask(value[: 4 * most]), most) if isinstance(value, str) else ""
 
 
@@ -110,7 +110,7 @@ def _path(path: object) -> str:
 
 
 def _written_issues(message: str) -> tuple[tuple[str, str], ...]:
-    """The issues of ``invalid config: <path>: <message>; <path>: <message> (+2 more issues)``."""
+    """The issues in ``invalid config: <path>: <message>; <path>: <message> (+2 more issues)``."""
     _, _, text = message.partition("invalid config:")
     text = re.sub(r"\s*\(\+\d+ more issues?\)\s*$", "", text).strip()
     parts = [part.strip() for part in re.split(r";\s+(?=[\w$<\[][\w.\[\]<>$-]*:\s)", text) if part.strip()]

@@ -1,7 +1,7 @@
-"""What can go wrong between us and one OpenClaw gateway, each as a type of its own (rules.md 44).
+"""Everything that can go wrong between a worker and one OpenClaw gateway, one type for each (rules.md 44).
 
-The type says whether trying again can help; the sentence says what to do. `worker.gateway.error_mapping`
-makes them of what a gateway says.
+The type says whether a retry can help; the sentence says what to do. `worker.gateway.error_mapping` turns a
+gateway's refusal into one of these types.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 class GatewayError(ProvisionerError):
     """A gateway refused, failed or could not be reached.
 
-    ``method``: the call it happened to; ``code`` and ``details``: the gateway's own words, where it
-    sent any; ``retryable``: what the gateway said of it, None where it said nothing; ``address``: where the
-    gateway was tried, None where that is not known.
+    ``method``: the call that failed. ``code`` and ``details``: the gateway's own, if it sent any.
+    ``retryable``: what the gateway said about retrying; None if it said nothing. ``address``: where the
+    gateway was tried; None if that is not known.
     """
 
     address: GatewayAddress | None = None
 
     @property
     def may_have_had_effect(self) -> bool:
-        """Whether the call had gone out and nobody knows whether it was carried out."""
+        """Whether the call was sent and may have been carried out."""
         return False
 
     def __init__(
@@ -48,7 +48,7 @@ class GatewayError(ProvisionerError):
 
 
 class TransientGatewayError(GatewayError, TransientError):
-    """May pass by itself; ``retry_after_s`` where the gateway said how long."""
+    """The failure may pass. ``retry_after_s``: how long the gateway asked us to wait, if it did."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -56,19 +56,19 @@ class TransientGatewayError(GatewayError, TransientError):
 
 
 class PermanentGatewayError(GatewayError, PermanentError):
-    """Fails again until somebody changes something."""
+    """The call fails again until a person changes something."""
 
 
 class GatewayUnreachable(TransientGatewayError):
-    """No connection, or it broke before the call was sent: the gateway did not see the call."""
+    """There is no connection, or it broke before the call was sent: the gateway did not see the call."""
 
 
 class GatewayRestarting(TransientGatewayError):
-    """The gateway says that it is stopping or starting; the call was not carried out."""
+    """The gateway reports that it is stopping or starting; the call was not carried out."""
 
 
 class CallTimedOut(TransientGatewayError):
-    """Our own deadline passed. ``sent``: whether the call had gone out, so whether it may have had effect."""
+    """Our deadline passed. ``sent``: whether the call was sent and so may have been carried out."""
 
     def __init__(self, message: str, *, sent: bool = False, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -81,11 +81,11 @@ class CallTimedOut(TransientGatewayError):
 
 
 class GatewaySilent(CallTimedOut):
-    """Our own deadline passed, and nothing at all was heard from the gateway meanwhile: it hangs."""
+    """Our deadline passed and the gateway sent nothing at all in that time: it hangs."""
 
 
 class ConnectionLost(TransientGatewayError):
-    """The connection ended while the call was in flight: nobody knows whether it had effect."""
+    """The connection ended while the call was in flight; the call may have been carried out."""
 
     @property
     def may_have_had_effect(self) -> bool:
@@ -94,58 +94,58 @@ class ConnectionLost(TransientGatewayError):
 
 
 class RateLimited(TransientGatewayError):
-    """The gateway counts calls of this kind; ``retry_after_s`` says when it counts anew."""
+    """The gateway limits calls of this kind; ``retry_after_s`` says when its next period begins."""
 
 
 class AuthLocked(RateLimited):
-    """Too many wrong tokens came from our address, so that even the right one waits (gateways.md 4).
+    """Too many wrong tokens came from our address, so the right token has to wait too (gateways.md 4).
 
-    Transient: it ends by itself. What is never retried is the wrong token that causes it (rules.md 44).
+    Transient, because the lock-out expires. The wrong token that causes it is never retried (rules.md 44).
     """
 
 
 class StaleConfig(TransientGatewayError):
-    """The config changed since it was read: read it again and redo the change."""
+    """The config changed after it was read: read it again and redo the change."""
 
 
 class GatewayBusy(TransientGatewayError):
-    """Too much at once for the gateway; this call may be sent again in a moment."""
+    """The gateway has too much to do; the call may be sent again in a moment."""
 
 
 class Unavailable(TransientGatewayError):
-    """The gateway cannot do it now, for a reason of its own."""
+    """The gateway cannot carry out the call now, for a reason of its own."""
 
 
 class SendDenied(PermanentGatewayError):
-    """The owner's session.sendPolicy lets nobody write to that session."""
+    """The owner's session.sendPolicy forbids writing to that session."""
 
 
 class AppliedByRestart(TransientGatewayError):
-    """The config was written, and the gateway is about to restart in order to apply it."""
+    """The config was written, and the gateway is about to restart to apply it."""
 
 
 class ConfigLocked(PermanentGatewayError):
-    """Whoever runs the gateway allows no change of its config by anybody: it is kept elsewhere."""
+    """The gateway does not accept changes to its config, which is managed elsewhere."""
 
 
 class BadAddress(PermanentGatewayError):
-    """The gateway's row holds no usable URL."""
+    """The gateway's row has no usable URL."""
 
 
 class NotAGateway(PermanentGatewayError):
-    """Something answers at the URL, but does not speak the gateway's protocol."""
+    """Something answers at the URL, but it does not speak the gateway's protocol."""
 
 
 class TlsRefused(PermanentGatewayError):
-    """The TLS handshake failed in a way that repeating does not change."""
+    """The TLS handshake failed in a way that a retry does not change."""
 
 
 class WrongToken(PermanentGatewayError):
-    """The gateway does not accept the token. Never retried by itself (rules.md 44)."""
+    """The gateway does not accept the token. Never retried automatically (rules.md 44)."""
 
 
 class MissingScope(PermanentGatewayError):
-    """Connected, but without the rights that provisioning needs. ``scope``: the missing one."""
+    """The connection lacks a scope that provisioning needs. ``scope``: the missing one."""
 
     def __init__(self, message: str, *, scope: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -153,7 +153,7 @@ class MissingScope(PermanentGatewayError):
 
 
 class PairingRequired(PermanentGatewayError):
-    """An operator has to approve our device. ``request_id`` and ``device_id`` as the gateway names them."""
+    """An operator has to approve our device. ``request_id`` and ``device_id``: as the gateway names them."""
 
     def __init__(
         self,
@@ -169,23 +169,23 @@ class PairingRequired(PermanentGatewayError):
 
 
 class DeviceRefused(PermanentGatewayError):
-    """The gateway does not believe our device's signature."""
+    """The gateway does not accept our device's signature."""
 
 
 class UnsupportedProtocol(PermanentGatewayError):
-    """The gateway speaks none of the protocol versions that we do."""
+    """The gateway speaks none of our protocol versions."""
 
 
 class BadParameters(PermanentGatewayError):
-    """The gateway does not take these parameters for this method."""
+    """The gateway does not accept these parameters for this method."""
 
 
 class FrameTooLarge(PermanentGatewayError):
-    """The call is larger than the gateway's frame limit; it was not sent."""
+    """The call exceeds the gateway's frame limit and was not sent."""
 
 
 class UnsupportedFile(PermanentGatewayError):
-    """This release keeps no workspace file of that name. ``name``: the file."""
+    """This release has no workspace file of that name. ``name``: the file."""
 
     def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -193,8 +193,11 @@ class UnsupportedFile(PermanentGatewayError):
 
 
 class UnsafeFile(TransientGatewayError):
-    """The gateway does not touch a workspace file: it is being replaced at this moment, or it is a link, no
-    plain file, or may not be written. Only looking tells which. ``name``: the file."""
+    """The gateway refuses to touch a workspace file. ``name``: the file.
+
+    Either the file is being replaced at this moment, or it is a link, not a plain file, or not writable. Only
+    another look tells which.
+    """
 
     def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -202,8 +205,8 @@ class UnsafeFile(TransientGatewayError):
 
 
 class FileRefused(PermanentGatewayError):
-    """A workspace file cannot be read or written until somebody changes it on the gateway's machine.
-    ``name``: the file."""
+    """A workspace file cannot be read or written until it is changed on the gateway's machine. ``name``: the
+    file."""
 
     def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -211,11 +214,11 @@ class FileRefused(PermanentGatewayError):
 
 
 class HostRefused(PermanentGatewayError):
-    """The operating system of the gateway's machine refuses what the gateway tries, and goes on to do so."""
+    """The operating system of the gateway's machine refuses the operation, and will go on refusing it."""
 
 
 class InvalidConfig(PermanentGatewayError):
-    """The gateway refused a config change. ``issues``: (path, message) pairs, as far as it named them."""
+    """The gateway rejected a config change. ``issues``: (path, message) pairs, as far as it named them."""
 
     def __init__(self, message: str, *, issues: tuple[tuple[str, str], ...] = (), **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -223,19 +226,19 @@ class InvalidConfig(PermanentGatewayError):
 
 
 class IncludeOwned(PermanentGatewayError):
-    """The gateway does not write this part of its config, because a file that it includes owns it."""
+    """The gateway does not write this part of its config, because an included file owns it."""
 
 
 class UnknownAgent(PermanentGatewayError):
     """The gateway's roster has no such agent.
 
-    Straight after our own create the newest releases say so wrongly (gateways.md 4): whoever created
-    the agent decides to retry.
+    Right after an agent was created, the newest releases raise this by mistake (gateways.md 4); the caller
+    that created it decides whether to retry.
     """
 
 
 class UnknownMethod(PermanentGatewayError):
-    """This release has no such method."""
+    """This release does not have the method."""
 
 
 class AgentExists(PermanentGatewayError):
@@ -243,7 +246,7 @@ class AgentExists(PermanentGatewayError):
 
 
 class FileConflict(PermanentGatewayError):
-    """The file changed since its hash was read. ``current_hash``: the one it has now."""
+    """The file changed after its hash was read. ``current_hash``: its hash now."""
 
     def __init__(self, message: str, *, current_hash: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -251,11 +254,11 @@ class FileConflict(PermanentGatewayError):
 
 
 class Refused(PermanentGatewayError):
-    """The gateway said no, in words of its own."""
+    """The gateway refused for a reason that has no type of its own."""
 
 
 class BadAnswer(PermanentGatewayError):
-    """The gateway's answer is not of the protocol's shape; the call may have had effect."""
+    """The gateway's answer does not follow the protocol; the call may have been carried out."""
 
     @property
     def may_have_had_effect(self) -> bool:
@@ -264,4 +267,4 @@ class BadAnswer(PermanentGatewayError):
 
 
 OUTAGES = (GatewayUnreachable, GatewayRestarting, ConnectionLost, GatewaySilent, Unavailable)
-"""Errors that say something of the gateway, not of the call: one late answer among others is none."""
+"""Errors about the gateway rather than about one call; a single late answer is not one of them."""
