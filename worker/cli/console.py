@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -77,6 +77,14 @@ def emit(document: Any, *, public: bool = False) -> None:
     shown = document if public else mask_all(document)
     sys.stdout.write(json.dumps(shown, indent=2, default=str) + "\n")
     sys.stdout.flush()
+
+
+def show_list(items: Sequence[Mapping[str, Any]], shown: Table, *, nothing: str, as_json: bool) -> None:
+    """Print a list: as JSON, as the table ``shown`` of it, or as the sentence ``nothing`` if it is empty."""
+    if as_json:
+        emit(list(items))
+    else:
+        say(shown if items else nothing)
 
 
 def table(*columns: str, last: str) -> Table:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
 from typing import Annotated
-from uuid import UUID
 
 import typer
 from sqlalchemy import Connection, text
 
-from worker.cli.console import Json, ago, emit, note, plain, say, short, table
+from worker.cli.console import Json, ago, emit, note, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED
 from worker.cli.lookup import find
@@ -100,46 +98,25 @@ def list_agents(
 ) -> None:
     """List the agents, with the newest job of each."""
     with engine().connect() as connection:
-        lines = read_agents(
-            connection,
-            board_id=find(connection, "board", board) if board else None,
-            gateway_id=find(connection, "gateway", gateway) if gateway else None,
-        )
-    if as_json:
-        emit([asdict(line) for line in lines])
-        return
-    if not lines:
-        say("No agent here: provisioner agent add NAME --board BOARD")
-        return
+        only = {
+            "board_id": find(connection, "board", board) if board else None,
+            "gateway_id": find(connection, "gateway", gateway) if gateway else None,
+        }
+        rows = connection.execute(_AGENTS, only).mappings()
+        agents = [{**row, "name": shown_name(row["name"], str(row["id"]))} for row in rows]
     shown = table("Agent", "Board", "Status", "Newest job", "Id", last="Gateway")
-    for line in lines:
+    for agent in agents:
+        status, age_s = agent["last_job_status"], agent["last_job_age_s"]
         shown.add_row(
-            plain(line.name) + (" (lead)" if line.is_board_lead else ""),
-            plain(line.board or "none (main)"),
-            line.status,
-            f"{line.last_job_status} {ago(line.last_job_age_s)}" if line.last_job_status else "none",
-            short(line.id),
-            plain(line.gateway or "none"),
+            plain(agent["name"]) + (" (lead)" if agent["is_board_lead"] else ""),
+            plain(agent["board"] or "none (main)"),
+            agent["status"],
+            f"{status} {ago(age_s)}" if status else "none",
+            short(agent["id"]),
+            plain(agent["gateway"] or "none"),
         )
-    say(shown)
-
-
-@dataclass(frozen=True)
-class AgentLine:
-    """An agent in the list. ``board``: None for a gateway's main agent. ``last_job_age_s``: seconds since the
-    request for its newest job."""
-
-    id: UUID
-    name: str
-    is_board_lead: bool
-    status: str
-    board: str | None
-    board_id: UUID | None
-    gateway: str | None
-    gateway_id: UUID
-    last_job_id: UUID | None
-    last_job_status: str | None
-    last_job_age_s: float | None
+    nothing = "No agent here: provisioner agent add NAME --board BOARD"
+    show_list(agents, shown, nothing=nothing, as_json=as_json)
 
 
 _AGENTS = text("""
@@ -159,11 +136,3 @@ _AGENTS = text("""
       AND (CAST(:gateway_id AS uuid) IS NULL OR a.gateway_id = :gateway_id)
     ORDER BY b.created_at, a.is_board_lead DESC, a.created_at
 """)
-
-
-def read_agents(
-    connection: Connection, *, board_id: UUID | None = None, gateway_id: UUID | None = None
-) -> list[AgentLine]:
-    """Read the agents, of one board or gateway if given; each board's lead comes first."""
-    rows = connection.execute(_AGENTS, {"board_id": board_id, "gateway_id": gateway_id})
-    return [AgentLine(**{**row._mapping, "name": shown_name(row.name, str(row.id))}) for row in rows]

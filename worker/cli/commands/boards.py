@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Annotated
 from uuid import UUID
 
 import typer
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from worker.cli.console import Json, emit, plain, say, short, table
+from worker.cli.console import Json, emit, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.lookup import find
 from worker.cli.options import Make, from_request
@@ -18,6 +17,15 @@ from worker.jobs.requests import EnsureBoardLead
 from worker.standalone import add_board
 
 app = typer.Typer(help="List boards, and add new ones.", no_args_is_help=True)
+
+_BOARDS = text("""
+    SELECT b.id, b.name, g.name AS gateway, b.gateway_id, b.objective,
+        (SELECT a.name FROM agents a WHERE a.board_id = b.id AND a.is_board_lead
+         ORDER BY a.created_at LIMIT 1) AS lead,
+        (SELECT count(*) FROM agents a WHERE a.board_id = b.id) AS agents
+    FROM boards b LEFT JOIN gateways g ON g.id = b.gateway_id
+    ORDER BY g.created_at, b.created_at
+""")
 
 
 @app.command("add")
@@ -40,24 +48,19 @@ def add(
 def list_boards(as_json: Json = False) -> None:
     """List the boards with their lead."""
     with engine().connect() as connection:
-        lines = read_boards(connection)
-    if as_json:
-        emit([asdict(line) for line in lines])
-        return
-    if not lines:
-        say("No board yet: provisioner board add NAME --gateway GATEWAY")
-        return
+        boards = [dict(row) for row in connection.execute(_BOARDS).mappings()]
     shown = table("Board", "Gateway", "Lead", "Agents", "Id", last="Objective")
-    for line in lines:
+    for board in boards:
         shown.add_row(
-            plain(line.name),
-            plain(line.gateway or "none"),
-            plain(line.lead or "none"),
-            str(line.agents),
-            short(line.id),
-            plain(line.objective or ""),
+            plain(board["name"]),
+            plain(board["gateway"] or "none"),
+            plain(board["lead"] or "none"),
+            str(board["agents"]),
+            short(board["id"]),
+            plain(board["objective"] or ""),
         )
-    say(shown)
+    nothing = "No board yet: provisioner board add NAME --gateway GATEWAY"
+    show_list(boards, shown, nothing=nothing, as_json=as_json)
 
 
 @from_request(EnsureBoardLead)
@@ -70,31 +73,3 @@ def lead(*, make: Make[EnsureBoardLead], no_wait: NoWait = False, as_json: Json 
     provision = (job.result or {}).get("provision_job_id")
     if provision and not no_wait:
         follow(UUID(str(provision)), as_json=as_json, quiet=as_json)
-
-
-@dataclass(frozen=True)
-class BoardLine:
-    """A board in the list. ``lead``: the name of its lead agent, None without one."""
-
-    id: UUID
-    name: str
-    gateway: str | None
-    gateway_id: UUID | None
-    lead: str | None
-    agents: int
-    objective: str | None
-
-
-_BOARDS = text("""
-    SELECT b.id, b.name, g.name AS gateway, b.gateway_id, b.objective,
-        (SELECT a.name FROM agents a WHERE a.board_id = b.id AND a.is_board_lead
-         ORDER BY a.created_at LIMIT 1) AS lead,
-        (SELECT count(*) FROM agents a WHERE a.board_id = b.id) AS agents
-    FROM boards b LEFT JOIN gateways g ON g.id = b.gateway_id
-    ORDER BY g.created_at, b.created_at
-""")
-
-
-def read_boards(connection: Connection) -> list[BoardLine]:
-    """Read all boards, gateway by gateway."""
-    return [BoardLine(**row._mapping) for row in connection.execute(_BOARDS)]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import text
 
-from worker.cli.console import Json, emit, note, plain, say, short, table
+from worker.cli.console import Json, emit, note, plain, say, short, show_list, table
 from worker.cli.doctor.examination import CONNECT_S, live_roster
 from worker.cli.doctor.fleet import GatewayRow, read_gateway, shown_url
 from worker.cli.environment import engine, operator_settings
@@ -29,6 +28,19 @@ from worker.standalone import add_gateway
 TOKEN_VARIABLE = "OPENCLAW_GATEWAY_TOKEN"
 
 app = typer.Typer(help="List OpenClaw gateways, and add new ones.", no_args_is_help=True)
+
+_GATEWAYS = text("""
+    SELECT g.id, g.name, g.url, coalesce(g.token, '') <> '' AS has_token, g.workspace_root,
+        (SELECT count(*) FROM boards b WHERE b.gateway_id = g.id) AS boards,
+        (SELECT count(*) FROM agents a WHERE a.gateway_id = g.id) AS agents,
+        CASE WHEN s.down_since IS NOT NULL THEN 'down'
+             WHEN s.rate_limited_until > now() THEN 'rate limited'
+             WHEN s.refused_token_fingerprint IS NOT NULL THEN 'token refused'
+             WHEN s.gateway_id IS NOT NULL THEN 'up' ELSE 'not tried' END AS state,
+        s.last_error
+    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
+    ORDER BY g.created_at
+""")
 
 
 @app.command("add")
@@ -64,19 +76,14 @@ def add(
 def list_gateways(as_json: Json = False) -> None:
     """List the gateways, and what the workers know of each."""
     with engine().connect() as connection:
-        lines = read_gateways(connection)
-    if as_json:
-        emit([asdict(line) for line in lines])
-        return
-    if not lines:
-        say("No gateway yet: provisioner gateway add NAME --url ws://host:18789")
-        return
+        rows = connection.execute(_GATEWAYS).mappings()
+        gateways = [{**row, "url": shown_url(row["url"] or "")} for row in rows]
     shown = table("Gateway", "State", "Boards", "Agents", "Id", last="URL")
-    for line in lines:
-        shown.add_row(
-            plain(line.name), line.state, str(line.boards), str(line.agents), short(line.id), line.url
-        )
-    say(shown)
+    for gateway in gateways:
+        counts = (str(gateway["boards"]), str(gateway["agents"]))
+        shown.add_row(plain(gateway["name"]), gateway["state"], *counts, short(gateway["id"]), gateway["url"])
+    nothing = "No gateway yet: provisioner gateway add NAME --url ws://host:18789"
+    show_list(gateways, shown, nothing=nothing, as_json=as_json)
 
 
 def _token(file: str | None) -> str | None:
@@ -186,42 +193,3 @@ def _document(row: GatewayRow, standing: Standing) -> dict[str, Any]:
         "comments": standing.comments,
         "allowed": [one.key for one in standing.refused],
     }
-
-
-@dataclass(frozen=True)
-class GatewayLine:
-    """A gateway in the list. ``state``: what the workers know of it; ``url`` never holds a token."""
-
-    id: UUID
-    name: str
-    url: str
-    has_token: bool
-    workspace_root: str
-    boards: int
-    agents: int
-    state: str
-    last_error: str | None
-
-
-_GATEWAYS = text("""
-    SELECT g.id, g.name, g.url, coalesce(g.token, '') <> '' AS has_token, g.workspace_root,
-        (SELECT count(*) FROM boards b WHERE b.gateway_id = g.id) AS boards,
-        (SELECT count(*) FROM agents a WHERE a.gateway_id = g.id) AS agents,
-        CASE WHEN s.down_since IS NOT NULL THEN 'down'
-             WHEN s.rate_limited_until > now() THEN 'rate limited'
-             WHEN s.refused_token_fingerprint IS NOT NULL THEN 'token refused'
-             WHEN s.gateway_id IS NOT NULL THEN 'up' ELSE 'not tried' END AS state,
-        s.last_error
-    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id
-    ORDER BY g.created_at
-""")
-
-
-def read_gateways(connection: Connection) -> list[GatewayLine]:
-    """Read all gateways, the oldest first."""
-    return [_gateway(row) for row in connection.execute(_GATEWAYS)]
-
-
-def _gateway(row: Row[tuple[object, ...]]) -> GatewayLine:
-    values = dict(row._mapping)
-    return GatewayLine(**{**values, "url": shown_url(values["url"] or "")})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.console import Json, complain, emit, err, note, out, say, short
+from worker.cli.console import Json, complain, emit, err, note, out, say, short, show_list
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_summary import document, newest_jobs, read_jobs
@@ -30,12 +30,9 @@ def jobs(
         raise WrongUseError(f"--status is one of {', '.join(JOB_STATUSES)}, not {status!r}.")
     with engine().connect() as connection:
         found = newest_jobs(connection, status=status, limit=limit)
-    if as_json:
-        emit([document(job, with_agents=False) for job in found])
-    elif found:
-        say(list_of_jobs(found))
-    else:
-        say(f"No job is {status}." if status else "No job yet.")
+    documents = [document(job, with_agents=False) for job in found]
+    nothing = f"No job is {status}." if status else "No job yet."
+    show_list(documents, list_of_jobs(found), nothing=nothing, as_json=as_json)
 
 
 def job(

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from worker.cli.console import Json, emit, plain, say, short, table
+from worker.cli.console import Json, emit, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find_schedule
@@ -71,12 +71,6 @@ def list_schedules(as_json: Json = False) -> None:
     """List the schedules, with their next run and how the last one went."""
     with engine().connect() as connection:
         found = schedules.all_schedules(connection)
-    if as_json:
-        emit([_document(schedule) for schedule in found])
-        return
-    if not found:
-        say("No schedule yet: provisioner schedule add GATEWAY --cron '0 3 * * *'")
-        return
     shown = table("Id", "Gateway", "When", "Next (UTC)", "Last", last="Options")
     for schedule in found:
         due = schedule.next_run_at.astimezone(UTC) if schedule.next_run_at else None
@@ -88,9 +82,10 @@ def list_schedules(as_json: Json = False) -> None:
             schedule.last_status or "none",
             plain(_options(schedule)),
         )
-    say(shown)
+    nothing = "No schedule yet: provisioner schedule add GATEWAY --cron '0 3 * * *'"
+    show_list([_document(schedule) for schedule in found], shown, nothing=nothing, as_json=as_json)
     for schedule in found:
-        if schedule.note:
+        if schedule.note and not as_json:
             say(f"{short(schedule.id)}: {plain(schedule.note)}")
 
 
