@@ -1,4 +1,4 @@
-"""Lasting handles on gateways, one a process: opened on first use, anew when they died (decisions.md D4)."""
+"""Long-lived gateway clients, one per process and gateway, which reconnect when needed (decisions.md D4)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from worker.masking import remember
 __all__ = ["Call", "ClientPool", "GatewayClient"]
 
 OPEN_DEADLINE_S = 15.0
-"""The most that opening takes, in seconds, whatever the call's own deadline."""
+"""The longest that opening a connection may take, in seconds, whatever the call's own deadline."""
 
 _T = TypeVar("_T")
 
 
 class _Opening:
-    """One attempt to open that any number of threads wait for."""
+    """One attempt to open a connection, for which any number of threads may wait."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -36,7 +36,7 @@ class _Opening:
 
 
 class GatewayClient:
-    """A gateway to call, over whatever connection lives at the moment. Safe for any number of threads."""
+    """Calls one gateway over whatever connection is alive. Safe for any number of threads."""
 
     def __init__(self, address: GatewayAddress, device: DeviceKey) -> None:
         self.address = address
@@ -51,12 +51,13 @@ class GatewayClient:
 
     @property
     def generation(self) -> int:
-        """How often a connection was opened: a change tells that the old one is gone, with all in flight."""
+        """How often a connection was opened. When it changes, the old connection and its calls in flight are
+        gone."""
         return self._generation
 
     @property
     def users(self) -> int:
-        """How many threads are calling now, those included that wait for a connection."""
+        """How many threads are calling now, including those that wait for a connection."""
         return self._users
 
     @property
@@ -72,7 +73,7 @@ class GatewayClient:
         deadline_s: float = DEFAULT_DEADLINE_S,
         send_by: float | None = None,
     ) -> dict[str, Any]:
-        """As `GatewayConnection.call`; ``deadline_s`` includes opening, where that is needed."""
+        """As `GatewayConnection.call`; ``deadline_s`` includes opening a connection if needed."""
 
         def work(connection: GatewayConnection, left_s: float) -> dict[str, Any]:
             return connection.call(method, params, deadline_s=left_s, send_by=send_by)
@@ -86,17 +87,17 @@ class GatewayClient:
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
     ) -> Answer:
-        """As `call`; the answer is to be read by name and type."""
+        """As `call`, but returns an `Answer`, which is read by name and type."""
         return self.answer(method, self.call(method, params, deadline_s=deadline_s))
 
     def answer(self, method: str, payload: Mapping[str, Any]) -> Answer:
-        """What the gateway answered to ``method``, to be read by name and type."""
+        """The ``payload`` with which the gateway answered ``method``, to be read by name and type."""
         return Answer(payload, f"the gateway at {self.address.url}", method)
 
     def call_many(
         self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
     ) -> list[dict[str, Any] | GatewayError]:
-        """As `GatewayConnection.call_many`. Raises where no connection can be had: then nothing was sent."""
+        """As `GatewayConnection.call_many`. Raises if there is no connection; then nothing was sent."""
 
         def work(connection: GatewayConnection, left_s: float) -> list[dict[str, Any] | GatewayError]:
             outcomes = connection.call_many(calls, deadline_s=left_s)
@@ -108,16 +109,16 @@ class GatewayClient:
         return self._use(work, deadline_s)
 
     def hello(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Hello:
-        """What the gateway said of itself when the present connection was opened."""
+        """The hello of the current connection, which is opened now if there is none."""
         hello = self.connection(deadline_s=within_budget(deadline_s)).hello
         note_answer()
         return hello
 
     def connection(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> GatewayConnection:
-        """The living connection, opened now where there is none.
+        """The live connection, opened now if there is none.
 
-        Threads that ask at once share one attempt and its failure, so that a wrong token is tried
-        once and not by all. Raises what `GatewayConnection.open` does, or `GatewaySilent`.
+        Threads that call this at the same time share one attempt and its failure, so that a wrong token is
+        tried once and not by each. Raises what `GatewayConnection.open` does, or `GatewaySilent`.
         """
         deadline = time.monotonic() + deadline_s
         with self._state:
@@ -152,14 +153,14 @@ class GatewayClient:
         return opening.connection
 
     def disconnect(self) -> None:
-        """End the present connection; the next use opens another."""
+        """Close the current connection; the next use opens another."""
         with self._state:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def close(self) -> None:
-        """End the present connection for good; later use raises `GatewayUnreachable`."""
+        """Close the client for good; later use raises `GatewayUnreachable`."""
         with self._state:
             self._closed = True
         self.disconnect()
@@ -171,7 +172,7 @@ class GatewayClient:
                 self.address,
                 self._device,
                 deadline_s=deadline_s,
-                # Another answer of that size is then known to be one call's, which alone fails.
+                # With one call in flight, another answer of that size fails that call alone.
                 most_in_flight=1 if self._oversized else MAX_IN_FLIGHT,
             )
         except GatewayError as error:
@@ -210,7 +211,7 @@ class GatewayClient:
                     note_answer()
                 return outcome
             except GatewayUnreachable:
-                # Seen alive, dead when it was to be used: the call was not sent, so once anew is safe.
+                # The connection died before it was used. The call was not sent, so one retry is safe.
                 self._forget(connection)
                 connection = self.connection(deadline_s=max(0.0, deadline - time.monotonic()))
                 return work(connection, deadline - time.monotonic())
@@ -225,7 +226,7 @@ class GatewayClient:
 class ClientPool:
     """One `GatewayClient` for each gateway that the process talks to.
 
-    ``max_clients``: beyond so many, the idle ones unused for longest are disconnected and forgotten.
+    ``max_clients``: beyond this number, the least recently used idle clients are disconnected and dropped.
     """
 
     def __init__(self, device: DeviceKey, *, max_clients: int = 64) -> None:
@@ -236,12 +237,11 @@ class ClientPool:
         self._closed = False
 
     def client(self, address: GatewayAddress) -> GatewayClient:
-        """The client for ``address``; another token or TLS setting is another client. After `close_all` it is
-        a closed one.
+        """The client for ``address``; a different token or TLS setting gets a different client.
 
-        Ask anew for each piece of work rather than keeping it.
+        Get it anew for each piece of work instead of keeping it. After `close_all` the client is closed.
         """
-        remember(address.token)  # a gateway may quote it
+        remember(address.token)  # a gateway may quote it in an error
         key = (address.url, address.token_fingerprint, address.allow_insecure_tls)
         with self._lock:
             client = self._clients.get(key)
@@ -257,7 +257,7 @@ class ClientPool:
         return client
 
     def close_all(self) -> None:
-        """Close every client for good, those too that are asked for later; those still at work get
+        """Close every client for good, including those requested later; calls in flight raise
         `ConnectionLost`."""
         with self._lock:
             self._closed = True
@@ -270,6 +270,6 @@ class ClientPool:
         return len(self._clients)
 
     def _take_surplus(self) -> list[GatewayClient]:
-        # The newest is the one just asked for: never that.
+        # The last one was requested just now, so it is never surplus.
         idle = [key for key, client in list(self._clients.items())[:-1] if client.idle]
         return [self._clients.pop(key) for key in idle[: max(0, len(self._clients) - self._max_clients)]]

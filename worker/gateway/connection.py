@@ -38,12 +38,13 @@ __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "Gatew
 
 DEFAULT_DEADLINE_S = 30.0
 MAX_IN_FLIGHT = 32
-"""More at once makes the newest release answer "busy" (gateways.md 4)."""
+"""With more calls in flight, the newest release answers "busy" (gateways.md 4)."""
 _SILENCE_S = 10.0
-"""A gateway that has said nothing for so long hangs; one that has spoken is only slow with this call."""
+"""A gateway that has sent nothing for this long hangs; one that has sent something is only slow with this
+call."""
 
 SILENT_TICKS = 2.5
-"""Without any frame for so many tick intervals, a connection counts as dead."""
+"""A connection counts as dead after this many tick intervals without any frame."""
 
 _WATCH_EVERY_S = 1.0
 _GRACE_AFTER_SHUTDOWN_S = 10.0
@@ -62,10 +63,10 @@ class Call:
 class CloseReason:
     """Why a connection ended.
 
-    ``code``: the close code, None where no close frame came; ``restart_announced``: the gateway said
-    before that it restarts, ``restart_expected_s`` says in how many seconds, where it named any. Only
-    that tells a restart from a stop: both close with 1012 (gateways.md 5). ``oversized``: we ended it,
-    because an answer was larger than LARGEST_ANSWER.
+    ``code``: the close code; None if no close frame came. ``restart_announced``: the gateway announced a
+    restart before. Only that distinguishes a restart from a stop, since both close with 1012 (gateways.md 5).
+    ``restart_expected_s``: in how many seconds it expects to be back, if it said so. ``oversized``: we ended
+    the connection because an answer was larger than LARGEST_ANSWER.
     """
 
     code: int | None
@@ -78,7 +79,7 @@ class CloseReason:
 
 
 class _Pending:
-    """A call on its way; ``done`` is held until its outcome is known."""
+    """A call in flight; ``done`` is locked until its outcome is known."""
 
     __slots__ = ("context", "done", "id", "method", "outcome", "sent_at")
 
@@ -96,7 +97,7 @@ class _Pending:
 
 
 class GatewayConnection:
-    """A greeted connection. Safe for any number of threads; dead once `closed` is not None."""
+    """An established connection. Safe for any number of threads; dead once `closed` is not None."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class GatewayConnection:
         *,
         most_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
-        """Take over a greeted socket; `open` is the way in."""
+        """Take over a socket whose handshake is done; use `open` to get a connection."""
         self.address = address
         self.hello = hello
         self._socket = websocket
@@ -136,12 +137,13 @@ class GatewayConnection:
         deadline_s: float = DEFAULT_DEADLINE_S,
         most_in_flight: int = MAX_IN_FLIGHT,
     ) -> GatewayConnection:
-        """Connect and be greeted within ``deadline_s`` seconds; no more than ``most_in_flight`` calls will be
-        on their way at a time.
+        """Connect and complete the handshake within ``deadline_s`` seconds.
 
-        Raises a `GatewayError`: `GatewayUnreachable` and `GatewayRestarting` where waiting may help;
+        ``most_in_flight``: how many calls may be in flight at once.
+
+        Raises a `GatewayError`: `GatewayUnreachable` and `GatewayRestarting` if waiting may help;
         `WrongToken`, `PairingRequired`, `DeviceRefused`, `MissingScope`, `UnsupportedProtocol`,
-        `NotAGateway`, `TlsRefused` where somebody must act.
+        `NotAGateway`, `TlsRefused` if a person must act.
         """
         deadline = time.monotonic() + deadline_s
         websocket = open_socket(address, deadline)
@@ -155,7 +157,7 @@ class GatewayConnection:
 
     @property
     def closed(self) -> CloseReason | None:
-        """Why the connection ended; None while it lives."""
+        """Why the connection ended; None while it is alive."""
         return self._closed
 
     @property
@@ -164,14 +166,14 @@ class GatewayConnection:
         return len(self._pending)
 
     def wait_closed(self, timeout_s: float | None = None) -> CloseReason | None:
-        """Wait until the connection has ended, at most ``timeout_s`` seconds; None when it lives on."""
+        """Wait at most ``timeout_s`` seconds for the connection to end; None if it is still alive."""
         self._ended.wait(timeout_s)
         return self._closed
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Have ``callback`` called with every `Event`; returns what ends that.
+        """Call ``callback`` with every `Event`; returns a function that ends the subscription.
 
-        It runs on the reading thread, so it must be quick and must not call the gateway.
+        The callback runs on the reading thread, so it must be quick and must not call the gateway.
         """
         with self._state:
             self._subscribers = (*self._subscribers, callback)
@@ -190,12 +192,13 @@ class GatewayConnection:
         deadline_s: float = DEFAULT_DEADLINE_S,
         send_by: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request and wait for its answer's payload, at most ``deadline_s`` seconds.
+        """Send one request and wait for the payload of its answer, at most ``deadline_s`` seconds.
 
-        ``send_by``: on the monotonic clock, the instant after which it is not sent any more.
-        Raises a `GatewayError`. Not carried out: `GatewayUnreachable`, `GatewayRestarting`,
-        `FrameTooLarge`, `BadParameters`, `CallTimedOut` with ``sent`` False. Unknown whether carried
-        out: `ConnectionLost`, `CallTimedOut` with ``sent`` True.
+        ``send_by``: the instant, on the monotonic clock, after which the request is no longer sent.
+
+        Raises a `GatewayError`. Not carried out: `GatewayUnreachable`, `GatewayRestarting`, `FrameTooLarge`,
+        `BadParameters`, `CallTimedOut` with ``sent`` False. May have been carried out: `ConnectionLost`,
+        `CallTimedOut` with ``sent`` True.
         """
         deadline = time.monotonic() + deadline_s
         sendable_until = deadline if send_by is None else min(deadline, send_by)
@@ -207,9 +210,9 @@ class GatewayConnection:
     def call_many(
         self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
     ) -> list[dict[str, Any] | GatewayError]:
-        """Send many requests without waiting in between; the outcomes in the order of ``calls``.
+        """Send many requests without waiting in between; returns the outcomes in the order of ``calls``.
 
-        ``deadline_s`` is for all of them together. Errors come as values, so that one failure hides
+        ``deadline_s`` is for all of them together. Errors are returned as values, so that one failure hides
         no other outcome.
         """
         deadline = time.monotonic() + deadline_s
@@ -270,7 +273,8 @@ class GatewayConnection:
         return pending
 
     def _register(self, pending: _Pending) -> None:
-        """Enter the call into the table, from where it always gets an outcome; the dead take none."""
+        """Add the call to the table, which guarantees it an outcome. Raises if the connection is closed or
+        closing."""
         with self._state:
             if self._closed is None and self._shutdown is None and not self._closing:
                 pending.sent_at = time.monotonic()
@@ -284,7 +288,7 @@ class GatewayConnection:
         try:
             self._socket.send(frame, text=True)
         except ConnectionClosed:
-            # Not all of the frame left us, so the gateway cannot have carried it out.
+            # The frame was not sent completely, so the gateway cannot have carried it out.
             if self._take(pending.id) is not None:
                 self._limit.release()
             if time.monotonic() >= deadline:
@@ -314,7 +318,7 @@ class GatewayConnection:
                 return self._bad_answer(pending)
             return self._late(pending.method, sent=True)
         if pending.outcome is None:
-            # Whoever took it from the table settles it in the next moment.
+            # The reading thread has taken it from the table and is about to settle it.
             pending.done.acquire()
         assert pending.outcome is not None
         return pending.outcome
@@ -396,15 +400,15 @@ class GatewayConnection:
             pending.done.release()
 
     def _misread(self, frame: Unreadable) -> None:
-        """Settle the call that an unreadable frame names; of any other it is only known that it came."""
+        """Settle the call that an unreadable frame names; if it names none, remember when it came."""
         if frame.id is not None:
             self._settle(Response(frame.id))
         else:
             self._misread_at = self._heard_at
 
     def _settle_misread(self) -> None:
-        """The only call in flight is taken for answered by the unreadable frame that came since it was sent,
-        and that nothing has followed."""
+        """Settle the only call in flight as unreadable if an unreadable frame arrived after it was sent, and
+        none since."""
         with self._state:
             waiting = list(self._pending.values())
         if len(waiting) != 1 or time.monotonic() - self._misread_at < _GRACE_AFTER_MISREADING_S:
@@ -426,7 +430,7 @@ class GatewayConnection:
             self._shutdown_at = time.monotonic()
             self._shutdown = event
         for callback in self._subscribers:
-            # A subscriber's fault must not end the reading that every caller waits for.
+            # A subscriber's error must not end the reading thread, which every caller waits for.
             with contextlib.suppress(Exception):
                 callback(event)
 
@@ -465,7 +469,7 @@ class GatewayConnection:
 
 
 def _in_doubt(method: str) -> str:
-    """What is to be said of a change that nobody answered for; nothing of a read."""
+    """The words for a change whose answer is missing; "" for a read."""
     reads = method.endswith((".get", ".list", ".history"))
     return "" if reads else ": whether it was carried out is unknown"
 
@@ -480,15 +484,15 @@ def _close_reason(closed: ConnectionClosed) -> CloseReason:
 
 
 def _expected_s(shutdown: Event) -> float | None:
-    """Seconds until the gateway is back; None where it stops for good (gateways.md 5)."""
+    """Seconds until the gateway is back; None if it stops for good (gateways.md 5)."""
     expected_ms = shutdown.payload.get("restartExpectedMs")
     return 0.0 if isinstance(expected_ms, int) and expected_ms < 0 else seconds(expected_ms)
 
 
 def _abort(websocket: ClientConnection) -> None:
-    """Break the connection without ceremony, also under a thread that is stuck in a write."""
-    # The plain socket's shutdown: TLS's own would touch state that another thread is using.
+    """Break the connection at once, even while another thread is stuck in a write."""
+    # The plain socket's shutdown: the TLS one would touch state that another thread is using.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(websocket.socket, socket.SHUT_RDWR)
-    # Frees the thread that waits for somebody to take what has arrived.
+    # This frees websockets' receiving thread, which waits until its queue of frames is read.
     websocket.close_socket()

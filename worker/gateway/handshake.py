@@ -1,4 +1,4 @@
-"""From a URL to a greeted connection: TCP, TLS, upgrade, challenge, ``connect``, hello (gateways.md 1)."""
+"""Opens a connection from a URL: TCP, TLS, upgrade, challenge, ``connect``, hello (gateways.md 1)."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ from worker.gateway.protocol import (
     encode_request,
 )
 
-# An answer may echo a whole frame of ours with more around it, so it may be larger than the limit.
+# An answer may echo a whole frame of ours with more around it, so it may exceed the limit for frames.
 LARGEST_ANSWER = 2 * DEFAULT_MAX_PAYLOAD
 TOO_LARGE = 1009
-"""The code that we close with where an answer is larger than LARGEST_ANSWER."""
+"""The code with which we close the connection when an answer is larger than LARGEST_ANSWER."""
 _UNREADABLE = (1002, 1007, TOO_LARGE)
 _GRACE_S = 2.0
-"""How long to wait for a gateway's own words after what is none of them."""
+"""How long to wait for a valid frame after an unreadable one, in seconds."""
 _CONNECT_ID = "connect"
 
-# websockets logs frames, so tokens, at DEBUG (rules.md 29), and our breaking off as an ERROR: neither here.
+# websockets logs frames (so tokens) at DEBUG and our own aborts as errors: log neither (rules.md 29).
 _wire_log = logging.getLogger("worker.gateway.wire")
 _wire_log.setLevel(logging.CRITICAL)
 
 
 def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
-    """An upgraded WebSocket. ``deadline``: on the monotonic clock, in seconds.
+    """Open a WebSocket. ``deadline``: on the monotonic clock, in seconds.
 
-    Raises `GatewayUnreachable` where waiting may help, else `TlsRefused`, `NotAGateway`, `BadAddress`.
+    Raises `GatewayUnreachable` if waiting may help, else `TlsRefused`, `NotAGateway` or `BadAddress`.
     """
     try:
         return connect(
             address.url,
             ssl=_tls(address),
-            # A proxy from the environment makes no sense for this very machine.
+            # A proxy from the environment makes no sense for this machine itself.
             proxy=None if address.is_loopback else True,
             compression=None,
             open_timeout=max(0.001, deadline - time.monotonic()),
             close_timeout=2,
-            # The gateway's own ticks show that it lives; a pong would need its event loop as much.
+            # The gateway's own ticks show that it is alive; a pong depends on its event loop just as much.
             ping_interval=None,
             max_size=LARGEST_ANSWER,
             max_queue=64,
@@ -87,7 +87,8 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
 
 
 class _NoRedirects(ClientConnection):
-    """A redirect would hand the token to a host that nobody configured, so it ends as any bad status."""
+    """A connection that treats a redirect as an error: it would send the token to a host that nobody
+    configured."""
 
     def handshake(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -96,8 +97,8 @@ class _NoRedirects(ClientConnection):
             error.response.headers.pop("Location", None)
             raise
         except (TimeoutError, AssertionError) as error:
-            # websockets waits on for the end of what it has found to be no answer, and stumbles over one that
-            # came before it had asked.
+            # websockets keeps waiting for the end of a response that it has already rejected, and fails on a
+            # response that arrives before its request was sent.
             if self.protocol.handshake_exc is not None:
                 raise self.protocol.handshake_exc from None
             if isinstance(error, TimeoutError):
@@ -188,22 +189,22 @@ def _bad_status(url: str, status: int) -> GatewayError:
 
 
 def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, deadline: float) -> Hello:
-    """Answer the challenge, send ``connect``, read the hello. ``deadline`` as above.
+    """Answer the challenge, send ``connect`` and read the hello. ``deadline``: as for `open_socket`.
 
-    Raises the `GatewayError` that says why we were not let in, `MissingScope` included where the
-    hello shows that the rights fall short.
+    Raises the `GatewayError` that says why the gateway refused us, or `MissingScope` if the hello grants too
+    little.
     """
     context = CallContext(address.url, "connect")
-    words = _Words(socket, address, deadline)
+    frames = _HandshakeFrames(socket, address, deadline)
     try:
-        challenge = words.next("challenge")
+        challenge = frames.next("challenge")
         while not (isinstance(challenge, Event) and challenge.name == "connect.challenge"):
-            challenge = words.next("challenge")
+            challenge = frames.next("challenge")
         params = connect_params(device, address.token, *_read_challenge(challenge, address.url))
         socket.send(encode_request(_CONNECT_ID, "connect", params), text=True)
-        answer = words.next("hello")
+        answer = frames.next("hello")
         while not (isinstance(answer, Response) and answer.id == _CONNECT_ID):
-            answer = words.next("hello")
+            answer = frames.next("hello")
     except ConnectionClosed as closed:
         frame = closed.rcvd
         if frame is None and closed.sent is not None and closed.sent.code in _UNREADABLE:
@@ -220,25 +221,28 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     return hello
 
 
-class _Words:
-    """What comes during the greeting. Frames of other kinds are passed over, but where nothing of a gateway
-    follows upon what cannot be read, there is none."""
+class _HandshakeFrames:
+    """Frames that arrive during the handshake.
+
+    Frames of other types are skipped. If an unreadable frame is followed by no valid one, there is no
+    gateway.
+    """
 
     def __init__(self, socket: ClientConnection, address: GatewayAddress, deadline: float) -> None:
         self._socket = socket
         self._address = address
         self._deadline = deadline
-        self._strange = False
+        self._unreadable_seen = False
 
     def next(self, awaited: str) -> Response | Event | None:
-        """The next frame, None for one that is to be passed over."""
+        """The next frame; None for one to skip."""
         left_s = self._deadline - time.monotonic()
         try:
             if left_s <= 0:
                 raise TimeoutError
             message = decode(self._socket.recv(timeout=left_s))
         except TimeoutError:
-            if self._strange:
+            if self._unreadable_seen:
                 raise _no_gateway(self._address) from None
             raise GatewayUnreachable(
                 f"the gateway at {self._address.url} took the connection but sent no {awaited} in time: it"
@@ -246,7 +250,7 @@ class _Words:
                 method="connect",
             ) from None
         if isinstance(message, Unreadable):
-            self._strange = True
+            self._unreadable_seen = True
             self._deadline = min(self._deadline, time.monotonic() + _GRACE_S)
             return None
         return message
@@ -274,7 +278,7 @@ def _read_challenge(challenge: Event, url: str) -> tuple[str, int | None]:
 def _refusal(context: CallContext, error: Mapping[str, Any], device: DeviceKey) -> GatewayError:
     refusal = from_response(context, error)
     if isinstance(refusal, PairingRequired) and refusal.device_id is None:
-        # The older releases leave out which device it is about.
+        # Older releases do not say which device they mean.
         details = {**refusal.details, "deviceId": device.device_id}
         return from_response(context, {**error, "details": details})
     return refusal

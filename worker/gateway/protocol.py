@@ -1,4 +1,4 @@
-"""The frames of the gateway protocol, versions 3 and 4 (gateways.md 1): bytes in, values out, no socket."""
+"""The frames of the gateway protocol, versions 3 and 4: bytes in, values out, no socket (gateways.md 1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_MAX_PAYLOAD = 25 * 1024 * 1024
 DEFAULT_TICK_INTERVAL_S = 30.0
 _TICK_INTERVALS_S = (1.0, 300.0)
 _DEEPEST = 100
-"""Further than that no configuration is nested, and Python's own recursion ends at ten times that."""
+"""No configuration is nested deeper, and Python's own recursion limit is ten times that."""
 _LONGEST_NAME = 200
 _MOST_NAMES = 10_000
 _ID = re.compile(r'"id"\s*:\s*"([0-9]{1,18})"')
@@ -33,7 +33,7 @@ _ID = re.compile(r'"id"\s*:\s*"([0-9]{1,18})"')
 
 @dataclass(frozen=True)
 class Response:
-    """The answer to the request ``id``: a payload or an error; neither where its shape is wrong."""
+    """The answer to the request ``id``: a payload or an error, or neither if its shape is wrong."""
 
     id: str
     payload: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A frame that is none of the protocol's. ``id``: of the request that it seems to answer, if it names
+    """A frame that does not follow the protocol. ``id``: the request that it seems to answer, if it names
     one."""
 
     id: str | None
@@ -50,7 +50,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the gateway says unasked: ``tick``, ``shutdown``, ``chat`` and so on."""
+    """A frame that the gateway sends unasked: ``tick``, ``shutdown``, ``chat`` and so on."""
 
     name: str
     payload: Mapping[str, Any]
@@ -58,11 +58,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a gateway says of itself when it lets us in.
+    """What a gateway says of itself when it accepts a connection.
 
-    ``scopes``: the rights granted, None where the release does not say; ``max_payload``: the largest
-    frame that it takes, in bytes; ``boot_id``: changes with each start, None up to 2026.3;
-    ``one_session``: all its agents share their owner's one main session (session.scope global).
+    ``scopes``: the granted scopes; None if the release does not list them. ``max_payload``: the largest frame
+    that it accepts, in bytes. ``boot_id``: changes with each start; None up to 2026.3. ``one_session``: all
+    its agents share their owner's one main session (session.scope global).
     """
 
     protocol: int
@@ -77,7 +77,7 @@ class Hello:
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any], url: str) -> Hello:
-        """Read what answered ``connect`` at ``url``. Raises `NotAGateway` where that greets otherwise."""
+        """Parse the answer to ``connect`` at ``url``. Raises `NotAGateway` if it is not a gateway's hello."""
         protocol = payload.get("protocol")
         if payload.get("type") != "hello-ok" or not isinstance(protocol, int) or isinstance(protocol, bool):
             raise NotAGateway(
@@ -106,10 +106,10 @@ class Hello:
 def connect_params(
     device: DeviceKey, token: str | None, nonce: str, challenged_at_ms: int | None
 ) -> dict[str, Any]:
-    """The parameters of ``connect``, in the one shape that all releases grant full rights to.
+    """The parameters of ``connect``, in the one form for which every release grants full rights.
 
-    ``challenged_at_ms``: the challenge's own time. Signing with it keeps our clock out of the
-    signature's age, which may be 10 minutes up to 2026.3 and 2 minutes on the newest.
+    ``challenged_at_ms``: the challenge's own time. Signing with it keeps our clock out of the signature's
+    age, which may be 10 minutes up to 2026.3 and 2 minutes on the newest.
     """
     signed_at = challenged_at_ms if challenged_at_ms is not None else int(time.time() * 1000)
     signed = "|".join(
@@ -148,7 +148,7 @@ def connect_params(
 
 
 def encode_request(request_id: str, method: str, params: Mapping[str, Any] | None) -> bytes:
-    """A request frame. Raises `BadParameters` where ``params`` are not JSON."""
+    """A request frame. Raises `BadParameters` if ``params`` cannot be written as JSON."""
     frame = {"type": "req", "id": request_id, "method": method, "params": params or {}}
     try:
         return json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
@@ -160,7 +160,7 @@ def encode_request(request_id: str, method: str, params: Mapping[str, Any] | Non
 
 
 def decode(frame: str | bytes) -> Response | Event | Unreadable | None:
-    """A frame of the gateway; None for a kind of frame that we do not know, to be skipped."""
+    """Decode a frame from the gateway; None for a type of frame that we do not know and skip."""
     try:
         message = json.loads(frame, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -197,7 +197,7 @@ def _too_deep(message: dict[str, Any]) -> bool:
 
 
 def _id_in(frame: str | bytes) -> str | None:
-    """The id in a frame that cannot be read, which stands near its beginning as gateways write it."""
+    """The id in a frame that cannot be parsed; gateways write it near the start."""
     start = frame[:300]
     found = _ID.search(start if isinstance(start, str) else start.decode("latin-1"))
     return found.group(1) if found else None
@@ -226,7 +226,7 @@ def _name(value: str) -> str:
 
 
 def _positive(value: object) -> float | None:
-    """A number that can serve as a limit, else None: what a gateway sends is not to be trusted."""
+    """``value`` if it can serve as a limit, else None: a gateway may send anything."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 1 <= value <= 1e12 else None
