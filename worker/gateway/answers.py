@@ -1,5 +1,7 @@
-"""Reads a gateway's answers by name and type. A value of another shape raises BadAnswer, which names its
-place."""
+"""Reads a gateway's answers by name and type.
+
+A value of another shape raises BadAnswer, which names its place.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,10 @@ class Answer:
         return whole_number(self.value.get(name))
 
     def flag(self, name: str) -> bool:
-        """Whether the flag of that name is true; false if it is absent. Raises BadAnswer for anything but a
-        boolean."""
+        """Whether the flag of that name is true; absent is false.
+
+        Raises BadAnswer for anything but a boolean.
+        """
         value = self.value.get(name)
         if value is not None and not isinstance(value, bool):
             raise self.wrong(name, "true or false")
@@ -102,8 +106,10 @@ def whole_number(value: object) -> int | None:
 
 
 def seconds(milliseconds: object, longest_s: float = LONGEST_WAIT_S) -> float | None:
-    """A duration in milliseconds as seconds, at most ``longest_s``; None if it is not a non-negative
-    number."""
+    """A duration given in milliseconds, in seconds and at most ``longest_s``.
+
+    None if it is not a non-negative number.
+    """
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     # NaN compares as False, so it ends up as None.

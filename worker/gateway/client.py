@@ -51,8 +51,10 @@ class GatewayClient:
 
     @property
     def generation(self) -> int:
-        """How often a connection was opened. When it changes, the old connection and its calls in flight are
-        gone."""
+        """How often a connection was opened.
+
+        When it changes, the old connection and its calls in flight are gone.
+        """
         return self._generation
 
     @property
@@ -257,8 +259,10 @@ class ClientPool:
         return client
 
     def close_all(self) -> None:
-        """Close every client for good, including those requested later; calls in flight raise
-        `ConnectionLost`."""
+        """Close every client for good, including those requested later.
+
+        Calls in flight raise `ConnectionLost`.
+        """
         with self._lock:
             self._closed = True
             clients = list(self._clients.values())

@@ -1,8 +1,8 @@
-"""Keeps text of ours text in openclaw.json, whose reader interprets some of it. Pure.
+"""Checks that our text stays text in openclaw.json, whose reader interprets some of it. Pure.
 
-OpenClaw replaces ``${NAME}`` in any string of its config by a variable of its host's environment, loads the
-file that a key ``$include`` names, and drops keys that would reach an object's prototype. Names and heartbeat
-settings come from people, and from agents that write them.
+OpenClaw replaces ``${NAME}`` in any string of its config with a variable of its host's environment, loads the
+file that an ``$include`` key names, and drops keys that would reach an object's prototype. Names and
+heartbeat settings come from people and from agents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEEPEST = 8
 
 
 def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` less what is null at any depth: in a patch null means that there is no such key."""
+    """``settings`` without keys that are null, at any depth: in a patch, null removes a key."""
     return {
         key: without_nulls(value) if isinstance(value, Mapping) else value
         for key, value in settings.items()
@@ -33,7 +33,7 @@ def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why no release can hold an agent's name and heartbeat settings as they are, as a sentence."""
+    """Why no release can store an agent's name and heartbeat settings, as a sentence; None if all can."""
     if REDACTED in name:
         return f"agents.name holds {REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
     if _depth(settings) > _DEEPEST or len(json.dumps(settings, default=str)) > _MOST_CHARACTERS:
@@ -62,9 +62,9 @@ def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why this release cannot hold text that looks like a variable, as a sentence.
+    """Why this release cannot store text that looks like a variable, as a sentence; None if it can.
 
-    Its own config writes undo an escape, and an unset variable then ends the gateway (2026.2.12).
+    Its own config writes undo an escape, and the gateway then stops if that variable is unset (2026.2.12).
     """
     if not dialect.writes_variables:
         return None
@@ -100,7 +100,7 @@ def _mappings(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, An
 
 
 def _depth(value: Any) -> int:
-    """How deep containers are nested in ``value``, without recursion: it may be very deep."""
+    """How deep containers are nested in ``value``. Not recursive, because it may be very deep."""
     deepest, layer = 0, [value]
     while layer:
         below: list[Any] = []

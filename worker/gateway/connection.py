@@ -273,8 +273,10 @@ class GatewayConnection:
         return pending
 
     def _register(self, pending: _Pending) -> None:
-        """Add the call to the table, which guarantees it an outcome. Raises if the connection is closed or
-        closing."""
+        """Add the call to the table, which guarantees it an outcome.
+
+        Raises if the connection is closed or closing.
+        """
         with self._state:
             if self._closed is None and self._shutdown is None and not self._closing:
                 pending.sent_at = time.monotonic()
@@ -328,8 +330,10 @@ class GatewayConnection:
         return wait_within_limits(pending.wait, deadline, lambda: self._heard_at)
 
     def _take(self, request_id: str) -> _Pending | None:
-        """Remove a call from the table; None if it is gone. The caller then settles it and frees its
-        permit."""
+        """Remove a call from the table; None if it is gone.
+
+        The caller then settles it and frees its permit.
+        """
         with self._state:
             return self._pending.pop(request_id, None)
 
@@ -407,8 +411,10 @@ class GatewayConnection:
             self._misread_at = self._heard_at
 
     def _settle_misread(self) -> None:
-        """Settle the only call in flight as unreadable if an unreadable frame arrived after it was sent, and
-        none since."""
+        """Settle the only call in flight if an unreadable frame seems to be its answer.
+
+        That is so if the frame came after the call was sent, and nothing has come since.
+        """
         with self._state:
             waiting = list(self._pending.values())
         if len(waiting) != 1 or time.monotonic() - self._misread_at < _GRACE_AFTER_MISREADING_S:

@@ -1,12 +1,12 @@
-"""What one gateway understands: the only place that knows of OpenClaw's releases.
+"""What one gateway understands: the only module that knows of OpenClaw's releases.
 
 See decisions.md D3 and gateways.md 8.
 
-Two families are known. Up to 2026.7 the roster is a list and an agent's tools and heartbeat text are files;
-from 2026.8 it is a map, credentials travel in a section of AGENTS.md and heartbeat text in the scratch of the
-agent's heartbeat automation. The choice is made from the methods that the gateway names in its hello,
-confirmed by the shape of its config, and corrected by its answers. Its version counts only where the methods
-say nothing: 2026.2.12 and 2026.2.26 both call themselves "dev", and so may a later one.
+There are two known families. Up to 2026.7 the roster is a list, and an agent's tools and heartbeat text are
+files. From 2026.8 on it is a map, credentials are in a section of AGENTS.md, and the heartbeat text is in the
+scratch of the agent's heartbeat automation. The methods in the gateway's hello decide; the shape of its
+config confirms the choice, and its answers correct it. The version counts only if the methods do not decide:
+2026.2.12 and 2026.2.26 both call themselves "dev", and a later release may do so too.
 """
 
 from __future__ import annotations
@@ -23,34 +23,37 @@ _LIST_FAMILY_FILES = _COMMON_FILES | {"TOOLS.md", "HEARTBEAT.md"}
 
 
 class UnknownDialectError(PermanentError):
-    """The gateway's config has a shape that this version does not know."""
+    """The gateway's config has a shape that this version of the provisioner does not know."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How to say things to one gateway.
+    """What one gateway understands, stores and does on its own.
 
-    ``files``: names that agents.files.set takes. ``credentials_in`` / ``heartbeat_in``: where the token and
-    the heartbeat text stand.
-    ``refused_heartbeat_keys``: left out of a heartbeat block. ``merges_lists``: a patched list is merged by
-    id, so a key can only be unset by an explicit null. ``shows_wake_keys``: chat.history tells whether a
-    message of a given idempotencyKey arrived. ``drops_bootstrap``: the gateway deletes BOOTSTRAP.md before
-    an agent with a workspace of its own first reads it (2026.7.1 and later). ``writes_variables``: any config
-    write, the gateway's own included, puts the value of each ``${VAR}`` of openclaw.json in its place
-    (measured on 2026.2.12, where config.get does not show which secrets are variables).
-    ``restart_delay_ms``: what to ask for in a patch: 0 makes a 2026.2 gateway restart once, at once, where
-    its default of 2000 restarts it twice when channels change too (measured on 2026.2.12).
-    ``latest_restart_s``: how long after a patch a restart may come, where nobody got the answer that would
-    say so (gateways.md 4).
-    ``keeps_files_per_session``: an agent goes on with its files as they were when its session began (seen on
-    2026.2.26 and 2026.3.13, whose cache of them ends with the session; gone by 2026.9.6).
-    ``fences_deleted``: an id that was deleted is given no heartbeat automation when a config write brings it
-    back, until agents.create lifts the fence (2026.9.6). ``defaults_beat_all``: agents.defaults.heartbeat is
-    for all agents, rather than for the default one alone (2026.7.1 and later). ``removes_from_memory``:
-    agents.delete writes the config as the gateway last loaded it, so that whatever was saved in the second
-    before is lost, another removal among it (measured on 2026.2.26; on 2026.3.13 only what its owner saved).
-    ``leaves_distant_folders``: agents.delete removes folders in its account's home or temporary folder alone,
-    and says nothing of the others (2026.7.1).
+    ``files``: names that agents.files.set accepts. ``credentials_in`` / ``heartbeat_in``: where the token and
+    the heartbeat text are stored. ``refused_heartbeat_keys``: keys that must be left out of a heartbeat
+    block. ``merges_lists``: a patched list is merged by id, so a key is only unset by an explicit null.
+    ``shows_wake_keys``: chat.history tells whether a message with a given idempotencyKey arrived.
+    ``drops_bootstrap``: the gateway deletes BOOTSTRAP.md before an agent with a workspace of its own first
+    reads it (2026.7.1 and later).
+
+    ``writes_variables``: any config write, including the gateway's own, replaces each ``${VAR}`` in
+    openclaw.json with its value (measured on 2026.2.12, where config.get does not show which secrets are
+    variables). ``restart_delay_ms``: the delay that a patch asks for. With 0, a 2026.2 gateway restarts once
+    and at once; its default of 2000 restarts it twice if channels change too (measured on 2026.2.12).
+    ``latest_restart_s``: how long after a patch a restart may still come if the answer that would announce it
+    was lost (gateways.md 4).
+
+    ``keeps_files_per_session``: an agent keeps using its files as they were when its session began (seen on
+    2026.2.26 and 2026.3.13, which cache them until the session ends; gone by 2026.9.6). ``fences_deleted``: a
+    deleted id that a config write brings back gets no heartbeat automation until agents.create lifts the
+    fence (2026.9.6). ``defaults_beat_all``: agents.defaults.heartbeat applies to all agents, not only to the
+    default one (2026.7.1 and later).
+
+    ``removes_from_memory``: agents.delete writes the config as the gateway last loaded it, which loses
+    whatever was saved in the second before, including another removal (measured on 2026.2.26; on 2026.3.13 it
+    loses only what the owner saved). ``leaves_distant_folders``: agents.delete removes only folders below its
+    account's home or temporary folder, and does not report the others (2026.7.1).
     """
 
     roster: Literal["list", "entries"]
@@ -98,8 +101,8 @@ class Dialect:
                 fences_deleted=True,
                 defaults_beat_all=True,
             )
-        # The ``secrets`` methods came in a release that also merges lists, keeps variables and spaces its
-        # restarts; it still calls itself "dev" (2026.2.26).
+        # The ``secrets`` methods appeared in the release that also merges lists, keeps variables and delays
+        # restarts. It still calls itself "dev" (2026.2.26).
         since_february_26 = "secrets.reload" in methods or _release(version) >= (2026, 2, 26)
         return cls(
             roster="list",
@@ -124,11 +127,11 @@ class Dialect:
 
     @property
     def family(self) -> str:
-        """The family's name for people."""
+        """The family's name, for messages."""
         return f"agents.{self.roster}"
 
     def confirm(self, config: Mapping[str, Any]) -> None:
-        """Check the choice against a config.get answer. Raises UnknownDialectError where they disagree."""
+        """Check the choice against a config.get answer. Raises UnknownDialectError if they disagree."""
         for document in (config.get("config"), config.get("parsed")):
             agents = document.get("agents") if isinstance(document, Mapping) else None
             if not isinstance(agents, Mapping):
@@ -144,7 +147,7 @@ class Dialect:
                 )
 
     def without_file(self, name: str) -> Dialect:
-        """The dialect after the gateway called ``name`` an unsupported file."""
+        """The dialect after the gateway has called ``name`` an unsupported file."""
         changes: dict[str, Any] = {"files": self.files - {name}}
         if name == self.credentials_in:
             changes["credentials_in"] = "AGENTS.md"
@@ -154,6 +157,6 @@ class Dialect:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """``2026.3.13-beta.1`` as (2026, 3, 13). The oldest releases call themselves ``dev``: (0,)."""
+    """``2026.3.13-beta.1`` as (2026, 3, 13); (0,) for ``dev``, as the oldest releases call themselves."""
     match = re.match(r"(\d{4})\.(\d+)\.(\d+)", version)
     return tuple(int(part) for part in match.groups()) if match else (0,)

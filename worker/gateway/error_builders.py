@@ -1,5 +1,7 @@
-"""Builds each gateway error. Its sentence is written for an on-call engineer: it names the gateway and what
-the call was about, and says what to do (rules.md 44)."""
+"""Builds each gateway error with its sentence, which is written for an on-call engineer (rules.md 44).
+
+A sentence names the gateway and what the call was about, and says what to do.
+"""
 
 from __future__ import annotations
 
@@ -251,8 +253,7 @@ HOST_REFUSALS = (
 
 
 def refused_by_host(error: ErrorPayload) -> GatewayError:
-    """The error for a failure that lasts until a person acts on the gateway's machine, whatever the release
-    calls it."""
+    """The error for a refusal by the operating system of the gateway's machine, in any release's words."""
     if error.method.startswith("chat."):
         return unavailable(error)  # what stopped an agent's run
     words = next((code for words, code in _HOST_WORDS.items() if words in error.message.lower()), "")

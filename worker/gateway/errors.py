@@ -205,8 +205,10 @@ class UnsafeFile(TransientGatewayError):
 
 
 class FileRefused(PermanentGatewayError):
-    """A workspace file cannot be read or written until it is changed on the gateway's machine. ``name``: the
-    file."""
+    """A workspace file cannot be read or written until it is changed on the gateway's machine.
+
+    ``name``: the file.
+    """
 
     def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)

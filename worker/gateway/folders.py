@@ -1,4 +1,4 @@
-"""The folders that a gateway's agents use, as far as its config and its answers tell. Pure."""
+"""The folders of a gateway's agents, as far as its config and its answers show them. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from worker.gateway.roster_reading import LiveRoster
 
 @dataclass(frozen=True)
 class AgentFolders:
-    """``workspace`` and ``agent_dir`` as the gateway resolves them; None where its config names none.
-    ``written``: the workspace as its owner wrote it."""
+    """The folders of one agent.
+
+    ``workspace`` and ``agent_dir``: as the gateway resolves them; None if its config names none. ``written``:
+    the workspace as the owner wrote it.
+    """
 
     workspace: str | None
     agent_dir: str | None
@@ -23,13 +26,16 @@ class AgentFolders:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Those that are known."""
+        """The folders that are known."""
         return tuple(folder for folder in (self.workspace, self.agent_dir) if folder)
 
 
 def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
-    """The folders of each entry. ``config`` of config.get has ``~`` resolved on every release; where it does
-    not show an entry, what the file says counts."""
+    """The folders of each entry, by id.
+
+    In config.get's ``config`` every release has resolved ``~``; an entry that it does not show is taken from
+    the file.
+    """
     resolved = _entries(live.dialect, live.answer.get("config"))
     found = {}
     for key, entry in live.entries.items():
@@ -43,8 +49,11 @@ def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
 
 
 def home_folder(live: LiveRoster) -> str | None:
-    """What ``~`` stands for on the gateway's machine, where its config gives it away: by an entry that is
-    written with one, or by its own place in the usual state folder."""
+    """What ``~`` stands for on the gateway's machine; None if its config does not show it.
+
+    It follows from an entry that is written with ``~``, or from the config's own path in the usual state
+    folder.
+    """
     for folders in folders_of(live).values():
         written, resolved = folders.written or "", folders.workspace or ""
         if written.startswith("~/") and resolved.endswith(written[1:]):
@@ -55,22 +64,22 @@ def home_folder(live: LiveRoster) -> str | None:
 
 
 def without_home(folder: str, home: str | None) -> str:
-    """The folder with a leading ``~`` replaced where that is known."""
+    """The folder with a leading ``~`` resolved, if ``home`` is known."""
     return f"{home}{folder[1:]}" if home is not None and folder.startswith("~/") else folder
 
 
 def same_folder(one: str, other: str) -> bool:
-    """Whether two paths name one folder; what is behind a symbolic link cannot be seen from here."""
+    """Whether two paths name the same folder. Symbolic links cannot be seen from here."""
     return _normal(one) == _normal(other)
 
 
 def is_inside(folder: str, around: str) -> bool:
-    """Whether a folder is in another one, and not that itself."""
+    """Whether a folder is inside another one, and not the same."""
     return _normal(folder).startswith(f"{_normal(around)}/")
 
 
 def overlapping(folder: str, others: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
-    """Who else, of ``others`` by id, uses the folder, one inside it or one around it: id and folder."""
+    """(id, folder) for each of ``others`` that uses the folder, one inside it or one around it."""
     for key, theirs in others.items():
         for other in theirs:
             ours, its = f"{_normal(folder)}/", f"{_normal(other)}/"

@@ -87,8 +87,7 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
 
 
 class _NoRedirects(ClientConnection):
-    """A connection that treats a redirect as an error: it would send the token to a host that nobody
-    configured."""
+    """Treats a redirect as an error: it would send the token to a host that nobody configured."""
 
     def handshake(self, *args: Any, **kwargs: Any) -> None:
         try:

@@ -1,4 +1,7 @@
-"""Heartbeats as a gateway's config has them: one agent's block, and who runs by the defaults. Pure."""
+"""Heartbeats in a gateway's config: one agent's block, and which agents run heartbeats by the defaults.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ FENCED_HINT = (
     "OpenClaw makes none for an id that was deleted and then written into its config again:"
     " `provisioner delete NAME --keep-files --keep-row`, then `provisioner provision NAME`, make it beat"
 )
-"""Why a configured agent may have no heartbeat automation, and the cure (2026.9.6)."""
+"""Why a configured agent may have no heartbeat automation, and what to do (2026.9.6)."""
 AUTOMATIONS_QUERY: Mapping[str, Any] = {
     "includeDisabled": True,
     "compact": True,
     "includeDeliveryPreviews": False,
 }
-"""What to ask cron.list for, to see all automations and no more of them than is needed."""
+"""Parameters of cron.list that return all automations and no more of each than is needed."""
 _OFF = re.compile(r"0+[a-z]*")
 
 
@@ -32,14 +35,16 @@ def automation_key(openclaw_id: str) -> str:
 
 
 def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The heartbeat block of an agent: the default, the agent's settings over it, less what is refused; its
-    text is escaped as openclaw.json needs it."""
+    """An agent's heartbeat block: the defaults, the agent's own settings over them, without refused keys.
+
+    Its text is escaped as openclaw.json needs it.
+    """
     merged = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings})
     return {key: escaped(value) for key, value in merged.items() if key not in dialect.refused_heartbeat_keys}
 
 
 def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
-    """What no release takes of an agent's settings, as a sentence; None where only the gateway can tell."""
+    """Why no release accepts an agent's settings, as a sentence; None if only the gateway can tell."""
     every = agent_settings.get("every", DEFAULT_HEARTBEAT["every"])
     if isinstance(every, str) and re.search(r"\d", every):
         return None
@@ -47,7 +52,7 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
 
 
 def heartbeat_enabled(agent_settings: Mapping[str, Any]) -> bool:
-    """Whether an agent with these settings of its own is to run heartbeats."""
+    """Whether an agent with these settings of its own should run heartbeats."""
     every = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings}).get("every")
     return _OFF.fullmatch(str(every)) is None
 
@@ -55,11 +60,11 @@ def heartbeat_enabled(agent_settings: Mapping[str, Any]) -> bool:
 def beating_agents(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """The agents that run heartbeats as the config stands, as the releases' own code decides it.
+    """The agents that run heartbeats under the current config, decided as the releases' own code does it.
 
-    Where an agent has a block of its own, only those with one do. Else it is the default agent, every 30
-    minutes, whether or not agents.defaults.heartbeat is set; from 2026.7 on that block is for all agents, and
-    from 2026.8 on it may name one.
+    If any agent has a block of its own, only agents with one do. Otherwise it is the default agent, every 30
+    minutes, whether or not agents.defaults.heartbeat is set. From 2026.7 on that block applies to all agents,
+    and from 2026.8 on it may name one.
     """
     if any_block(entries):
         return sorted(key for key, entry in entries.items() if _has_block(entry))
@@ -87,7 +92,8 @@ def beating_agents(
 def relying_on_defaults(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Agents that agents.defaults.heartbeat is meant for and does not reach, since others have blocks."""
+    """Agents that agents.defaults.heartbeat is meant for but does not reach, because other agents have
+    blocks."""
     defaults = _mapping(_mapping(document.get("agents")).get("defaults"))
     if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
         return []
@@ -96,12 +102,12 @@ def relying_on_defaults(
 
 
 def any_block(entries: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether an agent has a heartbeat block of its own, so that nobody runs without one."""
+    """Whether any agent has a heartbeat block of its own, in which case no agent beats without one."""
     return any(map(_has_block, entries.values()))
 
 
 def silenced_warning(dialect: Dialect, silenced: Collection[str]) -> str:
-    """The warning that goes with the first block."""
+    """The warning that the first heartbeat block silences the agents in ``silenced``."""
     names, one = ", ".join(sorted(silenced)), len(silenced) == 1
     return (
         f"This is the gateway's first heartbeat block, so {names}, which beat without one, will stop beating:"
@@ -111,7 +117,7 @@ def silenced_warning(dialect: Dialect, silenced: Collection[str]) -> str:
 
 
 def kept_warning(dialect: Dialect, kept: Collection[str]) -> str:
-    """The warning where the first block came with others that keep the owner's agents beating."""
+    """The warning that agents in ``kept`` got blocks too, so that the first block did not silence them."""
     names = ", ".join(sorted(kept))
     return (
         f"This is the gateway's first heartbeat block; KEEP_DEFAULT_HEARTBEAT gave {names} one too"
@@ -120,12 +126,12 @@ def kept_warning(dialect: Dialect, kept: Collection[str]) -> str:
 
 
 def cure(dialect: Dialect, agents: Collection[str]) -> str:
-    """What to write into openclaw.json so that the agents beat beside others that have blocks."""
+    """What to write into openclaw.json so that the agents beat although others have blocks."""
     return f"write {empty_blocks(dialect, agents)} into openclaw.json"
 
 
 def empty_blocks(dialect: Dialect, agents: Collection[str]) -> str:
-    """The agents' own empty blocks, as openclaw.json has them."""
+    """The empty heartbeat blocks of the agents, as they are written in openclaw.json."""
     if dialect.roster == "entries":
         return " and ".join(f"agents.entries.{key}.heartbeat = {{}}" for key in sorted(agents))
     entries = ", ".join(f'{{"id": "{key}", "heartbeat": {{}}}}' for key in sorted(agents))
@@ -137,12 +143,12 @@ def _has_block(entry: Mapping[str, Any]) -> bool:
 
 
 def _there(named: str, there: Collection[str]) -> list[str]:
-    """The agent that a setting names, if the roster has it."""
+    """The agent that a setting names, if it is in the roster."""
     return [named] if named in there else []
 
 
 def _marked(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The agent that is marked as the default one, if one is."""
+    """The agent that is marked as the default, if there is one."""
     return [key for key, entry in entries.items() if entry.get("default") is True][:1]
 
 

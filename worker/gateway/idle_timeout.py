@@ -130,8 +130,10 @@ def call_limits(
 
 @contextmanager
 def no_call_limits() -> Iterator[None]:
-    """Lift the limits in this block, for calls that must not be interrupted: each has its own deadline
-    only."""
+    """Lift the limits in this block, for calls that must not be interrupted.
+
+    Each call keeps its own deadline.
+    """
     token = _limits.set(None)
     try:
         yield

@@ -1,7 +1,7 @@
-"""``$include`` in openclaw.json: where it stands, and the config with the included parts in place. Pure.
+"""``$include`` in openclaw.json: where it is, and the config with the included parts in place. Pure.
 
-config.get shows the root file alone as ``parsed``; ``config`` is what the gateway runs, with all files
-merged, variables replaced and escapes undone (gateways.md 12).
+config.get shows the root file alone as ``parsed``. Its ``config`` is what the gateway runs: all files merged,
+variables replaced and escapes undone (gateways.md 12).
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from worker.gateway.variables import REDACTED, escaped, id_or_number, place_in
 INCLUDE = "$include"
 
 Keys = tuple[str | int, ...]
-"""The way to a value: keys of objects, numbers of list items."""
+"""The path to a value: keys of objects, indexes of list items."""
 
 
 @dataclass(frozen=True)
 class Include:
-    """One ``$include``: ``path``, where the object stands that it is in, as people write it; ``keys``, the
-    same as keys; ``files``, what it names; ``alone``: one file, and nothing beside it in that object."""
+    """One ``$include`` of the root file.
+
+    ``path``: the object that contains it, as people write its path. ``keys``: the same path as keys.
+    ``files``: the files it names. ``alone``: it names one file, and nothing is beside it in that object.
+    """
 
     path: str
     keys: Keys
@@ -29,7 +32,7 @@ class Include:
     alone: bool
 
     def touches(self, *keys: str) -> bool:
-        """Whether what stands at ``keys``, or a part of it, comes from this include."""
+        """Whether the value at ``keys``, or a part of it, comes from this include."""
         shared = min(len(keys), len(self.keys))
         return keys[:shared] == self.keys[:shared]
 
@@ -45,8 +48,10 @@ def includes_of(parsed: Any) -> tuple[Include, ...]:
 
 
 def merged_document(parsed: Any, config: Any, missing: Collection[str] = ()) -> Any:
-    """The root file's ``parsed`` with each part that comes from an include taken from ``config``, written so
-    that it may be sent back. ``missing``: variables without a value, which ``config`` shows as they are."""
+    """``parsed`` with each included part taken from ``config``, in a form that may be sent back.
+
+    ``missing``: variables without a value, which ``config`` shows as references.
+    """
     if isinstance(parsed, Mapping):
         if INCLUDE in parsed:
             return escaped(config, missing)

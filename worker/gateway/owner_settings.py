@@ -1,6 +1,6 @@
-"""Settings of a gateway's owner that turn off what provisioning promises. Pure: config in, sentences out.
+"""Settings of a gateway's owner that disable what provisioning promises. Pure: config in, sentences out.
 
-They are the owner's to choose, so nothing is changed about them: doctor names them, and a job says what it
+The owner decides on them, so the provisioner never changes them: doctor reports them, and a job says what it
 left undone and what would allow it.
 """
 
@@ -25,7 +25,7 @@ CRON_OFF = (
 
 @dataclass(frozen=True)
 class Denial:
-    """Why a session may not be written to: the place of the rule in openclaw.json, and the cure."""
+    """Why writing to a session is forbidden: the rule's place in openclaw.json, and what to change."""
 
     place: str
     cure: str
@@ -35,7 +35,7 @@ class Denial:
 
 
 def has_one_session(config: Any) -> bool:
-    """Whether all agents share their owner's one main session; ``config``: config.get's effective one."""
+    """Whether all agents share their owner's one main session. ``config``: config.get's effective config."""
     return _mapping(_mapping(config).get("session")).get("scope") == "global"
 
 
@@ -45,8 +45,10 @@ def heartbeats_switched_off(dialect: Dialect, config: Any) -> bool:
 
 
 def denial_of(config: Any, session_key: str) -> Denial | None:
-    """What forbids sending to an agent's main session, as gateways decide it: the first rule that matches and
-    denies, else the default where no rule allows it. None where nothing is seen to."""
+    """What forbids sending to an agent's main session; None if nothing is known to.
+
+    Decided as gateways do: the first matching rule that denies, else the default if no rule allows it.
+    """
     policy = _mapping(_mapping(_mapping(config).get("session")).get("sendPolicy"))
     rules = policy.get("rules")
     allowed = False
@@ -60,7 +62,7 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
     if allowed or _word(policy.get("default")) != "deny":
         return None
     kind, hyphen, _ = session_key.partition("-")
-    prefix = kind + hyphen  # all of ours of that kind; an id without a hyphen stands for itself
+    prefix = kind + hyphen  # matches all of our agents of that kind, or an id without a hyphen itself
     return Denial(
         "session.sendPolicy.default",
         f'add {{"action": "allow", "match": {{"keyPrefix": "{prefix}"}}}} to session.sendPolicy.rules.',
@@ -68,7 +70,7 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
 
 
 def disabling_settings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
-    """Each such setting with the check that it belongs to, for doctor."""
+    """(check, sentence) for each setting of this kind, for doctor."""
     if has_one_session(config):
         yield "sessions", ONE_SESSION
     keys = [f"agent:{kind}-x:main" for kind in ("mc", "lead", "mc-gateway")]
@@ -79,7 +81,7 @@ def disabling_settings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str
 
 
 def _matches(match: Mapping[str, Any], session_key: str) -> bool:
-    """Whether a rule is about an agent's main session, which belongs to no channel and is no kind of chat."""
+    """Whether a rule applies to an agent's main session, which belongs to no channel and has no chat type."""
     if _word(match.get("channel")) or _word(match.get("chatType")):
         return False
     key = session_key.lower()

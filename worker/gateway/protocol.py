@@ -42,8 +42,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A frame that does not follow the protocol. ``id``: the request that it seems to answer, if it names
-    one."""
+    """A frame that does not follow the protocol.
+
+    ``id``: the request that it seems to answer, if it names one.
+    """
 
     id: str | None
 

@@ -1,7 +1,7 @@
-"""What a config write would make of what the gateway's owner wrote into openclaw.json. Pure.
+"""What a config write would change in what the gateway's owner wrote into openclaw.json. Pure.
 
-Up to 2026.3 any config write, the gateway's own included, puts the content of every included file into
-openclaw.json; 2026.2.12 also puts the value of each ``${NAME}`` in its place, and undoes the escape of each
+Up to 2026.3 any config write, including the gateway's own, copies the content of every included file into
+openclaw.json. 2026.2.12 also replaces each ``${NAME}`` with its value and undoes the escape of each
 ``$${NAME}``, after which it may not start (gateways.md 4, 12).
 """
 
@@ -18,7 +18,7 @@ from worker.gateway.variables import REDACTED, escapes_in, id_or_number, strings
 
 _SHOWN = 4
 _OWN_SECRETS = frozenset({"gateway.auth.token", "gateway.auth.password", "gateway.remote.token"})
-"""Where the gateway's own credential may stand; we know it."""
+"""Paths that may hold the gateway's own credential, which we know."""
 
 COMMENTS_LOST = "openclaw.json has comments, and OpenClaw drops the comments of a file when it writes it."
 
@@ -34,8 +34,11 @@ KIND_DESCRIPTIONS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, order=True)
 class Rewrite:
-    """One thing that is lost. ``path``: where it stands; ``what``: the files of an include, the name of a
-    variable, or nothing. ``kept``: our own writes send it again, so that only the gateway's own lose it."""
+    """One thing that a config write loses.
+
+    ``path``: its place in the config. ``what``: the files of an include, the name of a variable, or "".
+    ``kept``: our own writes send it again, so that only the gateway's own writes lose it.
+    """
 
     kind: Kind
     path: str
@@ -44,12 +47,12 @@ class Rewrite:
 
     @property
     def key(self) -> str:
-        """What tells it from any other, in what is stored of a permission."""
+        """Identifies the rewrite in a stored permission."""
         return " ".join(part for part in (self.kind, self.path, self.what) if part)
 
     @property
     def shown(self) -> str:
-        """It alone, for people."""
+        """The rewrite alone, for messages."""
         if self.kind == "include":
             return f"{self.path} from {self.what}"
         reference = {"variable": f"${{{self.what}}}", "escape": f"$${{{self.what}}}"}.get(self.kind)
@@ -57,15 +60,21 @@ class Rewrite:
 
 
 def rewrites_of(live: LiveRoster, credential: str | None = None) -> tuple[Rewrite, ...]:
-    """All that any config write would rewrite. ``credential``: the gateway's own, which we sign in with."""
+    """Everything that any config write would rewrite.
+
+    ``credential``: the gateway's own, with which we connect.
+    """
     if live.writes_through:
         return ()
     return tuple(sorted({*_from_includes(live), *_from_variables(live, credential)}))
 
 
 def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrite, ...]:
-    """What the release's agents.delete would rewrite besides: it keeps a variable, and an escape, by its
-    entry's number in the list, which changes for all behind the one removed (measured on 2026.3.13)."""
+    """What the release's agents.delete would rewrite in addition.
+
+    It keeps a variable or an escape by its entry's index in the list, which changes for all entries after the
+    removed one (measured on 2026.3.13).
+    """
     if live.writes_through or live.dialect.roster != "list" or live.dialect.writes_variables:
         return ()
     listed = _mapping(live.document.get("agents")).get("list")
@@ -83,8 +92,11 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
 
 
 def delete_breaks_variables(live: LiveRoster) -> bool:
-    """Whether agents.delete would lose what a patch of the list keeps: variables in it, and escapes anywhere
-    (2026.2.12, which may not start again after that)."""
+    """Whether agents.delete would lose what a patch of the list keeps (2026.2.12, which may then not start
+    again).
+
+    That is variables in the list, and escapes anywhere.
+    """
     listed = _mapping(live.document.get("agents")).get("list")
     return live.dialect.writes_variables and (
         _has_escapes(live.document) or any(variables_in(text) for _, text in strings_of(listed))
@@ -92,14 +104,16 @@ def delete_breaks_variables(live: LiveRoster) -> bool:
 
 
 def has_comments(live: LiveRoster) -> bool:
-    """Whether openclaw.json has comments, which every release loses at its first write of the file."""
+    """Whether openclaw.json has comments, which every release loses when it first writes the file."""
     raw = live.answer.get("raw")
     return isinstance(raw, str) and _has_comment(raw)
 
 
 def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The patch ``document``, and beside it what has to be sent so that escapes stand in the file again where
-    a write undoes them: without them the gateway may not start. The agents' list is sent whole anyway."""
+    """The patch ``document`` plus what must be sent along so that the file keeps its escapes.
+
+    A release that undoes them may not start without. The agents' list is always sent as a whole.
+    """
     config = live.answer.get("config")
     if not live.dialect.writes_variables or not isinstance(config, Mapping):
         return document
@@ -111,7 +125,7 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
 
 
 def describe_rewrites(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
-    """``replaces variables with their values (${A} at models.x and 2 more)``, and so on for each kind."""
+    """``replaces variables with their values (${A} at models.x and 2 more)``, and the like for each kind."""
     said = []
     for kind, words in KIND_DESCRIPTIONS.items():
         those = [one.shown for one in rewrites if one.kind == kind]
@@ -158,8 +172,11 @@ def _references(value: Any, root: str) -> Iterator[Rewrite]:
 
 
 def _hidden(live: LiveRoster, credential: str | None) -> list[str]:
-    """Paths of secrets that may be variables. Where only the gateway's own credential is hidden, the file's
-    hash tells: it is that of the text with the credential in its place, or it is not."""
+    """Paths of hidden secrets that may be variables.
+
+    If only the gateway's own credential is hidden, the file's hash decides: it matches the text with the
+    credential filled in unless a variable stands there.
+    """
     hidden = [path for path, value in strings_of(live.answer.get("parsed")) if value == REDACTED]
     others = [path for path in hidden if path not in _OWN_SECRETS]
     if others:
@@ -172,8 +189,10 @@ def _hidden(live: LiveRoster, credential: str | None) -> list[str]:
 
 
 def _escapes_again(config: Any, document: Any) -> Any:
-    """The merge patch that writes the escapes of ``config`` again; None where it has none. What ``document``
-    has at the same place is taken as it is written there."""
+    """The merge patch that writes the escapes in ``config`` again; None if it has none.
+
+    Values are taken from ``document`` at the same path, as they are written there.
+    """
     if isinstance(config, str):
         return document if isinstance(document, str) and escapes_in(document) else None
     if isinstance(config, list):

@@ -1,4 +1,4 @@
-"""The roster: which agents a gateway's config holds, and the one patch that puts it right. Pure."""
+"""A gateway's roster: which agents its config holds, and the one patch that corrects it. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "u
 
 @dataclass(frozen=True)
 class RosterEntry:
-    """What the config should say of one agent (rules.md 15). ``heartbeat``: the agent's own settings, laid
-    over the default ones; ``fault``: why its row cannot be read, so that nothing of it may be written."""
+    """What the config should say of one agent (rules.md 15).
+
+    ``heartbeat``: the agent's own settings, which override the defaults. ``fault``: why the agent's row
+    cannot be read, so that nothing of it may be written.
+    """
 
     openclaw_id: str
     name: str
@@ -30,11 +33,14 @@ class RosterEntry:
 
 @dataclass(frozen=True)
 class RosterPlan:
-    """``document``: what to send in config.patch, None when nothing differs. ``changed``: ids whose entry is
-    new or differs. ``present``: ids of the roster as it is. ``patches``: what changes in each changed entry,
-    as a merge patch. ``silenced``: others whose heartbeats end with it, since it writes the first block;
-    ``kept``: those that it gives a block of their own, so that theirs do not; both as the config spells
-    their ids."""
+    """The patch that brings a roster up to date, and what it changes.
+
+    ``document``: the patch for config.patch; None if nothing differs. ``changed``: ids whose entry is new or
+    differs. ``present``: ids that the roster has now. ``patches``: a merge patch for each changed entry, by
+    id. ``silenced``: other agents whose heartbeats stop, since the patch writes the first heartbeat block.
+    ``kept``: other agents to which the patch gives a block of their own, so that their heartbeats go on. Both
+    hold ids as the config spells them.
+    """
 
     document: Mapping[str, Any] | None
     changed: frozenset[str]
@@ -44,7 +50,7 @@ class RosterPlan:
     kept: tuple[str, ...] = ()
 
     def change_of(self, openclaw_id: str) -> dict[str, Any]:
-        """What becomes of one agent's entry: ``action`` create, update or unchanged, and the ``changes``."""
+        """What happens to one agent's entry: ``action`` (create, update or unchanged) and ``changes``."""
         changes = self.patches.get(openclaw_id)
         if changes is None:
             return {"action": "unchanged", "changes": {}}
@@ -52,7 +58,7 @@ class RosterPlan:
 
 
 def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | None:
-    """Why an entry cannot be written as it is, as a sentence: on any release, and on one of ``dialect``.
+    """Why an entry cannot be written, as a sentence: on any release, and on that of ``dialect`` if given.
 
     Never raises: one agent's settings must not keep the others from being written.
     """
@@ -79,17 +85,17 @@ def _json_fault(entry: RosterEntry) -> str | None:
 
 
 def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
-    """The ids that the config names; the implicit agent only where it is written down."""
+    """The ids that the config names. It includes the implicit agent only if that is written down."""
     return frozenset(roster_entries(dialect, parsed))
 
 
 def plan_roster(
     dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry], *, keeps_beating: bool = False
 ) -> RosterPlan:
-    """The one patch after which ``parsed`` (config.get's) holds every wanted entry.
+    """Plan the one patch after which ``parsed`` (config.get's) holds every wanted entry.
 
-    Keys of an entry that are not ours, and entries that are not wanted here, stay as they are;
-    ``keeps_beating`` gives those of them a block that ours would silence.
+    Keys of an entry that are not ours, and entries that are not in ``wanted``, are not changed.
+    ``keeps_beating``: give the latter a heartbeat block of their own if ours would silence them.
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
@@ -117,7 +123,7 @@ def plan_roster(
 
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The roster's entries by the ids that the gateway goes by, whichever shape it is kept in."""
+    """The roster's entries by the ids that the gateway uses, for either shape of roster."""
     entries: dict[str, dict[str, Any]] = {}
     for spelled, entry in _stored(dialect, parsed):
         entries.setdefault(canonical_id(spelled), dict(entry))
@@ -125,8 +131,10 @@ def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dic
 
 
 def as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]) -> list[str]:
-    """The ids as the config spells them: under any other spelling an entry would be a second one of the same
-    id, with which no release starts."""
+    """The ids as the config spells them.
+
+    Under another spelling an entry would be a second one with the same id, and no release starts with that.
+    """
     spelled: dict[str, str] = {}
     for written, _ in _stored(dialect, parsed):
         spelled.setdefault(canonical_id(written), written)
@@ -134,7 +142,7 @@ def as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]
 
 
 def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The roster's entries as the config has them, each with its id as it is spelled there."""
+    """The roster's entries as the config has them, each with its id as spelled there."""
     agents = _mapping(parsed.get("agents"))
     if dialect.roster == "entries":
         return [(key, _mapping(entry)) for key, entry in _mapping(agents.get("entries")).items()]
@@ -144,8 +152,11 @@ def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapp
 
 
 def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
-    """The patch that takes agents off a list which patches replace whole, and out of its bindings. An entry
-    with a secret keeps its place, by which the gateway finds the secret again; None where it cannot."""
+    """The patch that removes agents from a list which patches replace as a whole, and from the bindings.
+
+    An entry with a secret keeps its index, by which the gateway restores the secret. None if that is not
+    possible.
+    """
     listed, bindings = _mapping(document.get("agents")).get("list"), document.get("bindings")
     before = listed if isinstance(listed, list) else []
     staying = [
@@ -183,14 +194,17 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
     if not _is_spelt_out(after.get("workspace"), entry.workspace):
         after["workspace"] = entry.workspace
     if after.get("identity") == {"name": entry.openclaw_id}:
-        del after["identity"]  # what agents.create makes of an id; the agent has a name
+        del after["identity"]  # agents.create derives it from the id, but the agent has a name
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
     return after
 
 
 def _is_spelt_out(live: Any, wanted: str) -> bool:
-    """Whether the live folder is the wanted one with its ``~`` replaced: 2026.2 does so to all entries at any
-    agents.delete, and what config.get shows of an included file has it replaced on every release."""
+    """Whether the live folder is the wanted one with its ``~`` resolved.
+
+    2026.2 resolves it in all entries at any agents.delete, and config.get shows included files with it
+    resolved on every release.
+    """
     return wanted.startswith("~/") and isinstance(live, str) and live.endswith(wanted[1:])
 
 
@@ -200,7 +214,8 @@ def _list_patch(
     live: Mapping[str, Mapping[str, Any]],
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """The whole list, always: up to 2026.2 what is not sent is wiped, and later a merge keeps it anyway."""
+    """The whole list: up to 2026.2 an entry that is not sent is wiped, and later releases keep it when
+    merging."""
     stored = _mapping(parsed.get("agents")).get("list")
     listed = [
         _for_merge(dialect, entry, changed.get(_id_of(entry) or "", entry))
@@ -214,7 +229,8 @@ def _list_patch(
 
 
 def _give_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
-    """Add an empty heartbeat block for each, which makes it go on by the defaults as it did without one."""
+    """Add an empty heartbeat block for each agent, with which it goes on by the defaults as it did without
+    one."""
     if "entries" in agents:
         agents["entries"] |= {key: {"heartbeat": {}} for key in others}
         return
@@ -229,7 +245,10 @@ def _entries_patch(
     live: Mapping[str, Mapping[str, Any]],
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Only what differs: entries are merged by id. A second agent needs the ownership said: gateways.md 8."""
+    """Only the differences, since entries are merged by id.
+
+    A second agent needs ``ownership`` (gateways.md 8).
+    """
     differences = [_difference(live.get(key, {}), entry) for key, entry in changed.items()]
     entries = dict(zip(as_spelled(dialect, parsed, changed), differences, strict=True))
     patch: dict[str, Any] = {"entries": entries}
@@ -239,14 +258,14 @@ def _entries_patch(
 
 
 def _for_merge(dialect: Dialect, before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An entry as a merging list needs it: keys that must go are null."""
+    """An entry as a merging list needs it, in which keys to remove are null."""
     if not dialect.merges_lists or after == before:
         return after
     return {**after, **_difference(before, after)}
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch that makes ``after`` of ``before``: changed keys, and null for those that go."""
+    """The merge patch that turns ``before`` into ``after``: changed keys, and null for removed ones."""
     patch: dict[str, Any] = {key: None for key in before if key not in after}
     for key, value in after.items():
         if key not in before:

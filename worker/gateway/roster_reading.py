@@ -1,7 +1,8 @@
-"""The one reading of a gateway's roster: which agents it runs, and its config as it may be sent back.
+"""The one reading of a gateway's roster: which agents it runs, and its config in a form that may be sent
+back.
 
-``parsed`` of config.get is the root file alone, before its ``$include``s, and empty or null where the file is
-invalid, while the gateway runs on (gateways.md 12). So nobody else takes the roster from it.
+``parsed`` of config.get is the root file alone, without its ``$include``s. It is empty or null if the file is
+invalid, while the gateway keeps running (gateways.md 12). So no other code takes the roster from it.
 """
 
 from __future__ import annotations
@@ -22,30 +23,31 @@ from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_e
 _NAMING_BLOCKS = ("heartbeat", "systemAgent")
 
 Ask = Callable[[], Mapping[str, Any]]
-"""Makes one call, and returns its payload."""
+"""Makes one call and returns its payload."""
 
 OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-"""Ids that only Mission Control's agents have (rules.md 1, 2)."""
+"""Matches ids that only Mission Control's agents have (rules.md 1, 2)."""
 VISIBILITY_STAYS = (
     "The heartbeat visibility of the channels was left as it is: openclaw.json has it from files that"
     " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
 )
 _LOOKS, _PAUSE_S = 3, 0.5
-"""An owner who saves the file, or a gateway that is about to reload it, needs a moment."""
+"""The number of looks, and the first pause in seconds: an owner's save or a gateway's reload takes a
+moment."""
 _LONGEST_WARNING = 2000
 _MISSING = re.compile(r'Missing env var "([^"]+)"')
 
 
 class RosterUnknownError(PermanentError):
-    """Nobody can tell which agents the gateway has: it is not the same as having none."""
+    """It is unknown which agents the gateway has, which is not the same as having none."""
 
 
 @dataclass(frozen=True)
 class LiveRoster:
-    """What a gateway's config says, all its files together.
+    """What a gateway's config says, with all its files merged.
 
-    ``answer``: config.get's. ``document``: the config as its owner wrote it, with included parts in their
-    places; what is taken from it may be sent back. ``includes``: every ``$include`` of the root file.
+    ``answer``: config.get's answer. ``document``: the config as its owner wrote it, with included parts in
+    place; parts of it may be sent back. ``includes``: every ``$include`` of the root file.
     """
 
     dialect: Dialect
@@ -57,9 +59,9 @@ class LiveRoster:
     def of(
         cls, dialect: Dialect, answer: Mapping[str, Any], listed: Mapping[str, Any] | None = None
     ) -> LiveRoster:
-        """Read config.get's ``answer``, and agents.list's beside it where there is one.
+        """Read config.get's ``answer``, and agents.list's if it is given.
 
-        Raises RosterUnknownError, and UnknownDialectError where the config is of another family.
+        Raises RosterUnknownError, or UnknownDialectError if the config is of another family.
         """
         dialect.confirm(answer)
         parsed, config = answer.get("parsed"), answer.get("config")
@@ -79,22 +81,24 @@ class LiveRoster:
 
     @cached_property
     def entries(self) -> Mapping[str, Mapping[str, Any]]:
-        """The roster's entries by the ids that the gateway goes by."""
+        """The roster's entries by the ids that the gateway uses."""
         return roster_entries(self.dialect, self.document)
 
     @cached_property
     def present(self) -> frozenset[str]:
-        """The ids of the roster; that of the implicit agent only where it is written down."""
+        """The ids of the roster. It includes the implicit agent only if that is written down."""
         return frozenset(self.entries)
 
     @property
     def ours(self) -> frozenset[str]:
-        """Ids of the roster that only Mission Control's agents have (rules.md 1, 2)."""
+        """The ids in the roster that only Mission Control's agents have (rules.md 1, 2)."""
         return frozenset(key for key in self.present if OURS.fullmatch(key))
 
     def defaults_naming(self, openclaw_id: str) -> Iterator[tuple[str, list[str]]]:
-        """The blocks of agents.defaults that name the agent, each with the other keys that stand in it. From
-        2026.8 on, agents.delete drops such a block whole (measured on 2026.9.6)."""
+        """The blocks of agents.defaults that name the agent, each with its other keys.
+
+        From 2026.8 on, agents.delete drops such a block as a whole (measured on 2026.9.6).
+        """
         agents = self.document.get("agents")
         defaults = agents.get("defaults") if isinstance(agents, Mapping) else None
         if self.dialect.roster != "entries" or not isinstance(defaults, Mapping):
@@ -106,13 +110,16 @@ class LiveRoster:
 
     @property
     def writes_through(self) -> bool:
-        """Whether the release keeps ``$include``s: it writes into the file that owns what changes, or refuses
-        (2026.7.1 and later, whose config.get has ``sourceConfig``); earlier ones write all into one file."""
+        """Whether the release preserves ``$include``s.
+
+        2026.7.1 and later, whose config.get has ``sourceConfig``, write into the file that owns what changes,
+        or refuse. Earlier releases write everything into one file.
+        """
         return "sourceConfig" in self.answer
 
     @property
     def writes_visibility(self) -> bool:
-        """Whether the release can write the channels' heartbeat visibility where this config has it."""
+        """Whether the release can write the channels' heartbeat visibility where this config keeps it."""
         if not self.writes_through:
             return True
         ours = [include for include in self.includes if include.touches("channels", "defaults")]
@@ -121,9 +128,10 @@ class LiveRoster:
     def plan(
         self, wanted: Sequence[RosterEntry], *, visibility: bool = True, keeps_beating: bool = False
     ) -> RosterPlan:
-        """What must change so that the roster holds every wanted entry, as far as it can be written;
-        ``visibility``: and the channels say what becomes of a heartbeat; ``keeps_beating``: as `plan_roster`
-        says."""
+        """Plan the changes after which the roster holds every wanted entry that can be written.
+
+        ``visibility``: also plan the channels' heartbeat visibility. ``keeps_beating``: as for `plan_roster`.
+        """
         plan = plan_roster(self.dialect, self.document, wanted, keeps_beating=keeps_beating)
         if plan.document is None or (visibility and self.writes_visibility):
             return plan
@@ -131,8 +139,11 @@ class LiveRoster:
         return replace(plan, document=rest or None)
 
     def next_patch(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The part of a plan's ``document`` to send now: all of it, but where included files own some of it
-        only what one file takes, because such a release refuses a patch that spans two."""
+        """The part of a plan's ``document`` to send now.
+
+        That is all of it, unless included files own some of it: such a release refuses a patch that spans two
+        files, so only the part for one file is returned.
+        """
         if not self.writes_through or not self.includes:
             return document
         if "agents" not in document:
@@ -143,9 +154,12 @@ class LiveRoster:
         return {"agents": agents}
 
     def unwritten_include(self, document: Mapping[str, Any]) -> str | None:
-        """Where the next patch of a plan's ``document`` would change what comes from files that the release
-        does not write into; None if nowhere. 2026.7.1 writes into none, 2026.9.6 into one that is included
-        alone (measured)."""
+        """The place in the config, owned by an included file, that the release cannot write but the next
+        patch changes.
+
+        None if there is none. 2026.7.1 writes into no included file, 2026.9.6 into one that is included alone
+        (measured).
+        """
         if not self.writes_through:
             return None
         paths = list(_leaves_of(self.next_patch(document)))
@@ -164,7 +178,7 @@ class LiveRoster:
                 "The gateway's openclaw.json includes other files, and what it answers to agents.list has no"
                 " list of agents, so its roster is unknown and nothing was changed: see its log."
             )
-        # The default agent and the main session's are listed whether or not the config names them.
+        # agents.list has the default agent and the main session's even if the config does not name them.
         implied = {IMPLICIT_AGENT, *map(str, (listed.get("defaultId"), listed.get("mainKey")))}
         running = {
             canonical_id(agent["id"]) for agent in agents if isinstance(agent, Mapping) and "id" in agent
@@ -181,10 +195,10 @@ class LiveRoster:
 def read_roster(
     dialect: Dialect, get_config: Ask, list_agents: Ask, pause: Callable[[float], object] = time.sleep
 ) -> LiveRoster:
-    """Ask the gateway for its config, and for its agents where the config has includes, which a running
-    gateway may not have loaded yet. What is unknown is looked at again before that is said.
+    """Read the gateway's config, and its list of agents if the config has includes.
 
-    Raises RosterUnknownError, and what the calls raise.
+    A running gateway may not have loaded its includes yet, so an unknown roster is read again before it is
+    reported. Raises RosterUnknownError, and what the calls raise.
     """
     for look in range(_LOOKS):
         answer = get_config()
@@ -199,7 +213,7 @@ def read_roster(
 
 
 def _require_shape(dialect: Dialect, document: Mapping[str, Any]) -> None:
-    """A roster that is no roster is not an empty one."""
+    """Raise RosterUnknownError for a roster of the wrong type, which must not be taken for an empty one."""
     place, held = "agents", document.get("agents")
     if isinstance(held, Mapping):
         place, held = f"agents.{dialect.roster}", held.get(dialect.roster)
@@ -219,7 +233,7 @@ def _require_shape(dialect: Dialect, document: Mapping[str, Any]) -> None:
 
 
 def _leaves_of(patch: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
-    """The ways to all that a patch writes."""
+    """The paths of all values that a patch writes."""
     for key, value in patch.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves_of(value, (*keys, key))
@@ -242,7 +256,7 @@ def _invalid(answer: Mapping[str, Any]) -> str:
 
 
 def _missing_variables(answer: Mapping[str, Any]) -> frozenset[str]:
-    """Variables without a value: later releases warn of them, and show the reference itself."""
+    """Variables without a value. Later releases warn of them and show the reference itself."""
     warnings = answer.get("warnings")
     listed = warnings if isinstance(warnings, list) else []
     texts = [str(w.get("message")) for w in listed if isinstance(w, Mapping)]

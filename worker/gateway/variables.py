@@ -1,6 +1,6 @@
 """``${NAME}`` in openclaw.json: how a gateway reads it, and how to write text that must stay text. Pure.
 
-A gateway puts the value of the environment variable in its place; ``$${NAME}`` stands for ``${NAME}`` itself
+A gateway replaces it with the value of the environment variable; ``$${NAME}`` stands for ``${NAME}`` itself
 (OpenClaw's documentation, and measured on 2026.2.12 to 2026.9.6).
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 _REFERENCE = re.compile(r"(?<!\$)(\$*)\$\{([A-Z_][A-Z0-9_]*)\}")
 _LONGEST_KEY = 200
 REDACTED = "__OPENCLAW_REDACTED__"
-"""What config.get shows in the place of a secret."""
+"""What config.get shows instead of a secret."""
 
 
 def escaped(value: Any, references: Collection[str] = ()) -> Any:
-    """``value`` (text, or a document of it) so that a gateway reads it as it stands here.
+    """``value`` (a text, or a document of texts) escaped so that a gateway reads it as it is.
 
-    Names in ``references`` are left alone: they are variables, not text.
+    Names in ``references`` are not escaped: they are variables, not text.
     """
     if isinstance(value, str):
         if "${" not in value:
@@ -33,17 +33,20 @@ def escaped(value: Any, references: Collection[str] = ()) -> Any:
 
 
 def variables_in(text: str) -> list[str]:
-    """Names of the variables whose values a gateway puts into the text, in order."""
+    """Names of the variables that a gateway replaces in the text, in order."""
     return [match[2] for match in _REFERENCE.finditer(text) if not match[1]]
 
 
 def escapes_in(text: str) -> list[str]:
-    """Names in the text that are escaped, and so stay as they are."""
+    """Names of the escaped variables in the text, which a gateway does not replace."""
     return [match[2] for match in _REFERENCE.finditer(text) if match[1]]
 
 
 def strings_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a document, each with its dotted path; items of lists by their ids, if they have one."""
+    """(path, text) for each string of a document.
+
+    The path is dotted; list items go by their ids if they have any.
+    """
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -55,13 +58,13 @@ def strings_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def place_in(path: str, key: object) -> str:
-    """The dotted path of a key below ``path``. Long keys are cut: each value below repeats them."""
+    """The dotted path of a key below ``path``. Long keys are cut, since each value below repeats them."""
     shown = str(key)[:_LONGEST_KEY]
     return f"{path}.{shown}" if path else shown
 
 
 def id_or_number(item: Any, number: int) -> str:
-    """What an item of a list goes by in a path."""
+    """How a path names an item of a list: by its id, else by its index."""
     return str(item.get("id", number) if isinstance(item, Mapping) else number)[:_LONGEST_KEY]
 
 
