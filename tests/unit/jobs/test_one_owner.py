@@ -24,9 +24,9 @@ _WRITE_OF_UNKNOWN = re.compile(rf"{_VERBS}{_SCHEMA}(?:{UNKNOWN}|[{{%])")
 """In capitals, as all our SQL is: a sentence may say that something is to update."""
 
 SCHEDULING = re.compile(r"\b(?:lease_until|published_at|next_attempt_at)\b")
-MAY_NAME_SCHEDULING = (STORE, "models/", "worker/cli/")
-"""Beside the store: models declare the columns, and the CLI shows what they say of a row. Both only name
-them; what a worker does because of them is the store's business."""
+MAY_NAME_SCHEDULING = (STORE, "models/", "worker/cli/job_summary.py", "worker/cli/metric_queries.py")
+"""Beside the store: models declare the columns, and the CLI shows and counts what they say of a row. They
+only name them; what a worker does because of them is the store's business."""
 
 
 def texts(tree: ast.Module) -> Iterator[str]:
