@@ -92,8 +92,7 @@ def beating_agents(
 def relying_on_defaults(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Agents that agents.defaults.heartbeat is meant for but does not reach, because other agents have
-    blocks."""
+    """Agents that agents.defaults.heartbeat is meant for but does not reach, as other agents have blocks."""
     defaults = _mapping(_mapping(document.get("agents")).get("defaults"))
     if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
         return []

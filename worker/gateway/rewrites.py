@@ -92,10 +92,9 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
 
 
 def delete_breaks_variables(live: LiveRoster) -> bool:
-    """Whether agents.delete would lose what a patch of the list keeps (2026.2.12, which may then not start
-    again).
+    """Whether agents.delete would lose variables in the list or escapes anywhere, which a patch keeps.
 
-    That is variables in the list, and escapes anywhere.
+    That is so on 2026.2.12, which may then not start again.
     """
     listed = _mapping(live.document.get("agents")).get("list")
     return live.dialect.writes_variables and (

@@ -214,8 +214,10 @@ def _list_patch(
     live: Mapping[str, Mapping[str, Any]],
     changed: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """The whole list: up to 2026.2 an entry that is not sent is wiped, and later releases keep it when
-    merging."""
+    """The whole list.
+
+    Up to 2026.2 an entry that is not sent is wiped; later releases keep it when merging.
+    """
     stored = _mapping(parsed.get("agents")).get("list")
     listed = [
         _for_merge(dialect, entry, changed.get(_id_of(entry) or "", entry))
@@ -229,8 +231,7 @@ def _list_patch(
 
 
 def _give_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
-    """Add an empty heartbeat block for each agent, with which it goes on by the defaults as it did without
-    one."""
+    """Add an empty heartbeat block for each agent, so that it keeps beating by the defaults."""
     if "entries" in agents:
         agents["entries"] |= {key: {"heartbeat": {}} for key in others}
         return

@@ -1,5 +1,4 @@
-"""The one reading of a gateway's roster: which agents it runs, and its config in a form that may be sent
-back.
+"""The one reading of a gateway's roster: which agents it runs, and its config, which may be sent back.
 
 ``parsed`` of config.get is the root file alone, without its ``$include``s. It is empty or null if the file is
 invalid, while the gateway keeps running (gateways.md 12). So no other code takes the roster from it.
@@ -32,8 +31,7 @@ VISIBILITY_STAYS = (
     " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
 )
 _LOOKS, _PAUSE_S = 3, 0.5
-"""The number of looks, and the first pause in seconds: an owner's save or a gateway's reload takes a
-moment."""
+"""How often to look, and the first pause in seconds: an owner's save or a reload takes a moment."""
 _LONGEST_WARNING = 2000
 _MISSING = re.compile(r'Missing env var "([^"]+)"')
 
@@ -154,11 +152,9 @@ class LiveRoster:
         return {"agents": agents}
 
     def unwritten_include(self, document: Mapping[str, Any]) -> str | None:
-        """The place in the config, owned by an included file, that the release cannot write but the next
-        patch changes.
+        """Where the next patch would change what an included file owns and the release cannot write, or None.
 
-        None if there is none. 2026.7.1 writes into no included file, 2026.9.6 into one that is included alone
-        (measured).
+        2026.7.1 writes into no included file, 2026.9.6 into one that is included alone (measured).
         """
         if not self.writes_through:
             return None

@@ -1,8 +1,8 @@
 """Keeps secrets out of every text that is stored or shown (rules.md 29).
 
-:func:`mask` stands between a text and a row, a log line, an event or a terminal. It hides the secrets that
-it is given, those that this process has in hand (:func:`remember`), and whatever has the form of a secret.
-Its time grows linearly with the text.
+:func:`mask` is called before a text goes into a row, a log line, an event or a terminal. It hides the secrets
+that it is given, those that this process remembers (:func:`remember`), and whatever looks like a secret. It
+takes time in proportion to the text's length.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ MASK = "<masked>"
 
 
 _SHORT = 80
-"""What has no more characters is masked once for the same secrets: most texts of a job's row are the names of
-its files, of their fields and of what was done with them."""
+"""Texts up to this many characters are masked once and cached.
+
+Most texts of a job's row are the names of its files, of their fields and of what was done with them.
+"""
 
 
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
-    """``text`` with every secret in it replaced by ``<masked>``; ``tokens`` are secrets of its subject."""
+    """``text`` with every secret in it replaced by ``<masked>``.
+
+    ``tokens``: secrets of the text's subject.
+    """
     return _masked(text, _with_remembered(tokens))
 
 
 def forget_all() -> None:
-    """Drop all secrets that were remembered, and what was masked of them."""
+    """Forget all remembered secrets, and the cached results of masking."""
     forget_known()
     _mask_cached.cache_clear()
     _mask_name_cached.cache_clear()
@@ -59,7 +64,7 @@ def _mask_name_cached(name: str, known: frozenset[str]) -> str:
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
-    """A JSON value with every text in it masked; in the names of its fields, known secrets alone are."""
+    """A JSON value with every text in it masked; in keys, only known secrets are."""
     return _all_masked(value, _with_remembered(tokens))
 
 

@@ -1,4 +1,4 @@
-"""Hides secrets that are known, in every spelling in which a text may hold them."""
+"""Hides known secrets, in every encoding in which a text may hold them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from worker.masking.word_shapes import is_random
 
 _MOST_REMEMBERED = 128
 _SHORTEST = 4
-"""A shorter secret hides nothing, and its letters stand in every word."""
+"""Masking a shorter secret would hide nothing, since its letters occur in every word."""
 _SHORTEST_ANYWHERE = 8
-"""A shorter one is only hidden where it stands as a word of its own."""
+"""A shorter secret is only masked where it is a word of its own."""
 _SHORTEST_CODE = 12
 _GRAM = 6
 _RUN = re.compile(r"[A-Za-z0-9_+/-]{12,}")
 
 
 class _Remembered:
-    """The secrets that this process used last, so that a text is masked where nobody knows its subject."""
+    """The secrets that this process used most recently, to mask texts whose subject is unknown."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,29 +64,28 @@ REMEMBERED = _Remembered()
 
 
 def remember(*tokens: str | None) -> None:
-    """Keep secrets in this process's memory, the newest 128, so that every text is masked of them."""
+    """Remember secrets, of which the newest 128 are kept, so that they are masked in every text."""
     for token in tokens:
         if token and len(token) >= _SHORTEST:
             REMEMBERED.add(token)
 
 
 def remember_for_good(*secrets: str | None) -> None:
-    """Keep secrets of the process itself, such as the passwords of its database and its broker."""
+    """Remember secrets of the process itself for its lifetime, such as its database and broker passwords."""
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST_ANYWHERE:
             REMEMBERED.add_lasting(secret)
 
 
 def forget_known() -> None:
-    """Drop what was remembered."""
+    """Forget every remembered secret."""
     REMEMBERED.clear()
     _known.cache_clear()
     _encodings.cache_clear()
 
 
 def mask_known(text: str, tokens: frozenset[str], mask: str) -> str:
-    """``text`` with each of ``tokens`` replaced by ``mask``, also where it is encoded or broken by a line's
-    end."""
+    """``text`` with each of ``tokens`` replaced by ``mask``, even if it is encoded or broken across lines."""
     known = _known(tokens)
     for encoding in known.encodings.found_in(text):
         if len(encoding) < _SHORTEST_ANYWHERE:
@@ -104,7 +103,7 @@ def mask_known(text: str, tokens: frozenset[str], mask: str) -> str:
             if found:
                 text = _without(text, _decoded(text, broken), found, mask)
     for run in set(_RUN.findall(text)):
-        # What a gateway or a log cut off: the reason of a close has 123 bytes.
+        # A part of a secret that a gateway or a log cut off: the reason of a close has at most 123 bytes.
         if run in known.joined and is_random(run, _SHORTEST_CODE):
             text = text.replace(run, mask)
     return text
@@ -112,8 +111,11 @@ def mask_known(text: str, tokens: frozenset[str], mask: str) -> str:
 
 @dataclass(frozen=True)
 class _SearchStrings:
-    """Strings to look for in many texts. Most secrets and their forms are one long run of letters and digits:
-    these, ``runs``, are looked for in such runs alone, of which most texts have few."""
+    """Strings to search for in many texts.
+
+    Most secrets and their encodings are one long run of letters and digits. These, ``runs``, are searched for
+    only in such runs of the text, of which most texts have few.
+    """
 
     runs: tuple[str, ...]
     others: tuple[str, ...]
@@ -127,7 +129,7 @@ class _SearchStrings:
         return cls(tuple(runs), tuple(others))
 
     def found_in(self, text: str) -> list[str]:
-        """Those that stand in ``text``, the longest first."""
+        """The strings that occur in ``text``, longest first."""
         found = {string for string in self.others if string in text}
         runs = "\n".join(_RUN.findall(text)) if self.runs else ""
         if runs:
@@ -137,9 +139,11 @@ class _SearchStrings:
 
 @dataclass(frozen=True)
 class _Known:
-    """Secrets made ready to be looked for: in all their ``forms``, and, those that are long enough for that,
-    ``whole`` where escapes and line ends are taken out. ``grams`` are pieces of the latter,
-    ``joined`` all of them in one text."""
+    """Secrets prepared for searching.
+
+    ``encodings``: all their encodings. ``whole``: those long enough to search for once escapes and line
+    breaks are removed. ``grams``: pieces of the latter. ``joined``: all of the latter in one text.
+    """
 
     encodings: _SearchStrings
     whole: _SearchStrings
@@ -169,14 +173,14 @@ def _hex(raw: bytes, mark: str) -> str:
 
 @lru_cache(maxsize=4 * _MOST_REMEMBERED)
 def _encodings(token: str) -> _SearchStrings:
-    """The token as it stands in URLs, JSON, base64 and hexadecimal."""
+    """The token as it appears in URLs, JSON, base64, base32 and hexadecimal."""
     raw = token.encode("utf-8", "surrogatepass")
     encodings = {token, json.dumps(token)[1:-1], json.dumps(token, ensure_ascii=False)[1:-1]}
     encodings |= {quote(raw, safe=""), quote(raw)}
     codes = {each for mark in ("", " ", ":", "-") for each in (_hex(raw, mark), _hex(raw, mark).upper())}
     wide = token.encode("utf-16-le", "surrogatepass")
     for octets, shift in product((raw, wide, base64.b64encode(raw)), range(3)):
-        # The first and last characters depend on what stands beside the token.
+        # The first and last characters depend on what is beside the token.
         code = base64.b64encode(b"\0" * shift + octets).decode().rstrip("=")
         core = code[(0, 2, 3)[shift] : len(code) - (1 if (shift + len(octets)) % 3 else 0)]
         codes |= {core, core.replace("+", "-").replace("/", "_")}
@@ -203,8 +207,11 @@ _BREAK_AND_PREFIX = re.compile(rf"(?:\\?{_LINE_BREAK}(?:[-+>|#*][ \t]*|[ \t]+)|[
 
 @dataclass(frozen=True)
 class _DecodedText:
-    """A text as its reader sees it. It is made of stretches: ``starts`` says where each begins, ``originals``
-    where that is in the original, ``ratios`` how many characters of the original each of its own takes."""
+    """A text as its reader sees it, and where each character is in the original.
+
+    It consists of stretches. ``starts``: where each begins. ``originals``: where that is in the original.
+    ``ratios``: how many characters of the original each of its characters takes.
+    """
 
     text: str
     starts: list[int]
@@ -212,7 +219,7 @@ class _DecodedText:
     ratios: list[int]
 
     def original(self, at: int) -> tuple[int, int]:
-        """From where to where the character at ``at`` stands in the original."""
+        """The start and end, in the original, of the character at ``at``."""
         stretch = bisect_right(self.starts, at) - 1
         ratio = self.ratios[stretch]
         start = self.originals[stretch] + (at - self.starts[stretch]) * ratio
@@ -247,7 +254,8 @@ def _decoded(text: str, pattern: re.Pattern[str]) -> _DecodedText:
 
 
 def _plain(match: re.Match[str]) -> tuple[str, int]:
-    """What an escape stands for, and how many characters each of its own takes; "" for a line's end."""
+    """What an escape stands for, and how many original characters each of its own takes; "" for a line
+    break."""
     kind, found = match.lastgroup, match[0]
     if kind == "percent":
         return bytes.fromhex(found.replace("%", "")).decode("latin-1"), 3
@@ -276,7 +284,7 @@ def _occurrences(view: _DecodedText, token: str) -> Iterator[tuple[int, int]]:
 
 
 def replaced(text: str, spans: Iterable[tuple[int, int]], mask: str) -> str:
-    """``text`` with ``mask`` in the place of each of the sorted ``spans``, which may overlap."""
+    """``text`` with each of the sorted ``spans`` replaced by ``mask``; spans may overlap."""
     parts: list[str] = []
     done = 0
     for start, end in spans:

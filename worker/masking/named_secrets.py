@@ -1,7 +1,7 @@
-"""Finds the secrets that a text names: ``AUTH_TOKEN=...``, ``password: ...``, ``Authorization: Bearer ...``.
+"""Finds secrets that a text names: ``AUTH_TOKEN=...``, ``password: ...``, ``Authorization: Bearer ...``.
 
-A scanner that goes forward over the lines: what a name says ends with its line or its indented block, and no
-stretch of the text is looked at more than a fixed number of times, whoever wrote it.
+It scans the lines forward. A value ends with its line or its indented block, and no part of the text is
+examined more than a fixed number of times, whatever its author wrote.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _KEYWORD = re.compile(rf"{_WORDS}|bearer|key", re.IGNORECASE)
 _PERSONAL = re.compile(
     r"passw|passphrase|pwd|kennwort|contrase|senha|\u043f\u0430\u0440\u043e\u043b|\u5bc6", re.IGNORECASE
 )
-"""Names of what people make up, which need not look random and may hold blanks."""
+"""Names of secrets that people make up, which need not look random and may contain blanks."""
 _ATTRIBUTE_SUFFIX = re.compile(
     r"(?:(?i:[_.-](?:files?|paths?|dir|folder|names?|env|var|type|counts?|limit|url|uri|expir\w{0,4}|ttl|length|len|size"
     r"|bytes|budget|usage|ids?|policy|rotation|format|header|required|enabled|at|in|from|ref|location))"
     r"|(?:File|Path|Dir|Name|Env|Type|Count|Limit|Url|Expiry|Length|Size|Id|Ref)"
     r"|i[zs](?:er|e|ed|ing)|ary|less)$"
 )
-"""Endings of names that tell something about a secret."""
+"""Endings of names that are about a secret and do not hold one."""
 _KEY_BEFORE = re.compile(r"(?:api|access|auth|private|secret|signing|encryption)[ \t]+$", re.IGNORECASE)
 _FLAG = re.compile(
     r"--?(?:[a-z-]{0,40}-)?(?:token|password|passwd|passphrase|secret|api-?key|credential)", re.I
@@ -59,16 +59,16 @@ _CANDIDATE = re.compile(r"[A-Za-z0-9_+/~-]{16,}")
 _LONE_WORD = re.compile(rf"[{_QUOTE}*>+{_BLANK}-]*(?P<word>[A-Za-z0-9_+/=~.-]{{16,}})[{_QUOTE}*{_BLANK}]*")
 _LONGEST_LONE_LINE = 600
 _NEAR = 3
-"""So many lines below one that speaks of a secret, a random word on a line of its own is taken for it."""
+"""Up to this many lines below one that mentions a secret, a random word alone on a line counts as it."""
 _MOST_JUDGED = 8
-"""A stretch without blanks that names more secrets than that is no prose, and is hidden whole."""
+"""A stretch without blanks that names more secrets than this is not prose, and is masked as a whole."""
 _SHOWN = 512
-"""Of a longer value so many characters are looked at."""
+"""How many characters of a longer value are examined."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where a secret stands. ``named``: a name before it says that it is one."""
+    """Where a secret is. ``named``: a name before it says that it is one."""
 
     start: int
     end: int
@@ -77,8 +77,11 @@ class Found:
 
 @dataclass(frozen=True)
 class _Name:
-    """The name of a secret. ``strong``: what follows is a secret even where it looks like any word;
-    ``personal``: people make such secrets up."""
+    """The name of a secret.
+
+    ``strong``: what follows is a secret even if it looks like an ordinary word. ``personal``: people make up
+    such secrets.
+    """
 
     start: int
     end: int
@@ -98,7 +101,7 @@ class _Scanner:
         self._judged = 0
 
     def scan(self) -> list[Found]:
-        """Go over the whole text once."""
+        """Scan the whole text once."""
         line, near = 0, 0
         while line < len(self._ends):
             start, end = self._start(line), self._ends[line]
@@ -120,7 +123,7 @@ class _Scanner:
             self.found.append(Found(lone.start("word"), lone.end("word"), False))
 
     def _scan_line(self, line: int) -> int:
-        """Look at a line that speaks of secrets; return the line to go on with."""
+        """Scan a line that mentions secrets; returns the line to go on with."""
         start, end = self._start(line), self._ends[line]
         at = start
         while (match := _NAME.search(self._text, at, end)) is not None:
@@ -128,7 +131,7 @@ class _Scanner:
             name = self._name(match)
             if name is not None:
                 found = self._value_of(name, line)
-                if found > end:  # its block was taken whole
+                if found > end:  # the whole block was taken
                     return bisect_left(self._ends, found) + 1
                 at = max(at, found)
         for match in _CANDIDATE.finditer(self._text, start, end):
@@ -151,7 +154,7 @@ class _Scanner:
         return _Name(start, end, tail, strong, _PERSONAL.search(text, start, end) is not None)
 
     def _value_of(self, name: _Name, line: int) -> int:
-        """Take what the name names, if that is a secret; return from where to look on."""
+        """Take the value of the name if it is a secret; returns where to go on scanning."""
         text, end = self._text, self._ends[line]
         gap = _GAP.match(text, name.end, end)
         assert gap is not None
@@ -221,7 +224,7 @@ class _Scanner:
         if not name.strong:
             return self._take(at, stop) if is_random(value, 12) else at
         if text[name.end : name.end + 1] == " " and _CALL.match(value) and name.text.islower():
-            return at  # a program's line: token = read_token()
+            return at  # a line of a program, such as token = read_token()
         before = text[max(self._start(line), name.start - 30) : name.start].strip(f"{_QUOTE} \t+-*>")
         if name.personal and before in ("", "export"):
             comment = text.find(" #", stop, end)
@@ -231,7 +234,7 @@ class _Scanner:
         return self._take(at, stop)
 
     def _ends_a_sentence(self, name: _Name, value: str, line: int) -> bool:
-        """Whether it is the end of a sentence: a word of letters behind several others."""
+        """Whether the value is the end of a sentence: a lower-case word after several others."""
         if name.personal or not (value.isalpha() and value.islower()):
             return False
         before = self._text[max(self._start(line), name.start - 80) : name.start]
@@ -243,7 +246,7 @@ class _Scanner:
         if valued is not None:
             blanks = _BLANKS.match(text, valued.end())
             assert blanks is not None
-            # Wherever that ends, the rest of its line is still to be looked at.
+            # Wherever the value ends, the rest of the name's line must still be scanned.
             self._judge(name, ":", blanks.end(), bisect_left(self._ends, blanks.end()))
             return name.end
         pair = _PAIR.match(text, name.end, end)
@@ -276,7 +279,7 @@ class _Scanner:
         return self._take(at, stop) if secret else name.end
 
     def _next_line(self, name: _Name, line: int) -> int:
-        """The value may stand below its name, farther to the right: one word, and no other name."""
+        """Take the value from the line below the name: one word, indented further, and not another name."""
         here = self._ends[line]
         if not name.strong or line + 1 >= len(self._ends):
             return here
@@ -292,7 +295,7 @@ class _Scanner:
         return here
 
     def _block(self, line: int) -> int:
-        """Take the indented lines below a name, and return where they end."""
+        """Take the indented lines below a name; returns where they end."""
         base, last = self._indent(line), line
         while last + 1 < len(self._ends):
             start, end = self._ends[last] + 1, self._ends[last + 1]
@@ -312,7 +315,7 @@ class _Scanner:
         return indent.end() - start
 
     def _closing(self, quote: str, at: int, end: int, *, escaped: bool) -> int:
-        """Where the quotation ends on this line, -1 where it does not."""
+        """Where the quotation ends on this line; -1 if it does not."""
         wanted = _CLOSING.get(quote, quote)
         close = self._text.find(wanted, at, end)
         while not escaped and close > at and self._text[close - 1] == "\\":
@@ -327,13 +330,13 @@ class _Scanner:
 
     def _stands_alone(self, stop: int, end: int) -> bool:
         if self._text[stop : stop + 1] in _CLOSES:
-            return True  # a header of a command's, say
+            return True  # such as a header in a command
         after = _AFTER.match(self._text, stop, end)
         assert after is not None
         return after.end() == end or after[0].endswith(("#", "//"))
 
     def _word_end(self, at: int, end: int, *, query: bool = False) -> int:
-        """Where the stretch without blanks and quotes ends; worked out once for each of them."""
+        """Where the stretch without blanks and quotes ends, computed once for each stretch."""
         pattern = _QUERY_WORD if query else _WORD
         known, start, stop = self._run
         if known is pattern and start <= at < stop:
@@ -351,5 +354,5 @@ class _Scanner:
 
 
 def named_secrets(text: str) -> list[Found]:
-    """Every secret that ``text`` names, in no certain order."""
+    """Every secret that ``text`` names, in no particular order."""
     return _Scanner(text).scan()

@@ -1,4 +1,4 @@
-"""Hides what has the form of a secret, whoever's it is: assignments, headers, addresses, keys, hashes."""
+"""Hides what looks like a secret, known or not: assignments, headers, addresses, keys, hashes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ _WELL_KNOWN = re.compile(
     re.ASCII,
 )
 _WITHOUT_PATHS = re.compile(r"(?:postgres|redis|mysql|mongo|amqp|valkey)[a-z+0-9]{0,12}$", re.IGNORECASE)
-"""Schemes in whose addresses no path holds an @."""
+"""Schemes whose addresses have no @ in their path."""
 _EXAMPLES = ("password", "PASSWORD", "pass", "pw")
 _AUTHORITY = re.compile(r"[^\s'\"`<>\\]*+")
 
 
 def mask_patterns(text: str, mask: str) -> str:
-    """``text`` with everything that has the form of a secret replaced by ``mask``."""
+    """``text`` with everything that looks like a secret replaced by ``mask``."""
     spans = sorted((each.start, each.end) for each in _all_in(text) if text[each.start : each.end] != mask)
     return replaced(text, spans, mask)
 
 
 def secrets_in(text: str, shortest: int = 8) -> set[str]:
-    """The secrets that ``text`` calls secrets itself, by lines such as ``AUTH_TOKEN=...``: they are so
-    wherever else they stand."""
+    """The secrets that ``text`` itself names, by lines such as ``AUTH_TOKEN=...``.
+
+    They are secrets wherever else they occur. ``shortest``: the fewest characters of one.
+    """
     found = (text[each.start : each.end] for each in _all_in(text) if each.named)
     return {value for value in found if len(value) >= shortest and not is_ordinary(value)}
 
@@ -48,7 +50,7 @@ def _all_in(text: str) -> Iterator[Found]:
 
 
 def _armoured(text: str) -> Iterator[Found]:
-    """What stands in a private key, to its end or that of the text."""
+    """The content of each private key, up to its end marker or the end of the text."""
     at = 0
     while (armour := _ARMOUR.search(text, at)) is not None:
         end = text.find(_ARMOUR_END, armour.end())
@@ -57,7 +59,7 @@ def _armoured(text: str) -> Iterator[Found]:
 
 
 def _in_addresses(text: str) -> Iterator[Found]:
-    """The password in ``scheme://user:password@host``, or a user that is a token."""
+    """The password in ``scheme://user:password@host``, or a user name that is a token."""
     at = text.find("://")
     while at >= 0:
         address = _AUTHORITY.match(text, at + 3)
@@ -68,7 +70,7 @@ def _in_addresses(text: str) -> Iterator[Found]:
         colon = text.find(":", start, slash if at_sign < 0 else at_sign)
         password_is_cut = at_sign < 0 and not text[colon + 1 : slash].isdigit()
         if colon >= 0 and (password_is_cut or _WITHOUT_PATHS.search(text[max(0, at - 20) : at])):
-            at_sign = text.rfind("@", start, end)  # it may hold what it should not
+            at_sign = text.rfind("@", start, end)  # the password may hold an unescaped @, / or ?
         password = text[colon + 1 : min(at_sign, colon + 600)]
         if 0 <= colon < at_sign - 1 and not is_reference(password) and password not in _EXAMPLES:
             yield Found(colon + 1, at_sign, True)

@@ -1,4 +1,4 @@
-"""What a word looks like: a secret, a reference to one, or an ordinary word."""
+"""Tells what a word looks like: a secret, a reference to one, or an ordinary word."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _LONGEST_LOOKED_AT = 512
 
 
 def is_reference(value: str) -> bool:
-    """Whether ``value`` only names where a secret is to be found, or holds its place."""
+    """Whether ``value`` only says where a secret is to be found, or is a placeholder."""
     return not value or _REFERENCE.fullmatch(value[:_LONGEST_LOOKED_AT]) is not None
 
 
 def is_ordinary(value: str) -> bool:
-    """Whether ``value`` is a word of a sentence, a file's name, a link, or no word at all."""
+    """Whether ``value`` is a common word, a file name, a link, or has no letters or digits."""
     if len(value) > _LONGEST_LOOKED_AT:
         return False
     word = value.strip(".,;:!?()[]{}*_\"'`").lower()
@@ -50,8 +50,11 @@ def is_ordinary(value: str) -> bool:
 
 
 def is_random(word: str, shortest: int) -> bool:
-    """Whether ``word`` looks as if no person had made it: at least ``shortest`` characters on end in which
-    letters and digits alternate. Ids (UUIDs) are none."""
+    """Whether ``word`` looks generated rather than written by a person.
+
+    That means at least ``shortest`` characters in a row in which letters and digits alternate. UUIDs do not
+    count.
+    """
     word = _UUID.sub(" ", word[:_LONGEST_LOOKED_AT]) if "-" in word else word[:_LONGEST_LOOKED_AT]
     return any(_alternates(part) for part in _WORD_PARTS.split(word) if len(part) >= shortest)
 
@@ -69,7 +72,7 @@ def _mixed(word: str) -> bool:
 def _alternates(part: str) -> bool:
     upper, lower, digits = _counted(part)
     letters = upper + lower
-    # In 32 letters on end a human hand leaves patterns that these two bounds exclude.
+    # 32 letters in a row that a person typed follow patterns that these two bounds exclude.
     enough = (digits >= 2 and letters >= 2) or (len(part) >= 32 and upper >= 3 and lower >= 3)
     return enough and _changes(part) >= max(4, len(part) // 5)
 
@@ -81,7 +84,7 @@ def _counted(word: str) -> tuple[int, int, int]:
 
 
 def _changes(word: str) -> int:
-    """How often the kind of letter changes from one to the next."""
+    """How often a letter is of another kind than the one before it."""
     kinds = [_kind(letter) for letter in word if letter not in "-_"]
     return sum(one != other for one, other in pairwise(kinds))
 

@@ -1,1 +1,1 @@
-"""What comes from the broker, before it is a task: read without trust, put into one form, or dropped."""
+"""Messages from the broker before Celery makes tasks of them: read without trust, normalized, or dropped."""

@@ -1,7 +1,6 @@
-"""Messages for us in Celery's own default queue, where `send_task` without a queue puts them.
+"""Moves messages for our tasks out of Celery's default queue, where `send_task` without a queue puts them.
 
-They are moved to the queues that we read. The others there are somebody else's, and stay: so the queue is not
-consumed.
+The other messages there belong to other applications and stay, so the queue is not consumed.
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ log = logging.getLogger(__name__)
 
 NAME = "celery"
 _LOOKED_AT = 100
-"""Entries at either end: the newest, and the oldest."""
+"""How many entries to look at, at each end: the newest and the oldest."""
 
 
 def move_to_our_queues(channel: Any, routes: Mapping[str, str]) -> int:
-    """Move what is for the tasks of ``routes`` to their queues, by kombu's Redis ``channel``; how many were
-    moved. Two workers at once may move one twice, which a job's row stands. Raises RedisError."""
+    """Move messages for the tasks of ``routes`` to their queues; returns how many were moved.
+
+    ``channel``: kombu's Redis channel. Two workers at once may move a message twice, which does no harm
+    because jobs are rows. Raises RedisError.
+    """
     moved = 0
     with channel.conn_or_acquire() as client:
         keys = [channel._q_for_pri(NAME, step) for step in channel.priority_steps]
@@ -53,7 +55,7 @@ def _ours(client: Any, key: str, routes: Mapping[str, str]) -> Iterator[tuple[by
 
 
 def _with_queue(entry: bytes, queue: str) -> bytes:
-    """The entry with the queue where it goes on: it comes back there if its worker dies."""
+    """The entry with its new queue, to which it returns if its worker dies."""
     message = json.loads(entry)
     if isinstance(message.get("properties"), dict):
         message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}

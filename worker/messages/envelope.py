@@ -1,7 +1,7 @@
-"""A message in the one form that our tasks are given: Celery's protocol 2, without what we do not use.
+"""Normalizes a message into the one form that our tasks receive: a reduced form of Celery's protocol 2.
 
-Anybody who can write to Redis can send anything. What names one of our tasks and has an id, but cannot be
-served, keeps its way through the task, which writes the refusal; anything else raises UnreadableMessage.
+Anyone who can write to Redis can send anything. A message that names one of our tasks and has an id but
+cannot be served still reaches its task, which records the refusal. Any other raises UnreadableMessage.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _CANVAS: Mapping[str, str] = {
 }
 _PUBLIC = frozenset(kind.task for kind in KINDS.values())
 _KEPT = ("agent_id", "request_id", "requested_by")
-"""Of arguments that are refused as a whole, these go on record."""
+"""When the arguments are refused as a whole, these of them are recorded."""
 
 
 class UnreadableMessage(Exception):
-    """It is no message of Celery's, or names neither a task nor an id: nothing of it can be put on record."""
+    """The message is not Celery's, or names no task or no id, so nothing about it can be recorded."""
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What a message holds, as whoever sent it says. ``fault``: why that cannot be read."""
+    """What a message holds, according to its sender. ``fault``: why that cannot be read."""
 
     headers: Mapping[str, Any]
     positional: Any = ()
@@ -50,8 +50,11 @@ class _Content:
 
 
 def normalize(message: Message, known: Container[str]) -> bool:
-    """Put ``message`` into the one form, with the sentence of its refusal as the header ``refusal``; whether
-    its task is among the ``known`` names. Raises UnreadableMessage."""
+    """Normalize ``message``; returns whether its task is one of the ``known`` names.
+
+    The header ``refusal`` gets the sentence that says why it cannot be served, or None. Raises
+    UnreadableMessage.
+    """
     content = _read(message)
     headers = content.headers
     name, task_id = headers.get("task"), headers.get("id")
@@ -101,7 +104,7 @@ def _read(message: Message) -> _Content:
 
 
 def _fault(name: str, content: _Content) -> str | None:
-    """What keeps a message of one of our tasks from being served, as the end of a sentence."""
+    """Why a message for one of our tasks cannot be served, as the end of a sentence; None if it can."""
     if not isinstance(content.positional, list | tuple):
         return f"args must be a list, not {type(content.positional).__name__}"
     if not isinstance(content.arguments, Mapping):
@@ -133,7 +136,10 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
 
 
 def expiry_refusal(name: str, use_by: str | None) -> str | None:
-    """The refusal of a message whose header ``use_by`` has passed: it may have waited in its worker."""
+    """The refusal of a message whose ``use_by`` header has passed; None if it has not.
+
+    Celery does not check it, and a message may wait in its worker.
+    """
     at = None if use_by is None else datetime.fromisoformat(use_by)
     return None if at is None or at > datetime.now(UTC) else f"{name}: {_expired(at)}."
 
@@ -161,7 +167,7 @@ def _headers(
         value = given.get(field)
         return escaped(value, _SHOWN) if isinstance(value, str) else None
 
-    # Celery would drop a message of ours that expires while it waits, and no row would say so.
+    # Celery would drop a message that expires while it waits, and no row would say so.
     expires = given.get("expires") if refusal is None else None
     use_by = _moment(expires).isoformat() if expires is not None and name in _PUBLIC else None
     return {
@@ -173,7 +179,7 @@ def _headers(
         "expires": expires if use_by is None else None,
         "retries": 0,
         "timelimit": [None, None],
-        # Flower shows them.
+        # Flower shows these two.
         "argsrepr": mask(text("argsrepr") or "()"),
         "kwargsrepr": mask(text("kwargsrepr") or escaped(saferepr(arguments, _SHOWN), _SHOWN)),
         "ignore_result": True,

@@ -1,7 +1,7 @@
-"""kombu's Redis transport, which a single list entry that is no message cannot break.
+"""kombu's Redis transport, made safe against list entries that are not messages.
 
-By itself kombu raises out of the consumer's loop: the worker ends, or connects anew, and what it had noted as
-unacknowledged comes again and again.
+kombu itself raises out of the consumer's loop: the worker ends or reconnects, and the entries that it had
+noted as unacknowledged are delivered again and again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ _SHOWN = 200
 
 
 def drop(where: str, why: str, content: object = "") -> None:
-    """Log and count a message that nothing can be done with."""
+    """Log and count a message that cannot be served or refused."""
     tally.drop()
     log.error("dropped a message from %s: %s: %s", where, why, escaped(str(content), _SHOWN))
 
 
 class SafeQoS(redis.QoS):
-    """Serves a message that a full Redis does not let us note as unacknowledged: it has left its queue, where
-    Redis would not take it back either. Only a worker that dies meanwhile loses it."""
+    """Serves a message even if a full Redis refuses to note it as unacknowledged.
+
+    The message has left its queue, and Redis would not take it back either. It is lost only if the worker
+    dies meanwhile.
+    """
 
     def append(self, message: Any, delivery_tag: str) -> None:
         try:
@@ -52,20 +55,22 @@ class SafeChannel(redis.Channel):
             return super()._brpop_read(**options)  # type: ignore[misc]  # missing from its stubs
         except (Empty, RedisError, OSError, MemoryError):
             raise
-        except Exception as error:  # its delivery raises nothing of the kind: see SafeTransport
+        except Exception as error:  # not from delivering the message, which does not raise: see SafeTransport
             content = getattr(error, "doc", None) or getattr(error, "object", "")
             drop("a queue", f"it is not JSON ({type(error).__name__})", content)
             raise Empty from None
 
 
 class SafeTransport(redis.Transport):
-    """Drops an entry that is JSON, but not framed as kombu frames messages; hands back one that arrives when
-    its queue is not consumed any more."""
+    """Drops a JSON entry that is not framed as kombu frames messages.
+
+    It hands back a message that arrives when its queue is no longer consumed.
+    """
 
     Channel = SafeChannel
 
-    # A Redis that is full, became a replica or cannot save refuses commands for a while. That is met by
-    # connecting again, as one that is away is, and not by ending the worker.
+    # Redis refuses commands for a while if it is full, became a replica or cannot save. The worker then
+    # reconnects instead of ending, as it does when Redis is away.
     connection_errors = (*redis.Transport.connection_errors, ResponseError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
@@ -80,7 +85,7 @@ class SafeTransport(redis.Transport):
 
 
 def framing_fault(message: Any) -> str | None:
-    """What is wrong with an entry of a queue as a message of kombu's, or None."""
+    """Why a queue's entry is not framed as kombu frames messages; None if it is."""
     if not isinstance(message, Mapping):
         return "it is no object"
     properties = message.get("properties")

@@ -1,4 +1,4 @@
-"""Compressed messages, unpacked within a bound: a kilobyte can hold a gigabyte."""
+"""Unpacks compressed messages within a size limit: a kilobyte can hold a gigabyte."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from worker.escaped import escaped
 
 LONGEST_BODY = 1024 * 1024
-"""Bytes of a message's arguments."""
+"""The longest body of a message, in bytes."""
 FAULT = "openclaw-fault"
-"""A header of ours, which nobody can send: why the body is left out, as the end of a sentence."""
+"""A header of ours, removed from what others send: why the body was left out, as the end of a sentence."""
 TOO_LARGE = f"its arguments are too large: at most {LONGEST_BODY} bytes are taken"
 
 
@@ -36,12 +36,15 @@ _UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
     "application/x-lzma": _lzma,
     "application/x-xz": _lzma,
 }
-"""By the names that kombu gives them."""
+"""By kombu's names of the compressions."""
 
 
 def unpack(message: MutableMapping[str, Any]) -> None:
-    """Take compression off a framed ``message``. One that is too large, or packed in a way that cannot be
-    undone within a bound, keeps its headers and loses its body."""
+    """Decompress a framed ``message`` in place.
+
+    A message that is too large, or whose compression cannot be undone within the limit, keeps its headers and
+    loses its body.
+    """
     headers = dict(message.get("headers") or {})
     packing, body, fault = headers.pop("compression", None), message.get("body") or "", None
     headers.pop(FAULT, None)
