@@ -152,7 +152,7 @@ class LiveRoster:
         return {"agents": agents}
 
     def unwritten_include(self, document: Mapping[str, Any]) -> str | None:
-        """Where the next patch would change what an included file owns and the release cannot write, or None.
+        """The included part that the next patch would change and the release cannot write; None if none.
 
         2026.7.1 writes into no included file, 2026.9.6 into one that is included alone (measured).
         """

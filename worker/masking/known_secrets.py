@@ -254,8 +254,10 @@ def _decoded(text: str, pattern: re.Pattern[str]) -> _DecodedText:
 
 
 def _plain(match: re.Match[str]) -> tuple[str, int]:
-    """What an escape stands for, and how many original characters each of its own takes; "" for a line
-    break."""
+    """What an escape stands for, and how many original characters each of its own takes.
+
+    "" for a line break.
+    """
     kind, found = match.lastgroup, match[0]
     if kind == "percent":
         return bytes.fromhex(found.replace("%", "")).decode("latin-1"), 3

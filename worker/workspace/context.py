@@ -1,4 +1,4 @@
-"""What a template may know: plain facts in, a flat dictionary of strings out (rules.md 10, 11)."""
+"""What a template may use: plain facts in, a flat dictionary of strings out (rules.md 10, 11)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHELL_SAFE_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%+,=-]+")
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """One row of ``agents``, as plain values. ``identity_profile`` is whatever JSON stands there."""
+    """A row of ``agents`` as plain values. ``identity_profile``: whatever JSON the row holds."""
 
     id: UUID | str
     name: str
@@ -47,7 +47,7 @@ class AgentFacts:
 
 @dataclass(frozen=True)
 class BoardFacts:
-    """One row of ``boards``. ``success_metrics`` is whatever JSON stands there."""
+    """A row of ``boards``. ``success_metrics``: whatever JSON the row holds."""
 
     id: UUID | str
     name: str
@@ -60,7 +60,7 @@ class BoardFacts:
 
 @dataclass(frozen=True)
 class GatewayFacts:
-    """One row of ``gateways``, without its token."""
+    """A row of ``gateways``, without its token."""
 
     id: UUID | str
     name: str
@@ -70,7 +70,7 @@ class GatewayFacts:
 
 @dataclass(frozen=True)
 class UserFacts:
-    """The person an agent serves: the one in the request, else the organization's owner (rules.md 13)."""
+    """The person an agent serves: the one in the request, or else the organization's owner (rules.md 13)."""
 
     name: str | None = None
     preferred_name: str | None = None
@@ -83,9 +83,9 @@ class UserFacts:
 def board_agent_context(
     agent: AgentFacts, board: BoardFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a board agent (rules.md 10), with the placeholder as its ``auth_token``.
+    """The context of a board agent, with the placeholder as its ``auth_token`` (rules.md 10).
 
-    Every value is cleaned. Raises PermanentError for an empty workspace root or a base URL that a shell line
+    Every value is cleaned. Raises PermanentError for an empty workspace root, or a base URL that a shell line
     could not hold.
     """
     key = session_key(agent.id, board.id, agent.is_board_lead)
@@ -118,12 +118,15 @@ def _json_text(board: BoardFacts) -> str:
 def main_agent_context(
     agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a gateway-main agent: as a board agent's, without what is a board's (rules.md 10)."""
+    """The context of a gateway-main agent: a board agent's without what belongs to a board (rules.md 10)."""
     return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
 
 
 def profile_fields(identity_profile: Any) -> dict[str, str]:
-    """The ``identity_*`` names of a profile of any shape, defaults filled in (rules.md 11); never raises."""
+    """The ``identity_*`` values of a profile of any shape, with defaults filled in (rules.md 11).
+
+    Never raises.
+    """
     given = identity_profile if isinstance(identity_profile, Mapping) else {}
     return {
         f"identity_{name}": _profile_text(given.get(name)) or default

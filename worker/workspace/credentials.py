@@ -1,4 +1,4 @@
-"""An agent's token: minting, hashing, and finding it again in a live file."""
+"""Mints and hashes an agent's token, and finds it in a live file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from worker.errors import PermanentError
 
 PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
-"""Stands for the token in every rendering, so that a rendering and its hash can be kept (decisions.md D2)."""
+"""Stands for the token in every rendering, which can so be hashed and kept (decisions.md D2)."""
 
 ROUNDS = 200_000
-"""Of PBKDF2, in each hash made here; one that is verified says for itself how many it took (rules.md 23)."""
-_MOST_ROUNDS = 2_000_000  # a planted hash must not buy minutes of CPU
+"""PBKDF2 rounds of new hashes. A stored hash says itself how many rounds it used (rules.md 23)."""
+_MOST_ROUNDS = 2_000_000  # a forged hash must not cost minutes of CPU
 _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
 
@@ -28,18 +28,21 @@ _CLOSING = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d"
 
 
 def mint_token() -> str:
-    """A new token: 32 random bytes, urlsafe base64 without padding (rules.md 23)."""
+    """Mint a token: 32 random bytes as urlsafe base64 without padding (rules.md 23)."""
     return secrets.token_urlsafe(32)
 
 
 def hash_token(token: str) -> str:
-    """``pbkdf2_sha256$200000$<salt>$<digest>`` of ``token``, a new salt each time (rules.md 23); 0.1 s."""
+    """Hash ``token`` as ``pbkdf2_sha256$200000$<salt>$<digest>``, with a new salt each time (rules.md 23).
+
+    Takes 0.1 s.
+    """
     salt = secrets.token_bytes(16)
     return f"pbkdf2_sha256${ROUNDS}${_b64(salt)}${_b64(_digest(token, salt, ROUNDS))}"
 
 
 def verify_token(token: str, stored: str | None) -> bool:
-    """Is ``stored`` the hash of ``token``? A malformed hash, or none, verifies nothing (rules.md 23)."""
+    """Whether ``stored`` is a hash of ``token`` (rules.md 23). False if the hash is missing or malformed."""
     match = _HASH.fullmatch(stored or "")
     if match is None or not token:
         return False
@@ -51,9 +54,10 @@ def verify_token(token: str, stored: str | None) -> bool:
 
 
 def with_token(text: str, token: str) -> str:
-    """``text`` with ``token`` in the place of the placeholder.
+    """``text`` with the placeholder replaced by ``token``.
 
-    Raises PermanentError for a token with characters that a shell line could not hold; it is not quoted.
+    Raises PermanentError if the token has characters that a shell line could not hold; the sentence does not
+    quote it.
     """
     if not _PUTTABLE.fullmatch(token):
         raise PermanentError(
@@ -63,15 +67,18 @@ def with_token(text: str, token: str) -> str:
 
 
 def find_token(text: str, section: bool) -> str | None:
-    """The agent's token in a live file, or None. ``section``: the file is AGENTS.md (:func:`find_value`)."""
+    """The agent's token in a live file, or None.
+
+    ``section``: the file is AGENTS.md (see :func:`find_value`).
+    """
     return find_value(text, "AUTH_TOKEN", section=section)
 
 
 def find_value(text: str, key: str, section: bool = False) -> str | None:
-    """The value of the last ``key=value`` line of ``text`` that has one (rules.md 24), or None.
+    """The value of the last ``key=value`` line of ``text`` that has one, or None (rules.md 24).
 
-    ``section``: only the last ``## Tools`` section counts, up to the next heading of its level or above.
-    Lines that begin with ``#`` are ignored, as are quoted (``>``) ones: those are other people's words.
+    ``section``: search only the last ``## Tools`` section, up to the next heading of the same level or above.
+    Lines that begin with ``#`` are ignored, and so are quoted ones (``>``), which are other people's words.
     """
     found: str | None = None
     lines = _UNSEEN.sub("", text).replace("\u00a0", " ").splitlines()
@@ -83,9 +90,9 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
 
 
 def _assigned(line: str, key: str) -> str | None:
-    """What stands behind ``key =`` where the line is such a one, also behind a bullet, in marks, or exported.
+    """What follows ``key =`` if the line assigns it, even after a bullet, in quotes, or exported.
 
-    The line is an agent's: each step looks at it once and never goes back.
+    The line is an agent's, so each step examines it once and never goes back.
     """
     if key not in line:
         return None
@@ -131,7 +138,7 @@ def _tools_section(lines: list[str]) -> Iterator[str]:
 
 
 def _heading_level(line: str) -> int:
-    """1 or 2 for a Markdown heading of those levels, else 0."""
+    """1 or 2 for a Markdown heading of that level, else 0."""
     marks = line.lstrip(" ")
     title = marks.lstrip("#")
     level = len(marks) - len(title)

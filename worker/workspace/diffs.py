@@ -1,4 +1,4 @@
-"""Shows how a live file differs from its rendering: without secrets, and bounded in time and size. Pure."""
+"""Shows how a live file differs from its rendering, without secrets and bounded in time and size. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Collection, Iterable, Iterator
 from worker.masking import mask, secrets_in
 
 DIFF_LIMIT = 20 * 1024
-"""The most of one file's diff that is kept, in bytes."""
+"""The longest diff of one file that is kept, in bytes."""
 MOST_COMPARED = 512 * 1024
-"""Characters: a longer text is not compared."""
+"""Longer texts, in characters, are not compared."""
 _MOST_PAIRS = 1_000_000
-"""Line pairs: difflib's time grows faster than their number, so beyond it nothing is matched."""
+"""The most line pairs to match: difflib's time grows faster than their number."""
 _MOST_SECRETS = 64
 _CONTEXT = 3
 
 
 def known_secrets(texts: Iterable[str], tokens: Iterable[str | None]) -> frozenset[str]:
-    """The secrets of an agent: ``tokens``, and the longest of what its files themselves call secrets."""
+    """An agent's secrets: ``tokens``, and the longest of those that its files name."""
     noted: set[str] = set()
     for text in texts:
         if len(text) <= MOST_COMPARED:
@@ -28,12 +28,12 @@ def known_secrets(texts: Iterable[str], tokens: Iterable[str | None]) -> frozens
 
 
 def file_diff(before: str, after: str, secrets: Collection[str]) -> str:
-    """A unified diff from the live text to the rendered one, every secret masked, at most 20 KB."""
+    """A unified diff from the live text to the rendered one, with every secret masked, at most 20 KB."""
     longest = max(len(before), len(after))
     if longest > MOST_COMPARED:
         return f"(left out: the file has {longest:,} characters, and at most {MOST_COMPARED:,} are compared)"
     lines = _compared(mask(before, secrets).splitlines(), mask(after, secrets).splitlines())
-    # What an agent wrote may hold what Postgres cannot.
+    # An agent's text may hold characters that Postgres cannot store.
     text = "\n".join(lines).encode(errors="replace").decode().replace("\x00", "\ufffd")
     if len(text.encode()) <= DIFF_LIMIT:
         return text
@@ -45,7 +45,7 @@ def _compared(before: list[str], after: list[str]) -> Iterator[str]:
     left, right = before[same:], after[same:]
     tail = _equal(left[::-1], right[::-1])
     if (len(left) - tail) * (len(right) - tail) <= _MOST_PAIRS:
-        # Equal lines around the difference are given as context alone, so that they cost nothing.
+        # Of the equal lines around the difference, difflib gets only those of the context, to save time.
         start = max(0, same - _CONTEXT)
         stop = max(0, tail - _CONTEXT)
         some_before = before[start : len(before) - stop]
@@ -62,13 +62,13 @@ def _compared(before: list[str], after: list[str]) -> Iterator[str]:
 
 
 def _equal(before: list[str], after: list[str]) -> int:
-    """How many lines are equal from the beginning on."""
+    """How many lines are equal from the start."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
 
 
 def _moved(lines: Iterator[str], start: int) -> Iterator[str]:
-    """The diff of a part that begins after ``start`` lines, with the numbers of the whole."""
+    """The diff of a part that begins after ``start`` lines, with line numbers of the whole."""
     for line in lines:
         if line.startswith("@@ ") and start:
             old, new = line.split()[1:3]

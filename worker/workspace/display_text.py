@@ -1,4 +1,7 @@
-"""Text of users made fit to be shown, and an agent's name for files, roster, label and message. Pure."""
+"""Makes text from users fit to display, and an agent's name fit for files, roster, label and message.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from worker.workspace.credentials import PLACEHOLDER
 
 MOST_IN_ROSTER = 200
 MOST_IN_LABEL = 64
-"""What sessions.patch takes up to 2026.7; 512 from 2026.8 on. Both count as JavaScript does."""
+"""The longest label that sessions.patch accepts up to 2026.7; 512 from 2026.8 on.
+
+Both count as JavaScript does.
+"""
 
 _LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Control characters, halves of surrogate pairs, invisible spaces and direction overrides: a reader sees
-# nothing of them, so they can only split a word that a check looks for. Joiners (ZWJ, ZWNJ) are language.
+# Control characters, lone surrogates, invisible spaces and direction overrides: a reader does not see them,
+# so their only use is to split a word that a check looks for. Joiners (ZWJ, ZWNJ) are part of languages.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\u200b\u2060\u202a-\u202e\u2066-\u2069]"
 )
@@ -21,9 +27,10 @@ _BROKEN = re.compile(r"[ ]*[\t\n]\s*")
 
 
 def clean(value: object) -> str:
-    """``value`` as text without unseen characters and our placeholder, lines ended by ``\\n``; None is "".
+    """``value`` as text without invisible characters and without our placeholder; None is "".
 
-    The placeholder is taken out until none is left, so that no leftover halves can join into a new one.
+    Lines end with ``\\n``. The placeholder is removed until none is left, so that leftover halves cannot join
+    into a new one.
     """
     if value is None:
         return ""
@@ -32,7 +39,10 @@ def clean(value: object) -> str:
 
 
 def _without_placeholder(text: str) -> str:
-    """One pass for any depth of nesting: what a removal joins is looked at together, and nothing twice."""
+    """Remove the placeholder in one pass, whatever its nesting.
+
+    The letters before and after a removal are matched together, and no letter is examined twice.
+    """
     falls = _falls(PLACEHOLDER)
     kept: list[str] = []
     matched = [0]  # how much of the placeholder ends at each kept letter
@@ -62,15 +72,15 @@ def _falls(word: str) -> list[int]:
 
 
 def shown_name(name: str, openclaw_id: str, most: int = MOST_IN_ROSTER) -> str:
-    """`one_line` of the agent's name, or its id where nothing is left to see."""
+    """`one_line` of the agent's name, or the agent's id if nothing visible is left."""
     line = one_line(name, most)
     return line if line.strip() else openclaw_id
 
 
 def one_line(name: str, most: int = MOST_IN_ROSTER) -> str:
-    """``name`` on one line without unseen characters, cut to ``most`` UTF-16 units.
+    """``name`` on one line without invisible characters, cut to ``most`` UTF-16 units.
 
-    A name with nothing to clean comes back as it is, so that no roster is written anew for it.
+    A name with nothing to clean is returned unchanged, so that no roster is rewritten for it.
     """
     line = _BROKEN.sub(" ", clean(name[: 8 * most]))
     if _units(line) <= most:

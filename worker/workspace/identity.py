@@ -1,4 +1,4 @@
-"""Who an agent is on its gateway: session key, OpenClaw id and workspace folder, all made from ids."""
+"""An agent's identity on its gateway, all derived from ids: session key, OpenClaw id and workspace folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
 def slug(text: str) -> str:
-    """``text`` in lower case with every run of other characters than a-z and 0-9 as one ``-``.
+    """``text`` in lower case, with each run of characters other than a-z and 0-9 replaced by one ``-``.
 
-    Raises PermanentError where nothing is left: there is no made-up fallback (rules.md 3).
+    Raises PermanentError if nothing is left: there is no invented fallback (rules.md 3).
     """
     result = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not result:
@@ -42,7 +42,7 @@ def main_session_key(gateway_id: UUID | str) -> str:
 def session_key_of(
     agent_id: UUID | str, board_id: UUID | str | None, is_board_lead: bool, gateway_id: UUID | str
 ) -> str:
-    """The key of any agent's main session: the one without a board is its gateway's own."""
+    """The key of any agent's main session. An agent without a board is its gateway's main agent."""
     if board_id is None:
         return main_session_key(gateway_id)
     return session_key(agent_id, board_id, is_board_lead)
@@ -51,7 +51,7 @@ def session_key_of(
 def openclaw_id(session_key: str) -> str:
     """The agent's id on its gateway: the second part of its session key (rules.md 3).
 
-    Raises PermanentError where the key is not ``agent:<id>:<rest>``.
+    Raises PermanentError if the key is not ``agent:<id>:<rest>``.
     """
     match = _SESSION_KEY.fullmatch(session_key)
     if match is None:
@@ -63,22 +63,27 @@ def openclaw_id(session_key: str) -> str:
 
 @dataclass(frozen=True)
 class DerivedId:
-    """An OpenClaw id that was made of a UUID. ``role``: ``mc`` (a member, by its own id), ``lead`` (by its
-    board's) or ``mc-gateway`` (a main agent, by its gateway's)."""
+    """An OpenClaw id that is derived from a UUID.
+
+    ``role``: ``mc`` (a member, from its own id), ``lead`` (from its board's) or ``mc-gateway`` (a main agent,
+    from its gateway's).
+    """
 
     role: Literal["mc", "lead", "mc-gateway"]
     key: UUID
 
 
 def derived_id(openclaw_id: str) -> DerivedId | None:
-    """What an OpenClaw id was made of; None for one that somebody chose (rules.md 1, 2)."""
+    """What an OpenClaw id was derived from; None if a person chose it (rules.md 1, 2)."""
     match = _DERIVED.fullmatch(openclaw_id)
     return DerivedId(cast(Any, match["role"]), UUID(match["key"])) if match else None
 
 
 def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
-    """The folder of an agent whose id was made of a UUID (rules.md 4); None for any other id, and without a
-    root."""
+    """The folder of an agent whose id is derived from a UUID (rules.md 4).
+
+    None for any other id or without a root.
+    """
     made, root = derived_id(openclaw_id), workspace_root.strip()
     if made is None or not root:
         return None
@@ -90,21 +95,23 @@ def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
 
 
 def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:
-    """The agent's folder on the gateway's machine (rules.md 4); a leading ``~`` is the gateway's to resolve.
+    """The agent's folder on the gateway's machine (rules.md 4). The gateway resolves a leading ``~``.
 
-    ``gateway`` is the gateway's name, for the sentence. Raises PermanentError where the root is empty.
+    ``gateway``: the gateway's name, for the sentence. Raises PermanentError if the root is empty.
     """
     return f"{_root(workspace_root, gateway)}/workspace-{slug(openclaw_id)}"
 
 
 def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway: str = "") -> str:
-    """The gateway-main agent's folder: not made from its OpenClaw id, which changed (rules.md 2)."""
+    """The gateway-main agent's folder, not derived from its OpenClaw id, which once changed (rules.md 2)."""
     return f"{_root(workspace_root, gateway)}/workspace-gateway-{gateway_id}"
 
 
 def plain_path(path: str, gateway: str) -> str:
-    """``path``, where it is written out. Raises PermanentError where it holds a variable: the gateway would
-    put its host's value there, and nobody here would know the folder."""
+    """``path`` itself. Raises PermanentError if it contains a variable.
+
+    The gateway would replace it with its host's value, and the folder would not be known here.
+    """
     variable = _VARIABLE.search(path)
     if variable is not None:
         raise PermanentError(

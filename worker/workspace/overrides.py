@@ -1,8 +1,9 @@
-"""Templates that users and agents write: a small checked subset of Jinja, bounded in size, memory and time.
+"""Renders overrides that users and agents write: a checked subset of Jinja with limits.
 
-The text is an opponent's (rules.md 8): a language model may have written it, and a thread cannot be killed.
-So the parsed template is walked against a list of what may stand in it before it is compiled, each filter
-knows beforehand how much it will make, and all filters of one rendering share one budget of work.
+The text is hostile (rules.md 8): a language model may have written it, and a thread cannot be killed. So the
+parsed template is checked against a list of allowed nodes before it is compiled, each filter knows the length
+of its result before it makes it, and all filters of one rendering share one budget of work. Size, memory and
+time are bounded.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from worker.workspace.display_text import clean
 INPUT_LIMIT = 64 * 1024
 """The longest source, in bytes of UTF-8."""
 OUTPUT_LIMIT = 256 * 1024
-"""The longest rendering, in bytes of UTF-8; also the longest text of a filter, in characters."""
+"""The longest rendering, in bytes of UTF-8, and the longest text of a filter, in characters."""
 
 _WORK_LIMIT = 16 * OUTPUT_LIMIT  # characters that all filters of one rendering may read and make
 _DEPTH_LIMIT = 40
@@ -35,7 +36,7 @@ _AS_TEXT = (
     " (where {{ or {% is to stand in the text itself, as in GitHub Actions, Handlebars or Prometheus, put"
     " {% raw %} before it and {% endraw %} behind it)"
 )
-_WORK = "\0work"  # a name that no template can spell
+_WORK = "\0work"  # a name that no template can contain
 _COMPARISONS = frozenset({"eq", "ne", "lt", "lteq", "gt", "gteq", "in", "notin"})
 _ALLOWED = (
     nodes.Template,
@@ -67,7 +68,7 @@ _NAMED_REFUSALS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], st
 
 
 class TemplateError(PermanentError):
-    """A template cannot be used. ``template``: its name; ``line``: where, from 1 (rules.md 9)."""
+    """A template cannot be used. ``template``: its name; ``line``: the line at fault, from 1 (rules.md 9)."""
 
     def __init__(self, template: str, line: int, reason: str) -> None:
         super().__init__(f"{template}, line {line}: {reason}")
@@ -77,15 +78,15 @@ class TemplateError(PermanentError):
 
 
 class _Refused(Exception):
-    """Why a part of a template is refused; the line is known by whoever catches it."""
+    """Why a part of a template is refused. The code that catches it knows the line."""
 
 
 def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
-    """The rendering of a user's template, not stripped.
+    """Render a user's template; the result is not stripped.
 
-    ``name`` is for the sentences; ``context``'s names, ``auth_token`` aside, are those that it may use.
-    Raises TemplateError, and nothing else, for what is not in the subset of rules.md 8, an unknown name, a
-    bound passed, and whatever else Jinja or Python make of it.
+    ``name`` is for the sentences. ``context`` has the names that the template may use, except ``auth_token``.
+    Raises only TemplateError: for what is not in the subset of rules.md 8, an unknown name, an exceeded
+    limit, and anything else that Jinja or Python raise.
     """
     try:
         return _render(name, source, context)
@@ -183,7 +184,7 @@ def _objection(node: nodes.Node, depth: int) -> str | None:
 
 
 def _constant_objection(value: object) -> str | None:
-    """Only what has the same meaning written into a program (1e999 is no number there) may be compiled."""
+    """Why a constant may not be compiled: written into a program, it must mean the same (1e999 does not)."""
     if value is None or isinstance(value, str | bool):
         return None
     if isinstance(value, int | float) and abs(value) <= _LARGEST_NUMBER:
@@ -216,7 +217,7 @@ def _line_at_fault(error: BaseException) -> int:
 
 
 class _Work:
-    """What the filters of one rendering have read and made so far, in characters."""
+    """How much the filters of one rendering have read and made so far, in characters."""
 
     def __init__(self) -> None:
         self.done = 0

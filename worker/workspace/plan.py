@@ -1,4 +1,7 @@
-"""What to do with each file of a workspace: desired and live in, actions out (decisions.md D2). Pure."""
+"""Decides what to do with each file of a workspace: desired and live in, actions out (decisions.md D2).
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from worker.workspace.seeds import is_seed, may_be_seed
 Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
 
 MEMORIES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
-"""What an agent or its human fill (rules.md 16)."""
+"""Files that an agent or its human fill in (rules.md 16)."""
 BOOTSTRAP = "BOOTSTRAP.md"
 
 
 @dataclass(frozen=True)
 class LiveFile:
-    """A file as the gateway has it. ``size`` in bytes; ``content`` None until it was read."""
+    """A file as the gateway has it. ``size``: in bytes. ``content``: None until it has been read."""
 
     size: int
     updated_at_ms: int | None
@@ -38,8 +41,11 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Mode:
-    """What kind of run it is. ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due; ``main``:
-    it is the gateway's own agent, whose USER.md is ours (rules.md 16)."""
+    """What kind of run it is.
+
+    ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due. ``main``: the agent is the gateway's
+    own, whose USER.md is ours (rules.md 16).
+    """
 
     first: bool
     overwrite: bool = False
@@ -47,20 +53,20 @@ class Mode:
     main: bool = False
 
     def keeps(self, name: str) -> bool:
-        """Whether a file of that name is filled by the agent or its human."""
+        """Whether a file of that name is filled in by the agent or its human."""
         return name in MEMORIES and not (self.main and name == "USER.md")
 
 
 def decide(
     file: RenderedFile, text: str, live: LiveFile | None, record: RecordedFile | None, mode: Mode
 ) -> Action | None:
-    """What to do with ``file``, whose final text is ``text``; None: its live content must be read to say.
+    """What to do with ``file``, whose final text is ``text``; None if its live content must be read first.
 
-    ``live`` is None where the gateway has no such file. A file that carries the token is never taken as it
-    is on record: whoever decides on it knows more.
+    ``live``: None if the gateway has no such file. A file that carries the token never counts as unchanged
+    just because its record matches, since its caller knows more about the token.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
-        return "preserved"  # done with and deleted, or hidden since (rules.md 17)
+        return "preserved"  # the agent finished and deleted it, or it was hidden since (rules.md 17)
     if live is None:
         return "create"
     if mode.keeps(file.name) and not mode.overwrite:
@@ -77,8 +83,10 @@ def decide(
 
 
 def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
-    """Whether the agent or its human wrote what the file holds: it is not empty, not what OpenClaw seeds and
-    not what we delivered last. None: its content must be read to say."""
+    """Whether the agent or its human wrote the file's text; None if its content must be read to tell.
+
+    They did unless it is empty, seeded by OpenClaw, or what we delivered last.
+    """
     if live.size == 0 or unchanged_since_write(live, record):
         return False
     if live.content is None:
@@ -91,7 +99,7 @@ def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | No
 
 
 def unchanged_since_write(live: LiveFile | None, record: RecordedFile | None) -> bool:
-    """Whether the file is the one that we wrote: what it held then, it holds now."""
+    """Whether the file is still as we wrote it, by its size and time."""
     return (
         live is not None
         and record is not None
@@ -109,5 +117,5 @@ def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None
 
 
 def sha256_of(text: str) -> str:
-    """As ``agent_files`` has it."""
+    """The hex digest of ``text`` in UTF-8, as ``agent_files`` stores it."""
     return hashlib.sha256(text.encode()).hexdigest()

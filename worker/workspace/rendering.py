@@ -1,6 +1,6 @@
-"""From facts to the files of a workspace, in the shape that one kind of gateway takes (decisions.md D2, D3).
+"""Renders the files of a workspace from facts, as one kind of gateway takes them (decisions.md D2, D3).
 
-A rendering holds a placeholder where the token belongs, so it can be hashed, compared and kept.
+A rendering has a placeholder instead of the token, so it can be hashed, compared and kept.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from worker.workspace.templates import check_token, render_template, shown_path
 from worker.workspace.templates import compile_templates as compile_all
 
 OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
-"""The columns of ``agents`` with which a user replaces a template (rules.md 8)."""
+"""The columns of ``agents`` with which a user overrides a template (rules.md 8)."""
 INJECTION_LIMIT = 20_000
-"""Characters: where gateways begin to cut a file that they show to the agent (rules.md 14)."""
+"""The length, in characters, from which gateways cut a file that they show to the agent (rules.md 14)."""
 
 _SHARED = ("SOUL", "TASK_SOUL", "SELF", "AUTONOMY", "IDENTITY", "BOOTSTRAP", "MEMORY")
 _OWN = ("AGENTS", "TOOLS", "USER", "HEARTBEAT", "BOOT")
@@ -39,7 +39,10 @@ Role = Literal["lead", "member", "main"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a gateway wants things; its dialect knows. ``files``: the names that agents.files.set takes."""
+    """Where a gateway wants things, according to its dialect.
+
+    ``files``: the names that agents.files.set accepts.
+    """
 
     files: frozenset[str]
     credentials_in: Literal["TOOLS.md", "AGENTS.md"]
@@ -48,10 +51,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class RenderedFile:
-    """One thing to bring to the gateway: a file, a section of one, or the heartbeat scratch (``kind``).
+    """One thing to deliver to the gateway: a file, a section of one, or the heartbeat scratch (``kind``).
 
-    ``text`` has the placeholder in the token's place where ``carries_token``; ``source_sha256`` is the hex
-    digest of ``text`` as it stands here, in UTF-8, so it says nothing of the token.
+    ``text`` has the placeholder instead of the token if ``carries_token``. ``source_sha256`` is the hex
+    digest of this ``text`` in UTF-8, so it reveals nothing about the token.
     """
 
     name: str
@@ -62,14 +65,20 @@ class RenderedFile:
 
     @property
     def too_long(self) -> bool:
-        """Would a gateway cut it before its agent sees it? A warning, not a fault (rules.md 14)."""
+        """Whether a gateway cuts the text before its agent sees it.
+
+        That is a warning, not an error (rules.md 14).
+        """
         return len(self.text) > INJECTION_LIMIT
 
 
 @dataclass(frozen=True)
 class RenderedWorkspace(Mapping[str, RenderedFile]):
-    """What to deliver, by name. ``unsupported``: what this gateway takes in no way, with sizes in bytes;
-    ``warnings``: of files that are not delivered though they should be."""
+    """What to deliver, by name.
+
+    ``unsupported``: sizes in bytes of files that this gateway accepts in no form. ``warnings``: about files
+    that should be delivered and are not.
+    """
 
     files: Mapping[str, RenderedFile]
     unsupported: Mapping[str, int]
@@ -96,12 +105,14 @@ def render_workspace(
     *,
     leaves_out: bool = False,
 ) -> RenderedWorkspace:
-    """All that an agent's workspace must hold; without ``board``, a gateway-main agent's (rules.md 6, 7).
-    ``templates``: a folder whose templates come before the shipped ones of the same path; ``leaves_out``: an
-    override that cannot be used is left out with a warning.
+    """Render everything that an agent's workspace must hold (rules.md 6, 7).
+
+    Without ``board``, the agent is its gateway's main agent. ``templates``: a folder whose templates take
+    precedence over the shipped ones of the same path. ``leaves_out``: leave out an unusable override with a
+    warning.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
-    PermanentError where the credentials would reach the agent in no way or a fact makes no workspace.
+    and PermanentError if the credentials could not reach the agent or the facts allow no workspace.
     """
     if layout.credentials_in not in layout.files:
         raise PermanentError(
@@ -137,16 +148,20 @@ def template_paths(role: Role) -> dict[str, str]:
 
 
 def compile_templates(templates: Path | None = None) -> None:
-    """Compile all templates (0.1 s of CPU), so that the first agents need not wait for it; a broken one is
-    left for its agents to name."""
+    """Compile all templates (0.1 s of CPU), so that the first agents do not wait for it.
+
+    A broken template is skipped; rendering it reports the error.
+    """
     paths = {path for role in get_args(Role) for path in template_paths(role).values()}
     compile_all(sorted(paths), templates)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """Whose workspace it is, and how it is to be rendered. ``leaves_out``: an override that cannot be used is
-    left out with a warning, where it would else be the agent's failure."""
+    """Whose workspace to render, and how.
+
+    ``leaves_out``: leave out an unusable override with a warning instead of failing the agent.
+    """
 
     agent: AgentFacts
     role: Role
@@ -169,7 +184,7 @@ def _subject(
 ) -> _Subject:
     if board is None:
         context = main_agent_context(agent, gateway, user, base_url)
-        # Its own templates do without it (rules.md 10); overrides written for Mission Control may name it.
+        # The shipped templates do not use it (rules.md 10), but overrides written for Mission Control may.
         for_overrides = {**context, "main_session_key": context["session_key"]}
         return _Subject(agent, "main", context, for_overrides, layout, templates, leaves_out)
     context = board_agent_context(agent, board, gateway, user, base_url)
@@ -203,7 +218,7 @@ def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
 
 
 def _overridden(subject: _Subject, name: str, column: str, override: str, warnings: list[str]) -> str | None:
-    """What the user's own template makes of a file; None where that is not to be delivered."""
+    """The rendering of a user's override; None if the file is not delivered."""
     try:
         text = render_override(f"the {name} override", override, subject.for_overrides).strip()
     except TemplateError as error:

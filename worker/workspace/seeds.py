@@ -1,9 +1,11 @@
-"""Texts that OpenClaw itself writes into a new workspace: nobody's words, so they may be replaced.
+"""Texts that OpenClaw itself writes into a new workspace.
 
-Of the files that an agent or its human fill, OpenClaw seeds USER.md alone: the release's
-``docs/reference/templates/USER.md`` without its front matter and the blank lines after it. Taken from the
-packages named below; running gateways of 2026.2.12 and 2026.9.6 were seen to write exactly that after
-``agents.create``. What another release seeds is kept like any other text.
+No agent or person wrote them, so they may be replaced.
+
+Of the files that an agent or its human fill in, OpenClaw seeds only USER.md: the release's
+``docs/reference/templates/USER.md`` without its front matter and the blank lines after it. The hashes are
+from the packages named below; running gateways of 2026.2.12 and 2026.9.6 were seen to write exactly that
+after ``agents.create``. What another release seeds is kept like any other text.
 """
 
 from __future__ import annotations
@@ -32,5 +34,5 @@ def is_seed(name: str, content: str) -> bool:
 
 
 def may_be_seed(name: str, size: int) -> bool:
-    """Whether a file of ``size`` bytes is worth reading to find out."""
+    """Whether a file of ``size`` bytes could be a seed and so is worth reading."""
     return size in _SEEDS.get(name, {}).values()

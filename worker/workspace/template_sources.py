@@ -1,4 +1,4 @@
-"""Where templates come from: the shipped ones, and a folder of an operator's own in front of them."""
+"""Finds templates: the shipped ones, and an operator's own folder that takes precedence over them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, Pack
 
 _SHIPPED = "templates"
 OWN = "TEMPLATES_DIR/"
-"""Before the path of an operator's own template, where a sentence names it."""
+"""Prefix of the path of an operator's own template in sentences."""
 
 
 @cache
 def shipped() -> frozenset[str]:
-    """The paths of the shipped templates, as ``shared/SOUL.md.j2``."""
+    """The paths of the shipped templates, such as ``shared/SOUL.md.j2``."""
     root = files(_SHIPPED)
     folders = (folder for folder in root.iterdir() if folder.is_dir())
     return frozenset(
@@ -30,9 +30,11 @@ def shipped() -> frozenset[str]:
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError for a folder that is not there or cannot be read, or holds what would not do what its
-    owner thinks: a template that replaces none of the shipped ones, a file that lacks .j2, one that is not
-    UTF-8 or no plain file."""
+    """Raise ValueError for a folder that is missing, unreadable, or holds files that would have no effect.
+
+    Those are a template that overrides no shipped one, a file without .j2, and one that is not UTF-8 or not a
+    plain file.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     for path in sorted(_entries(folder)):
@@ -78,8 +80,10 @@ def _check_template(folder: Path, path: Path, name: str) -> None:
 
 
 def _is_meant_for_a_template(name: str) -> bool:
-    """Whether somebody may think that the file serves: it lies in a folder of templates, or has the name of
-    one. A README beside the folders is none."""
+    """Whether an operator may expect the file to be used.
+
+    It is in a template folder, or named like a template. A README beside those folders is not.
+    """
     names = {path.rpartition("/")[2].removesuffix(".md.j2").lower() for path in shipped()}
     stem = name.rpartition("/")[2].split(".", 1)[0].lower()
     folders = {path.partition("/")[0] for path in shipped()}
@@ -87,16 +91,16 @@ def _is_meant_for_a_template(name: str) -> bool:
 
 
 def loader(folder: Path | None) -> BaseLoader:
-    """The shipped templates, behind those of ``folder``."""
+    """A loader of the shipped templates, and of those in ``folder`` before them."""
     package = PackageLoader(_SHIPPED, "")
     if folder is None:
         return package
-    # Editors on Windows begin a file with a byte order mark, which belongs to no text.
+    # Editors on Windows begin a file with a byte order mark, which is not part of the text.
     return ChoiceLoader([FileSystemLoader(folder, encoding="utf-8-sig"), _Behind(folder, package)])
 
 
 class _Behind(BaseLoader):
-    """The shipped templates; a compiled one is out of date once ``folder`` holds one of its path."""
+    """Loads the shipped templates. A compiled one is out of date once ``folder`` has one of the same path."""
 
     def __init__(self, folder: Path, shipped: BaseLoader) -> None:
         self._folder = folder

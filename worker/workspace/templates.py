@@ -1,4 +1,4 @@
-"""Renders one template, shipped or an operator's own: whatever is wrong with it names its file and line."""
+"""Renders one template, shipped or an operator's own. Any error names its file and line."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from worker.workspace.template_sources import OWN, loader
 
 _OUTPUT_LIMIT = 1024 * 1024
 _COMPILING = threading.Lock()
-"""Threads that begin together would each compile every template."""
+"""Held while compiling, so that threads which start together do not each compile every template."""
 
 
 def compile_templates(paths: Iterable[str], folder: Path | None = None) -> None:
-    """Compile templates ahead; a broken one is left for its agents to name."""
+    """Compile templates in advance. A broken one is skipped; rendering it reports the error."""
     for path in paths:
         with _COMPILING, contextlib.suppress(Exception):
             _environment(folder).get_template(path)
 
 
 def render_template(path: str, context: Mapping[str, Any], folder: Path | None = None) -> str:
-    """The rendering of the template of that path, from ``folder`` where it is there, else the shipped one.
+    """Render the template at ``path``, from ``folder`` if it has one, else the shipped one.
 
-    Raises TemplateError for whatever goes wrong, a fault of Python's own (recursion, memory) included.
+    Raises TemplateError for anything that goes wrong, including Python's own errors (recursion, memory).
     """
     try:
         with _COMPILING:
@@ -59,11 +59,11 @@ def render_template(path: str, context: Mapping[str, Any], folder: Path | None =
 
 
 class _TooLongError(Exception):
-    """A rendering without end."""
+    """A rendering exceeds the limit."""
 
 
 def _bounded(chunks: Iterable[str]) -> Iterator[str]:
-    """The chunks of a rendering; a loop without end is an operator's mistake that would take the worker."""
+    """The chunks of a rendering, limited in size: an operator's endless loop would take down the worker."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
@@ -73,7 +73,7 @@ def _bounded(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def check_token(path: str, text: str, carries: bool, folder: Path | None = None) -> None:
-    """Raise TemplateError for a rendering that lacks the token it is to carry, or holds one it is not to."""
+    """Raise TemplateError if a rendering lacks the token that it must carry, or has one that it must not."""
     found = text.count(PLACEHOLDER)
     if found == int(carries):
         return
@@ -87,7 +87,7 @@ def check_token(path: str, text: str, carries: bool, folder: Path | None = None)
 
 
 def shown_path(path: str, folder: Path | None) -> str:
-    """A template's path as sentences name it: an operator's own is one of TEMPLATES_DIR."""
+    """A template's path as sentences name it; an operator's own is one in TEMPLATES_DIR."""
     return f"{OWN}{path}" if folder is not None and (folder / path).is_file() else path
 
 
@@ -97,13 +97,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, _TooLongError):
         return str(error)
     if isinstance(error, SyntaxError):
-        return error.msg  # the rest of it is about the program that Jinja made of the template
+        return error.msg  # the rest is about the program into which Jinja compiled the template
     says = str(error).strip()
     return f"{says or 'it cannot be rendered'} ({type(error).__name__})"
 
 
 def _place_of(error: Exception, path: str, folder: Path | None) -> tuple[str, int]:
-    """The template and line where it went wrong: that of the innermost template at work."""
+    """The template and line of the error: those of the innermost template being rendered."""
     if isinstance(error, TemplateNotFound) and error.name == path:
         return path, 1
     place = path, 1
@@ -121,7 +121,7 @@ def _name_of(file: PurePath, folder: Path | None) -> str:
 
 
 def _undecodable(path: str, folder: Path | None) -> str:
-    """The template that is no text: that of ``path``, or one that it includes."""
+    """The template that is not UTF-8: the one at ``path``, or one that it includes."""
     if folder is None:
         return path
     for file in (folder / path, *sorted(folder.rglob("*.j2"))):
@@ -142,7 +142,7 @@ def _first_line_with(word: str, path: str, folder: Path | None) -> int:
 
 
 class _Verbatim(str):
-    """Text that a filter has already made safe to stand on lines of its own."""
+    """Text that a filter has already made safe for lines of its own."""
 
 
 def _one_line(value: Any) -> Any:
@@ -155,16 +155,18 @@ def _quoted(value: str) -> _Verbatim:
 
 
 def _json(value: str) -> _Verbatim:
-    # Written into quoted here-documents only, where a shell changes nothing.
+    # Only used in quoted here-documents, where a shell changes nothing.
     return _Verbatim(json.dumps(" ".join(value.split()), ensure_ascii=False))
 
 
 @cache
 def _environment(folder: Path | None) -> Environment:
-    """The templates, each compiled once a process; those of ``folder`` also when they change.
+    """The Jinja environment.
 
-    Whatever a template prints is folded onto one line, unless it went through ``quoted`` (a Markdown
-    quotation) or ``json``: so no value can make a line of its own and plant a heading or a credential there.
+    Each template is compiled once per process; those in ``folder`` again when they change.
+
+    Everything that a template prints is folded onto one line, unless it went through ``quoted`` (a Markdown
+    quotation) or ``json``. So no value can start a line of its own and plant a heading or a credential there.
     """
     environment = Environment(
         loader=loader(folder),
