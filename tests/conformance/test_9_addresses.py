@@ -54,7 +54,7 @@ def test_a_web_server_that_knows_no_websocket_is_permanent() -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         with Visitor(f"ws://127.0.0.1:{server.server_address[1]}/x", TOKEN) as visitor:
-            error = visitor.refused(says=("no WebSocket server", "gateways.url"))
+            error = visitor.refused(says=("not a WebSocket server", "gateways.url"))
         server.shutdown()
         thread.join()
     assert type(error) is errors.NotAGateway
@@ -77,7 +77,7 @@ def test_another_protocol_on_the_port_is_permanent() -> None:
         thread = threading.Thread(target=banner)
         thread.start()
         with Visitor(f"ws://127.0.0.1:{server.getsockname()[1]}", TOKEN) as visitor:
-            error = visitor.refused(says=("no WebSocket server", "gateways.url"))
+            error = visitor.refused(says=("not a WebSocket server", "gateways.url"))
         thread.join()
     assert type(error) is errors.NotAGateway
 

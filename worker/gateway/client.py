@@ -180,7 +180,7 @@ class GatewayClient:
         except GatewayError as error:
             opening.error = error
         except BaseException:
-            opening.error = GatewayUnreachable(f"opening a connection to {self.address.url} was broken off")
+            opening.error = GatewayUnreachable(f"opening a connection to {self.address.url} was interrupted")
             raise
         finally:
             with self._state:

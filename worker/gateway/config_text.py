@@ -51,7 +51,7 @@ def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
                 " write the text itself."
             )
         if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-            return f"agents.heartbeat_config holds half a character at {path}: write it anew."
+            return f"agents.heartbeat_config holds half a character at {path}: write it again."
     for path, item in _mappings(settings):
         if item.get("source") in _SECRET_SOURCES and "id" in item:
             return (

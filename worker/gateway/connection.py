@@ -342,7 +342,7 @@ class GatewayConnection:
         if sent:
             what = f"did not answer {method} in time{_in_doubt(method)}"
         else:
-            what = f"took no more calls in time, so {method} was not sent"
+            what = f"accepted no more calls in time, so {method} was not sent"
         silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, idle_timeout_s() or _SILENCE_S)
         return (GatewaySilent if silent else CallTimedOut)(
             f"{gateway} {what}; if this goes on, look at the load of its machine", method=method, sent=sent
@@ -425,7 +425,7 @@ class GatewayConnection:
     @staticmethod
     def _bad_answer(pending: _Pending, how: str = "") -> BadAnswer:
         return BadAnswer(
-            f"{pending.context.gateway} did not answer {pending.method} as the protocol has it{how}"
+            f"{pending.context.gateway} did not answer {pending.method} as the protocol requires{how}"
             f"{_in_doubt(pending.method)}; check that gateways.url is an OpenClaw gateway's, and any proxy"
             " before it",
             method=pending.method,

@@ -83,7 +83,7 @@ def without_scope(scope: str, gateway: str, **fields: Any) -> MissingScope:
     needs = "provisioning" if fields["method"] == "connect" else fields["method"]
     return MissingScope(
         f"{gateway} gave our connection no {scope} scope, which {needs} needs: on its machine approve our"
-        f" device (`provisioner device show` names it) for role {protocol.ROLE} with that scope, by"
+        f" device (`provisioner device show` names it) for role {protocol.ROLE} with that scope, using"
         " `openclaw devices list` and `openclaw devices approve`",
         scope=scope,
         **fields,
@@ -95,8 +95,8 @@ def pairing_required(error: ErrorPayload) -> GatewayError:
     device_id = error.detail("deviceId") or None
     device = f"our device {device_id}" if device_id else "our device"
     approve = (
-        f"run `openclaw devices approve {request_id}` on its machine (`openclaw devices list` there shows the"
-        " request, should that one be too old)"
+        f"run `openclaw devices approve {request_id}` on its machine (if that request has expired, `openclaw"
+        " devices list` there shows the current one)"
     )
     if request_id is None:
         approve = "find it by `openclaw devices list` on its machine and run `openclaw devices approve` there"
@@ -110,13 +110,13 @@ def pairing_required(error: ErrorPayload) -> GatewayError:
 
 def device_refused(error: ErrorPayload) -> GatewayError:
     if "expired" in error.message or error.detail_code == "DEVICE_AUTH_SIGNATURE_EXPIRED":
-        cure = "its clock and ours differ by minutes, so set both by NTP"
+        cure = "its clock and ours differ by minutes, so synchronize both with NTP"
     elif "identity required" in error.message or error.detail_code.endswith("DEVICE_IDENTITY_REQUIRED"):
         cure = "we did send one, so look for a proxy in between that changes frames"
     else:
         cure = (
-            "look for a proxy in between that changes frames; else check GATEWAY_DEVICE_KEY, and remove and"
-            " approve our device anew there (`openclaw devices`)"
+            "look for a proxy in between that changes frames; if there is none, check GATEWAY_DEVICE_KEY,"
+            " then remove our device there and approve it again (`openclaw devices`)"
         )
     return DeviceRefused(
         f"{error.gateway} does not accept our device's signature ({error.message}): {cure}", **error.fields
@@ -165,7 +165,7 @@ def auth_locked(error: ErrorPayload) -> GatewayError:
 def stale_config(error: ErrorPayload) -> GatewayError:
     return StaleConfig(
         f"the config of {error.gateway} is no longer the one that {error.method} was computed from, so"
-        " nothing was written: it has to be read again and the change made anew",
+        " nothing was written: it must be read again and the change redone",
         retry_after_s=error.retry_after_s,
         **error.fields,
     )
@@ -173,7 +173,7 @@ def stale_config(error: ErrorPayload) -> GatewayError:
 
 def busy(error: ErrorPayload) -> GatewayError:
     return GatewayBusy(
-        f"{error.gateway} is too busy for {error.method}: it may be sent again in a moment; if it stays so,"
+        f"{error.gateway} is too busy for {error.method}: it may be sent again in a moment; if this goes on,"
         " look at the load of its machine",
         retry_after_s=error.retry_after_s,
         **error.fields,
@@ -183,7 +183,7 @@ def busy(error: ErrorPayload) -> GatewayError:
 def restarting(error: ErrorPayload) -> GatewayError:
     what = "lets nobody in yet" if error.method == "connect" else f"did not do {error.method}"
     return GatewayRestarting(
-        f"{error.gateway} is starting or stopping and {what} ({error.message}): if it stays so, look at its"
+        f"{error.gateway} is starting or stopping and {what} ({error.message}): if this goes on, look at its"
         " log",
         retry_after_s=error.retry_after_s,
         **error.fields,
@@ -221,8 +221,8 @@ def refused_file(error: ErrorPayload) -> GatewayError:
 
 
 _HOST_CURES = {
-    "EACCES": "give the user that OpenClaw runs as the right to it",
-    "EPERM": "give the user that OpenClaw runs as the right to it (`lsattr` shows an immutable one)",
+    "EACCES": "give the user that OpenClaw runs as access to it",
+    "EPERM": "give the user that OpenClaw runs as access to it (`lsattr` shows an immutable file)",
     "EROFS": "mount it writable there",
     "ENOSPC": "free space there",
     "EDQUOT": "free space there, or raise the quota",
@@ -231,8 +231,8 @@ _HOST_CURES = {
     "EEXIST": "a file stands in the place of a folder there: move it away",
     "ELOOP": "its links lead in a circle there: put a plain file or folder in its place",
     "ENAMETOOLONG": "the path is too long for that machine: shorten gateways.workspace_root",
-    "EIO": "its disk fails, or is gone: see that machine's system log",
-    "ESTALE": "mount its network folder anew there",
+    "EIO": "its disk is failing or gone: see that machine's system log",
+    "ESTALE": "remount its network folder there",
 }
 _HOST_WORDS = {
     "permission denied": "EACCES",

@@ -39,8 +39,8 @@ def from_close(context: CallContext, code: int | None, reason: str) -> GatewayEr
     how = "without a close frame" if code in (None, 1006) else f"with code {code} {reason}".rstrip()
     if code in (1012, 1013):
         return GatewayRestarting(
-            f"{context.gateway} is starting or stopping and let us not in yet (it closed {how}): if it stays"
-            " so, look at its log",
+            f"{context.gateway} is starting or stopping and did not let us in yet (it closed {how}): if this"
+            " goes on, look at its log",
             method=context.method,
         )
     return GatewayUnreachable(

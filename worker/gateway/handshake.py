@@ -145,7 +145,7 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
         error = error.__cause__
     if isinstance(error, InvalidHandshake):
         return NotAGateway(
-            f"what answers at {url} is no WebSocket server: check host and port in gateways.url"
+            f"what answers at {url} is not a WebSocket server: check host and port in gateways.url"
             " (a gateway behind TLS needs wss://)",
             method="connect",
         )
@@ -169,8 +169,8 @@ def _plain(error: ssl.SSLError) -> str:
 def _bad_status(url: str, status: int) -> GatewayError:
     if status in (408, 425, 429) or status >= 500:
         return GatewayUnreachable(
-            f"the gateway at {url} answers with HTTP {status}: it, or a proxy before it, is not ready; if it"
-            " stays so, look at their logs",
+            f"the gateway at {url} answers with HTTP {status}: it, or a proxy before it, is not ready; if"
+            " this goes on, look at their logs",
             method="connect",
             code=str(status),
         )
@@ -212,7 +212,9 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     if answer.error is not None:
         raise _refusal(context, answer.error, device)
     if answer.payload is None:
-        raise BadAnswer(f"{context.gateway} did not answer connect as the protocol has it", method="connect")
+        raise BadAnswer(
+            f"{context.gateway} did not answer connect as the protocol requires", method="connect"
+        )
     hello = Hello.parse(answer.payload, address.url)
     if hello.scopes is not None and ADMIN_SCOPE not in hello.scopes:
         details = {"scopes": sorted(hello.scopes)}

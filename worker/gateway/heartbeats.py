@@ -48,7 +48,7 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
     every = agent_settings.get("every", DEFAULT_HEARTBEAT["every"])
     if isinstance(every, str) and re.search(r"\d", every):
         return None
-    return f'agents.heartbeat_config says every: {every!r}, which is no duration: write one like "10m".'
+    return f'agents.heartbeat_config says every: {every!r}, which is not a duration: write one like "10m".'
 
 
 def heartbeat_enabled(agent_settings: Mapping[str, Any]) -> bool:

@@ -65,7 +65,7 @@ def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | Non
     try:
         fault = entry.fault or _fault_of(entry, dialect)
     except Exception as error:
-        fault = f"agents.heartbeat_config cannot be used ({type(error).__name__}): write it more simply."
+        fault = f"agents.heartbeat_config cannot be used ({type(error).__name__}): simplify it."
     return fault and f"Agent {entry.name!r}: {fault}"
 
 

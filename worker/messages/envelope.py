@@ -115,7 +115,7 @@ def _fault(name: str, content: _Content) -> str | None:
     if canvas:
         return (
             f"it carries a {' and a '.join(canvas)}, and Celery's canvas does not work here: the outcome of a"
-            " job is its row and no result. Send it alone, and wait for the row (docs/enqueue.md)"
+            " job is its row, not a result. Send it alone, and wait for the row (docs/enqueue.md)"
         )
     return _wrong_time(name, content.headers)
 

@@ -87,7 +87,7 @@ class SafeTransport(redis.Transport):
 def framing_fault(message: Any) -> str | None:
     """Why a queue's entry is not framed as kombu frames messages; None if it is."""
     if not isinstance(message, Mapping):
-        return "it is no object"
+        return "it is not an object"
     properties = message.get("properties")
     if not isinstance(properties, Mapping):
         return "it has no properties"
@@ -99,13 +99,13 @@ def framing_fault(message: Any) -> str | None:
     if not all(isinstance(place.get(name), str) for name in ("exchange", "routing_key")):
         return "its delivery_info has no exchange or routing_key"
     if not isinstance(message.get("headers"), Mapping | None):
-        return "its headers are no object"
+        return "its headers are not an object"
     return _body_fault(message.get("body"), properties.get("body_encoding"))
 
 
 def _body_fault(body: Any, encoding: Any) -> str | None:
     if not isinstance(body, str | None):
-        return "its body is no text"
+        return "its body is not text"
     if encoding is None or (isinstance(encoding, str) and encoding.lower() in ("", "utf-8")):
         return None
     if encoding != "base64":

@@ -23,7 +23,7 @@ def slug(text: str) -> str:
     """
     result = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not result:
-        raise PermanentError(f"{text[:80]!r} holds no latin letter and no digit to make a folder name of")
+        raise PermanentError(f"{text[:80]!r} has no Latin letter or digit to make a folder name from")
     return result
 
 

@@ -33,8 +33,8 @@ _NODE_LIMIT = 4_000
 _TRIM_LIMIT = 100
 _LARGEST_NUMBER = 10**15
 _AS_TEXT = (
-    " (where {{ or {% is to stand in the text itself, as in GitHub Actions, Handlebars or Prometheus, put"
-    " {% raw %} before it and {% endraw %} behind it)"
+    " (to have {{ or {% in the text itself, as in GitHub Actions, Handlebars or Prometheus, put {% raw %}"
+    " before it and {% endraw %} after it)"
 )
 _WORK = "\0work"  # a name that no template can contain
 _COMPARISONS = frozenset({"eq", "ne", "lt", "lteq", "gt", "gteq", "in", "notin"})
@@ -94,7 +94,7 @@ def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
         raise
     except Exception as error:
         line, what = _line_at_fault(error), type(error).__name__
-        raise TemplateError(name, line, f"it cannot be rendered ({what}): write it more simply") from None
+        raise TemplateError(name, line, f"it cannot be rendered ({what}): simplify it") from None
 
 
 def _render(name: str, source: str, context: Mapping[str, str]) -> str:
@@ -200,14 +200,14 @@ def _filter_objection(node: nodes.Filter) -> str | None:
     keywords = [keyword for keyword in node.kwargs if isinstance(keyword, nodes.Keyword)]
     given = [*node.args, *(keyword.value for keyword in keywords)]
     if not all(isinstance(argument, nodes.Const | nodes.Name) for argument in given):
-        return f"the filter {node.name} takes names and constants only in an override"
+        return f"the filter {node.name} takes only names and constants in an override"
     names = [str(keyword.key) for keyword in keywords]
     if len(set(names)) < len(names):
         return f"the filter {node.name} is given an argument twice"
     try:
         signature(_FILTERS[node.name]).bind(None, None, *node.args, **dict.fromkeys(names))
     except TypeError as error:
-        return f"the filter {node.name} cannot be used so: {error}"
+        return f"the filter {node.name} cannot be used like this: {error}"
     return None
 
 

@@ -213,7 +213,7 @@ def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
         check_token(path, texts[name], name == _TOOLS, subject.templates)
         own = shown_path(path, subject.templates)
         if not texts[name] and own != path and name in layout.files:
-            warnings.append(f"{own} renders to nothing, so no {name} is delivered: fill it, or take it away.")
+            warnings.append(f"{own} renders to nothing, so no {name} is delivered: fill it, or remove it.")
     return texts
 
 
@@ -228,8 +228,8 @@ def _overridden(subject: _Subject, name: str, column: str, override: str, warnin
         return None
     if not text:
         warnings.append(
-            f"The {name} override renders to nothing, so no {name} is delivered: write into agents.{column}"
-            " what is to stand there, or set it to null for the shipped text."
+            f"The {name} override renders to nothing, so no {name} is delivered: write its text into"
+            f" agents.{column}, or set that to null for the shipped text."
         )
     return text
 

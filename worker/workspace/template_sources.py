@@ -46,11 +46,11 @@ def check(folder: Path) -> None:
         elif path.is_dir():
             continue
         elif path.suffix.lower() == ".j2":
-            raise ValueError(f"{folder} holds {name}, which is not used: write its .j2 in small letters")
+            raise ValueError(f"{folder} holds {name}, which is not used: write its .j2 in lower case")
         elif _is_meant_for_a_template(name):
             raise ValueError(
                 f"{folder} holds {name}, which is not used: a template's name ends with .j2, so rename it to"
-                f" {name}.j2, or take it away"
+                f" {name}.j2, or remove it"
             )
 
 
@@ -65,7 +65,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _check_template(folder: Path, path: Path, name: str) -> None:
     if name not in shipped():
         raise ValueError(
-            f"{folder} holds {name}, which takes the place of no shipped template: there are"
+            f"{folder} holds {name}, which replaces no shipped template: those are"
             f" {', '.join(sorted(shipped()))}"
         )
     if path.exists() and not path.is_file():

@@ -125,7 +125,7 @@ def test_an_answer_beyond_all_bounds_fails_its_own_call_alone(
     assert isinstance(first[1], errors.ConnectionLost | errors.BadAnswer)
     small, huge, other = client.call_many(calls)
     assert isinstance(huge, errors.BadAnswer)
-    assert "did not answer huge as the protocol has it (with more than" in str(huge)
+    assert "did not answer huge as the protocol requires (with more than" in str(huge)
     assert not isinstance(small, errors.GatewayError)
     assert isinstance(other, errors.GatewayUnreachable)
     assert isinstance(client.call("other"), dict)

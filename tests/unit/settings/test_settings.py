@@ -49,7 +49,7 @@ def test_a_folder_of_templates_that_would_replace_nothing_is_refused(
     environment.setenv("TEMPLATES_DIR", str(tmp_path))
     assert load_settings().templates_dir == tmp_path
     (tmp_path / "SOUL.md.j2").write_text("in the wrong place")
-    with pytest.raises(SettingsError, match=r"holds SOUL\.md\.j2, which takes the place of no .*shared/SOUL"):
+    with pytest.raises(SettingsError, match=r"holds SOUL\.md\.j2, which replaces no .*shared/SOUL"):
         load_settings()
 
 

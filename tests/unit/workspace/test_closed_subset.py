@@ -157,6 +157,6 @@ def test_any_pieces_of_templates_render_or_are_refused(source: str) -> None:
     ],
 )
 def test_a_persona_that_holds_braces_of_another_language_is_told_the_cure(persona: str) -> None:
-    with pytest.raises(TemplateError, match=r"\{% raw %\} before it and \{% endraw %\} behind it"):
+    with pytest.raises(TemplateError, match=r"\{% raw %\} before it and \{% endraw %\} after it"):
         render_override("the SOUL.md override", persona, CONTEXT)
     assert render_override("the SOUL.md override", f"{{% raw %}}{persona}{{% endraw %}}", CONTEXT) == persona

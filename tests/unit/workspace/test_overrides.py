@@ -85,7 +85,7 @@ def test_the_subset_renders(source: str, text: str) -> None:
         ("{{ ['a'] }}", "a list"),
         ("{{ ('a', 'b') }}", "a list, tuple"),
         ("{{ {'a': 1} }}", "dictionary"),
-        ("{{ agent_name|replace(agent_name|upper, 'x') }}", "names and constants only"),
+        ("{{ agent_name|replace(agent_name|upper, 'x') }}", "only names and constants"),
         ("{{ agent_name|default(*board_name) }}", "unpacked"),
         ("{{ agent_name|default(**board_name) }}", "unpacked"),
         ("{{ unknown_name }}", "unknown name 'unknown_name'"),

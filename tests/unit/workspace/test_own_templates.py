@@ -84,7 +84,7 @@ def test_what_is_no_file_is_named_and_not_passed_over(own: Path) -> None:
         check(own)
     (own / SOUL).unlink()
     (own / "shared" / "SOUL.md.J2").write_text("x")
-    with pytest.raises(ValueError, match=r"write its \.j2 in small letters"):
+    with pytest.raises(ValueError, match=r"write its \.j2 in lower case"):
         check(own)
 
 
@@ -139,7 +139,7 @@ def test_an_override_that_renders_to_nothing_says_that_nothing_is_delivered(over
     rendered = render_workspace(agent, board, GATEWAY, user, BASE_URL, LAYOUTS["list"])
     assert "SOUL.md" not in rendered
     [warning] = rendered.warnings
-    assert "so no SOUL.md is delivered: write into agents.soul_template" in warning
+    assert "so no SOUL.md is delivered: write its text into agents.soul_template" in warning
 
 
 def test_an_own_template_that_renders_to_nothing_says_so_too(own: Path) -> None:
