@@ -49,7 +49,7 @@ class Answer:
             raise self.wrong(name, "a whole number from 0 on")
         return number
 
-    def moment_ms(self, name: str) -> int | None:
+    def timestamp_ms(self, name: str) -> int | None:
         """The timestamp of that name in milliseconds; None if it is absent or impossible.
 
         Timestamps only save a second read, so a wrong one is no error.

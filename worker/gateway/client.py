@@ -80,7 +80,7 @@ class GatewayClient:
         def work(connection: GatewayConnection, left_s: float) -> dict[str, Any]:
             return connection.call(method, params, deadline_s=left_s, send_by=send_by)
 
-        return self._use(work, deadline_s)
+        return self._with_connection(work, deadline_s)
 
     def query(
         self,
@@ -108,7 +108,7 @@ class GatewayClient:
                     outcome.address = self.address
             return outcomes
 
-        return self._use(work, deadline_s)
+        return self._with_connection(work, deadline_s)
 
     def hello(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Hello:
         """The hello of the current connection, which is opened now if there is none."""
@@ -133,9 +133,9 @@ class GatewayClient:
                 if closed is None:
                     return self._connection
                 self._oversized = closed.oversized
-            mine = self._opening is None
+            is_opener = self._opening is None
             opening = self._opening = self._opening or _Opening()
-        if mine:
+        if is_opener:
             self._open(
                 opening, within_budget(min(deadline_s, OPEN_DEADLINE_S, idle_timeout_s() or OPEN_DEADLINE_S))
             )
@@ -149,7 +149,7 @@ class GatewayClient:
         if opening.connection is None:
             assert opening.error is not None
             # Threads must not share one exception: each raise adds to its traceback.
-            error = opening.error if mine else copy.copy(opening.error)
+            error = opening.error if is_opener else copy.copy(opening.error)
             error.address = self.address
             raise error
         return opening.connection
@@ -196,12 +196,12 @@ class GatewayClient:
                 )
             opening.over.set()
 
-    def _forget(self, connection: GatewayConnection) -> None:
+    def _drop(self, connection: GatewayConnection) -> None:
         with self._state:
             if self._connection is connection:
                 self._connection = None
 
-    def _use(self, work: Callable[[GatewayConnection, float], _T], deadline_s: float) -> _T:
+    def _with_connection(self, work: Callable[[GatewayConnection, float], _T], deadline_s: float) -> _T:
         deadline = time.monotonic() + within_budget(deadline_s)
         with self._state:
             self._users += 1
@@ -214,7 +214,7 @@ class GatewayClient:
                 return outcome
             except GatewayUnreachable:
                 # The connection died before it was used. The call was not sent, so one retry is safe.
-                self._forget(connection)
+                self._drop(connection)
                 connection = self.connection(deadline_s=max(0.0, deadline - time.monotonic()))
                 return work(connection, deadline - time.monotonic())
         except GatewayError as error:

@@ -30,7 +30,7 @@ from worker.gateway.errors import (
     GatewaySilent,
     GatewayUnreachable,
 )
-from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, greet, open_socket
+from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, complete_handshake, open_socket
 from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
 
@@ -39,16 +39,16 @@ __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "Gatew
 DEFAULT_DEADLINE_S = 30.0
 MAX_IN_FLIGHT = 32
 """With more calls in flight, the newest release answers "busy" (gateways.md 4)."""
-_SILENCE_S = 10.0
+_HANGS_AFTER_S = 10.0
 """A gateway that has sent nothing for this long hangs; one that has sent something is only slow with this
 call."""
 
 SILENT_TICKS = 2.5
 """A connection counts as dead after this many tick intervals without any frame."""
 
-_WATCH_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 _GRACE_AFTER_SHUTDOWN_S = 10.0
-_GRACE_AFTER_MISREADING_S = 2.0
+_GRACE_AFTER_UNREADABLE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class GatewayConnection:
         self._state = threading.Lock()
         self._writing = threading.Lock()
         self._write_deadline: float | None = None
-        self._heard_at = time.monotonic()
-        self._misread_at = float("-inf")
+        self._last_frame_at = time.monotonic()
+        self._unreadable_at = float("-inf")
         self._shutdown: Event | None = None
         self._shutdown_at = 0.0
         self._closing = False
@@ -148,7 +148,7 @@ class GatewayConnection:
         deadline = time.monotonic() + deadline_s
         websocket = open_socket(address, deadline)
         try:
-            hello = greet(websocket, address, device, deadline)
+            hello = complete_handshake(websocket, address, device, deadline)
         except BaseException:
             _abort(websocket)
             websocket.wait_closed(1.0)
@@ -258,14 +258,14 @@ class GatewayConnection:
                 method=method,
             )
         if not self._limit.acquire(max(0.0, deadline - time.monotonic())):
-            raise self._late(method, sent=False)
+            raise self._timed_out(method, sent=False)
         if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             self._limit.release()
-            raise self._late(method, sent=False)
+            raise self._timed_out(method, sent=False)
         try:
             if time.monotonic() >= deadline:
                 self._limit.release()
-                raise self._late(method, sent=False)
+                raise self._timed_out(method, sent=False)
             self._register(pending)
             self._write(pending, frame, deadline)
         finally:
@@ -283,7 +283,7 @@ class GatewayConnection:
                 self._pending[pending.id] = pending
                 return
         self._limit.release()
-        raise self._unsent(pending.method)
+        raise self._not_sent(pending.method)
 
     def _write(self, pending: _Pending, frame: bytes, deadline: float) -> None:
         self._write_deadline = deadline
@@ -294,12 +294,12 @@ class GatewayConnection:
             if self._take(pending.id) is not None:
                 self._limit.release()
             if time.monotonic() >= deadline:
-                raise self._late(pending.method, sent=False) from None
-            raise self._unsent(pending.method) from None
+                raise self._timed_out(pending.method, sent=False) from None
+            raise self._not_sent(pending.method) from None
         finally:
             self._write_deadline = None
 
-    def _unsent(self, method: str) -> GatewayError:
+    def _not_sent(self, method: str) -> GatewayError:
         if self._shutdown is not None:
             return GatewayRestarting(
                 f"the gateway at {self.address.url} is stopping or restarting, so {method} was not sent: if"
@@ -316,9 +316,9 @@ class GatewayConnection:
     def _await(self, pending: _Pending, deadline: float) -> dict[str, Any] | GatewayError:
         if not self._wait(pending, deadline) and self._take(pending.id) is not None:
             self._limit.release_late(pending.sent_at)
-            if self._misread_at >= pending.sent_at:
+            if self._unreadable_at >= pending.sent_at:
                 return self._bad_answer(pending)
-            return self._late(pending.method, sent=True)
+            return self._timed_out(pending.method, sent=True)
         if pending.outcome is None:
             # The reading thread has taken it from the table and is about to settle it.
             pending.done.acquire()
@@ -327,7 +327,7 @@ class GatewayConnection:
 
     def _wait(self, pending: _Pending, deadline: float) -> bool:
         """Whether the outcome came by the deadline and before the idle timeout."""
-        return wait_within_limits(pending.wait, deadline, lambda: self._heard_at)
+        return wait_within_limits(pending.wait, deadline, lambda: self._last_frame_at)
 
     def _take(self, request_id: str) -> _Pending | None:
         """Remove a call from the table; None if it is gone.
@@ -337,13 +337,15 @@ class GatewayConnection:
         with self._state:
             return self._pending.pop(request_id, None)
 
-    def _late(self, method: str, *, sent: bool) -> CallTimedOut:
+    def _timed_out(self, method: str, *, sent: bool) -> CallTimedOut:
         gateway = f"the gateway at {self.address.url}"
         if sent:
-            what = f"did not answer {method} in time{_in_doubt(method)}"
+            what = f"did not answer {method} in time{_effect_unknown(method)}"
         else:
             what = f"accepted no more calls in time, so {method} was not sent"
-        silent = time.monotonic() - self._heard_at >= min(_SILENCE_S, idle_timeout_s() or _SILENCE_S)
+        silent = time.monotonic() - self._last_frame_at >= min(
+            _HANGS_AFTER_S, idle_timeout_s() or _HANGS_AFTER_S
+        )
         return (GatewaySilent if silent else CallTimedOut)(
             f"{gateway} {what}; if this goes on, look at the load of its machine", method=method, sent=sent
         )
@@ -359,29 +361,29 @@ class GatewayConnection:
     def _read_frames(self) -> CloseReason:
         while True:
             try:
-                frame = self._socket.recv(timeout=_WATCH_EVERY_S)
+                frame = self._socket.recv(timeout=_CHECK_EVERY_S)
             except TimeoutError:
-                if (dead := self._cause_of_death()) is not None:
+                if (dead := self._reason_if_dead()) is not None:
                     return CloseReason(None, dead)
-                self._settle_misread()
+                self._settle_unreadable()
                 continue
             except ConnectionClosed as closed:
                 return _close_reason(closed)
-            self._heard_at = time.monotonic()
+            self._last_frame_at = time.monotonic()
             message = decode(frame)
             if isinstance(message, Response):
                 self._settle(message)
             elif isinstance(message, Event):
-                self._tell(message)
+                self._handle_event(message)
             elif isinstance(message, Unreadable):
-                self._misread(message)
+                self._handle_unreadable(message)
 
-    def _cause_of_death(self) -> str | None:
+    def _reason_if_dead(self) -> str | None:
         now = time.monotonic()
         write_deadline = self._write_deadline
         if write_deadline is not None and now > write_deadline:
             return "the gateway stopped reading"
-        if now - self._heard_at > SILENT_TICKS * self.hello.tick_interval_s:
+        if now - self._last_frame_at > SILENT_TICKS * self.hello.tick_interval_s:
             return "the gateway fell silent"
         if self._shutdown is not None and now - self._shutdown_at > _GRACE_AFTER_SHUTDOWN_S:
             return "the gateway announced its end"
@@ -403,35 +405,35 @@ class GatewayConnection:
             pending.outcome = outcome
             pending.done.release()
 
-    def _misread(self, frame: Unreadable) -> None:
+    def _handle_unreadable(self, frame: Unreadable) -> None:
         """Settle the call that an unreadable frame names; if it names none, remember when it came."""
         if frame.id is not None:
             self._settle(Response(frame.id))
         else:
-            self._misread_at = self._heard_at
+            self._unreadable_at = self._last_frame_at
 
-    def _settle_misread(self) -> None:
+    def _settle_unreadable(self) -> None:
         """Settle the only call in flight if an unreadable frame seems to be its answer.
 
         That is so if the frame came after the call was sent, and nothing has come since.
         """
         with self._state:
             waiting = list(self._pending.values())
-        if len(waiting) != 1 or time.monotonic() - self._misread_at < _GRACE_AFTER_MISREADING_S:
+        if len(waiting) != 1 or time.monotonic() - self._unreadable_at < _GRACE_AFTER_UNREADABLE_S:
             return
-        if waiting[0].sent_at <= self._misread_at:
+        if waiting[0].sent_at <= self._unreadable_at:
             self._settle(Response(waiting[0].id))
 
     @staticmethod
     def _bad_answer(pending: _Pending, how: str = "") -> BadAnswer:
         return BadAnswer(
             f"{pending.context.gateway} did not answer {pending.method} as the protocol requires{how}"
-            f"{_in_doubt(pending.method)}; check that gateways.url is an OpenClaw gateway's, and any proxy"
-            " before it",
+            f"{_effect_unknown(pending.method)}; check that gateways.url is an OpenClaw gateway's, and any"
+            " proxy before it",
             method=pending.method,
         )
 
-    def _tell(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if event.name == "shutdown":
             self._shutdown_at = time.monotonic()
             self._shutdown = event
@@ -464,7 +466,7 @@ class GatewayConnection:
             else:
                 pending.outcome = ConnectionLost(
                     f"the connection to the gateway at {self.address.url} ended ({how}) before it answered"
-                    f" {pending.method}{_in_doubt(pending.method)}; if this goes on, look at its log",
+                    f" {pending.method}{_effect_unknown(pending.method)}; if this goes on, look at its log",
                     method=pending.method,
                     code=str(close.code) if close.code else None,
                     retry_after_s=expected_s,
@@ -474,7 +476,7 @@ class GatewayConnection:
         self._ended.set()
 
 
-def _in_doubt(method: str) -> str:
+def _effect_unknown(method: str) -> str:
     """The words for a change whose answer is missing; "" for a read."""
     reads = method.endswith((".get", ".list", ".history"))
     return "" if reads else ": whether it was carried out is unknown"

@@ -83,7 +83,7 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
             legacy=True,
         )
     except (OSError, EOFError, ConnectionClosed, InvalidHandshake, InvalidURI) as error:
-        raise _unopened(address, error) from None
+        raise _open_error(address, error) from None
 
 
 class _NoRedirects(ClientConnection):
@@ -115,7 +115,7 @@ def _tls(address: GatewayAddress) -> ssl.SSLContext | None:
     return context
 
 
-def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
+def _open_error(address: GatewayAddress, error: Exception) -> GatewayError:
     url = address.url
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsRefused(
@@ -155,14 +155,14 @@ def _unopened(address: GatewayAddress, error: Exception) -> GatewayError:
         if url.startswith("ws:"):
             how += "; a gateway behind TLS needs wss://"
     if isinstance(error, ssl.SSLError):
-        how = f"the TLS handshake failed: {_plain(error)}; a gateway without TLS needs ws://"
+        how = f"the TLS handshake failed: {_tls_reason(error)}; a gateway without TLS needs ws://"
     return GatewayUnreachable(
         f"the gateway at {url} cannot be reached ({how}): check that it runs, gateways.url, and the network",
         method="connect",
     )
 
 
-def _plain(error: ssl.SSLError) -> str:
+def _tls_reason(error: ssl.SSLError) -> str:
     return (error.reason or "no reason given").replace("_", " ").lower()
 
 
@@ -187,7 +187,9 @@ def _bad_status(url: str, status: int) -> GatewayError:
     )
 
 
-def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, deadline: float) -> Hello:
+def complete_handshake(
+    socket: ClientConnection, address: GatewayAddress, device: DeviceKey, deadline: float
+) -> Hello:
     """Answer the challenge, send ``connect`` and read the hello. ``deadline``: as for `open_socket`.
 
     Raises the `GatewayError` that says why the gateway refused us, or `MissingScope` if the hello grants too
@@ -207,7 +209,7 @@ def greet(socket: ClientConnection, address: GatewayAddress, device: DeviceKey, 
     except ConnectionClosed as closed:
         frame = closed.rcvd
         if frame is None and closed.sent is not None and closed.sent.code in _UNREADABLE:
-            raise _no_gateway(address) from None
+            raise _not_a_gateway(address) from None
         raise from_close(context, frame.code if frame else None, frame.reason if frame else "") from None
     if answer.error is not None:
         raise _refusal(context, answer.error, device)
@@ -244,7 +246,7 @@ class _HandshakeFrames:
             message = decode(self._socket.recv(timeout=left_s))
         except TimeoutError:
             if self._unreadable_seen:
-                raise _no_gateway(self._address) from None
+                raise _not_a_gateway(self._address) from None
             raise GatewayUnreachable(
                 f"the gateway at {self._address.url} took the connection but sent no {awaited} in time: it"
                 " may be starting or overloaded, or something else listens there; look at its log",
@@ -257,7 +259,7 @@ class _HandshakeFrames:
         return message
 
 
-def _no_gateway(address: GatewayAddress) -> NotAGateway:
+def _not_a_gateway(address: GatewayAddress) -> NotAGateway:
     return NotAGateway(
         f"what answers at {address.url} opens a WebSocket, but does not speak as an OpenClaw gateway does:"
         " check host, port and path in gateways.url",

@@ -78,15 +78,15 @@ def beating_agents(
         named = _mapping(block).get("agentId")
         owner = _mapping(defaults.get("systemAgent")).get("agentId")
         if isinstance(named, str) and named:
-            return _there(canonical_id(named), there)
+            return _if_in_roster(canonical_id(named), there)
         if isinstance(block, Mapping):
             return there
         if isinstance(owner, str) and owner:
-            return _there(canonical_id(owner), there)
-        return _marked(entries) or (there if len(there) == 1 else [])
+            return _if_in_roster(canonical_id(owner), there)
+        return _marked_default(entries) or (there if len(there) == 1 else [])
     if isinstance(block, Mapping) and dialect.defaults_beat_all:
         return there
-    return _marked(entries) or [next(iter(entries), IMPLICIT_AGENT)]
+    return _marked_default(entries) or [next(iter(entries), IMPLICIT_AGENT)]
 
 
 def relying_on_defaults(
@@ -141,12 +141,12 @@ def _has_block(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("heartbeat")) or isinstance(entry.get("heartbeat"), Mapping)
 
 
-def _there(named: str, there: Collection[str]) -> list[str]:
+def _if_in_roster(named: str, there: Collection[str]) -> list[str]:
     """The agent that a setting names, if it is in the roster."""
     return [named] if named in there else []
 
 
-def _marked(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _marked_default(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The agent that is marked as the default, if there is one."""
     return [key for key, entry in entries.items() if entry.get("default") is True][:1]
 

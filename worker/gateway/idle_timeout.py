@@ -32,17 +32,19 @@ class _CallLimits:
         self.idle_timeout_s = idle_timeout_s
         self.budget_s = budget_s
         self.failing_s = failing_s
-        self.spent_s = 0.0
-        self.began = self.since = time.monotonic()
+        self.failed_before_s = 0.0
+        self.began_at = self.last_answer_at = time.monotonic()
 
     def failing_for_s(self) -> float:
-        return time.monotonic() - self.since
+        return time.monotonic() - self.last_answer_at
 
     def left_s(self) -> float | None:
         if self.budget_s is None:
             return None
-        failing_s = self.failing_s + time.monotonic() - self.began if self.failing_s else 0.0
-        return max(_SHORTEST_TRY_S, self.budget_s - max(self.spent_s + self.failing_for_s(), failing_s))
+        failing_s = self.failing_s + time.monotonic() - self.began_at if self.failing_s else 0.0
+        return max(
+            _SHORTEST_TRY_S, self.budget_s - max(self.failed_before_s + self.failing_for_s(), failing_s)
+        )
 
 
 _limits: ContextVar[_CallLimits | None] = ContextVar("call_limits", default=None)
@@ -65,14 +67,14 @@ def note_answer() -> None:
     """Restore the whole budget, because the gateway answered."""
     limits = _limits.get()
     if limits is not None:
-        limits.spent_s, limits.since = 0.0, time.monotonic()
+        limits.failed_before_s, limits.last_answer_at = 0.0, time.monotonic()
 
 
 def note_failing_for(seconds: float) -> None:
     """Count the ``seconds`` for which the gateway had been failing before this block against the budget."""
     limits = _limits.get()
     if limits is not None:
-        limits.spent_s = max(limits.spent_s, seconds - limits.failing_for_s())
+        limits.failed_before_s = max(limits.failed_before_s, seconds - limits.failing_for_s())
 
 
 def failing_for_s() -> float:
@@ -84,23 +86,23 @@ def failing_for_s() -> float:
 def has_been_answered() -> bool:
     """Whether the gateway has answered any call of this block."""
     limits = _limits.get()
-    return limits is not None and limits.since > limits.began
+    return limits is not None and limits.last_answer_at > limits.began_at
 
 
 def wait_within_limits(
-    wait: Callable[[float], bool], deadline: float, heard_at: Callable[[], float] = lambda: float("-inf")
+    wait: Callable[[float], bool], deadline: float, last_frame_at: Callable[[], float] = lambda: float("-inf")
 ) -> bool:
     """Whether ``wait(seconds)`` succeeds by the deadline and before the idle timeout.
 
-    ``deadline`` is on the monotonic clock; so is ``heard_at()``, when the gateway last sent something. The
-    idle timeout may change during the wait.
+    ``deadline`` and ``last_frame_at()``, when the gateway last sent something, are on the monotonic clock.
+    The idle timeout may change during the wait.
     """
     since = time.monotonic()
     deadline = since + within_budget(deadline - since)
 
     def until() -> float:
         limit_s = idle_timeout_s()
-        return deadline if limit_s is None else min(deadline, max(since, heard_at()) + limit_s)
+        return deadline if limit_s is None else min(deadline, max(since, last_frame_at()) + limit_s)
 
     while not wait(max(0.0, min(until() - time.monotonic(), _RECHECK_EVERY_S))):
         # Computed again, as the gateway may have sent something during the wait.

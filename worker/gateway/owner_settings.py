@@ -74,8 +74,8 @@ def disabling_settings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str
     if has_one_session(config):
         yield "sessions", ONE_SESSION
     keys = [f"agent:{kind}-x:main" for kind in ("mc", "lead", "mc-gateway")]
-    for said in dict.fromkeys(str(denial) for key in keys if (denial := denial_of(config, key))):
-        yield "wakes", f"agents will not be woken: {said}"
+    for reason in dict.fromkeys(str(denial) for key in keys if (denial := denial_of(config, key))):
+        yield "wakes", f"agents will not be woken: {reason}"
     if heartbeats_switched_off(dialect, config):
         yield "heartbeats", CRON_OFF
 

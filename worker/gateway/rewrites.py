@@ -120,24 +120,24 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
         {**config, "agents": _without_list(config.get("agents"))},
         {**live.document, "agents": _without_list(live.document.get("agents"))},
     )
-    return _laid_over(kept or {}, document)
+    return _merge(kept or {}, document)
 
 
 def describe_rewrites(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
     """``replaces variables with their values (${A} at models.x and 2 more)``, and the like for each kind."""
-    said = []
+    parts = []
     for kind, words in KIND_DESCRIPTIONS.items():
-        those = [one.shown for one in rewrites if one.kind == kind]
-        if those:
-            said.append(words.format(_named(those)))
+        shown = [one.shown for one in rewrites if one.kind == kind]
+        if shown:
+            parts.append(words.format(_named(shown)))
     if comments:
-        said.append("drops its comments")
-    return "; ".join(said)
+        parts.append("drops its comments")
+    return "; ".join(parts)
 
 
-def _named(those: Sequence[str]) -> str:
-    more = f" and {len(those) - _SHOWN} more" if len(those) > _SHOWN else ""
-    return ", ".join(those[:_SHOWN]) + more
+def _named(shown: Sequence[str]) -> str:
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
 
 
 def _from_includes(live: LiveRoster) -> Iterator[Rewrite]:
@@ -146,7 +146,7 @@ def _from_includes(live: LiveRoster) -> Iterator[Rewrite]:
         yield Rewrite("include", include.path, include.named)
         included: Any = live.answer.get("config")
         for key in include.keys:
-            included = _below(included, key)
+            included = _child(included, key)
         root = include.path if include.keys else ""
         for path, value in strings_of(included, root):
             if value == REDACTED and path not in in_root:
@@ -211,16 +211,16 @@ def _without_list(agents: Any) -> Any:
     return {name: inner for name, inner in _mapping(agents).items() if name != "list"}
 
 
-def _laid_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    laid = dict(base)
+def _merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
     for key, value in patch.items():
-        below = laid.get(key)
+        below = merged.get(key)
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        laid[key] = _laid_over(below, value) if both else value  # type: ignore[arg-type]
-    return laid
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
-def _below(value: Any, key: str | int) -> Any:
+def _child(value: Any, key: str | int) -> Any:
     if isinstance(value, Mapping):
         return value.get(str(key))
     if isinstance(value, list) and isinstance(key, int) and key < len(value):

@@ -90,12 +90,16 @@ def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
 
 
 def plan_roster(
-    dialect: Dialect, parsed: Mapping[str, Any], wanted: Sequence[RosterEntry], *, keeps_beating: bool = False
+    dialect: Dialect,
+    parsed: Mapping[str, Any],
+    wanted: Sequence[RosterEntry],
+    *,
+    keep_others_beating: bool = False,
 ) -> RosterPlan:
     """Plan the one patch after which ``parsed`` (config.get's) holds every wanted entry.
 
     Keys of an entry that are not ours, and entries that are not in ``wanted``, are not changed.
-    ``keeps_beating``: give the latter a heartbeat block of their own if ours would silence them.
+    ``keep_others_beating``: give the latter a heartbeat block of their own if ours would silence them.
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
@@ -116,10 +120,10 @@ def plan_roster(
     first = changed and not any_block(live)
     others = [key for key in beating_agents(dialect, parsed, live) if key not in ours] if first else []
     others = as_spelled(dialect, parsed, others)
-    if keeps_beating and others:
-        _give_blocks(document["agents"], others)
+    if keep_others_beating and others:
+        _add_empty_blocks(document["agents"], others)
     plan = RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
-    return replace(plan, kept=tuple(others)) if keeps_beating else replace(plan, silenced=tuple(others))
+    return replace(plan, kept=tuple(others)) if keep_others_beating else replace(plan, silenced=tuple(others))
 
 
 def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -191,7 +195,7 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
     if dialect.roster == "list":
         after.setdefault("id", entry.openclaw_id)
     after["name"] = escaped(entry.name)
-    if not _is_spelt_out(after.get("workspace"), entry.workspace):
+    if not _is_resolved(after.get("workspace"), entry.workspace):
         after["workspace"] = entry.workspace
     if after.get("identity") == {"name": entry.openclaw_id}:
         del after["identity"]  # agents.create derives it from the id, but the agent has a name
@@ -199,7 +203,7 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
     return after
 
 
-def _is_spelt_out(live: Any, wanted: str) -> bool:
+def _is_resolved(live: Any, wanted: str) -> bool:
     """Whether the live folder is the wanted one with its ``~`` resolved.
 
     2026.2 resolves it in all entries at any agents.delete, and config.get shows included files with it
@@ -230,7 +234,7 @@ def _list_patch(
     return {"list": listed}
 
 
-def _give_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
+def _add_empty_blocks(agents: dict[str, Any], others: Sequence[str]) -> None:
     """Add an empty heartbeat block for each agent, so that it keeps beating by the defaults."""
     if "entries" in agents:
         agents["entries"] |= {key: {"heartbeat": {}} for key in others}

@@ -21,7 +21,7 @@ from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_e
 
 _NAMING_BLOCKS = ("heartbeat", "systemAgent")
 
-Ask = Callable[[], Mapping[str, Any]]
+Fetch = Callable[[], Mapping[str, Any]]
 """Makes one call and returns its payload."""
 
 OURS = re.compile(r"(?:mc|lead|mc-gateway)-(?P<key>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -30,8 +30,8 @@ VISIBILITY_STAYS = (
     "The heartbeat visibility of the channels was left as it is: openclaw.json has it from files that"
     " OpenClaw does not write. Set channels.defaults.heartbeatVisibility there."
 )
-_LOOKS, _PAUSE_S = 3, 0.5
-"""How often to look, and the first pause in seconds: an owner's save or a reload takes a moment."""
+_ATTEMPTS, _PAUSE_S = 3, 0.5
+"""How often to read, and the first pause in seconds: an owner's save or a reload takes a moment."""
 _LONGEST_WARNING = 2000
 _MISSING = re.compile(r'Missing env var "([^"]+)"')
 
@@ -124,13 +124,14 @@ class LiveRoster:
         return all(include.alone and include.keys for include in ours)
 
     def plan(
-        self, wanted: Sequence[RosterEntry], *, visibility: bool = True, keeps_beating: bool = False
+        self, wanted: Sequence[RosterEntry], *, visibility: bool = True, keep_others_beating: bool = False
     ) -> RosterPlan:
         """Plan the changes after which the roster holds every wanted entry that can be written.
 
-        ``visibility``: also plan the channels' heartbeat visibility. ``keeps_beating``: as for `plan_roster`.
+        ``visibility``: also plan the channels' heartbeat visibility. ``keep_others_beating``: as for
+        `plan_roster`.
         """
-        plan = plan_roster(self.dialect, self.document, wanted, keeps_beating=keeps_beating)
+        plan = plan_roster(self.dialect, self.document, wanted, keep_others_beating=keep_others_beating)
         if plan.document is None or (visibility and self.writes_visibility):
             return plan
         rest = {key: value for key, value in plan.document.items() if key != "channels"}
@@ -189,22 +190,22 @@ class LiveRoster:
 
 
 def read_roster(
-    dialect: Dialect, get_config: Ask, list_agents: Ask, pause: Callable[[float], object] = time.sleep
+    dialect: Dialect, get_config: Fetch, list_agents: Fetch, pause: Callable[[float], object] = time.sleep
 ) -> LiveRoster:
     """Read the gateway's config, and its list of agents if the config has includes.
 
     A running gateway may not have loaded its includes yet, so an unknown roster is read again before it is
     reported. Raises RosterUnknownError, and what the calls raise.
     """
-    for look in range(_LOOKS):
+    for attempt in range(_ATTEMPTS):
         answer = get_config()
         try:
             includes = includes_of(answer.get("parsed"))
             return LiveRoster.of(dialect, answer, list_agents() if includes else None)
         except RosterUnknownError:
-            if look == _LOOKS - 1:
+            if attempt == _ATTEMPTS - 1:
                 raise
-        pause(_PAUSE_S * (look + 1))
+        pause(_PAUSE_S * (attempt + 1))
     raise AssertionError("unreachable")
 
 

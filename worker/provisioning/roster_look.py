@@ -42,4 +42,4 @@ def _read(work: Work) -> LiveRoster:
 
 def _plan(work: Work, live: LiveRoster) -> RosterPlan:
     keeps = work.services.settings.keep_default_heartbeat
-    return live.plan([work.record.roster_entry], keeps_beating=keeps)
+    return live.plan([work.record.roster_entry], keep_others_beating=keeps)

@@ -196,7 +196,7 @@ def _bring_about(
     first: tuple[LiveRoster, RosterPlan] | None = None
     claimed: set[str] = set()
     for _ in range(_ROUNDS):
-        live, plan = _look(client, batch, keeps_beating=services.settings.keep_default_heartbeat)
+        live, plan = _look(client, batch, keep_others_beating=services.settings.keep_default_heartbeat)
         if not noted:
             noted = _note_first_look(services, lease, batch, live, plan)
             if not noted:
@@ -422,8 +422,8 @@ def _remove(
     for position, intent in enumerate(intents):
         try:
             if position:
-                keeps_beating = services.settings.keep_default_heartbeat
-                live, _ = _look(client, batch, keeps_beating=keeps_beating)
+                keep_others_beating = services.settings.keep_default_heartbeat
+                live, _ = _look(client, batch, keep_others_beating=keep_others_beating)
             with services.engine.connect() as connection:
                 found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
             if intent.openclaw_id in live.present and found.owner is None:
@@ -475,7 +475,9 @@ def _remove_one(
             warn_of(connection, intent.id, line(" ".join(left)))
 
 
-def _look(client: GatewayClient, batch: RosterBatch, *, keeps_beating: bool) -> tuple[LiveRoster, RosterPlan]:
+def _look(
+    client: GatewayClient, batch: RosterBatch, *, keep_others_beating: bool
+) -> tuple[LiveRoster, RosterPlan]:
     """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
 
     def get_config() -> Mapping[str, Any]:
@@ -493,7 +495,8 @@ def _look(client: GatewayClient, batch: RosterBatch, *, keeps_beating: bool) -> 
     batch.confine(live.present)
     visibility = not batch.leaves_visibility
     plan, refused = plan_apart(
-        lambda wanted: live.plan(wanted, visibility=visibility, keeps_beating=keeps_beating), batch.wanted()
+        lambda wanted: live.plan(wanted, visibility=visibility, keep_others_beating=keep_others_beating),
+        batch.wanted(),
     )
     batch.refuse_entries(refused)
     return live, plan

@@ -110,15 +110,17 @@ class Work:
 
     def render(self) -> RenderedWorkspace:
         """The agent's workspace as its gateway takes it (rules.md 6-9). Raises PermanentError."""
-        leaves_out = self.option("rotate_tokens")  # no text of a user's keeps a token from being changed
-        return render(self.record, self.dialect, self.services.settings, leaves_out=leaves_out)
+        skip = self.option("rotate_tokens")  # a user's text must not keep a token from being changed
+        return render(self.record, self.dialect, self.services.settings, skip_bad_overrides=skip)
 
 
 def render(
-    record: AgentRecord, dialect: Dialect, settings: Settings, *, leaves_out: bool = False
+    record: AgentRecord, dialect: Dialect, settings: Settings, *, skip_bad_overrides: bool = False
 ) -> RenderedWorkspace:
-    """An agent's workspace as gateways of that dialect take it, a placeholder for the token. ``leaves_out``:
-    a file whose override cannot be used is left out with a warning. Raises PermanentError."""
+    """An agent's workspace for gateways of that dialect, with a placeholder for the token.
+
+    ``skip_bad_overrides``: leave out an unusable override with a warning. Raises PermanentError.
+    """
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
     return render_workspace(
         record.agent,
@@ -128,5 +130,5 @@ def render(
         settings.base_url,
         layout,
         settings.templates_dir,
-        leaves_out=leaves_out,
+        skip_bad_overrides=skip_bad_overrides,
     )

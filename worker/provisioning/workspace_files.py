@@ -247,7 +247,7 @@ class AgentFiles:
                 f" that it holds {size} bytes, not {len(text.encode())}: see its log",
                 method="agents.files.set",
             )
-        return Written(size, file.moment_ms("updatedAtMs"))
+        return Written(size, file.timestamp_ms("updatedAtMs"))
 
     def scratch_id(self) -> str:
         """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateways.md 8).
@@ -276,7 +276,7 @@ class AgentFiles:
                 self.unanswered.add(name)
             raise
         scratch = answer.record_or_none("scratch")
-        return Written(len(text.encode()), scratch.moment_ms("updatedAtMs") if scratch else None)
+        return Written(len(text.encode()), scratch.timestamp_ms("updatedAtMs") if scratch else None)
 
     def _note_folder(self, answer: Mapping[str, Any]) -> None:
         folder = answer.get("workspace")
@@ -309,7 +309,7 @@ def _replacement(name: str) -> str:
 
 
 def _live(entry: Answer) -> LiveFile:
-    return LiveFile(entry.count("size"), entry.moment_ms("updatedAtMs"))
+    return LiveFile(entry.count("size"), entry.timestamp_ms("updatedAtMs"))
 
 
 def _has_size(entry: Answer) -> bool:
@@ -318,4 +318,4 @@ def _has_size(entry: Answer) -> bool:
 
 def _content(file: Answer) -> LiveFile:
     content = file.text("content")
-    return LiveFile(len(content.encode()), file.moment_ms("updatedAtMs"), content)
+    return LiveFile(len(content.encode()), file.timestamp_ms("updatedAtMs"), content)

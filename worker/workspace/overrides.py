@@ -115,7 +115,7 @@ def _render(name: str, source: str, context: Mapping[str, str]) -> str:
 def _bounded(name: str, template: Template, known: Mapping[str, str]) -> Iterator[str]:
     size = 0
     try:
-        for chunk in template.generate({**known, _WORK: _Work()}):
+        for chunk in template.generate({**known, _WORK: _WorkBudget()}):
             size += len(chunk.encode("utf-8", "surrogatepass"))
             if size > OUTPUT_LIMIT:
                 raise TemplateError(name, 1, f"its rendering is longer than {OUTPUT_LIMIT // 1024} KB")
@@ -216,7 +216,7 @@ def _line_at_fault(error: BaseException) -> int:
     return lines[-1] if lines else 1
 
 
-class _Work:
+class _WorkBudget:
     """How much the filters of one rendering have read and made so far, in characters."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ def _read(context: Context, value: object) -> str:
 
 def _charge(context: Context, characters: int) -> None:
     work = context[_WORK]
-    assert isinstance(work, _Work)
+    assert isinstance(work, _WorkBudget)
     work.charge(characters)
 
 

@@ -103,13 +103,13 @@ def render_workspace(
     layout: Layout,
     templates: Path | None = None,
     *,
-    leaves_out: bool = False,
+    skip_bad_overrides: bool = False,
 ) -> RenderedWorkspace:
     """Render everything that an agent's workspace must hold (rules.md 6, 7).
 
     Without ``board``, the agent is its gateway's main agent. ``templates``: a folder whose templates take
-    precedence over the shipped ones of the same path. ``leaves_out``: leave out an unusable override with a
-    warning.
+    precedence over the shipped ones of the same path. ``skip_bad_overrides``: leave out an unusable override
+    with a warning.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
     and PermanentError if the credentials could not reach the agent or the facts allow no workspace.
@@ -120,7 +120,7 @@ def render_workspace(
             f"so agent {agent.name!r} would be left without credentials"
         )
     warnings: list[str] = []
-    subject = _subject(agent, board, gateway, user, base_url, layout, templates, leaves_out)
+    subject = _subject(agent, board, gateway, user, base_url, layout, templates, skip_bad_overrides)
     texts = _texts(subject, warnings)
     if layout.credentials_in == _AGENTS:
         texts[_AGENTS] = f"{texts[_AGENTS]}\n\n{texts.pop(_TOOLS)}"
@@ -160,7 +160,7 @@ def compile_templates(templates: Path | None = None) -> None:
 class _Subject:
     """Whose workspace to render, and how.
 
-    ``leaves_out``: leave out an unusable override with a warning instead of failing the agent.
+    ``skip_bad_overrides``: leave out an unusable override with a warning instead of failing the agent.
     """
 
     agent: AgentFacts
@@ -169,7 +169,7 @@ class _Subject:
     for_overrides: Mapping[str, str]
     layout: Layout
     templates: Path | None
-    leaves_out: bool
+    skip_bad_overrides: bool
 
 
 def _subject(
@@ -180,16 +180,16 @@ def _subject(
     base_url: str,
     layout: Layout,
     templates: Path | None,
-    leaves_out: bool,
+    skip_bad_overrides: bool,
 ) -> _Subject:
     if board is None:
         context = main_agent_context(agent, gateway, user, base_url)
         # The shipped templates do not use it (rules.md 10), but overrides written for Mission Control may.
         for_overrides = {**context, "main_session_key": context["session_key"]}
-        return _Subject(agent, "main", context, for_overrides, layout, templates, leaves_out)
+        return _Subject(agent, "main", context, for_overrides, layout, templates, skip_bad_overrides)
     context = board_agent_context(agent, board, gateway, user, base_url)
     role: Role = "lead" if agent.is_board_lead else "member"
-    return _Subject(agent, role, context, context, layout, templates, leaves_out)
+    return _Subject(agent, role, context, context, layout, templates, skip_bad_overrides)
 
 
 def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
@@ -222,7 +222,7 @@ def _overridden(subject: _Subject, name: str, column: str, override: str, warnin
     try:
         text = render_override(f"the {name} override", override, subject.for_overrides).strip()
     except TemplateError as error:
-        if not subject.leaves_out:
+        if not subject.skip_bad_overrides:
             raise
         warnings.append(f"{name} was left as it is, and the rest was done: {error}")
         return None

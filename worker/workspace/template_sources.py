@@ -96,10 +96,10 @@ def loader(folder: Path | None) -> BaseLoader:
     if folder is None:
         return package
     # Editors on Windows begin a file with a byte order mark, which is not part of the text.
-    return ChoiceLoader([FileSystemLoader(folder, encoding="utf-8-sig"), _Behind(folder, package)])
+    return ChoiceLoader([FileSystemLoader(folder, encoding="utf-8-sig"), _ShippedLoader(folder, package)])
 
 
-class _Behind(BaseLoader):
+class _ShippedLoader(BaseLoader):
     """Loads the shipped templates. A compiled one is out of date once ``folder`` has one of the same path."""
 
     def __init__(self, folder: Path, shipped: BaseLoader) -> None:

@@ -16,7 +16,7 @@ from tests.integration.gateway.conftest import SOON_S, Connect
 from tests.integration.gateway.scripted import Peer, Script, hello_payload
 from worker.gateway import errors
 from worker.gateway.address import GatewayAddress
-from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection, _in_doubt
+from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection, _effect_unknown
 from worker.gateway.idle_timeout import call_limits
 from worker.gateway.protocol import Event
 
@@ -153,7 +153,7 @@ def test_unanswered_call_ends_at_its_deadline_and_its_late_answer_harms_nobody(
 def test_a_gateway_that_says_nothing_hangs_and_one_that_answers_others_is_only_slow(
     script: Script, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.gateway.connection._SILENCE_S", 0.3)
+    monkeypatch.setattr("worker.gateway.connection._HANGS_AFTER_S", 0.3)
     holder = script.behave = Holder()
     connection = connect()
     with pytest.raises(errors.GatewaySilent):
@@ -492,5 +492,5 @@ def test_opening_and_closing_many_times_leaks_no_file_descriptor(
 
 
 def test_what_nobody_answered_is_in_doubt_only_where_it_changes_something() -> None:
-    assert _in_doubt("config.patch") == ": whether it was carried out is unknown"
-    assert {_in_doubt(read) for read in ("config.get", "agents.workspace.list", "chat.history")} == {""}
+    assert _effect_unknown("config.patch") == ": whether it was carried out is unknown"
+    assert {_effect_unknown(read) for read in ("config.get", "agents.workspace.list", "chat.history")} == {""}

@@ -66,7 +66,7 @@ def spoilt(value: Any) -> Iterator[Any]:
 def use(dialect: Dialect, answer: Any, listed: Any) -> None:
     live = LiveRoster.of(dialect, answer, listed)
     wanted = [RosterEntry("mc-1", "A", "/w/a", {"every": "7m"}), RosterEntry("mc-2", "B", "~/q")]
-    plan = live.plan(wanted, keeps_beating=True)
+    plan = live.plan(wanted, keep_others_beating=True)
     if plan.document is not None:
         with_escapes(live, live.next_patch(plan.document))
         live.unwritten_include(plan.document)

@@ -154,7 +154,7 @@ def test_a_refused_override_can_be_left_out_and_is_named() -> None:
     layout = LAYOUTS["list"]
     with pytest.raises(TemplateError):
         render_workspace(agent, board, GATEWAY, user, BASE_URL, layout)
-    rendered = render_workspace(agent, board, GATEWAY, user, BASE_URL, layout, leaves_out=True)
+    rendered = render_workspace(agent, board, GATEWAY, user, BASE_URL, layout, skip_bad_overrides=True)
     assert "SOUL.md" not in rendered
     assert "TOOLS.md" in rendered
     assert (

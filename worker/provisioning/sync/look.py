@@ -110,7 +110,7 @@ def _plan(
         asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
         keeps = services.settings.keep_default_heartbeat
         plan, refused = plan_apart(
-            lambda wanted: live.plan(wanted, keeps_beating=keeps),
+            lambda wanted: live.plan(wanted, keep_others_beating=keeps),
             [entries[found.agent_id] for found in asked.values()],
         )
         for openclaw_id, reason in refused.items():
@@ -167,7 +167,7 @@ def _require_writable(services: Services, held: SyncClaim, dialect: Dialect, fou
     try:
         with services.engine.connect() as connection:
             record = load_agent(connection, found.agent_id, UUID(user_id) if user_id else None, main=True)
-        render(record, dialect, services.settings, leaves_out=held.option("rotate_tokens"))
+        render(record, dialect, services.settings, skip_bad_overrides=held.option("rotate_tokens"))
     except PermanentError as error:
         found.end("failed", str(error))
     except (TransientError, *DATABASE_AWAY):
