@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from worker.jobs.states import OPEN_STATUSES
+from worker.jobs.store.codes import outcome, reason_code, wait_reason
 from worker.provisioning.sync import result
 from worker.workspace.display_text import one_line
 
@@ -40,6 +41,8 @@ class AgentSummary:
     board_name: str | None = None
     roster: Mapping[str, Any] | None = None
     is_main: bool = False
+    reason_code: str | None = None
+    outcome: str | None = None
 
     @property
     def row(self) -> result.Row:
@@ -55,6 +58,8 @@ class AgentSummary:
             self.warnings,
             self.files,
             self.roster,
+            self.outcome,
+            self.reason_code,
         )
 
 
@@ -128,6 +133,8 @@ class JobSummary:
     cancel_requested_at: datetime | None = None
     agents: Sequence[AgentSummary] = ()
     tally: Tally = Tally()
+    reason_code: str | None = None
+    wait_reason: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -160,10 +167,11 @@ class JobSummary:
         return self.warnings or [warning for agent in self.agents for warning in agent.warnings]
 
 
-_COLUMNS = """
+_COLUMNS = f"""
     j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
     b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
     j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
+    {reason_code("j", "error")} AS reason_code, {wait_reason("j")} AS wait_reason,
     j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
     extract(epoch FROM now() - j.created_at)::float AS age_s,
     extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
@@ -175,14 +183,14 @@ _TABLES = """
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
 """
-_TALLY = """
+_TALLY = f"""
     SELECT count(*) FILTER (WHERE counts) AS total,
         count(*) FILTER (WHERE counts AND finished_at IS NOT NULL) AS done,
         count(*) FILTER (WHERE counts AND status = 'succeeded' AND NOT changes) AS unchanged,
         count(*) FILTER (WHERE counts AND status = 'succeeded' AND changes) AS changed,
         count(*) FILTER (WHERE counts AND status = 'failed') AS failed,
-        count(*) FILTER (WHERE counts AND status = 'skipped' AND phase IS DISTINCT FROM 'paused') AS skipped,
-        count(*) FILTER (WHERE counts AND status = 'skipped' AND phase = 'paused') AS paused,
+        count(*) FILTER (WHERE counts AND status = 'skipped' AND NOT paused) AS skipped,
+        count(*) FILTER (WHERE counts AND paused) AS paused,
         count(*) FILTER (WHERE counts AND status = 'not_attempted') AS not_attempted,
         count(*) FILTER (WHERE counts AND status = 'cancelled') AS cancelled,
         count(*) FILTER (WHERE status = 'running' AND lease_until IS NOT NULL) AS in_hand,
@@ -196,20 +204,20 @@ _TALLY = """
             ORDER BY position NULLS LAST LIMIT :at_work
         ) w), '[]') AS at_work,
         coalesce((SELECT jsonb_agg(f) FROM (
-            SELECT agent_id, agent_name AS name, status, reason AS what FROM provisioner.job_agents
-            WHERE job_id = j.id AND (status = 'failed' OR status = 'skipped'
-                                     AND coalesce(phase, '') NOT IN ('paused', 'deleted'))
+            SELECT agent_id, agent_name AS name, status, reason AS what FROM provisioner.job_agents o
+            WHERE job_id = j.id AND (status = 'failed' OR status = 'skipped' AND {outcome("o")} IS NULL)
             ORDER BY finished_at DESC, position LIMIT :failures
         ) f), '[]') AS failures
     FROM (
-        SELECT status, phase, reason, finished_at, lease_until,
+        SELECT status, {outcome("o")} IS NOT DISTINCT FROM 'paused' AS paused, reason, finished_at,
+            lease_until,
             j.kind <> 'sync_gateway' OR position IS NOT NULL AS counts,
             finished_at IS NULL AND lease_until IS NULL AND reason IS NOT NULL AS waits,
             status = 'succeeded' AND (
                 roster ->> 'action' IN ('create', 'update')
                 OR files @? '$.*.action ? (@ == "create" || @ == "update")'
             ) IS TRUE AS changes
-        FROM provisioner.job_agents WHERE job_id = j.id
+        FROM provisioner.job_agents o WHERE job_id = j.id
     ) r
 """
 _SOME_JOBS = text(f"""
@@ -220,7 +228,7 @@ _NEWEST_JOBS = text(f"""
     SELECT {_COLUMNS} FROM {_TABLES} WHERE CAST(:status AS text) IS NULL OR j.status = :status
     ORDER BY j.created_at DESC LIMIT :limit
 """)
-_AGENTS = text("""
+_AGENTS = text(f"""
     SELECT r.job_id, r.agent_id, coalesce(r.agent_name, a.name, r.agent_id::text) AS name,
         coalesce(a.is_board_lead, false) AS is_board_lead, r.openclaw_id, r.status, r.phase, r.reason,
         r.warnings, r.attempts, r.status = 'running' AND r.lease_until IS NOT NULL AS in_hand,
@@ -229,7 +237,8 @@ _AGENTS = text("""
         r.first_provision, r.woken_at IS NOT NULL AS woken, r.files,
         extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS took_s,
         r.board_id, b.name AS board_name, r.roster,
-        j.kind = 'sync_gateway' AND r.position IS NULL AS is_main
+        j.kind = 'sync_gateway' AND r.position IS NULL AS is_main,
+        {reason_code("r")} AS reason_code, {outcome("r")} AS outcome
     FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
     LEFT JOIN agents a ON a.id = r.agent_id LEFT JOIN boards b ON b.id = r.board_id
     WHERE r.job_id = ANY(:ids) AND (CAST(:whole AS boolean) OR j.kind <> 'sync_gateway')

@@ -13,7 +13,8 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Connection, text
 
 from worker.jobs.kinds import JOB_KINDS
-from worker.jobs.states import JOB_STATUSES
+from worker.jobs.states import JOB_STATUSES, ReasonCode
+from worker.jobs.store.codes import reason_code
 
 _GATEWAY = ("gateway", "gateway_id")
 
@@ -101,46 +102,36 @@ _DURATIONS = Query(
     """,
 )
 
-PARKED_REASONS = (
-    "roster_writer",
-    "other_job",
-    "other_agents",
-    "gateway_restart",
-    "worker_stopping",
-    "gateway_down",
-    "rate_limit",
-    "gateway_error",
-    "database",
-)
-"""Why an agent's row waits, in this order: for its change of the roster; for another job on the agent; for
-the files of the agents that came with it; for an announced restart of the gateway; because its worker
-stopped; because its gateway is away, asked for time, or answered with an error that may pass; for the
-database."""
-
+_PARKED_FOR: Mapping[str, ReasonCode] = {
+    "roster_writer": ReasonCode.WAITING_FOR_ROSTER,
+    "other_job": ReasonCode.WAITING_FOR_AGENT,
+    "other_agents": ReasonCode.WAITING_FOR_OTHER_AGENTS,
+    "being_woken": ReasonCode.BEING_WOKEN,
+    "gateway_restart": ReasonCode.WAITING_FOR_RESTART,
+    "worker_stopping": ReasonCode.WORKER_STOPPING,
+    "database": ReasonCode.WAITING_FOR_DATABASE,
+}
+"""What the label ``reason`` says of rows that wait for anything but their gateway's answer."""
 _PARKED = Query(
     ("reason",),
     {"agents": ("provisioner_parked_agents", "Agents of open jobs that wait to be tried again, by reason.")},
     f"""
     SELECT reason, count(because) AS agents
-    FROM {_each(PARKED_REASONS, "reason")} LEFT JOIN (
+    FROM {_each((*_PARKED_FOR, "gateway_down", "rate_limit", "gateway_error"), "reason")} LEFT JOIN (
         SELECT CASE
-            WHEN r.phase IN ('roster', 'leaving') OR r.reason LIKE 'waiting for the roster writer%'
-            THEN 'roster_writer'
-            WHEN r.reason LIKE 'waiting until the other agents have their files%' THEN 'other_agents'
-            WHEN r.reason = 'waiting for another job on this agent' THEN 'other_job'
-            WHEN r.reason LIKE 'waiting for the gateway to restart%' THEN 'gateway_restart'
-            WHEN r.reason LIKE 'this worker is stopping%' THEN 'worker_stopping'
-            WHEN r.reason LIKE 'waiting for the database%' THEN 'database'
-            WHEN s.down_since IS NOT NULL THEN 'gateway_down'
-            WHEN r.reason LIKE '% takes % only %: wait %' OR r.reason LIKE '% takes no more %: wait %'
-              OR r.reason LIKE '% locks our address out for %' THEN 'rate_limit'
+            {" ".join(f"WHEN code = '{code}' THEN '{label}'" for label, code in _PARKED_FOR.items())}
+            WHEN down_since IS NOT NULL OR code = '{ReasonCode.WAITING_FOR_GATEWAY}' THEN 'gateway_down'
+            WHEN code = '{ReasonCode.RATE_LIMITED}' THEN 'rate_limit'
             ELSE 'gateway_error' END AS because
-        FROM provisioner.job_agents r
-        JOIN provisioner.jobs j ON j.id = r.job_id
-        LEFT JOIN agents a ON a.id = r.agent_id
-        LEFT JOIN provisioner.gateway_states s ON s.gateway_id = coalesce(j.gateway_id, a.gateway_id)
-        WHERE r.status IN ('pending', 'running') AND r.lease_until IS NULL AND r.published_at IS NULL
-          AND (r.reason IS NOT NULL OR r.phase IN ('roster', 'leaving'))
+        FROM (
+            SELECT {reason_code("r")} AS code, s.down_since
+            FROM provisioner.job_agents r
+            JOIN provisioner.jobs j ON j.id = r.job_id
+            LEFT JOIN agents a ON a.id = r.agent_id
+            LEFT JOIN provisioner.gateway_states s ON s.gateway_id = coalesce(j.gateway_id, a.gateway_id)
+            WHERE r.status IN ('pending', 'running') AND r.lease_until IS NULL AND r.published_at IS NULL
+        ) waiting
+        WHERE code IS NOT NULL
     ) parked ON because = reason
     GROUP BY reason
     """,

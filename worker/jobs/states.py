@@ -71,6 +71,8 @@ class ReasonCode(StrEnum):
     """The agent was put on another gateway while the job was at work on it."""
     NO_TOKEN = "no_token"
     """Its workspace holds no token of the agent's, and the request asks for no new one."""
+    NOT_REGISTERED = "not_registered"
+    """The same of an agent that is not in its gateway's roster."""
     GATEWAY_UNREACHABLE = "gateway_unreachable"
     """The gateway was away for the whole retry timeout."""
     GATEWAY_REFUSED = "gateway_refused"

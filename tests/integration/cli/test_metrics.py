@@ -21,6 +21,7 @@ from tests.fleet import Fleet, make_fleet
 from tests.integration.cli.conftest import Provisioner
 from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
+from worker.jobs.states import WAITS
 from worker.lab.servers.ports import free_port
 from worker.provisioning.sync.result import ending
 
@@ -72,16 +73,18 @@ class Ledger:
         )
         return key
 
-    def parked(self, reason: str | None, phase: str = "files", gateway: UUID | None = None) -> None:
-        """An agent of an open job that waits for its next turn."""
-        job = self.job("provision_agent", "running", gateway=gateway or self.fleet.gateway_id)
+    def parked(self, reason: str | None, phase: str = "files", code: str | None = None) -> None:
+        """An agent of an open job that waits for its next turn; without ``code`` as older workers park it."""
+        job = self.job("provision_agent", "running", gateway=self.fleet.gateway_id)
         self.run(
-            "INSERT INTO provisioner.job_agents (job_id, agent_id, status, phase, reason, next_attempt_at)"
-            " VALUES (:job, :agent, 'running', :phase, :reason, now() + interval '1 min')",
+            "INSERT INTO provisioner.job_agents (job_id, agent_id, status, phase, reason, reason_code,"
+            " next_attempt_at) VALUES (:job, :agent, 'running', :phase, :reason, :code,"
+            " now() + interval '1 min')",
             job=job,
             agent=uuid4(),
             phase=phase,
             reason=reason,
+            code=code,
         )
 
 
@@ -156,11 +159,39 @@ def test_durations_are_those_of_the_last_day(ledger: Ledger, figures: Callable[.
         (refusal("The server is busy. Please try again in a moment."), "files", "gateway_error"),
     ],
 )
-def test_whoever_waits_is_counted_by_the_reason(
+def test_a_row_that_an_older_worker_parked_is_counted_by_its_sentence(
     ledger: Ledger, figures: Callable[..., float | None], reason: str | None, phase: str, told: str
 ) -> None:
     ledger.parked(reason, phase)
     assert figures("provisioner_parked_agents", reason=told) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("waiting_for_roster", "roster_writer"),
+        ("waiting_for_agent", "other_job"),
+        ("waiting_for_other_agents", "other_agents"),
+        ("being_woken", "being_woken"),
+        ("waiting_for_restart", "gateway_restart"),
+        ("worker_stopping", "worker_stopping"),
+        ("waiting_for_database", "database"),
+        ("waiting_for_gateway", "gateway_down"),
+        ("rate_limited", "rate_limit"),
+        ("transient_error", "gateway_error"),
+    ],
+)
+def test_whoever_waits_is_counted_by_the_code(
+    ledger: Ledger, figures: Callable[..., float | None], code: str, told: str
+) -> None:
+    ledger.parked("waiting for another job on this agent", code=code)
+    assert figures("provisioner_parked_agents", reason=told) == 1
+    assert code in WAITS
+
+
+def test_every_wait_is_a_reason_that_is_told() -> None:
+    tested = next(m for m in test_whoever_waits_is_counted_by_the_code.pytestmark)
+    assert {code for code, _ in tested.args[1]} == WAITS
 
 
 def test_who_waits_for_a_gateway_that_is_away_is_counted_as_that(

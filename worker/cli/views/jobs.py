@@ -13,6 +13,7 @@ from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
 from worker.jobs.kinds import KINDS
+from worker.jobs.states import ReasonCode
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 STYLES: Mapping[str, str] = {
@@ -23,6 +24,19 @@ STYLES: Mapping[str, str] = {
     "skipped": "yellow",
     "running": "cyan",
 }
+_BROKEN_COLUMNS: Mapping[str, str] = {
+    ReasonCode.BROKEN_IDENTITY_TEMPLATE: OVERRIDE_COLUMNS["IDENTITY.md"],
+    ReasonCode.BROKEN_SOUL_TEMPLATE: OVERRIDE_COLUMNS["SOUL.md"],
+}
+_OF_THE_GATEWAY = (
+    ReasonCode.GATEWAY_UNREACHABLE,
+    ReasonCode.GATEWAY_REFUSED,
+    ReasonCode.RETRIES_EXHAUSTED,
+    ReasonCode.NOT_REGISTERED,
+)
+"""Codes of failures whose cause `provisioner doctor` may find."""
+WITHOUT_TOKEN = (ReasonCode.NO_TOKEN, ReasonCode.NOT_REGISTERED)
+"""Codes of failures that `--rotate-tokens` cures."""
 _TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the old one"}
 
 
@@ -131,15 +145,12 @@ def next_steps(job: JobSummary) -> Iterator[str]:
     """What an operator can do about a job that did not succeed, in that order."""
     if job.status not in ("failed", "partial"):
         return
-    error = job.error or ""
-    first = [
-        f"correct agents.{column} of {job.agent_name or 'the agent'}"
-        for template, column in OVERRIDE_COLUMNS.items()
-        if error.startswith(f"The {template} override")
-    ]
-    if job.gateway_name and error.startswith("A config write would rewrite"):
+    first = []
+    if column := _BROKEN_COLUMNS.get(job.reason_code or ""):
+        first.append(f"correct agents.{column} of {job.agent_name or 'the agent'}")
+    if job.gateway_name and job.reason_code == ReasonCode.REWRITE_REFUSED:
         first.append(f"provisioner gateway allow-rewrite {argument(job.gateway_name)}")
-    elif job.gateway_name and "gateway" in error.lower():
+    elif job.gateway_name and job.reason_code in _OF_THE_GATEWAY:
         first.append(f"provisioner doctor {argument(job.gateway_name)}")
     yield from first
     if again := _again(job):
@@ -152,7 +163,7 @@ def _again(job: JobSummary) -> str | None:
     if kind is None or not getattr(job, kind.target.replace("_id", "_name")):
         return None
     command = command_line(job, but={"diff"})
-    missing = "rotate_tokens" in (job.error or "") and job.options.get("rotate_tokens") is False
+    missing = job.reason_code in WITHOUT_TOKEN and job.options.get("rotate_tokens") is False
     return f"{command} --rotate-tokens" if missing else command
 
 

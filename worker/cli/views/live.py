@@ -16,7 +16,15 @@ from rich.text import Text
 from worker.cli.console import lines, marks, plain, say, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Named
 from worker.cli.views.jobs import STYLES, subject
-from worker.cli.views.progress import NO_WORKER, counts, doing, gateway_of, progress, without_worker
+from worker.cli.views.progress import (
+    NO_WORKER,
+    counts,
+    doing,
+    gateway_of,
+    is_at_work,
+    progress,
+    without_worker,
+)
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The steps of a provision or an update, in order."""
@@ -195,10 +203,15 @@ class _SyncNews:
             yield f"{job.status}, {tally.done} of {tally.total} agents: {counts(job)}"
             return
         if tally.done == 0:
-            yield from self._wait(job, NO_WORKER if without_worker([job]) else doing(job))
+            if is_at_work(job):
+                # The agents in hand change all the time: that there are some is said once.
+                yield from self._wait(f"{tally.in_hand} at work", "at work")
+            else:
+                what = NO_WORKER if without_worker([job]) else doing(job)
+                yield from self._wait(what, what)
             return
-        if job.error:
-            yield from self._wait(job, job.error)
+        if job.wait_reason:
+            yield from self._wait(job.wait_reason, job.wait_reason)
         tenth = tally.done * 10 // tally.total
         if tenth > self._tenth:
             self._tenth = tenth
@@ -214,9 +227,8 @@ class _SyncNews:
             more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
             yield f"{', '.join(names[:_NAMES])}{more} {status}: {what}"
 
-    def _wait(self, job: JobSummary, what: str) -> Iterator[str]:
-        # Who is at work changes all the time; that somebody is, is said once.
-        news = "at work" if what.startswith("at work") else what
-        if what and news != self._waits:
+    def _wait(self, what: str, news: str) -> Iterator[str]:
+        """Say ``what``, unless ``news`` was said last."""
+        if news and news != self._waits:
             self._waits = news
-            yield f"{job.tally.in_hand} at work" if news == "at work" else what
+            yield what

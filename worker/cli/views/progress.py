@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from worker.cli.console import counted, plain
 from worker.cli.job_summary import JobSummary
 from worker.cli.views.jobs import phase_and_reason, removed
+from worker.jobs.states import Step
 
 NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
 NO_WORKER_AFTER_S = 5.0
@@ -64,21 +65,27 @@ def doing(job: JobSummary) -> str:
     """Which agents a sync is working on, or what it waits for."""
     tally = job.tally
     if job.status == "queued":
-        waits = job.phase == "waiting"
+        waits = job.phase == Step.WAITING
         return "waits for another sync of this gateway" if waits else "waiting for a worker"
-    if job.error:
-        return job.error
-    if job.phase == "look":
+    if job.wait_reason:
+        return job.wait_reason
+    if job.phase == Step.LOOK:
         return "looking at the gateway"
-    if job.phase == "roster":
+    if job.phase == Step.ROSTER:
         return "waiting for the roster writer"
-    if tally.at_work:
+    if is_at_work(job):
         names = ", ".join(f"{agent.name} ({agent.what})" for agent in tally.at_work)
         more = tally.in_hand - len(tally.at_work)
         return f"at work: {names}{f' and {more} more' if more > 0 else ''}"
     if tally.waiting:
         return f"{tally.waiting} wait: {tally.waits_for}"
     return "the main agent" if tally.done >= tally.total and tally.main else ""
+
+
+def is_at_work(job: JobSummary) -> bool:
+    """Whether workers have agents of a running sync, and nothing keeps it waiting."""
+    waits = job.status == "queued" or job.wait_reason or job.phase in (Step.LOOK, Step.ROSTER)
+    return not waits and bool(job.tally.at_work)
 
 
 def gateway_of(job: JobSummary) -> str:
@@ -88,5 +95,5 @@ def gateway_of(job: JobSummary) -> str:
 def without_worker(jobs: Sequence[JobSummary]) -> bool:
     """Whether all of them have been queued for so long that a worker seems to be missing."""
     return bool(jobs) and all(
-        job.status == "queued" and job.phase != "waiting" and job.age_s > NO_WORKER_AFTER_S for job in jobs
+        job.status == "queued" and job.phase != Step.WAITING and job.age_s > NO_WORKER_AFTER_S for job in jobs
     )

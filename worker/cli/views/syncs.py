@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from rich.padding import Padding
 from rich.text import Text
@@ -13,7 +12,7 @@ from worker.cli.console import argument, counted, facts, plain, say, short, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.cli.options import command_line
 from worker.cli.views.files import WRITES, show_diffs
-from worker.cli.views.jobs import heading, request_of
+from worker.cli.views.jobs import WITHOUT_TOKEN, heading, request_of
 from worker.cli.views.sync_agents import list_of_news, status_of
 from worker.provisioning.sync.result import drifted
 
@@ -52,9 +51,8 @@ def steps_of_sync(job: JobSummary) -> Iterator[str]:
         return
     gateway = argument(job.gateway_name) if job.gateway_name else None
     cures = [cure for agent in job.agents if (cure := _cure(agent)) is not None]
-    errors: Sequence[Mapping[str, Any]] = (job.result or {}).get("errors", [])
-    general = [str(error.get("message")) for error in errors if error.get("agent_id") is None]
-    if gateway and any("no main agent" in message for message in general):
+    wants_main = job.options.get("include_main") is True and job.status != "cancelled"
+    if gateway and wants_main and job.result is not None and not any(a.is_main for a in job.agents):
         yield f"provisioner main {gateway}"
     if gateway and any(agent.status == "not_attempted" for agent in job.agents):
         yield f"provisioner doctor {gateway}"
@@ -65,7 +63,7 @@ def steps_of_sync(job: JobSummary) -> Iterator[str]:
 
 
 def _cure(agent: AgentSummary) -> str | None:
-    if "rotate_tokens" not in (agent.reason or ""):
+    if agent.reason_code not in WITHOUT_TOKEN:
         return None
     if agent.first_provision and not agent.is_main:
         return f"provisioner provision {argument(agent.name)}"
@@ -114,8 +112,9 @@ def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "roster", entries if changed else "as it should be"
     for warning in _warnings(job):
         yield "warning", Text(plain(warning), style="yellow")
-    if job.error:
-        yield ("error" if job.ended else "trouble"), Text(plain(job.error), style="red")
+    for name, trouble in (("error", job.error if job.ended else None), ("trouble", job.wait_reason)):
+        if trouble:
+            yield name, Text(plain(trouble), style="red")
     if job.dry_run and job.status in ("succeeded", "partial"):
         yield "do it", command_line(job, but={"dry_run", "diff"}) or ""
     else:

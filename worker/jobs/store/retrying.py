@@ -16,6 +16,7 @@ from worker.jobs.requests import (
     SyncHeartbeats,
 )
 from worker.jobs.states import OPEN_STATUSES
+from worker.jobs.store.codes import outcome
 from worker.jobs.store.jobs import enqueue, stored_job
 
 
@@ -76,9 +77,9 @@ _UNDER_WAY = text("""
     WHERE parent_job_id = :job_id AND kind = :kind AND status IN ('queued', 'running')
     ORDER BY created_at LIMIT 1
 """)
-_ROWS = text("""
+_ROWS = text(f"""
     SELECT agent_id, position,
         status IN ('failed', 'not_attempted', 'cancelled')
-        OR status = 'skipped' AND coalesce(phase, '') NOT IN ('paused', 'deleted') AS undone
-    FROM provisioner.job_agents WHERE job_id = :job_id ORDER BY position, agent_id
+        OR status = 'skipped' AND {outcome("r")} IS NULL AS undone
+    FROM provisioner.job_agents r WHERE job_id = :job_id ORDER BY position, agent_id
 """)

@@ -17,6 +17,7 @@ from worker.jobs.executor import LeasedRow, execute
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.cancelling import CANCELLED
+from worker.jobs.store.codes import outcome, reason_code
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import (
     SWEEP_S,
@@ -131,10 +132,10 @@ def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Snooze:
 
 
 _MAIN_ROW = text("SELECT status FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NULL")
-_ROWS = text("""
+_ROWS = text(f"""
     SELECT agent_id, agent_name, board_id, position IS NULL AS is_main, status, phase, reason, warnings,
-        files, roster
-    FROM provisioner.job_agents WHERE job_id = :job_id ORDER BY position NULLS LAST
+        files, roster, {outcome("r")} AS outcome, {reason_code("r")} AS reason_code
+    FROM provisioner.job_agents r WHERE job_id = :job_id ORDER BY position NULLS LAST
 """)
 _GATEWAY = text("""
     SELECT name, ARRAY(

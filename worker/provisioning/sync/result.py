@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from worker.jobs.states import AgentOutcome, ReasonCode
+
 _WRITTEN = ("create", "update")
 _NAMES_SHOWN = 3
 
@@ -25,16 +27,18 @@ class Row:
     warnings: Sequence[str]
     files: Mapping[str, Mapping[str, Any]]
     roster: Mapping[str, Any] | None
+    outcome: str | None = None
+    reason_code: str | None = None
 
     @property
     def paused(self) -> bool:
         """Skipped because its board is paused: no error (rules.md 32)."""
-        return self.status == "skipped" and self.phase == "paused"
+        return self.outcome == AgentOutcome.PAUSED
 
     @property
     def gone(self) -> bool:
         """Skipped because it was deleted, or moved, meanwhile: no error (rules.md 40)."""
-        return self.status == "skipped" and self.phase == "deleted"
+        return self.outcome in (AgentOutcome.DELETED, AgentOutcome.MOVED)
 
     @property
     def unchanged(self) -> bool:
@@ -54,12 +58,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the job ends: its status, the sentence of one that did not succeed, its result and warnings."""
+    """How the job ends: its status, the sentence of one that did not succeed, its result and warnings.
+    ``code``: why all of it was stopped, if it was."""
 
     status: str
     error: str | None
     result: Mapping[str, Any]
     warnings: Sequence[str]
+    code: ReasonCode | None = None
 
 
 def ending(
@@ -79,8 +85,9 @@ def ending(
     include_main = options.get("include_main") is True
     errors = [_error(row) for row in rows if row.faulty]
     unattempted = [row for row in agents if row.status == "not_attempted"]
-    if stopped is None:
-        stopped = next((row.reason for row in rows if row.status == "not_attempted"), None)
+    left = next((row for row in rows if row.status == "not_attempted"), None)
+    if stopped is None and left is not None:
+        stopped = left.reason
     if stopped is not None:
         errors.insert(0, _general(stopped))
     if include_main and main is None and not cancelled:
@@ -112,12 +119,17 @@ def ending(
         "warnings": warnings,
     }
     status = _status(rows, errors, cancelled=cancelled, stopped=stopped is not None)
-    return Ending(status, _sentence(status, agents, errors), result, warnings)
+    code = ReasonCode.CANCELLED if cancelled else _code(left)
+    return Ending(status, _sentence(status, agents, errors), result, warnings, code)
 
 
 def drifted(result: Mapping[str, Any]) -> bool:
     """Whether a dry run's result says that something differs."""
     return bool(result.get("files_written") or result.get("roster_changes"))
+
+
+def _code(left: Row | None) -> ReasonCode | None:
+    return ReasonCode(left.reason_code) if left is not None and left.reason_code is not None else None
 
 
 def _status(rows: Sequence[Row], errors: Sequence[Any], *, cancelled: bool, stopped: bool) -> str:

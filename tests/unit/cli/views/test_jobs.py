@@ -18,6 +18,7 @@ from worker.cli.job_summary import AgentSummary, JobSummary, document
 from worker.cli.views.jobs import list_of_jobs, next_steps
 from worker.cli.views.live import PHASES, live_table
 from worker.cli.views.progress import progress
+from worker.jobs.states import ReasonCode
 
 AGENT = UUID("11111111-2222-3333-4444-555555555555")
 
@@ -149,7 +150,9 @@ def test_brackets_in_names_and_errors_are_no_markup() -> None:
 
 
 def test_a_failure_at_the_gateway_points_to_doctor_and_then_to_the_command_again() -> None:
-    failed = replace(JOB, status="failed", error="the gateway does not accept our token")
+    failed = replace(
+        JOB, status="failed", error="Not accepted: our token", reason_code=ReasonCode.GATEWAY_REFUSED
+    )
     assert list(next_steps(failed)) == ['provisioner doctor "my gateway"', "then: provisioner provision Ada"]
 
 

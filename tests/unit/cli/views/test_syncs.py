@@ -10,6 +10,7 @@ from tests.unit.cli.views.runs import MAIN, agent, run, written
 from worker.cli.job_summary import JobSummary
 from worker.cli.views.sync_agents import MOST_LINES
 from worker.cli.views.syncs import show_sync, steps_of_sync, summary
+from worker.jobs.states import ReasonCode
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_the_summary_leaves_out_what_there_is_none_of() -> None:
         agent(2, files=written("SOUL.md")),
         agent(3, "failed", phase="files", reason="No."),
         agent(4, "skipped", phase="files", reason="No token."),
-        agent(5, "skipped", phase="paused", reason="Paused."),
+        agent(5, "skipped", outcome="paused", reason="Paused."),
         agent(6, "not_attempted", reason="The gateway is away."),
         MAIN,
     ).tally
@@ -57,7 +58,7 @@ def test_only_those_changed_or_not_well_are_listed_and_the_worst_come_first(page
             agent(2, files=written("SOUL.md", "AGENTS.md")),
             agent(3, roster={"action": "update", "changes": changes}),
             agent(4, "failed", board_name="Research", reason="The SOUL.md override cannot be used."),
-            agent(5, "skipped", phase="paused", reason="Its board 'Launch' is paused."),
+            agent(5, "skipped", outcome="paused", reason="Its board 'Launch' is paused."),
             MAIN,
         )
     )
@@ -116,10 +117,9 @@ def test_diffs_are_shown_under_their_agent(page: Any) -> None:
 
 
 def test_each_fault_has_its_way_out_and_the_last_is_retry() -> None:
-    rotate = "It holds no token: run again with rotate_tokens to give it a new one."
     job = run(
-        agent(1, "skipped", phase="files", reason=rotate, first_provision=False),
-        agent(2, "skipped", phase="looked", reason=f"Not in the roster: {rotate}", first_provision=True),
+        agent(1, "skipped", phase="files", reason_code=ReasonCode.NO_TOKEN, first_provision=False),
+        agent(2, "skipped", phase="looked", reason_code=ReasonCode.NOT_REGISTERED, first_provision=True),
         agent(3, "not_attempted", reason="The gateway is away."),
     )
     assert list(steps_of_sync(job)) == [

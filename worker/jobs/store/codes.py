@@ -1,0 +1,80 @@
+"""SQL: what rows say in codes, for those who read them; rows of workers before v0.3.0 included.
+
+Such workers write no codes, may have a row between two workers that do, and run beside this version during an
+upgrade. Their sentences are read here alone, and no longer once the next release is out.
+"""
+
+from __future__ import annotations
+
+from worker.jobs.states import WAITS, AgentOutcome, ReasonCode
+
+_OLDER_WAITS = (
+    ("waiting for the roster writer%", ReasonCode.WAITING_FOR_ROSTER),
+    ("waiting until the other agents have their files%", ReasonCode.WAITING_FOR_OTHER_AGENTS),
+    ("waiting for another job on this agent", ReasonCode.WAITING_FOR_AGENT),
+    ("waiting for the gateway to restart%", ReasonCode.WAITING_FOR_RESTART),
+    ("this worker is stopping%", ReasonCode.WORKER_STOPPING),
+    ("waiting for the database%", ReasonCode.WAITING_FOR_DATABASE),
+    ("being woken", ReasonCode.BEING_WOKEN),
+    ("gateway % is down: %", ReasonCode.WAITING_FOR_GATEWAY),
+    ("% takes % only %: wait %", ReasonCode.RATE_LIMITED),
+    ("% takes no more %: wait %", ReasonCode.RATE_LIMITED),
+    ("% locks our address out for %", ReasonCode.RATE_LIMITED),
+)
+_OLDER_ENDS = (
+    ("Cancelled on request%", ReasonCode.CANCELLED),
+    ("It was deleted meanwhile.", ReasonCode.AGENT_DELETED),
+    ("Agent % was put on gateway % meanwhile: ask again.", ReasonCode.AGENT_MOVED),
+    ("The gateway was unreachable for %", ReasonCode.GATEWAY_UNREACHABLE),
+    ("Given up after % seconds: %", ReasonCode.RETRIES_EXHAUSTED),
+    ("Given up: % workers died while at work on it, %", ReasonCode.WORKER_CRASHES),
+    ("Internal error (%", ReasonCode.INTERNAL_ERROR),
+    ("The IDENTITY.md override%", ReasonCode.BROKEN_IDENTITY_TEMPLATE),
+    ("The SOUL.md override%", ReasonCode.BROKEN_SOUL_TEMPLATE),
+    ("A config write would rewrite%", ReasonCode.REWRITE_REFUSED),
+    ("It is not in its gateway's roster, so it holds no token there: %", ReasonCode.NOT_REGISTERED),
+    ("%rotate_tokens%", ReasonCode.NO_TOKEN),
+    ("%gateway%", ReasonCode.GATEWAY_REFUSED),
+    ("Gateway %", ReasonCode.GATEWAY_REFUSED),
+)
+
+
+def reason_code(row: str, sentence: str = "reason") -> str:
+    """The `ReasonCode` of a row with the alias ``row``, null if there is none. ``sentence``: the column that
+    says the same for people.
+
+    An older worker that parks or ends a row leaves the code that it found: a wait in a row that has ended,
+    or one without a sentence, is not taken for its code.
+    """
+    said = f"{row}.{sentence}"
+    waits = ", ".join(f"'{code}'" for code in sorted(WAITS))
+    return f"""CASE
+        WHEN {said} IS NOT NULL AND ({row}.reason_code IN ({waits})) = ({row}.finished_at IS NULL)
+            THEN {row}.reason_code
+        WHEN {row}.finished_at IS NULL AND {row}.lease_until IS NULL AND {row}.phase IN ('roster', 'leaving')
+            THEN '{ReasonCode.WAITING_FOR_ROSTER}'
+        WHEN {said} IS NULL THEN NULL
+        WHEN {row}.finished_at IS NULL
+            THEN CASE{_matching(said, _OLDER_WAITS)} ELSE '{ReasonCode.TRANSIENT_ERROR}' END
+        WHEN {row}.status = 'skipped' AND {row}.phase = 'paused' THEN '{ReasonCode.BOARD_PAUSED}'
+        ELSE CASE{_matching(said, _OLDER_ENDS)} END
+    END"""
+
+
+def _matching(said: str, patterns: tuple[tuple[str, ReasonCode], ...]) -> str:
+    quoted = [(pattern.replace("'", "''"), code) for pattern, code in patterns]
+    return "".join(f" WHEN {said} LIKE '{pattern}' THEN '{code}'" for pattern, code in quoted)
+
+
+def outcome(row: str) -> str:
+    """The `AgentOutcome` of an agent's row with the alias ``row``, null if there is none. Older workers say
+    it by the phase, and take an agent that moved for one that was deleted."""
+    older = f"'{AgentOutcome.PAUSED}', '{AgentOutcome.DELETED}'"
+    return f"""coalesce({row}.outcome,
+        CASE WHEN {row}.status = 'skipped' AND {row}.phase IN ({older}) THEN {row}.phase END)"""
+
+
+def wait_reason(job: str) -> str:
+    """The trouble that a running job with the alias ``job`` waits out, null if there is none. Read from
+    ``error`` until the next release: all versions write that, older ones nothing else."""
+    return f"CASE WHEN {job}.finished_at IS NULL THEN {job}.error END"
