@@ -20,6 +20,7 @@ from worker.database_errors import DatabaseNotNow, Meaning
 from worker.drain import draining
 from worker.errors import PermanentError, reason_of
 from worker.gate import gate
+from worker.jobs.executor import Ended, Outcome
 from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
 from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message
@@ -29,7 +30,7 @@ from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
-from worker.provisioning.turn import Ended, Outcome, take_seat_and_turn
+from worker.provisioning.turn import take_seat_and_turn
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,11 @@ def run_job(
     arguments: dict[str, Any],
     begin: Callable[[Connection, Queued], Sequence[Message]],
     *,
-    go_on: Callable[[Connection, UUID], None] | None = None,
-    then: Callable[[UUID], object] | None = None,
+    then: Callable[[UUID], Outcome | None] | None = None,
 ) -> str:
     """Serve one message of a job that is not about one agent. In one transaction ``begin`` carries it out or
-    sets it going, and returns what is to be sent after the commit; ``go_on`` takes a running one on from
-    there. ``then`` is for what takes longer, where the job has not ended.
+    sets it going, and returns what is to be sent after the commit. ``then`` takes a job that has not ended on
+    from there; it returns None if it has told of the outcome itself.
 
     Returns the status of a job that succeeded. Raises JobFailed and Ignore as run_agent_job does.
     """
@@ -92,17 +92,17 @@ def run_job(
                     messages = begin(connection, job)
                 except PermanentError as error:
                     refuse(connection, job.job_id, kind, str(error), arguments)
-            elif isinstance(job, Begun) and job.status == "running":
-                if go_on is not None:
-                    go_on(connection, job.job_id)
-            elif not isinstance(job, Refused) or job.reason is None:
+            elif not (isinstance(job, Begun) and job.status == "running") and (
+                not isinstance(job, Refused) or job.reason is None
+            ):
                 raise Ignore
             ending = ending_of(connection, job.job_id)
         services().publish(messages)
         if ending is not None:
             return report(task, job.job_id, Ended(*ending))
-        if then is not None:
-            then(job.job_id)
+        outcome = None if then is None else then(job.job_id)
+        if outcome is not None:
+            return report(task, job.job_id, outcome)
         raise Ignore
 
 

@@ -11,10 +11,11 @@ from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database, rep
 from tasks.runs import tell_progress
 from worker.about import about
 from worker.app import app, services
+from worker.jobs.executor import Ended
 from worker.jobs.messages import agent_message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
-from worker.provisioning.turn import Ended, take_seat_and_turn
+from worker.provisioning.turn import take_seat_and_turn
 
 log = logging.getLogger(__name__)
 

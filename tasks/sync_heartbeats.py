@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from tasks.outcomes import JobFailed, run_job
 from worker.app import app, services
+from worker.jobs.executor import Outcome
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncHeartbeats
-from worker.provisioning.heartbeats import begin, go_on
+from worker.provisioning.heartbeats import begin, take_heartbeats_turn
 
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:
@@ -19,11 +20,11 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
     return begin(connection, job.job_id, job.request, services().settings.retry_budget_s)
 
 
-def _go_on(connection: Connection, job_id: UUID) -> None:
-    go_on(connection, job_id, services().settings.retry_budget_s)
+def _turn(job_id: UUID) -> Outcome:
+    return take_heartbeats_turn(services(), job_id)
 
 
 @app.task(name="tasks.sync_heartbeats", bind=True, throws=(JobFailed,))
 def sync_heartbeats(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Bring heartbeat settings to the config of their gateway (docs/enqueue.md has the arguments)."""
-    return run_job(self, positional, arguments, _begin, go_on=_go_on)
+    return run_job(self, positional, arguments, _begin, then=_turn)

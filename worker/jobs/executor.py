@@ -21,10 +21,24 @@ from worker.errors import PermanentError, TransientError
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.retry_policy import RetryPolicy, Snooze
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.sync_rows import Progress
 
 log = logging.getLogger(__name__)
 
 _Ended = TypeVar("_Ended")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The row has ended. ``reason``: the sentence of one that did not succeed; ``progress``: how far the sync
+    is that it belongs to, if it belongs to one."""
+
+    status: str
+    reason: str | None = None
+    progress: Progress | None = None
+
+
+Outcome = Ended | Snooze | NotClaimed
 
 
 @dataclass(frozen=True)

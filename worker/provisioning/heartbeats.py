@@ -7,15 +7,25 @@ entries are computed from the agents' rows when the roster is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.about import note_ids
+from worker.errors import reason_of
+from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
-from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats, withdraw
+from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
+from worker.jobs.store.jobs import ending_of
+from worker.jobs.store.leases import NotClaimed
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.places import LIVE_PLACES, home_of, places_of
+from worker.provisioning.services import Services
+from worker.provisioning.setbacks import try_later
 
 
 def begin(
@@ -51,13 +61,62 @@ def begin(
     return messages
 
 
-def go_on(connection: Connection, job_id: UUID, budget_s: float = ROSTER_PATIENCE_S) -> None:
-    """End the rows whose wishes the roster writer has settled, and the job with the last of them. Wishes that
-    have been open for ``budget_s`` are given up."""
-    give_up_overdue(connection, job_id, budget_s)
-    patience_s = min(ROSTER_PATIENCE_S, max(1.0, budget_s / 10))
-    end_settled(connection, job_id, patience_s)
-    end_if_done(connection, job_id)
+def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
+    """Claim the job, end its rows that the roster writer has settled, and the job with the last of them.
+
+    Intents that have been open for RETRY_BUDGET_S are given up. Raises only DATABASE_AWAY.
+    """
+    lease_s = services.settings.lease_s
+    held = claim_job(services.engine, job_id, "sync_heartbeats", lease_s=lease_s)
+    if isinstance(held, NotClaimed):
+        return held
+    note_ids(gateway=held.gateway_id)
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        park_job(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
+
+    row = LeasedRow(
+        name=f"job {job_id}",
+        crashes=held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew_job, held=held, lease_s=lease_s),
+        snooze=snooze,
+    )
+    return execute(
+        services.engine,
+        services.retry_policy,
+        row,
+        partial(_settle, services, held),
+        retry=partial(try_later, services, None, partial(job_failing_s, held=held)),
+        fail=partial(_fail, services, held),
+    )
+
+
+def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
+    budget_s = services.settings.retry_budget_s
+    with services.engine.begin() as connection:
+        give_up_overdue(connection, held.job_id, budget_s)
+        ended = _end_settled(connection, held)
+        if ended is None:
+            park_job(connection, held, min(ROSTER_PATIENCE_S, max(1.0, budget_s / 10)))
+    return ended or Snooze("waiting for the roster writer")
+
+
+def _fail(services: Services, held: JobClaim, error: Exception) -> Ended | Snooze:
+    """End the rows that the roster writer has not come to, and with them the job."""
+    with services.engine.begin() as connection:
+        withdraw(connection, held.job_id, reason_of(error))
+        ended = _end_settled(connection, held)
+    assert ended is not None
+    return ended
+
+
+def _end_settled(connection: Connection, held: JobClaim) -> Ended | None:
+    end_settled(connection, held.job_id)
+    end_if_done(connection, held.job_id)
+    ending = ending_of(connection, held.job_id)
+    return None if ending is None else Ended(*ending)
 
 
 _GATEWAY = text("SELECT name, organization_id FROM gateways WHERE id = :id")

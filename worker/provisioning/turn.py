@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from worker.about import note_ids
 from worker.database import single
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import LeasedRow, execute
+from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.jobs.store.cancelling import CANCELLED
@@ -28,7 +28,7 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
-from worker.jobs.store.sync_rows import Progress, end_pending, open_next_rows
+from worker.jobs.store.sync_rows import end_pending, open_next_rows
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
 from worker.provisioning.credentials import NoTokenError
@@ -48,19 +48,6 @@ WORK: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
     "provision_gateway_main": partial(carry_out, verb=PROVISION_MAIN),
     "sync_gateway": partial(carry_out, verb=SYNC),
 }
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The row has ended; ``reason`` is the sentence of one that did not succeed, ``progress`` says how far
-    the job of many is that it belongs to."""
-
-    status: str
-    reason: str | None = None
-    progress: Progress | None = None
-
-
-Outcome = Ended | Snooze | NotClaimed
 
 
 def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:

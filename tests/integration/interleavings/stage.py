@@ -192,6 +192,6 @@ def _sync_heartbeats(services: Services, task_id: str, kwargs: Mapping[str, Any]
                 messages = heartbeats.begin(connection, job.job_id, cast(Any, job.request))
             except BadRequestError as error:
                 refuse(connection, job.job_id, "sync_heartbeats", str(error), kwargs)
-        elif isinstance(job, Begun) and job.status == "running":
-            heartbeats.go_on(connection, job.job_id)
     services.publish(messages)
+    if isinstance(job, Begun) and job.status == "running":
+        heartbeats.take_heartbeats_turn(services, job.job_id)

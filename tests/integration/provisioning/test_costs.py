@@ -14,13 +14,14 @@ from sqlalchemy import Engine, event
 
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, seed_fleet
+from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.retry_policy import Snooze
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Late
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 
 TOKEN = "the-gateways-own-token"
 CALLS: Mapping[str, Mapping[str, int]] = {

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, delete, text
 from models import Agent
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
+from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
@@ -23,7 +24,7 @@ from worker.lab.simulator.faults import Drop, Refuse
 from worker.provisioning.crowd import CROWD_PATIENCE_S, FEW
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 
 TOKEN = "the-gateways-own-token"
 

@@ -16,13 +16,14 @@ from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import GatewayUnreachable
+from worker.jobs.executor import Ended
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
 from worker.provisioning.facts import load_agent
 from worker.provisioning.outage import admit, fingerprint, note_failure, note_refused_token, note_up
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 
 BUDGET_S = 600.0
 

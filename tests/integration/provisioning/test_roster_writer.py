@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from tests.acceptance.proxy import Door
 from tests.integration.conftest import Sent
 from tests.integration.provisioning.fleet import Fleet, execute, job, job_agent, one, seed_fleet
+from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
@@ -32,7 +33,7 @@ from worker.provisioning.intents import Wish, record_intents
 from worker.provisioning.roster_lease import RosterLease
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 
 TOKEN = "the-gateways-own-token"
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.provisioning.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
+from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
@@ -22,7 +23,7 @@ from worker.masking import forget_all
 from worker.provisioning import credentials
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 from worker.workspace.credentials import find_token, hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"

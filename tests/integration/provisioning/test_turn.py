@@ -44,6 +44,7 @@ from worker.gateway.errors import (
     UnsupportedProtocol,
     WrongToken,
 )
+from worker.jobs.executor import Ended
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
@@ -51,7 +52,7 @@ from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning import turn
 from worker.provisioning.services import Services
-from worker.provisioning.turn import Ended, take_turn
+from worker.provisioning.turn import take_turn
 
 Work = Callable[[Services, Claim, list[str]], Snooze | None]
 

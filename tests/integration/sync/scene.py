@@ -22,6 +22,7 @@ from worker.jobs.store.jobs import refuse
 from worker.lab.simulator import Simulator
 from worker.provisioning.agent_rows import ensure_main_agent
 from worker.provisioning.heartbeats import begin as begin_heartbeats
+from worker.provisioning.heartbeats import take_heartbeats_turn
 from worker.provisioning.roster_writer import write_roster
 from worker.provisioning.services import Services
 from worker.provisioning.sync.begin import begin
@@ -121,6 +122,8 @@ class Scene:
             take_turn(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]))
         elif task == "tasks.finish_sync":
             take_run_turn(services, UUID(kwargs["job_id"]))
+        elif task == "tasks.sync_heartbeats":
+            take_heartbeats_turn(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":
             self._sync(services, str(task_id), dict(kwargs))
         else:

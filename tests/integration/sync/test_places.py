@@ -21,7 +21,7 @@ from worker.jobs.store.retrying import retry
 from worker.lab.simulator.faults import Fault, Garble, Refuse
 from worker.provisioning import removals
 from worker.provisioning.facts import RefusedAgentError, load_agent
-from worker.provisioning.heartbeats import go_on
+from worker.provisioning.heartbeats import take_heartbeats_turn
 from worker.provisioning.roster_writer import write_roster
 
 
@@ -256,8 +256,7 @@ def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None
     synced = scene.sync(include_main=False)
     assert synced.result["agents_updated"] == 1
     assert [error["agent_name"] for error in synced.result["errors"]] == ["Second"]
-    with scene.engine.begin() as connection:
-        go_on(connection, heartbeats)
+    take_heartbeats_turn(scene.services, heartbeats)
     assert scene.job(heartbeats).status == "partial", scene.rows(heartbeats)
     assert f"belongs to agent {first} on this gateway" in scene.job(heartbeats).error
     assert scene.simulator.agents()[lead_id] == before

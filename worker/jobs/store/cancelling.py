@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
+from worker.jobs.store.heartbeat_rows import withdraw
 from worker.jobs.store.jobs import let_go
 
 CANCELLED = "Cancelled on request."
@@ -37,7 +38,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     if job.status != "running":
         raise EndedBeforeError(f"Job {job_id} has ended before: {job.status}.")
     # Intents, rows, job: the lock order of every transaction that takes more than one of these.
-    connection.execute(_TAKE_BACK, {"job_id": job_id, "reason": CANCELLED})
+    withdraw(connection, job_id, CANCELLED)
     if job.kind == "sync_heartbeats":
         connection.execute(_END_HEARTBEATS, ending)
         return True
@@ -57,10 +58,6 @@ _CANCEL_QUEUED = text("""
     WHERE id = :job_id AND status = 'queued'
     RETURNING kind, agent_id
 """)
-_TAKE_BACK = text("""
-    UPDATE provisioner.roster_intents SET error = :reason
-    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
-""")
 _END_HEARTBEATS = text("""
     WITH settled AS (
         UPDATE provisioner.job_agents r
@@ -75,6 +72,7 @@ _END_HEARTBEATS = text("""
     UPDATE provisioner.jobs j
     SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
         cancel_requested_at = now(), agents_done = agents_total, next_attempt_at = NULL, published_at = NULL,
+        lease_until = NULL,
         finished_at = now(), updated_at = now(),
         result = jsonb_build_object(
             'agents', agents_total, 'errors', '[]'::jsonb,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.store.job_agents import AGENT_NAME
+from worker.masking.columns import MaskedText
 
 _BEGIN = text("""
     UPDATE provisioner.jobs
@@ -70,23 +71,32 @@ _END_SETTLED = text("""
         RETURNING r.agent_id
     )
     UPDATE provisioner.jobs
-    SET agents_done = agents_done + (SELECT count(*) FROM ended), updated_at = now(), published_at = NULL,
-        next_attempt_at = now() + make_interval(secs => :patience_s)
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), updated_at = now()
     WHERE id = :job_id AND status = 'running'
 """)
 
 
-def end_settled(connection: Connection, job_id: UUID, patience_s: float) -> None:
-    """End the rows whose intents the roster writer has settled; the job is due again in ``patience_s``
-    seconds."""
-    connection.execute(_END_SETTLED, {"job_id": job_id, "patience_s": patience_s})
+def end_settled(connection: Connection, job_id: UUID) -> None:
+    """End the rows whose intents the roster writer has settled."""
+    connection.execute(_END_SETTLED, {"job_id": job_id})
+
+
+_WITHDRAW = text("""
+    UPDATE provisioner.roster_intents SET error = :reason
+    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
+""").bindparams(bindparam("reason", type_=MaskedText))
+
+
+def withdraw(connection: Connection, job_id: UUID, reason: str) -> None:
+    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``."""
+    connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason})
 
 
 _END_IF_DONE = text("""
     UPDATE provisioner.jobs j
     SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
-        phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL, result = c.result,
-        warnings = c.warnings,
+        phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL,
+        published_at = NULL, lease_until = NULL, wait_reason = NULL, result = c.result, warnings = c.warnings,
         error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
     FROM (
         SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,

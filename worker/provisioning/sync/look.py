@@ -23,7 +23,8 @@ from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
-from worker.jobs.store.sync_jobs import SWEEP_S, SyncClaim, park_sync
+from worker.jobs.store.job_leases import JobClaim, park_job
+from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
 from worker.provisioning.facts import load_agent
 from worker.provisioning.gateway_door import greet, heed_one_session, turned_away
@@ -56,7 +57,7 @@ class Finding:
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
 
 
-def look(services: Services, held: SyncClaim) -> Snooze | None:
+def look(services: Services, held: JobClaim) -> Snooze | None:
     """See what the roster lacks, ask for it, and begin the agents that can be begun; parks while the gateway
     is away. Raises TransientError, PermanentError, LeaseLostError."""
     with services.engine.connect() as connection:
@@ -82,7 +83,7 @@ def look(services: Services, held: SyncClaim) -> Snooze | None:
     return _note(services, held, gateway, findings, plan)
 
 
-def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: SyncClaim, present: frozenset[str]) -> Finding:
+def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present: frozenset[str]) -> Finding:
     found = Finding(row.agent_id)
     entry = entries.get(row.agent_id)
     if entry is None:
@@ -98,7 +99,7 @@ def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: SyncClaim, presen
 
 def _plan(
     services: Services,
-    held: SyncClaim,
+    held: JobClaim,
     gateway: GatewayRecord,
     live: LiveRoster,
     findings: list[Finding],
@@ -161,7 +162,7 @@ def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
             found.warnings.append(entry_stays(refusal))
 
 
-def _require_writable(services: Services, held: SyncClaim, dialect: Dialect, found: Finding) -> None:
+def _require_writable(services: Services, held: JobClaim, dialect: Dialect, found: Finding) -> None:
     """Render the agent before anything is touched. Whatever is wrong with it ends its row, and no other."""
     user_id = held.options.get("user_id")
     try:
@@ -178,7 +179,7 @@ def _require_writable(services: Services, held: SyncClaim, dialect: Dialect, fou
 
 
 def _note(
-    services: Services, held: SyncClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
+    services: Services, held: JobClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
 ) -> Snooze:
     """Write down what was found, and go on: by the roster writer, or at once with the agents."""
     asked = [found for found in findings if found.phase == "roster"]
@@ -191,26 +192,26 @@ def _note(
         ]
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *wishes)
         if asked:
-            park_sync(connection, held, _roster_wait_s(services), "roster")
+            park_job(connection, held, _roster_wait_s(services), "roster")
         else:
             messages += begin_agents(connection, held)
     services.publish(messages)
     return Snooze("waiting for the roster writer" if asked else "its agents are being worked at")
 
 
-def begin_agents(connection: Connection, held: SyncClaim) -> list[Message]:
+def begin_agents(connection: Connection, held: JobClaim) -> list[Message]:
     """Let go of the run and begin the first of its agents; send after the commit. Raises LeaseLostError."""
-    park_sync(connection, held, SWEEP_S, "agents")
+    park_job(connection, held, SWEEP_S, "agents")
     return open_next_rows(connection, held.job_id)[0]
 
 
-def settle(services: Services, held: SyncClaim) -> Snooze:
+def settle(services: Services, held: JobClaim) -> Snooze:
     """Begin the agents once the roster writer is done; those that it refused have failed."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_budget_s)
         # Locked, so that a run which parks because one is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
-            park_sync(connection, held, _roster_wait_s(services))
+            park_job(connection, held, _roster_wait_s(services))
             return Snooze("waiting for the roster writer")
         settle_rows(connection, held.job_id)
         messages = begin_agents(connection, held)

@@ -18,16 +18,9 @@ from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
+from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
 from worker.jobs.store.leases import NotClaimed
-from worker.jobs.store.sync_jobs import (
-    SWEEP_S,
-    SyncClaim,
-    claim_sync,
-    end_sync,
-    park_sync,
-    renew_sync,
-    sync_failing_s,
-)
+from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
 from worker.provisioning.services import Services
 from worker.provisioning.setbacks import try_later
@@ -41,7 +34,7 @@ _AT_WORK = Snooze("its agents are being worked at")
 
 def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
     """Claim the run and take it as far as it goes now. Raises only DATABASE_AWAY."""
-    held = claim_sync(services.engine, job_id, lease_s=services.settings.lease_s)
+    held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
     note_ids(gateway=held.gateway_id)
@@ -49,18 +42,18 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClai
         return _execute(services, held)
 
 
-def _execute(services: Services, held: SyncClaim) -> Ending | Snooze | NotClaimed:
+def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed:
     lease_s = services.settings.lease_s
 
     def snooze(connection: Connection, wait: Snooze) -> None:
-        park_sync(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
+        park_job(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
 
     row = LeasedRow(
         name=f"job {held.job_id}",
         crashes=held.attempts,
         phase=held.phase,
         lease_s=lease_s,
-        renew=partial(renew_sync, held=held, lease_s=lease_s),
+        renew=partial(renew_job, held=held, lease_s=lease_s),
         snooze=snooze,
     )
     return execute(
@@ -68,12 +61,12 @@ def _execute(services: Services, held: SyncClaim) -> Ending | Snooze | NotClaime
         services.retry_policy,
         row,
         partial(_go_on, services, held),
-        retry=partial(try_later, services, held.gateway_id, partial(sync_failing_s, held=held)),
+        retry=partial(try_later, services, held.gateway_id, partial(job_failing_s, held=held)),
         fail=lambda error: _stop(services, held, reason_of(error)),
     )
 
 
-def _go_on(services: Services, held: SyncClaim) -> Ending | Snooze:
+def _go_on(services: Services, held: JobClaim) -> Ending | Snooze:
     if held.phase == "look" and not held.cancel_requested:
         return look(services, held) or _AT_WORK
     if held.phase == "roster" and not held.cancel_requested:
@@ -81,7 +74,7 @@ def _go_on(services: Services, held: SyncClaim) -> Ending | Snooze:
     return _look_after(services, held)
 
 
-def _look_after(services: Services, held: SyncClaim) -> Ending | Snooze:
+def _look_after(services: Services, held: JobClaim) -> Ending | Snooze:
     """See whether all agents are done: then the main one, then the end; else that they go on."""
     messages: list[Message] = []
     finished: Ending | None = None
@@ -92,9 +85,9 @@ def _look_after(services: Services, held: SyncClaim) -> Ending | Snooze:
         main = connection.execute(_MAIN_ROW, {"job_id": held.job_id}).scalar_one_or_none()
         if done and main == "pending":
             messages = open_main(connection, held.job_id)
-            park_sync(connection, held, SWEEP_S, "main")
+            park_job(connection, held, SWEEP_S, "main")
         elif not done or main == "running":
-            park_sync(connection, held, SWEEP_S, "main" if done else "agents")
+            park_job(connection, held, SWEEP_S, "main" if done else "agents")
             messages = open_next_rows(connection, held.job_id)[0]
         else:
             finished = _count(connection, held)
@@ -103,7 +96,7 @@ def _look_after(services: Services, held: SyncClaim) -> Ending | Snooze:
     return finished or _AT_WORK
 
 
-def _count(connection: Connection, held: SyncClaim, stopped: str | None = None) -> Ending:
+def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -> Ending:
     rows = [Row(**row._mapping) for row in connection.execute(_ROWS, {"job_id": held.job_id})]
     gateway = connection.execute(_GATEWAY, {"gateway_id": held.gateway_id}).one_or_none()
     cancelled = held.cancel_requested and any(row.status == "cancelled" for row in rows)
@@ -118,12 +111,12 @@ def _count(connection: Connection, held: SyncClaim, stopped: str | None = None) 
     )
 
 
-def _stop(services: Services, held: SyncClaim, reason: str) -> Ending | Snooze:
+def _stop(services: Services, held: JobClaim, reason: str) -> Ending | Snooze:
     """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason)
         if not recount(connection, held.job_id):
-            park_sync(connection, held, SWEEP_S, "agents")
+            park_job(connection, held, SWEEP_S, "agents")
             return _AT_WORK
         finished = _count(connection, held, stopped=reason)
         messages = end_sync(connection, held, **vars(finished))

@@ -1,0 +1,122 @@
+"""The own row of a job that is not about one agent, leased as an agent's row is (decisions.md D5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, bindparam, text
+
+from worker.jobs.service_time import FAILING_SINCE, failing_s
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.masking.columns import MaskedText
+
+
+@dataclass(frozen=True)
+class JobClaim:
+    """A worker's hold on a job's own row. ``failing_s``: seconds since its current step first failed, 0 if
+    it has not."""
+
+    job_id: UUID
+    gateway_id: UUID
+    options: Mapping[str, Any]
+    phase: str
+    generation: int
+    attempts: int
+    cancel_requested: bool
+    failing_s: float = 0.0
+
+    def option(self, name: str) -> bool:
+        """A boolean option of the request; absent is false."""
+        return self.options.get(name) is True
+
+
+_CLAIM = text(f"""
+    UPDATE provisioner.jobs
+    SET generation = generation + 1, attempts = attempts + (lease_until IS NOT NULL)::int,
+        lease_until = now() + make_interval(secs => :lease_s),
+        next_attempt_at = now() + make_interval(secs => :lease_s), published_at = NULL, updated_at = now()
+    WHERE id = :job_id AND kind = :kind AND status = 'running' AND published_at IS NOT NULL
+      AND (lease_until IS NULL OR lease_until < now())
+    RETURNING id AS job_id, gateway_id, options, phase, generation, attempts,
+        cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s
+""")
+
+
+def claim_job(engine: Engine, job_id: UUID, kind: str, *, lease_s: float) -> JobClaim | NotClaimed:
+    """Lease the job's own row for ``lease_s`` seconds, if it is of that kind and was published."""
+    parameters = {"job_id": job_id, "kind": kind, "lease_s": lease_s}
+    with engine.begin() as connection:
+        row = connection.execute(_CLAIM, parameters).one_or_none()
+    return NotClaimed.NOTHING_TO_DO if row is None else JobClaim(**row._mapping)
+
+
+HELD = "id = :job_id AND generation = :generation AND status = 'running' AND lease_until IS NOT NULL"
+_RENEW = text(f"""
+    UPDATE provisioner.jobs SET lease_until = now() + make_interval(secs => :lease_s),
+        next_attempt_at = now() + make_interval(secs => :lease_s)
+    WHERE {HELD}
+""")
+_PARK = text(f"""
+    UPDATE provisioner.jobs
+    SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), updated_at = now(),
+        error = :reason, wait_reason = :reason, reason_code = :code,
+        failing_since = {FAILING_SINCE},
+        next_attempt_at = CASE
+            WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
+            OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
+            THEN now() ELSE now() + make_interval(secs => :delay_s) END
+    WHERE {HELD}
+""").bindparams(bindparam("reason", type_=MaskedText))
+
+
+def renew_job(connection: Connection, held: JobClaim, *, lease_s: float) -> None:
+    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError."""
+    require_held(connection.execute(_RENEW, {**key_of(held), "lease_s": lease_s}).rowcount, held)
+
+
+def park_job(
+    connection: Connection,
+    held: JobClaim,
+    delay_s: float,
+    phase: str | None = None,
+    reason: str | None = None,
+    failing_s: float | None = None,
+    *,
+    code: ReasonCode | None = None,
+) -> None:
+    """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
+    for, or when another transaction calls it. ``reason``: the trouble it waits out, if any, with its
+    ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not. Raises
+    LeaseLostError."""
+    parameters = {
+        **key_of(held),
+        "delay_s": delay_s,
+        "phase": phase,
+        "reason": reason,
+        "code": code,
+        "failing_s": failing_s,
+    }
+    require_held(connection.execute(_PARK, parameters).rowcount, held)
+
+
+_FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id")
+
+
+def job_failing_s(connection: Connection, held: JobClaim) -> float:
+    """Seconds since the job's current step first failed; 0 if it has not."""
+    return float(connection.execute(_FAILING, key_of(held)).scalar_one_or_none() or 0)
+
+
+def key_of(held: JobClaim) -> dict[str, Any]:
+    """The parameters of `HELD`."""
+    return {"job_id": held.job_id, "generation": held.generation}
+
+
+def require_held(rows: int, held: JobClaim) -> None:
+    """Raise LeaseLostError unless the statement that needed the lease changed its one row."""
+    if rows != 1:
+        raise LeaseLostError(f"Another worker has taken over job {held.job_id}.")
