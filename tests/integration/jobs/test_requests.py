@@ -91,8 +91,8 @@ def test_arguments_that_nobody_knows_are_ignored_with_a_warning(
         ({"agent_id": ["x"]}, "tasks.provision_agent: agent_id must be a UUID, not list."),
         (
             {"agent_id": str(uuid4()), "wake": "maybe", "user_id": "me"},
-            "tasks.provision_agent: user_id must be a UUID, not 'me';"
-            " wake must be true or false, not 'maybe'.",
+            "tasks.provision_agent: wake must be true or false, not 'maybe';"
+            " user_id must be a UUID, not 'me'.",
         ),
         (
             {"agent_id": str(uuid4()), "request_id": 5},

@@ -72,8 +72,7 @@ _END_HEARTBEATS = text("""
     UPDATE provisioner.jobs j
     SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
         cancel_requested_at = now(), agents_done = agents_total, next_attempt_at = NULL, published_at = NULL,
-        lease_until = NULL,
-        finished_at = now(), updated_at = now(),
+        lease_until = NULL, wait_reason = NULL, finished_at = now(), updated_at = now(),
         result = jsonb_build_object(
             'agents', agents_total, 'errors', '[]'::jsonb,
             'updated', (SELECT count(*) FROM settled WHERE status = 'succeeded') + (
