@@ -25,11 +25,11 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.jobs import move_job
 from worker.provisioning.agent_status import keep_session_key, succeed, take_over
+from worker.provisioning.circuit_breaker import greet, wait_for_outage
 from worker.provisioning.credentials import NoTokenError, have_succeeded
 from worker.provisioning.deliver import deliver
 from worker.provisioning.departure import leave
 from worker.provisioning.facts import AgentRecord, MovedAgentError, load_agent
-from worker.provisioning.gateway_door import greet, turned_away
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
 from worker.provisioning.places import claim_places, note_earlier_homes
 from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
@@ -65,7 +65,7 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
             columns: dict[str, Any] = {"status_before": before, "openclaw_id": record.openclaw_id}
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
-    away = turned_away(services, record)
+    away = wait_for_outage(services, record)
     if away is not None:
         return away
     hello = greet(services, record)

@@ -22,10 +22,10 @@ from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_hea
 from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
 from worker.jobs.store.jobs import ending_of
 from worker.jobs.store.leases import NotClaimed
+from worker.provisioning.circuit_breaker import snooze_after
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.places import LIVE_PLACES, home_of, places_of
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import try_later
 
 
 def begin(
@@ -88,7 +88,7 @@ def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
         services.retry_policy,
         row,
         partial(_settle, services, held),
-        retry=partial(try_later, services, None, partial(job_failing_s, held=held)),
+        retry=partial(snooze_after, services, None, partial(job_failing_s, held=held)),
         fail=partial(_fail, services, held),
     )
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from worker.database import DATABASE_AWAY
+from worker.errors import ProvisionerError, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.provisioning.intents import Intent
 from worker.provisioning.places import Place
 from worker.provisioning.rewrite_permission import entry_stays, visibility_stays
+
+log = logging.getLogger(__name__)
 
 MOST_REJECTED_PATCHES = 2
 """Rejected patches count against a gateway's rate limit: no batch costs more of them (decisions.md D1)."""
@@ -191,3 +196,23 @@ def _names(path: str, openclaw_id: str, listed: Any) -> bool:
         return True
     places = [n for n, e in enumerate(listed or []) if isinstance(e, Mapping) and e.get("id") == openclaw_id]
     return any(f"list.{place}." in f"{path}." or f"list[{place}]" in path for place in places)
+
+
+def plan_apart(
+    plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
+) -> tuple[RosterPlan, dict[str, str]]:
+    """The plan for all ``wanted`` entries that can be planned, and why each of the others cannot, by its
+    OpenClaw id: what one agent's row makes of us must not stop its gateway."""
+    try:
+        return plan(wanted), {}
+    except (ProvisionerError, *DATABASE_AWAY):
+        raise
+    except Exception:
+        log.exception("a roster entry is a fault of our own")
+    refused: dict[str, str] = {}
+    for entry in wanted:
+        try:
+            plan([entry])
+        except Exception as error:
+            refused[entry.openclaw_id] = f"Agent {entry.name!r}: {reason_of(error)}"
+    return plan([entry for entry in wanted if entry.openclaw_id not in refused]), refused

@@ -6,7 +6,7 @@ from worker.errors import PermanentError
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
-from worker.provisioning.gateway_door import heed_one_session
+from worker.provisioning.circuit_breaker import heed_one_session
 from worker.provisioning.rewrite_permission import foreseen_refusal
 from worker.provisioning.work import Work
 

@@ -53,8 +53,14 @@ from worker.gateway.roster_reading import (
 from worker.jobs.retry_policy import jittered
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
+from worker.provisioning.circuit_breaker import (
+    heed_one_session,
+    note_failure,
+    note_refused_token,
+    note_up,
+    require_untried,
+)
 from worker.provisioning.fences import deleted_before, lift_fences
-from worker.provisioning.gateway_door import heed_one_session
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_agents
 from worker.provisioning.intents import (
     Intent,
@@ -67,12 +73,6 @@ from worker.provisioning.intents import (
     warn_of,
 )
 from worker.provisioning.neighbours import reason_to_keep_entry
-from worker.provisioning.outage import (
-    note_failure,
-    note_refused_token,
-    note_up,
-    require_untried,
-)
 from worker.provisioning.places import claim_places, close_places, note_earlier_homes
 from worker.provisioning.removals import (
     Standing,
@@ -86,11 +86,10 @@ from worker.provisioning.removals import (
     workspace_of,
 )
 from worker.provisioning.rewrite_permission import rewrite_refusal
-from worker.provisioning.roster_batch import RosterBatch, share_of
+from worker.provisioning.roster_batch import RosterBatch, plan_apart, share_of
 from worker.provisioning.roster_lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.provisioning.roster_progress import Progress
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import plan_apart
 
 log = logging.getLogger(__name__)
 

@@ -31,13 +31,13 @@ from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import end_pending, open_next_rows
 from worker.provisioning.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.provisioning.agent_status import restore
+from worker.provisioning.circuit_breaker import snooze_after
 from worker.provisioning.credentials import NoTokenError
 from worker.provisioning.delete_job import delete
 from worker.provisioning.facts import DeletedAgentError, MovedAgentError
 from worker.provisioning.file_records import touched_by
 from worker.provisioning.seats import seated
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import try_later
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _execute(services: Services, held: Claim) -> Outcome:
         services.retry_policy,
         row,
         handler,
-        retry=partial(try_later, services, held.gateway_id, partial(failing_s, held=held)),
+        retry=partial(snooze_after, services, held.gateway_id, partial(failing_s, held=held)),
         fail=lambda error: _fail(services, held, error, warnings),
     )
 

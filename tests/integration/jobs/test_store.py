@@ -223,10 +223,10 @@ def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at
     agent_id = seed_fleet(engine).agent_id
     first, second = accept(engine, agent_id), accept(engine, agent_id)
     held = take(engine, first, agent_id)
-    turned_away: list[object] = []
+    wait_for_outage: list[object] = []
 
     def end_meanwhile(context: object) -> None:
-        turned_away.append(context)
+        wait_for_outage.append(context)
         end(engine, held)
 
     event.listen(engine, "handle_error", end_meanwhile)
@@ -234,7 +234,7 @@ def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at
         assert claim(engine, second, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     finally:
         event.remove(engine, "handle_error", end_meanwhile)
-    assert len(turned_away) == 1
+    assert len(wait_for_outage) == 1
     assert publish_due(engine, lambda *_: None) == 1
     take(engine, second, agent_id)
 

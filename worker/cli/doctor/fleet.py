@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, reason_of
 from worker.gateway.address import GatewayAddress
+from worker.provisioning.circuit_breaker import fingerprint
 from worker.provisioning.facts import AgentRecord, load_agent
-from worker.provisioning.outage import fingerprint
 from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
 from worker.workspace.display_text import shown_name
 

@@ -26,13 +26,13 @@ from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
+from worker.provisioning.circuit_breaker import greet, heed_one_session, wait_for_outage
 from worker.provisioning.facts import load_agent
-from worker.provisioning.gateway_door import greet, heed_one_session, turned_away
 from worker.provisioning.gateway_rows import GatewayRecord, load_gateway, wanted_entries
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
 from worker.provisioning.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
+from worker.provisioning.roster_batch import plan_apart
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import plan_apart
 from worker.provisioning.work import NOT_REGISTERED, render
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def look(services: Services, held: JobClaim) -> Snooze | None:
             raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
         rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
         entries = wanted_entries(connection, gateway, [row.agent_id for row in rows])
-    away = turned_away(services, gateway)
+    away = wait_for_outage(services, gateway)
     if away is not None:
         return away
     hello = greet(services, gateway)

@@ -22,8 +22,8 @@ from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, par
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
+from worker.provisioning.circuit_breaker import snooze_after
 from worker.provisioning.services import Services
-from worker.provisioning.setbacks import try_later
 from worker.provisioning.sync.look import look, settle
 from worker.provisioning.sync.result import Ending, Row, ending
 
@@ -61,7 +61,7 @@ def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed
         services.retry_policy,
         row,
         partial(_go_on, services, held),
-        retry=partial(try_later, services, held.gateway_id, partial(job_failing_s, held=held)),
+        retry=partial(snooze_after, services, held.gateway_id, partial(job_failing_s, held=held)),
         fail=lambda error: _stop(services, held, reason_of(error)),
     )
 

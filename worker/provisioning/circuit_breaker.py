@@ -1,19 +1,33 @@
-"""An outage is the gateway's, not a job's: its ten minutes run in one row (rules.md 45, decisions.md D7)."""
+"""One circuit breaker for each gateway: whether it may be tried, and what a try teaches (rules.md 44, 45).
+
+An outage is the gateway's, not a job's: its ten minutes run in one row of gateway_states for all jobs, and
+one probe at a time finds out whether it is over (decisions.md D7). A refused token is not tried again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
-from worker.errors import ProvisionerError
+from worker.drain import draining
+from worker.errors import ProvisionerError, TransientError
 from worker.gateway.address import GatewayAddress
-from worker.gateway.errors import WrongToken
-from worker.jobs.retry_policy import RetryPolicy
+from worker.gateway.client import GatewayClient
+from worker.gateway.errors import OUTAGES, WrongToken
+from worker.gateway.idle_timeout import failing_for_s, has_been_answered, note_failing_for
+from worker.gateway.owner_settings import has_one_session
+from worker.gateway.protocol import Hello
+from worker.jobs.retry_policy import GatewayGivenUpError, RetryPolicy, Snooze
 from worker.jobs.store.releasing import call_waiting_for_gateway
 from worker.masking.columns import MaskedText
+from worker.provisioning.facts import GatewayCondition
+from worker.provisioning.services import Services
+from worker.workspace.context import GatewayFacts
 
 _PROBE_TAKES_S = 25.0
 
@@ -149,3 +163,85 @@ def fingerprint(address: GatewayAddress) -> str:
     """Tells URL, token and TLS setting together from any other, and leads back to none."""
     insecure = "\ninsecure" if address.allow_insecure_tls else ""
     return sha256(f"{address.url}\n{address.token_fingerprint}{insecure}".encode()).hexdigest()[:16]
+
+
+class Reachable(Protocol):
+    """What is known of a gateway before it is tried: a gateway's record, or that of an agent on it."""
+
+    @property
+    def gateway(self) -> GatewayFacts: ...
+    @property
+    def gateway_id(self) -> UUID: ...
+    @property
+    def address(self) -> GatewayAddress: ...
+    @property
+    def condition(self) -> GatewayCondition: ...
+
+
+def greet(services: Services, record: Reachable) -> Hello:
+    """Connect, and keep what that says of the gateway: up again, or a token that is not to be tried again."""
+    try:
+        hello = services.patiently(services.clients.client(record.address).hello)
+    except WrongToken as error:
+        with services.engine.begin() as connection:
+            note_refused_token(connection, record.gateway_id, record.address, str(error))
+        raise
+    if record.condition.down_for_s is not None:
+        with services.engine.begin() as connection:
+            note_up(connection, record.gateway_id)
+    return hello
+
+
+def heed_one_session(client: GatewayClient, config: Any) -> None:
+    """Connect anew where ``config`` (config.get's) has one session for all by now, and the hello that
+    everybody goes by was said before."""
+    if has_one_session(config) and not client.hello().one_session:
+        client.disconnect()
+
+
+def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
+    """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
+    require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
+    condition = record.condition
+    if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
+        return None  # it is up, or was found down where it is not any more
+    note_failing_for(condition.down_for_s)
+    with services.engine.begin() as connection:
+        outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
+    if outage is None:
+        return None
+    policy = services.retry_policy
+    if outage.down_for_s >= policy.timeout_s:
+        raise GatewayGivenUpError(policy.unreachable(record.condition.last_error or "no answer"))
+    return Snooze(f"gateway {record.gateway.name!r} is down: {record.condition.last_error}", outage.wait_s)
+
+
+def snooze_after(
+    services: Services,
+    gateway_id: UUID | None,
+    failing_s: Callable[[Connection], float],
+    error: TransientError,
+) -> Snooze:
+    """When to come again after what stayed transient for longer than a slot waits. ``failing_s`` reads from
+    the row for how long its step has been failing. A worker that is stopping hands the row on at once.
+
+    Raises GatewayGivenUpError and PermanentError as `RetryPolicy` does; the tries themselves count.
+    """
+    policy = services.retry_policy
+    if draining.is_set():
+        return Snooze(f"this worker is stopping: {error}", 0.0)
+    if not isinstance(error, OUTAGES) or gateway_id is None:
+        with services.engine.connect() as connection:
+            return policy.after_failure(error, max(failing_s(connection), failing_for_s()))
+    with services.engine.begin() as connection:
+        outage = note_failure(
+            connection,
+            gateway_id,
+            error,
+            policy.timeout_s,
+            took_s=failing_for_s(),
+            address=error.address,
+        )
+        # One that lets us in each time, and then breaks off, is never away for long.
+        since_s = max(failing_s(connection), failing_for_s()) if has_been_answered() else None
+    return policy.after_outage(error, outage.down_for_s, outage.wait_s, since_s)

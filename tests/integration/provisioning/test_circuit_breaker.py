@@ -20,8 +20,8 @@ from worker.jobs.executor import Ended
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
+from worker.provisioning.circuit_breaker import admit, fingerprint, note_failure, note_refused_token, note_up
 from worker.provisioning.facts import load_agent
-from worker.provisioning.outage import admit, fingerprint, note_failure, note_refused_token, note_up
 from worker.provisioning.services import Services
 from worker.provisioning.turn import take_turn
 
