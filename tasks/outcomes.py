@@ -26,6 +26,7 @@ from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message
 from worker.jobs.requests import job_id
 from worker.jobs.retry_policy import Snooze, jittered
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
@@ -144,7 +145,7 @@ def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str,
     for said in (arguments, {}):
         try:
             with services().engine.begin() as connection:
-                refuse(connection, job_id(task_id), kind, reason, said)
+                refuse(connection, job_id(task_id), kind, reason, said, code=ReasonCode.INTERNAL_ERROR)
         except DATABASE_AWAY:
             raise
         except SQLAlchemyError as error:

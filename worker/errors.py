@@ -13,10 +13,18 @@ _MOST_READ = 40_000
 
 class ProvisionerError(Exception):
     """A failure with one sentence for a person: what it is about, what went wrong, what to do. Whatever it
-    quotes, the sentence can be stored and shown, and no secret is in it."""
+    quotes, the sentence can be stored and shown, and no secret is in it.
 
-    def __init__(self, message: str = "") -> None:
+    ``reason_code``: what the rows that it stops say of it, for programs: a value of
+    `worker.jobs.states.ReasonCode`, None where no program or operator tells it from others.
+    """
+
+    reason_code: str | None = None
+
+    def __init__(self, message: str = "", *, reason_code: str | None = None) -> None:
         super().__init__(paragraph(mask(message[:_MOST_READ])))
+        if reason_code is not None:
+            self.reason_code = reason_code
 
 
 class TransientError(ProvisionerError):

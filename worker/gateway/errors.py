@@ -58,13 +58,19 @@ class TransientGatewayError(GatewayError, TransientError):
 class PermanentGatewayError(GatewayError, PermanentError):
     """The call fails again until a person changes something."""
 
+    reason_code = "gateway_refused"
+
 
 class GatewayUnreachable(TransientGatewayError):
     """There is no connection, or it broke before the call was sent: the gateway did not see the call."""
 
+    reason_code = "waiting_for_gateway"
+
 
 class GatewayRestarting(TransientGatewayError):
     """The gateway reports that it is stopping or starting; the call was not carried out."""
+
+    reason_code = "waiting_for_gateway"
 
 
 class CallTimedOut(TransientGatewayError):
@@ -83,9 +89,13 @@ class CallTimedOut(TransientGatewayError):
 class GatewaySilent(CallTimedOut):
     """Our deadline passed and the gateway sent nothing at all in that time: it hangs."""
 
+    reason_code = "waiting_for_gateway"
+
 
 class ConnectionLost(TransientGatewayError):
     """The connection ended while the call was in flight; the call may have been carried out."""
+
+    reason_code = "waiting_for_gateway"
 
     @property
     def may_have_had_effect(self) -> bool:
@@ -95,6 +105,8 @@ class ConnectionLost(TransientGatewayError):
 
 class RateLimited(TransientGatewayError):
     """The gateway limits calls of this kind; ``retry_after_s`` says when its next period begins."""
+
+    reason_code = "rate_limited"
 
 
 class AuthLocked(RateLimited):
@@ -114,6 +126,8 @@ class GatewayBusy(TransientGatewayError):
 
 class Unavailable(TransientGatewayError):
     """The gateway cannot carry out the call now, for a reason of its own."""
+
+    reason_code = "waiting_for_gateway"
 
 
 class SendDenied(PermanentGatewayError):

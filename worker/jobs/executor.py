@@ -20,6 +20,7 @@ from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.retry_policy import RetryPolicy, Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.sync_rows import Progress
 
@@ -100,7 +101,11 @@ def _execute(
         raise
     except DATABASE_AWAY as error:
         # What is not served may be a table of Mission Control's alone.
-        snooze = Snooze(f"waiting for the database: {error}", policy.database_wait_s)
+        snooze = Snooze(
+            f"waiting for the database: {error}",
+            policy.database_wait_s,
+            code=ReasonCode.WAITING_FOR_DATABASE,
+        )
         with suppress(LeaseLostError, SQLAlchemyError), engine.begin() as connection:
             row.snooze(connection, snooze)
         raise

@@ -12,10 +12,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from worker.errors import PermanentError
 from worker.escaped import escaped
+from worker.jobs.states import ReasonCode
 
 
 class BadRequestError(PermanentError):
     """An argument is missing or cannot be right; the sentence names it."""
+
+    reason_code = ReasonCode.REFUSED_REQUEST
 
 
 def storable(text: str) -> str:

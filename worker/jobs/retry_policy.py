@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
 
 from worker.errors import PermanentError, TransientError
+from worker.jobs.states import ReasonCode, code_of
 
 FIRST_DELAY_S = 0.75
 LONGEST_DELAY_S = 30.0
@@ -24,18 +25,22 @@ JITTER = 0.2
 class GatewayGivenUpError(PermanentError):
     """The gateway was unreachable for the whole retry timeout."""
 
+    reason_code = ReasonCode.GATEWAY_UNREACHABLE
+
 
 @dataclass(frozen=True)
 class Snooze:
     """What a row does until its next try: it keeps its agent and gives its slot back.
 
     ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if another transaction calls it;
-    ``failing_s``: for how many seconds its step has been failing, None if it is not.
+    ``failing_s``: for how many seconds its step has been failing, None if it is not; ``code``: what
+    ``reason`` says, for programs.
     """
 
     reason: str
     wait_s: float | None = None
     failing_s: float | None = None
+    code: ReasonCode | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ class RetryPolicy:
         Raises PermanentError once that is the whole timeout.
         """
         if failing_s >= self.timeout_s:
-            raise PermanentError(f"Given up after {self.timeout_s:g} seconds: {error}")
+            raise PermanentError(
+                f"Given up after {self.timeout_s:g} seconds: {error}",
+                reason_code=ReasonCode.RETRIES_EXHAUSTED,
+            )
         left_s = self.timeout_s - failing_s
         return self._snooze(
             error, self.wait_at_age(failing_s), left_s, max(left_s, self.requested_wait_s), failing_s
@@ -102,7 +110,10 @@ class RetryPolicy:
     def require_survivable(self, crashes: int, phase: str | None) -> None:
         """Raise PermanentError for work at which ``crash_limit`` workers died one after another."""
         if crashes >= self.crash_limit:
-            raise PermanentError(f"Given up: {crashes} workers died while at work on it, in phase {phase}.")
+            raise PermanentError(
+                f"Given up: {crashes} workers died while at work on it, in phase {phase}.",
+                reason_code=ReasonCode.WORKER_CRASHES,
+            )
 
     def idle_timeout_of(self, claims: int) -> float:
         """How long the n-th claim of one agent among many waits for a silent gateway."""
@@ -114,7 +125,8 @@ class RetryPolicy:
         error: TransientError, wait_s: float, left_s: float, most_s: float, failing_s: float | None
     ) -> Snooze:
         requested_s = min(error.retry_after_s or 0.0, most_s)
-        return Snooze(str(error), max(0.1, min(jittered(wait_s), left_s), requested_s), failing_s)
+        wait_s = max(0.1, min(jittered(wait_s), left_s), requested_s)
+        return Snooze(str(error), wait_s, failing_s, code_of(error))
 
 
 def backoff_s(failures: int) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from worker.errors import ProvisionerError, TransientError
+
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
 """``jobs.status``."""
 OPEN_STATUSES = ("queued", "running")
@@ -131,3 +133,12 @@ WAITS = frozenset(
     }
 )
 """The codes of rows that wait; all others are of rows and jobs that have ended."""
+
+
+def code_of(error: Exception) -> ReasonCode | None:
+    """The code of a row that the error stops: its own, else whether it may pass or was unexpected."""
+    if not isinstance(error, ProvisionerError):
+        return ReasonCode.INTERNAL_ERROR
+    if error.reason_code is not None:
+        return ReasonCode(error.reason_code)
+    return ReasonCode.TRANSIENT_ERROR if isinstance(error, TransientError) else None

@@ -17,6 +17,7 @@ from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silenced_warning
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
@@ -149,7 +150,7 @@ def _ask_for_roster(work: Work) -> Snooze | None:
         wish = Wish(work.agent_id, record.openclaw_id)
         messages = record_intents(connection, record.gateway_id, work.held.job_id, wish)
         wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
-        park(connection, work.held, wait_s, _ROSTER_WAIT, "roster")
+        park(connection, work.held, wait_s, _ROSTER_WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     if work.verb.mints and record.token_hash is None:
         work.services.mint.expect()
     work.services.publish(messages)
@@ -161,7 +162,7 @@ def _require_token(work: Work, *, present: bool, differs: bool) -> None:
     if work.verb.mints or work.option("rotate_tokens"):
         return
     if not present:
-        raise NoTokenError(NOT_REGISTERED)
+        raise NoTokenError(NOT_REGISTERED, reason_code=ReasonCode.NOT_REGISTERED)
     if differs:
         plan_workspace(work, first=False)
 
@@ -191,7 +192,8 @@ def _roster(work: Work) -> bool | Snooze:
         if settled.warning is not None:
             work.warn(settled.warning)
         if settled.open:
-            park(connection, work.held, look_again_s([settled], budget_s), _ROSTER_WAIT)
+            wait_s = look_again_s([settled], budget_s)
+            park(connection, work.held, wait_s, _ROSTER_WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_ROSTER_WAIT)
         present = bool(settled.present_before)
         if work.held.phase == "roster" and settled.error is None:
@@ -233,7 +235,7 @@ def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
         work.warn(entry_stays(refusal))
     elif refusal is not None:
         _require_token(work, present=False, differs=False)
-        raise PermanentError(refusal)
+        raise PermanentError(refusal, reason_code=ReasonCode.REWRITE_REFUSED)
     return present, roster.change_of(openclaw_id)
 
 

@@ -23,6 +23,7 @@ from worker.gateway.idle_timeout import failing_for_s, has_been_answered, note_f
 from worker.gateway.owner_settings import has_one_session
 from worker.gateway.protocol import Hello
 from worker.jobs.retry_policy import GatewayGivenUpError, RetryPolicy, Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.releasing import call_waiting_for_gateway
 from worker.masking.columns import MaskedText
 from worker.provisioning.facts import GatewayCondition
@@ -213,7 +214,11 @@ def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
     policy = services.retry_policy
     if outage.down_for_s >= policy.timeout_s:
         raise GatewayGivenUpError(policy.unreachable(record.condition.last_error or "no answer"))
-    return Snooze(f"gateway {record.gateway.name!r} is down: {record.condition.last_error}", outage.wait_s)
+    return Snooze(
+        f"gateway {record.gateway.name!r} is down: {record.condition.last_error}",
+        outage.wait_s,
+        code=ReasonCode.WAITING_FOR_GATEWAY,
+    )
 
 
 def snooze_after(
@@ -229,7 +234,7 @@ def snooze_after(
     """
     policy = services.retry_policy
     if draining.is_set():
-        return Snooze(f"this worker is stopping: {error}", 0.0)
+        return Snooze(f"this worker is stopping: {error}", 0.0, code=ReasonCode.WORKER_STOPPING)
     if not isinstance(error, OUTAGES) or gateway_id is None:
         with services.engine.connect() as connection:
             return policy.after_failure(error, max(failing_s(connection), failing_for_s()))

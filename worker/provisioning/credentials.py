@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError, TransientError
+from worker.jobs.states import ReasonCode
 from worker.masking import remember
 from worker.provisioning.facts import AgentRecord
 from worker.provisioning.work import Work
@@ -24,6 +25,8 @@ class TokenRaceError(TransientError):
 
 class NoTokenError(PermanentError):
     """The agent's workspace holds no token that is the agent's, and the request does not ask for another."""
+
+    reason_code = ReasonCode.NO_TOKEN
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
@@ -115,7 +116,7 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
             wish = Wish(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
             messages += record_intents(connection, place.gateway_id, held.job_id, wish)
         wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
-        park(connection, held, wait_s, _WAIT, "roster")
+        park(connection, held, wait_s, _WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     services.publish(messages)
     return Snooze(_WAIT)
 
@@ -129,7 +130,8 @@ def _settled(
         budget_s = services.settings.retry_budget_s
         wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
-            park(connection, held, look_again_s(wishes, budget_s), _WAIT)
+            wait_s = look_again_s(wishes, budget_s)
+            park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
     asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
     new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import park
 from worker.provisioning.file_records import forget_files
 from worker.provisioning.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
@@ -28,7 +29,8 @@ def leave(work: Work) -> Snooze | None:
         budget_s = work.services.settings.retry_budget_s
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
-            park(connection, work.held, look_again_s(wishes, budget_s), _WAIT)
+            wait_s = look_again_s(wishes, budget_s)
+            park(connection, work.held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
         for gateway_id in {wish.gateway_id for wish in wishes} - {work.record.gateway_id}:
             forget_files(connection, work.agent_id, gateway_id)
@@ -51,7 +53,7 @@ def _ask(work: Work) -> Snooze:
             wish = Wish(work.agent_id, place.openclaw_id, "remove")
             messages += record_intents(connection, place.gateway_id, work.held.job_id, wish)
         wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
-        park(connection, work.held, wait_s, _WAIT, "leaving")
+        park(connection, work.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)
     work.held = replace(work.held, phase="leaving")
     work.services.publish(messages)
     return Snooze(_WAIT)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster import RosterEntry
+from worker.jobs.states import ReasonCode
 from worker.provisioning.places import (
     LIVE_PLACES,
     Belonging,
@@ -36,9 +37,13 @@ class RefusedAgentError(PermanentError):
 class DeletedAgentError(RefusedAgentError):
     """There is no row of the agent, or none any more."""
 
+    reason_code = ReasonCode.AGENT_DELETED
+
 
 class MovedAgentError(RefusedAgentError):
     """The agent was put on another gateway while a job was at work on it."""
+
+    reason_code = ReasonCode.AGENT_MOVED
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from worker.gateway.errors import (
 )
 from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import park
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.wake_batches import (
@@ -95,13 +96,17 @@ def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
         few = sent or ask(connection, work.held, work.record.gateway_id)
         parked = _restart_due(connection, work)
         if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
-            parked = Snooze("waiting until the other agents have their files", LOOK_AGAIN_S)
+            parked = Snooze(
+                "waiting until the other agents have their files",
+                LOOK_AGAIN_S,
+                code=ReasonCode.WAITING_FOR_OTHER_AGENTS,
+            )
         if parked is None:
             columns["wake_sent_at"] = True  # before the frame goes out
             together = gather_wakes(connection, work.record.gateway_id) if few and leaves else []
         work.advance(connection, "wake", **columns, wake=parked and own.stored())
         if parked is not None:
-            park(connection, work.held, parked.wait_s or 0, parked.reason)
+            park(connection, work.held, parked.wait_s or 0, parked.reason, code=parked.code)
     work.held = replace(work.held, wake_key=key, phase="wake")
     return together if parked is None else Snooze(parked.reason)
 
@@ -185,7 +190,7 @@ def _restart_due(connection: Connection, work: Work) -> Snooze | None:
     restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
     if restart_in_s is None or restart_in_s <= 0:
         return None
-    return Snooze("waiting for the gateway to restart", restart_in_s)
+    return Snooze("waiting for the gateway to restart", restart_in_s, code=ReasonCode.WAITING_FOR_RESTART)
 
 
 def wants_reset(work: Work) -> bool:

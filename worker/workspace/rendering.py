@@ -223,6 +223,7 @@ def _overridden(subject: _Subject, name: str, column: str, override: str, warnin
         text = render_override(f"the {name} override", override, subject.for_overrides).strip()
     except TemplateError as error:
         if not subject.skip_bad_overrides:
+            error.reason_code = f"broken_{column}"
             raise
         warnings.append(f"{name} was left as it is, and the rest was done: {error}")
         return None

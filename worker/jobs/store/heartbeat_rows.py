@@ -96,7 +96,8 @@ _END_IF_DONE = text("""
     UPDATE provisioner.jobs j
     SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
         phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL,
-        published_at = NULL, lease_until = NULL, wait_reason = NULL, result = c.result, warnings = c.warnings,
+        published_at = NULL, lease_until = NULL, wait_reason = NULL, reason_code = NULL, result = c.result,
+        warnings = c.warnings,
         error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
     FROM (
         SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,

@@ -23,6 +23,7 @@ from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
@@ -51,10 +52,12 @@ class Finding:
     first_provision: bool | None = None
     roster: Mapping[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
+    reason_code: ReasonCode | None = None
 
-    def end(self, status: str, reason: str) -> None:
-        """The agent is left as it is, for this reason."""
+    def end(self, status: str, reason: str, code: ReasonCode | None = None) -> None:
+        """The agent is left as it is, for this reason; ``code`` says it for programs."""
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
+        self.reason_code = code
 
 
 def look(services: Services, held: JobClaim) -> Snooze | None:
@@ -91,7 +94,7 @@ def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present
     found.openclaw_id = entry.openclaw_id
     found.first_provision = entry.openclaw_id not in present
     if found.first_provision and not held.option("rotate_tokens"):
-        found.end("skipped", NOT_REGISTERED)
+        found.end("skipped", NOT_REGISTERED, ReasonCode.NOT_REGISTERED)
     elif found.first_provision and row.busy:
         found.phase = "intent"
     return found
@@ -157,7 +160,7 @@ def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
         if not plan.changed:
             found.warnings.append(visibility_stays(refusal))
         elif found.first_provision:
-            found.end("failed", refusal)
+            found.end("failed", refusal, ReasonCode.REWRITE_REFUSED)
         else:
             found.warnings.append(entry_stays(refusal))
 
@@ -170,12 +173,12 @@ def _require_writable(services: Services, held: JobClaim, dialect: Dialect, foun
             record = load_agent(connection, found.agent_id, UUID(user_id) if user_id else None, main=True)
         render(record, dialect, services.settings, skip_bad_overrides=held.option("rotate_tokens"))
     except PermanentError as error:
-        found.end("failed", str(error))
+        found.end("failed", str(error), code_of(error))
     except (TransientError, *DATABASE_AWAY):
         raise
     except Exception as error:
         log.exception("agent %s: failed by a fault of our own", found.agent_id)
-        found.end("failed", reason_of(error))
+        found.end("failed", reason_of(error), code_of(error))
 
 
 def _note(
