@@ -68,7 +68,7 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
         return connect(
             address.url,
             ssl=_tls(address),
-            # A proxy from the environment makes no sense for this machine itself.
+            # A proxy from the environment makes no sense for a gateway on this machine.
             proxy=None if address.is_loopback else True,
             compression=None,
             open_timeout=max(0.001, deadline - time.monotonic()),

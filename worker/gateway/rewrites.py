@@ -111,7 +111,7 @@ def has_comments(live: LiveRoster) -> bool:
 def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The patch ``document`` plus what must be sent along so that the file keeps its escapes.
 
-    A release that undoes them may not start without. The agents' list is always sent as a whole.
+    A release that undoes escapes may not start without them. The agents' list is always sent as a whole.
     """
     config = live.answer.get("config")
     if not live.dialect.writes_variables or not isinstance(config, Mapping):

@@ -1,4 +1,4 @@
-"""What the connection tests share: a device, a script, a gateway that follows it, and no leaks."""
+"""Fixtures of the connection tests: a device, a script, a gateway that follows it, and a check for leaks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gateway(script: Script) -> Iterator[GatewayAddress]:
 
 @pytest.fixture
 def connect(gateway: GatewayAddress, device: DeviceKey) -> Iterator[Connect]:
-    """Opens connections to the gateway, and closes them at the end."""
+    """Opens connections to the gateway, and closes them at the end of the test."""
     opened: list[GatewayConnection] = []
 
     def open_one() -> GatewayConnection:
@@ -50,7 +50,7 @@ def connect(gateway: GatewayAddress, device: DeviceKey) -> Iterator[Connect]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Every thread that a test started has ended soon after it."""
+    """Checks that every thread a test started ends soon after it."""
     before = set(threading.enumerate())
     yield
     until = time.monotonic() + 5

@@ -1,4 +1,4 @@
-"""A gateway that does what a test tells it: real sockets, the real handshake, any behaviour after it."""
+"""A gateway that behaves as a test tells it: real sockets, the real handshake, any behaviour after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Peer:
         self.websocket = websocket
 
     def say(self, message: object) -> None:
-        """Send anything: a mapping as JSON, text as it is."""
+        """Send anything: a mapping as JSON, text unchanged."""
         self.websocket.send(message if isinstance(message, str) else json.dumps(message, ensure_ascii=False))
 
     def answer(self, request: Mapping[str, Any], payload: Mapping[str, Any] | None = None) -> None:
@@ -97,7 +97,7 @@ def _handle(script: Script, websocket: ServerConnection) -> None:
 
 @contextmanager
 def scripted_gateway(script: Script, *, port: int = 0, ssl: Any = None) -> Iterator[GatewayAddress]:
-    """The gateway on a loopback port; all its connections end with it."""
+    """Runs the gateway on a loopback port; all its connections end with it."""
 
     def upgrade(connection: ServerConnection, request: Request) -> Response | None:
         script.upgrades.append(request)

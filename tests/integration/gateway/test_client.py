@@ -1,4 +1,4 @@
-"""The lasting handle: opened once for all, anew after a restart, and forgotten when there are too many."""
+"""The long-lived client: it opens one connection for all threads, reconnects, and may leave a full pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client(gateway: GatewayAddress, device: DeviceKey) -> Iterator[GatewayClient
 
 
 def all_at_once(count: int, work: Any) -> list[Any]:
-    """What ``count`` threads get that start ``work`` together, errors as values."""
+    """Run ``work`` in ``count`` threads at once; returns what each got, with errors as values."""
     outcomes: list[Any] = []
     start = threading.Barrier(count)
 
@@ -64,7 +64,7 @@ def test_wrong_token_is_tried_once_for_all_who_wait(client: GatewayClient, scrip
     def refuse(peer: Peer, request: Mapping[str, Any]) -> None:
         while client.users < 10:
             time.sleep(0.01)
-        # The last of them still has a step to go from being counted to waiting.
+        # The last thread is counted just before it begins to wait.
         time.sleep(0.2)
         peer.refuse(request, {"code": "INVALID_REQUEST", "message": "unauthorized: token mismatch"})
 
@@ -75,7 +75,7 @@ def test_wrong_token_is_tried_once_for_all_who_wait(client: GatewayClient, scrip
     assert len(script.upgrades) == 1
 
 
-def test_waiting_for_another_threads_opening_keeps_to_the_own_deadline(
+def test_waiting_for_another_threads_attempt_ends_at_ones_own_deadline(
     client: GatewayClient, script: Script
 ) -> None:
     release = threading.Event()
@@ -98,7 +98,7 @@ def test_waiting_for_another_threads_opening_keeps_to_the_own_deadline(
     assert client.generation == 1
 
 
-def test_connection_that_died_is_opened_anew_and_the_generation_tells(
+def test_a_dead_connection_is_reopened_and_the_generation_changes(
     client: GatewayClient, script: Script
 ) -> None:
     client.call("health")
@@ -113,7 +113,7 @@ def test_connection_that_died_is_opened_anew_and_the_generation_tells(
 def test_an_answer_beyond_all_bounds_fails_its_own_call_alone(
     client: GatewayClient, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several in flight nobody knows whose it was, so they are asked again, one at a time."""
+    """With several calls in flight it is unknown whose answer it was, so they are repeated one at a time."""
     monkeypatch.setattr(handshake, "LARGEST_ANSWER", 100_000)
 
     def behave(peer: Peer, request: Mapping[str, Any]) -> None:
@@ -141,7 +141,7 @@ def test_call_that_finds_its_connection_dead_goes_over_a_new_one(
 
     client.call("health")
     old = client.connection()
-    # The reader is kept from noticing the end, as when the call comes just between the two.
+    # Keep the reader from noticing the end, as if the call came right before it does.
     old.subscribe(wait_for_release)
     script.peers[0].say({"type": "event", "event": "tick", "payload": {}})
     script.peers[0].websocket.close_socket()

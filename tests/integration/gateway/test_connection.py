@@ -1,4 +1,4 @@
-"""One connection under use: pipelining, deadlines, strange frames, and every way that it can end."""
+"""One connection in use: pipelining, deadlines, malformed frames, and every way that it can end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Request = Mapping[str, Any]
 
 
 class Holder:
-    """Keeps requests unanswered until told; counts how many it holds at most."""
+    """Leaves requests unanswered until told otherwise; counts the most that it held at once."""
 
     def __init__(self) -> None:
         self.held: list[tuple[Peer, Request]] = []
@@ -40,7 +40,7 @@ class Holder:
 
 
 def in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
-    """Run ``work`` beside the test; its outcome, or its error, comes into the list."""
+    """Run ``work`` in a thread; its outcome or error is appended to the returned list."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -211,9 +211,7 @@ def test_call_that_expires_before_its_turn_is_never_sent(script: Script, connect
     assert [request["method"] for request in script.requests].count("second") == 0
 
 
-def test_a_gateway_too_slow_for_all_of_them_is_asked_for_less_at_once(
-    script: Script, connect: Connect
-) -> None:
+def test_a_gateway_too_slow_for_all_calls_gets_fewer_at_once(script: Script, connect: Connect) -> None:
     def slow(peer: Peer, request: Request) -> None:
         time.sleep(0.03)
         peer.answer(request)
@@ -408,7 +406,7 @@ def test_connection_cut_without_a_close_frame_fails_what_is_in_flight(
         connection.call("m")
 
 
-def test_silence_of_two_and_a_half_ticks_is_death(script: Script, connect: Connect) -> None:
+def test_two_and_a_half_ticks_of_silence_end_the_connection(script: Script, connect: Connect) -> None:
     script.behave = Holder()
     script.hello = hello_payload(policy={"maxPayload": 1000, "tickIntervalMs": 200})
     connection = connect()
@@ -440,7 +438,7 @@ def test_gateway_that_stops_reading_does_not_hold_a_caller_past_its_deadline(
     small, big = Call("m", {}), Call("m", {"content": "x" * 8_000_000})
     began = time.monotonic()
     try:
-        # A frame is one unit of the server's queue: 16 and more fill it, then the socket's buffers.
+        # The server's queue holds 16 frames; once it is full, the socket's buffers fill up.
         outcomes = connection.call_many([small] * 20 + [big] * 4, deadline_s=1.5)
     finally:
         release.set()
@@ -491,6 +489,6 @@ def test_opening_and_closing_many_times_leaks_no_file_descriptor(
     assert open_files() <= before + 2
 
 
-def test_what_nobody_answered_is_in_doubt_only_where_it_changes_something() -> None:
+def test_an_unanswered_call_is_in_doubt_only_if_it_changes_something() -> None:
     assert _effect_unknown("config.patch") == ": whether it was carried out is unknown"
     assert {_effect_unknown(read) for read in ("config.get", "agents.workspace.list", "chat.history")} == {""}

@@ -1,4 +1,4 @@
-"""Getting in, and every way of not being let in: each its own type and sentence (rules.md 44)."""
+"""The handshake, and every way in which it can fail: each with its own type and sentence (rules.md 44)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_greeted_connection_knows_what_the_gateway_said_of_itself(connect: Connect) -> None:
+def test_an_open_connection_has_the_gateways_hello(connect: Connect) -> None:
     hello = connect().hello
     assert (hello.protocol, hello.server_version, hello.boot_id) == (4, "scripted", "boot-1")
 
@@ -104,7 +104,7 @@ def test_redirect_is_not_followed_with_the_token(device: DeviceKey, script: Scri
 
 @contextlib.contextmanager
 def raw_server(reply: bytes | None) -> Iterator[GatewayAddress]:
-    """A TCP server that reads once, says ``reply`` and hangs up; None: reads, and then nothing."""
+    """A TCP server that reads once, then sends ``reply`` and hangs up, or stays silent (None)."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -220,7 +220,7 @@ def test_hello_without_admin_scope_is_refused_at_once(
     assert refusal.scope == "operator.admin"
 
 
-def test_hello_that_shows_no_scopes_is_taken_at_its_word(script: Script, connect: Connect) -> None:
+def test_a_hello_without_scopes_is_accepted(script: Script, connect: Connect) -> None:
     script.hello = hello_payload(auth=None)
     assert connect().hello.scopes is None
 

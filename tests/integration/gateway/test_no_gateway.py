@@ -1,4 +1,4 @@
-"""What listens at a gateway's URL and is none: told at the first try, whatever it says."""
+"""A server at a gateway's URL that is not a gateway is recognized at the first try, whatever it sends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.gateway.errors import GatewayError, GatewayUnreachable, NotAGateway
 
 @contextmanager
 def speaker(words: bytes, *, asked: bool, stays: bool) -> Iterator[str]:
-    """A server that says ``words``, once it was ``asked`` or at once, and ``stays`` or hangs up."""
+    """A server that sends ``words``, at once or after it was ``asked``, and then ``stays`` or hangs up."""
     over = threading.Event()
 
     def serve(listener: socket.socket) -> None:

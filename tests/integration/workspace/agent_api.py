@@ -1,4 +1,4 @@
-"""A loopback server that knows Mission Control's agent API (interfaces.md 7) and nothing else."""
+"""A loopback server that implements Mission Control's agent API (interfaces.md 7) and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Call:
 
 @dataclass
 class AgentApi:
-    """What the server heard, and every complaint that it has about it."""
+    """What the server received, and every objection to it."""
 
     url: str
     token: str
@@ -173,4 +173,4 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The test prints what matters."""
+        """Log nothing: the test prints what matters."""

@@ -1,4 +1,4 @@
-"""Every curl line of every rendered file is run, as the agent would run it: bash, in the workspace folder."""
+"""Runs every curl line of every rendered file as the agent would: in bash, in the workspace folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def blocks(text: str) -> list[str]:
 
 
 def load_line(text: str) -> str:
-    """The line that the file itself tells its reader to begin with."""
+    """The line that the file tells its reader to run first."""
     (line,) = {match[0] for match in re.finditer(r"^export \$\(.*$", text, re.MULTILINE)}
     return line
 
@@ -51,7 +51,10 @@ def deliver(workspace: RenderedWorkspace, token: str, folder: Path) -> None:
 
 
 def run(script: str, folder: Path) -> None:
-    """Raises where a line fails. The environment is bare: whatever is used must come from the file."""
+    """Run a block in a bare environment, so that it can only use what is in the file.
+
+    Raises if a line fails.
+    """
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -65,7 +68,7 @@ def run(script: str, folder: Path) -> None:
 
 
 def run_all(workspace: RenderedWorkspace, api: AgentApi, folder: Path) -> int:
-    """Run each block of each file in a shell of its own; the number of curl lines in them."""
+    """Run each block of each file in a shell of its own; returns the number of curl lines in them."""
     deliver(workspace, api.token, folder)
     shells: list[str] = []
     for file in workspace.values():
@@ -124,7 +127,7 @@ def test_the_load_line_takes_the_last_credentials_and_runs_nothing(family: str, 
 
 
 def test_the_server_refuses_what_is_not_in_the_contract(tmp_path: Path) -> None:
-    """The judge judged: without this, a server that says yes to all would prove nothing."""
+    """Without this, a server that accepts everything would prove nothing."""
     token, json = '-H "X-Agent-Token: $AUTH_TOKEN"', '-H "Content-Type: application/json"'
     wrong = [
         f"$BASE_URL/api/v1/agent/nope {token}",

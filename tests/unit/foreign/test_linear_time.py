@@ -1,7 +1,7 @@
-"""Whatever reads a text of somebody else's takes time in proportion to it, and holds the GIL no longer.
+"""Reading other people's text takes time in proportion to its length, and holds the GIL no longer.
 
-Each reader is fed every letter and mark that means something to one of them, over and over. Four times the
-text may take at most six times the CPU.
+Each reader gets long repetitions of every character that means something to one of them. Four times the text
+may take at most six times the CPU.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ FEW = ["- [x] ", "\n", " ", "a", "token ", "key is ", "token:token:a ", "a\n", "
 
 @pytest.fixture(autouse=True)
 def nothing_in_hand() -> Iterator[None]:
-    """What other tests remembered costs time too."""
+    """Forget what other tests remembered, since it costs time too."""
     forget_all()
     yield
     forget_all()

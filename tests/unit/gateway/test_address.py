@@ -1,4 +1,4 @@
-"""A gateway's address: what is accepted, what is dropped, and that no token shows (rules.md 29)."""
+"""A gateway's address: what is accepted, what is removed, and that no token is shown (rules.md 29)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def taken(limit: ConcurrencyLimit, count: int) -> float:
     return time.monotonic()
 
 
-def test_no_more_calls_than_the_limit_get_a_slot() -> None:
+def test_no_more_calls_than_the_limit_get_a_permit() -> None:
     limit = ConcurrencyLimit(4)
     taken(limit, 4)
     assert not limit.acquire(0)
@@ -57,7 +57,7 @@ def test_answers_in_time_raise_the_limit_to_the_initial_one() -> None:
     assert limit.current == 8
 
 
-def test_a_waiting_thread_gets_the_slot_that_becomes_free() -> None:
+def test_a_waiting_thread_gets_the_permit_that_becomes_free() -> None:
     limit = ConcurrencyLimit(1)
     taken(limit, 1)
     got = []

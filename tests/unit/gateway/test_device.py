@@ -1,4 +1,4 @@
-"""The device key's file: one key whatever the race, never usable by others, never half written."""
+"""The device key's file: one key in any race, never accessible to others, never half written."""
 
 from __future__ import annotations
 

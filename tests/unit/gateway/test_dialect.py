@@ -1,4 +1,4 @@
-"""A release is told by what it can do, whatever it calls itself."""
+"""A release is recognized by what it can do, whatever version it reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each refusal that real gateways were seen to send becomes the type, and the sentence, that fits it."""
+"""Each refusal that real gateways sent becomes the error type and the sentence that fit it."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ JSON = st.recursive(
         },
     )
 )
-def test_no_error_object_is_too_strange(error: dict[str, Any]) -> None:
+def test_any_error_object_becomes_an_error(error: dict[str, Any]) -> None:
     refusal = from_response("x", error)
     assert isinstance(refusal, TransientError) != isinstance(refusal, PermanentError)
     assert str(refusal)

@@ -1,4 +1,4 @@
-"""What a gateway's owner switched off is told from its config alone."""
+"""What a gateway's owner switched off is recognized from its config alone."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_doctor_names_each_and_automations_only_where_they_run_heartbeats() -> N
         (NEWEST, {"defaults": {"heartbeat": {}}}, {"main": {}, "shop": {}}, ["main", "shop"]),
     ],
 )
-def test_who_beats_is_told_as_each_release_decides_it(
+def test_beating_agents_follow_each_releases_own_rule(
     dialect: Dialect, agents: dict[str, Any], entries: dict[str, Any], beat: list[str]
 ) -> None:
     assert beating_agents(dialect, {"agents": agents}, entries) == beat

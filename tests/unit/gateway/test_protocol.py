@@ -1,4 +1,4 @@
-"""The protocol's frames: what we send, and that nothing received can break the reading of it."""
+"""The protocol's frames: what we send, and that nothing received can break the decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way by which a text is kept or shown has the mask in it."""
+"""Every path by which a text is stored or shown masks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stored or shown text hides, and what it leaves to be read (rules.md 29)."""
+"""What masking hides in a text, and what it leaves readable (rules.md 29)."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_short_secret_is_hidden_as_a_word_and_a_shorter_one_not_at_all() -> No
     assert mask("a dev box", ["dev", "", None]) == "a dev box"
 
 
-def test_what_is_in_hand_is_hidden_without_being_named() -> None:
+def test_remembered_secrets_are_hidden_without_being_given() -> None:
     remember("correct-horse-battery", None, "")
     assert mask("It quoted correct-horse-battery.") == f"It quoted {MASK}."
     for number in range(200):
@@ -188,7 +188,7 @@ def test_what_is_in_hand_is_hidden_without_being_named() -> None:
 
 @pytest.mark.parametrize("cut", [T[:12], T[:30], T[5:], T[9:33]])
 def test_a_part_of_a_known_token_is_hidden(cut: str) -> None:
-    """A gateway, a proxy or a log cuts a sentence, and the token at its end."""
+    """A gateway, a proxy or a log may cut a sentence in the middle of a token."""
     for end in ("", "...", "\u2026 (cut)", "'"):
         assert mask(f"1008 refused {cut}{end}", [T]) == f"1008 refused {MASK}{end}"
 

@@ -1,4 +1,4 @@
-"""Whatever arrives becomes protocol 2 as we use it, a refusal, or nothing."""
+"""Every message is normalized to our form of protocol 2, is refused, or is dropped."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_another_content_type_is_refused() -> None:
     assert "its body cannot be read as JSON (ContentDisallowed)" in headers["refusal"]
 
 
-def test_a_large_one_is_refused_unread() -> None:
+def test_a_large_message_is_refused_unread() -> None:
     headers, payload = read([[], {"agent_id": "a", "x": "y" * LONGEST_BODY}, EMPTY])
     assert f"at most {LONGEST_BODY} bytes are taken" in headers["refusal"]
     assert payload == [[], {}, EMPTY]
@@ -114,7 +114,7 @@ PACKINGS: dict[str, Any] = {
 
 
 def packed(packing: str, body: Any, pack: Callable[[bytes], bytes]) -> Message:
-    """As a service sends it that compresses its messages."""
+    """A message as a service with compression sends it."""
     text = base64.b64encode(pack(json.dumps(body).encode())).decode()
     entry = {
         "body": text,
@@ -137,14 +137,14 @@ class Base64Channel:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_what_is_packed_is_unpacked(packing: str) -> None:
+def test_a_compressed_message_is_unpacked(packing: str) -> None:
     got = packed(packing, [[], {"agent_id": "a"}, None], PACKINGS[packing])
     assert normalize(got, KNOWN)
     assert got.decode() == [[], {"agent_id": "a"}, EMPTY]
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_a_small_one_that_unpacks_to_a_large_one_is_refused(packing: str) -> None:
+def test_a_small_message_that_unpacks_to_a_large_one_is_refused(packing: str) -> None:
     got = packed(packing, [[], {"x": "y" * 3 * LONGEST_BODY}, EMPTY], PACKINGS[packing])
     assert normalize(got, KNOWN)
     assert isinstance(got.headers, dict)
@@ -152,7 +152,7 @@ def test_a_small_one_that_unpacks_to_a_large_one_is_refused(packing: str) -> Non
 
 
 @pytest.mark.parametrize("packing", [*PACKINGS, "application/x-nothing", "application/zstd"])
-def test_what_cannot_be_unpacked_is_refused(packing: str) -> None:
+def test_a_message_that_cannot_be_unpacked_is_refused(packing: str) -> None:
     got = packed(packing, [[], {}, EMPTY], lambda body: b"no" + body)
     assert normalize(got, KNOWN)
     assert isinstance(got.headers, dict)
@@ -160,7 +160,7 @@ def test_what_cannot_be_unpacked_is_refused(packing: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["tomorrow", 7, [], "9" * 30, "2020-13-01"])
-def test_a_time_that_is_none_is_refused(given: Any) -> None:
+def test_an_invalid_time_is_refused(given: Any) -> None:
     for field in ("eta", "expires"):
         headers, _ = read([[], {}, EMPTY], {field: given})
         assert f"{field} must be a time in ISO 8601" in headers["refusal"]
@@ -176,7 +176,7 @@ def test_what_has_expired_is_refused_unless_it_comes_again_by_itself() -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     waiting = read([[], {}, EMPTY], {"expires": later, "eta": later})[0]
     assert (waiting["refusal"], waiting["eta"]) == (None, later)
-    # Celery would drop it without a row if it expired in its worker: the task itself looks at the time.
+    # Celery would drop a message that expires in its worker and leave no row: the task checks the time.
     assert (waiting["expires"], waiting["use_by"]) == (None, later)
     assert expiry_refusal("tasks.provision_agent", later) is None
     assert "tasks.provision_agent: it expired at" in (expiry_refusal("tasks.provision_agent", past) or "")
@@ -212,7 +212,7 @@ def test_without_a_task_or_an_id_nothing_can_be_put_on_record(headers: Any, why:
         normalize(message([[], {}, EMPTY], headers), KNOWN)
 
 
-def test_a_task_of_somebody_elses_is_not_ours() -> None:
+def test_the_task_of_another_application_is_not_ours() -> None:
     assert not normalize(message([[], {}, EMPTY], {"task": "celery.map", "id": ID}), KNOWN)
     assert not normalize(message({"task": "x.y", "id": ID, "args": [], "kwargs": {}}, {}), KNOWN)
 
@@ -238,7 +238,7 @@ NAMES = (
 
 @settings(max_examples=40)
 @given(JSON, st.dictionaries(st.sampled_from(NAMES), JSON), st.booleans())
-def test_nothing_raises_anything_else(body: Any, headers: dict[str, Any], ours: bool) -> None:
+def test_any_message_is_normalized_or_unreadable(body: Any, headers: dict[str, Any], ours: bool) -> None:
     if ours:
         headers |= {"task": "tasks.provision_agent", "id": ID}
     got = message(body, headers)

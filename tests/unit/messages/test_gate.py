@@ -1,4 +1,4 @@
-"""The gate: shut by whoever meets "not now", opened by a probe alone, at most once a second."""
+"""The gate: any thread shuts it on "not now"; only a probe opens it, at most once a second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def not_now(said: str = "read-only") -> DatabaseNotNow:
 
 
 class Probe:
-    """Fails while it is told to, and counts."""
+    """Fails while it is told to, and counts its calls."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -86,7 +86,7 @@ def test_the_log_says_it_once_at_the_beginning_and_once_at_the_end(
 
 
 def test_where_it_shuts_again_at_once_each_hold_is_longer(gate: Gate, clock: Clock) -> None:
-    """A statement of ours that fails, while the probe does not, is not tried each second by every slot."""
+    """A statement that fails although the probe succeeds must not be repeated every second by every slot."""
     held = []
     for _ in range(6):
         gate.shut(not_now())
@@ -130,7 +130,7 @@ def test_one_statement_that_is_not_served_shuts_nothing(gate: Gate) -> None:
 
 
 def test_a_probe_that_is_not_served_keeps_it_shut(gate: Gate, clock: Clock) -> None:
-    """Nobody else touches the probe's row: where even that is locked, the database serves nobody."""
+    """No other code touches the probe's row: if even that is locked, the database serves no one."""
     probe = Probe()
     probe.error = lock_timeout()
     gate.shut(not_now())

@@ -1,4 +1,4 @@
-"""What becomes of each file: the table of rules.md 16, 17, 19."""
+"""What to do with each file: the table of rules.md 16, 17, 19."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_overwrite_writes_over_what_the_agent_wrote() -> None:
 
 @pytest.mark.parametrize("release", sorted(USER_MD))
 @pytest.mark.parametrize("mode", [FIRST, LATER], ids=["first", "later"])
-def test_what_a_release_seeds_is_nobodys(release: str, mode: Mode) -> None:
+def test_a_seeded_text_may_be_replaced(release: str, mode: Mode) -> None:
     seed = USER_MD[release]
     assert decide(rendered("USER.md"), TEXT, listed(size=len(seed.encode())), None, mode) is None
     assert decide(rendered("USER.md"), TEXT, read(seed), None, mode) == "update"

@@ -1,4 +1,4 @@
-"""What we write into openclaw.json is read back as the text that it was."""
+"""What we write into openclaw.json is read back as the same text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one patch of a roster: whatever a config holds, ours is put right and nobody else's is touched."""
+"""The one patch of a roster: whatever a config holds, it corrects our part and leaves all others alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ wanted_entries = st.lists(
 
 @st.composite
 def configs(draw: st.DrawFn, dialect: Dialect) -> dict[str, Any]:
-    """A config as a gateway of the dialect may hold it: other people's keys at every level."""
+    """A config as a gateway of the dialect may hold it, with other people's keys at every level."""
     config: dict[str, Any] = draw(st.dictionaries(st.sampled_from(["gateway", "models"]), json_values))
     entries = draw(st.dictionaries(ids, some_keys, max_size=4))
     agents: dict[str, Any] = draw(st.dictionaries(st.just("defaults"), json_values))
@@ -69,8 +69,11 @@ def configs(draw: st.DrawFn, dialect: Dialect) -> dict[str, Any]:
 
 
 def patched(dialect: Dialect, config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the gateway makes of a patch: a JSON merge patch (RFC 7396), in which a list replaces a list, or
-    from 2026.2.26 on is merged by id (gateways.md 4)."""
+    """The config after a patch, as the gateway applies it.
+
+    It is a JSON merge patch (RFC 7396): a list replaces a list, or from 2026.2.26 on is merged by id
+    (gateways.md 4).
+    """
     after: dict[str, Any] = merged(config, document)
     new = document.get("agents", {}).get("list")
     old = config.get("agents", {}).get("list")
@@ -210,7 +213,7 @@ def test_a_map_is_patched_with_what_differs_alone() -> None:
 
 
 def test_a_list_is_always_sent_whole() -> None:
-    """Up to 2026.2 what is not sent is wiped."""
+    """Up to 2026.2 an entry that is not sent is wiped."""
     dialect = DIALECTS["2026.2.12"]
     bot = {"id": "bot", "apiKey": "__OPENCLAW_REDACTED__", "strange": [1]}
     plan = plan_roster(dialect, {"agents": {"list": [bot]}}, [RosterEntry("mc-1", "Ada", "~/w")])

@@ -1,4 +1,4 @@
-"""One reading of the roster, from answers as the real releases gave them (2026.2.12, 2026.3.13, 2026.9.6)."""
+"""The one reading of the roster, from answers of real releases (2026.2.12, 2026.3.13, 2026.9.6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answer(parsed: Any, config: Any = None, **more: Any) -> dict[str, Any]:
 
 
 def in_files(agents: Any, merged: Any, **root: Any) -> dict[str, Any]:
-    """config.get's answer where the agents' section is ``agents`` in the root file, ``merged`` in all."""
+    """config.get's answer: ``agents`` is that section of the root file, ``merged`` that of all files."""
     return answer({**root, "agents": agents}, {**root, "agents": merged})
 
 
@@ -132,7 +132,7 @@ def test_a_gateway_that_runs_somebody_its_files_do_not_name_is_not_believed() ->
 
 
 def reading(*answers: Any) -> tuple[list[str], Callable[[], LiveRoster]]:
-    """What is asked, and a reading of a gateway that answers config.get so."""
+    """The calls made so far, and a read of a gateway that gives these answers to config.get."""
     given, made = iter(answers), []
 
     def get_config() -> Any:
@@ -147,7 +147,7 @@ def reading(*answers: Any) -> tuple[list[str], Callable[[], LiveRoster]]:
 
 
 def test_a_removal_by_patch_leaves_every_secret_in_its_place() -> None:
-    """2026.2.12 puts secrets back by their place in the list: one in another place would be another's."""
+    """2026.2.12 restores secrets by their index in the list: a moved entry would get another one's."""
     secret = {"apiKey": "__OPENCLAW_REDACTED__"}
     entries = [MAIN, {"id": "mc-1"}, {"id": "shop", **secret}, {"id": "mc-2"}]
     patch = removal_patch({"agents": {"list": entries}}, {"mc-1"})

@@ -1,5 +1,4 @@
-"""Whatever stands at any place of config.get's and agents.list's answers, there is a roster, or the
-sentence that it is unknown."""
+"""config.get and agents.list with a wrong value anywhere give a roster, or say that it is unknown."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ def answered(dialect: Dialect) -> dict[str, Any]:
 
 
 def spoilt(value: Any) -> Iterator[Any]:
-    """``value`` with each of its places taken by each wrong value in turn."""
+    """``value`` with each of its parts replaced in turn by each wrong value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         for other in [*WRONG, *spoilt(item)]:

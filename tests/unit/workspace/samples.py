@@ -1,4 +1,4 @@
-"""Agents to render: the smallest facts that a database can hold, the fullest, and an opponent's."""
+"""Agents to render, from the smallest facts that a database can hold, the fullest, and hostile ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def render(role: Role, size: Size, family: str, base_url: str = BASE_URL) -> Ren
 
 
 def hostile_render(value: str, role: Role, family: str) -> RenderedWorkspace:
-    """A workspace in which every word that a person may choose is ``value``."""
+    """A workspace in which every text that a person may choose is ``value``."""
     agent, board, user = _hostile(value)
     agent = replace(agent, is_board_lead=role == "lead")
     return render_workspace(

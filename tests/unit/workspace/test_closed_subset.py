@@ -1,4 +1,4 @@
-"""An override renders or is refused: nothing else ever comes of it (rules.md 8)."""
+"""An override renders or is refused: nothing else ever happens (rules.md 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name on one line, whatever a row says."""
+"""A name is shown on one line, whatever its row holds."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_a_very_long_name_is_cut_as_javascript_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "\n\u200b\n", "\x00"])
-def test_a_name_of_nothing_is_the_id(name: str) -> None:
+def test_a_name_without_visible_characters_is_the_id(name: str) -> None:
     assert shown_name(name, "mc-1") == "mc-1"

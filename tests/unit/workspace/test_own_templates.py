@@ -1,4 +1,4 @@
-"""What is wrong with an operator's own template, or with a user's, is said by name and line."""
+"""An error in an operator's template or a user's override names the template and the line."""
 
 from __future__ import annotations
 
