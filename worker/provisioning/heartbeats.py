@@ -73,7 +73,8 @@ def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
     note_ids(gateway=held.gateway_id)
 
     def snooze(connection: Connection, wait: Snooze) -> None:
-        park_job(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
+        wait_s = wait.wait_s or 0.0
+        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
 
     row = LeasedRow(
         name=f"job {job_id}",

@@ -17,6 +17,7 @@ from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
+from worker.jobs.states import AgentOutcome, ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.job_agents import (
     Claim,
@@ -103,11 +104,12 @@ def _execute(services: Services, held: Claim) -> Outcome:
     lease_s = services.settings.lease_s
 
     def snooze(connection: Connection, wait: Snooze) -> None:
-        park(connection, held, wait.wait_s or 0.0, wait.reason, failing_s=wait.failing_s)
+        wait_s = wait.wait_s or 0.0
+        park(connection, held, wait_s, wait.reason, failing_s=wait.failing_s, code=wait.code)
 
     def handler() -> Ended | Snooze:
         if held.cancel_requested:
-            return _end(services, held, "cancelled", CANCELLED, warnings)
+            return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
         return WORK[held.kind](services, held, warnings) or Ended("succeeded")
 
     row = LeasedRow(
@@ -131,26 +133,29 @@ def _execute(services: Services, held: Claim) -> Outcome:
 def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]) -> Ended:
     """End the row as the error says. In a job of many, an agent that is gone or has no token was skipped, and
     one whose gateway is given up takes all who wait with it."""
-    reason = reason_of(error)
+    reason, code = reason_of(error), code_of(error)
     if not held.single:
         if isinstance(error, GatewayGivenUpError):
-            return _give_up(services, held, reason, warnings)
+            return _give_up(services, held, reason, warnings, code)
         if isinstance(error, DeletedAgentError):
-            return _end(services, held, "skipped", "It was deleted meanwhile.", warnings, phase="deleted")
+            reason = "It was deleted meanwhile."
+            return _end(services, held, "skipped", reason, warnings, code, AgentOutcome.DELETED)
         if isinstance(error, MovedAgentError):
-            return _end(services, held, "skipped", reason, warnings, phase="deleted")
+            return _end(services, held, "skipped", reason, warnings, code, AgentOutcome.MOVED)
         if isinstance(error, NoTokenError):
-            return _end(services, held, "skipped", reason, warnings)
-    return _end(services, held, "failed", reason, warnings)
+            return _end(services, held, "skipped", reason, warnings, code)
+    return _end(services, held, "failed", reason, warnings, code)
 
 
-def _give_up(services: Services, held: Claim, reason: str, warnings: list[str]) -> Ended:
+def _give_up(
+    services: Services, held: Claim, reason: str, warnings: list[str], code: ReasonCode | None
+) -> Ended:
     """The gateway stayed away: no more agents are begun, and what was not touched counts as not attempted
     (rules.md 33)."""
     with services.engine.begin() as connection:
-        end_pending(connection, held.job_id, "not_attempted", reason)
+        end_pending(connection, held.job_id, "not_attempted", reason, code=code)
         touched = touched_by(connection, held.agent_id, held.job_id)
-    return _end(services, held, "failed" if touched else "not_attempted", reason, warnings)
+    return _end(services, held, "failed" if touched else "not_attempted", reason, warnings, code)
 
 
 def _end(
@@ -159,11 +164,12 @@ def _end(
     status: str,
     reason: str,
     warnings: list[str],
-    phase: str | None = None,
+    code: ReasonCode | None,
+    outcome: AgentOutcome | None = None,
 ) -> Ended:
     """End the row without success, and give the agent the status back that it had (rules.md 38)."""
     with services.engine.begin() as connection:
-        finish(connection, held, status, reason=reason, warnings=warnings, phase=phase)
+        finish(connection, held, status, reason=reason, warnings=warnings, code=code, outcome=outcome)
         if held.single:
             restore(connection, held.job_id, held.agent_id)
     return Ended(status, reason)

@@ -53,15 +53,6 @@ def test_an_outcome_is_told_by_the_phase_too_until_the_next_release(
     assert (row.outcome, row.phase) == (outcome, "paused" if outcome == "paused" else "deleted")
 
 
-def test_a_phase_that_was_an_outcome_is_recorded_as_one(engine: Engine) -> None:
-    agent_id = seed_fleet(engine).agent_id
-    job_id = accept(engine, agent_id)
-    with engine.begin() as connection:
-        held = take(engine, job_id, agent_id)
-        finish(connection, held, "skipped", reason="Gone.", warnings=[], phase="deleted")
-    assert job_agent(engine, job_id).outcome == "deleted"
-
-
 def test_a_row_that_found_its_agent_busy_says_so(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     take(engine, accept(engine, agent_id), agent_id)

@@ -48,6 +48,7 @@ from worker.jobs.executor import Ended
 from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.provisioning import turn
@@ -145,6 +146,7 @@ def test_what_is_permanent_ends_the_job_with_its_sentence(
     key = begin(fleet)
     assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
     assert (job(engine, key).status, job(engine, key).error) == ("failed", "X")
+    assert job(engine, key).reason_code == job_agent(engine, key).reason_code == code_of(error)
     assert job(engine, key).warnings == job_agent(engine, key).warnings == ["noted before"]
     assert (agent_row(engine, fleet.agent_id).status, job_agent(engine, key).status) == ("offline", "failed")
 
@@ -159,6 +161,7 @@ def test_an_outage_parks_the_row_and_is_noted_of_the_gateway(
     assert isinstance(outcome, Snooze)
     row = job_agent(engine, key)
     assert (row.status, row.lease_until, row.published_at, row.reason) == ("running", None, None, "x")
+    assert row.reason_code == "waiting_for_gateway"
     assert (job(engine, key).status, agent_row(engine, fleet.agent_id).status) == ("running", "provisioning")
     state = one(engine, "SELECT * FROM provisioner.gateway_states")
     assert (state.gateway_id, state.last_error) == (fleet.gateway_id, "x")
@@ -175,6 +178,7 @@ def test_what_is_transient_for_the_call_parks_the_row_and_leaves_the_gateway_up(
     assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert 0.5 < outcome.wait_s < 1
+    assert job_agent(engine, key).reason_code == code_of(error)
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
 
 
@@ -211,6 +215,7 @@ def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
     assert take_turn(hands(), key, fleet.agent_id) == Ended(
         "failed", "Given up after 30 seconds: the server is busy"
     )
+    assert job(engine, key).reason_code == "retries_exhausted"
     assert agent_row(engine, fleet.agent_id).status == "online"
 
 
@@ -231,6 +236,7 @@ def test_a_gateway_that_was_away_for_the_whole_budget_fails_its_jobs(
     assert take_turn(services, key, fleet.agent_id) == Ended(
         "failed", "The gateway was unreachable for 10 minutes. Last error: connection refused"
     )
+    assert job(engine, key).reason_code == "gateway_unreachable"
     assert agent_row(engine, fleet.agent_id).status == "offline"
 
 
@@ -365,7 +371,7 @@ def test_a_cancelled_job_ends_before_its_work_begins(
     key = begin(fleet)
     execute(engine, "UPDATE provisioner.jobs SET cancel_requested_at = now()")
     assert take_turn(hands(), key, fleet.agent_id) == Ended("cancelled", "Cancelled on request.")
-    assert job(engine, key).status == "cancelled"
+    assert (job(engine, key).status, job(engine, key).reason_code) == ("cancelled", "cancelled")
 
 
 def test_a_job_that_kills_its_workers_is_given_up(
@@ -393,6 +399,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
     assert take_turn(services, key, fleet.agent_id) == Ended(
         "failed", "Given up: 3 workers died while at work on it, in phase files."
     )
+    assert job(engine, key).reason_code == "worker_crashes"
 
 
 def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
@@ -421,7 +428,9 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
         outcome = take_turn(hands(), key, fleet.agent_id)
     finally:
         draining.clear()
-    assert outcome == Snooze("this worker is stopping: connection refused", 0.0)
+    assert outcome == Snooze(
+        "this worker is stopping: connection refused", 0.0, code=ReasonCode.WORKER_STOPPING
+    )
     assert publish_due(engine, lambda *_: None) == 1
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
 

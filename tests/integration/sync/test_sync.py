@@ -101,6 +101,12 @@ def test_each_fault_is_its_agents_own_and_the_others_are_synced(settled: Scene) 
     assert "nobody" in errors["Ann 0"]
     assert "rotate_tokens" in errors["Ann 1"]
     assert "rotate_tokens" in errors["Bob 0"]
+    rows = settled.rows(job.id)
+    assert {name: rows[name].reason_code for name in errors} == {
+        "Ann 0": "broken_soul_template",
+        "Ann 1": "not_registered",
+        "Bob 0": "no_token",
+    }
     assert f"mc-{gone.id}" not in settled.simulator.agents()
     assert job.error.startswith("Of 5 agents 1 failed, 2 skipped. ")
     healed = settled.sync(rotate_tokens=True)
@@ -133,7 +139,9 @@ def test_a_paused_board_is_skipped_without_an_error(settled: Scene) -> None:
     say("/pause now", 3)
     job = settled.sync()
     assert (job.status, counts(job), job.result["errors"]) == ("succeeded", (3, 3, 2, 0), [])
-    assert settled.rows(job.id)["Bob 0"].reason == "Its board 'Second' is paused."
+    row = settled.rows(job.id)["Bob 0"]
+    assert (row.reason, row.reason_code) == ("Its board 'Second' is paused.", "board_paused")
+    assert (row.outcome, row.phase) == ("paused", "paused")
     settled.execute("UPDATE board_memory SET content = '/pause' WHERE content = '/resume'")
     assert counts(settled.sync(board_id=board)) == (0, 0, 2, 0)
     say("/Resume", 4)
@@ -298,4 +306,6 @@ def test_whoever_was_in_hand_when_the_gateway_was_given_up_was_not_attempted(set
     job = settled.job(job_id)
     assert (job.status, job.result["not_attempted"], counts(job)) == ("failed", 5, (0, 0, 0, 0))
     assert job.result["main_updated"] is False
+    assert {row.reason_code for row in settled.rows(job_id).values()} == {"gateway_unreachable"}
+    assert job.reason_code == "gateway_unreachable"
     assert "The gateway was unreachable for 30 seconds" in job.error

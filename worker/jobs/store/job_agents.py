@@ -285,24 +285,21 @@ def finish(
     result: Mapping[str, Any] | None = None,
     warnings: list[str],
     files: Mapping[str, Any] | None = None,
-    phase: str | None = None,
     code: ReasonCode | None = None,
     outcome: AgentOutcome | None = None,
 ) -> None:
     """End the agent's row, and with it a job about one agent.
 
-    ``files`` None keeps what the row has; ``phase`` None records ``ended`` for a success and otherwise keeps
-    the step it ended in; ``code``: what ``reason`` says, for programs; ``outcome``: why an agent was skipped
-    without that being an error. Raises LeaseLostError.
+    ``files`` None keeps what the row has; ``code``: what ``reason`` says, for programs; ``outcome``: why an
+    agent was skipped without that being an error. The step is ``ended`` after a success, else the one that
+    the row ended in. Raises LeaseLostError.
     """
-    if outcome is None and phase in set(AgentOutcome):
-        outcome = AgentOutcome(phase)
     values = {
         **_held(held),
         "status": status,
         "job_status": _JOB_STATUS[status] if held.single else status,
         "single": held.single,
-        "phase": outcome.phase if outcome is not None else phase,
+        "phase": outcome.phase if outcome is not None else None,
         "code": code,
         "outcome": outcome,
         "woken": held.woken_at is not None,

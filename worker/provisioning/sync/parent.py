@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import LeasedRow, execute
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
 from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
@@ -46,7 +48,8 @@ def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed
     lease_s = services.settings.lease_s
 
     def snooze(connection: Connection, wait: Snooze) -> None:
-        park_job(connection, held, wait.wait_s or 0.0, reason=wait.reason, failing_s=wait.failing_s)
+        wait_s = wait.wait_s or 0.0
+        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
 
     row = LeasedRow(
         name=f"job {held.job_id}",
@@ -62,7 +65,7 @@ def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed
         row,
         partial(_go_on, services, held),
         retry=partial(snooze_after, services, held.gateway_id, partial(job_failing_s, held=held)),
-        fail=lambda error: _stop(services, held, reason_of(error)),
+        fail=lambda error: _stop(services, held, reason_of(error), code_of(error)),
     )
 
 
@@ -80,7 +83,7 @@ def _look_after(services: Services, held: JobClaim) -> Ending | Snooze:
     finished: Ending | None = None
     with services.engine.begin() as connection:
         if held.cancel_requested:
-            end_pending(connection, held.job_id, "cancelled", CANCELLED)
+            end_pending(connection, held.job_id, "cancelled", CANCELLED, code=ReasonCode.CANCELLED)
         done = recount(connection, held.job_id)
         main = connection.execute(_MAIN_ROW, {"job_id": held.job_id}).scalar_one_or_none()
         if done and main == "pending":
@@ -111,14 +114,14 @@ def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -
     )
 
 
-def _stop(services: Services, held: JobClaim, reason: str) -> Ending | Snooze:
+def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode | None) -> Ending | Snooze:
     """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
     with services.engine.begin() as connection:
-        end_pending(connection, held.job_id, "not_attempted", reason)
+        end_pending(connection, held.job_id, "not_attempted", reason, code=code)
         if not recount(connection, held.job_id):
             park_job(connection, held, SWEEP_S, "agents")
             return _AT_WORK
-        finished = _count(connection, held, stopped=reason)
+        finished = replace(_count(connection, held, stopped=reason), code=code)
         messages = end_sync(connection, held, **vars(finished))
     services.publish(messages)
     return finished
