@@ -1,4 +1,4 @@
-"""The two kinds of failure that everything here is made of.
+"""The two kinds of failure that all errors here belong to.
 
 The retry policy asks ``isinstance`` of these two and of nothing else (rules.md 44).
 """
@@ -12,11 +12,11 @@ _MOST_READ = 40_000
 
 
 class ProvisionerError(Exception):
-    """A failure with one sentence for a person: what it is about, what went wrong, what to do. Whatever it
-    quotes, the sentence can be stored and shown, and no secret is in it.
+    """A failure with one sentence for a person: what it is about, what went wrong, what to do.
 
-    ``reason_code``: what the rows that it stops say of it, for programs: a value of
-    `worker.jobs.states.ReasonCode`, None where no program or operator tells it from others.
+    The sentence can be stored and shown, whatever it quotes: secrets are masked in it. ``reason_code``: the
+    code for programs in the rows that the failure stops, a value of `worker.jobs.states.ReasonCode`; None if
+    no program or operator needs to tell it from other failures.
     """
 
     reason_code: str | None = None
@@ -28,7 +28,7 @@ class ProvisionerError(Exception):
 
 
 class TransientError(ProvisionerError):
-    """May pass by itself. ``retry_after_s``: how long the other side asked us to wait, in seconds."""
+    """The failure may pass. ``retry_after_s``: how long the other side asked us to wait, in seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -36,11 +36,11 @@ class TransientError(ProvisionerError):
 
 
 class PermanentError(ProvisionerError):
-    """Will fail again until somebody changes something."""
+    """The work fails again until a person changes something."""
 
 
 def as_sentence(reason: str) -> str:
-    """The reason as it is put on record: with a capital letter."""
+    """The reason as it is recorded, with a capital letter."""
     return reason[:1].upper() + reason[1:]
 
 

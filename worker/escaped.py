@@ -1,16 +1,19 @@
-"""Foreign text in a line of ours: nothing in it can end the line, move a cursor or look like another text."""
+"""Escapes text from elsewhere so that it cannot end a line, move a cursor or look like other text."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Controls, formats (text that runs backwards among them), halves of surrogate pairs, line ends."""
+"""Controls, formats (such as text direction), lone surrogates, private and unassigned characters, line
+breaks."""
 
 
 def escaped(text: str, longest: int | None = None) -> str:
-    """``text`` with all such characters as backslash escapes, and its middle left out where it is longer than
-    ``longest`` characters."""
+    """``text`` with all such characters as backslash escapes.
+
+    The middle is left out of a text longer than ``longest`` characters.
+    """
     if longest is not None and len(text) > longest:
         half = longest // 2
         text = f"{text[:half]}[... {len(text) - 2 * half} characters ...]{text[len(text) - half :]}"

@@ -1,7 +1,7 @@
-"""Whether the database serves us: while it says "not now", this process takes no work and publishes nothing.
+"""Pauses this process's work and publishing while the database says "not now".
 
-Any thread that meets such an error shuts the gate, unless one statement alone met it (a locked row, say). The
-clock alone tries to open it, by a write, at most once a second.
+Any thread that meets such an error shuts the gate, unless the error concerns one statement only (such as a
+locked row). Only the clock tries to open it, by a write, at most once a second.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 1.0
 LONGEST_HOLD_S = 8.0
-"""Where it opens, and is shut again at once, each time longer: some statement of ours fails although the
-probe does not."""
+"""The longest hold, in seconds. Each hold is longer if the gate is shut again right after it opened.
+
+A statement then fails although the probe does not.
+"""
 _AT_ONCE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Pause:
-    """``because``: the sentence of what shut the gate; ``began``: on the monotonic clock."""
+    """``because``: the sentence of the error that shut the gate. ``began``: when, on the monotonic clock."""
 
     because: str
     began: float
 
 
 class Gate:
-    """Open, or shut with a reason. Any thread may shut it; ``time_of`` is the monotonic clock."""
+    """Open, or shut with a reason. Any thread may shut it. ``time_of``: the monotonic clock."""
 
     def __init__(self, time_of: Callable[[], float] = time.monotonic) -> None:
         self._time_of = time_of
@@ -49,17 +51,20 @@ class Gate:
 
     @property
     def because(self) -> str | None:
-        """Why it is shut; None while it is open."""
+        """Why the gate is shut; None while it is open."""
         pause = self._pause
         return pause.because if pause is not None else None
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Have ``follower`` called, from whatever thread, each time that the gate was shut or opened."""
+        """Call ``follower``, from any thread, each time the gate was shut or opened."""
         self._followers.append(follower)
 
     def shut(self, error: BaseException, *, by_probe: bool = False) -> None:
-        """The database said "not now". What says so of one statement shuts nothing, unless ``by_probe``: a
-        row that nobody else touches is not to be had only where the database serves nobody."""
+        """Shut the gate, because the database said "not now".
+
+        An error that concerns one statement only does not shut it, unless ``by_probe``: no other code touches
+        the probe's row, so if that is locked, the database serves no one.
+        """
         if of_one_statement(error) and not by_probe:
             log.info("one statement was not served, and is tried again: %s", sentence(error))
             return
@@ -80,7 +85,10 @@ class Gate:
             log.info("the database does not serve us yet: %s", because)
 
     def try_to_open(self, probe: Callable[[], None]) -> bool:
-        """Whether it is open, after a ``probe`` where one is due. Raises nothing of the database's."""
+        """Whether the gate is open, after a ``probe`` if one is due.
+
+        Raises no database error of the "not now" kind.
+        """
         with self._lock:
             now = self._time_of()
             if self._pause is None:
@@ -108,10 +116,10 @@ class Gate:
 
 
 def sentence(error: BaseException) -> str:
-    """What shut the gate, in one line."""
+    """The error that shut the gate, on one line."""
     said = " ".join(str(error).split())
     return said or type(error).__name__
 
 
 gate = Gate()
-"""The gate of this process."""
+"""This process's gate."""

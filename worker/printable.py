@@ -1,5 +1,8 @@
-"""Text from elsewhere, made fit for a sentence, a log line and a row: Postgres holds no NUL and no half of a
-surrogate pair, a terminal obeys control characters, and nobody reads a megabyte. Pure."""
+"""Makes text from elsewhere fit for a sentence, a log line and a row. Pure.
+
+Postgres stores no NUL and no lone surrogate, a terminal obeys control characters, and nobody reads a
+megabyte.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,17 @@ def line(words: str, most: int = LONGEST_SENTENCE) -> str:
 
 
 def paragraph(words: str, most: int = 20_000) -> str:
-    """``words`` with its line ends, in at most ``most`` characters."""
+    """``words`` with its line breaks, in at most ``most`` characters."""
     return _cut(_CONTROLS.sub(" ", _whole(words[: 2 * most])), most)
 
 
 def utf8(content: str) -> str:
-    """``content`` as UTF-8 can hold it: every half of a surrogate pair becomes U+FFFD. All else stays."""
+    """``content`` with every lone surrogate replaced by U+FFFD, as UTF-8 cannot encode it."""
     return _whole(content)
 
 
 def storable(value: Any) -> Any:
-    """A JSON value as Postgres's jsonb takes it: no NUL, no half of a surrogate pair, no NaN or Infinity."""
+    """A JSON value that Postgres's jsonb can store: no NUL, no lone surrogate, no NaN or Infinity."""
     if isinstance(value, str):
         return _whole(value).replace("\x00", "\ufffd")
     if isinstance(value, float):

@@ -15,7 +15,7 @@ from worker.database_url import read_database_url
 from worker.errors import PermanentError
 from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
-from worker.workspace.template_sources import check
+from worker.workspace.template_sources import check_folder
 
 
 class SettingsError(PermanentError):
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     def _templates(cls, value: Path | None) -> Path | None:
         if value is not None:
             value = _at_home(value).absolute()
-            check(value)
+            check_folder(value)
         return value
 
     @field_validator("gateway_device_key")

@@ -63,7 +63,7 @@ def home_folder(live: LiveRoster) -> str | None:
     return path.removesuffix(usual) if path.endswith(usual) else None
 
 
-def without_home(folder: str, home: str | None) -> str:
+def resolve_home(folder: str, home: str | None) -> str:
     """The folder with a leading ``~`` resolved, if ``home`` is known."""
     return f"{home}{folder[1:]}" if home is not None and folder.startswith("~/") else folder
 

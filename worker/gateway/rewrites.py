@@ -64,7 +64,7 @@ def rewrites_of(live: LiveRoster, credential: str | None = None) -> tuple[Rewrit
 
     ``credential``: the gateway's own, with which we connect.
     """
-    if live.writes_through:
+    if live.preserves_includes:
         return ()
     return tuple(sorted({*_from_includes(live), *_from_variables(live, credential)}))
 
@@ -75,7 +75,7 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
     It keeps a variable or an escape by its entry's index in the list, which changes for all entries after the
     removed one (measured on 2026.3.13).
     """
-    if live.writes_through or live.dialect.roster != "list" or live.dialect.writes_variables:
+    if live.preserves_includes or live.dialect.roster != "list" or live.dialect.writes_variables:
         return ()
     listed = _mapping(live.document.get("agents")).get("list")
     found: set[Rewrite] = set()

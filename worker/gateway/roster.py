@@ -119,7 +119,7 @@ def plan_roster(
     ours = [entry.openclaw_id for entry in wanted]
     first = changed and not any_block(live)
     others = [key for key in beating_agents(dialect, parsed, live) if key not in ours] if first else []
-    others = as_spelled(dialect, parsed, others)
+    others = ids_as_spelled(dialect, parsed, others)
     if keep_others_beating and others:
         _add_empty_blocks(document["agents"], others)
     plan = RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
@@ -134,7 +134,7 @@ def roster_entries(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, dic
     return entries
 
 
-def as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]) -> list[str]:
+def ids_as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[str]) -> list[str]:
     """The ids as the config spells them.
 
     Under another spelling an entry would be a second one with the same id, and no release starts with that.
@@ -255,7 +255,7 @@ def _entries_patch(
     A second agent needs ``ownership`` (gateways.md 8).
     """
     differences = [_difference(live.get(key, {}), entry) for key, entry in changed.items()]
-    entries = dict(zip(as_spelled(dialect, parsed, changed), differences, strict=True))
+    entries = dict(zip(ids_as_spelled(dialect, parsed, changed), differences, strict=True))
     patch: dict[str, Any] = {"entries": entries}
     if "ownership" not in _mapping(parsed.get("agents")):
         patch["ownership"] = "explicit"

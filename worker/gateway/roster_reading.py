@@ -107,7 +107,7 @@ class LiveRoster:
                 yield f"agents.defaults.{key}", sorted(map(str, block.keys() - {"agentId"}))
 
     @property
-    def writes_through(self) -> bool:
+    def preserves_includes(self) -> bool:
         """Whether the release preserves ``$include``s.
 
         2026.7.1 and later, whose config.get has ``sourceConfig``, write into the file that owns what changes,
@@ -118,7 +118,7 @@ class LiveRoster:
     @property
     def writes_visibility(self) -> bool:
         """Whether the release can write the channels' heartbeat visibility where this config keeps it."""
-        if not self.writes_through:
+        if not self.preserves_includes:
             return True
         ours = [include for include in self.includes if include.touches("channels", "defaults")]
         return all(include.alone and include.keys for include in ours)
@@ -143,7 +143,7 @@ class LiveRoster:
         That is all of it, unless included files own some of it: such a release refuses a patch that spans two
         files, so only the part for one file is returned.
         """
-        if not self.writes_through or not self.includes:
+        if not self.preserves_includes or not self.includes:
             return document
         if "agents" not in document:
             return document
@@ -157,7 +157,7 @@ class LiveRoster:
 
         2026.7.1 writes into no included file, 2026.9.6 into one that is included alone (measured).
         """
-        if not self.writes_through:
+        if not self.preserves_includes:
             return None
         paths = list(_leaves_of(self.next_patch(document)))
         for include in self.includes:

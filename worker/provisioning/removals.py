@@ -23,8 +23,8 @@ from worker.gateway.folders import (
     home_folder,
     is_inside,
     overlapping,
+    resolve_home,
     same_folder,
-    without_home,
 )
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.provisioning.intents import Intent
@@ -173,7 +173,7 @@ def _unseen(openclaw_id: str, workspace: str, other: str) -> str:
 def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool:
     shown = [folder for folder in (own.workspace, own.written) if folder]
     return any(
-        same_folder(folder, without_home(ours, home)) or same_folder(folder, ours)
+        same_folder(folder, resolve_home(ours, home)) or same_folder(folder, ours)
         for folder in shown
         for ours in given
     )
@@ -184,7 +184,7 @@ def _used_by_others(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The folders of all other agents, and those of whom the gateway does not tell; it is asked where its
     config leaves the folder to it."""
-    used = {key: [without_home(folder, home) for folder in folders.all] for key, folders in others.items()}
+    used = {key: [resolve_home(folder, home) for folder in folders.all] for key, folders in others.items()}
     unnamed = [key for key, folders in others.items() if folders.workspace is None]
     if not others:
         unnamed = [IMPLICIT_AGENT]

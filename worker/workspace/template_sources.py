@@ -29,7 +29,7 @@ def shipped() -> frozenset[str]:
     )
 
 
-def check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise ValueError for a folder that is missing, unreadable, or holds files that would have no effect.
 
     Those are a template that overrides no shipped one, a file without .j2, and one that is not UTF-8 or not a

@@ -13,7 +13,7 @@ from worker.cli.doctor.workspaces import _cure
 from worker.workspace.context import GatewayFacts
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import RenderedWorkspace, Role, render_workspace
-from worker.workspace.template_sources import check
+from worker.workspace.template_sources import check_folder
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://127.0.0.1:18789", "~/.openclaw/")
 SOUL = "shared/SOUL.md.j2"
@@ -77,21 +77,21 @@ def test_a_template_of_odd_characters_is_delivered_as_utf8_can_hold_them(own: Pa
 def test_what_is_no_file_is_named_and_not_passed_over(own: Path) -> None:
     (own / SOUL).mkdir()
     with pytest.raises(ValueError, match=r"TEMPLATES_DIR/shared/SOUL.md.j2 is not a plain file"):
-        check(own)
+        check_folder(own)
     (own / SOUL).rmdir()
     os.mkfifo(own / SOUL)
     with pytest.raises(ValueError, match="is not a plain file"):
-        check(own)
+        check_folder(own)
     (own / SOUL).unlink()
     (own / "shared" / "SOUL.md.J2").write_text("x")
     with pytest.raises(ValueError, match=r"write its \.j2 in lower case"):
-        check(own)
+        check_folder(own)
 
 
 def test_a_template_that_is_no_utf8_is_named_at_start_and_at_use(own: Path) -> None:
     (own / SOUL).write_bytes(b"one\nGr\xfc\xdfe\n")
     with pytest.raises(ValueError, match=r"TEMPLATES_DIR/shared/SOUL.md.j2, line 2: it is not UTF-8"):
-        check(own)
+        check_folder(own)
     with pytest.raises(TemplateError, match=r"TEMPLATES_DIR/shared/SOUL.md.j2, line 2: it is not UTF-8"):
         render(own)
 
@@ -101,10 +101,10 @@ def test_a_file_that_would_not_be_used_is_named(own: Path, name: str) -> None:
     (own / "README.md").write_text("ours")
     (own / ".git").mkdir()
     (own / ".git" / "SOUL.md").write_text("not ours")
-    check(own)
+    check_folder(own)
     (own / name).write_text("x")
     with pytest.raises(ValueError, match=f"holds {name}, which is not used: .* rename it to {name}.j2"):
-        check(own)
+        check_folder(own)
 
 
 @pytest.mark.parametrize("family", LAYOUTS)

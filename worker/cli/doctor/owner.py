@@ -14,7 +14,7 @@ from worker.gateway.heartbeats import cure as how_to_beat
 from worker.gateway.includes import Include
 from worker.gateway.owner_settings import disabling_settings
 from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
-from worker.gateway.roster import as_spelled, roster_entries
+from worker.gateway.roster import ids_as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
 from worker.provisioning.rewrite_permission import Standing
@@ -35,7 +35,7 @@ def check_heartbeats(dialect: Dialect, parsed: Mapping[str, Any]) -> Iterator[Fi
     relying = [key for key in there if not OURS.fullmatch(key)]
     if not relying:
         return
-    cure = how_to_beat(dialect, as_spelled(dialect, parsed, relying))
+    cure = how_to_beat(dialect, ids_as_spelled(dialect, parsed, relying))
     if silent:
         says = (
             f"{named(relying)} {'relies' if len(relying) == 1 else 'rely'} on agents.defaults.heartbeat, but"
@@ -106,7 +106,7 @@ def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterat
         yield Finding(_REWRITES, "ok" if standing.allowed else "warning", says, about)
     if standing.comments:
         yield Finding(_REWRITES, "warning", COMMENTS_LOST[0].lower() + COMMENTS_LOST[1:])
-    if live.writes_through:
+    if live.preserves_includes:
         yield from _owned(live)
 
 
