@@ -118,6 +118,28 @@ def test_each_fault_is_its_agents_own_and_the_others_are_synced(settled: Scene) 
 
 
 @on_one_release
+def test_an_agent_that_was_deleted_or_moved_meanwhile_is_skipped_without_an_error(settled: Scene) -> None:
+    elsewhere = settled.fleet.add_board(
+        "Elsewhere", gateway_id=settled.fleet.add_gateway("other", "ws://127.0.0.1:9")
+    )
+    job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
+    settled.one()
+    settled.execute("DELETE FROM agents WHERE name = 'Ann 0'")
+    settled.execute(
+        "UPDATE agents SET board_id = :board, gateway_id = :gateway WHERE name = 'Bob 0'",
+        board=elsewhere,
+        gateway=settled.row("SELECT id FROM gateways WHERE name = 'other'").id,
+    )
+    settled.serve()
+    job, rows = settled.job(job_id), settled.rows(job_id)
+    assert (job.status, job.result["errors"], job.result["agents_skipped"]) == ("succeeded", [], 2)
+    for name, outcome in (("Ann 0", "deleted"), ("Bob 0", "moved")):
+        row = rows[name]
+        assert (row.status, row.outcome, row.reason_code) == ("skipped", outcome, f"agent_{outcome}")
+        assert row.phase == "deleted", "as older versions read it"
+
+
+@on_one_release
 def test_a_paused_board_is_skipped_without_an_error(settled: Scene) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     board = settled.row("SELECT id FROM boards WHERE name = 'Second'").id
