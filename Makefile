@@ -29,10 +29,11 @@ lock:                     ## resolve requirements.lock and requirements-image.lo
 	$(COMPILE) --extra dev --extra lab --extra openclaw pyproject.toml -o requirements.lock
 	$(COMPILE) --constraints requirements.lock pyproject.toml -o requirements-image.lock
 
-lint: setup               ## ruff (lint, format) and mypy --strict
+lint: setup               ## ruff (lint, format), mypy --strict, and the layers that imports keep to
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@.ci/test

@@ -16,7 +16,7 @@ from worker.jobs.store.jobs import (
     enqueue,
     open_job_of,
 )
-from worker.provisioning.agent_rows import ensure_board_lead as ensure
+from worker.records.agent_rows import ensure_board_lead as ensure
 
 
 def _ensure(connection: Connection, job: Queued) -> list[Message]:

@@ -9,7 +9,7 @@ from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database
 from tasks.runs import report_run
 from worker.about import about
 from worker.app import app, services
-from worker.provisioning.sync.parent import take_run_turn
+from worker.sync.parent import take_run_turn
 
 
 @app.task(name="tasks.finish_sync", bind=True, throws=(JobFailed,))

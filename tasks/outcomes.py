@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.about import about
+from worker.agents.execution import take_seat_and_turn
 from worker.app import services, tell
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
@@ -31,7 +32,6 @@ from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
-from worker.provisioning.turn import take_seat_and_turn
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from tasks.outcomes import JobFailed, run_agent_job
 from worker.app import app
 from worker.jobs.requests import Request
-from worker.provisioning.agent_rows import ensure_main_agent
+from worker.records.agent_rows import ensure_main_agent
 
 
 def _main_agent(connection: Connection, request: Request) -> UUID:

@@ -13,8 +13,8 @@ from worker.app import tell
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_rows import Progress
-from worker.provisioning.sync.parent import shown
-from worker.provisioning.sync.result import Ending
+from worker.sync.parent import shown
+from worker.sync.result import Ending
 
 log = logging.getLogger(__name__)
 

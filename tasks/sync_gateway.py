@@ -13,8 +13,8 @@ from worker.app import app, services
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncGateway
-from worker.provisioning.sync.begin import begin
-from worker.provisioning.sync.parent import take_run_turn
+from worker.sync.begin import begin
+from worker.sync.parent import take_run_turn
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from worker.jobs.executor import Outcome
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncHeartbeats
-from worker.provisioning.heartbeats import begin, take_heartbeats_turn
+from worker.sync.heartbeats import begin, take_heartbeats_turn
 
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:

@@ -8,7 +8,7 @@ from tasks.arguments import ids_of
 from tasks.outcomes import JobFailed, outliving_the_database
 from worker.about import about
 from worker.app import app, services
-from worker.provisioning.roster_writer import write_roster as write
+from worker.roster.writer import write_roster as write
 
 
 @app.task(name="tasks.write_roster", bind=True, throws=(JobFailed,))

@@ -17,7 +17,7 @@ LONGEST_FIRST = (
     "tests/integration/sync",
     "tests/integration/deploy",
     "tests/smoke",
-    "tests/integration/provisioning",
+    "tests/integration/agents",
     "tests/integration/cli",
     "tests/integration",
 )

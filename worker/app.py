@@ -34,11 +34,11 @@ from worker.jobs.outbox import PUBLISH_ERRORS
 from worker.logs import configure_logging
 from worker.masking import mask_all
 from worker.messages.default_queue import move_to_our_queues
-from worker.provisioning.minting import KEPT, Mint
-from worker.provisioning.seats import Seats, share_of
-from worker.provisioning.services import Services
 from worker.pulse import pulse
 from worker.revision import NEEDED_REVISION, revision_of
+from worker.runtime.seats import Seats, share_of
+from worker.runtime.services import Services
+from worker.runtime.token_pool import KEPT, Mint
 from worker.settings import Settings, SettingsError, incomplete
 from worker.start import begin, refuse
 from worker.workspace.rendering import compile_templates

@@ -19,7 +19,7 @@ from worker.database import DATABASE_AWAY
 from worker.gate import PROBE_EVERY_S, Gate, gate
 from worker.jobs.outbox import BATCH, PUBLISH_ERRORS, publish_due
 from worker.presence import Presence
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
 

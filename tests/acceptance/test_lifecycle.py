@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.world import Settled, World
-from tests.integration.provisioning.fleet import main_with_block
+from tests.integration.agents.fleet import main_with_block
 from worker.gateway.client import GatewayClient
 from worker.lab.simulator import Simulator
 from worker.workspace.credentials import verify_token

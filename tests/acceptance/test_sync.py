@@ -20,7 +20,7 @@ from sqlalchemy import text
 from tests.acceptance.world import Settled, World
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.retrying import retry
-from worker.provisioning.sync.result import drifted
+from worker.sync.result import drifted
 
 WRITES = {
     "config.patch",

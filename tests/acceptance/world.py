@@ -24,6 +24,7 @@ from tests.gateways.stub_model import StubModel
 from tests.worker_process import WorkerProcess
 from worker.errors import TransientError
 from worker.gateway.address import GatewayAddress
+from worker.gateway.agent_files import AgentFiles
 from worker.gateway.client import Call
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
@@ -32,8 +33,7 @@ from worker.gateway.rewrites import removal_rewrites, rewrites_of
 from worker.gateway.roster_reading import read_roster
 from worker.lab.openclaw import RunningGateway
 from worker.lab.simulator import Simulator
-from worker.provisioning.rewrite_permission import allow
-from worker.provisioning.workspace_files import AgentFiles
+from worker.roster.rewrite_permission import allow
 from worker.workspace.credentials import find_token
 
 Value = TypeVar("Value")

@@ -19,7 +19,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 from tests.mute import mute

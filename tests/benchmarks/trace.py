@@ -116,7 +116,7 @@ def _trace_celery(note: Any) -> None:
     def published(sender: str, **_: Any) -> None:
         note("message", sender, time.monotonic())
 
-    import worker.provisioning.minting as minting
+    import worker.runtime.token_pool as minting
 
     hash_token = vars(minting)["hash_token"]
 

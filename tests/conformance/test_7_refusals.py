@@ -18,10 +18,10 @@ from tests.conformance.peer import JSON
 from tests.conformance.steps import eventually, registering
 from tests.conformance.visitor import Visitor, read
 from worker.gateway import errors, protocol
+from worker.gateway.agent_files import AgentFiles, NotThereYetError
 from worker.gateway.dialect import Dialect
 from worker.lab.simulator import Simulator
 from worker.lab.simulator.faults import Fault, Refuse, busy, not_found_yet, rate_limited
-from worker.provisioning.workspace_files import AgentFiles, NotThereYetError
 
 AGENT = "refused-files"
 

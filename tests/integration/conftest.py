@@ -16,7 +16,7 @@ from worker.database import make_engine
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.lab.servers import LocalServices
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 from worker.settings import Settings
 from worker.workspace import credentials
 

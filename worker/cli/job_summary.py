@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from worker.jobs.states import OPEN_STATUSES
 from worker.jobs.store.codes import outcome, reason_code, wait_reason
-from worker.provisioning.sync import result
+from worker.sync import result
 from worker.workspace.display_text import one_line
 
 

@@ -17,7 +17,7 @@ from worker.cli.doctor.fleet import forget_refusal, read_gateway
 from worker.gateway.address import GatewayAddress
 from worker.lab.servers.ports import free_port
 from worker.lab.simulator import Simulator
-from worker.provisioning.circuit_breaker import fingerprint
+from worker.roster.circuit_breaker import fingerprint
 
 TOKEN = "right-t0ken"
 

@@ -15,7 +15,7 @@ from tests.integration.cli.conftest import TOKEN, Provisioner
 from tests.integration.cli.test_update import id_of
 from worker.gateway.address import GatewayAddress
 from worker.lab.simulator import Simulator
-from worker.provisioning.circuit_breaker import fingerprint
+from worker.roster.circuit_breaker import fingerprint
 
 
 class Healthz(BaseHTTPRequestHandler):

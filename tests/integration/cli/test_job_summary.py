@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, text
 
 from worker.cli.job_summary import Tally, read_jobs
-from worker.provisioning.sync.result import ending
+from worker.sync.result import ending
 
 KEPT = {"AGENTS.md": {"action": "unchanged"}, "USER.md": {"action": "preserved"}}
 WRITTEN = {**KEPT, "SOUL.md": {"action": "update"}}

@@ -23,7 +23,7 @@ from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
 from worker.jobs.states import WAITS
 from worker.lab.servers.ports import free_port
-from worker.provisioning.sync.result import ending
+from worker.sync.result import ending
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from worker import clock
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 
 class Counted(clock.Clock):

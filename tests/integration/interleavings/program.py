@@ -12,15 +12,15 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from tests.integration.agents.fleet import insert_job
 from tests.integration.interleavings.baton import WRITES, Actor
 from tests.integration.interleavings.stage import MOST_ACTORS, Stage
-from tests.integration.provisioning.fleet import insert_job
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import TransientGatewayError
 from worker.gateway.heartbeats import heartbeat_block
 from worker.lab.simulator.faults import Delay, Drop, Fault, Kind, Lie, Refuse, Restart
 from worker.lab.simulator.workspaces import with_home
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 OWNERS = "owners-own"
 """An agent of the gateway's owner, in its roster from the start, with a key that we do not know."""

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
+from tests.integration.agents.fleet import Fleet, execute, job_agent, one
 from tests.integration.interleavings.baton import Actor, PacedClients, PacedEngine, Times
-from tests.integration.provisioning.fleet import Fleet, execute, job_agent, one
+from worker.agents.execution import take_turn
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
 from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
@@ -24,11 +25,10 @@ from worker.jobs.store.job_agents import claim, finish, park
 from worker.jobs.store.jobs import refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.lab.simulator import Simulator
-from worker.provisioning import heartbeats
-from worker.provisioning.intents import settled_intents
-from worker.provisioning.roster_writer import write_roster
-from worker.provisioning.services import Services
-from worker.provisioning.turn import take_turn
+from worker.roster.intents import settled_intents
+from worker.roster.writer import write_roster
+from worker.runtime.services import Services
+from worker.sync import heartbeats
 
 MOST_ACTORS = 4
 

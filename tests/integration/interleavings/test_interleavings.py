@@ -17,14 +17,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from tests.integration.agents.fleet import execute, seed_fleet
 from tests.integration.interleavings.program import OWNERS, Program
 from tests.integration.interleavings.stage import Stage
-from tests.integration.provisioning.fleet import execute, seed_fleet
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
 from worker.lab.simulator import Pace, Simulator
 from worker.lab.simulator.known_releases import RELEASES
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 TOKEN = "the-gateways-own-token"
 PACE = Pace(

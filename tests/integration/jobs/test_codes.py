@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
+from tests.integration.agents.fleet import insert_job, job, job_agent, seed_fleet
 from tests.integration.jobs.test_store import KIND, accept, take
-from tests.integration.provisioning.fleet import insert_job, job, job_agent, seed_fleet
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.states import AgentOutcome, ReasonCode

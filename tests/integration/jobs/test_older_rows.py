@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.integration.provisioning.fleet import execute, insert_job, seed_fleet
+from tests.integration.agents.fleet import execute, insert_job, seed_fleet
 from worker.jobs.store import codes
 from worker.jobs.store.retrying import NothingToRetryError, retry
 

@@ -12,7 +12,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, one, seed_fleet
+from tests.integration.agents.fleet import execute, insert_job, job, job_agent, one, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.requests import BadRequestError, EnsureBoardLead, ProvisionAgent, job_id
 from worker.jobs.store.job_agents import Claim, claim

@@ -13,14 +13,14 @@ import pytest
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine, Row
 
+from tests.integration.agents.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from tests.integration.provisioning.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
 from worker.clock import Clock
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.kinds import KINDS
 from worker.jobs.outbox import BATCH, publish_due
 from worker.jobs.store.job_agents import claim
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 KIND = "provision_agent"
 TASK = "tasks.provision_agent"

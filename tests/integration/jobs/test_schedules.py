@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from tests.integration.provisioning.fleet import NOWHERE, Fleet, execute, one, seed_fleet
+from tests.integration.agents.fleet import NOWHERE, Fleet, execute, one, seed_fleet
 from worker.beat import EVERY_S
 from worker.jobs.requests import SyncGateway
 from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec

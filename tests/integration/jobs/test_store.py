@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, event
 
-from tests.integration.provisioning.fleet import execute, insert_job, job, job_agent, seed_fleet
+from tests.integration.agents.fleet import execute, insert_job, job, job_agent, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.outbox import publish_due
@@ -27,7 +27,7 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
-from worker.provisioning.services import Services
+from worker.runtime.services import Services
 
 LEASE_S = 5.0
 KIND = "provision_agent"

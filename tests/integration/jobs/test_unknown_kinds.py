@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
+from tests.integration.agents.fleet import execute, insert_job, one, seed_fleet
 from tests.integration.conftest import Sent
-from tests.integration.provisioning.fleet import execute, insert_job, one, seed_fleet
 from worker.database import make_engine
 from worker.jobs.outbox import publish_due
 from worker.jobs.store.retrying import NothingToRetryError, retry

@@ -15,19 +15,19 @@ from sqlalchemy import Engine, event, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.owners_files import save
+from worker.agents.execution import take_turn
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
 from worker.jobs.store.jobs import refuse
 from worker.lab.simulator import Simulator
-from worker.provisioning.agent_rows import ensure_main_agent
-from worker.provisioning.heartbeats import begin as begin_heartbeats
-from worker.provisioning.heartbeats import take_heartbeats_turn
-from worker.provisioning.roster_writer import write_roster
-from worker.provisioning.services import Services
-from worker.provisioning.sync.begin import begin
-from worker.provisioning.sync.parent import take_run_turn
-from worker.provisioning.turn import take_turn
+from worker.records.agent_rows import ensure_main_agent
+from worker.roster.writer import write_roster
+from worker.runtime.services import Services
+from worker.sync.begin import begin
+from worker.sync.heartbeats import begin as begin_heartbeats
+from worker.sync.heartbeats import take_heartbeats_turn
+from worker.sync.parent import take_run_turn
 
 
 def on(*releases: str) -> pytest.MarkDecorator:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.sync.scene import Scene, make_scene, on
 from worker.cli.doctor import roster as doctor_roster
 from worker.cli.doctor.report import Finding
@@ -24,7 +24,7 @@ from worker.gateway.errors import GatewayError
 from worker.gateway.roster_reading import LiveRoster
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Refuse
-from worker.provisioning.facts import load_agent
+from worker.records.agent_repository import load_agent
 
 VARIABLES = {"BUDGET_OWNER": "a secret of the gateway's host"}
 

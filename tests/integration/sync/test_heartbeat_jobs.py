@@ -11,9 +11,9 @@ from tests.integration.sync.scene import Scene, on_one_release
 from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.leases import NotClaimed
-from worker.provisioning import heartbeats
-from worker.provisioning.heartbeats import take_heartbeats_turn
-from worker.provisioning.roster_writer import write_roster
+from worker.roster.writer import write_roster
+from worker.sync import heartbeats
+from worker.sync.heartbeats import take_heartbeats_turn
 
 pytestmark = on_one_release
 

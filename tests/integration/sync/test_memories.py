@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.provisioning.fleet import besides_first_block
+from tests.integration.agents.fleet import besides_first_block
 from tests.integration.sync.scene import Scene
 from worker.lab.simulator.seeds import USER_MD
-from worker.provisioning.facts import load_agent
+from worker.records.agent_repository import load_agent
 
 NOTES = "The release is on Friday.\n"
 PERSON = "She likes short answers.\n"

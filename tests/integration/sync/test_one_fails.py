@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from worker.provisioning.facts import AgentRecord
-from worker.provisioning.sync import look
-from worker.provisioning.work import render
+from worker.agents.context import render
+from worker.records.agent_repository import AgentRecord
+from worker.sync import look
 
 pytestmark = on_one_release
 

@@ -19,10 +19,10 @@ from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator.faults import Fault, Garble, Refuse
-from worker.provisioning import removals
-from worker.provisioning.facts import RefusedAgentError, load_agent
-from worker.provisioning.heartbeats import take_heartbeats_turn
-from worker.provisioning.roster_writer import write_roster
+from worker.records.agent_repository import RefusedAgentError, load_agent
+from worker.roster import removals
+from worker.roster.writer import write_roster
+from worker.sync.heartbeats import take_heartbeats_turn
 
 
 def run(scene: Scene, kind: str, agent_id: UUID, **options: Any) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
+from worker.agents.deliver import UNANSWERED
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Delay, Drop, Kind, Restart, Wrong
-from worker.provisioning.deliver import UNANSWERED
 
 SOUL = "Written once."
 KINDS = [Drop(carried_out=True), Delay(4.0, carried_out=True), Restart(carried_out=True, down_s=0.1)]

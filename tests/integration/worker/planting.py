@@ -15,7 +15,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError
 from worker.gateway.roster import plan_roster
 from worker.jobs.retry_policy import inline_retrying
-from worker.provisioning.gateway_rows import load_gateway, wanted_entries
+from worker.records.gateway_repository import load_gateway, wanted_entries
 
 
 def plant(place: Place, agents: Sequence[UUID]) -> None:

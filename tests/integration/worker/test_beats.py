@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.provisioning.fleet import execute, one
+from tests.integration.agents.fleet import execute, one
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import BeatProcess
 from worker.jobs.requests import SyncGateway

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
-from tests.integration.provisioning.fleet import insert_job, one
+from tests.integration.agents.fleet import insert_job, one
 from tests.integration.worker.test_enqueue_docs import PYTHON
 from tests.integration.worker.workshop import Place, Workshop, calls
 from worker.lab.servers import LocalServices

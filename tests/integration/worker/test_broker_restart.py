@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.proxy import Hold
-from tests.integration.provisioning.fleet import insert_job, job_agent
+from tests.integration.agents.fleet import insert_job, job_agent
 from tests.integration.worker.workshop import Place, Workshop, calls
 from tests.worker_process import ROOT
 from worker.lab.servers import LocalServices

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.integration.provisioning.fleet import one
+from tests.integration.agents.fleet import one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 from worker.jobs.store.cancelling import cancel

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.workshop import Place, Workshop
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from uuid import UUID
 from celery import Celery
 from celery.events.state import State
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop
 from worker.lab.simulator import Fault

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Row
 
 from tests.acceptance.proxy import Door, Hold
-from tests.integration.provisioning.fleet import agent_row, one
+from tests.integration.agents.fleet import agent_row, one
 from tests.integration.worker.workshop import CARRIER, RELEASES, Place, Workshop, calls
 
 RECOVERY_S = 60.0

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, make_url, text
 
+from tests.integration.agents.fleet import execute, insert_job
 from tests.integration.cli.conftest import Provisioner
-from tests.integration.provisioning.fleet import execute, insert_job
 from tests.integration.worker.workshop import Place, Workshop
 from worker import rights
 from worker.cli.doctor.servers import check_database

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.workshop import Workshop
 
 PRINTED_BY_CELERY = "worker: Warm shutdown (MainProcess)"

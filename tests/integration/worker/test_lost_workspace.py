@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.workshop import Place, Workshop
 from worker.lab.simulator.faults import Fault, Refuse
 

@@ -14,7 +14,7 @@ import redis
 from celery import Celery, chain, chord, group
 from sqlalchemy import Row, text
 
-from tests.integration.provisioning.fleet import execute, one
+from tests.integration.agents.fleet import execute, one
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import WorkerProcess
 from worker import health

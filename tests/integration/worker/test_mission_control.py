@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Row, text
 
+from tests.integration.agents.fleet import agent_row, execute, one
 from tests.integration.mission_control import MORE_OF_MISSION_CONTROL, definitions
-from tests.integration.provisioning.fleet import agent_row, execute, one
 from tests.integration.worker.workshop import Place, Workshop
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.provisioning.fleet import execute, seed_fleet
+from tests.integration.agents.fleet import execute, seed_fleet
 from tests.integration.worker.workshop import Workshop
 
 

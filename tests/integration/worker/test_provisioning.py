@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Row
 
-from tests.integration.provisioning.fleet import agent_row, execute, insert_job, one
+from tests.integration.agents.fleet import agent_row, execute, insert_job, one
 from tests.integration.worker.workshop import RELEASES, Place, Workshop, calls
 from worker.lab.simulator import Pace
 

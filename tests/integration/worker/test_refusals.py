@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from models import Agent, User
-from tests.integration.provisioning.fleet import agent_row, execute, insert_job, one, seed_fleet
+from tests.integration.agents.fleet import agent_row, execute, insert_job, one, seed_fleet
 from tests.integration.worker.workshop import RELEASES, Place, Workshop
 
 MISSING = UUID("00000000-0000-4000-8000-000000000000")

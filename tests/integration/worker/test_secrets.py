@@ -20,7 +20,7 @@ import pytest
 import redis
 from sqlalchemy import inspect, text
 
-from tests.integration.provisioning.fleet import execute, seed_fleet
+from tests.integration.agents.fleet import execute, seed_fleet
 from tests.integration.worker.workshop import RELEASES, Workshop
 from worker.gateway.address import GatewayAddress
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.provisioning.fleet import execute
+from tests.integration.agents.fleet import execute
 from tests.integration.worker.workshop import Workshop
 from tests.worker_process import ROOT, CeleryProcess
 from worker.database import make_engine

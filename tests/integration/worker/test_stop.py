@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.provisioning.fleet import one
+from tests.integration.agents.fleet import one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop, calls
 from worker.lab.simulator import Pace

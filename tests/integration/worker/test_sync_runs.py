@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from tests.integration.provisioning.fleet import execute, one
+from tests.integration.agents.fleet import execute, one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 

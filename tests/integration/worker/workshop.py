@@ -18,11 +18,11 @@ from sqlalchemy import Engine, Row
 
 from models.migrate import migrate
 from tests.acceptance.proxy import Door, Wanted
-from tests.integration.provisioning.fleet import Fleet, agent_row, main_with_block, one, seed_fleet
+from tests.integration.agents.fleet import Fleet, agent_row, main_with_block, one, seed_fleet
 from tests.worker_process import WorkerProcess
 from worker.database import make_engine
 from worker.lab.simulator import Pace, Simulator
-from worker.provisioning.facts import AgentRecord, load_agent
+from worker.records.agent_repository import AgentRecord, load_agent
 from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.product import ROOT
 from worker import rights
+from worker.agents.execution import WORK
 from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, QUEUES, TASK_QUEUES, Kind, not_served, require_kind
 from worker.jobs.requests import BadRequestError, Request
-from worker.provisioning.turn import WORK
 
 ROW = re.compile(r"^\| `(tasks\.\w+)` \| `?(\w+)`? \| (.*?) \|$", re.MULTILINE)
 ARGUMENT = re.compile(r"([a-z]+(?:_[a-z]+)*)(?: \(([^)]*)\))?(?:, |$)")

@@ -9,12 +9,12 @@ from enum import StrEnum
 import pytest
 
 from models import job_agents, jobs
+from worker.agents import execution as turn
 from worker.errors import PermanentError, ProvisionerError, TransientError
 from worker.gateway import errors
 from worker.jobs import states
 from worker.jobs.retry_policy import GatewayGivenUpError
 from worker.jobs.states import WAITS, AgentOutcome, ReasonCode, Step, code_of
-from worker.provisioning import turn
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
 

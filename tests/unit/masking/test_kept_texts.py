@@ -13,9 +13,12 @@ import pytest
 import structlog
 from sqlalchemy import TextClause
 
+import worker.agents
 import worker.cli
 import worker.jobs
-import worker.provisioning
+import worker.records
+import worker.roster
+import worker.sync
 from worker.cli.console import emit, plain
 from worker.errors import PermanentError
 from worker.gateway.error_mapping import from_close, from_response
@@ -36,7 +39,7 @@ CONSTANT = {
 
 
 def statements() -> Iterator[tuple[str, TextClause]]:
-    for package in (worker.jobs, worker.provisioning, worker.cli):
+    for package in (worker.jobs, worker.records, worker.roster, worker.agents, worker.sync, worker.cli):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(found.name)).values():
                 if isinstance(value, TextClause):

@@ -22,7 +22,7 @@ from worker.errors import ProvisionerError
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.masking import mask_all
-from worker.provisioning.circuit_breaker import fingerprint
+from worker.roster.circuit_breaker import fingerprint
 
 CONNECT_S = 5.0
 _AT_ONCE = 8

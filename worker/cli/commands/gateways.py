@@ -21,7 +21,7 @@ from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.rewrites import KIND_DESCRIPTIONS, removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
-from worker.provisioning.rewrite_permission import Standing, allow, revoke, standing_of
+from worker.roster.rewrite_permission import Standing, allow, revoke, standing_of
 from worker.settings import Settings
 from worker.standalone import add_gateway
 

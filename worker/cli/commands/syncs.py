@@ -9,7 +9,7 @@ from worker.cli.errors import FAILED
 from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
 from worker.jobs.requests import SyncGateway, SyncHeartbeats
-from worker.provisioning.sync.result import drifted
+from worker.sync.result import drifted
 
 
 @from_request(SyncGateway)

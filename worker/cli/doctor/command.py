@@ -22,7 +22,7 @@ from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find
 from worker.gateway.rewrites import removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
-from worker.provisioning.rewrite_permission import Standing, standing_of
+from worker.roster.rewrite_permission import Standing, standing_of
 
 
 def doctor(

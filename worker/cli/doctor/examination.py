@@ -20,7 +20,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
-from worker.provisioning.rewrite_permission import Standing
+from worker.roster.rewrite_permission import Standing
 from worker.settings import Settings
 
 CONNECT_S = 15.0

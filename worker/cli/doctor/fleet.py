@@ -12,9 +12,9 @@ from sqlalchemy import Connection, text
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, reason_of
 from worker.gateway.address import GatewayAddress
-from worker.provisioning.circuit_breaker import fingerprint
-from worker.provisioning.facts import AgentRecord, load_agent
-from worker.provisioning.places import LIVE_PLACES, home_of, left_places, places_of
+from worker.records.agent_repository import AgentRecord, load_agent
+from worker.records.places import LIVE_PLACES, home_of, left_places, places_of
+from worker.roster.circuit_breaker import fingerprint
 from worker.workspace.display_text import shown_name
 
 

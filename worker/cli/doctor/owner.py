@@ -17,7 +17,7 @@ from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
 from worker.gateway.roster import ids_as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
-from worker.provisioning.rewrite_permission import Standing
+from worker.roster.rewrite_permission import Standing
 
 _REWRITES = "rewrites"
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")

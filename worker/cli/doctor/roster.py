@@ -16,7 +16,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import AUTOMATIONS_QUERY, FENCED_HINT, automation_key, heartbeat_enabled
 from worker.gateway.roster import plan_roster
 from worker.gateway.roster_reading import LiveRoster
-from worker.provisioning.facts import AgentRecord
+from worker.records.agent_repository import AgentRecord
 from worker.workspace.identity import derived_id
 
 _CHECK = "roster"

@@ -9,7 +9,7 @@ from worker.cli.console import argument, counted
 from worker.cli.doctor.report import Finding
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
-from worker.provisioning.facts import AgentRecord
+from worker.records.agent_repository import AgentRecord
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import (
     INJECTION_LIMIT,

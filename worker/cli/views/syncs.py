@@ -14,7 +14,7 @@ from worker.cli.options import command_line
 from worker.cli.views.files import WRITES, show_diffs
 from worker.cli.views.jobs import WITHOUT_TOKEN, heading, request_of
 from worker.cli.views.sync_agents import list_of_news, status_of
-from worker.provisioning.sync.result import drifted
+from worker.sync.result import drifted
 
 MOST_WARNINGS = 12
 _CURES = 3

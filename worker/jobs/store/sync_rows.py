@@ -22,7 +22,7 @@ from worker.masking.columns import MaskedJson, MaskedText
 
 WINDOW = 6
 """How many rows of a sync are open at a time: its share of the workers, and the most that a cancel waits for.
-As many as a gateway has seats in one worker (`worker.provisioning.seats`); fewer already keep two cores
+As many as a gateway has seats in one worker (`worker.runtime.seats`); fewer already keep two cores
 busy."""
 
 

@@ -1,6 +1,6 @@
 """Rows whose agents wait to be woken: one worker gathers them, sends their messages and ends their jobs.
 
-Their gateway is asked nothing more, as it is busy with the agents' runs (`worker.provisioning.crowd` decides
+Their gateway is asked nothing more, as it is busy with the agents' runs (`worker.agents.wake_barrier` decides
 when). A row with both ``wake`` and ``wake_sent_at`` belongs to the worker that gathered it, without a lease;
 if that worker dies, the row is due again and treated like any other whose wake message was sent.
 """

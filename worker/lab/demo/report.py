@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 from models import Agent
 from worker.cli.console import lines, plain, size, table, took
 from worker.cli.job_summary import JobSummary, document
+from worker.gateway.agent_files import AgentFiles
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import read_roster
@@ -24,7 +25,6 @@ from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.stack import DemoFailedError
 from worker.lab.demo.steps import Steps
 from worker.masking import mask
-from worker.provisioning.workspace_files import AgentFiles
 from worker.workspace.credentials import find_token, verify_token
 from worker.workspace.identity import openclaw_id, session_key
 

@@ -17,6 +17,7 @@ from worker.cli.job_summary import JobSummary, document
 from worker.cli.submit import watch
 from worker.cli.views.sync_agents import list_of_news
 from worker.cli.views.syncs import summary
+from worker.gateway.agent_files import AgentFiles
 from worker.gateway.dialect import Dialect
 from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import inline_retrying
@@ -25,7 +26,6 @@ from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.report import PATIENCE_S, Calls, count_calls
 from worker.lab.demo.stack import DemoFailedError, DemoStack
 from worker.lab.demo.steps import Steps
-from worker.provisioning.workspace_files import AgentFiles
 from worker.workspace.identity import openclaw_id, session_key
 
 NEW_OBJECTIVE = "Publish the release notes of version 3 by Monday, every claim in them checked."

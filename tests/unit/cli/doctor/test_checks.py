@@ -18,7 +18,7 @@ from worker.cli.doctor.workspaces import check_file_support, check_renderings
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import heartbeat_block
-from worker.provisioning.facts import AgentRecord, GatewayCondition
+from worker.records.agent_repository import AgentRecord, GatewayCondition
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts
 
 OLD = Dialect.from_hello("dev", ["config.get"])

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tests.unit.cli.views.test_jobs import JOB, ROW
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
-from worker.provisioning.sync.result import ending
+from worker.sync.result import ending
 
 GATEWAY = UUID(int=9)
 KEPT: Mapping[str, Mapping[str, Any]] = {

@@ -1,0 +1,134 @@
+"""One agent's turn in a worker: what is known, and the row that every step reports to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.gateway.agent_files import NotThereYetError
+from worker.gateway.client import GatewayClient
+from worker.gateway.dialect import Dialect
+from worker.gateway.errors import UnknownAgent
+from worker.jobs.store.job_agents import Claim, advance
+from worker.records.agent_repository import AgentRecord
+from worker.runtime.services import Services
+from worker.settings import Settings
+from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+
+NOT_REGISTERED = (
+    "It is not in its gateway's roster, so it holds no token there: provision it, or run again with"
+    " rotate_tokens."
+)
+"""Why an agent without a roster entry is left as it is (rules.md 25)."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile, None where
+    it is not touched (rules.md 35); ``action``: what provision_action says; ``done``: the word for the
+    agent; ``mints``: a missing token is made without being asked for (rules.md 25); ``serves_main``: a
+    gateway's main agent may be its object."""
+
+    status: str | None
+    action: str
+    done: str
+    mints: bool
+    serves_main: bool = False
+
+
+@dataclass
+class Work:
+    """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
+    registered by this job, so the gateway may not know it everywhere yet; ``rekeyed``: the agent's token was
+    changed in this claim; ``one_session``: its gateway has one main session for all agents, its owner's."""
+
+    services: Services
+    held: Claim
+    record: AgentRecord
+    verb: Verb
+    dialect: Dialect
+    warnings: list[str] = field(default_factory=list)
+    files: dict[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    rekeyed: bool = False
+    one_session: bool = False
+
+    @property
+    def client(self) -> GatewayClient:
+        """The agent's gateway; asked for anew each time, so that an idle one may be dropped."""
+        return self.services.clients.client(self.record.address)
+
+    @property
+    def agent_id(self) -> UUID:
+        """The agent's key."""
+        return self.held.agent_id
+
+    def option(self, name: str) -> bool:
+        """A boolean option of the request; absent is false."""
+        return self.held.options.get(name) is True
+
+    @property
+    def wants_reset(self) -> bool:
+        """Whether the request asks for a new session."""
+        return self.option("reset_session") or self.option("reset_sessions")
+
+    def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:
+        """Note the phase that begins, if one does, and renew the lease. Raises LeaseLostError."""
+        advance(connection, self.held, phase, lease_s=self.services.settings.lease_s, **columns)
+
+    def warn(self, sentence: str) -> None:
+        """Note a warning for the result, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """One RPC about the agent. Raises GatewayError, and NotThereYetError of a fresh one."""
+        try:
+            return self.client.call(method, params)
+        except UnknownAgent as error:
+            if self.fresh:
+                raise NotThereYetError.of_agent(self.record.address.url, self.record.openclaw_id) from error
+            raise
+
+    def result(self) -> dict[str, Any]:
+        """What the job's result says of the agent as it is now (interfaces.md 5)."""
+        tokens = [report["token"] for report in self.files.values() if "token" in report]
+        return {
+            "agent_id": str(self.agent_id),
+            "openclaw_id": self.record.openclaw_id,
+            "session_key": self.record.session_key,
+            "workspace_path": self.record.workspace,
+            "files": self.files,
+            "woken": self.held.woken_at is not None,
+            "token": tokens[0] if tokens else None,
+            "warnings": self.warnings,
+        }
+
+    def render(self) -> RenderedWorkspace:
+        """The agent's workspace as its gateway takes it (rules.md 6-9). Raises PermanentError."""
+        skip = self.option("rotate_tokens")  # a user's text must not keep a token from being changed
+        return render(self.record, self.dialect, self.services.settings, skip_bad_overrides=skip)
+
+
+def render(
+    record: AgentRecord, dialect: Dialect, settings: Settings, *, skip_bad_overrides: bool = False
+) -> RenderedWorkspace:
+    """An agent's workspace for gateways of that dialect, with a placeholder for the token.
+
+    ``skip_bad_overrides``: leave out an unusable override with a warning. Raises PermanentError.
+    """
+    layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
+    return render_workspace(
+        record.agent,
+        record.board,
+        record.gateway,
+        record.user,
+        settings.base_url,
+        layout,
+        settings.templates_dir,
+        skip_bad_overrides=skip_bad_overrides,
+    )

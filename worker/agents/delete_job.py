@@ -1,0 +1,262 @@
+"""Delete of an agent: roster, session, row (rules.md 40). What is gone already is success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from worker.errors import PermanentError
+from worker.gateway.dialect import Dialect
+from worker.gateway.errors import PermanentGatewayError
+from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.job_agents import (
+    Claim,
+    advance,
+    finish,
+    park,
+)
+from worker.records.agent_status import take_over
+from worker.records.gateway_repository import GatewayRecord, load_gateway
+from worker.records.places import History, Place, close_places, history_of, home_of, made_place
+from worker.rights import require_all_rows, require_for
+from worker.roster.intents import (
+    ROSTER_PATIENCE_S,
+    Settled,
+    Wish,
+    look_again_s,
+    record_intents,
+    settled_intents,
+)
+from worker.runtime.services import Services
+from worker.workspace.identity import derived_id
+
+_WAIT = "waiting for the roster writer"
+
+
+class StillReferencedError(PermanentError):
+    """Other tables hold the agent's row; the sentence names the constraint."""
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """An agent to delete, as far as it is still known. ``home``: where it is, or was last; None: nothing to
+    go by. ``gateway``: home's, None where that is gone. ``targets``: all that may be left of it on gateways;
+    ``lost``: places on gateways that have no row any more; ``places``: all that are on record."""
+
+    home: Place | None
+    gateway: GatewayRecord | None = None
+    targets: tuple[Place, ...] = ()
+    lost: tuple[Place, ...] = ()
+    places: tuple[Place, ...] = ()
+
+    def seen_at(self, gone: Sequence[Settled]) -> Condemned:
+        """The same with the place from which it was really removed as its home: by its row it may belong
+        elsewhere by now."""
+        assert self.home is not None
+        found = [
+            place for wish in gone for place in self.places if place.is_at(wish.gateway_id, wish.openclaw_id)
+        ]
+        if not found or any(place.is_at(self.home.gateway_id, self.home.openclaw_id) for place in found):
+            return self
+        return replace(self, home=found[0])
+
+
+def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
+    """Take the agent off its gateways and out of the database as far as it will go now, adding to
+    ``warnings``; None when done.
+
+    Raises TransientError, PermanentError (StillReferencedError among them), LeaseLostError.
+    """
+    with services.engine.begin() as connection:
+        condemned = _load(connection, held)
+        if held.phase is None:
+            if held.options.get("delete_row") is not False:
+                require_for(connection, held.kind)
+            before = take_over(connection, held.agent_id, "deleting", "delete")
+            columns: dict[str, Any] = {"status_before": before}
+            if condemned.home is not None:
+                columns["openclaw_id"] = condemned.home.openclaw_id
+            advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
+            held = replace(held, phase="intent", status_before=held.status_before or before)
+    removed = False
+    if condemned.home is None:
+        warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
+    elif held.phase == "intent" and condemned.targets:
+        return _ask(services, held, condemned.targets)
+    elif held.phase != "intent":
+        settled = _settled(services, held, condemned, warnings)
+        if isinstance(settled, Snooze):
+            return settled
+        gone = [wish for wish in settled if wish.applied and wish.present_before]
+        removed, condemned = bool(gone), condemned.seen_at(gone)
+        if held.options.get("delete_session") is not False:
+            warnings += _delete_sessions(services, condemned, settled)
+    for place in condemned.lost:
+        warnings.append(
+            f"Gateway {place.gateway_id}, where it was {place.openclaw_id}, has no row any more, so nothing"
+            " was removed there."
+        )
+    _end(services, held, condemned, removed=removed, warnings=warnings)
+    return None
+
+
+def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
+    delete_files = held.options.get("delete_files") is not False
+    messages: list[Message] = []
+    with services.engine.begin() as connection:
+        for place in targets:
+            wish = Wish(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
+            messages += record_intents(connection, place.gateway_id, held.job_id, wish)
+        wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
+        park(connection, held, wait_s, _WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
+    services.publish(messages)
+    return Snooze(_WAIT)
+
+
+def _settled(
+    services: Services, held: Claim, condemned: Condemned, warnings: list[str]
+) -> list[Settled] | Snooze:
+    """How the removals ended; parks while a writer has not come to one. A gateway that it had left already
+    cannot hold the delete up."""
+    with services.engine.begin() as connection:
+        budget_s = services.settings.retry_budget_s
+        wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
+        if any(wish.open for wish in wishes):
+            wait_s = look_again_s(wishes, budget_s)
+            park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
+            return Snooze(_WAIT)
+    asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
+    new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
+    if new:  # it was moved meanwhile, and is to leave its new place too
+        return _ask(services, held, new)
+    assert condemned.home is not None
+    for wish in wishes:
+        if wish.error is not None and wish.gateway_id == condemned.home.gateway_id:
+            raise PermanentError(wish.error)
+        if wish.error is not None:
+            warnings.append(f"It could not be removed from gateway {wish.gateway_name!r}: {wish.error}")
+        elif wish.warning is not None and wish.warning not in warnings:
+            warnings.append(wish.warning)
+    return wishes
+
+
+def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[Settled]) -> list[str]:
+    """Delete the agent's sessions on its gateway where the release lets us; newer ones delete them with the
+    agent. A session under an id that is handed on is the agent's only where we have just removed it."""
+    if condemned.gateway is None:
+        return []
+    client = services.clients.client(condemned.gateway.address)
+    hello = services.patiently(client.hello)
+    if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
+        return []
+    keys = {place.openclaw_id: place.session_key for place in condemned.targets}
+    warnings = []
+    for wish in wishes:
+        if wish.gateway_id != condemned.gateway.gateway_id or not (wish.present_before or _is_own(wish)):
+            continue
+        key = keys.get(wish.openclaw_id, f"agent:{wish.openclaw_id}:main")
+        try:
+            services.patiently(partial(client.call, "sessions.delete", {"key": key}))
+        except PermanentGatewayError as error:
+            warnings.append(f"Its session was not deleted: {error}")
+    return warnings
+
+
+def _is_own(wish: Settled) -> bool:
+    made = derived_id(wish.openclaw_id)
+    return made is not None and made.role == "mc"
+
+
+def _end(
+    services: Services, held: Claim, condemned: Condemned, *, removed: bool, warnings: list[str]
+) -> None:
+    home = condemned.home
+    result: Mapping[str, Any] = {
+        "openclaw_id": home.openclaw_id if home else None,
+        "workspace_path": home.workspace if home else None,
+        "removed": removed,
+    }
+    keep_row = held.options.get("delete_row") is False
+    try:
+        with services.engine.begin() as connection:
+            parameters = {"agent_id": held.agent_id}
+            touched = connection.execute(_OFFLINE if keep_row else _DELETE_ROW, parameters).rowcount
+            if not touched and connection.execute(_ROW, parameters).one_or_none() is not None:
+                raise PermanentError(
+                    "The agent is off its gateway, but its row stays: a trigger or row-level security on"
+                    " agents keeps the database role from changing it. Change that and run the delete again."
+                )
+            connection.execute(_FORGET_FILES, parameters)
+            connection.execute(_FORGET_CREDENTIALS, parameters)
+            for place in condemned.lost:
+                close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
+            finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
+    except IntegrityError as error:
+        diagnosis = getattr(error.orig, "diag", None)
+        table = getattr(diagnosis, "table_name", None) or "another table"
+        constraint = getattr(diagnosis, "constraint_name", None) or "a constraint"
+        raise StillReferencedError(
+            f"The agent is off its gateway, but its row is still referenced from {table} ({constraint}):"
+            " delete what refers to it and run the delete again."
+        ) from None
+
+
+_DELETE_ROW = text("DELETE FROM agents WHERE id = :agent_id")
+_OFFLINE = text("""
+    UPDATE agents SET status = 'offline', provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
+    WHERE id = :agent_id
+""")
+_FORGET_FILES = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id")
+_FORGET_CREDENTIALS = text("DELETE FROM provisioner.agent_credentials WHERE agent_id = :agent_id")
+
+_ROW = text("SELECT id, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")
+
+
+def _load(connection: Connection, held: Claim) -> Condemned:
+    row = connection.execute(_ROW, {"agent_id": held.agent_id}).one_or_none()
+    history = history_of(connection, held.agent_id)
+    lost = tuple(place for place in history.live if place.gateway_id not in history.gateways)
+    live = tuple(place for place in history.live if place not in lost)
+    if row is None:
+        require_all_rows(connection, "agents")
+        return _without_row(connection, held, history, live, lost)
+    gateway = load_gateway(connection, row.gateway_id)
+    if gateway is None:
+        return Condemned(live[-1] if live else None, None, live, lost, history.live + history.closed)
+    root = gateway.gateway.workspace_root
+    home = home_of(row, root, live)
+    # A member's id is nobody else's, so it goes whether or not we know of it.
+    own = (made_place(row.gateway_id, f"mc-{row.id}", root),) if row.board_id is not None else ()
+    return Condemned(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
+
+
+def _without_row(
+    connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
+) -> Condemned:
+    """What is left of an agent whose row is gone: where it still lives by our records, and on the gateway
+    that the request names all that it had there (rules.md 40)."""
+    named = held.options.get("gateway_id")
+    gateway = load_gateway(connection, UUID(str(named))) if named else None
+    targets = live
+    if gateway is not None:
+        there = [place for place in history.closed if place.gateway_id == gateway.gateway_id]
+        own = made_place(gateway.gateway_id, f"mc-{held.agent_id}", gateway.gateway.workspace_root)
+        targets = _each_once(*live, *reversed(there), own)
+    elif live:
+        gateway = load_gateway(connection, live[-1].gateway_id)
+    home = next((p for p in targets if gateway and p.gateway_id == gateway.gateway_id), None)
+    if home is None and history.closed:
+        home = history.closed[-1]
+    return Condemned(home, gateway, targets, lost, history.live + history.closed)
+
+
+def _each_once(*places: Place) -> tuple[Place, ...]:
+    return tuple({(place.gateway_id, place.openclaw_id): place for place in reversed(places)}.values())[::-1]

@@ -1,0 +1,175 @@
+"""One worker's turn with an agent's row: claim, work, and an end, whichever way it goes (decisions.md D6)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.about import note_ids
+from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
+from worker.agents.credentials import NoTokenError
+from worker.agents.delete_job import delete
+from worker.database import single
+from worker.errors import reason_of
+from worker.gateway.idle_timeout import call_limits
+from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
+from worker.jobs.messages import Message
+from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
+from worker.jobs.states import AgentOutcome, ReasonCode, code_of
+from worker.jobs.store.cancelling import CANCELLED
+from worker.jobs.store.job_agents import (
+    Claim,
+    claim,
+    failing_s,
+    finish,
+    park,
+    renew,
+)
+from worker.jobs.store.leases import NotClaimed
+from worker.jobs.store.releasing import mark_next_in_line
+from worker.jobs.store.sync_rows import end_pending, open_next_rows
+from worker.records.agent_repository import DeletedAgentError, MovedAgentError
+from worker.records.agent_status import restore
+from worker.records.file_records import touched_by
+from worker.roster.circuit_breaker import snooze_after
+from worker.runtime.seats import seated
+from worker.runtime.services import Services
+
+log = logging.getLogger(__name__)
+
+WORK: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
+    "provision_agent": partial(carry_out, verb=PROVISION),
+    "update_agent": partial(carry_out, verb=UPDATE),
+    "delete_agent": delete,
+    "provision_gateway_main": partial(carry_out, verb=PROVISION_MAIN),
+    "sync_gateway": partial(carry_out, verb=SYNC),
+}
+
+
+def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
+    """As `take_turn` for the message's row, if its gateway has a slot left here; else the message waits in
+    this process, and is published again once one is free."""
+    assert message.job_id is not None
+    assert message.agent_id is not None
+    if gateway_id is None:
+        return take_turn(services, message.job_id, message.agent_id)
+    called: list[Message] = []
+    try:
+        with seated(services.seats, gateway_id, message, called) as has_seat:
+            if not has_seat:
+                return NotClaimed.NO_SEAT
+            return take_turn(services, message.job_id, message.agent_id)
+    finally:
+        services.publish(called)
+
+
+def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
+    """Claim the agent's row and take it as far as it goes now; where that is its end, call the next job that
+    waits for the agent, and the next agent that waits in a job of many.
+
+    Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the clock brings it back.
+    """
+    held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
+    if isinstance(held, NotClaimed):
+        return held
+    note_ids(agent=agent_id, gateway=held.gateway_id)
+    budget_s = services.settings.retry_budget_s
+    with call_limits(partial(_idle_timeout_s, services, held), budget_s, held.failing_s):
+        outcome = _execute(services.sharing(held.gateway_id, in_a_run=not held.single), held)
+    if not isinstance(outcome, Ended):
+        return outcome
+    with single(services.engine) if held.single else services.engine.begin() as connection:
+        messages = mark_next_in_line(connection, agent_id)
+        if not held.single:
+            more, progress = open_next_rows(connection, job_id)
+            messages, outcome = messages + more, replace(outcome, progress=progress)
+    services.publish(messages)
+    return outcome
+
+
+def _idle_timeout_s(services: Services, held: Claim) -> float | None:
+    """A single job waits for a silent gateway as long as it likes, unless others wait for its slot."""
+    if held.single and (held.gateway_id is None or not services.seats.crowded(held.gateway_id)):
+        return None
+    return services.retry_policy.idle_timeout_of(held.generation)
+
+
+def _execute(services: Services, held: Claim) -> Outcome:
+    warnings = list(held.warnings)
+    lease_s = services.settings.lease_s
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        wait_s = wait.wait_s or 0.0
+        park(connection, held, wait_s, wait.reason, failing_s=wait.failing_s, code=wait.code)
+
+    def handler() -> Ended | Snooze:
+        if held.cancel_requested:
+            return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
+        return WORK[held.kind](services, held, warnings) or Ended("succeeded")
+
+    row = LeasedRow(
+        name=f"agent {held.agent_id}",
+        crashes=0 if held.cancel_requested else held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew, held=held, lease_s=lease_s),
+        snooze=snooze,
+    )
+    return execute(
+        services.engine,
+        services.retry_policy,
+        row,
+        handler,
+        retry=partial(snooze_after, services, held.gateway_id, partial(failing_s, held=held)),
+        fail=lambda error: _fail(services, held, error, warnings),
+    )
+
+
+def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]) -> Ended:
+    """End the row as the error says. In a job of many, an agent that is gone or has no token was skipped, and
+    one whose gateway is given up takes all who wait with it."""
+    reason, code = reason_of(error), code_of(error)
+    if not held.single:
+        if isinstance(error, GatewayGivenUpError):
+            return _give_up(services, held, reason, warnings, code)
+        if isinstance(error, DeletedAgentError):
+            reason = "It was deleted meanwhile."
+            return _end(services, held, "skipped", reason, warnings, code, AgentOutcome.DELETED)
+        if isinstance(error, MovedAgentError):
+            return _end(services, held, "skipped", reason, warnings, code, AgentOutcome.MOVED)
+        if isinstance(error, NoTokenError):
+            return _end(services, held, "skipped", reason, warnings, code)
+    return _end(services, held, "failed", reason, warnings, code)
+
+
+def _give_up(
+    services: Services, held: Claim, reason: str, warnings: list[str], code: ReasonCode | None
+) -> Ended:
+    """The gateway stayed away: no more agents are begun, and what was not touched counts as not attempted
+    (rules.md 33)."""
+    with services.engine.begin() as connection:
+        end_pending(connection, held.job_id, "not_attempted", reason, code=code)
+        touched = touched_by(connection, held.agent_id, held.job_id)
+    return _end(services, held, "failed" if touched else "not_attempted", reason, warnings, code)
+
+
+def _end(
+    services: Services,
+    held: Claim,
+    status: str,
+    reason: str,
+    warnings: list[str],
+    code: ReasonCode | None,
+    outcome: AgentOutcome | None = None,
+) -> Ended:
+    """End the row without success, and give the agent the status back that it had (rules.md 38)."""
+    with services.engine.begin() as connection:
+        finish(connection, held, status, reason=reason, warnings=warnings, code=code, outcome=outcome)
+        if held.single:
+            restore(connection, held.job_id, held.agent_id)
+    return Ended(status, reason)

@@ -1,0 +1,336 @@
+"""The last step: a fresh session if asked for, and one message that wakes the agent (rules.md 20)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from worker.agents.context import Work
+from worker.agents.credentials import have_succeeded
+from worker.agents.wake_barrier import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
+from worker.database import single
+from worker.errors import TransientError
+from worker.gateway.answers import Answer
+from worker.gateway.client import Call
+from worker.gateway.errors import (
+    CallTimedOut,
+    ConnectionLost,
+    GatewayError,
+    GatewayUnreachable,
+    PermanentGatewayError,
+    SendDenied,
+    Unavailable,
+)
+from worker.gateway.owner_settings import ONE_SESSION, Denial, denial_of
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.job_agents import park
+from worker.jobs.store.releasing import mark_next_in_line
+from worker.jobs.store.wake_batches import (
+    NotWoken,
+    Wake,
+    Woken,
+    end_woken,
+    gather_wakes,
+    give_back,
+)
+from worker.printable import line
+from worker.records.agent_status import succeed
+from worker.workspace.display_text import MOST_IN_LABEL, shown_name
+from worker.workspace.plan import BOOTSTRAP
+
+log = logging.getLogger(__name__)
+
+
+def wake(work: Work) -> Snooze | None:
+    """Reset the session where asked or needed (only of an agent that was there before: a fresh one has
+    none), label it, and send the wake message once. Parks while the gateway is about to restart, and while
+    it is busy with what others are to get.
+
+    Failing to reset is a warning; failing to wake is the job's.
+    """
+    if work.held.woken_at is not None or _left_alone(work):
+        return None
+    key = work.record.session_key
+    if work.held.phase != "wake" and not work.fresh and wants_reset(work):
+        _reset(work, key)
+    if not work.option("wake"):
+        return None
+    if work.held.wake_sent_at is not None and _arrived_before(work, key):
+        _woken(work)
+        return None
+    if work.held.wake_sent_at is not None and not work.dialect.shows_wake_keys:
+        work.warn(
+            "The wake message went out before the worker died; this release does not tell whether it arrived,"
+            " so it was not sent again. Wake the agent by hand if it is silent."
+        )
+        return None
+    return _send(work, key, _message(work))
+
+
+def _left_alone(work: Work) -> bool:
+    """Whether the agent's session is its owner's one session, which is not touched."""
+    if work.one_session and (work.option("wake") or wants_reset(work)):
+        work.warn(ONE_SESSION)
+    return work.one_session
+
+
+def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
+    """Enter the phase with a wake key for good; the row is parked where a restart is due or others are yet to
+    be served, else the message is as good as sent, and so are those of all who have waited for this one: a
+    gateway that has to begin a run answers the next late.
+
+    The roster writer lets a wake end that is on its way, and announces its restart before it looks for one.
+    """
+    key = own.params["idempotencyKey"]
+    columns: dict[str, Any] = {"wake_key": key, "warnings": work.warnings, "files": work.files}
+    together: list[Wake] = []
+    with work.services.engine.begin() as connection:
+        leaves, sent = work.held.phase != "wake", work.held.wake_sent_at is not None
+        ask = leave_crowd if leaves else few_are_left
+        few = sent or ask(connection, work.held, work.record.gateway_id)
+        parked = _restart_due(connection, work)
+        if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
+            parked = Snooze(
+                "waiting until the other agents have their files",
+                LOOK_AGAIN_S,
+                code=ReasonCode.WAITING_FOR_OTHER_AGENTS,
+            )
+        if parked is None:
+            columns["wake_sent_at"] = True  # before the frame goes out
+            together = gather_wakes(connection, work.record.gateway_id) if few and leaves else []
+        work.advance(connection, "wake", **columns, wake=parked and own.stored())
+        if parked is not None:
+            park(connection, work.held, parked.wait_s or 0, parked.reason, code=parked.code)
+    work.held = replace(work.held, wake_key=key, phase="wake")
+    return together if parked is None else Snooze(parked.reason)
+
+
+def _wake_together(work: Work, wakes: Sequence[Wake]) -> Fate:
+    """Label the sessions of the agent, which comes first, and of the others, and send their messages; return
+    what became of the agent's.
+
+    The others that were woken end here and now: their gateway is busy with all those runs, and nothing more
+    is asked of it. The rest come back, each for another try.
+    """
+    own, *fates = _send_all(work, wakes)
+    woken, rest = _sorted_out(wakes[1:], fates)
+    with work.services.engine.begin() as connection:
+        ended = end_woken(connection, woken)
+        messages = give_back(connection, rest)
+        succeed(connection, {row.agent_id: row.session_key for row in ended})
+        have_succeeded(connection, work.record.gateway_id, [row.agent_id for row in ended])
+    with single(work.services.engine) as connection:
+        messages += mark_next_in_line(connection, *(row.agent_id for row in ended))
+    work.services.publish(messages)
+    work.services.announce([row.job_id for row in ended])
+    return own
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a wake message: the gateway's ``answer``, or ``unsent``: it surely did not arrive."""
+
+    answer: Mapping[str, Any] | GatewayError
+    unsent: bool = False
+
+
+def _send_all(work: Work, wakes: Sequence[Wake]) -> list[Fate]:
+    labelled = _answers(work, [Call("sessions.patch", _label(wake)) for wake in wakes])
+    ready = [
+        wake for wake, answer in zip(wakes, labelled, strict=True) if not isinstance(answer, GatewayError)
+    ]
+    sent = iter(_answers(work, [Call("chat.send", wake.params) for wake in ready]))
+    return [
+        Fate(answer, unsent=True) if isinstance(answer, GatewayError) else _fate(next(sent))
+        for answer in labelled
+    ]
+
+
+def _answers(work: Work, calls: Sequence[Call]) -> Sequence[Mapping[str, Any] | GatewayError]:
+    try:
+        return work.client.call_many(calls)
+    except GatewayError as error:  # no connection: nothing was sent
+        return [error] * len(calls)
+
+
+def _label(wake: Wake) -> dict[str, Any]:
+    return {"key": wake.params["sessionKey"], "label": wake.label}
+
+
+def _fate(answer: Mapping[str, Any] | GatewayError) -> Fate:
+    return Fate(answer, isinstance(answer, GatewayError) and not answer.may_have_had_effect)
+
+
+def _sorted_out(others: Sequence[Wake], fates: Sequence[Fate]) -> tuple[list[Woken], list[NotWoken]]:
+    woken, rest = [], []
+    for other, fate in zip(others, fates, strict=True):
+        job_id, agent_id = str(other.job_id), str(other.agent_id)
+        if isinstance(fate.answer, GatewayError):
+            rest.append(NotWoken(job_id, agent_id, fate.unsent))
+        else:
+            woken.append(Woken(job_id, agent_id, other.result, _strange(fate.answer)))
+    return woken, rest
+
+
+def _strange(answer: Mapping[str, Any]) -> str | None:
+    if answer.get("status") in ("started", "in_flight", "ok"):
+        return None
+    return f"The gateway answered the wake message with {line(repr(answer.get('status')), 100)}."
+
+
+def _restart_due(connection: Connection, work: Work) -> Snooze | None:
+    """Where a restart is to come, its time; else nobody announces one before the transaction ends."""
+    parameters = {"gateway_id": work.record.gateway_id}
+    restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
+    if restart_in_s is None or restart_in_s <= 0:
+        return None
+    return Snooze("waiting for the gateway to restart", restart_in_s, code=ReasonCode.WAITING_FOR_RESTART)
+
+
+def wants_reset(work: Work) -> bool:
+    """Where sessions keep the files that they began with, an agent would go on with a token that is no longer
+    its own, and be locked out: then its session is reset without being asked for."""
+    if work.wants_reset or work.one_session or not work.dialect.keeps_files_per_session:
+        return work.wants_reset
+    if work.rekeyed or work.record.credential_job_id == work.held.job_id:
+        work.warn(
+            "Its session was reset: this release shows an agent its files as they were when the session"
+            " began, so it would have gone on with its old token."
+        )
+        return True
+    if any(report.get("action") in ("create", "update") for report in work.files.values()):
+        work.warn(
+            "This release shows an agent its changed files only from its next session on: ask for"
+            f" {'reset_session' if work.held.single else 'reset_sessions'} to show them now."
+        )
+    return False
+
+
+def _reset(work: Work, key: str) -> None:
+    try:
+        work.services.patiently(lambda: work.call("sessions.reset", {"key": key}))
+    except PermanentGatewayError as error:
+        if "no such session" not in str(error).lower():
+            work.warn(f"The session was not reset: {error}")
+    except TransientError as error:
+        if isinstance(error, (GatewayUnreachable, ConnectionLost)):
+            raise
+        work.warn(f"The session was not reset: {error}")
+
+
+def _arrived_before(work: Work, key: str) -> bool:
+    """Whether chat.history shows the message of an earlier try (gateways.md 3)."""
+    if not work.dialect.shows_wake_keys:
+        return False
+    history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))
+    return work.held.wake_key in set(_keys(work.client.answer("chat.history", history)))
+
+
+def _keys(history: Answer) -> Iterator[str]:
+    """The keys of the messages that wait or have arrived. Raises BadAnswer."""
+    pending = history.record_or_none("pendingInputs")
+    if pending is not None and pending.value.get("items") is not None:
+        yield from (str(item.value.get("runId")) for item in pending.records("items"))
+    if history.value.get("messages") is not None:
+        for message in history.records("messages"):
+            yield str(message.value.get("idempotencyKey")).removesuffix(":user")
+
+
+def _send(work: Work, key: str, message: str) -> Snooze | None:
+    """Label the session and send the message: last of all, as a gateway that keeps a session writes each of
+    its agent's files four times as slowly (2026.9.6)."""
+    fresh = work.held.wake_sent_at is None
+    params = {
+        "sessionKey": key,
+        "message": message,
+        "deliver": work.option("deliver_wakeup"),
+        "idempotencyKey": work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}",
+    }
+    label = shown_name(work.record.agent.name, work.record.openclaw_id, MOST_IN_LABEL)
+    own = Wake(work.held.job_id, work.agent_id, label, params, work.result())
+    others = _begin(work, own)
+    if isinstance(others, Snooze):
+        return others
+
+    def attempt() -> Fate:
+        work.call("sessions.patch", _label(own))
+        try:
+            return Fate(work.call("chat.send", params))
+        except (ConnectionLost, CallTimedOut) as error:
+            if not error.may_have_had_effect:
+                raise
+            return Fate(error)
+        except SendDenied as error:
+            return Fate(error)
+        except Unavailable as error:
+            if fresh:
+                raise
+            # The same key again answers with the earlier run's own failure: that run did begin.
+            work.warn(f"The agent was woken, but its run failed: {error}")
+            return Fate({"status": "started"})
+
+    fate = _wake_together(work, [own, *others]) if others else None
+    if fate is None or fate.unsent:
+        try:
+            fate = work.services.patiently(attempt)
+        except TransientError:
+            if fresh:
+                _take_back(work)
+            raise
+    if isinstance(fate.answer, SendDenied):
+        work.warn(f"The agent was not woken: {_denial(work, key)}")
+        return None
+    if isinstance(fate.answer, GatewayError):
+        raise fate.answer  # nobody knows whether it arrived: the next turn looks before it sends again
+    strange = _strange(fate.answer)
+    if strange is not None:
+        work.warn(strange)
+    _woken(work)
+    return None
+
+
+def _denial(work: Work, key: str) -> Denial | str:
+    """What forbids the message, and what would allow it; one call more, of a wake that failed."""
+    config = work.services.patiently(lambda: work.call("config.get", {})).get("config")
+    return denial_of(config, key) or (
+        "the session itself, or session.sendPolicy of the gateway's openclaw.json, denies messages to it:"
+        f" allow {key} there."
+    )
+
+
+def _take_back(work: Work) -> None:
+    """The message surely did not arrive: the next turn may send it as if for the first time."""
+    with single(work.services.engine) as connection:
+        work.advance(connection, "wake", wake_unsent=True)
+
+
+def _woken(work: Work) -> None:
+    """Nothing follows but the end of the job, whose one statement keeps the time."""
+    work.held = replace(work.held, woken_at=datetime.now(UTC))
+    log.info("woken")
+
+
+def _message(work: Work) -> str:
+    name = work.record.shown_name
+    message = (
+        f"Hello {name}. Your workspace was just {work.verb.done} by Mission Control.\n"
+        "Start now: read AGENTS.md and the other files of your workspace."
+        " If BOOTSTRAP.md is there, follow it once and delete it afterwards."
+        " Then begin your heartbeats."
+    )
+    written = work.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
+    if work.dialect.drops_bootstrap and written:
+        message += f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{work.render()[BOOTSTRAP].text}"
+    return message
+
+
+_RESTART_IN = text("""
+    SELECT extract(epoch FROM restart_expected_at - now())::float
+    FROM provisioner.gateway_states WHERE gateway_id = :gateway_id FOR SHARE
+""")

@@ -1,0 +1,278 @@
+"""What a run would do to an agent's workspace: reads, decides, and writes nothing (decisions.md D2).
+
+A run applies exactly this, so a dry run's promise is what the run then does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.agents.context import Work
+from worker.agents.credentials import Token, choose_token
+from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
+from worker.gateway.errors import PermanentGatewayError
+from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
+from worker.workspace.credentials import find_token, with_token
+from worker.workspace.diffs import file_diff, known_secrets
+from worker.workspace.plan import (
+    Action,
+    LiveFile,
+    Mode,
+    RecordedFile,
+    decide,
+    has_agent_text,
+    unchanged_since_write,
+)
+from worker.workspace.rendering import RenderedFile, RenderedWorkspace
+
+SCRATCH_PATIENCE_S = 30.0
+"""How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
+ABSENCE_PATIENCE_S = 30.0
+"""How long a job goes on looking for a workspace that its gateway does not find."""
+
+
+@dataclass
+class Step:
+    """What is to be done with one deliverable. ``text`` still has the placeholder where a token is minted;
+    ``live`` is what the gateway has, None for nothing."""
+
+    file: RenderedFile
+    action: Action
+    text: str
+    live: LiveFile | None
+
+
+@dataclass
+class WorkspacePlan:
+    """One agent's workspace, wanted and live. ``token``: the one to keep; None with ``mints``: a new one is
+    to be made in the place of ``outgoing``; None without: the file that carries it stays untouched."""
+
+    rendered: RenderedWorkspace
+    files: AgentFiles
+    records: Mapping[str, RecordedFile]
+    steps: dict[str, Step] = field(default_factory=dict)
+    token: Token | None = None
+    outgoing: Token | None = None
+    mints: bool = False
+    scratch_id: str | None = None
+    left_alone: frozenset[str] = frozenset()
+    gateway_token: str | None = field(default=None, repr=False)
+    _known: tuple[tuple[str, ...], frozenset[str]] | None = field(default=None, repr=False)
+
+    @property
+    def carrier(self) -> Step:
+        """The step of the file that carries the token."""
+        return next(step for step in self.steps.values() if step.file.carries_token)
+
+    def report(self, *, with_diffs: bool) -> dict[str, Any]:
+        """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (rules.md 29)."""
+        shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
+        for name, size in self.rendered.unsupported.items():
+            shown[name] = {"action": "unsupported", "size": size}
+        return shown
+
+    def _is_left(self, step: Step) -> bool:
+        return step.action == "unchanged" and step.file.name in self.left_alone
+
+    def report_of(self, name: str, *, with_diffs: bool) -> dict[str, Any]:
+        """What the report says of one file."""
+        step = self.steps[name]
+        shown: dict[str, Any] = {
+            "action": "preserved" if self._is_left(step) else step.action,
+            "size": len(step.file.text.encode()),
+            "source_sha256": step.file.source_sha256,
+        }
+        cause = _cause(step, self.records.get(step.file.name))
+        if cause is not None:
+            shown["changed_by"] = cause
+        if step.file.carries_token:
+            shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
+        if with_diffs and step.action in ("create", "update"):
+            shown["diff"] = self._diff(step)
+        return shown
+
+    def _diff(self, step: Step) -> str:
+        before = step.live.content if step.live is not None else None
+        return file_diff(before or "", step.text, self._secrets())
+
+    def _secrets(self) -> frozenset[str]:
+        """All that is known to be secret of the agent: it may have noted its token in any of its files."""
+        tokens = tuple(token.plain for token in (self.token, self.outgoing) if token)
+        if self._known is None or self._known[0] != tokens:
+            live = [step.live.content for step in self.steps.values() if step.live and step.live.content]
+            found = [find_token(text, section=section) for text in live for section in (False, True)]
+            texts = [*live, *(step.file.text for step in self.steps.values())]
+            self._known = tokens, known_secrets(texts, (*tokens, *found, self.gateway_token))
+        return self._known[1]
+
+
+def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
+    """Read what the gateway has and decide on every file. ``first``: the agent is new on its gateway, which
+    says nothing of what its workspace holds (rules.md 16); ``registered``: the gateway knows the agent, so
+    it can be asked.
+
+    Raises NoTokenError, TransientError, PermanentError.
+    """
+    rendered = work.render()
+    for sentence in rendered.warnings:
+        work.warn(sentence)
+    files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
+    live = _live(work, files, first=first) if registered else {}
+    mode = Mode(
+        first and not _is_settled(work, live),
+        work.option("overwrite"),
+        work.option("force_bootstrap"),
+        main=work.record.board is None,
+    )
+    kept = () if first or mode.overwrite else rendered
+    left_alone = frozenset(name for name in kept if mode.keeps(name))
+    plan = WorkspacePlan(rendered, files, work.record.files, left_alone=left_alone)
+    plan.gateway_token = work.record.address.token
+    _plan_carrier(work, plan, live, mode)
+    _plan_files(work, plan, live, mode)
+    for file in rendered.values():
+        if file.kind == "scratch":
+            _plan_scratch(work, plan, file, registered=registered)
+    return plan
+
+
+def _is_settled(work: Work, live: Mapping[str, LiveFile]) -> bool:
+    """Whether another program brought the agent to life: it was in the roster, its workspace holds files, and
+    none of them is on record from before this job. Such an agent has its BOOTSTRAP.md behind it."""
+    recorded_before = bool(work.record.files) and not work.held.files
+    return not work.fresh and bool(live) and not recorded_before
+
+
+def _live(work: Work, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFile]:
+    """The files there are. A workspace that was there before is taken for gone only once it stays so: all
+    that the agent keeps in it would be written anew."""
+    try:
+        return work.services.patiently(lambda: files.live(may_be_empty=first))
+    except WorkspaceAbsentError:
+        if work.held.age_s < ABSENCE_PATIENCE_S:
+            raise
+        return {}
+
+
+def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
+    """Files that were listed a moment ago, with their content. Raises NotThereYetError for one that is not
+    to be had now: being replaced is not being gone."""
+    found = work.services.patiently(lambda: plan.files.read(names))
+    lacking = sorted(set(names) - set(found))
+    if lacking:
+        raise NotThereYetError(
+            f"The gateway lists {lacking[0]} of {work.record.openclaw_id}, but finds none."
+        )
+    return found
+
+
+def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode) -> None:
+    """The file with the token is left alone only where all about it is known to be as we left it. For a diff
+    it is read nevertheless: its token is to be masked wherever else the agent wrote it."""
+    file = next(file for file in plan.rendered.values() if file.carries_token)
+    found, record = live.get(file.name), plan.records.get(file.name)
+    trusted = unchanged_since_write(found, record) and work.record.token_hash is not None
+    # Where a hash is pending, what we wrote last may carry its token, and not the one verified before.
+    trusted = trusted and work.record.verified_hash == work.record.token_hash
+    trusted = trusted and work.record.pending_hash is None
+    as_rendered = record is not None and record.source_sha256 == file.source_sha256
+    settled = work.record.pending_hash is None and not work.option("rotate_tokens")
+    if trusted and as_rendered and settled:
+        if work.option("diff"):
+            found = _read(work, plan, [file.name])[file.name]
+        plan.steps[file.name] = Step(file, "unchanged", file.text, found)
+        return
+    if found is not None:
+        found = _read(work, plan, [file.name])[file.name]
+    choice = choose_token(work, found.content if found else None, trusted=trusted)
+    plan.token, plan.outgoing = choice.keep, choice.outgoing
+    plan.mints = plan.token is None
+    text = with_token(file.text, plan.token.plain) if plan.token else file.text
+    action = decide(file, text, found, record, mode)
+    assert action is not None
+    plan.steps[file.name] = Step(file, action, text, found)
+
+
+def _plan_files(work: Work, plan: WorkspacePlan, found: Mapping[str, LiveFile], mode: Mode) -> None:
+    live = dict(found)
+    wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
+
+    def decided(file: RenderedFile) -> Action | None:
+        if mode.keeps(file.name) and not mode.overwrite and _has_twin(file.name, live):
+            return "preserved"
+        return decide(file, file.text, live.get(file.name), plan.records.get(file.name), mode)
+
+    actions = {file.name: decided(file) for file in wanted}
+    unread = [
+        name
+        for name, action in actions.items()
+        if action is None or (action == "update" and work.option("diff"))
+    ]
+    if unread:
+        live.update(_read(work, plan, unread))
+    for file in wanted:
+        action = actions[file.name] or decided(file)
+        assert action is not None
+        plan.steps[file.name] = Step(file, action, file.text, live.get(file.name))
+    _warn_of_replaced(work, plan, mode)
+
+
+def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
+    """Whether the workspace holds the file under another case: up to 2026.3 ``memory.md`` serves as
+    MEMORY.md, and on a disk that does not tell cases apart it is the same file."""
+    twins = [other for other in live if other.casefold() == name.casefold()]
+    return name not in twins and any(live[twin].size for twin in twins)
+
+
+def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
+    """Name what ``overwrite`` takes from the agent or its human (rules.md 16)."""
+    replaced = [
+        name
+        for name, step in plan.steps.items()
+        if step.action == "update"
+        and mode.keeps(name)
+        and step.live is not None
+        and has_agent_text(step.file, step.live, plan.records.get(name)) is not False
+    ]
+    if replaced:
+        names = " and ".join(filter(None, (", ".join(replaced[:-1]), replaced[-1])))
+        work.warn(f"overwrite replaces what the agent or its human wrote into {names}.")
+
+
+def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, registered: bool) -> None:
+    record = None if work.fresh else plan.records.get(file.name)  # a new entry gets an automation of its own
+    place, found = record.locator if record else None, None
+    if place is not None and registered:
+        try:
+            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+        except PermanentGatewayError:
+            place = None  # the automation was made anew: look it up
+    if place is None and registered:
+        try:
+            place = work.services.patiently(plan.files.scratch_id)
+        except NotThereYetError as error:
+            if work.fresh and work.held.age_s < SCRATCH_PATIENCE_S:
+                raise
+            fenced = not work.fresh and heartbeat_enabled(work.record.heartbeat)
+            why = f"{FENCED_HINT}." if fenced else "Is its heartbeat switched off?"
+            work.warn(f"{error} Its heartbeat text was not delivered. {why}")
+            plan.steps[file.name] = Step(file, "unsupported", file.text, None)
+            return
+        if not work.fresh:
+            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+    plan.scratch_id = place
+    same = found is not None and found.content == file.text
+    action: Action = "unchanged" if same else "update" if found is not None else "create"
+    plan.steps[file.name] = Step(file, action, file.text, found)
+
+
+def _cause(step: Step, record: RecordedFile | None) -> str | None:
+    """Who made the live file differ from its rendering: the templates (or the facts in them), the agent (or
+    anybody else on its gateway), or both. None where it does not differ, or nothing is on record."""
+    if record is None or step.live is None or step.action not in ("update", "preserved"):
+        return None
+    templates = record.source_sha256 != step.file.source_sha256
+    agent = not unchanged_since_write(step.live, record)
+    return "both" if templates and agent else "templates" if templates else "agent" if agent else None

@@ -1,0 +1,297 @@
+"""All that a job must know of one agent, read in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.roster import RosterEntry
+from worker.jobs.states import ReasonCode
+from worker.records.places import (
+    LIVE_PLACES,
+    Belonging,
+    Place,
+    home_of,
+    keeps,
+    left_places,
+    places_of,
+    taken,
+)
+from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
+from worker.workspace.display_text import one_line, shown_name
+from worker.workspace.identity import plain_path, workspace_path
+from worker.workspace.plan import RecordedFile
+
+
+class RefusedAgentError(PermanentError):
+    """The agent's rows do not hold together; the sentence names the row and the cure."""
+
+
+class DeletedAgentError(RefusedAgentError):
+    """There is no row of the agent, or none any more."""
+
+    reason_code = ReasonCode.AGENT_DELETED
+
+
+class MovedAgentError(RefusedAgentError):
+    """The agent was put on another gateway while a job was at work on it."""
+
+    reason_code = ReasonCode.AGENT_MOVED
+
+
+@dataclass(frozen=True)
+class GatewayCondition:
+    """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up; ``down_at``: the
+    fingerprint of the address where it was found down."""
+
+    down_for_s: float | None
+    refused_token_fingerprint: str | None
+    last_error: str | None
+    down_at: str | None = None
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records.
+    ``places``: where it lives by our records."""
+
+    agent: AgentFacts
+    status: str
+    token_hash: str | None
+    stored_session_key: str | None
+    board: BoardFacts | None
+    gateway: GatewayFacts
+    address: GatewayAddress
+    organization_id: UUID
+    user: UserFacts | None
+    condition: GatewayCondition
+    verified_hash: str | None
+    pending_hash: str | None
+    replaces_hash: str | None
+    credential_job_id: UUID | None
+    provisioned_before: bool
+    places: tuple[Place, ...] = ()
+    files: Mapping[str, RecordedFile] = field(default_factory=dict)
+
+    @property
+    def gateway_id(self) -> UUID:
+        """The gateway's key."""
+        return UUID(str(self.gateway.id))
+
+    @cached_property
+    def home(self) -> Place:
+        """Where the agent is to live."""
+        board_id = self.board.id if self.board else None
+        belonging = Belonging(self.agent.id, board_id, self.agent.is_board_lead, self.gateway_id)
+        return home_of(belonging, self.gateway.workspace_root, self.places)
+
+    @property
+    def left(self) -> tuple[Place, ...]:
+        """Where it still lives, and is to live no more."""
+        return left_places(self.home, self.places)
+
+    @property
+    def session_key(self) -> str:
+        """The agent's session key (rules.md 1, 2)."""
+        return self.home.session_key
+
+    @property
+    def openclaw_id(self) -> str:
+        """The agent's id on its gateway (rules.md 3)."""
+        return self.home.openclaw_id
+
+    @property
+    def workspace(self) -> str:
+        """The agent's folder on the gateway (rules.md 4)."""
+        name = self.gateway.name
+        if self.home.workspace is not None:
+            return plain_path(self.home.workspace, name)
+        return plain_path(workspace_path(self.gateway.workspace_root, self.openclaw_id, gateway=name), name)
+
+    @property
+    def roster_entry(self) -> RosterEntry:
+        """What its gateway's roster should say of it."""
+        return RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
+
+    @property
+    def shown_name(self) -> str:
+        """The agent's name on one line, cut where it is very long."""
+        return shown_name(self.agent.name, self.openclaw_id)
+
+    @property
+    def heartbeat(self) -> Mapping[str, Any]:
+        """The agent's own heartbeat settings; anything but an object counts as none (rules.md 15)."""
+        config = self.agent.heartbeat_config
+        return config if isinstance(config, Mapping) else {}
+
+
+_LOAD = text(f"""
+    SELECT a.id, a.name, a.status, a.is_board_lead, a.identity_profile, a.identity_template, a.soul_template,
+        a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
+        b.id AS board_key, b.name AS board_name, b.board_type, b.objective, b.success_metrics, b.target_date,
+        b.goal_confirmed, b.gateway_id AS board_gateway_id,
+        a.board_id IS NULL AND a.id = (
+            SELECT id FROM agents WHERE gateway_id = a.gateway_id AND board_id IS NULL
+            ORDER BY created_at, id LIMIT 1
+        ) AS is_main,
+        g.id AS gateway_key, g.name AS gateway_name, g.url, g.token, g.workspace_root, g.organization_id,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
+        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
+        s.refused_token_fingerprint, s.last_error, s.down_at,
+        c.verified_hash, c.pending_hash, c.replaces_hash, c.job_id AS credential_job_id,
+        coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
+        {LIVE_PLACES} AS places,
+        (SELECT jsonb_agg(jsonb_build_array(p.openclaw_id, h.id, h.name, h.status, h.board_id,
+                                            h.is_board_lead, h.gateway_id))
+         FROM provisioner.agent_places p JOIN agents h ON h.id = p.agent_id
+         WHERE p.gateway_id = a.gateway_id AND p.until IS NULL AND p.agent_id <> a.id
+           AND p.openclaw_id IN ('lead-' || a.board_id, 'mc-gateway-' || a.gateway_id)) AS rivals,
+        u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
+        u.context AS user_context,
+        (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
+                                                           f.locator))
+         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files
+    FROM agents a
+    LEFT JOIN boards b ON b.id = a.board_id
+    LEFT JOIN gateways g ON g.id = a.gateway_id
+    LEFT JOIN provisioner.gateway_states s ON s.gateway_id = a.gateway_id
+    LEFT JOIN provisioner.agent_credentials c ON c.agent_id = a.id
+    LEFT JOIN LATERAL (
+        SELECT users.* FROM organization_members m JOIN users ON users.id = m.user_id
+        WHERE m.organization_id = g.organization_id
+          AND CASE WHEN CAST(:user_id AS uuid) IS NULL THEN m.role = 'owner' ELSE users.id = :user_id END
+        ORDER BY m.created_at LIMIT 1
+    ) u ON true
+    WHERE a.id = :agent_id
+""")
+
+
+def load_agent(
+    connection: Connection, agent_id: UUID, user_id: UUID | None = None, *, main: bool = False
+) -> AgentRecord:
+    """Read a board agent or, where ``main`` allows it, a gateway's main agent.
+
+    Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (rules.md 13, 21, 22),
+    and PermanentError for an unusable URL or workspace root (rules.md 4).
+    """
+    try:
+        row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
+    except (RecursionError, ValueError) as error:
+        raise RefusedAgentError(
+            f"Agent {agent_id} cannot be read ({type(error).__name__}): agents.identity_profile,"
+            " agents.heartbeat_config or boards.success_metrics is nested too deep, or holds a number of"
+            " thousands of digits: write it more simply."
+        ) from None
+    if row is None:
+        raise DeletedAgentError(f"There is no agent with agent_id {agent_id}.")
+    _check(row, user_id, main=main)
+    record = AgentRecord(
+        agent=AgentFacts(
+            id=row.id,
+            name=row.name,
+            is_board_lead=row.is_board_lead,
+            identity_profile=row.identity_profile,
+            identity_template=row.identity_template,
+            soul_template=row.soul_template,
+            heartbeat_config=row.heartbeat_config,
+        ),
+        status=row.status,
+        token_hash=row.agent_token_hash,
+        stored_session_key=row.openclaw_session_id,
+        board=_board(row),
+        gateway=GatewayFacts(
+            id=row.gateway_key, name=row.gateway_name, url=row.url, workspace_root=row.workspace_root
+        ),
+        address=GatewayAddress(row.url, row.token, row.allow_insecure_tls),
+        organization_id=row.organization_id,
+        user=_user(row),
+        condition=GatewayCondition(
+            row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at
+        ),
+        verified_hash=row.verified_hash,
+        pending_hash=row.pending_hash,
+        replaces_hash=row.replaces_hash,
+        credential_job_id=row.credential_job_id,
+        provisioned_before=row.provisioned_before,
+        places=places_of(row.places),
+        files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
+    )
+    _ = record.workspace  # an unusable root is refused before anything is touched
+    _require_no_rival(record, row.rivals or ())
+    return record
+
+
+@dataclass(frozen=True)
+class _Rival(Belonging):
+    """Another agent, which holds an id on the gateway that this one might want."""
+
+    openclaw_id: str
+    name: str
+    status: str
+
+
+def _require_no_rival(record: AgentRecord, rivals: Sequence[Any]) -> None:
+    """Two rows may want one id, as two leads of a board do: it is the agent's that lives there."""
+    for held_id, key, name, status, board_id, is_board_lead, gateway_id in rivals:
+        holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status)
+        if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id):
+            owner = f"agent {one_line(name)!r} ({key})"
+            raise RefusedAgentError(f"Agent {one_line(record.agent.name)!r}: {taken(held_id, owner)}")
+
+
+def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:
+    who = f"Agent {one_line(row.name)!r} ({row.id})"
+    if row.gateway_key is None:
+        raise RefusedAgentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
+    if not (row.url or "").strip():
+        raise RefusedAgentError(
+            f"Gateway {row.gateway_name!r} ({row.gateway_key}) has no URL: set gateways.url."
+        )
+    if row.board_id is None and not (main and row.is_main):
+        raise RefusedAgentError(f"{who} has no board: only a gateway's main agent may have none.")
+    if row.board_id is not None and row.board_key is None:
+        raise RefusedAgentError(f"{who} belongs to board {row.board_id}, which does not exist.")
+    if row.board_id is not None and row.board_gateway_id != row.gateway_id:
+        elsewhere = f"is on gateway {row.board_gateway_id}" if row.board_gateway_id else "has no gateway"
+        raise RefusedAgentError(
+            f"{who} is on gateway {row.gateway_id}, but its board {row.board_name!r} ({row.board_id})"
+            f" {elsewhere}: put both on one gateway."
+        )
+    if user_id is not None and row.user_id is None:
+        raise RefusedAgentError(
+            f"The user_id {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
+        )
+
+
+def _board(row: Any) -> BoardFacts | None:
+    if row.board_id is None:
+        return None
+    return BoardFacts(
+        id=row.board_id,
+        name=row.board_name,
+        board_type=row.board_type,
+        objective=row.objective,
+        success_metrics=row.success_metrics,
+        target_date=row.target_date,
+        goal_confirmed=row.goal_confirmed,
+    )
+
+
+def _user(row: Any) -> UserFacts | None:
+    if row.user_id is None:
+        return None
+    return UserFacts(
+        name=row.user_name,
+        preferred_name=row.preferred_name,
+        pronouns=row.pronouns,
+        timezone=row.timezone,
+        notes=row.notes,
+        context=row.user_context,
+    )

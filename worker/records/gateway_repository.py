@@ -1,0 +1,101 @@
+"""A gateway's row, and what the rows of its agents ask of its roster at this moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.address import GatewayAddress
+from worker.gateway.roster import RosterEntry
+from worker.records.agent_repository import GatewayCondition
+from worker.records.places import LIVE_PLACES, Place, home_of, places_of
+from worker.workspace.context import GatewayFacts
+from worker.workspace.display_text import shown_name
+from worker.workspace.identity import plain_path, workspace_path
+
+
+@dataclass(frozen=True)
+class GatewayRecord:
+    """A gateway, where it is to be reached, and what all workers know of it."""
+
+    gateway: GatewayFacts
+    address: GatewayAddress
+    condition: GatewayCondition
+    organization_id: UUID
+
+    @property
+    def gateway_id(self) -> UUID:
+        """The gateway's key."""
+        return UUID(str(self.gateway.id))
+
+
+_GATEWAY = text("""
+    SELECT g.id, g.name, g.url, g.token, g.workspace_root, g.organization_id,
+        s.refused_token_fingerprint, s.last_error, s.down_at,
+        extract(epoch FROM now() - s.down_since)::float AS down_for_s,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
+    FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
+""")
+_WANTED = text(f"""
+    SELECT a.id, a.name, a.board_id, a.is_board_lead, a.gateway_id,
+        CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places
+    FROM agents a WHERE a.id = ANY(:agents) AND a.gateway_id = :gateway_id ORDER BY a.created_at, a.id
+""")
+
+
+def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | None:
+    """The gateway, or None where there is none of that id (any more). Raises BadAddress for a URL that is
+    none."""
+    row = connection.execute(_GATEWAY, {"gateway_id": gateway_id}).one_or_none()
+    if row is None:
+        return None
+    return GatewayRecord(
+        GatewayFacts(id=row.id, name=row.name, url=row.url, workspace_root=row.workspace_root),
+        GatewayAddress(row.url, row.token, row.allow_insecure_tls),
+        GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at),
+        row.organization_id,
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the roster should say of an agent, and where it lives once it does."""
+
+    entry: RosterEntry
+    home: Place
+
+
+def wanted_agents(
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+) -> dict[UUID, Wanted]:
+    """What is wanted of each of the agents that are on this gateway now, oldest first. Raises PermanentError
+    for a workspace root that is none (rules.md 4)."""
+    rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
+    return {row.id: _wanted(row, record.gateway) for row in rows}
+
+
+def wanted_entries(
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+) -> dict[UUID, RosterEntry]:
+    """The entries alone, by the agent's key. Raises PermanentError."""
+    return {agent: wanted.entry for agent, wanted in wanted_agents(connection, record, agents).items()}
+
+
+def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
+    home = home_of(row, gateway.workspace_root, places_of(row.places))
+    workspace = home.workspace
+    if workspace is None:
+        workspace = workspace_path(gateway.workspace_root, home.openclaw_id, gateway=gateway.name)
+    name, path = shown_name(row.name, home.openclaw_id), plain_path(workspace, gateway.name)
+    entry = RosterEntry(home.openclaw_id, name, path)
+    try:  # read here and not by the driver, where one agent's would be the failure of all
+        config = json.loads(row.heartbeat_config or "null")
+    except (ValueError, RecursionError) as error:
+        fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
+        return Wanted(replace(entry, fault=fault), home)
+    return Wanted(replace(entry, heartbeat=config if isinstance(config, Mapping) else {}), home)

@@ -1,0 +1,252 @@
+"""One circuit breaker for each gateway: whether it may be tried, and what a try teaches (rules.md 44, 45).
+
+An outage is the gateway's, not a job's: its ten minutes run in one row of gateway_states for all jobs, and
+one probe at a time finds out whether it is over (decisions.md D7). A refused token is not tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+
+from worker.drain import draining
+from worker.errors import ProvisionerError, TransientError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.client import GatewayClient
+from worker.gateway.errors import OUTAGES, WrongToken
+from worker.gateway.idle_timeout import failing_for_s, has_been_answered, note_failing_for
+from worker.gateway.owner_settings import has_one_session
+from worker.gateway.protocol import Hello
+from worker.jobs.retry_policy import GatewayGivenUpError, RetryPolicy, Snooze
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.releasing import call_waiting_for_gateway
+from worker.masking.columns import MaskedText
+from worker.records.agent_repository import GatewayCondition
+from worker.runtime.services import Services
+from worker.workspace.context import GatewayFacts
+
+_PROBE_TAKES_S = 25.0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """``down_for_s``: seconds since the first failure; ``wait_s``: seconds until the gateway may be tried
+    again."""
+
+    down_for_s: float
+    wait_s: float
+
+
+_NEW = """(s.down_since IS NULL OR s.down_at <> excluded.down_at
+             OR s.last_failure_at < excluded.down_since - make_interval(secs => :budget_s))"""
+_NOTE_FAILURE = text(f"""
+    INSERT INTO provisioner.gateway_states AS s
+        (gateway_id, down_since, last_failure_at, last_error, probe_until, down_at)
+    VALUES (:gateway_id, now() - make_interval(secs => :took_s), now(), :error,
+            now() + make_interval(secs => :first_s), :down_at)
+    ON CONFLICT (gateway_id) DO UPDATE
+    SET down_since = CASE
+            WHEN {_NEW} THEN excluded.down_since ELSE s.down_since END,
+        last_failure_at = now(), last_error = excluded.last_error, down_at = excluded.down_at,
+        probe_until = now() + make_interval(secs => CASE
+            WHEN {_NEW} THEN :first_s
+            ELSE least(:longest_s, greatest(:first_s, least(
+                extract(epoch FROM now() - s.down_since) / 2,
+                :budget_s - extract(epoch FROM now() - s.down_since)))) END)
+    RETURNING extract(epoch FROM now() - down_since)::float AS down_for_s,
+        extract(epoch FROM probe_until - now())::float AS wait_s
+""").bindparams(bindparam("error", type_=MaskedText))
+
+
+def note_failure(
+    connection: Connection,
+    gateway_id: UUID,
+    error: ProvisionerError,
+    budget_s: float,
+    *,
+    took_s: float = 0.0,
+    address: GatewayAddress | None = None,
+) -> Outage:
+    """Record that the gateway could not be used at ``address``, at a try that took ``took_s`` seconds.
+
+    An outage begins with the first try that failed, and belongs to the address that was tried. One that
+    nobody has met for a whole budget is over as far as we know, so a later failure begins a new one.
+    """
+    row = connection.execute(
+        _NOTE_FAILURE,
+        {
+            "gateway_id": gateway_id,
+            "error": str(error),
+            "budget_s": budget_s,
+            "took_s": min(took_s, budget_s),
+            "down_at": None if address is None else fingerprint(address),
+            "first_s": RetryPolicy.shortest_wait_s,
+            "longest_s": RetryPolicy.longest_wait_s,
+        },
+    ).one()
+    return Outage(row.down_for_s, row.wait_s)
+
+
+_MAY_PROBE = text("""
+    UPDATE provisioner.gateway_states SET probe_until = now() + make_interval(secs => :takes_s)
+    WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+      AND (probe_until IS NULL OR probe_until <= now())
+""")
+_PROBE_WAIT = text("""
+    SELECT CASE WHEN last_failure_at < now() - make_interval(secs => :budget_s) THEN 0
+                ELSE extract(epoch FROM now() - down_since) END::float AS down_for_s,
+        extract(epoch FROM probe_until - now())::float AS wait_s
+    FROM provisioner.gateway_states WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+""")
+
+
+def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
+    """Whether to try a gateway known to be down: None for the one that may, else when to ask again. An outage
+    that nobody has met for a whole budget counts from now: what the probe finds decides."""
+    parameters = {"gateway_id": gateway_id}
+    if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
+        return None
+    row = connection.execute(_PROBE_WAIT, {**parameters, "budget_s": budget_s}).one_or_none()
+    if row is None:
+        return None
+    # Of a probe under way nobody knows how long it takes: look again no later than it would be repeated.
+    longest_s = min(RetryPolicy.longest_wait_s, max(RetryPolicy.shortest_wait_s, row.down_for_s / 2))
+    return Outage(row.down_for_s, min(max(row.wait_s or 0.0, 0.1), longest_s))
+
+
+_NOTE_UP = text("""
+    UPDATE provisioner.gateway_states
+    SET down_since = NULL, probe_until = NULL, last_failure_at = NULL, last_error = NULL, down_at = NULL,
+        writer_not_before = NULL
+    WHERE gateway_id = :gateway_id AND down_since IS NOT NULL
+""")
+
+
+def note_up(connection: Connection, gateway_id: UUID) -> None:
+    """The gateway answered: its outage is over, and whatever was parked because of it is due now, syncs
+    among them."""
+    if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
+        call_waiting_for_gateway(connection, gateway_id)
+
+
+_REFUSED_TOKEN = text("""
+    INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint, last_error)
+    VALUES (:gateway_id, :fingerprint, :error)
+    ON CONFLICT (gateway_id) DO UPDATE
+    SET refused_token_fingerprint = excluded.refused_token_fingerprint, last_error = excluded.last_error
+""").bindparams(bindparam("error", type_=MaskedText))
+
+
+def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
+    """Remember an address whose token was refused, so that nobody tries it again: ten failures would lock a
+    remote backend out (gateways.md 4)."""
+    connection.execute(
+        _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
+    )
+
+
+def require_untried(gateway_name: str, address: GatewayAddress, refused: str | None) -> None:
+    """Raise WrongToken for an address whose token is known (``refused``: its fingerprint) to be refused."""
+    if refused is not None and refused == fingerprint(address):
+        raise WrongToken(
+            f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor"
+            " gateways.token of its row has changed since: set the token to gateway.auth.token of its"
+            " openclaw.json; where that was put right instead, run `provisioner doctor` once.",
+        )
+
+
+def fingerprint(address: GatewayAddress) -> str:
+    """Tells URL, token and TLS setting together from any other, and leads back to none."""
+    insecure = "\ninsecure" if address.allow_insecure_tls else ""
+    return sha256(f"{address.url}\n{address.token_fingerprint}{insecure}".encode()).hexdigest()[:16]
+
+
+class Reachable(Protocol):
+    """What is known of a gateway before it is tried: a gateway's record, or that of an agent on it."""
+
+    @property
+    def gateway(self) -> GatewayFacts: ...
+    @property
+    def gateway_id(self) -> UUID: ...
+    @property
+    def address(self) -> GatewayAddress: ...
+    @property
+    def condition(self) -> GatewayCondition: ...
+
+
+def greet(services: Services, record: Reachable) -> Hello:
+    """Connect, and keep what that says of the gateway: up again, or a token that is not to be tried again."""
+    try:
+        hello = services.patiently(services.clients.client(record.address).hello)
+    except WrongToken as error:
+        with services.engine.begin() as connection:
+            note_refused_token(connection, record.gateway_id, record.address, str(error))
+        raise
+    if record.condition.down_for_s is not None:
+        with services.engine.begin() as connection:
+            note_up(connection, record.gateway_id)
+    return hello
+
+
+def heed_one_session(client: GatewayClient, config: Any) -> None:
+    """Connect anew where ``config`` (config.get's) has one session for all by now, and the hello that
+    everybody goes by was said before."""
+    if has_one_session(config) and not client.hello().one_session:
+        client.disconnect()
+
+
+def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
+    """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
+    require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
+    condition = record.condition
+    if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
+        return None  # it is up, or was found down where it is not any more
+    note_failing_for(condition.down_for_s)
+    with services.engine.begin() as connection:
+        outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
+    if outage is None:
+        return None
+    policy = services.retry_policy
+    if outage.down_for_s >= policy.timeout_s:
+        raise GatewayGivenUpError(policy.unreachable(record.condition.last_error or "no answer"))
+    return Snooze(
+        f"gateway {record.gateway.name!r} is down: {record.condition.last_error}",
+        outage.wait_s,
+        code=ReasonCode.WAITING_FOR_GATEWAY,
+    )
+
+
+def snooze_after(
+    services: Services,
+    gateway_id: UUID | None,
+    failing_s: Callable[[Connection], float],
+    error: TransientError,
+) -> Snooze:
+    """When to come again after what stayed transient for longer than a slot waits. ``failing_s`` reads from
+    the row for how long its step has been failing. A worker that is stopping hands the row on at once.
+
+    Raises GatewayGivenUpError and PermanentError as `RetryPolicy` does; the tries themselves count.
+    """
+    policy = services.retry_policy
+    if draining.is_set():
+        return Snooze(f"this worker is stopping: {error}", 0.0, code=ReasonCode.WORKER_STOPPING)
+    if not isinstance(error, OUTAGES) or gateway_id is None:
+        with services.engine.connect() as connection:
+            return policy.after_failure(error, max(failing_s(connection), failing_for_s()))
+    with services.engine.begin() as connection:
+        outage = note_failure(
+            connection,
+            gateway_id,
+            error,
+            policy.timeout_s,
+            took_s=failing_for_s(),
+            address=error.address,
+        )
+        # One that lets us in each time, and then breaks off, is never away for long.
+        since_s = max(failing_s(connection), failing_for_s()) if has_been_answered() else None
+    return policy.after_outage(error, outage.down_for_s, outage.wait_s, since_s)

@@ -1,0 +1,54 @@
+"""Lifts the fence that a gateway keeps around an id that was deleted (2026.9.6).
+
+A config write that brings such an id back is committed, but the agent gets no heartbeat automation, and each
+later change of it ends in a restart of the gateway. agents.create claims the id, also where it then says that
+the agent exists already; what it writes, the patch that follows puts right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.gateway.client import GatewayClient
+from worker.gateway.errors import AgentExists, CallTimedOut, ConnectionLost, PermanentGatewayError
+from worker.gateway.roster import RosterEntry
+from worker.roster.lease import RosterLease
+
+log = logging.getLogger(__name__)
+
+_DELETED = text("""
+    SELECT openclaw_id FROM provisioner.agent_places
+    WHERE gateway_id = :gateway_id AND openclaw_id = ANY(:ids) AND until IS NOT NULL
+    UNION
+    SELECT openclaw_id FROM provisioner.roster_intents
+    WHERE gateway_id = :gateway_id AND openclaw_id = ANY(:ids)
+      AND change = 'remove' AND applied_at IS NOT NULL
+""")
+
+
+def deleted_before(connection: Connection, gateway_id: UUID, ids: Collection[str]) -> set[str]:
+    """Those of the ids that our records say were once taken off the gateway."""
+    parameters = {"gateway_id": gateway_id, "ids": list(ids)}
+    return set(connection.execute(_DELETED, parameters).scalars())
+
+
+def lift_fences(lease: RosterLease, client: GatewayClient, entries: Iterable[RosterEntry]) -> int:
+    """Claim the ids of the entries, one after another as all config writes are; how many were created.
+
+    An id that cannot be claimed is left to the patch, whose answer says what is wrong with it.
+    """
+    created = 0
+    for entry in entries:
+        params = {"name": entry.openclaw_id, "workspace": entry.workspace}
+        try:
+            client.call("agents.create", params, send_by=lease.about_to_write(0.0))
+            created += 1
+        except AgentExists:
+            continue
+        except (PermanentGatewayError, ConnectionLost, CallTimedOut) as error:
+            log.warning("%s was not created anew: %s", entry.openclaw_id, error)
+    return created

@@ -1,0 +1,125 @@
+"""Agents that live under one OpenClaw id on gateways of different rows, which may be one machine or even one
+gateway: what an agent leaves behind there may be what it, or its successor, lives in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.errors import PermanentError, TransientError
+from worker.gateway.address import GatewayAddress
+from worker.gateway.agent_files import AgentFiles
+from worker.gateway.client import GatewayClient
+from worker.gateway.errors import BadAddress, GatewayError
+from worker.gateway.folders import same_folder
+from worker.gateway.roster_reading import LiveRoster
+from worker.records.places import keeps
+from worker.runtime.services import Services
+from worker.workspace.display_text import one_line
+
+_PORTS = {"ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An agent that lives under the id on the gateway of another row. ``folders``: its workspace, as we gave
+    it and as that gateway shows it; ``written``: size and time of the files that we know of there."""
+
+    agent: str
+    gateway: str
+    address: GatewayAddress
+    folders: tuple[str, ...]
+    written: Mapping[str, tuple[int, int]]
+
+
+_NEIGHBOURS = text("""
+    SELECT a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id, p.gateway_id AS there,
+        p.workspace, p.resolved_workspace, g.name AS gateway, g.url, g.token,
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
+        (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.size, f.updated_at_ms))
+         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = p.gateway_id
+           AND f.kind = 'file' AND f.updated_at_ms IS NOT NULL) AS written
+    FROM provisioner.agent_places p JOIN agents a ON a.id = p.agent_id JOIN gateways g ON g.id = p.gateway_id
+    WHERE p.openclaw_id = :openclaw_id AND p.gateway_id <> :gateway_id AND p.until IS NULL
+    ORDER BY p.id
+""")
+
+
+def neighbours_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Neighbour]:
+    """Who lives, and is to go on living, under the id on the gateways of other rows."""
+    found = []
+    rows = connection.execute(_NEIGHBOURS, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
+    for row in rows:
+        try:
+            address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
+        except BadAddress:
+            continue  # nobody can have been brought there
+        if not keeps(row, row.there, openclaw_id):
+            continue
+        written = {name: (size, at) for name, (size, at) in (row.written or {}).items()}
+        folders = tuple(folder for folder in (row.workspace, row.resolved_workspace) if folder)
+        agent = f"agent {one_line(row.name)!r} ({row.id})"
+        found.append(Neighbour(agent, row.gateway, address, folders, written))
+    return found
+
+
+def reason_to_keep_entry(
+    services: Services, url: str, live: LiveRoster, openclaw_id: str, neighbours: Sequence[Neighbour]
+) -> str | None:
+    """Why an entry must stay that its agent has left by its row: the other row is of this same gateway."""
+    for neighbour in neighbours:
+        if _server(neighbour.address.url) == _server(url) or _has_config_of(services, neighbour, live):
+            return (
+                f"{openclaw_id} was left on the gateway: gateway {neighbour.gateway!r} is the same one under"
+                f" another row, and {neighbour.agent} lives there. Keep one row for each gateway."
+            )
+    return None
+
+
+def reason_to_keep_folder(
+    client: GatewayClient, live: LiveRoster, openclaw_id: str, workspace: str, neighbours: Sequence[Neighbour]
+) -> str | None:
+    """Why the folder of an entry must stay: a gateway on the same machine has it in use. One folder on two
+    machines is told by its files: none of them was written in the same millisecond on both."""
+    for neighbour in neighbours:
+        if not any(same_folder(folder, workspace) or folder.startswith("~") for folder in neighbour.folders):
+            continue
+        try:
+            files = AgentFiles(client, live.dialect, openclaw_id).live()
+        except (GatewayError, TransientError, PermanentError):
+            files = None
+        if not files or not neighbour.written:
+            return (
+                f"Whether {neighbour.agent} uses the workspace of {openclaw_id}, {workspace}, on gateway"
+                f" {neighbour.gateway!r} cannot be seen, so the entry was removed and the folder was left:"
+                " delete it by hand where that gateway is on another machine; it may hold a token."
+            )
+        here = {name: (file.size, file.updated_at_ms) for name, file in files.items()}
+        if any(here.get(name) == written for name, written in neighbour.written.items()):
+            return (
+                f"The workspace of {openclaw_id}, {workspace}, is also that of {neighbour.agent} on gateway"
+                f" {neighbour.gateway!r}, which is on the same machine: the entry was removed and the folder"
+                " was left."
+            )
+    return None
+
+
+def _has_config_of(services: Services, neighbour: Neighbour, live: LiveRoster) -> bool:
+    """Whether the other gateway has the very same openclaw.json; False where it does not say."""
+    own = live.answer.get("hash")
+    try:
+        theirs = services.clients.client(neighbour.address).call("config.get")
+    except (GatewayError, TransientError, PermanentError):
+        return False
+    return isinstance(own, str) and bool(own) and theirs.get("hash") == own
+
+
+def _server(url: str) -> tuple[str, int, str]:
+    """A gateway's address without what does not tell gateways apart."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0), parts.path.rstrip("/")

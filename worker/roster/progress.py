@@ -1,0 +1,50 @@
+"""Whether a gateway's ok answers bring anything about: what changes nothing is not tried six times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from worker.errors import PermanentError
+from worker.gateway.roster import RosterPlan
+from worker.roster.intents import Intent
+
+_FRUITLESS = 2
+_SHOWN = 4
+
+
+class Progress:
+    """Compares what is to be done before and after each write. ``writes``: how many were answered ok."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self._outstanding: Any = None
+        self._wrote = False
+        self._fruitless = 0
+
+    def see(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
+        """Note what is to be done now. Raises PermanentError where two writes in a row, both answered ok,
+        have changed nothing of it."""
+        outstanding = (plan.document, [intent.openclaw_id for intent in unwanted])
+        same = self._wrote and outstanding == self._outstanding
+        self._fruitless = self._fruitless + 1 if same else 0
+        self._outstanding, self._wrote = outstanding, False
+        if self._fruitless == _FRUITLESS:
+            raise PermanentError(
+                f"The gateway answered ok to {_FRUITLESS} config writes, but what they were for is as before:"
+                f" {_told(plan, unwanted)}. Either its release does not take that, or something puts the file"
+                " back: correct openclaw.json by hand, or see what else writes it."
+            )
+
+    def wrote(self, writes: int) -> None:
+        """Note that so many writes were answered ok."""
+        self.writes += writes
+        self._wrote = writes > 0
+
+
+def _told(plan: RosterPlan, unwanted: Sequence[Intent]) -> str:
+    said = [f"{key} ({', '.join(sorted(patch))})" for key, patch in sorted(plan.patches.items())]
+    if plan.document is not None and not said:
+        said = ["the heartbeat visibility of the channels"]
+    said += [f"{intent.openclaw_id} (to be removed)" for intent in unwanted]
+    return ", ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")

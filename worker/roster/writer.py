@@ -1,0 +1,589 @@
+"""The one writer of a gateway's roster (decisions.md D1).
+
+It takes all open intents, makes one patch or none, waits out the restart that it causes, reads back, and
+wakes the jobs that wait. Nothing else in the program sends config.patch or agents.delete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from worker.database import DATABASE_AWAY
+from worker.drain import draining
+from worker.errors import PermanentError, TransientError, as_sentence
+from worker.gateway.answers import Answer, seconds
+from worker.gateway.client import GatewayClient
+from worker.gateway.dialect import Dialect
+from worker.gateway.errors import (
+    OUTAGES,
+    AppliedByRestart,
+    CallTimedOut,
+    ConnectionLost,
+    GatewayError,
+    IncludeOwned,
+    InvalidConfig,
+    PermanentGatewayError,
+    RateLimited,
+    StaleConfig,
+    Unavailable,
+    UnknownAgent,
+    WrongToken,
+)
+from worker.gateway.heartbeats import kept_warning, silenced_warning
+from worker.gateway.idle_timeout import call_limits, failing_for_s, no_call_limits
+from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
+from worker.gateway.rewrites import (
+    COMMENTS_LOST,
+    delete_breaks_variables,
+    has_comments,
+    with_escapes,
+)
+from worker.gateway.roster import RosterPlan, removal_patch
+from worker.gateway.roster_reading import (
+    VISIBILITY_STAYS,
+    LiveRoster,
+    RosterUnknownError,
+    read_roster,
+)
+from worker.jobs.retry_policy import jittered
+from worker.jobs.store.releasing import mark_waiting_for
+from worker.printable import line
+from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_agents
+from worker.records.places import claim_places, close_places, note_earlier_homes
+from worker.roster.batch import RosterBatch, plan_apart, share_of
+from worker.roster.circuit_breaker import (
+    heed_one_session,
+    note_failure,
+    note_refused_token,
+    note_up,
+    require_untried,
+)
+from worker.roster.fences import deleted_before, lift_fences
+from worker.roster.intents import (
+    Intent,
+    apply_intents,
+    arrivals,
+    note_present,
+    open_intents,
+    refuse_intents,
+    spare_intent,
+    warn_of,
+)
+from worker.roster.lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
+from worker.roster.neighbours import reason_to_keep_entry
+from worker.roster.progress import Progress
+from worker.roster.removals import (
+    Standing,
+    half_removed,
+    is_gone,
+    reason_to_keep_files,
+    require_loaded,
+    spared,
+    standing,
+    what_is_left,
+    workspace_of,
+)
+from worker.roster.rewrite_permission import rewrite_refusal
+from worker.runtime.services import Services
+
+log = logging.getLogger(__name__)
+
+CANNOT_REMOVE = (
+    "It cannot be removed from here: an agents.delete of this OpenClaw release would spoil the ${NAME} or"
+    " $${NAME} of others in openclaw.json, and a patch the secrets of the entries behind it. Remove its entry"
+    " from agents.list by hand."
+)
+PATCH_DEADLINE_S = 25.0
+RESTART_PATIENCE_S = 10.0
+"""A restart that is due later than this is waited for by the gateway's row, not by a slot."""
+LONGEST_RESTART_S = 300.0
+_RESTART_SLACK_S = 3.0
+_UNTIMED_RESTART_S = 5.0
+"""How long a restart is waited for that a gateway announces without saying when."""
+_WAKE_PATIENCE_S = 5.0
+_ROUNDS = 6
+_BATCHES = 20
+_MOST_BREATHS = 15
+
+
+def write_roster(services: Services, gateway_id: UUID) -> None:
+    """Settle all intents that are open for the gateway, if its roster is free to be written.
+
+    Ends rather than waits where the gateway is away, limits us, or restarts only later: the time is noted in
+    its row, and the clock calls again.
+    """
+    lease_s = min(services.settings.lease_s, LONGEST_LEASE_S)
+    for _ in range(_BATCHES):
+        with roster_lease(services.engine, gateway_id, lease_s) as lease:
+            if lease is None:
+                return
+            _gather(services, gateway_id)
+            _write_batch(services, lease)
+            if lease.again_in_s is not None:
+                return
+        # Whoever recorded an intent while we held the lease was turned away: look once more after letting go.
+        with services.engine.connect() as connection:
+            if not open_intents(connection, gateway_id):
+                return
+
+
+def _gather(services: Services, gateway_id: UUID) -> None:
+    """Wait for more to take along, until nothing came for a breath and nobody is about to ask: a second patch
+    costs what the first one does, a restart or seconds of a gateway's CPU."""
+    breath_s = services.settings.roster_breath_s
+    newest = None
+    for _ in range(_MOST_BREATHS if breath_s else 0):
+        before = newest
+        with services.engine.connect() as connection:
+            newest, asking = arrivals(connection, gateway_id)
+        if (newest == before and not asking) or draining.wait(breath_s):
+            return
+
+
+def _write_batch(services: Services, lease: RosterLease) -> None:
+    """Settle what is wanted now, or leave it open for whoever holds the lease next."""
+    try:
+        with call_limits(budget_s=services.settings.retry_budget_s):
+            _settle_batch(services, lease)
+    except RosterLeaseLostError as error:
+        log.warning("%s", error)
+
+
+def _settle_batch(services: Services, lease: RosterLease) -> None:
+    with services.engine.connect() as connection:
+        intents = share_of(open_intents(connection, lease.gateway_id))
+    if not intents:
+        return
+    batch, gateway = RosterBatch(intents, {}), None
+    try:
+        with services.engine.connect() as connection:
+            gateway = load_gateway(connection, lease.gateway_id)
+            if gateway is None:
+                raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
+            wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
+            agents = wanted_agents(connection, gateway, wanted)
+        entries = {agent: each.entry for agent, each in agents.items()}
+        batch = RosterBatch(intents, entries, homes={agent: each.home for agent, each in agents.items()})
+        require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
+        _bring_about(services, lease, batch, services.clients.client(gateway.address), gateway)
+    except RosterLeaseLostError:
+        raise
+    except TransientError as error:
+        _postpone(services, lease, batch, error)
+    except PermanentError as error:
+        if isinstance(error, WrongToken) and gateway is not None:
+            with services.engine.begin() as connection:
+                note_refused_token(connection, lease.gateway_id, gateway.address, str(error))
+        _give_up(services, lease, batch, str(error))
+    except DATABASE_AWAY:
+        raise
+    except Exception as error:
+        log.exception("the roster writer failed")
+        _fall_back(services, lease, intents, error)
+
+
+def _bring_about(
+    services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
+) -> None:
+    """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
+    progress, stale, noted = Progress(), None, False
+    first: tuple[LiveRoster, RosterPlan] | None = None
+    claimed: set[str] = set()
+    for _ in range(_ROUNDS):
+        live, plan = _look(client, batch, keep_others_beating=services.settings.keep_default_heartbeat)
+        if not noted:
+            noted = _note_first_look(services, lease, batch, live, plan)
+            if not noted:
+                continue
+        unwanted = _condemned(services, batch, gateway, live, batch.unwanted(plan.present))
+        if plan.document is None and not unwanted:
+            if progress.writes:
+                log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
+                if first is not None:
+                    _warn_of_first_write(services, batch, *first)
+            _settle(services, lease, batch, answered=True)
+            return
+        progress.see(plan, unwanted)
+        leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
+        refusal = rewrite_refusal(services.engine, gateway.gateway, gateway.address, live, leaving)
+        if refusal is not None:
+            batch.hold_back(plan, refusal)
+            batch.refused.update((intent.id, refusal) for intent in unwanted)
+            _settle(services, lease, batch, answered=True)
+            return
+        first = first or (live, plan)
+        fenced = _fenced(services, lease, live, plan) - claimed
+        if fenced:
+            claimed |= fenced
+            progress.wrote(lift_fences(lease, client, batch.entries_of(fenced)))
+            continue
+        document = plan.document
+        if document is None and delete_breaks_variables(live):
+            document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
+            if document is None:
+                batch.refused.update((intent.id, CANNOT_REMOVE) for intent in unwanted)
+                continue
+            batch.leave_files(unwanted, live.entries)
+        if document is None:
+            progress.wrote(_remove(services, lease, client, batch, unwanted, gateway, live))
+            continue
+        connection = client.connection()
+        try:
+            written = _patch(lease, client, live, live.next_patch(document))
+        except StaleConfig as error:
+            stale = error
+            continue
+        except AppliedByRestart as error:
+            log.info("%s", error)
+            lift_fences(lease, client, batch.entries_of(plan.changed - claimed))
+            claimed |= plan.changed
+            progress.wrote(1)
+            connection.wait_closed(_UNTIMED_RESTART_S)
+            _await_return(client)
+            continue
+        except IncludeOwned as error:
+            batch.hold_back(plan, as_sentence(str(error)))
+            continue
+        except InvalidConfig as error:
+            batch.blame(plan, error)
+            continue
+        if written is None:
+            return
+        progress.wrote(written)
+    if stale is not None:
+        raise stale
+    raise PermanentError(
+        f"The gateway answered ok to {progress.writes} config writes, but each time its config then held"
+        " something else: somebody else rewrites it. See `provisioner doctor`."
+    )
+
+
+def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: RosterPlan) -> set[str]:
+    """Ids that the patch would bring back after a delete, where the gateway holds that against them."""
+    created = plan.changed - plan.present
+    if not created or not live.dialect.fences_deleted:
+        return set()
+    with services.engine.connect() as connection:
+        return deleted_before(connection, lease.gateway_id, created)
+
+
+def _note_first_look(
+    services: Services, lease: RosterLease, batch: RosterBatch, live: LiveRoster, plan: RosterPlan
+) -> bool:
+    """Record which agents were in the roster before, and where they will live. Returns False if the plan has
+    to be made again, because an agent in it wants an id that is another agent's."""
+    with services.engine.begin() as connection:
+        asked = {intent.openclaw_id for intent in batch.intents}
+        note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
+        homes = batch.homes_wanted()
+        note_earlier_homes(connection, lease.gateway_id, homes, plan.present)
+        taken = claim_places(connection, lease.gateway_id, homes)
+        for agent_id, sentence in taken.items():
+            batch.refuse_writes(agent_id, sentence)
+        if taken:
+            return False
+        if heartbeats_switched_off(live.dialect, live.answer.get("config")):
+            for intent in batch.intents:
+                if intent.change == "reconcile":
+                    warn_of(connection, intent.id, CRON_OFF)
+    return True
+
+
+def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
+    """Warn of what the first write changed beside its agents: whose heartbeats stopped, and lost comments."""
+    said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
+    if plan.kept:
+        said.append(kept_warning(live.dialect, plan.kept))
+    if plan.changed and has_comments(live):
+        said.append(COMMENTS_LOST)
+    if plan.changed and not live.writes_visibility:
+        said.append(VISIBILITY_STAYS)
+    writer = batch.first_writer(plan) if said else None
+    if writer is None:
+        return
+    with services.engine.begin() as connection:
+        for sentence in said:
+            warn_of(connection, writer.id, sentence)
+            log.warning("%s", sentence)
+
+
+def _condemned(
+    services: Services,
+    batch: RosterBatch,
+    gateway: GatewayRecord,
+    live: LiveRoster,
+    intents: Sequence[Intent],
+) -> list[Intent]:
+    """Those of the removals whose entries are the agents' own; the others are settled as they are."""
+    condemned = []
+    for intent in intents:
+        with services.engine.connect() as connection:
+            found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+        if found.owner is not None:
+            kept: str | None = spared(intent.openclaw_id, found.owner)
+        else:
+            kept = reason_to_keep_entry(
+                services, gateway.address.url, live, intent.openclaw_id, found.neighbours
+            )
+        if kept is None:
+            condemned.append(intent)
+            continue
+        with services.engine.begin() as connection:
+            spare_intent(connection, intent.id, line(kept))
+        batch.spared.add(intent.id)
+    return condemned
+
+
+def _patch(
+    lease: RosterLease,
+    client: GatewayClient,
+    live: LiveRoster,
+    document: Mapping[str, Any],
+) -> int | None:
+    """Send the patch and see its restart through; how many patches are known to be written. None where the
+    restart comes so late that the writer is to be called again for it."""
+    dialect = live.dialect
+    base_hash = Answer(live.answer, "the gateway", "config.get").text("hash")
+    connection_before = client.connection()
+    send_by = lease.about_to_write(dialect.latest_restart_s)
+    if dialect.latest_restart_s:
+        arrived = _let_wakes_arrive(lease, send_by)
+        if arrived is None:
+            lease.not_written()
+            lease.again_in_s = 1.0
+            return None
+        send_by = arrived
+    try:
+        with no_call_limits():
+            answer = client.call(
+                "config.patch",
+                {
+                    "raw": json.dumps(with_escapes(live, document), ensure_ascii=False),
+                    "baseHash": base_hash,
+                    "restartDelayMs": dialect.restart_delay_ms,
+                },
+                deadline_s=PATCH_DEADLINE_S,
+                send_by=send_by,
+            )
+    except (ConnectionLost, CallTimedOut) as error:
+        log.warning("a config write ended without an answer: %s", error)
+        _await_return(client)
+        closed = connection_before.closed
+        if closed is not None and closed.restart_announced:
+            lease.restart_over()  # a restart leaves none of those that were due before it
+        return 0
+    except GatewayError:
+        lease.not_written()
+        raise
+    restart = answer.get("restart")
+    if isinstance(restart, Mapping):
+        delay_s = seconds(restart.get("delayMs"), LONGEST_RESTART_S) or 0.0
+        if delay_s > RESTART_PATIENCE_S:
+            lease.again_in_s = delay_s + _RESTART_SLACK_S
+            lease.about_to_write(lease.again_in_s)
+            return None
+        connection_before.wait_closed(delay_s + _RESTART_SLACK_S)
+        _await_return(client)
+    lease.restart_over()
+    return 1
+
+
+def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
+    """Wait for the answers to wakes that went out before the restart was announced: 2026.2 forgets at a
+    restart whether one arrived. Returns by when the write must be sent, as about_to_write does; None where
+    they take so long that the writer is to be called again."""
+    deadline = time.monotonic() + _WAKE_PATIENCE_S
+    while lease.wakes_on_their_way():
+        if draining.wait(0.05) or time.monotonic() > deadline:
+            return None
+        send_by = lease.renew()
+    return send_by
+
+
+def _remove(
+    services: Services,
+    lease: RosterLease,
+    client: GatewayClient,
+    batch: RosterBatch,
+    intents: Sequence[Intent],
+    gateway: GatewayRecord,
+    live: LiveRoster,
+) -> int:
+    """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
+    are gone is seen by the next look; an answer that is lost is nothing more than that. How many the gateway
+    said ok to, or that it knows nothing of."""
+    answered = 0
+    for position, intent in enumerate(intents):
+        try:
+            if position:
+                keep_others_beating = services.settings.keep_default_heartbeat
+                live, _ = _look(client, batch, keep_others_beating=keep_others_beating)
+            with services.engine.connect() as connection:
+                found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+            if intent.openclaw_id in live.present and found.owner is None:
+                require_loaded(client, live)
+                _remove_one(services, lease, client, intent, found, live)
+        except UnknownAgent:
+            pass
+        except RosterUnknownError as error:
+            batch.refused[intent.id] = str(error)
+            continue
+        except PermanentGatewayError as error:
+            batch.refused[intent.id] = f"The gateway does not remove it: {error}"
+            continue
+        except (ConnectionLost, CallTimedOut) as error:
+            log.warning("a removal ended without an answer: %s", error)
+            _await_return(client)
+            break
+        answered += 1
+    return answered
+
+
+def _remove_one(
+    services: Services,
+    lease: RosterLease,
+    client: GatewayClient,
+    intent: Intent,
+    found: Standing,
+    live: LiveRoster,
+) -> None:
+    """Delete one agent, with its files where they may go, and keep what is to be said of it."""
+    kept = None
+    if intent.delete_files:
+        kept = reason_to_keep_files(client, live, intent.openclaw_id, found)
+    if kept is not None:
+        with services.engine.begin() as connection:
+            warn_of(connection, intent.id, line(kept))
+    files = intent.delete_files and kept is None
+    removal = {"agentId": intent.openclaw_id, "deleteFiles": files}
+    workspace = workspace_of(live, intent.openclaw_id) if files else None
+    try:
+        answer = client.call("agents.delete", removal, send_by=lease.about_to_write(0.0))
+        left = list(what_is_left(live, answer, intent.openclaw_id, workspace))
+    except Unavailable as error:
+        if not is_gone(client, live, intent.openclaw_id):
+            raise
+        left = [half_removed(intent.openclaw_id, workspace, error)]
+    if left:
+        with services.engine.begin() as connection:
+            warn_of(connection, intent.id, line(" ".join(left)))
+
+
+def _look(
+    client: GatewayClient, batch: RosterBatch, *, keep_others_beating: bool
+) -> tuple[LiveRoster, RosterPlan]:
+    """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
+
+    def get_config() -> Mapping[str, Any]:
+        try:
+            return client.call("config.get")
+        except (ConnectionLost, CallTimedOut):
+            _await_return(client)
+            return client.call("config.get")
+
+    hello = client.hello()
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    live = read_roster(dialect, get_config, lambda: client.call("agents.list"), draining.wait)
+    heed_one_session(client, live.answer.get("config"))
+    batch.refuse_unwritable(dialect)
+    batch.confine(live.present)
+    visibility = not batch.leaves_visibility
+    plan, refused = plan_apart(
+        lambda wanted: live.plan(wanted, visibility=visibility, keep_others_beating=keep_others_beating),
+        batch.wanted(),
+    )
+    batch.refuse_entries(refused)
+    return live, plan
+
+
+def _await_return(client: GatewayClient) -> None:
+    """Wait until a restarting gateway lets us in again, looking often: the oldest are back within 0.1 s.
+    Raises what the last try raised after RESTART_PATIENCE_S."""
+    deadline, pause = time.monotonic() + RESTART_PATIENCE_S, 0.03
+    while True:
+        try:
+            client.connection(deadline_s=max(1.0, deadline - time.monotonic()))
+        except TransientError:
+            if time.monotonic() + pause > deadline or draining.wait(pause):
+                raise
+            pause = min(0.5, pause * 1.6)
+        else:
+            return
+
+
+def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error: TransientError) -> None:
+    """Try again later, or give up: on a gateway that has been away, or on intents that have waited, for too
+    long. Only an outage is held against the gateway: a call that it is too busy for is not, nor one that this
+    worker broke off because it is stopping."""
+    if draining.is_set():
+        lease.again_in_s = 0.1
+        log.info("the roster is left to another worker: %s", error)
+        return
+    policy = services.retry_policy
+    budget_s = policy.timeout_s
+    oldest_s = max(intent.age_s for intent in batch.intents)
+    wait_s = policy.wait_at_age(oldest_s)
+    given_up = f"The roster could not be written within {budget_s:g} seconds: {error}"
+    spent = oldest_s >= budget_s
+    if isinstance(error, OUTAGES):
+        with services.engine.begin() as connection:
+            outage = note_failure(
+                connection,
+                lease.gateway_id,
+                error,
+                budget_s,
+                took_s=failing_for_s(),
+                address=error.address,
+            )
+        wait_s, spent = outage.wait_s, outage.down_for_s >= budget_s
+        given_up = policy.unreachable(str(error))
+    if spent:
+        _give_up(services, lease, batch, given_up)
+        return
+    asked_s = error.retry_after_s or (60.0 if isinstance(error, RateLimited) else 0.0)
+    lease.rate_limited = isinstance(error, RateLimited)
+    lease.again_in_s = max(min(jittered(wait_s), budget_s - oldest_s), asked_s, 0.1)
+    lease.trouble = str(error)
+    log.info("the roster waits %.1f s: %s", lease.again_in_s, error)
+
+
+def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception) -> None:
+    """Refuse all that is wanted, in words of our own alone: what came from elsewhere may be why the writer
+    failed. Raises nothing but DATABASE_AWAY and RosterLeaseLostError; where not even this can be written, the
+    writer comes back later and later, and the jobs give their wishes up themselves."""
+    sentence = f"The roster writer failed with {type(error).__name__}: see the worker's log."
+    try:
+        _give_up(services, lease, RosterBatch(intents, {}, {intent.id: sentence for intent in intents}), "")
+    except (RosterLeaseLostError, *DATABASE_AWAY):
+        raise
+    except Exception as again:
+        oldest_s = max(intent.age_s for intent in intents)
+        lease.again_in_s = services.retry_policy.wait_at_age(oldest_s)
+        log.error("the roster writer cannot refuse what it failed at: %s", type(again).__name__)
+
+
+def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentence: str) -> None:
+    batch.refuse_all(sentence)
+    _settle(services, lease, batch)
+
+
+def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answered: bool = False) -> None:
+    """Write down how each intent ended and publish the jobs that wait for it, in one transaction. Raises
+    RosterLeaseLostError: what was read may have been undone since by the writer that has taken over."""
+    ids = [intent.id for intent in batch.intents]
+    with services.engine.begin() as connection:
+        lease.hold(connection)
+        refuse_intents(connection, batch.refused)
+        for intent_id, warning in batch.warned.items():
+            warn_of(connection, intent_id, warning)
+        apply_intents(connection, [key for key in ids if key not in batch.refused])
+        close_places(connection, lease.gateway_id, batch.gone())
+        if answered:
+            note_up(connection, lease.gateway_id)
+        messages = mark_waiting_for(connection, ids)
+    services.publish(messages)

@@ -1,0 +1,72 @@
+"""What the work gets handed in. Built once a process, and by hand in tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from worker.drain import draining
+from worker.errors import TransientError
+from worker.gateway.client import ClientPool
+from worker.gateway.errors import OUTAGES
+from worker.gateway.idle_timeout import within_budget
+from worker.jobs.messages import Message
+from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked
+from worker.jobs.retry_policy import RetryPolicy, inline_retrying
+from worker.runtime.seats import Seats, share_of
+from worker.runtime.token_pool import Mint
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Services:
+    """``send(name, kwargs, task_id)`` publishes a message; it raises where the broker cannot be reached.
+    ``announce`` tells who watches that jobs have ended well in another job's turn."""
+
+    settings: Settings
+    engine: Engine
+    clients: ClientPool
+    send: Send
+    waits_for_outages: Callable[[], bool] = lambda: True
+    mint: Mint = field(default_factory=Mint)
+    seats: Seats = field(default_factory=lambda: Seats(share_of(16)))
+    announce: Callable[[Sequence[UUID]], None] = lambda _: None
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The waits and limits of this worker's settings."""
+        return RetryPolicy(self.settings.retry_budget_s, self.settings.crash_limit)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages whose marks are committed; where the broker is away, the clock does it later."""
+        try:
+            send_marked(self.engine, self.send, messages)
+        except PUBLISH_ERRORS as error:
+            log.warning("not published now: %s", type(error).__name__)
+
+    def sharing(self, gateway_id: UUID | None, *, in_a_run: bool) -> Services:
+        """For work at one gateway: an outage is not waited for in the slot by one agent of many, nor while
+        others wait for a slot, so that a gateway that is away does not hold up the others
+        (decisions.md D7)."""
+
+        def waits() -> bool:
+            return not in_a_run and (gateway_id is None or not self.seats.crowded(gateway_id))
+
+        return replace(self, waits_for_outages=waits)
+
+    def patiently(self, work: Callable[[], _T]) -> _T:
+        """Run ``work``, and again after blips, for RETRY_INLINE_S seconds at most. Raises its last error."""
+
+        def hopeless(error: TransientError) -> bool:
+            return isinstance(error, OUTAGES) and not self.waits_for_outages()
+
+        return inline_retrying(within_budget(self.settings.retry_inline_s), draining, unless=hopeless)(work)

@@ -1,0 +1,133 @@
+"""Heartbeat settings of many agents in one config change (rules.md 42).
+
+The job asks the roster writer for all of them at once, holds no agent, and talks to no gateway itself: the
+entries are computed from the agents' rows when the roster is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.about import note_ids
+from worker.errors import reason_of
+from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
+from worker.jobs.messages import Message
+from worker.jobs.requests import BadRequestError, SyncHeartbeats
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats, withdraw
+from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
+from worker.jobs.store.jobs import ending_of
+from worker.jobs.store.leases import NotClaimed
+from worker.records.places import LIVE_PLACES, home_of, places_of
+from worker.roster.circuit_breaker import snooze_after
+from worker.roster.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
+from worker.runtime.services import Services
+
+
+def begin(
+    connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_PATIENCE_S
+) -> list[Message]:
+    """Give the job a row for each agent and ask for the config change; a job without agents ends here.
+
+    What is returned must be sent after the commit. Raises BadRequestError.
+    """
+    gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
+    if gateway is None:
+        raise BadRequestError(f"There is no gateway with gateway_id {request.gateway_id}.")
+    wanted = request.agent_ids
+    rows = connection.execute(_AGENTS, {"gateway_id": request.gateway_id, "agents": wanted}).all()
+    missing: Sequence[UUID] = sorted(set(wanted or ()) - {row.id for row in rows}, key=str)
+    if missing:
+        raise BadRequestError(f"agent_ids: gateway {gateway.name!r} has no agent {missing[0]}.")
+    strays = [row.id for row in rows if row.board_id is None and not row.is_main]
+    places = {
+        row.id: home_of(row, "", places_of(row.places)).openclaw_id for row in rows if row.id not in strays
+    }
+    start_heartbeats(
+        connection,
+        job_id,
+        gateway.organization_id,
+        agents=[row.id for row in rows],
+        strays=strays,
+        patience_s=min(ROSTER_PATIENCE_S, budget_s),
+    )
+    wishes = [Wish(agent_id, place, only_present=True) for agent_id, place in places.items()]
+    messages = record_intents(connection, request.gateway_id, job_id, *wishes)
+    end_if_done(connection, job_id)
+    return messages
+
+
+def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
+    """Claim the job, end its rows that the roster writer has settled, and the job with the last of them.
+
+    Intents that have been open for RETRY_BUDGET_S are given up. Raises only DATABASE_AWAY.
+    """
+    lease_s = services.settings.lease_s
+    held = claim_job(services.engine, job_id, "sync_heartbeats", lease_s=lease_s)
+    if isinstance(held, NotClaimed):
+        return held
+    note_ids(gateway=held.gateway_id)
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        wait_s = wait.wait_s or 0.0
+        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
+
+    row = LeasedRow(
+        name=f"job {job_id}",
+        crashes=held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew_job, held=held, lease_s=lease_s),
+        snooze=snooze,
+    )
+    return execute(
+        services.engine,
+        services.retry_policy,
+        row,
+        partial(_settle, services, held),
+        retry=partial(snooze_after, services, None, partial(job_failing_s, held=held)),
+        fail=partial(_fail, services, held),
+    )
+
+
+def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
+    budget_s = services.settings.retry_budget_s
+    with services.engine.begin() as connection:
+        give_up_overdue(connection, held.job_id, budget_s)
+        ended = _end_settled(connection, held)
+        if ended is None:
+            park_job(connection, held, min(ROSTER_PATIENCE_S, max(1.0, budget_s / 10)))
+    return ended or Snooze("waiting for the roster writer")
+
+
+def _fail(services: Services, held: JobClaim, error: Exception) -> Ended | Snooze:
+    """End the rows that the roster writer has not come to, and with them the job."""
+    with services.engine.begin() as connection:
+        withdraw(connection, held.job_id, reason_of(error))
+        ended = _end_settled(connection, held)
+    assert ended is not None
+    return ended
+
+
+def _end_settled(connection: Connection, held: JobClaim) -> Ended | None:
+    end_settled(connection, held.job_id)
+    end_if_done(connection, held.job_id)
+    ending = ending_of(connection, held.job_id)
+    return None if ending is None else Ended(*ending)
+
+
+_GATEWAY = text("SELECT name, organization_id FROM gateways WHERE id = :id")
+_AGENTS = text(f"""
+    SELECT a.id, a.board_id, a.is_board_lead, a.gateway_id, {LIVE_PLACES} AS places,
+        a.board_id IS NULL AND a.id = (
+            SELECT id FROM agents WHERE gateway_id = :gateway_id AND board_id IS NULL
+            ORDER BY created_at, id LIMIT 1
+        ) AS is_main
+    FROM agents a
+    WHERE a.gateway_id = :gateway_id
+      AND (CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[])))
+""")

@@ -1,0 +1,154 @@
+"""A sync's own turns: the look, the roster, the main agent, the end (decisions.md D5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.about import note_ids
+from worker.errors import reason_of
+from worker.gateway.idle_timeout import call_limits
+from worker.jobs.executor import LeasedRow, execute
+from worker.jobs.messages import Message
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode, code_of
+from worker.jobs.store.cancelling import CANCELLED
+from worker.jobs.store.codes import outcome, reason_code
+from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
+from worker.jobs.store.leases import NotClaimed
+from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
+from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
+from worker.roster.circuit_breaker import snooze_after
+from worker.runtime.services import Services
+from worker.sync.look import look, settle
+from worker.sync.result import Ending, Row, ending
+
+log = logging.getLogger(__name__)
+
+_AT_WORK = Snooze("its agents are being worked at")
+
+
+def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
+    """Claim the run and take it as far as it goes now. Raises only DATABASE_AWAY."""
+    held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
+    if isinstance(held, NotClaimed):
+        return held
+    note_ids(gateway=held.gateway_id)
+    with call_limits(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
+        return _execute(services, held)
+
+
+def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed:
+    lease_s = services.settings.lease_s
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        wait_s = wait.wait_s or 0.0
+        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
+
+    row = LeasedRow(
+        name=f"job {held.job_id}",
+        crashes=held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew_job, held=held, lease_s=lease_s),
+        snooze=snooze,
+    )
+    return execute(
+        services.engine,
+        services.retry_policy,
+        row,
+        partial(_go_on, services, held),
+        retry=partial(snooze_after, services, held.gateway_id, partial(job_failing_s, held=held)),
+        fail=lambda error: _stop(services, held, reason_of(error), code_of(error)),
+    )
+
+
+def _go_on(services: Services, held: JobClaim) -> Ending | Snooze:
+    if held.phase == "look" and not held.cancel_requested:
+        return look(services, held) or _AT_WORK
+    if held.phase == "roster" and not held.cancel_requested:
+        return settle(services, held)
+    return _look_after(services, held)
+
+
+def _look_after(services: Services, held: JobClaim) -> Ending | Snooze:
+    """See whether all agents are done: then the main one, then the end; else that they go on."""
+    messages: list[Message] = []
+    finished: Ending | None = None
+    with services.engine.begin() as connection:
+        if held.cancel_requested:
+            end_pending(connection, held.job_id, "cancelled", CANCELLED, code=ReasonCode.CANCELLED)
+        done = recount(connection, held.job_id)
+        main = connection.execute(_MAIN_ROW, {"job_id": held.job_id}).scalar_one_or_none()
+        if done and main == "pending":
+            messages = open_main(connection, held.job_id)
+            park_job(connection, held, SWEEP_S, "main")
+        elif not done or main == "running":
+            park_job(connection, held, SWEEP_S, "main" if done else "agents")
+            messages = open_next_rows(connection, held.job_id)[0]
+        else:
+            finished = _count(connection, held)
+            messages = end_sync(connection, held, **vars(finished))
+    services.publish(messages)
+    return finished or _AT_WORK
+
+
+def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -> Ending:
+    rows = [Row(**row._mapping) for row in connection.execute(_ROWS, {"job_id": held.job_id})]
+    gateway = connection.execute(_GATEWAY, {"gateway_id": held.gateway_id}).one_or_none()
+    cancelled = held.cancel_requested and any(row.status == "cancelled" for row in rows)
+    return ending(
+        held.gateway_id,
+        gateway.name if gateway else str(held.gateway_id),
+        held.options,
+        rows,
+        strays=gateway.strays if gateway else (),
+        cancelled=cancelled,
+        stopped=stopped,
+    )
+
+
+def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode | None) -> Ending | Snooze:
+    """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
+    with services.engine.begin() as connection:
+        end_pending(connection, held.job_id, "not_attempted", reason, code=code)
+        if not recount(connection, held.job_id):
+            park_job(connection, held, SWEEP_S, "agents")
+            return _AT_WORK
+        finished = replace(_count(connection, held, stopped=reason), code=code)
+        messages = end_sync(connection, held, **vars(finished))
+    services.publish(messages)
+    return finished
+
+
+_MAIN_ROW = text("SELECT status FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NULL")
+_ROWS = text(f"""
+    SELECT agent_id, agent_name, board_id, position IS NULL AS is_main, status, phase, reason, warnings,
+        files, roster, {outcome("r")} AS outcome, {reason_code("r")} AS reason_code
+    FROM provisioner.job_agents r WHERE job_id = :job_id ORDER BY position NULLS LAST
+""")
+_GATEWAY = text("""
+    SELECT name, ARRAY(
+        SELECT a.name FROM agents a WHERE a.gateway_id = g.id AND a.board_id IS NULL
+        ORDER BY a.created_at, a.id OFFSET 1
+    ) AS strays
+    FROM gateways g WHERE id = :gateway_id
+""")
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """A sync's result in a few words, for Flower and the log."""
+    parts = [
+        f"{result['agents_updated']} updated ({result['agents_unchanged']} needed nothing)",
+        f"{result['agents_skipped']} skipped",
+        f"{result['agents_failed']} failed",
+        f"{result['not_attempted']} not attempted",
+        f"{result['files_written']} files written",
+    ]
+    return ", ".join(parts)
