@@ -1,4 +1,4 @@
-"""The Celery tasks, one thin module for each verb. A message names ids; worker.sync and worker.agents work."""
+"""The Celery tasks, one thin module for each verb. Messages name ids; worker.sync and worker.agents work."""
 
 from tasks.delete_agent import delete_agent
 from tasks.ensure_board_lead import ensure_board_lead
