@@ -122,7 +122,7 @@ FEW = ["- [x] ", "\n", " ", "a", "token ", "key is ", "token:token:a ", "a\n", "
 
 
 @pytest.fixture(autouse=True)
-def nothing_in_hand() -> Iterator[None]:
+def nothing_remembered() -> Iterator[None]:
     """Forget what other tests remembered, since it costs time too."""
     forget_all()
     yield
