@@ -7,8 +7,8 @@ from celery import Task
 from tasks.arguments import ids_of
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database
 from tasks.runs import report_run
-from worker.about import about
 from worker.app import app, services
+from worker.log_context import about
 from worker.sync.parent import take_run_turn
 
 

@@ -13,12 +13,10 @@ from celery.exceptions import Ignore, Reject
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.about import about
 from worker.agents.execution import take_seat_and_turn
 from worker.app import services, tell
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
-from worker.drain import draining
 from worker.errors import PermanentError, reason_of
 from worker.gate import gate
 from worker.jobs.executor import Ended, Outcome
@@ -30,8 +28,10 @@ from worker.jobs.retry_policy import Snooze, jittered
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
+from worker.log_context import about
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
+from worker.shutdown import shutting_down
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
     except DATABASE_AWAY as error:
         gate.shut(error)
         if gate.because is None:
-            draining.wait(jittered(_STATEMENT_AGAIN_S))
+            shutting_down.wait(jittered(_STATEMENT_AGAIN_S))
         tell("task-retried", [task.request.id], exception=str(error), traceback="")
         raise Reject(str(error), requeue=True) from None
 

@@ -9,13 +9,13 @@ from celery import Task
 from tasks.arguments import ids_of
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database, report
 from tasks.runs import tell_progress
-from worker.about import about
 from worker.agents.execution import take_seat_and_turn
 from worker.app import app, services
 from worker.jobs.executor import Ended
 from worker.jobs.messages import agent_message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
+from worker.log_context import about
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from celery import Task
 
 from tasks.arguments import ids_of
 from tasks.outcomes import JobFailed, outliving_the_database
-from worker.about import about
 from worker.app import app, services
+from worker.log_context import about
 from worker.roster.writer import write_roster as write
 
 

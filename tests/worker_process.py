@@ -42,8 +42,8 @@ _FORKS.set_forkserver_preload(
         "celery.worker.strategy",
         "kombu.transport.redis",
         "worker.beat",
-        "worker.clock",
-        "worker.consumer",
+        "worker.dispatcher",
+        "worker.reconnect",
         "worker.jobs.intake",
         "worker.jobs.schedules",
         "worker.logs",
@@ -52,7 +52,7 @@ _FORKS.set_forkserver_preload(
         "worker.roster.writer",
         "worker.sync.parent",
         "worker.agents.execution",
-        "worker.revision",
+        "worker.schema_version",
         "tests.warm_worker",
     ]
 )

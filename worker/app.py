@@ -19,27 +19,27 @@ from kombu import Queue
 from redis.exceptions import ResponseError
 
 from worker import health, rights
-from worker.about import about
 from worker.beat import beat_schedule
 from worker.broker import BrokerLook, broker_settings, look_at, most_connections
-from worker.clock import Clock
 from worker.database import DATABASE_AWAY, make_engine
-from worker.drain import draining
+from worker.dispatcher import Dispatcher
 from worker.errors import PermanentError
 from worker.gate import gate
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.jobs.kinds import QUEUES, TASK_QUEUES
 from worker.jobs.outbox import PUBLISH_ERRORS
+from worker.log_context import about
 from worker.logs import configure_logging
 from worker.masking import mask_all
 from worker.messages.default_queue import move_to_our_queues
 from worker.pulse import pulse
-from worker.revision import NEEDED_REVISION, revision_of
 from worker.runtime.seats import Seats, share_of
 from worker.runtime.services import Services
 from worker.runtime.token_pool import KEPT, Mint
+from worker.schema_version import NEEDED_REVISION, revision_of
 from worker.settings import Settings, SettingsError, incomplete
+from worker.shutdown import shutting_down
 from worker.start import begin, refuse
 from worker.workspace.rendering import compile_templates
 
@@ -72,7 +72,7 @@ def celery_settings(config: Settings) -> dict[str, Any]:
         "worker_pool": "threads",
         "worker_concurrency": config.worker_concurrency,
         "worker_prefetch_multiplier": 1,
-        "worker_consumer": "worker.consumer:ReconnectSafeConsumer",
+        "worker_consumer": "worker.reconnect:ReconnectSafeConsumer",
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         "worker_eta_task_limit": 1000,
@@ -256,13 +256,13 @@ def _warn_of_rights() -> None:
         gate.shut(error)
 
 
-_clocks: list[Clock] = []
+_clocks: list[Dispatcher] = []
 
 
 @signals.worker_ready.connect
 def _start(**_: Any) -> None:
     try:
-        clock = Clock(services(), rescue=_rescue)
+        clock = Dispatcher(services(), rescue=_rescue)
         _look_again()
         _check_schema()
         clock.look()
@@ -307,7 +307,7 @@ def _beating(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    draining.set()
+    shutting_down.set()
     if _clocks:
         break_off = threading.Timer(BREAK_OFF_S, services().clients.close_all)
         break_off.daemon = True

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import structlog
 from structlog.dev import Column, KeyValueColumnFormatter, LogLevelColumnFormatter
 
-from worker.about import IDS
 from worker.escaped import escaped
+from worker.log_context import IDS
 from worker.masking import mask, remember_for_good
 from worker.settings import Settings
 

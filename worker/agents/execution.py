@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker.about import note_ids
 from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.agents.credentials import NoTokenError
 from worker.agents.delete_job import delete
@@ -33,6 +32,7 @@ from worker.jobs.store.job_agents import (
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import end_pending, open_next_rows
+from worker.log_context import note_ids
 from worker.records.agent_repository import DeletedAgentError, MovedAgentError
 from worker.records.agent_status import restore
 from worker.records.file_records import touched_by

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.drain import draining
 from worker.errors import TransientError
 from worker.gateway.answers import Answer, whole_number
 from worker.gateway.client import Call, GatewayClient
@@ -22,6 +21,7 @@ from worker.gateway.errors import (
 )
 from worker.gateway.heartbeats import AUTOMATIONS_QUERY, automation_key
 from worker.printable import utf8
+from worker.shutdown import shutting_down
 from worker.workspace.plan import LiveFile
 
 MOST_PAGES = 200
@@ -151,7 +151,7 @@ class AgentFiles:
         try:
             return self._read(names)
         except UnsafeFile:
-            if draining.wait(FIRST_LOOK_S):
+            if shutting_down.wait(FIRST_LOOK_S):
                 raise
         try:
             return self._read(names)
@@ -197,7 +197,7 @@ class AgentFiles:
         replaced at this moment, and of one that it will never touch. Looking tells them apart, but for one
         that may not be written: that stays so at the third try. Raises FileRefused."""
         for pause_s in (FIRST_LOOK_S, SECOND_LOOK_S):
-            if draining.wait(pause_s):
+            if shutting_down.wait(pause_s):
                 raise error
             self.read([name])
             try:

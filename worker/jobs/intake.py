@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from worker.about import note_ids
 from worker.database import single
 from worker.errors import PermanentError
 from worker.escaped import escaped
@@ -24,6 +23,7 @@ from worker.jobs.store.jobs import (
     refuse,
     stored_job,
 )
+from worker.log_context import note_ids
 
 log = logging.getLogger(__name__)
 

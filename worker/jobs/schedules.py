@@ -13,11 +13,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.about import about, note_ids
 from worker.database import DATABASE_AWAY
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.store.jobs import RequestConflictError, enqueue
+from worker.log_context import about, note_ids
 from worker.masking.columns import MaskedText
 
 log = logging.getLogger(__name__)

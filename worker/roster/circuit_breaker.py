@@ -14,7 +14,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
-from worker.drain import draining
 from worker.errors import ProvisionerError, TransientError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import GatewayClient
@@ -28,6 +27,7 @@ from worker.jobs.store.releasing import call_waiting_for_gateway
 from worker.masking.columns import MaskedText
 from worker.records.agent_repository import GatewayCondition
 from worker.runtime.services import Services
+from worker.shutdown import shutting_down
 from worker.workspace.context import GatewayFacts
 
 _PROBE_TAKES_S = 25.0
@@ -233,7 +233,7 @@ def snooze_after(
     Raises GatewayGivenUpError and PermanentError as `RetryPolicy` does; the tries themselves count.
     """
     policy = services.retry_policy
-    if draining.is_set():
+    if shutting_down.is_set():
         return Snooze(f"this worker is stopping: {error}", 0.0, code=ReasonCode.WORKER_STOPPING)
     if not isinstance(error, OUTAGES) or gateway_id is None:
         with services.engine.connect() as connection:

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.drain import draining
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
@@ -32,6 +31,7 @@ from worker.roster.intents import Intent
 from worker.roster.memories import reason_to_keep_memories
 from worker.roster.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
 from worker.roster.shared_folders import MOST_ASKED, user_by_another_path
+from worker.shutdown import shutting_down
 from worker.workspace.display_text import one_line
 from worker.workspace.identity import derived_id, derived_workspace_path
 
@@ -218,7 +218,7 @@ def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float =
         apart = sorted((running ^ live.present) - implied)
         if not apart:
             return
-        if time.monotonic() > until or draining.wait(_LOADING_PAUSE_S):
+        if time.monotonic() > until or shutting_down.wait(_LOADING_PAUSE_S):
             raise RosterUnknownError(
                 f"The gateway has not loaded its openclaw.json as it is now ({', '.join(apart[:_MOST_NAMED])}"
                 f" differ{'s' * (len(apart) == 1)}), and its agents.delete would undo what was saved there:"
@@ -269,10 +269,13 @@ def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
     The newest releases show what they wrote a moment later. A worker that is being stopped does not wait for
     that, and takes the gateway at its word. Raises GatewayError, RosterUnknownError."""
     for number in range(_LOOKS):
-        if number and draining.wait(_LOOK_PAUSE_S):
+        if number and shutting_down.wait(_LOOK_PAUSE_S):
             break
         seen = read_roster(
-            live.dialect, lambda: client.call("config.get"), lambda: client.call("agents.list"), draining.wait
+            live.dialect,
+            lambda: client.call("config.get"),
+            lambda: client.call("agents.list"),
+            shutting_down.wait,
         )
         if openclaw_id not in seen.present:
             return True

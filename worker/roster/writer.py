@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from worker.database import DATABASE_AWAY
-from worker.drain import draining
 from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.answers import Answer, seconds
 from worker.gateway.client import GatewayClient
@@ -90,6 +89,7 @@ from worker.roster.removals import (
 )
 from worker.roster.rewrite_permission import rewrite_refusal
 from worker.runtime.services import Services
+from worker.shutdown import shutting_down
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _gather(services: Services, gateway_id: UUID) -> None:
         before = newest
         with services.engine.connect() as connection:
             newest, asking = arrivals(connection, gateway_id)
-        if (newest == before and not asking) or draining.wait(breath_s):
+        if (newest == before and not asking) or shutting_down.wait(breath_s):
             return
 
 
@@ -399,7 +399,7 @@ def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
     they take so long that the writer is to be called again."""
     deadline = time.monotonic() + _WAKE_PATIENCE_S
     while lease.wakes_on_their_way():
-        if draining.wait(0.05) or time.monotonic() > deadline:
+        if shutting_down.wait(0.05) or time.monotonic() > deadline:
             return None
         send_by = lease.renew()
     return send_by
@@ -488,7 +488,7 @@ def _look(
 
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
-    live = read_roster(dialect, get_config, lambda: client.call("agents.list"), draining.wait)
+    live = read_roster(dialect, get_config, lambda: client.call("agents.list"), shutting_down.wait)
     heed_one_session(client, live.answer.get("config"))
     batch.refuse_unwritable(dialect)
     batch.confine(live.present)
@@ -509,7 +509,7 @@ def _await_return(client: GatewayClient) -> None:
         try:
             client.connection(deadline_s=max(1.0, deadline - time.monotonic()))
         except TransientError:
-            if time.monotonic() + pause > deadline or draining.wait(pause):
+            if time.monotonic() + pause > deadline or shutting_down.wait(pause):
                 raise
             pause = min(0.5, pause * 1.6)
         else:
@@ -520,7 +520,7 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
     """Try again later, or give up: on a gateway that has been away, or on intents that have waited, for too
     long. Only an outage is held against the gateway: a call that it is too busy for is not, nor one that this
     worker broke off because it is stopping."""
-    if draining.is_set():
+    if shutting_down.is_set():
         lease.again_in_s = 0.1
         log.info("the roster is left to another worker: %s", error)
         return

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from worker.drain import draining
 from worker.errors import TransientError
 from worker.gateway.client import ClientPool
 from worker.gateway.errors import OUTAGES
@@ -21,6 +20,7 @@ from worker.jobs.retry_policy import RetryPolicy, inline_retrying
 from worker.runtime.seats import Seats, share_of
 from worker.runtime.token_pool import Mint
 from worker.settings import Settings
+from worker.shutdown import shutting_down
 
 log = logging.getLogger(__name__)
 
@@ -69,4 +69,6 @@ class Services:
         def hopeless(error: TransientError) -> bool:
             return isinstance(error, OUTAGES) and not self.waits_for_outages()
 
-        return inline_retrying(within_budget(self.settings.retry_inline_s), draining, unless=hopeless)(work)
+        return inline_retrying(within_budget(self.settings.retry_inline_s), shutting_down, unless=hopeless)(
+            work
+        )

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.about import note_ids
 from worker.errors import reason_of
 from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
 from worker.jobs.messages import Message
@@ -22,6 +21,7 @@ from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_hea
 from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
 from worker.jobs.store.jobs import ending_of
 from worker.jobs.store.leases import NotClaimed
+from worker.log_context import note_ids
 from worker.records.places import LIVE_PLACES, home_of, places_of
 from worker.roster.circuit_breaker import snooze_after
 from worker.roster.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents

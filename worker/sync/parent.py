@@ -11,7 +11,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.about import note_ids
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import LeasedRow, execute
@@ -24,6 +23,7 @@ from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, par
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
+from worker.log_context import note_ids
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
 from worker.sync.look import look, settle

@@ -24,7 +24,6 @@ from tests.integration.agents.fleet import (
 from worker.agents import execution as turn
 from worker.agents.execution import take_turn
 from worker.database_errors import DatabaseNotNow, Meaning
-from worker.drain import draining
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import (
     AuthLocked,
@@ -54,6 +53,7 @@ from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.runtime.services import Services
+from worker.shutdown import shutting_down
 
 Work = Callable[[Services, Claim, list[str]], Snooze | None]
 
@@ -423,11 +423,11 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
 ) -> None:
     work_is(raising(GatewayUnreachable("connection refused")))
     key = begin(fleet)
-    draining.set()
+    shutting_down.set()
     try:
         outcome = take_turn(hands(), key, fleet.agent_id)
     finally:
-        draining.clear()
+        shutting_down.clear()
     assert outcome == Snooze(
         "this worker is stopping: connection refused", 0.0, code=ReasonCode.WORKER_STOPPING
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from worker import clock
+from worker import dispatcher
 from worker.runtime.services import Services
 
 
-class Counted(clock.Clock):
+class Counted(dispatcher.Dispatcher):
     """Tells of its third tick: what the first two did is done."""
 
     def __init__(self, services: Services) -> None:
@@ -49,5 +49,5 @@ def test_a_worker_that_works_gives_a_sign(ticking: Callable[[], Path]) -> None:
 def test_a_clock_alone_is_no_sign_of_life(
     ticking: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clock, "_CONSUMER_SILENCE_S", 0.0)  # the consumer was heard of longer ago than that
+    monkeypatch.setattr(dispatcher, "_CONSUMER_SILENCE_S", 0.0)  # the consumer was heard of longer ago than that
     assert not ticking().exists()

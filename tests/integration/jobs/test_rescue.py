@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row
 
 from tests.integration.agents.fleet import Fleet, execute, insert_job, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from worker.clock import Clock
+from worker.dispatcher import Dispatcher
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.kinds import KINDS
 from worker.jobs.outbox import BATCH, publish_due
@@ -217,7 +217,7 @@ def test_the_clock_outlives_an_absent_broker_and_says_so_once(
     hands: Callable[..., Services], engine: Engine, fleet: Fleet, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    clock = Clock(hands())
+    clock = Dispatcher(hands())
     insert_job(engine, fleet.agent_id)
     sent.broken = OperationalError("no broker")
     clock.tick()
@@ -258,7 +258,7 @@ def test_more_than_a_batch_goes_out_in_one_tick_oldest_first(
         agent=fleet.agent_id,
         count=BATCH + 5,
     )
-    Clock(hands()).tick()
+    Dispatcher(hands()).tick()
     assert len(sent) == BATCH + 5
     newest = one(engine, "SELECT id FROM provisioner.jobs ORDER BY published_at DESC, id LIMIT 1")
     assert str(newest.id) in {task_id for _, _, task_id in sent[BATCH:]}

@@ -13,7 +13,7 @@ from tests.integration.conftest import Sent
 from worker.database import make_engine
 from worker.jobs.outbox import publish_due
 from worker.jobs.store.retrying import NothingToRetryError, retry
-from worker.revision import NEEDED_REVISION
+from worker.schema_version import NEEDED_REVISION
 
 KIND = "adopt_everything"
 

@@ -17,7 +17,7 @@ from models.migrate import alembic_config, migrate
 from models.schemas import MixedDatabaseError
 from tests.integration import mission_control
 from worker.database import make_engine
-from worker.revision import NEEDED_REVISION, revision_of
+from worker.schema_version import NEEDED_REVISION, revision_of
 
 
 @pytest.fixture

@@ -397,6 +397,6 @@ def test_a_worker_that_is_stopped_calls_no_entry_gone_that_is_there(
     live = LiveRoster.of(dialect, client.call("config.get"))
     stopped = Event()
     stopped.set()
-    monkeypatch.setattr(removals, "draining", stopped)
+    monkeypatch.setattr(removals, "shutting_down", stopped)
     assert not removals.is_gone(client, live, record.openclaw_id)
     assert removals.is_gone(client, live, "mc-nobody")

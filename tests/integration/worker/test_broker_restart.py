@@ -96,7 +96,7 @@ def test_celerys_own_consumer_still_ends(
             broker.valkey.stop()
             stock.eventually(lambda: FAULT in log.read_text() or None, log.read_text)
             hold.release()
-            assert worker.wait(30) == 1, "it lives through this by now: worker/consumer.py can go"
+            assert worker.wait(30) == 1, "it lives through this by now: worker/reconnect.py can go"
         finally:
             worker.kill()
             broker.valkey.start()

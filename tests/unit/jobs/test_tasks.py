@@ -111,7 +111,7 @@ def test_what_a_late_worker_needs_is_set(app: Celery) -> None:
     assert (conf.accept_content, conf.task_serializer) == (["json"], "json")
     assert conf.result_backend is None
     assert (conf.task_ignore_result, conf.task_create_missing_queues) == (True, False)
-    assert conf.worker_consumer == "worker.consumer:ReconnectSafeConsumer"
+    assert conf.worker_consumer == "worker.reconnect:ReconnectSafeConsumer"
     assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout == 600
 
 

@@ -11,7 +11,7 @@ from worker.jobs.kinds import KINDS, not_served
 from worker.jobs.messages import Message, job_message, message_of, roster_writer_message
 from worker.jobs.states import ReasonCode
 from worker.masking.columns import MaskedText
-from worker.revision import NEEDED_REVISION
+from worker.schema_version import NEEDED_REVISION
 
 REPUBLISH_AFTER_S = 60
 """Seconds after which the message of a queued job counts as lost. It may only be waiting in a long queue, so

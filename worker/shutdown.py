@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import threading
 
-draining = threading.Event()
+shutting_down = threading.Event()
 """Set by SIGTERM: waits and backoffs end at once, bodies park their rows (celery.md 3)."""

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from worker import clock as module
-from worker.clock import Clock
+from worker import dispatcher as module
+from worker.dispatcher import Dispatcher
 from worker.gate import Gate
 
 
@@ -22,12 +22,12 @@ def test_what_stumbles_at_every_tick_is_told_once(
 
     monkeypatch.setattr(module, "publish_due", poisoned)
     monkeypatch.setattr(module, "Presence", lambda *_: SimpleNamespace(probe=lambda: None, sign=lambda: None))
-    clock = Clock(cast(Any, SimpleNamespace(engine=None, send=None)), Gate())
+    dispatcher = Dispatcher(cast(Any, SimpleNamespace(engine=None, send=None)), Gate())
     for _ in range(5):
-        clock.tick()
+        dispatcher.tick()
     assert [record.message for record in caplog.records if record.exc_info] == [
         "the clock stumbled, and tries again at each tick"
     ]
     monkeypatch.setattr(module, "publish_due", lambda *_: 0)
-    clock.tick()
+    dispatcher.tick()
     assert caplog.records[-1].message == "publishing again"

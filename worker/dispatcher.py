@@ -27,7 +27,7 @@ _CONSUMER_SILENCE_S = 20.0
 """The consumer gives a sign every two seconds (worker/pulse.py)."""
 
 
-class Clock:
+class Dispatcher:
     """A thread that ticks until it is stopped; ``rescue`` fetches messages that lie elsewhere. What a tick
     cannot reach, the next one tries again. While the database says "not now" it publishes nothing, and looks
     once a second whether it takes writes again."""
