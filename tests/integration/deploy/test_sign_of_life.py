@@ -49,5 +49,5 @@ def test_a_worker_that_works_gives_a_sign(ticking: Callable[[], Path]) -> None:
 def test_a_clock_alone_is_no_sign_of_life(
     ticking: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "_CONSUMER_SILENCE_S", 0.0)  # the consumer was heard of longer ago than that
+    monkeypatch.setattr(dispatcher, "_CONSUMER_SILENCE_S", 0.0)  # heard of longer ago
     assert not ticking().exists()
