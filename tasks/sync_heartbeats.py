@@ -17,7 +17,7 @@ from worker.sync.heartbeats import begin, take_heartbeats_turn
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:
     assert isinstance(job.request, SyncHeartbeats)
-    return begin(connection, job.job_id, job.request, services().settings.retry_budget_s)
+    return begin(connection, job.job_id, job.request, services().settings.retry_timeout_s)
 
 
 def _turn(job_id: UUID) -> Outcome:

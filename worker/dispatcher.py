@@ -90,7 +90,7 @@ class Dispatcher:
             self._note(None)
 
     def _run(self) -> None:
-        tick_s = self._services.settings.clock_tick_s
+        tick_s = self._services.settings.dispatch_interval_s
         while not self._stopped.wait(tick_s if self._gate.because is None else min(tick_s, PROBE_EVERY_S)):
             self.tick()
             if time.monotonic() - self._consumed_at < _CONSUMER_SILENCE_S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -37,16 +38,18 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(default=16, ge=1, le=200)
-    retry_budget_s: float = Field(
+    retry_timeout_s: float = Field(
         default=600, gt=0, le=1e9, allow_inf_nan=False, description="how long a gateway may be unreachable"
     )
     retry_inline_s: float = Field(default=20, ge=0, le=25, description="how long a task waits in its slot")
     lease_s: float = Field(default=30, ge=1, le=300)
-    roster_breath_s: float = Field(default=0.2, ge=0, le=5, description="how long a roster write gathers")
+    roster_batch_window_s: float = Field(
+        default=0.2, ge=0, le=5, description="how long a roster write gathers"
+    )
     keep_default_heartbeat: bool = Field(
         default=False, description="whether the first heartbeat block keeps the owner's agents beating"
     )
-    clock_tick_s: float = Field(default=1, ge=0.05, le=10)
+    dispatch_interval_s: float = Field(default=1, ge=0.05, le=10)
     health_file: Path | None = Field(default=None, description="touched while the process works")
     crash_limit: int = Field(default=5, ge=1, description="claims that may end without a word")
 
@@ -134,6 +137,13 @@ def _secret(value: SecretStr | None) -> str | None:
 
 _S = TypeVar("_S", bound=Settings)
 
+EARLIER_NAMES = {
+    "RETRY_TIMEOUT_S": "RETRY_BUDGET_S",
+    "ROSTER_BATCH_WINDOW_S": "ROSTER_BREATH_S",
+    "DISPATCH_INTERVAL_S": "CLOCK_TICK_S",
+}
+"""Variables by their names, with those that they had up to v0.2.0 and that are still read."""
+
 
 def load_settings(**known: str) -> Settings:
     """Read the environment, except for the fields that are ``known`` already.
@@ -145,13 +155,24 @@ def load_settings(**known: str) -> Settings:
 
 def load_as(kind: type[_S], **known: str) -> _S:
     """The same for settings that are checked further."""
+    faults, earlier = [], {}
+    for name, old in EARLIER_NAMES.items():
+        new_value, old_value = (utf8(os.environ.get(each, "")).strip() for each in (name, old))
+        if old_value and new_value and old_value != new_value:
+            faults.append(f"{name} and {old}, its earlier name, are set to different values: unset {old}.")
+        elif old_value and name.lower() not in known:
+            earlier[name] = old
+            known[name.lower()] = old_value
     try:
-        return kind(**known)  # type: ignore[arg-type]  # pydantic-settings fills in the environment
+        loaded = kind(**known)  # type: ignore[arg-type]  # pydantic-settings fills in the environment
     except ValidationError as error:
-        faults = [
-            _fault(str(e["loc"][0]).upper() if e["loc"] else "", e["type"], e["msg"]) for e in error.errors()
-        ]
-    raise incomplete(faults)
+        for each in error.errors():
+            name = str(each["loc"][0]).upper() if each["loc"] else ""
+            faults.append(_fault(earlier.get(name, name), each["type"], each["msg"]))
+        raise incomplete(faults) from None
+    if faults:
+        raise incomplete(faults)
+    return loaded
 
 
 def incomplete(faults: Sequence[str]) -> SettingsError:

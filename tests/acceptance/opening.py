@@ -47,10 +47,10 @@ def open_world(
                 "BASE_URL": "http://127.0.0.1:8000",
                 "GATEWAY_DEVICE_KEY": str(folder / "device.pem"),
                 "LEASE_S": "6" if real else "3",
-                "CLOCK_TICK_S": "0.25",
+                "DISPATCH_INTERVAL_S": "0.25",
                 "RETRY_INLINE_S": "5",
                 # A gateway that cannot close for a restart is away for 95 s, and then has to start.
-                "RETRY_BUDGET_S": "240" if real else "120",
+                "RETRY_TIMEOUT_S": "240" if real else "120",
             }
             app = Celery(broker=broker.redis_url)
             app.conf.task_default_queue = "provisioning"

@@ -230,7 +230,7 @@ def test_a_gateway_that_is_killed_in_the_middle_and_comes_back_ends_well(night: 
 def test_a_gateway_that_stops_for_good_leaves_right_counts(night: Night) -> None:
     world = night.world
     (night.templates / "shared" / "SOUL.md.j2").write_text("{{ agent_name }} was here.\n")
-    _restart_workers(night, 1, RETRY_BUDGET_S="12", **SLOWLY)
+    _restart_workers(night, 1, RETRY_TIMEOUT_S="12", **SLOWLY)
     job = night.ask()
     world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
     world.process.kill()

@@ -118,7 +118,7 @@ def main() -> None:
         there = workshop.place("2026.9.6", agents=AGENTS)
         for place in (here, there):
             plant(place, place.fleet.agents)
-        workshop.start_worker(RETRY_BUDGET_S="600", RETRY_INLINE_S="20", LEASE_S="30")
+        workshop.start_worker(RETRY_TIMEOUT_S="600", RETRY_INLINE_S="20", LEASE_S="30")
         for place in (here, there):
             took_s(workshop, place)
         here.simulator.faults.order(Fault(Delay(ANSWER_S), "agents.workspace.list", times=None))

@@ -78,9 +78,9 @@ def settings() -> Settings:
         redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
         base_url=BASE_URL,
         retry_inline_s=0,
-        retry_budget_s=30,
+        retry_timeout_s=30,
         lease_s=5,
-        roster_breath_s=0,
+        roster_batch_window_s=0,
     )
 
 

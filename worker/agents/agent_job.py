@@ -149,7 +149,7 @@ def _ask_for_roster(work: Work) -> Snooze | None:
     with work.services.engine.begin() as connection:
         wish = Wish(work.agent_id, record.openclaw_id)
         messages = record_intents(connection, record.gateway_id, work.held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
+        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_timeout_s)
         park(connection, work.held, wait_s, _ROSTER_WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     if work.verb.mints and record.token_hash is None:
         work.services.mint.expect()
@@ -184,7 +184,7 @@ def _roster(work: Work) -> bool | Snooze:
     """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
     PermanentError with the writer's sentence."""
     with work.services.engine.begin() as connection:
-        budget_s = work.services.settings.retry_budget_s
+        budget_s = work.services.settings.retry_timeout_s
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "reconcile", budget_s)
         if not wishes:
             return True

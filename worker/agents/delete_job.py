@@ -115,7 +115,7 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
         for place in targets:
             wish = Wish(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
             messages += record_intents(connection, place.gateway_id, held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_budget_s)
+        wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_timeout_s)
         park(connection, held, wait_s, _WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     services.publish(messages)
     return Snooze(_WAIT)
@@ -127,7 +127,7 @@ def _settled(
     """How the removals ended; parks while a writer has not come to one. A gateway that it had left already
     cannot hold the delete up."""
     with services.engine.begin() as connection:
-        budget_s = services.settings.retry_budget_s
+        budget_s = services.settings.retry_timeout_s
         wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             wait_s = look_again_s(wishes, budget_s)

@@ -26,7 +26,7 @@ def leave(work: Work) -> Snooze | None:
     if work.held.phase != "leaving":
         return _ask(work) if work.record.left else None
     with work.services.engine.begin() as connection:
-        budget_s = work.services.settings.retry_budget_s
+        budget_s = work.services.settings.retry_timeout_s
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             wait_s = look_again_s(wishes, budget_s)
@@ -52,7 +52,7 @@ def _ask(work: Work) -> Snooze:
         for place in work.record.left:
             wish = Wish(work.agent_id, place.openclaw_id, "remove")
             messages += record_intents(connection, place.gateway_id, work.held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_budget_s)
+        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_timeout_s)
         park(connection, work.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)
     work.held = replace(work.held, phase="leaving")
     work.services.publish(messages)

@@ -78,7 +78,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     if isinstance(held, NotClaimed):
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
-    budget_s = services.settings.retry_budget_s
+    budget_s = services.settings.retry_timeout_s
     with call_limits(partial(_idle_timeout_s, services, held), budget_s, held.failing_s):
         outcome = _execute(services.sharing(held.gateway_id, in_a_run=not held.single), held)
     if not isinstance(outcome, Ended):

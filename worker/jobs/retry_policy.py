@@ -48,7 +48,7 @@ class RetryPolicy:
     """Waits in seconds, limits in the unit that they name."""
 
     timeout_s: float
-    """RETRY_BUDGET_S: a step that has failed for this long, or whose gateway has been unreachable for this
+    """RETRY_TIMEOUT_S: a step that has failed for this long, or whose gateway has been unreachable for this
     long, is given up."""
     crash_limit: int
     """CRASH_LIMIT: workers that may die at one row, one after another, before it is given up."""

@@ -208,7 +208,7 @@ def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
         return None  # it is up, or was found down where it is not any more
     note_failing_for(condition.down_for_s)
     with services.engine.begin() as connection:
-        outage = admit(connection, record.gateway_id, services.settings.retry_budget_s)
+        outage = admit(connection, record.gateway_id, services.settings.retry_timeout_s)
     if outage is None:
         return None
     policy = services.retry_policy

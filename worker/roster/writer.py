@@ -135,7 +135,7 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
 def _gather(services: Services, gateway_id: UUID) -> None:
     """Wait for more to take along, until nothing came for a breath and nobody is about to ask: a second patch
     costs what the first one does, a restart or seconds of a gateway's CPU."""
-    breath_s = services.settings.roster_breath_s
+    breath_s = services.settings.roster_batch_window_s
     newest = None
     for _ in range(_MOST_BREATHS if breath_s else 0):
         before = newest
@@ -148,7 +148,7 @@ def _gather(services: Services, gateway_id: UUID) -> None:
 def _write_batch(services: Services, lease: RosterLease) -> None:
     """Settle what is wanted now, or leave it open for whoever holds the lease next."""
     try:
-        with call_limits(budget_s=services.settings.retry_budget_s):
+        with call_limits(budget_s=services.settings.retry_timeout_s):
             _settle_batch(services, lease)
     except RosterLeaseLostError as error:
         log.warning("%s", error)

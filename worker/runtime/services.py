@@ -44,7 +44,7 @@ class Services:
     @property
     def retry_policy(self) -> RetryPolicy:
         """The waits and limits of this worker's settings."""
-        return RetryPolicy(self.settings.retry_budget_s, self.settings.crash_limit)
+        return RetryPolicy(self.settings.retry_timeout_s, self.settings.crash_limit)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose marks are committed; where the broker is away, the clock does it later."""

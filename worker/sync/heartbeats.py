@@ -64,7 +64,7 @@ def begin(
 def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
     """Claim the job, end its rows that the roster writer has settled, and the job with the last of them.
 
-    Intents that have been open for RETRY_BUDGET_S are given up. Raises only DATABASE_AWAY.
+    Intents that have been open for RETRY_TIMEOUT_S are given up. Raises only DATABASE_AWAY.
     """
     lease_s = services.settings.lease_s
     held = claim_job(services.engine, job_id, "sync_heartbeats", lease_s=lease_s)
@@ -95,7 +95,7 @@ def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
 
 
 def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
-    budget_s = services.settings.retry_budget_s
+    budget_s = services.settings.retry_timeout_s
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, budget_s)
         ended = _end_settled(connection, held)

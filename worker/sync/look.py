@@ -211,7 +211,7 @@ def begin_agents(connection: Connection, held: JobClaim) -> list[Message]:
 def settle(services: Services, held: JobClaim) -> Snooze:
     """Begin the agents once the roster writer is done; those that it refused have failed."""
     with services.engine.begin() as connection:
-        give_up_overdue(connection, held.job_id, services.settings.retry_budget_s)
+        give_up_overdue(connection, held.job_id, services.settings.retry_timeout_s)
         # Locked, so that a run which parks because one is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
             park_job(connection, held, _roster_wait_s(services))
@@ -224,7 +224,7 @@ def settle(services: Services, held: JobClaim) -> Snooze:
 
 def _roster_wait_s(services: Services) -> float:
     """When a run that waits for the writer looks by itself: often enough to end near the budget."""
-    return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_budget_s / 10))
+    return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_timeout_s / 10))
 
 
 _PENDING = text("""

@@ -40,7 +40,7 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClai
     if isinstance(held, NotClaimed):
         return held
     note_ids(gateway=held.gateway_id)
-    with call_limits(budget_s=services.settings.retry_budget_s, failing_s=held.failing_s):
+    with call_limits(budget_s=services.settings.retry_timeout_s, failing_s=held.failing_s):
         return _execute(services, held)
 
 

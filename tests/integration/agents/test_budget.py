@@ -1,4 +1,4 @@
-"""RETRY_BUDGET_S counts from the first failure, tries included; an outage belongs to its address."""
+"""RETRY_TIMEOUT_S counts from the first failure, tries included; an outage belongs to its address."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_gateway_that_accepts_and_never_answers_is_given_up_within_the_budget(
 ) -> None:
     with mute() as url:
         fleet = seed_fleet(engine, url=url, token=TOKEN)
-        hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=20)
+        hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=20)
         job_id = begin(engine, fleet)
         took_s = drive(hand, fleet, job_id, sent)
     ended = job(engine, job_id)
@@ -81,7 +81,7 @@ def test_one_that_falls_silent_after_its_greeting_is_given_up_within_the_budget(
 ) -> None:
     with Door(simulator.url) as door:
         fleet = seed_fleet(engine, url=door.url, token=TOKEN)
-        hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+        hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
         for _ in range(20):
             door.hold(lambda called, _: called == method)
         job_id = begin(engine, fleet)
@@ -97,7 +97,7 @@ def test_a_wish_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
-    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
     job_id = begin(engine, fleet)
     take_turn(hand, job_id, fleet.agent_id)
     execute(
@@ -115,7 +115,7 @@ def test_a_corrected_address_is_tried_at_once(
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
 ) -> None:
     fleet = seed_fleet(engine, url="ws://127.0.0.1:9", token=TOKEN)
-    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    hand = hands(retry_timeout_s=600, retry_inline_s=0)
     first = begin(engine, fleet)
     take_turn(hand, first, fleet.agent_id)
     execute(engine, "UPDATE provisioner.gateway_states SET probe_until = now() + interval '1 hour'")
@@ -170,7 +170,7 @@ def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
-    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    hand = hands(retry_timeout_s=600, retry_inline_s=0)
     simulator.faults.order(busy("agents.files.set", times=40))
     job_id = begin(engine, fleet)
     take_turn(hand, job_id, fleet.agent_id)
@@ -207,7 +207,7 @@ def test_time_in_which_no_worker_could_serve_uses_up_no_budget(
 ) -> None:
     """The database took no writes, or the workers were stopped, for longer than the budget."""
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
-    hand = hands(retry_budget_s=600, retry_inline_s=0)
+    hand = hands(retry_timeout_s=600, retry_inline_s=0)
     job_id = begin(engine, fleet)
     take_turn(hand, job_id, fleet.agent_id)
     execute(engine, "UPDATE provisioner.roster_intents SET created_at = now() - interval '20 minutes'")
@@ -226,7 +226,7 @@ def test_a_sync_at_a_gateway_that_lets_us_in_and_does_no_more_is_given_up(
     hands: Callable[..., Services], engine: Engine, simulator: Simulator, fault: Kind
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
-    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
     simulator.faults.order(Fault(fault, "config.get", times=None))
     job_id, began = ask_for_sync(engine, fleet), time.monotonic()
     while job(engine, job_id).status == "running" and time.monotonic() - began < 10:
@@ -258,7 +258,7 @@ def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answe
     with Door(simulator.url) as door:
         execute(engine, "UPDATE gateways SET url = :url", url=door.url)
         door.hold(lambda called, _: called == "config.get")
-        hand = hands(retry_budget_s=30, retry_inline_s=0)
+        hand = hands(retry_timeout_s=30, retry_inline_s=0)
         execute(engine, "UPDATE provisioner.jobs SET failing_since = now() - interval '28 s'")
         began = time.monotonic()
         take_run_turn(hand, job_id)
@@ -271,7 +271,7 @@ def test_a_gateway_that_lets_us_in_and_then_breaks_off_each_time_is_given_up(
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
-    hand = hands(retry_budget_s=BUDGET_S, retry_inline_s=0)
+    hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
     simulator.faults.order(Fault(Drop(), "config.get", times=None))
     key = begin(engine, fleet, "update_agent")
     took_s = drive(hand, fleet, key, sent)

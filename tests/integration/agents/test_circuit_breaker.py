@@ -120,7 +120,7 @@ def test_a_gateway_that_is_up_admits_everybody(engine: Engine) -> None:
 def test_on_a_dead_port_one_of_many_jobs_probes_and_the_others_say_what_it_met(
     hands: Any, engine: Engine, dead_url: str
 ) -> None:
-    services: Services = hands(retry_budget_s=600)
+    services: Services = hands(retry_timeout_s=600)
     fleet = seed_fleet(engine, agents=5, url=dead_url)
     jobs = [accept(engine, agent_id) for agent_id in fleet.agents]
     first, *others = zip(jobs, fleet.agents, strict=True)
@@ -137,7 +137,7 @@ def test_an_outage_that_nobody_has_met_for_a_budget_fails_no_new_job(
     hands: Any, engine: Engine, dead_url: str
 ) -> None:
     """Yesterday's outage: of two jobs that come today, one looks, and the other waits for what it finds."""
-    services: Services = hands(retry_budget_s=600)
+    services: Services = hands(retry_timeout_s=600)
     fleet = seed_fleet(engine, agents=2, url=dead_url)
     fail(engine, fleet.gateway_id)
     make_older(engine, 86_400, "down_since", "last_failure_at", "probe_until")

@@ -122,7 +122,7 @@ def place(
     monkeypatch.setattr(roster_reading, "_PAUSE_S", 0.01)
 
     def opened(release: str, root: dict[str, Any], **files: Any) -> Any:
-        services = hands(retry_inline_s=2, retry_budget_s=60)
+        services = hands(retry_inline_s=2, retry_timeout_s=60)
         named = {name.replace("_", "."): content for name, content in files.items()}
         return Place(engine, services, tmp_path, release).opened(root, named)
 

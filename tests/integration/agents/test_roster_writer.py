@@ -57,7 +57,7 @@ def fleet(engine: Engine, door: Door) -> Fleet:
 
 @pytest.fixture
 def hand(hands: Callable[..., Services]) -> Services:
-    return hands(retry_inline_s=2, retry_budget_s=60)
+    return hands(retry_inline_s=2, retry_timeout_s=60)
 
 
 def want(engine: Engine, fleet: Fleet, *agents: UUID) -> None:
@@ -116,7 +116,7 @@ def test_the_writer_gathers_for_as_long_as_more_arrives(
     first, *others = fleet.agents
     want(engine, fleet, first)
     with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(write_roster, hands(roster_breath_s=0.5), fleet.gateway_id)
+        written = pool.submit(write_roster, hands(roster_batch_window_s=0.5), fleet.gateway_id)
         for agent_id in others:
             time.sleep(0.25)
             want(engine, fleet, agent_id)
@@ -131,7 +131,7 @@ def test_the_writer_waits_for_who_is_about_to_ask_but_not_for_ever(
     first, second = fleet.agents[:2]
     asking = at_work(engine, fleet, second, "intent")
     want(engine, fleet, first)
-    hand = hands(roster_breath_s=0.2)
+    hand = hands(roster_batch_window_s=0.2)
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(write_roster, hand, fleet.gateway_id)
         time.sleep(1)

@@ -224,7 +224,7 @@ def test_a_gateway_that_was_away_for_the_whole_budget_fails_its_jobs(
 ) -> None:
     work_is(raising(GatewayUnreachable("connection refused"), before="offline"))
     key = begin(fleet)
-    services = hands(retry_budget_s=600)
+    services = hands(retry_timeout_s=600)
     take_turn(services, key, fleet.agent_id)
     execute(
         engine,

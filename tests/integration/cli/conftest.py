@@ -115,8 +115,8 @@ def staffed(
         "REDIS_URL": redis_url,
         "BASE_URL": "http://127.0.0.1:8000",
         "RETRY_INLINE_S": "0.5",
-        "RETRY_BUDGET_S": "3",
-        "CLOCK_TICK_S": "0.2",
+        "RETRY_TIMEOUT_S": "3",
+        "DISPATCH_INTERVAL_S": "0.2",
     }
     worker = WorkerProcess(tmp_path / "worker.log", settings)
     yield provisioner

@@ -33,7 +33,7 @@ def ticking(hands: Callable[..., Services], tmp_path: Path) -> Callable[[], Path
 
     def run() -> Path:
         sign = tmp_path / "sign"
-        made = Counted(hands(health_file=sign, clock_tick_s=0.05))
+        made = Counted(hands(health_file=sign, dispatch_interval_s=0.05))
         made.start()
         assert made.third.wait(60)
         made.stop()

@@ -121,7 +121,7 @@ def stack(provisioner: Provisioner, engine: Engine, redis_url: str, tmp_path: Pa
         "GATEWAY_DEVICE_KEY": str(provisioner.env["GATEWAY_DEVICE_KEY"]),
         "REDIS_URL": redis_url,
         "BASE_URL": "http://127.0.0.1:8000",
-        "CLOCK_TICK_S": "0.2",
+        "DISPATCH_INTERVAL_S": "0.2",
     }
     with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state", reply="Yes.") as gateway:
         worker = WorkerProcess(tmp_path / "worker.log", settings)

@@ -153,7 +153,7 @@ def test_every_row_is_served_once_and_every_caller_is_told_at_once(
         asker, *others = place.fleet.agents
         at_work, inserted = list(others[:SLOTS]), others[SLOTS:]
         worker = workshop.start_worker(
-            CLOCK_TICK_S="1", WORKER_CONCURRENCY=str(SLOTS), LEASE_S="30", RETRY_BUDGET_S="600"
+            DISPATCH_INTERVAL_S="1", WORKER_CONCURRENCY=str(SLOTS), LEASE_S="30", RETRY_TIMEOUT_S="600"
         )
         service = Service(broker.redis_url, asker, tmp_path / "asked")
         workshop.eventually(lambda: len(service.told()) > 3 and status_of(workshop, asker) == "succeeded")

@@ -66,7 +66,7 @@ def test_a_worker_goes_on_after_the_broker_was_away(
 ) -> None:
     host = broker.redis_url.rsplit("/", 1)[0]
     with Workshop(services.create_database("broker_ours"), f"{host}/1", tmp_path) as ours:
-        worker = ours.start_worker(LEASE_S="10", RETRY_BUDGET_S="60")
+        worker = ours.start_worker(LEASE_S="10", RETRY_TIMEOUT_S="60")
         place, hold = _at_work(ours)
         broker.valkey.stop()
         keys = [insert_job(ours.engine, a, options='{"wake": false}') for a in place.fleet.agents[1:]]

@@ -112,7 +112,7 @@ def test_flower_sees_why_a_job_is_tried_again_and_why_it_failed(
     refusal = Refuse("gateway starting; retry shortly", retryable=True, retry_after_ms=100)
     place.simulator.faults.order(Fault(refusal, "connect", times=None))
     watch = Watch(workshop.redis_url)
-    workshop.start_worker(RETRY_BUDGET_S="2")
+    workshop.start_worker(RETRY_TIMEOUT_S="2")
     with watch.watching():
         job = str(workshop.send(place.fleet.agents[0]))
 

@@ -79,7 +79,7 @@ class Killed:
 def killed(open_workshop: Callable[[], Workshop]) -> Mapping[tuple[str, str], Killed]:
     """Every job, by release and point, after its worker was killed there and another one came."""
     workshop = open_workshop()
-    settings = {"LEASE_S": "2", "WORKER_CONCURRENCY": "40", "RETRY_BUDGET_S": "40"}
+    settings = {"LEASE_S": "2", "WORKER_CONCURRENCY": "40", "RETRY_TIMEOUT_S": "40"}
     worker = workshop.start_worker(**settings)
     stopped: dict[tuple[str, str], tuple[Place, Hold, UUID]] = {}
     # A worker waits 30 s for an answer, and 15 s only for a connection: who is kept from one comes last.

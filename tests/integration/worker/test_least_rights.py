@@ -53,7 +53,7 @@ class House:
         url = make_url(workshop.database_url).set(username=self.role, password="least-of-all")
         self.url = url.render_as_string(hide_password=False)
         self.worker = workshop.start_worker(
-            DATABASE_URL=self.url, WORKER_CONCURRENCY="4", RETRY_BUDGET_S="60"
+            DATABASE_URL=self.url, WORKER_CONCURRENCY="4", RETRY_TIMEOUT_S="60"
         )
         self.place: Place = workshop.place("2026.9.6", agents=4)
 

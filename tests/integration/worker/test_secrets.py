@@ -118,7 +118,7 @@ def searched(open_workshop: Callable[[], Workshop]) -> Searched:
         "a wrong token": "wrong-token-nobody-may-see",
     }
     with Watch(workshop.redis_url) as watch:
-        worker = workshop.start_worker(LOG_LEVEL="DEBUG", RETRY_BUDGET_S="1")
+        worker = workshop.start_worker(LOG_LEVEL="DEBUG", RETRY_TIMEOUT_S="1")
         for release in RELEASES:
             place = workshop.place(release)
             agent_id = place.fleet.agent_id

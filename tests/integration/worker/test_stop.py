@@ -21,7 +21,7 @@ PROVISIONS = 8
 def alone(open_workshop: Callable[[], Workshop]) -> Workshop:
     """A workshop with one worker, which waits long for a gateway."""
     workshop = open_workshop()
-    workshop.start_worker(RETRY_INLINE_S="20", RETRY_BUDGET_S="60", LEASE_S="30")
+    workshop.start_worker(RETRY_INLINE_S="20", RETRY_TIMEOUT_S="60", LEASE_S="30")
     return workshop
 
 
@@ -65,7 +65,7 @@ def test_a_stop_amid_a_sync_and_provisions_loses_nothing_and_wakes_nobody_twice(
     fleet = workshop.place("2026.9.6", agents=AGENTS, pace=Pace(latency_s=min(1.0, slow_s)))
     plant(fleet, fleet.fleet.agents)
     fresh = workshop.place("2026.9.6", agents=PROVISIONS, pace=Pace(latency_s=slow_s))
-    patient = {"RETRY_INLINE_S": "20", "RETRY_BUDGET_S": "600", "LEASE_S": "30"}
+    patient = {"RETRY_INLINE_S": "20", "RETRY_TIMEOUT_S": "600", "LEASE_S": "30"}
     worker = workshop.start_worker(**patient)
     holds = [fresh.door.hold(calls("agents.files.set", name="SOUL.md")) for _ in range(PROVISIONS)]
     keys = [workshop.send(agent) for agent in fresh.fleet.agents]

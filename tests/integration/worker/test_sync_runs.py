@@ -68,7 +68,7 @@ def test_a_gateway_that_is_away_holds_no_slots_and_its_run_says_who_was_not_atte
     away, here = workshop.place("2026.2.12", agents=40), workshop.place("2026.9.6", agents=10)
     for place in (away, here):
         plant(place, place.fleet.agents)
-    workshop.start_worker(RETRY_BUDGET_S="4", WORKER_CONCURRENCY="4", RETRY_INLINE_S="20")
+    workshop.start_worker(RETRY_TIMEOUT_S="4", WORKER_CONCURRENCY="4", RETRY_INLINE_S="20")
     assert workshop.ended(sync(workshop, here)).status == "succeeded"
     execute(workshop.engine, "UPDATE boards SET objective = 'Anew.'")
     lost = sync(workshop, away)
@@ -98,7 +98,7 @@ def test_a_gateway_that_is_away_from_the_start_leaves_all_not_attempted(
     with socket.socket() as port:  # held, so that no other test's gateway gets it
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port.bind(("127.0.0.1", int(place.simulator.url.rpartition(":")[2])))
-        workshop.start_worker(RETRY_BUDGET_S="2")
+        workshop.start_worker(RETRY_TIMEOUT_S="2")
         job = workshop.ended(sync(workshop, place))
     assert (job.status, job.result["not_attempted"], job.result["agents_updated"]) == ("failed", 3, 0)
     assert "unreachable for 2 seconds" in job.error

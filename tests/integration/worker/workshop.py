@@ -33,10 +33,10 @@ CARRIER = {"2026.2.12": "TOOLS.md", "2026.9.6": "AGENTS.md"}
 QUICK: Mapping[str, str] = {
     "BASE_URL": BASE_URL,
     "LEASE_S": "3",
-    "CLOCK_TICK_S": "0.25",
+    "DISPATCH_INTERVAL_S": "0.25",
     "RETRY_INLINE_S": "0.5",
-    "RETRY_BUDGET_S": "5",
-    "ROSTER_BREATH_S": "0.1",
+    "RETRY_TIMEOUT_S": "5",
+    "ROSTER_BATCH_WINDOW_S": "0.1",
 }
 """Budgets low enough for tests."""
 

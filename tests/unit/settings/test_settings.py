@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import Settings, SettingsError, load_as, load_settings
+from worker.settings import EARLIER_NAMES, Settings, SettingsError, load_as, load_settings
 from worker.start import WorkerSettings
 
 GOOD = {
@@ -33,8 +33,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_three_variables_are_enough(environment: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.base_url == "https://mc.example"
-    assert (settings.retry_budget_s, settings.retry_inline_s, settings.lease_s) == (600, 20, 30)
-    assert settings.clock_tick_s <= 2, "rows are published within two seconds"
+    assert (settings.retry_timeout_s, settings.retry_inline_s, settings.lease_s) == (600, 20, 30)
+    assert settings.dispatch_interval_s <= 2, "rows are published within two seconds"
     assert settings.gateway_device_key.is_absolute()
 
 
@@ -206,3 +206,24 @@ def test_a_look_at_the_settings_makes_nothing(environment: pytest.MonkeyPatch, t
     environment.setenv("HEALTH_FILE", str(tmp_path / "sign"))
     load_as(WorkerSettings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "old"), EARLIER_NAMES.items())
+def test_a_variable_is_read_by_its_earlier_name_too(
+    environment: pytest.MonkeyPatch, name: str, old: str
+) -> None:
+    environment.setenv(old, "3")
+    assert getattr(load_settings(), name.lower()) == 3
+    environment.setenv(name, "3.0")
+    with pytest.raises(
+        SettingsError, match=f"{name} and {old}, its earlier name, are set to different values"
+    ):
+        load_settings()
+    environment.setenv(name, "3")
+    assert getattr(load_settings(), name.lower()) == 3
+    environment.setenv(name, " ")
+    assert getattr(load_settings(), name.lower()) == 3
+    environment.delenv(name)
+    environment.setenv(old, "much")
+    with pytest.raises(SettingsError, match=f"  {old}: "):
+        load_settings()
