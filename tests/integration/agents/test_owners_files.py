@@ -266,6 +266,17 @@ def test_entries_alone_are_written_where_the_channels_cannot_be(place: Open) -> 
         assert here.patches() == 1
 
 
+def test_channels_in_a_file_of_their_own_are_written_there(place: Open) -> None:
+    root = {"agents": section(NEWEST), "channels": {"$include": "./channels.json5"}}
+    with place(NEWEST, root, channels_json5={"defaults": {}}) as here:
+        first, second = here.write()
+        assert (first.error, second.error) == (None, None)
+        assert here.stored["channels"] == {"$include": "./channels.json5"}
+        included = json.loads((here.path.parent / "channels.json5").read_text())
+        assert included["defaults"]["heartbeatVisibility"]["showOk"] is False
+        assert set(here.ids()) <= set(here.simulator.agents())
+
+
 @pytest.mark.parametrize("release", [OLDEST, MERGING, NEWEST])
 @pytest.mark.parametrize("fault", ["text", "key", "include"])
 def test_nothing_is_concluded_from_an_invalid_file(place: Open, release: str, fault: str) -> None:
@@ -319,8 +330,9 @@ def test_a_removal_that_would_write_out_a_later_entry_is_refused(place: Open) ->
         assert VARIABLES["OWNERS_URL"] in here.stored["agents"]["list"][-1]["name"], "what was allowed"
 
 
-def test_lost_comments_are_a_warning(place: Open) -> None:
-    with place(OLDEST, {"agents": section(OLDEST)}) as here:
+@pytest.mark.parametrize("release", [OLDEST, MERGING, NEWEST])
+def test_lost_comments_are_a_warning(place: Open, release: str) -> None:
+    with place(release, {"agents": section(release)}) as here:
         here.put("openclaw.json", "// the owner's own words\n" + here.path.read_text())
         first, second = here.write()
         assert (first.error, second.error) == (None, None)
