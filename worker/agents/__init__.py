@@ -1,1 +1,1 @@
-"""One agent's steps, as a job's row goes through them: roster entry, files, credentials, wake, or delete."""
+"""The steps of one agent's job: roster entry, files, credentials and wake, or delete."""

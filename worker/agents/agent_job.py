@@ -1,6 +1,6 @@
-"""Brings one agent up to date, by provision or update: intent, roster, files, credentials, wake.
+"""Brings one agent up to date, by provision, update or sync: intent, roster, files, credentials, wake.
 
-Each is a phase in the agent's row, and may be run again: a claim goes on where the last one stopped.
+Each step is a phase in the agent's row and can be repeated: a claim goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ _ROSTER_WAIT = "waiting for the roster writer"
 
 
 def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) -> Snooze | None:
-    """Take the agent as far as it will go now, adding to ``warnings``; None when the job has ended well.
+    """Work on the agent until its row has succeeded (returns None) or has to wait (returns the snooze).
 
-    Raises TransientError (try again later), PermanentError (the job fails with its sentence), LeaseLostError.
+    Adds to ``warnings``. Raises TransientError (try again later), PermanentError (the job fails with its
+    sentence), LeaseLostError.
     """
     user_id = held.options.get("user_id")
     begins = held.phase is None
@@ -88,8 +89,10 @@ def carry_out(services: Services, held: Claim, warnings: list[str], verb: Verb) 
 
 
 def _at_its_gateway(connection: Connection, held: Claim, record: AgentRecord) -> Claim:
-    """An agent may be moved while its job waits. Before its first step the job goes along; later, or in a
-    sync, that is another gateway's matter. Raises MovedAgentError."""
+    """Return the claim with the agent's present gateway: it may have been moved while its job waited.
+
+    Before its first step a single job follows the agent there; later, or in a sync, raises MovedAgentError.
+    """
     if record.gateway_id == held.gateway_id:
         return held
     if not held.single or held.phase is not None:
@@ -120,8 +123,8 @@ def _go_on(work: Work) -> Snooze | None:
 
 
 def _settle_down(work: Work) -> None:
-    """Write down where the agent lives, if the roster writer had no reason to. Raises PermanentError where
-    its id is another agent's."""
+    """Record where the agent lives, unless the roster writer already has. Raises PermanentError if its id
+    belongs to another agent."""
     if not work.record.home.recorded:
         with work.services.engine.begin() as connection:
             taken = claim_places(connection, work.record.gateway_id, {work.agent_id: work.record.home})
@@ -130,7 +133,10 @@ def _settle_down(work: Work) -> None:
 
 
 def _ask_for_roster(work: Work) -> Snooze | None:
-    """Render all before anything is touched, look whether the roster differs, and ask for the change."""
+    """Render the workspace before anything is touched, then ask for the roster change that is needed, if any.
+
+    Returns the snooze in which the row waits for the roster writer, or None if the roster is as it should be.
+    """
     record = work.record
     work.render()
     if record.provisioned_before or not work.verb.mints:
@@ -158,7 +164,8 @@ def _ask_for_roster(work: Work) -> Snooze | None:
 
 
 def _require_token(work: Work, *, present: bool, differs: bool) -> None:
-    """An agent whose token cannot be kept is left as it is, its roster entry too (rules.md 25)."""
+    """Raise NoTokenError for an agent whose token cannot be kept, before its roster entry or files change
+    (rules.md 25)."""
     if work.verb.mints or work.option("rotate_tokens"):
         return
     if not present:
@@ -168,21 +175,23 @@ def _require_token(work: Work, *, present: bool, differs: bool) -> None:
 
 
 def _is_first(work: Work, *, present: bool) -> bool:
-    """Whether nothing in the workspace can be the agent's own (rules.md 16). An update of an agent that
+    """Whether the workspace can hold nothing that the agent wrote (rules.md 16). An update of an agent that
     another program provisioned keeps what is there."""
     return not present or (work.verb.mints and not work.record.provisioned_before)
 
 
 def _stood_before(work: Work) -> bool | Snooze:
-    """Whether the agent was in the roster before this job; in a sync its parent has seen to it."""
+    """Whether the agent was in the roster before this job; in a sync, the parent has already read that."""
     if work.held.single or work.held.phase == "roster":
         return _roster(work)
     return not work.held.first_provision
 
 
 def _roster(work: Work) -> bool | Snooze:
-    """Whether the agent was in the roster before this job; parks while the writer is not done. Raises
-    PermanentError with the writer's sentence."""
+    """Whether the agent was in the roster before this job; the row is parked until the roster writer knows.
+
+    Raises PermanentError with the writer's sentence.
+    """
     with work.services.engine.begin() as connection:
         budget_s = work.services.settings.retry_timeout_s
         wishes = settled_intents(connection, work.held.job_id, work.agent_id, "reconcile", budget_s)
@@ -200,13 +209,13 @@ def _roster(work: Work) -> bool | Snooze:
             first = _is_first(work, present=present)
             work.advance(connection, "files", first_provision=first)
             work.held = replace(work.held, phase="files", first_provision=first)
-    if settled.error is not None:  # raised here, for a wish that was just given up stays given up
+    if settled.error is not None:  # raised after the commit, so that a wish just given up stays given up
         raise PermanentError(settled.error)
     return present
 
 
 def _promise(work: Work) -> None:
-    """A dry run: say what a run would do, and do nothing of it."""
+    """Do a dry run: report what the job would change, and change nothing."""
     present, roster = _promised_roster(work)
     _require_token(work, present=present, differs=False)
     first = _is_first(work, present=present)
@@ -214,14 +223,14 @@ def _promise(work: Work) -> None:
     work.files = plan.report(with_diffs=work.option("diff"))
     if present:
         work.rekeyed = plan.mints or (plan.token is not None and plan.token.settle == "commit")
-        wants_reset(work)  # for what a run would warn of
+        wants_reset(work)  # for its warnings
     result = {**work.result(), "dry_run": True, "roster": roster}
     with work.services.engine.begin() as connection:
         finish(connection, work.held, "succeeded", result=result, warnings=work.warnings, files=work.files)
 
 
 def _promised_roster(work: Work) -> tuple[bool, Mapping[str, Any]]:
-    """Whether the roster has the agent, and what would change there; in a sync its parent has looked."""
+    """Whether the roster has the agent, and what would change there; in a sync, as the parent has read it."""
     if work.held.roster is not None:
         return not work.held.first_provision, work.held.roster
     roster, refusal = foresee(work)

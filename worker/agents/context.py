@@ -1,4 +1,4 @@
-"""One agent's turn in a worker: what is known, and the row that every step reports to."""
+"""What the steps of an agent's job work with: the claimed row, the agent's record and its gateway."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ NOT_REGISTERED = (
 
 @dataclass(frozen=True)
 class Verb:
-    """What kind of job brings the agent up to date. ``status``: what agents.status says meanwhile, None where
-    it is not touched (rules.md 35); ``action``: what provision_action says; ``done``: the word for the
-    agent; ``mints``: a missing token is made without being asked for (rules.md 25); ``serves_main``: a
-    gateway's main agent may be its object."""
+    """What distinguishes the kinds of job that bring an agent up to date.
+
+    ``status``: agents.status during the job, None to leave it as it is (rules.md 35); ``action``:
+    provision_action during the job; ``done``: what the wake message says was done to the workspace;
+    ``mints``: a missing token is minted without a request for it (rules.md 25); ``serves_main``: the agent
+    may be a gateway's main agent.
+    """
 
     status: str | None
     action: str
@@ -42,9 +45,12 @@ class Verb:
 
 @dataclass
 class Work:
-    """What one claim works with. ``files`` is what ``job_agents.files`` will say; ``fresh``: the agent was
-    registered by this job, so the gateway may not know it everywhere yet; ``rekeyed``: the agent's token was
-    changed in this claim; ``one_session``: its gateway has one main session for all agents, its owner's."""
+    """A claimed row with all that its steps need to know.
+
+    ``files``: what ``job_agents.files`` will hold; ``fresh``: this job registered the agent, so the gateway
+    may not know it everywhere yet; ``rekeyed``: the agent's token was changed in this claim;
+    ``one_session``: the gateway has one main session for all agents, and it is the owner's.
+    """
 
     services: Services
     held: Claim
@@ -59,12 +65,12 @@ class Work:
 
     @property
     def client(self) -> GatewayClient:
-        """The agent's gateway; asked for anew each time, so that an idle one may be dropped."""
+        """The client of the agent's gateway, looked up on each use so that an idle one may be dropped."""
         return self.services.clients.client(self.record.address)
 
     @property
     def agent_id(self) -> UUID:
-        """The agent's key."""
+        """The agent's primary key."""
         return self.held.agent_id
 
     def option(self, name: str) -> bool:
@@ -77,16 +83,18 @@ class Work:
         return self.option("reset_session") or self.option("reset_sessions")
 
     def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:
-        """Note the phase that begins, if one does, and renew the lease. Raises LeaseLostError."""
+        """Record the step that begins (None keeps it) and ``columns``, and renew the lease. Raises
+        LeaseLostError."""
         advance(connection, self.held, phase, lease_s=self.services.settings.lease_s, **columns)
 
     def warn(self, sentence: str) -> None:
-        """Note a warning for the result, once."""
+        """Add a warning to the result, unless it is there already."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """One RPC about the agent. Raises GatewayError, and NotThereYetError of a fresh one."""
+        """Make one RPC about the agent. Raises GatewayError, and NotThereYetError if the agent is fresh and
+        the gateway does not know it yet."""
         try:
             return self.client.call(method, params)
         except UnknownAgent as error:
@@ -95,7 +103,7 @@ class Work:
             raise
 
     def result(self) -> dict[str, Any]:
-        """What the job's result says of the agent as it is now (interfaces.md 5)."""
+        """The agent's part of the job's result, as things stand (interfaces.md 5)."""
         tokens = [report["token"] for report in self.files.values() if "token" in report]
         return {
             "agent_id": str(self.agent_id),
@@ -109,7 +117,7 @@ class Work:
         }
 
     def render(self) -> RenderedWorkspace:
-        """The agent's workspace as its gateway takes it (rules.md 6-9). Raises PermanentError."""
+        """The agent's workspace, rendered for its gateway (rules.md 6-9). Raises PermanentError."""
         skip = self.option("rotate_tokens")  # a user's text must not keep a token from being changed
         return render(self.record, self.dialect, self.services.settings, skip_bad_overrides=skip)
 
@@ -117,7 +125,7 @@ class Work:
 def render(
     record: AgentRecord, dialect: Dialect, settings: Settings, *, skip_bad_overrides: bool = False
 ) -> RenderedWorkspace:
-    """An agent's workspace for gateways of that dialect, with a placeholder for the token.
+    """Render an agent's workspace for gateways of ``dialect``, with a placeholder for the token.
 
     ``skip_bad_overrides``: leave out an unusable override with a warning. Raises PermanentError.
     """

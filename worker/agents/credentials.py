@@ -1,4 +1,4 @@
-"""The agent's token: found live, checked, or made anew in two phases (rules.md 23-28)."""
+"""The agent's token: read from its workspace and verified, or replaced in two phases (rules.md 23-28)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ Origin = Literal["reused", "minted", "rotated"]
 
 
 class TokenRaceError(TransientError):
-    """The agent's hash was changed by somebody else while we re-keyed."""
+    """Another program changed the agent's token hash while this job was changing its token."""
 
 
 class NoTokenError(PermanentError):
-    """The agent's workspace holds no token that is the agent's, and the request does not ask for another."""
+    """The workspace does not hold the agent's token, and the request does not ask for a new one."""
 
     reason_code = ReasonCode.NO_TOKEN
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token in hand. ``hash``: what agents.agent_token_hash is or will be, None for a token that nobody
-    checked (rules.md 25). ``settle``: what is to be done in the database once it stands in the workspace:
-    commit its pending hash (begun from ``replaces``), drop another's, or nothing."""
+    """A plain token, with what the database has to say once the workspace holds it.
+
+    ``hash``: what agents.agent_token_hash is or will be, None for a token that was not verified
+    (rules.md 25); ``settle``: commit the token's pending hash (which replaces the hash ``replaces``), drop
+    the pending hash of another token, or do nothing.
+    """
 
     plain: str
     hash: str | None
@@ -47,19 +50,19 @@ class Token:
 
 @dataclass(frozen=True)
 class Choice:
-    """``keep``: the token that the workspace is to hold, None to mint another in the place of ``outgoing``,
-    the live one, if it is the agent's."""
+    """Which token the workspace will hold: ``keep``, or a new one if that is None. ``outgoing``: the live
+    token that the new one replaces, if it is the agent's."""
 
     keep: Token | None
     outgoing: Token | None = None
 
 
 def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
-    """Keep the live token where it is the agent's, or mint another.
+    """Keep the live token if it is the agent's, or have a new one minted.
 
-    ``content``: the live file that carries it. ``trusted``: it is as we left it, and its token was verified
-    against the hash that still stands, so PBKDF2 (0.1 s of CPU) is spared. A rotation that this job has
-    already brought into the workspace is not begun again. Raises NoTokenError (rules.md 25, 26).
+    ``content``: the live file that carries the token; ``trusted``: the file is as we left it and its token
+    was verified against the present hash, which saves PBKDF2 (0.1 s of CPU). A token that an earlier try of
+    this job brought into the workspace is not rotated again. Raises NoTokenError (rules.md 25, 26).
     """
     record = work.record
     live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
@@ -82,12 +85,15 @@ def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
 
 
 def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None:
-    """The live token, where a hash of ours verifies it. One that matches the pending hash of a run that
-    died is committed; one that matches the agent's own drops what is pending (rules.md 27)."""
+    """The live token if the agent's hash or a pending one verifies it, else None (rules.md 27).
+
+    A match with the pending hash of a job whose worker died commits that hash; a match with the agent's hash
+    drops the pending one.
+    """
     if record.token_hash is not None and (trusted or verify_token(live, record.token_hash)):
         settle: Literal["drop", "nothing"] = "drop" if record.pending_hash is not None else "nothing"
         return Token(live, record.token_hash, "reused", settle)
-    # Where the agent's hash is not the one any more that it was to replace, its token is nobody's.
+    # If the agent's hash is no longer the one that the pending hash replaces, the pending token is void.
     current = record.replaces_hash == record.token_hash
     if record.pending_hash is not None and current and verify_token(live, record.pending_hash):
         return Token(live, record.pending_hash, "reused", "commit", record.replaces_hash)
@@ -95,10 +101,10 @@ def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None
 
 
 def new_token(work: Work, outgoing: Token | None) -> Token:
-    """Mint a token and store its hash as pending: phase one of a re-keying.
+    """Mint a token and store its hash as pending: the first of the two phases of replacing a token.
 
-    Where the ``outgoing`` one came into the workspace by a run that died, its own pending hash becomes the
-    agent's first: it must be known for as long as it stands there.
+    If a job whose worker died brought the ``outgoing`` token into the workspace, its pending hash first
+    becomes the agent's: the token must be valid as long as the workspace holds it.
     """
     minted = work.services.mint.take()
     remember(minted.plain)
@@ -120,8 +126,8 @@ def new_token(work: Work, outgoing: Token | None) -> Token:
 
 
 def commit(connection: Connection, work: Work, token: Token) -> None:
-    """The token stands in the workspace: make its hash the agent's where it is still pending, and note that
-    it was verified. Raises TokenRaceError where somebody changed the agent's hash meanwhile."""
+    """Settle a token that the workspace now holds: make a pending hash the agent's, and record what was
+    verified. Raises TokenRaceError if another program changed the agent's hash meanwhile."""
     if token.settle == "commit":
         if not _commit(connection, work, token):
             raise TokenRaceError(
@@ -136,8 +142,8 @@ def commit(connection: Connection, work: Work, token: Token) -> None:
 
 
 def _commit(connection: Connection, work: Work, token: Token) -> bool:
-    """Make the pending hash the agent's, if that is still the one it was to replace, and keep whose doing
-    that was."""
+    """Make the pending hash the agent's and record the job, if the agent's hash is still the one to be
+    replaced; returns whether it was."""
     parameters = {
         "agent_id": work.agent_id,
         "pending": token.hash,
@@ -148,7 +154,7 @@ def _commit(connection: Connection, work: Work, token: Token) -> bool:
 
 
 def have_succeeded(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
-    """Keep, for good, that jobs of ours succeeded for the agents on this gateway (rules.md 16)."""
+    """Record permanently that a job succeeded for these agents on this gateway (rules.md 16)."""
     connection.execute(_SUCCEEDED, {"agents": list(agents), "gateway_id": gateway_id})
 
 

@@ -1,4 +1,4 @@
-"""Delete of an agent: roster, session, row (rules.md 40). What is gone already is success."""
+"""Deletes an agent: roster entry, session, row (rules.md 40). Whatever is gone already counts as deleted."""
 
 from __future__ import annotations
 
@@ -42,14 +42,17 @@ _WAIT = "waiting for the roster writer"
 
 
 class StillReferencedError(PermanentError):
-    """Other tables hold the agent's row; the sentence names the constraint."""
+    """Other tables still refer to the agent's row; the sentence names the constraint."""
 
 
 @dataclass(frozen=True)
 class Condemned:
-    """An agent to delete, as far as it is still known. ``home``: where it is, or was last; None: nothing to
-    go by. ``gateway``: home's, None where that is gone. ``targets``: all that may be left of it on gateways;
-    ``lost``: places on gateways that have no row any more; ``places``: all that are on record."""
+    """What is still known of an agent that is being deleted.
+
+    ``home``: where it is, or was last, None if that is unknown; ``gateway``: the gateway of ``home``, None if
+    that has no row; ``targets``: all places where something of it may be left; ``lost``: places on gateways
+    that no longer have a row; ``places``: all places on record.
+    """
 
     home: Place | None
     gateway: GatewayRecord | None = None
@@ -58,8 +61,8 @@ class Condemned:
     places: tuple[Place, ...] = ()
 
     def seen_at(self, gone: Sequence[Settled]) -> Condemned:
-        """The same with the place from which it was really removed as its home: by its row it may belong
-        elsewhere by now."""
+        """Return this with the place from which the agent was in fact removed as ``home``, since its row may
+        name another by now."""
         assert self.home is not None
         found = [
             place for wish in gone for place in self.places if place.is_at(wish.gateway_id, wish.openclaw_id)
@@ -70,10 +73,11 @@ class Condemned:
 
 
 def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
-    """Take the agent off its gateways and out of the database as far as it will go now, adding to
-    ``warnings``; None when done.
+    """Delete the agent from its gateways and the database until that is done (returns None) or has to wait
+    (returns the snooze).
 
-    Raises TransientError, PermanentError (StillReferencedError among them), LeaseLostError.
+    Adds to ``warnings``. Raises TransientError, PermanentError (StillReferencedError among them),
+    LeaseLostError.
     """
     with services.engine.begin() as connection:
         condemned = _load(connection, held)
@@ -124,8 +128,10 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
 def _settled(
     services: Services, held: Claim, condemned: Condemned, warnings: list[str]
 ) -> list[Settled] | Snooze:
-    """How the removals ended; parks while a writer has not come to one. A gateway that it had left already
-    cannot hold the delete up."""
+    """How the removals ended; parks the row while any is still open.
+
+    Raises PermanentError if the removal from its home gateway failed; elsewhere a failure is only a warning.
+    """
     with services.engine.begin() as connection:
         budget_s = services.settings.retry_timeout_s
         wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
@@ -135,7 +141,7 @@ def _settled(
             return Snooze(_WAIT)
     asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
     new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
-    if new:  # it was moved meanwhile, and is to leave its new place too
+    if new:  # it was moved meanwhile, so it is removed from its new place too
         return _ask(services, held, new)
     assert condemned.home is not None
     for wish in wishes:
@@ -149,8 +155,11 @@ def _settled(
 
 
 def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[Settled]) -> list[str]:
-    """Delete the agent's sessions on its gateway where the release lets us; newer ones delete them with the
-    agent. A session under an id that is handed on is the agent's only where we have just removed it."""
+    """Delete the agent's sessions on its gateway; return the warnings.
+
+    Newer releases delete sessions with the agent. Ids can pass from one agent to another, and a session under
+    such an id is deleted only if this job removed the agent there.
+    """
     if condemned.gateway is None:
         return []
     client = services.clients.client(condemned.gateway.address)
@@ -233,7 +242,7 @@ def _load(connection: Connection, held: Claim) -> Condemned:
         return Condemned(live[-1] if live else None, None, live, lost, history.live + history.closed)
     root = gateway.gateway.workspace_root
     home = home_of(row, root, live)
-    # A member's id is nobody else's, so it goes whether or not we know of it.
+    # A member's id is never another agent's, so it is removed even if there is no record of it.
     own = (made_place(row.gateway_id, f"mc-{row.id}", root),) if row.board_id is not None else ()
     return Condemned(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
 
@@ -241,8 +250,8 @@ def _load(connection: Connection, held: Claim) -> Condemned:
 def _without_row(
     connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
 ) -> Condemned:
-    """What is left of an agent whose row is gone: where it still lives by our records, and on the gateway
-    that the request names all that it had there (rules.md 40)."""
+    """What is left of an agent whose row is gone: the places that it still has on record, and all that it
+    ever had on the gateway that the request names (rules.md 40)."""
     named = held.options.get("gateway_id")
     gateway = load_gateway(connection, UUID(str(named))) if named else None
     targets = live

@@ -1,4 +1,4 @@
-"""Brings an agent's workspace to its gateway as planned, the file with the token last."""
+"""Writes an agent's workspace on its gateway as planned, the file that carries the token last."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from worker.workspace.plan import MEMORIES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 
 UNANSWERED = "unanswered"
-"""The action that ``job_agents.files`` shows of a file that was sent, but not answered: whether it was
-written is unknown until the next try looks. ``sent`` is what was meant to be done with it."""
+"""The action that ``job_agents.files`` shows for a file that was sent but not answered: whether it was
+written is unknown until the next try reads it. ``sent`` holds the action that was tried."""
 
 
 class ReadBackError(PermanentError):
-    """The gateway took the file with the token, but gives back something else."""
+    """The gateway accepted the file that carries the token, but returns something else when it is read."""
 
 
 def deliver(work: Work, *, first: bool) -> None:
-    """Make the workspace equal to its rendering, and keep in ``work.files`` what was done.
+    """Make the workspace equal to its rendering, and report in ``work.files`` what was done.
 
-    ``first``: the agent is new on its gateway. Where the gateway refuses a file by name, the dialect is put
-    right and the workspace rendered anew. Raises TransientError, PermanentError, LeaseLostError.
+    ``first``: the agent is new on its gateway. If the gateway refuses a file by name, the name is taken out
+    of the dialect and the workspace is rendered again. Raises TransientError, PermanentError, LeaseLostError.
     """
     for _ in range(len(work.dialect.files) + 1):
         try:
@@ -57,7 +57,7 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
         _write_scratch(work, plan, written)
         if plan.mints:
             token = new_token(work, plan.outgoing)
-            plan.token = token  # whatever happens now, diffs must mask it
+            plan.token = token  # from here on, diffs must mask it
             carrier.text = with_token(carrier.file.text, token.plain)
         if token is not None:
             _write_carrier(work, plan, carrier, token, written)
@@ -74,8 +74,8 @@ def _apply(work: Work, plan: WorkspacePlan) -> None:
 
 
 def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
-    """It ends here for now: keep what was written, or sent without an answer, which the next try will find
-    unchanged."""
+    """Store what a failed try has written, and what it sent without an answer: the next try will find those
+    files unchanged."""
     report = plan.report(with_diffs=work.option("diff"))
     work.files |= {name: report[name] for name in written if _is_written(report[name])}
     for name in sorted(plan.files.unanswered):
@@ -89,8 +89,10 @@ def _keep(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> 
 
 
 def _in_all(work: Work, plan: WorkspacePlan) -> dict[str, Any]:
-    """What the job has done in all its tries, of which the last did as ``plan`` says. A file that was sent
-    without an answer and is found as it was sent is one that this job wrote."""
+    """The report of what the job did in all its tries, ``plan`` being that of the last.
+
+    A file that was sent without an answer and is found to be as sent counts as written by this job.
+    """
     report = plan.report(with_diffs=work.option("diff"))
     for name, shown in report.items():
         before = dict(work.files.get(name, {}))
@@ -125,7 +127,7 @@ def _write_files(work: Work, plan: WorkspacePlan, written: dict[str, RecordedFil
             if texts:
                 plan.files.write(texts, on_written)
         except FileRefused as error:
-            # What the agent fills and keeps behind a link, say, is its own to keep so.
+            # The agent fills these files and may keep them as it likes, say behind a link.
             if error.name not in todo or error.name not in MEMORIES:
                 raise
             del todo[error.name]
@@ -172,7 +174,7 @@ def _write_carrier(
 
 
 def _adopt(step: Step, written: dict[str, RecordedFile]) -> None:
-    """A file that was read and found equal is on record from now on."""
+    """Put a file on record that was read and found equal to its rendering."""
     if step.live is not None:
         written[step.file.name] = _recorded(step.file, Written(step.live.size, step.live.updated_at_ms))
 
@@ -192,7 +194,7 @@ def _save(work: Work, connection: Connection, written: dict[str, RecordedFile], 
 
 
 def _newly_shown(work: Work, plan: WorkspacePlan) -> str | None:
-    """The folder that we gave as the gateway shows it, where that is not on record yet."""
+    """The agent's configured folder as the gateway shows it, if that is not on record yet, else None."""
     home = work.record.home
     given = home.workspace
     if given is None or home.resolved_workspace in plan.files.shown:

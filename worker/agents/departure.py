@@ -1,6 +1,6 @@
-"""Takes an agent off the places that it has left: another gateway, or an id it no longer has (rules.md 39).
+"""Removes an agent from the places that it has left: another gateway, or a former id (rules.md 39).
 
-It happens once the agent stands at its new place, so that it is never nowhere.
+That happens once the agent is at its new place, so that it is always on some gateway.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
 
 def leave(work: Work) -> Snooze | None:
-    """Ask for the agent's removal from the places it has left, and wait for it. A place that cannot be
-    reached is a warning: the agent is well where it is now."""
+    """Ask for the agent's removal from the places it has left, and wait until it is removed.
+
+    Returns the snooze while it waits. A removal that fails is only a warning: the agent is at its new place.
+    """
     if work.held.phase == "wake":
         return None
     if work.held.phase != "leaving":

@@ -1,4 +1,4 @@
-"""One worker's turn with an agent's row: claim, work, and an end, whichever way it goes (decisions.md D6)."""
+"""Executes an agent's row: claims it, runs its handler and ends it by the outcome (decisions.md D6)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,10 @@ WORK: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
 
 
 def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
-    """As `take_turn` for the message's row, if its gateway has a slot left here; else the message waits in
-    this process, and is published again once one is free."""
+    """Run `take_turn` for the message's row if this process has a free slot for its gateway.
+
+    Otherwise returns NO_SEAT: the message waits in this process and is published again once a slot is free.
+    """
     assert message.job_id is not None
     assert message.agent_id is not None
     if gateway_id is None:
@@ -69,10 +71,11 @@ def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Mes
 
 
 def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
-    """Claim the agent's row and take it as far as it goes now; where that is its end, call the next job that
-    waits for the agent, and the next agent that waits in a job of many.
+    """Claim the agent's row and work on it until it ends or snoozes.
 
-    Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the clock brings it back.
+    Once it has ended, the next job that waits for the agent is published, and in a sync the next agent's row.
+    Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the dispatcher publishes it
+    again.
     """
     held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
@@ -93,7 +96,8 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
 
 
 def _idle_timeout_s(services: Services, held: Claim) -> float | None:
-    """A single job waits for a silent gateway as long as it likes, unless others wait for its slot."""
+    """Idle timeout, in seconds, for calls to the gateway; None (no limit) for a single job while no message
+    waits for its slot."""
     if held.single and (held.gateway_id is None or not services.seats.crowded(held.gateway_id)):
         return None
     return services.retry_policy.idle_timeout_of(held.generation)
@@ -131,8 +135,11 @@ def _execute(services: Services, held: Claim) -> Outcome:
 
 
 def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]) -> Ended:
-    """End the row as the error says. In a job of many, an agent that is gone or has no token was skipped, and
-    one whose gateway is given up takes all who wait with it."""
+    """End the row as ``error`` requires.
+
+    In a sync, an agent that was deleted or moved or has no token is skipped, and a gateway that is given up
+    ends all rows that have not begun.
+    """
     reason, code = reason_of(error), code_of(error)
     if not held.single:
         if isinstance(error, GatewayGivenUpError):
@@ -150,8 +157,10 @@ def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]
 def _give_up(
     services: Services, held: Claim, reason: str, warnings: list[str], code: ReasonCode | None
 ) -> Ended:
-    """The gateway stayed away: no more agents are begun, and what was not touched counts as not attempted
-    (rules.md 33)."""
+    """End a sync's rows after its gateway stayed away (rules.md 33).
+
+    Rows that have not begun count as not attempted, and so does this one if none of its files was written.
+    """
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason, code=code)
         touched = touched_by(connection, held.agent_id, held.job_id)
@@ -167,7 +176,7 @@ def _end(
     code: ReasonCode | None,
     outcome: AgentOutcome | None = None,
 ) -> Ended:
-    """End the row without success, and give the agent the status back that it had (rules.md 38)."""
+    """End the row without success; a single job restores the agent's earlier status (rules.md 38)."""
     with services.engine.begin() as connection:
         finish(connection, held, status, reason=reason, warnings=warnings, code=code, outcome=outcome)
         if held.single:

@@ -1,4 +1,4 @@
-"""What a roster says of one agent, and what would have to change; nothing is written."""
+"""Reads a gateway's roster and plans the change that one agent's entry needs; writes nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from worker.roster.rewrite_permission import foreseen_refusal
 
 
 def look(work: Work) -> RosterPlan:
-    """The patch that the agent's entry needs. Raises TransientError, PermanentError."""
+    """Plan the patch that the agent's entry needs. Raises TransientError, PermanentError."""
     return _plan(work, _read(work))
 
 
 def foresee(work: Work) -> tuple[RosterPlan, str | None]:
-    """The same, and why the patch would not be written, if that is known. Raises TransientError,
-    PermanentError."""
+    """Plan the patch that the agent's entry needs, and say why it would be refused, if that is known.
+
+    Raises TransientError, PermanentError.
+    """
     live = _read(work)
     plan, record = _plan(work, live), work.record
     if plan.changed and (fault := entry_fault(record.roster_entry, work.dialect)) is not None:

@@ -1,4 +1,4 @@
-"""The last step: a fresh session if asked for, and one message that wakes the agent (rules.md 20)."""
+"""The last step of an agent's job: resets its session if required, and wakes it once (rules.md 20)."""
 
 from __future__ import annotations
 
@@ -48,11 +48,10 @@ log = logging.getLogger(__name__)
 
 
 def wake(work: Work) -> Snooze | None:
-    """Reset the session where asked or needed (only of an agent that was there before: a fresh one has
-    none), label it, and send the wake message once. Parks while the gateway is about to restart, and while
-    it is busy with what others are to get.
+    """Reset the session if asked or needed, label it, and send the wake message once.
 
-    Failing to reset is a warning; failing to wake is the job's.
+    A fresh agent has no session to reset. Parks the row while the gateway is about to restart, and while
+    other agents wait for their files. A reset that fails is a warning; a wake that fails is the job's error.
     """
     if work.held.woken_at is not None or _left_alone(work):
         return None
@@ -74,18 +73,20 @@ def wake(work: Work) -> Snooze | None:
 
 
 def _left_alone(work: Work) -> bool:
-    """Whether the agent's session is its owner's one session, which is not touched."""
+    """Whether the gateway has only its owner's one session, which is not touched."""
     if work.one_session and (work.option("wake") or wants_reset(work)):
         work.warn(ONE_SESSION)
     return work.one_session
 
 
 def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
-    """Enter the phase with a wake key for good; the row is parked where a restart is due or others are yet to
-    be served, else the message is as good as sent, and so are those of all who have waited for this one: a
-    gateway that has to begin a run answers the next late.
+    """Enter phase wake and store the wake key; park the row, or mark its message as sent.
 
-    The roster writer lets a wake end that is on its way, and announces its restart before it looks for one.
+    The row is parked if a restart is due or other agents wait for their files. If it is not, the wakes that
+    were waiting for this agent's files are marked as sent too and returned: they go out together, because a
+    gateway that is starting an LLM run answers the next call late.
+
+    The roster writer announces its restart before it looks for wakes in flight, and lets those finish.
     """
     key = own.params["idempotencyKey"]
     columns: dict[str, Any] = {"wake_key": key, "warnings": work.warnings, "files": work.files}
@@ -112,11 +113,10 @@ def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
 
 
 def _wake_together(work: Work, wakes: Sequence[Wake]) -> Fate:
-    """Label the sessions of the agent, which comes first, and of the others, and send their messages; return
-    what became of the agent's.
+    """Label the sessions and send the messages of several agents; return the fate of the first, this agent's.
 
-    The others that were woken end here and now: their gateway is busy with all those runs, and nothing more
-    is asked of it. The rest come back, each for another try.
+    The rows of the others that were woken end here, without further calls: the gateway is busy with all those
+    LLM runs. The rest are given back, and each is tried again on its own.
     """
     own, *fates = _send_all(work, wakes)
     woken, rest = _sorted_out(wakes[1:], fates)
@@ -134,7 +134,7 @@ def _wake_together(work: Work, wakes: Sequence[Wake]) -> Fate:
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a wake message: the gateway's ``answer``, or ``unsent``: it surely did not arrive."""
+    """What became of a wake message: the gateway's ``answer``; ``unsent`` if it certainly did not arrive."""
 
     answer: Mapping[str, Any] | GatewayError
     unsent: bool = False
@@ -185,7 +185,8 @@ def _strange(answer: Mapping[str, Any]) -> str | None:
 
 
 def _restart_due(connection: Connection, work: Work) -> Snooze | None:
-    """Where a restart is to come, its time; else nobody announces one before the transaction ends."""
+    """Snooze until the announced restart, or None if there is none; none can be announced then before the
+    transaction ends."""
     parameters = {"gateway_id": work.record.gateway_id}
     restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
     if restart_in_s is None or restart_in_s <= 0:
@@ -194,8 +195,11 @@ def _restart_due(connection: Connection, work: Work) -> Snooze | None:
 
 
 def wants_reset(work: Work) -> bool:
-    """Where sessions keep the files that they began with, an agent would go on with a token that is no longer
-    its own, and be locked out: then its session is reset without being asked for."""
+    """Whether the session has to be reset; warns if that was not asked for, or if it would show new files.
+
+    On releases whose sessions keep the files that they began with, an agent whose token was changed would go
+    on with the old one and be locked out, so its session is reset without a request for it.
+    """
     if work.wants_reset or work.one_session or not work.dialect.keeps_files_per_session:
         return work.wants_reset
     if work.rekeyed or work.record.credential_job_id == work.held.job_id:
@@ -225,7 +229,7 @@ def _reset(work: Work, key: str) -> None:
 
 
 def _arrived_before(work: Work, key: str) -> bool:
-    """Whether chat.history shows the message of an earlier try (gateways.md 3)."""
+    """Whether chat.history shows the wake message that an earlier try sent (gateways.md 3)."""
     if not work.dialect.shows_wake_keys:
         return False
     history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))
@@ -233,7 +237,7 @@ def _arrived_before(work: Work, key: str) -> bool:
 
 
 def _keys(history: Answer) -> Iterator[str]:
-    """The keys of the messages that wait or have arrived. Raises BadAnswer."""
+    """The idempotency keys of messages that are pending or have arrived. Raises BadAnswer."""
     pending = history.record_or_none("pendingInputs")
     if pending is not None and pending.value.get("items") is not None:
         yield from (str(item.value.get("runId")) for item in pending.records("items"))
@@ -243,8 +247,11 @@ def _keys(history: Answer) -> Iterator[str]:
 
 
 def _send(work: Work, key: str, message: str) -> Snooze | None:
-    """Label the session and send the message: last of all, as a gateway that keeps a session writes each of
-    its agent's files four times as slowly (2026.9.6)."""
+    """Label the session and send the wake message.
+
+    This is the last step because a gateway that has a session for an agent takes four times as long to write
+    each of its files (2026.9.6).
+    """
     fresh = work.held.wake_sent_at is None
     params = {
         "sessionKey": key,
@@ -287,7 +294,7 @@ def _send(work: Work, key: str, message: str) -> Snooze | None:
         work.warn(f"The agent was not woken: {_denial(work, key)}")
         return None
     if isinstance(fate.answer, GatewayError):
-        raise fate.answer  # nobody knows whether it arrived: the next turn looks before it sends again
+        raise fate.answer  # it may have arrived: the next claim looks before it sends again
     strange = _strange(fate.answer)
     if strange is not None:
         work.warn(strange)
@@ -296,7 +303,7 @@ def _send(work: Work, key: str, message: str) -> Snooze | None:
 
 
 def _denial(work: Work, key: str) -> Denial | str:
-    """What forbids the message, and what would allow it; one call more, of a wake that failed."""
+    """Say what denies the message and what would allow it; takes one more call, to read the config."""
     config = work.services.patiently(lambda: work.call("config.get", {})).get("config")
     return denial_of(config, key) or (
         "the session itself, or session.sendPolicy of the gateway's openclaw.json, denies messages to it:"
@@ -305,13 +312,14 @@ def _denial(work: Work, key: str) -> Denial | str:
 
 
 def _take_back(work: Work) -> None:
-    """The message surely did not arrive: the next turn may send it as if for the first time."""
+    """Record that the message certainly did not arrive, so that the next claim sends it as if for the first
+    time."""
     with single(work.services.engine) as connection:
         work.advance(connection, "wake", wake_unsent=True)
 
 
 def _woken(work: Work) -> None:
-    """Nothing follows but the end of the job, whose one statement keeps the time."""
+    """Note that the agent was woken; the statement that ends the row, next, stores the time."""
     work.held = replace(work.held, woken_at=datetime.now(UTC))
     log.info("woken")
 

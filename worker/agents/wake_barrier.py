@@ -1,7 +1,7 @@
-"""Agents of one gateway that are being served at once: all get their files before the first of them is woken.
+"""Delays wakes until the other agents of the gateway that are being served have their files.
 
-A wake begins a run of the agent, and that costs its gateway more than all else that we ask of it (0.1 s of
-CPU on 2026.2.12): runs that begin meanwhile hold up everybody whose files are yet to come.
+A wake starts an LLM run of the agent, which costs the gateway more than all our other calls (0.1 s of CPU on
+2026.2.12): runs that start early hold up the agents whose files are not written yet.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from worker.jobs.store.job_agents import Claim
 from worker.jobs.store.wake_batches import others_without_files
 
 FEW = 4
-"""This many others still waiting for files do not delay a wake."""
+"""How many other agents may still wait for their files without delaying a wake."""
 CROWD_PATIENCE_S = 45.0
-"""How old a job may be whose wake waits for others: they may never come to their own."""
+"""Age of a job, in seconds, from which its wake is not delayed any longer: other agents may never get their
+files."""
 LOOK_AGAIN_S = 10.0
-"""A wake that waits looks by itself so much later, should nobody have called it."""
+"""Seconds after which a delayed wake looks again, if no other agent's job has made it due before."""
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('wakes ' || :gateway_id, 0))")
 
 
 def leave_crowd(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
-    """The agent has its files: whether so few others wait for theirs that wakes may begin. The row must be in
-    phase wake by the end of the transaction: until then nobody else is asked."""
+    """Whether wakes may begin now that the agent has its files, because few others still wait for theirs.
+
+    The row must be in phase wake by the end of the transaction: until then, other agents' jobs that ask wait.
+    """
     connection.execute(_ONE_AT_A_TIME, {"gateway_id": str(gateway_id)})
     return few_are_left(connection, held, gateway_id)
 
 
 def few_are_left(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
-    """Whether few others wait for their files at this moment."""
+    """Whether at most ``FEW`` other agents of the gateway wait for their files at this moment."""
     return others_without_files(connection, gateway_id, held.agent_id) <= FEW

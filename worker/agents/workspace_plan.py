@@ -1,6 +1,6 @@
-"""What a run would do to an agent's workspace: reads, decides, and writes nothing (decisions.md D2).
+"""Plans what a job will do to an agent's workspace: reads, decides, and writes nothing (decisions.md D2).
 
-A run applies exactly this, so a dry run's promise is what the run then does.
+The job applies exactly this plan, so it does what a dry run promises.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from worker.workspace.plan import (
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 
 SCRATCH_PATIENCE_S = 30.0
-"""How long a fresh agent's job waits, parked, for the heartbeat automation: 3 s on a quiet 2026.9.6."""
+"""Age in seconds up to which a fresh agent's job waits, parked, for the heartbeat automation, which takes 3 s
+on a quiet 2026.9.6."""
 ABSENCE_PATIENCE_S = 30.0
-"""How long a job goes on looking for a workspace that its gateway does not find."""
+"""Age in seconds up to which a job keeps looking for a workspace that its gateway does not find."""
 
 
 @dataclass
 class Step:
-    """What is to be done with one deliverable. ``text`` still has the placeholder where a token is minted;
-    ``live`` is what the gateway has, None for nothing."""
+    """The action planned for one file. ``text`` holds the token, or its placeholder while a new one has not
+    been minted; ``live``: the file on the gateway, None if there is none."""
 
     file: RenderedFile
     action: Action
@@ -46,8 +47,11 @@ class Step:
 
 @dataclass
 class WorkspacePlan:
-    """One agent's workspace, wanted and live. ``token``: the one to keep; None with ``mints``: a new one is
-    to be made in the place of ``outgoing``; None without: the file that carries it stays untouched."""
+    """One agent's workspace as it should be and as it is.
+
+    ``token``: the one to keep. If it is None, ``mints`` says that a new one replaces ``outgoing``; without
+    ``mints``, the file that carries the token is not touched.
+    """
 
     rendered: RenderedWorkspace
     files: AgentFiles
@@ -67,7 +71,7 @@ class WorkspacePlan:
         return next(step for step in self.steps.values() if step.file.carries_token)
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
-        """The plan as ``job_agents.files`` shows it. Credentials in diffs are masked (rules.md 29)."""
+        """The plan in the form that ``job_agents.files`` holds; diffs mask credentials (rules.md 29)."""
         shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
         for name, size in self.rendered.unsupported.items():
             shown[name] = {"action": "unsupported", "size": size}
@@ -77,7 +81,7 @@ class WorkspacePlan:
         return step.action == "unchanged" and step.file.name in self.left_alone
 
     def report_of(self, name: str, *, with_diffs: bool) -> dict[str, Any]:
-        """What the report says of one file."""
+        """The report's entry for one file."""
         step = self.steps[name]
         shown: dict[str, Any] = {
             "action": "preserved" if self._is_left(step) else step.action,
@@ -98,7 +102,7 @@ class WorkspacePlan:
         return file_diff(before or "", step.text, self._secrets())
 
     def _secrets(self) -> frozenset[str]:
-        """All that is known to be secret of the agent: it may have noted its token in any of its files."""
+        """All known secrets, sought in every file: the agent may have noted its token in any of them."""
         tokens = tuple(token.plain for token in (self.token, self.outgoing) if token)
         if self._known is None or self._known[0] != tokens:
             live = [step.live.content for step in self.steps.values() if step.live and step.live.content]
@@ -109,11 +113,11 @@ class WorkspacePlan:
 
 
 def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
-    """Read what the gateway has and decide on every file. ``first``: the agent is new on its gateway, which
-    says nothing of what its workspace holds (rules.md 16); ``registered``: the gateway knows the agent, so
-    it can be asked.
+    """Read what the gateway has and decide what happens to every file.
 
-    Raises NoTokenError, TransientError, PermanentError.
+    ``first``: the agent is new on its gateway, though its workspace may hold files (rules.md 16);
+    ``registered``: the gateway knows the agent, so its files can be read. Raises NoTokenError,
+    TransientError, PermanentError.
     """
     rendered = work.render()
     for sentence in rendered.warnings:
@@ -139,15 +143,18 @@ def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> Works
 
 
 def _is_settled(work: Work, live: Mapping[str, LiveFile]) -> bool:
-    """Whether another program brought the agent to life: it was in the roster, its workspace holds files, and
-    none of them is on record from before this job. Such an agent has its BOOTSTRAP.md behind it."""
+    """Whether another program set the agent up: it was in the roster, its workspace holds files, and none of
+    them was on record before this job. Such an agent has already followed its BOOTSTRAP.md."""
     recorded_before = bool(work.record.files) and not work.held.files
     return not work.fresh and bool(live) and not recorded_before
 
 
 def _live(work: Work, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFile]:
-    """The files there are. A workspace that was there before is taken for gone only once it stays so: all
-    that the agent keeps in it would be written anew."""
+    """Read which files the workspace holds.
+
+    An earlier workspace that the gateway does not find counts as gone only once the job is
+    ``ABSENCE_PATIENCE_S`` old, because all of its files are then written anew.
+    """
     try:
         return work.services.patiently(lambda: files.live(may_be_empty=first))
     except WorkspaceAbsentError:
@@ -157,8 +164,8 @@ def _live(work: Work, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFil
 
 
 def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
-    """Files that were listed a moment ago, with their content. Raises NotThereYetError for one that is not
-    to be had now: being replaced is not being gone."""
+    """Read the content of files that the gateway has just listed. Raises NotThereYetError if one is missing,
+    for it may only be in the middle of being replaced."""
     found = work.services.patiently(lambda: plan.files.read(names))
     lacking = sorted(set(names) - set(found))
     if lacking:
@@ -169,12 +176,14 @@ def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFi
 
 
 def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode) -> None:
-    """The file with the token is left alone only where all about it is known to be as we left it. For a diff
-    it is read nevertheless: its token is to be masked wherever else the agent wrote it."""
+    """Plan the file that carries the token; it is left alone only if all of it is known to be as we left it.
+
+    For a diff it is read even so, because its token must be masked wherever else the agent wrote it.
+    """
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
     trusted = unchanged_since_write(found, record) and work.record.token_hash is not None
-    # Where a hash is pending, what we wrote last may carry its token, and not the one verified before.
+    # While a hash is pending, the file that we wrote last may carry its token instead of the verified one.
     trusted = trusted and work.record.verified_hash == work.record.token_hash
     trusted = trusted and work.record.pending_hash is None
     as_rendered = record is not None and record.source_sha256 == file.source_sha256
@@ -220,14 +229,14 @@ def _plan_files(work: Work, plan: WorkspacePlan, found: Mapping[str, LiveFile], 
 
 
 def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
-    """Whether the workspace holds the file under another case: up to 2026.3 ``memory.md`` serves as
-    MEMORY.md, and on a disk that does not tell cases apart it is the same file."""
+    """Whether the workspace holds the file with its name in another case: up to 2026.3 ``memory.md`` serves
+    as MEMORY.md, and on a case-insensitive disk it is the same file."""
     twins = [other for other in live if other.casefold() == name.casefold()]
     return name not in twins and any(live[twin].size for twin in twins)
 
 
 def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
-    """Name what ``overwrite`` takes from the agent or its human (rules.md 16)."""
+    """Warn of files in which ``overwrite`` replaces text of the agent or its human (rules.md 16)."""
     replaced = [
         name
         for name, step in plan.steps.items()
@@ -242,7 +251,7 @@ def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
 
 
 def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, registered: bool) -> None:
-    record = None if work.fresh else plan.records.get(file.name)  # a new entry gets an automation of its own
+    record = None if work.fresh else plan.records.get(file.name)  # a new entry gets a new automation
     place, found = record.locator if record else None, None
     if place is not None and registered:
         try:
@@ -269,8 +278,8 @@ def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, regist
 
 
 def _cause(step: Step, record: RecordedFile | None) -> str | None:
-    """Who made the live file differ from its rendering: the templates (or the facts in them), the agent (or
-    anybody else on its gateway), or both. None where it does not differ, or nothing is on record."""
+    """What made the live file differ from its rendering: "templates" (or the facts in them), "agent" (or any
+    other writer on its gateway), or "both". None if it does not differ, or if nothing is on record."""
     if record is None or step.live is None or step.action not in ("update", "preserved"):
         return None
     templates = record.source_sha256 != step.file.source_sha256
