@@ -1,2 +1,2 @@
-"""The one writer of a gateway's config: what jobs want of it (intents), the batch, the lease, the removals;
-and whether the gateway may be tried at all (circuit breaker)."""
+"""The one writer of a gateway's config: the intents that jobs record, the batch, the lease and the removals.
+The circuit breaker, which says whether a gateway may be tried at all, is here too."""

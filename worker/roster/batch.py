@@ -1,4 +1,4 @@
-"""What one turn of the roster writer has to settle: intents, what they ask for, and who is to blame."""
+"""The intents that one turn of the roster writer settles, and which of them a rejected patch is blamed on."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from worker.roster.rewrite_permission import entry_stays, visibility_stays
 log = logging.getLogger(__name__)
 
 MOST_REJECTED_PATCHES = 2
-"""Rejected patches count against a gateway's rate limit: no batch costs more of them (decisions.md D1)."""
+"""Limit on rejected patches in one batch: they count against the gateway's rate limit (decisions.md D1)."""
 REMOVALS_A_TURN = 5
-"""A patch is one call for all, but each removal is one of its own, of 0.6 s and more on 2026.9.6: nobody is
-to wait for all that are wanted."""
+"""Limit on the removals of one turn, so that no job waits for all of them: a patch is one call however many
+agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
 
 
 def share_of(intents: Sequence[Intent]) -> list[Intent]:
-    """What one turn takes on: all that a patch can do, and the oldest removals; a removal of an agent that is
-    also to be written is never left for later. An id that one agent leaves to another is written once the
-    first is gone."""
+    """The intents that one turn takes on: all writes, since one patch holds them, and the oldest removals.
+
+    The removal of an id that is also to be written is never postponed. Where one agent's id passes to another
+    agent, the write for the new agent waits until the old one has been removed.
+    """
     written = {intent.openclaw_id for intent in intents if intent.change == "reconcile"}
     can_wait = [i.id for i in intents if i.change == "remove" and i.openclaw_id not in written]
     later = set(can_wait[REMOVALS_A_TURN:])
@@ -44,11 +46,15 @@ def share_of(intents: Sequence[Intent]) -> list[Intent]:
 
 @dataclass
 class RosterBatch:
-    """The intents that were open when the turn began. ``entries``: what the rows of their agents say now, by
-    agent; ``refused``: the sentence of each intent that cannot be brought about, by the intent's id;
-    ``warned``: what the jobs of intents that end well are told besides; ``held``: those intents whose entry
-    is left as it is; ``leaves_visibility``: what is for no single agent is not written; ``homes``: where the
-    agents of ``entries`` live; ``spared``: removals of entries that are another agent's."""
+    """The intents that were open when the turn began, and what has been decided about each.
+
+    ``entries``: by agent, the roster entry that the agent's row asks for now; ``refused``: by intent id, why
+    the intent cannot be applied; ``warned``: by intent id, a warning for the job of an intent that is
+    applied; ``held``: ids of intents whose entry is left unchanged; ``leaves_visibility``: the heartbeat
+    visibility of the channels, which belongs to no single agent, is not written; ``rejected``: patches that
+    the gateway has rejected so far; ``homes``: where the agents of ``entries`` live; ``spared``: ids of
+    removals that are not made because the entry must stay.
+    """
 
     intents: Sequence[Intent]
     entries: Mapping[UUID, RosterEntry]
@@ -72,28 +78,28 @@ class RosterBatch:
                 self.refused[intent.id] = fault
 
     def refuse_unwritable(self, dialect: Dialect) -> None:
-        """Refuse what a gateway of that dialect could not hold as it is."""
+        """Refuse intents whose entry a gateway of this dialect cannot store as it stands."""
         for intent in self._open("reconcile"):
             if fault := entry_fault(self.entries[intent.agent_id], dialect):
                 self.refused[intent.id] = fault
 
     def confine(self, present: frozenset[str]) -> None:
-        """Refuse the intents that are about agents of the roster alone, where it does not hold the agent."""
+        """Refuse ``only_present`` intents whose agent is not in the roster."""
         for intent in self._open("reconcile"):
             if intent.only_present and intent.openclaw_id not in present:
                 self.refused[intent.id] = "It is not in its gateway's roster: provision it first."
 
     def wanted(self) -> list[RosterEntry]:
-        """The entries that the roster must hold, each once."""
+        """The entries that the roster must hold, without duplicates."""
         agents = {i.agent_id: None for i in self._open("reconcile") if i.id not in self.held}
         return [self.entries[agent] for agent in agents]
 
     def entries_of(self, ids: Collection[str]) -> list[RosterEntry]:
-        """The entries that are wanted under these OpenClaw ids."""
+        """The wanted entries with these OpenClaw ids."""
         return [entry for entry in self.wanted() if entry.openclaw_id in ids]
 
     def unwanted(self, present: frozenset[str]) -> list[Intent]:
-        """The removals that are still to be made."""
+        """The removals still to be made: those whose id the roster holds and that are not spared."""
         return [
             intent
             for intent in self._open("remove")
@@ -101,41 +107,44 @@ class RosterBatch:
         ]
 
     def homes_wanted(self) -> dict[UUID, Place]:
-        """Where the agents live that are to be written."""
+        """Where the agents to be written live, by agent."""
         agents = [intent.agent_id for intent in self._open("reconcile")]
         return {agent: self.homes[agent] for agent in self.homes if agent in agents}
 
     def gone(self) -> list[tuple[UUID, str]]:
-        """Agents that are not on the gateway any more, each with the id that it had there."""
+        """The agents whose removal was not refused, each with the OpenClaw id it had on the gateway."""
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
 
     def refuse_writes(self, agent_id: UUID, sentence: str) -> None:
-        """Refuse what is wanted of the agent's entry, but not its removal."""
+        """Refuse the writes of the agent's entry, but not its removal."""
         for intent in self._open("reconcile"):
             if intent.agent_id == agent_id:
                 self.refused[intent.id] = sentence
 
     def refuse_entries(self, sentences: Mapping[str, str]) -> None:
-        """Refuse what is wanted of the agents with these OpenClaw ids, each for its own reason."""
+        """Refuse the writes of the entries in ``sentences``, which maps OpenClaw ids to reasons."""
         for intent in self._open("reconcile"):
             sentence = sentences.get(self.entries[intent.agent_id].openclaw_id)
             if sentence is not None:
                 self.refused[intent.id] = sentence
 
     def refuse_agent(self, agent_id: UUID, sentence: str) -> None:
-        """Refuse all that is wanted of the agent."""
+        """Refuse every intent of the agent."""
         for intent in self.intents:
             if intent.agent_id == agent_id:
                 self.refused.setdefault(intent.id, sentence)
 
     def refuse_all(self, sentence: str) -> None:
-        """Refuse all that is left."""
+        """Refuse every intent that has not been refused yet."""
         for intent in self.intents:
             self.refused.setdefault(intent.id, sentence)
 
     def hold_back(self, plan: RosterPlan, sentence: str) -> None:
-        """End what the plan would write without writing it. Jobs whose agent is in the roster have more to
-        do than its entry, so they are told and go on; the others fail."""
+        """Settle the intents that the plan would write, without writing anything.
+
+        If the agent is already in the roster and its job does more than write the entry, the job continues
+        with ``sentence`` as a warning. All other intents are refused with it.
+        """
         for intent in self._open("reconcile"):
             if self.entries[intent.agent_id].openclaw_id not in plan.changed:
                 continue
@@ -149,7 +158,7 @@ class RosterBatch:
             self.warned[first[0].id] = visibility_stays(sentence)
 
     def leave_files(self, removals: Sequence[Intent], entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell who removes agents by a patch that the gateway keeps their workspaces."""
+        """Warn the jobs that remove agents by a patch that the workspaces stay on the gateway."""
         for intent in removals:
             if intent.delete_files:
                 workspace = entries[intent.openclaw_id].get("workspace", "its workspace")
@@ -160,14 +169,14 @@ class RosterBatch:
                 )
 
     def first_writer(self, plan: RosterPlan) -> Intent | None:
-        """The intent that is answered for first by what the plan changes, None where all were refused."""
+        """The first open intent whose entry the plan changes, or None if they were all refused."""
         changed = {agent for agent, entry in self.entries.items() if entry.openclaw_id in plan.changed}
         return next((intent for intent in self._open("reconcile") if intent.agent_id in changed), None)
 
     def blame(self, plan: RosterPlan, error: InvalidConfig) -> None:
-        """Refuse the agents that the gateway's complaint names, so that the rest can go on.
+        """Refuse the agents that the gateway's error names, so that the others can be written.
 
-        Raises ``error`` where it names none of them, or this was one rejected patch too many.
+        Raises ``error`` if it names no agent of the batch, or after more than MOST_REJECTED_PATCHES.
         """
         self.rejected += 1
         listed = ((plan.document or {}).get("agents") or {}).get("list")
@@ -201,8 +210,11 @@ def _names(path: str, openclaw_id: str, listed: Any) -> bool:
 def plan_apart(
     plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
 ) -> tuple[RosterPlan, dict[str, str]]:
-    """The plan for all ``wanted`` entries that can be planned, and why each of the others cannot, by its
-    OpenClaw id: what one agent's row makes of us must not stop its gateway."""
+    """Plan the ``wanted`` entries, leaving out those that cannot be planned.
+
+    So the fault of one agent's row does not stop its gateway. Returns the plan and, by OpenClaw id, why each
+    of the entries left out cannot be planned.
+    """
     try:
         return plan(wanted), {}
     except (ProvisionerError, *DATABASE_AWAY):

@@ -1,7 +1,8 @@
-"""One circuit breaker for each gateway: whether it may be tried, and what a try teaches (rules.md 44, 45).
+"""Each gateway's circuit breaker: whether it may be tried, and what each try records (rules.md 44, 45).
 
-An outage is the gateway's, not a job's: its ten minutes run in one row of gateway_states for all jobs, and
-one probe at a time finds out whether it is over (decisions.md D7). A refused token is not tried again.
+An outage belongs to the gateway, not to a job: its ten minutes are counted in one row of gateway_states for
+all jobs, and one probe at a time finds out whether it is over (decisions.md D7). A refused token is not tried
+again.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _PROBE_TAKES_S = 25.0
 
 @dataclass(frozen=True)
 class Outage:
-    """``down_for_s``: seconds since the first failure; ``wait_s``: seconds until the gateway may be tried
-    again."""
+    """A gateway's current outage. ``down_for_s``: seconds since the first failure; ``wait_s``: seconds until
+    the gateway may be tried again."""
 
     down_for_s: float
     wait_s: float
@@ -72,10 +73,10 @@ def note_failure(
     took_s: float = 0.0,
     address: GatewayAddress | None = None,
 ) -> Outage:
-    """Record that the gateway could not be used at ``address``, at a try that took ``took_s`` seconds.
+    """Record that a try of the gateway at ``address``, which took ``took_s`` seconds, failed.
 
-    An outage begins with the first try that failed, and belongs to the address that was tried. One that
-    nobody has met for a whole budget is over as far as we know, so a later failure begins a new one.
+    An outage begins with the first failed try and belongs to the address that was tried. If no try has failed
+    for ``budget_s`` seconds, the outage counts as over, and the next failure begins a new one.
     """
     row = connection.execute(
         _NOTE_FAILURE,
@@ -106,15 +107,18 @@ _PROBE_WAIT = text("""
 
 
 def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
-    """Whether to try a gateway known to be down: None for the one that may, else when to ask again. An outage
-    that nobody has met for a whole budget counts from now: what the probe finds decides."""
+    """Decide whether the caller may probe a gateway that is known to be down.
+
+    Returns None if it may, and otherwise the outage with the seconds until it may ask again. If no try has
+    failed for ``budget_s`` seconds, ``down_for_s`` is 0, so that the probe's result decides.
+    """
     parameters = {"gateway_id": gateway_id}
     if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
         return None
     row = connection.execute(_PROBE_WAIT, {**parameters, "budget_s": budget_s}).one_or_none()
     if row is None:
         return None
-    # Of a probe under way nobody knows how long it takes: look again no later than it would be repeated.
+    # How long the current probe will take is unknown: ask again no later than it would be repeated.
     longest_s = min(RetryPolicy.longest_wait_s, max(RetryPolicy.shortest_wait_s, row.down_for_s / 2))
     return Outage(row.down_for_s, min(max(row.wait_s or 0.0, 0.1), longest_s))
 
@@ -128,8 +132,10 @@ _NOTE_UP = text("""
 
 
 def note_up(connection: Connection, gateway_id: UUID) -> None:
-    """The gateway answered: its outage is over, and whatever was parked because of it is due now, syncs
-    among them."""
+    """Record that the gateway answered: its outage is over, and rows parked because of it are due now.
+
+    That includes syncs.
+    """
     if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
         call_waiting_for_gateway(connection, gateway_id)
 
@@ -143,15 +149,17 @@ _REFUSED_TOKEN = text("""
 
 
 def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
-    """Remember an address whose token was refused, so that nobody tries it again: ten failures would lock a
-    remote backend out (gateways.md 4)."""
+    """Record that the token of this address was refused, so that no job tries it again.
+
+    Ten failures would lock out a remote backend (gateways.md 4).
+    """
     connection.execute(
         _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
     )
 
 
 def require_untried(gateway_name: str, address: GatewayAddress, refused: str | None) -> None:
-    """Raise WrongToken for an address whose token is known (``refused``: its fingerprint) to be refused."""
+    """Raise WrongToken if ``refused``, the fingerprint of the last address refused, matches ``address``."""
     if refused is not None and refused == fingerprint(address):
         raise WrongToken(
             f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor"
@@ -161,13 +169,13 @@ def require_untried(gateway_name: str, address: GatewayAddress, refused: str | N
 
 
 def fingerprint(address: GatewayAddress) -> str:
-    """Tells URL, token and TLS setting together from any other, and leads back to none."""
+    """A one-way hash of the address's URL, token and TLS setting; 16 hex digits."""
     insecure = "\ninsecure" if address.allow_insecure_tls else ""
     return sha256(f"{address.url}\n{address.token_fingerprint}{insecure}".encode()).hexdigest()[:16]
 
 
 class Reachable(Protocol):
-    """What is known of a gateway before it is tried: a gateway's record, or that of an agent on it."""
+    """What is known about a gateway before it is tried: a gateway's record, or that of an agent on it."""
 
     @property
     def gateway(self) -> GatewayFacts: ...
@@ -180,7 +188,10 @@ class Reachable(Protocol):
 
 
 def greet(services: Services, record: Reachable) -> Hello:
-    """Connect, and keep what that says of the gateway: up again, or a token that is not to be tried again."""
+    """Connect to the gateway and record the result: the outage is over, or the token was refused.
+
+    Raises WrongToken, and what connecting raises.
+    """
     try:
         hello = services.patiently(services.clients.client(record.address).hello)
     except WrongToken as error:
@@ -194,18 +205,26 @@ def greet(services: Services, record: Reachable) -> Hello:
 
 
 def heed_one_session(client: GatewayClient, config: Any) -> None:
-    """Connect anew where ``config`` (config.get's) has one session for all by now, and the hello that
-    everybody goes by was said before."""
+    """Disconnect if the client's hello is older than the owner's choice of one session for all.
+
+    ``config``: config.get's. The next call connects again and gets a hello that says so.
+    """
     if has_one_session(config) and not client.hello().one_session:
         client.disconnect()
 
 
 def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
-    """A token known to be refused is not tried again; a gateway known to be down is probed by one."""
+    """Decide whether the caller may try the gateway.
+
+    Returns None if it may. While the gateway is known to be down, one caller may probe it, and the others get
+    a Snooze.
+    Raises WrongToken for a token that was refused before, and GatewayGivenUpError once the outage has lasted
+    for the whole retry timeout.
+    """
     require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
     condition = record.condition
     if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
-        return None  # it is up, or was found down where it is not any more
+        return None  # it is up, or it was down at an address that it no longer has
     note_failing_for(condition.down_for_s)
     with services.engine.begin() as connection:
         outage = admit(connection, record.gateway_id, services.settings.retry_timeout_s)
@@ -227,10 +246,11 @@ def snooze_after(
     failing_s: Callable[[Connection], float],
     error: TransientError,
 ) -> Snooze:
-    """When to come again after what stayed transient for longer than a slot waits. ``failing_s`` reads from
-    the row for how long its step has been failing. A worker that is stopping hands the row on at once.
+    """The snooze after a transient error that lasted longer than a slot waits.
 
-    Raises GatewayGivenUpError and PermanentError as `RetryPolicy` does; the tries themselves count.
+    ``failing_s`` reads from the row for how many seconds its step has been failing; the tries just made count
+    as well. A worker that is stopping hands the row on at once. Raises GatewayGivenUpError and PermanentError
+    as `RetryPolicy` does.
     """
     policy = services.retry_policy
     if shutting_down.is_set():
@@ -247,6 +267,6 @@ def snooze_after(
             took_s=failing_for_s(),
             address=error.address,
         )
-        # One that lets us in each time, and then breaks off, is never away for long.
+        # A gateway that accepts each connection and then drops it is never down for long.
         since_s = max(failing_s(connection), failing_for_s()) if has_been_answered() else None
     return policy.after_outage(error, outage.down_for_s, outage.wait_s, since_s)

@@ -1,8 +1,8 @@
-"""Lifts the fence that a gateway keeps around an id that was deleted (2026.9.6).
+"""Lifts the fence that a gateway keeps around a deleted id (2026.9.6).
 
 A config write that brings such an id back is committed, but the agent gets no heartbeat automation, and each
-later change of it ends in a restart of the gateway. agents.create claims the id, also where it then says that
-the agent exists already; what it writes, the patch that follows puts right.
+later change to it restarts the gateway. agents.create claims the id, even if it answers that the agent exists
+already; the patch that follows corrects the entry that it writes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _DELETED = text("""
 
 
 def deleted_before(connection: Connection, gateway_id: UUID, ids: Collection[str]) -> set[str]:
-    """Those of the ids that our records say were once taken off the gateway."""
+    """Those of ``ids`` that were once removed from the gateway, according to our records."""
     parameters = {"gateway_id": gateway_id, "ids": list(ids)}
     return set(connection.execute(_DELETED, parameters).scalars())
 
 
 def lift_fences(lease: RosterLease, client: GatewayClient, entries: Iterable[RosterEntry]) -> int:
-    """Claim the ids of the entries, one after another as all config writes are; how many were created.
+    """Claim the ids of the entries, one at a time like all config writes. Returns how many were created.
 
     An id that cannot be claimed is left to the patch, whose answer says what is wrong with it.
     """

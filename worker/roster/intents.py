@@ -1,4 +1,6 @@
-"""What jobs want of a gateway's roster, as rows, until the writer has settled them (decisions.md D1)."""
+"""Intents: what jobs want of a gateway's roster, kept as rows until the writer settles them (decisions.md
+D1).
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,16 @@ from worker.masking.columns import MaskedText
 from worker.printable import line
 
 ROSTER_PATIENCE_S = 60.0
-"""A row that waits for the roster writer looks by itself so much later, should nobody have woken it."""
+"""Seconds after which a row that waits for the roster writer is due anyway, even if the writer has not
+published it."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """One open intent. ``present_before``: whether the roster had the agent when it was first looked at;
-    ``only_present``: it is about an agent of the roster, and brings none into it; ``entry_alone``: its job is
-    for the entry and does nothing else; ``age_s``: seconds since it was recorded,
-    without those in which no worker could serve it."""
+    """An open intent. ``present_before``: whether the roster held the agent when the writer first read it;
+    ``only_present``: the intent may change an entry of the roster but not add one; ``entry_alone``: its job
+    writes the entry and does nothing else; ``age_s``: seconds since it was recorded, not counting those in
+    which no worker could serve it."""
 
     id: int
     agent_id: UUID
@@ -39,8 +42,8 @@ class Intent:
 
 @dataclass(frozen=True)
 class Settled:
-    """How an intent ended: applied, or refused with a sentence; neither while it is open. ``age_s``: as
-    in `Intent`; ``last_error``: what its gateway was last in trouble with."""
+    """The state of an intent: applied, refused with the sentence in ``error``, or open if it is neither.
+    ``age_s``: as in `Intent`; ``last_error``: the last error of its gateway."""
 
     gateway_id: UUID
     openclaw_id: str
@@ -55,14 +58,14 @@ class Settled:
 
     @property
     def open(self) -> bool:
-        """Whether the writer has not come to it yet."""
+        """Whether the intent is still open."""
         return not self.applied and self.error is None
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a job wants of an agent's place in the roster: ``change`` is reconcile (its entry says what its
-    row says) or remove. ``only_present``: but bring it into no roster that does not hold it."""
+    """What a job wants done to an agent's roster entry: ``change`` is reconcile (make the entry match the
+    agent's row) or remove. ``only_present``: change the entry if there is one, but do not add it."""
 
     agent_id: UUID
     openclaw_id: str
@@ -88,8 +91,11 @@ _NEED_WRITER = text("""
 
 
 def record_intents(connection: Connection, gateway_id: UUID, job_id: UUID, *wishes: Wish) -> list[Message]:
-    """Record what a job wants of one gateway's roster; park its rows in the same transaction. What is
-    returned, a write_roster if none is on its way, must be sent after the commit."""
+    """Record what a job wants of one gateway's roster.
+
+    The caller parks the job's rows in the same transaction. Returns the messages that the caller must send
+    after the commit: a write_roster, unless one is already on its way.
+    """
     rows = [{"gateway_id": gateway_id, "job_id": job_id, **asdict(wish)} for wish in wishes]
     if not rows:
         return []
@@ -111,7 +117,7 @@ _OPEN = text(f"""
 
 
 def open_intents(connection: Connection, gateway_id: UUID) -> list[Intent]:
-    """All that is wanted of the gateway's roster now, oldest first."""
+    """The open intents of the gateway, oldest first."""
     return [Intent(**row._mapping) for row in connection.execute(_OPEN, {"gateway_id": gateway_id})]
 
 
@@ -124,7 +130,7 @@ _ARRIVALS = text(f"""
 
 
 def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool]:
-    """The newest of the open intents, and whether somebody is at work who may be about to record one."""
+    """The id of the newest open intent, and whether a job that is being worked on may soon record another."""
     row = connection.execute(_ARRIVALS, {"gateway_id": gateway_id}).one()
     return row.newest, row.asking
 
@@ -143,9 +149,11 @@ _SETTLED = text(f"""
 def settled_intents(
     connection: Connection, job_id: UUID, agent_id: UUID, change: str, budget_s: float = float("inf")
 ) -> list[Settled]:
-    """How the job's wishes of one kind for the agent stand, oldest first; locked, so that a row that parks
-    because one is open is parked before the writer settles it. One that has been open for ``budget_s`` is
-    given up: it is refused here, whatever keeps the writer."""
+    """Read the job's intents for the agent with this ``change``, oldest first, and lock them.
+
+    The lock makes a row that parks because of an open intent do so before the writer can settle that intent.
+    An intent that has been open for ``budget_s`` seconds is refused here, whatever delays the writer.
+    """
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
     wishes = [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
     overdue = {w.id: not_in_time(budget_s, w.last_error) for w in wishes if w.open and w.age_s >= budget_s}
@@ -154,7 +162,7 @@ def settled_intents(
 
 
 def not_in_time(budget_s: float, last_error: str | None) -> str:
-    """The sentence of a wish that no writer came to the end of."""
+    """The sentence for an intent that the writer did not settle in time."""
     why = f" Last error: {last_error}" if last_error else ""
     return f"The roster was not written within {budget_s:g} seconds.{why}"
 
@@ -169,13 +177,13 @@ _OVERDUE = text(f"""
 
 
 def give_up_overdue(connection: Connection, job_id: UUID, budget_s: float) -> None:
-    """Refuse the wishes of a job of many that have been open for ``budget_s``."""
+    """Refuse those intents of the job that have been open for ``budget_s`` seconds."""
     parameters = {"job_id": job_id, "budget_s": budget_s, "sentence": not_in_time(budget_s, None)}
     connection.execute(_OVERDUE, parameters)
 
 
 def look_again_s(wishes: Sequence[Settled], budget_s: float) -> float:
-    """When a row that waits for open wishes looks by itself: at the end of their budget at the latest."""
+    """Seconds until a row that waits for open intents is due anyway: at the latest when their budget ends."""
     left_s = [budget_s - wish.age_s for wish in wishes if wish.open]
     return max(0.1, min([ROSTER_PATIENCE_S, *left_s]))
 
@@ -197,7 +205,7 @@ _REFUSE = text("""
 
 
 def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:
-    """Keep what the roster held before we changed anything, once for each intent (rules.md 16)."""
+    """Record once for each intent whether the roster held its agent before our first change (rules.md 16)."""
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 
@@ -207,22 +215,22 @@ _SPARE = text("""
 
 
 def spare_intent(connection: Connection, intent: int, warning: str) -> None:
-    """The entry that was to be removed is another agent's, so the agent itself was not there."""
+    """Mark a removal that is not made because the entry is another agent's: its own agent was not present."""
     connection.execute(_SPARE, {"id": intent, "warning": warning})
 
 
 def warn_of(connection: Connection, intent: int, warning: str) -> None:
-    """Give the intent's job a warning to pass on, beside any that it has."""
+    """Add a warning to the intent, for its job to pass on; a repeated warning is added once."""
     connection.execute(_WARN, {"id": intent, "warning": line(warning)})
 
 
 def apply_intents(connection: Connection, intents: list[int]) -> None:
-    """These are seen to stand in the roster."""
+    """Mark the intents as applied."""
     connection.execute(_APPLY, {"ids": intents})
 
 
 def refuse_intents(connection: Connection, refused: Mapping[int, str]) -> None:
-    """These cannot be brought about; their jobs fail with the sentence."""
+    """Refuse intents, each with its sentence by intent id; their jobs fail with that sentence."""
     if refused:
         sentences = [line(sentence) for sentence in refused.values()]
         connection.execute(_REFUSE, {"ids": list(refused), "sentences": sentences})

@@ -1,6 +1,7 @@
-"""The right to write one gateway's roster: a lease on Postgres's clock, renewed, checked before each write.
+"""The right to write one gateway's roster: a lease that runs on Postgres's clock, is renewed while it is held
+and is checked before each write.
 
-Not a session advisory lock, which poolers break and dead hosts keep (decisions.md D1).
+It is not a session advisory lock: connection poolers break those, and dead hosts keep them (decisions.md D1).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.store.wake_batches import call_wakes, wakes_on_their_way
 
 LONGEST_LEASE_S = 15.0
-"""A writer that died holds a gateway up for no longer than this."""
+"""Upper limit on the lease: a writer that died blocks its gateway for no longer than this."""
 
 
 class RosterLeaseLostError(TransientError):
-    """Another writer has the gateway by now: this one must not write again."""
+    """Another writer has taken over the gateway: this one must not write again."""
 
 
 _ACQUIRE = text("""
@@ -78,9 +79,10 @@ _RELEASE = text("""
 
 @dataclass
 class RosterLease:
-    """A held lease. ``again_in_s``: set it to be called again so much later, instead of waiting;
-    ``trouble``: why, for the jobs that wait;
-    ``expected_before``: the restart that was to come before the last write of this one was announced."""
+    """A held lease. ``again_in_s``: set it to have the writer called again after that many seconds instead of
+    waiting; ``rate_limited``: set it if the gateway asked for that wait; ``trouble``: the reason for the
+    wait, shown to the jobs that wait; ``expected_before``: when a restart was expected before this writer
+    announced its last write."""
 
     engine: Engine
     gateway_id: UUID
@@ -92,49 +94,53 @@ class RosterLease:
     expected_before: datetime | None = None
 
     def about_to_write(self, restart_s: float) -> float:
-        """Renew, and note that the gateway may restart within ``restart_s`` seconds of now; the instant, on
-        the monotonic clock, by which the write must have been sent: later the lease may be another's, should
-        this thread have slept or the database be gone.
+        """Renew the lease and record that the gateway may restart within ``restart_s`` seconds from now.
 
-        Raises RosterLeaseLostError, or what the database raises: then nothing may be sent.
+        Returns the instant, on the monotonic clock, by which the write must have been sent: after it, another
+        writer may hold the lease if this thread slept or the database was unreachable. Raises
+        RosterLeaseLostError or a database error; in either case nothing may be sent.
         """
         asked_at = time.monotonic()
         self.expected_before = self._update(_ABOUT_TO_WRITE, restart_s=restart_s)
         return asked_at + self.lease_s
 
     def restart_over(self) -> None:
-        """Note that no restart is to come any more. Raises RosterLeaseLostError."""
+        """Record that no restart is expected any more. Raises RosterLeaseLostError."""
         self._restart_expected(None)
 
     def not_written(self) -> None:
-        """Take back that a restart may come of the last write. Raises RosterLeaseLostError."""
+        """Undo the last `about_to_write`: that write was refused or not sent, so it causes no restart.
+        Raises RosterLeaseLostError."""
         self._restart_expected(self.expected_before)
 
     def _restart_expected(self, at: datetime | None) -> None:
-        """Who waits with a wake for a restart that does not come is due now."""
+        """Record when a restart is expected, or None for no restart.
+
+        If no restart is still to come, the wakes that were held back because of it are due now.
+        """
         if self._update(_RESTART_EXPECTED, expected_at=at):
             with self.engine.begin() as connection:
                 call_wakes(connection, self.gateway_id)
 
     def wakes_on_their_way(self) -> bool:
-        """Whether a wake message went out to the gateway that is not answered yet."""
+        """Whether a wake message sent to the gateway has not been answered yet."""
         with self.engine.connect() as connection:
             return wakes_on_their_way(connection, self.gateway_id)
 
     def renew(self) -> float:
-        """Hold the gateway for another ``lease_s`` seconds; until when, on the monotonic clock. Raises
+        """Renew the lease for ``lease_s`` seconds. Returns when it ends, on the monotonic clock. Raises
         RosterLeaseLostError."""
         asked_at = time.monotonic()
         self._update(_RENEW)
         return asked_at + self.lease_s
 
     def hold(self, connection: Connection) -> None:
-        """Make sure that what the transaction writes is written by the holder, and that nobody else becomes
-        it before the commit. Raises RosterLeaseLostError."""
+        """Ensure that this writer holds the lease, and keeps it until ``connection``'s transaction commits.
+        Raises RosterLeaseLostError."""
         self._require(connection, _RENEW)
 
     def release(self) -> None:
-        """Let another writer in, at once or after ``again_in_s``."""
+        """Release the lease; another writer may take it at once, or after ``again_in_s`` seconds if set."""
         with self.engine.begin() as connection:
             connection.execute(
                 _RELEASE,
@@ -152,7 +158,8 @@ class RosterLease:
             return self._require(connection, statement, **values)
 
     def _require(self, connection: Connection, statement: TextClause, **values: object) -> Any:
-        """What the statement says of the one row, which must be ours."""
+        """Execute the statement on the gateway's row and return the first column that it returns. Raises
+        RosterLeaseLostError if it returns no row, because the lease is another writer's."""
         parameters = {
             "gateway_id": self.gateway_id,
             "generation": self.generation,
@@ -169,7 +176,8 @@ class RosterLease:
 
 @contextmanager
 def roster_lease(engine: Engine, gateway_id: UUID, lease_s: float) -> Iterator[RosterLease | None]:
-    """Hold the gateway's roster, kept alive from a thread; None where it is not free or not yet due."""
+    """Hold the lease on the gateway's roster while the block runs; a thread renews it. Yields None if another
+    writer holds it, or the roster is not due yet."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
     with engine.begin() as connection:
         generation = connection.execute(

@@ -1,4 +1,5 @@
-"""What an agent leaves behind in a workspace that it moves out of, seen before that folder may go."""
+"""Checks a workspace that an agent has moved out of for the agent's own notes, before the folder is
+deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from worker.workspace.seeds import is_seed
 
 _MEMORY_NAMES = frozenset(name.casefold() for name in MEMORIES)
 _DAILY = "memory"
-"""The folder that OpenClaw has an agent keep its daily notes in. Up to 2026.7 no answer shows it."""
+"""The folder in which OpenClaw agents keep their daily notes. Up to 2026.7 no answer shows it."""
 
 
 def reason_to_keep_memories(
@@ -25,9 +26,11 @@ def reason_to_keep_memories(
     *,
     awake: bool,
 ) -> str | None:
-    """Why the folder must stay though its agent has moved out: the agent has lived in it. ``delivered``:
-    SHA-256 of what we last wrote into the agent's files, by name; ``awake``: it has been woken, so there may
-    be more than the release shows."""
+    """Why a folder must stay after its agent has moved out, or None if the agent left nothing there.
+
+    ``delivered``: SHA-256 of what we last wrote into the agent's files, by name; ``awake``: the agent has
+    been woken, so the folder may hold more than the gateway's release shows.
+    """
     files = AgentFiles(client, live.dialect, openclaw_id)
     try:
         found = _what_it_wrote(files, delivered, awake=awake)
@@ -43,7 +46,8 @@ def reason_to_keep_memories(
 
 
 def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str], *, awake: bool) -> str | None:
-    """What shows that the agent has lived there; None where it has not begun yet and all is as we left it."""
+    """A phrase for what the agent left there, or None if it has not begun and its files are as we wrote
+    them."""
     held = files.live()
     if not held:
         return None

@@ -1,5 +1,7 @@
-"""Agents that live under one OpenClaw id on gateways of different rows, which may be one machine or even one
-gateway: what an agent leaves behind there may be what it, or its successor, lives in.
+"""Agents with the same OpenClaw id on the gateways of different rows.
+
+Two rows may be one machine, or even one gateway, so the entry or folder that an agent has left may be the one
+that it, or its successor, uses.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ _PORTS = {"ws": 80, "wss": 443}
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An agent that lives under the id on the gateway of another row. ``folders``: its workspace, as we gave
-    it and as that gateway shows it; ``written``: size and time of the files that we know of there."""
+    """An agent with the same OpenClaw id on the gateway of another row. ``agent``, ``gateway``: their names;
+    ``folders``: its workspace, as we assigned it and as that gateway shows it; ``written``: the files that we
+    know of there, each with its size in bytes and its time in milliseconds, by name."""
 
     agent: str
     gateway: str
@@ -51,14 +54,14 @@ _NEIGHBOURS = text("""
 
 
 def neighbours_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Neighbour]:
-    """Who lives, and is to go on living, under the id on the gateways of other rows."""
+    """The agents that have this id on the gateways of other rows and, by their own rows, keep it."""
     found = []
     rows = connection.execute(_NEIGHBOURS, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
     for row in rows:
         try:
             address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
         except BadAddress:
-            continue  # nobody can have been brought there
+            continue  # no agent can have been provisioned there
         if not keeps(row, row.there, openclaw_id):
             continue
         written = {name: (size, at) for name, (size, at) in (row.written or {}).items()}
@@ -71,7 +74,7 @@ def neighbours_of(connection: Connection, gateway_id: UUID, openclaw_id: str) ->
 def reason_to_keep_entry(
     services: Services, url: str, live: LiveRoster, openclaw_id: str, neighbours: Sequence[Neighbour]
 ) -> str | None:
-    """Why an entry must stay that its agent has left by its row: the other row is of this same gateway."""
+    """Why the entry of an agent that has moved must stay, or None: a neighbour lives on this same gateway."""
     for neighbour in neighbours:
         if _server(neighbour.address.url) == _server(url) or _has_config_of(services, neighbour, live):
             return (
@@ -84,8 +87,11 @@ def reason_to_keep_entry(
 def reason_to_keep_folder(
     client: GatewayClient, live: LiveRoster, openclaw_id: str, workspace: str, neighbours: Sequence[Neighbour]
 ) -> str | None:
-    """Why the folder of an entry must stay: a gateway on the same machine has it in use. One folder on two
-    machines is told by its files: none of them was written in the same millisecond on both."""
+    """Why an entry's folder must stay, or None: a gateway on the same machine uses it.
+
+    Equal paths on two machines are told apart by their files: no file was written in the same millisecond on
+    both.
+    """
     for neighbour in neighbours:
         if not any(same_folder(folder, workspace) or folder.startswith("~") for folder in neighbour.folders):
             continue
@@ -110,7 +116,7 @@ def reason_to_keep_folder(
 
 
 def _has_config_of(services: Services, neighbour: Neighbour, live: LiveRoster) -> bool:
-    """Whether the other gateway has the very same openclaw.json; False where it does not say."""
+    """Whether the neighbour's gateway has the same openclaw.json; False if it does not answer."""
     own = live.answer.get("hash")
     try:
         theirs = services.clients.client(neighbour.address).call("config.get")
@@ -120,6 +126,6 @@ def _has_config_of(services: Services, neighbour: Neighbour, live: LiveRoster) -
 
 
 def _server(url: str) -> tuple[str, int, str]:
-    """A gateway's address without what does not tell gateways apart."""
+    """Host, port and path of a gateway's URL, normalised so that two URLs of one server compare equal."""
     parts = urlsplit(url)
     return (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0), parts.path.rstrip("/")

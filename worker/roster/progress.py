@@ -1,4 +1,4 @@
-"""Whether a gateway's ok answers bring anything about: what changes nothing is not tried six times."""
+"""Whether the writes that a gateway answers ok to change anything, so that futile ones are not repeated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 4
 
 
 class Progress:
-    """Compares what is to be done before and after each write. ``writes``: how many were answered ok."""
+    """Compares the outstanding changes before and after each write. ``writes``: how many were answered ok."""
 
     def __init__(self) -> None:
         self.writes = 0
@@ -23,8 +23,8 @@ class Progress:
         self._fruitless = 0
 
     def see(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
-        """Note what is to be done now. Raises PermanentError where two writes in a row, both answered ok,
-        have changed nothing of it."""
+        """Record the outstanding changes. Raises PermanentError if two writes in a row were answered ok and
+        left them as they were."""
         outstanding = (plan.document, [intent.openclaw_id for intent in unwanted])
         same = self._wrote and outstanding == self._outstanding
         self._fruitless = self._fruitless + 1 if same else 0
@@ -37,7 +37,7 @@ class Progress:
             )
 
     def wrote(self, writes: int) -> None:
-        """Note that so many writes were answered ok."""
+        """Record that ``writes`` more writes were answered ok."""
         self.writes += writes
         self._wrote = writes > 0
 

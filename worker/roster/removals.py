@@ -1,6 +1,6 @@
-"""Taking agents off a gateway: looked at under the roster writer's lease, at the moment of each removal.
+"""Removing agents from a gateway: what may go is decided under the writer's lease, just before each removal.
 
-An entry goes only if it belongs to the agent that is to go, and files only if nobody else's are among them.
+An entry is removed only if it belongs to the agent being removed, and files only if no other agent uses them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from worker.workspace.display_text import one_line
 from worker.workspace.identity import derived_id, derived_workspace_path
 
 LOADING_S = 10.0
-"""How long a gateway is waited for that has not loaded its config yet; measured: 0.6 s."""
+"""Seconds to wait for a gateway that has not loaded its config yet; measured: 0.6 s."""
 _LOADING_PAUSE_S = 0.15
 _MOST_NAMED = 5
 _LOOKS, _LOOK_PAUSE_S = 3, 0.5
@@ -44,10 +44,11 @@ _LOOKS, _LOOK_PAUSE_S = 3, 0.5
 
 @dataclass(frozen=True)
 class Standing:
-    """What our rows say of an entry that is to be removed. ``owner``: whose it is, where that is another
-    agent's; ``given``: the folders that we gave to the agent under that id; ``neighbours``: who lives under
-    that id on the gateways of other rows; ``departs``: the agent lives on elsewhere; ``awake``: it has been
-    woken; ``delivered``: SHA-256 of what we last wrote into its files on that gateway, by name."""
+    """What our rows say about an entry to be removed. ``owner``: the agent that owns the entry, if it is not
+    the one being removed; ``given``: the folders that we assigned to the agent under that id; ``neighbours``:
+    agents with that id on the gateways of other rows; ``departs``: the agent is moved, not deleted;
+    ``awake``: it has been woken; ``delivered``: SHA-256 of what we last wrote into its files on that gateway,
+    by name."""
 
     owner: str | None
     given: tuple[str, ...]
@@ -81,8 +82,11 @@ _GIVEN = text("""
 
 
 def standing(connection: Connection, gateway_id: UUID, workspace_root: str, intent: Intent) -> Standing:
-    """Look up whose the entry is today. An agent that lives there owns it, while it has a row; what nobody
-    lives in, or a deleted agent does, is that of the agent whose row asks for the id."""
+    """Look up which agent owns the entry now, and what else decides about its removal.
+
+    The agent whose place the entry is owns it. An entry that is no agent's place, or whose agent's row is
+    gone, belongs to the agent whose row asks for that id.
+    """
     entry = {"gateway_id": gateway_id, "openclaw_id": intent.openclaw_id}
     holder = connection.execute(_HOLDER, {**entry, "job_id": intent.job_id}).one_or_none()
     given = [
@@ -111,15 +115,17 @@ def _named(name: str | None, agent_id: UUID) -> str:
 
 
 def spared(openclaw_id: str, owner: str) -> str:
-    """Why an entry that was to be removed is still there."""
+    """The warning that an entry was not removed because another agent owns it."""
     return f"{openclaw_id} belongs to {owner} today, so it was left on the gateway."
 
 
 def reason_to_keep_files(
     client: GatewayClient, live: LiveRoster, openclaw_id: str, found: Standing
 ) -> str | None:
-    """Why the files of an entry must stay, None where all of them are the agent's own: its folder is the one
-    that we gave, and no other agent uses it. Raises GatewayError."""
+    """Why an entry's files must stay, or None if they are all the agent's own.
+
+    They are if its folder is the one that we assigned and no other agent uses it. Raises GatewayError.
+    """
     given, folders = found.given, folders_of(live)
     own = folders.pop(openclaw_id)
     home = home_folder(live)
@@ -182,8 +188,10 @@ def _is_given(own: AgentFolders, given: Sequence[str], home: str | None) -> bool
 def _used_by_others(
     client: GatewayClient, others: Mapping[str, AgentFolders], home: str | None
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The folders of all other agents, and those of whom the gateway does not tell; it is asked where its
-    config leaves the folder to it."""
+    """The folders of all other agents, by id, and the ids of those whose folder the gateway does not tell.
+
+    The gateway is asked for the folder of each agent whose config names none.
+    """
     used = {key: [resolve_home(folder, home) for folder in folders.all] for key, folders in others.items()}
     unnamed = [key for key, folders in others.items() if folders.workspace is None]
     if not others:
@@ -206,8 +214,8 @@ def _used_by_others(
 
 
 def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float = LOADING_S) -> None:
-    """Wait until the gateway runs the roster that its config has, where agents.delete would undo what it has
-    not loaded yet. Raises RosterUnknownError, GatewayError."""
+    """Wait until the gateway has loaded the roster of its config, on releases whose agents.delete would undo
+    changes that it has not loaded. Raises RosterUnknownError after ``within_s`` seconds, and GatewayError."""
     if not live.dialect.removes_from_memory:
         return
     until = time.monotonic() + within_s
@@ -229,9 +237,12 @@ def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float =
 def what_is_left(
     live: LiveRoster, answer: Mapping[str, Any], openclaw_id: str, workspace: str | None
 ) -> Iterator[str]:
-    """Sentences for what the gateway, by its answer to agents.delete, did not clean up. Up to 2026.7 it says
-    nothing of files; from 2026.8 on it lists what it ``removed``, what ``failed``, and whether the purge of
-    the sessions did. ``live``: the roster before; ``workspace``: the folder that was to go, None for none."""
+    """Sentences about what the gateway, by its answer to agents.delete, did not clean up or dropped as well.
+
+    Up to 2026.7 the answer says nothing about files; from 2026.8 on it lists what was ``removed``, what
+    ``failed``, and whether the purge of the sessions failed. ``live``: the roster before the removal;
+    ``workspace``: the folder that the gateway was asked to delete, or None.
+    """
     failed = [item for item in _list(answer.get("failed")) if isinstance(item, Mapping)]
     for item in failed:
         yield (
@@ -265,9 +276,12 @@ def what_is_left(
 
 
 def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
-    """Whether an entry was removed although the gateway said that it could not; ``live``: the roster before.
-    The newest releases show what they wrote a moment later. A worker that is being stopped does not wait for
-    that, and takes the gateway at its word. Raises GatewayError, RosterUnknownError."""
+    """Whether an entry was removed although the gateway answered that it could not.
+
+    ``live``: the roster before the removal. The newest releases show what they wrote a moment later, so the
+    roster is read up to three times; a worker that is stopping does not wait and takes the gateway at its
+    word. Raises GatewayError, RosterUnknownError.
+    """
     for number in range(_LOOKS):
         if number and shutting_down.wait(_LOOK_PAUSE_S):
             break
@@ -283,14 +297,15 @@ def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
 
 
 def half_removed(openclaw_id: str, workspace: str | None, error: GatewayError) -> str:
-    """What is said where the gateway took the entry away and then failed: 2026.9.6 does so where the entry's
-    key is not written as the id is. ``workspace``: the folder that was to go."""
+    """The warning that the gateway removed the entry and then failed. 2026.9.6 does that if the entry's key
+    is spelled differently from the id. ``workspace``: the folder that the gateway was asked to delete."""
     files = f"; delete {workspace} there by hand, it may hold the agent's token" if workspace else ""
     return f"The entry of {openclaw_id} is gone, but its removal did not come to its end ({error}){files}."
 
 
 def _too_far(home: str | None, openclaw_id: str, workspace: str) -> Iterator[str]:
-    """The same for a release that removes a folder only near its home, and says ok of any."""
+    """The sentence about a workspace outside the folders in which the release deletes, which it does not
+    report: it answers ok for any."""
     if home is not None and is_inside(workspace, home):
         return
     if home is None or is_inside(workspace, "/tmp"):
@@ -311,5 +326,5 @@ def _list(value: Any) -> Sequence[Any]:
 
 
 def workspace_of(live: LiveRoster, openclaw_id: str) -> str | None:
-    """The folder of an entry as the gateway resolves it, None where its config names none."""
+    """The workspace of an entry as the gateway resolves it, or None if its config names none."""
     return folders_of(live)[openclaw_id].workspace

@@ -1,4 +1,4 @@
-"""What a gateway's owner allowed us to rewrite in its config files, and the refusal where he did not."""
+"""What a gateway's owner allows us to rewrite in its config files, and the refusal of everything else."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from worker.workspace.context import GatewayFacts
 
 
 class RewriteRefusedError(PermanentError):
-    """A config write would rewrite what the gateway's owner wrote, and nobody has allowed that."""
+    """A config write would rewrite what the gateway's owner wrote, without permission."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a config write would rewrite, and what of it is allowed. ``comments``: the file has some, which
-    the first write drops on every release."""
+    """What a config write would rewrite, and the keys of the rewrites that are allowed. ``comments``: the
+    file has comments, which the first write drops on every release."""
 
     rewrites: tuple[Rewrite, ...]
     allowed: frozenset[str]
@@ -33,7 +33,7 @@ class Standing:
 
     @property
     def refused(self) -> tuple[Rewrite, ...]:
-        """What nobody has allowed yet; a write is refused while there is any."""
+        """The rewrites that need permission and do not have it; a write is refused while there are any."""
         return tuple(one for one in self.rewrites if not one.kept and one.key not in self.allowed)
 
     def refusal(self, gateway: str) -> str:
@@ -48,12 +48,12 @@ class Standing:
 
 
 def entry_stays(refusal: str) -> str:
-    """What an agent is told whose entry is not written, and for whom the rest goes on."""
+    """The warning for an agent whose entry is not written while the rest of its job continues."""
     return f"Its roster entry was left as it is. {refusal}"
 
 
 def visibility_stays(refusal: str) -> str:
-    """The same where the patch is for no single agent."""
+    """The warning for a patch that would change the channels' heartbeat visibility alone."""
     return f"The channels' heartbeat visibility was left as it is. {refusal}"
 
 
@@ -64,7 +64,8 @@ def rewrite_refusal(
     live: LiveRoster,
     leaving: Collection[str] = (),
 ) -> str | None:
-    """Why no config write may be sent to the gateway; None if one may. ``leaving``: ids that it removes."""
+    """Why no config write may be sent to the gateway, or None if one may. ``leaving``: ids that it
+    removes."""
     besides = removal_rewrites(live, leaving)
     if not (besides or live.includes or live.dialect.writes_variables):
         return None
@@ -76,8 +77,10 @@ def rewrite_refusal(
 def foreseen_refusal(
     engine: Engine, gateway: GatewayFacts, address: GatewayAddress, live: LiveRoster, plan: RosterPlan
 ) -> str | None:
-    """Why the plan's patch would not be written, for a dry run, in the words of a run. None if nothing is
-    known against it: only a write shows that a gateway's config is immutable."""
+    """For a dry run: why the plan's patch would not be written, in the words of a real write.
+
+    None if no reason is known: only a write shows that a gateway's config is immutable.
+    """
     if plan.document is None:
         return None
     refusal = rewrite_refusal(engine, gateway, address, live)
@@ -93,13 +96,14 @@ def standing_of(
     credential: str | None,
     besides: Sequence[Rewrite] = (),
 ) -> Standing:
-    """What a write to the gateway would rewrite; ``besides``: what the write in question adds to it."""
+    """What a write to the gateway would rewrite, and what is allowed. ``besides``: rewrites that this
+    particular write adds to those of any write; ``credential``: the gateway's token."""
     rewrites = tuple(sorted({*rewrites_of(live, credential), *besides}))
     if not rewrites:
         return Standing((), frozenset(), has_comments(live))
     row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
     if row.written_before and all(one.kind == "hidden" or one.kept for one in rewrites):
-        # An earlier write of ours has put values in their places, so what is hidden now is a value.
+        # An earlier write of ours wrote out all variables, so whatever is hidden now is a value.
         rewrites = ()
     stored = row.allowed_rewrites
     items = stored.get("items") if isinstance(stored, Mapping) else None
@@ -107,19 +111,19 @@ def standing_of(
 
 
 def allow(connection: Connection, gateway_id: UUID, rewrites: Sequence[Rewrite]) -> None:
-    """Allow these, beside what was allowed before."""
+    """Allow these rewrites in addition to those allowed before."""
     items = sorted({one.key for one in rewrites})
     connection.execute(_ALLOW, {"gateway_id": gateway_id, "items": items})
 
 
 def revoke(connection: Connection, gateway_id: UUID) -> int:
-    """Take back all that was allowed; how much that was."""
+    """Revoke all permissions. Returns how many there were."""
     row = connection.execute(_REVOKE, {"gateway_id": gateway_id}).one_or_none()
     return int(row.items) if row is not None else 0
 
 
 def allowed(connection: Connection, gateway_id: UUID) -> frozenset[str]:
-    """The keys of what is allowed now."""
+    """The keys of the rewrites that are allowed now."""
     row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
     stored = row.allowed_rewrites
     items = stored.get("items") if isinstance(stored, Mapping) else None
@@ -127,7 +131,7 @@ def allowed(connection: Connection, gateway_id: UUID) -> frozenset[str]:
 
 
 def quoted(name: str) -> str:
-    """A gateway's name as an argument of a command."""
+    """A gateway's name as a command-line argument, quoted where necessary."""
     return name if name and all(c.isalnum() or c in "._-" for c in name) else f"'{name}'"
 
 

@@ -1,4 +1,5 @@
-"""Agents of the gateway's owner that work in a folder of ours by another path, a symbolic link, say."""
+"""Finds agents of the gateway's owner that use a folder of ours under another path, such as a symbolic
+link."""
 
 from __future__ import annotations
 
@@ -9,14 +10,17 @@ from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 
 MOST_ASKED = 50
-"""Agents of others that are asked for their files, before one of ours is removed with its own."""
+"""Limit on the other agents whose files are listed before an agent of ours is removed with its files."""
 
 
 def user_by_another_path(
     client: GatewayClient, openclaw_id: str, others: Collection[str]
 ) -> tuple[str | None, bool]:
-    """Which of the ``others`` has the very files of the agent, None for nobody; and whether all could be
-    seen. Two folders hold no file that was written in the same millisecond. Raises GatewayError."""
+    """Find which of the ``others`` uses the agent's files.
+
+    Returns its id, or None if there is no such agent, and whether the files of all could be seen. Two agents
+    with a file of equal name, size and time in milliseconds share one folder. Raises GatewayError.
+    """
     if not others:
         return None, True
     asked = list(others)[:MOST_ASKED]
@@ -35,7 +39,7 @@ def user_by_another_path(
 
 
 def _files(answer: Mapping[str, Any] | None) -> set[tuple[Any, ...]] | None:
-    """Name, size and time of each file; None where the answer does not say."""
+    """Name, size and time of each file, or None if the answer does not list them."""
     listed = answer.get("files") if answer is not None else None
     if not isinstance(listed, list):
         return None

@@ -1,7 +1,8 @@
 """The one writer of a gateway's roster (decisions.md D1).
 
-It takes all open intents, makes one patch or none, waits out the restart that it causes, reads back, and
-wakes the jobs that wait. Nothing else in the program sends config.patch or agents.delete.
+It takes all open intents, sends at most one patch for them, waits for the restart that the patch causes,
+reads the roster back, and publishes the waiting rows. Nothing else in the program sends config.patch or
+agents.delete.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ CANNOT_REMOVE = (
 )
 PATCH_DEADLINE_S = 25.0
 RESTART_PATIENCE_S = 10.0
-"""A restart that is due later than this is waited for by the gateway's row, not by a slot."""
+"""Longest delay before a restart, in seconds, that a slot waits out; for a later one the writer returns, and
+the gateway's row says when it is called again."""
 LONGEST_RESTART_S = 300.0
 _RESTART_SLACK_S = 3.0
 _UNTIMED_RESTART_S = 5.0
-"""How long a restart is waited for that a gateway announces without saying when."""
+"""Seconds to wait for a restart that the gateway announces without saying when."""
 _WAKE_PATIENCE_S = 5.0
 _ROUNDS = 6
 _BATCHES = 20
@@ -112,10 +114,10 @@ _MOST_BREATHS = 15
 
 
 def write_roster(services: Services, gateway_id: UUID) -> None:
-    """Settle all intents that are open for the gateway, if its roster is free to be written.
+    """Settle all open intents of the gateway, unless another writer holds its roster.
 
-    Ends rather than waits where the gateway is away, limits us, or restarts only later: the time is noted in
-    its row, and the clock calls again.
+    Returns instead of waiting if the gateway is unreachable, limits our rate or restarts only later: its row
+    then says when the dispatcher calls the writer again.
     """
     lease_s = min(services.settings.lease_s, LONGEST_LEASE_S)
     for _ in range(_BATCHES):
@@ -126,15 +128,18 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
             _write_batch(services, lease)
             if lease.again_in_s is not None:
                 return
-        # Whoever recorded an intent while we held the lease was turned away: look once more after letting go.
+        # A writer called for an intent that was recorded while we held the lease was turned away, so look
+        # again.
         with services.engine.connect() as connection:
             if not open_intents(connection, gateway_id):
                 return
 
 
 def _gather(services: Services, gateway_id: UUID) -> None:
-    """Wait for more to take along, until nothing came for a breath and nobody is about to ask: a second patch
-    costs what the first one does, a restart or seconds of a gateway's CPU."""
+    """Wait for more intents, until none has arrived for one batch window and no job is about to record one.
+
+    A second patch costs as much as the first: a restart, or seconds of the gateway's CPU.
+    """
     breath_s = services.settings.roster_batch_window_s
     newest = None
     for _ in range(_MOST_BREATHS if breath_s else 0):
@@ -146,7 +151,7 @@ def _gather(services: Services, gateway_id: UUID) -> None:
 
 
 def _write_batch(services: Services, lease: RosterLease) -> None:
-    """Settle what is wanted now, or leave it open for whoever holds the lease next."""
+    """Settle the open intents, or leave them to the next holder if the lease is lost."""
     try:
         with call_limits(budget_s=services.settings.retry_timeout_s):
             _settle_batch(services, lease)
@@ -190,7 +195,10 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
 def _bring_about(
     services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
 ) -> None:
-    """Read, patch where something differs, wait for the restart, read back; again while rounds are left."""
+    """Read the roster, patch what differs, wait for the restart and read back, for up to _ROUNDS rounds.
+
+    Raises StaleConfig or PermanentError if the roster still differs after the last round.
+    """
     progress, stale, noted = Progress(), None, False
     first: tuple[LiveRoster, RosterPlan] | None = None
     claimed: set[str] = set()
@@ -264,7 +272,7 @@ def _bring_about(
 
 
 def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: RosterPlan) -> set[str]:
-    """Ids that the patch would bring back after a delete, where the gateway holds that against them."""
+    """The ids that the patch would add again after a delete, on a release that fences deleted ids."""
     created = plan.changed - plan.present
     if not created or not live.dialect.fences_deleted:
         return set()
@@ -275,8 +283,11 @@ def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: Rost
 def _note_first_look(
     services: Services, lease: RosterLease, batch: RosterBatch, live: LiveRoster, plan: RosterPlan
 ) -> bool:
-    """Record which agents were in the roster before, and where they will live. Returns False if the plan has
-    to be made again, because an agent in it wants an id that is another agent's."""
+    """Record which agents the roster held before any change of ours, and where each will live.
+
+    Returns False if an agent in the plan wants an id that is another agent's, so that the plan must be made
+    again.
+    """
     with services.engine.begin() as connection:
         asked = {intent.openclaw_id for intent in batch.intents}
         note_present(connection, [intent.id for intent in batch.intents], plan.present & asked)
@@ -295,7 +306,8 @@ def _note_first_look(
 
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
-    """Warn of what the first write changed beside its agents: whose heartbeats stopped, and lost comments."""
+    """Warn about side effects of the first write, such as agents whose heartbeats stopped and lost
+    comments."""
     said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
         said.append(kept_warning(live.dialect, plan.kept))
@@ -319,7 +331,7 @@ def _condemned(
     live: LiveRoster,
     intents: Sequence[Intent],
 ) -> list[Intent]:
-    """Those of the removals whose entries are the agents' own; the others are settled as they are."""
+    """The removals whose entry may go because it is the agent's own; the others are marked as spared."""
     condemned = []
     for intent in intents:
         with services.engine.connect() as connection:
@@ -345,8 +357,11 @@ def _patch(
     live: LiveRoster,
     document: Mapping[str, Any],
 ) -> int | None:
-    """Send the patch and see its restart through; how many patches are known to be written. None where the
-    restart comes so late that the writer is to be called again for it."""
+    """Send the patch and wait for the restart that it causes.
+
+    Returns how many patches are known to be written, 0 if the answer was lost; None if the writer must be
+    called again instead of waiting, because wakes are still on their way or the restart comes too late.
+    """
     dialect = live.dialect
     base_hash = Answer(live.answer, "the gateway", "config.get").text("hash")
     connection_before = client.connection()
@@ -375,7 +390,7 @@ def _patch(
         _await_return(client)
         closed = connection_before.closed
         if closed is not None and closed.restart_announced:
-            lease.restart_over()  # a restart leaves none of those that were due before it
+            lease.restart_over()  # this restart has replaced any that were expected before it
         return 0
     except GatewayError:
         lease.not_written()
@@ -394,9 +409,11 @@ def _patch(
 
 
 def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
-    """Wait for the answers to wakes that went out before the restart was announced: 2026.2 forgets at a
-    restart whether one arrived. Returns by when the write must be sent, as about_to_write does; None where
-    they take so long that the writer is to be called again."""
+    """Wait for the answers to wakes that were sent before the restart was announced.
+
+    2026.2 forgets in a restart whether a wake arrived. Returns by when the write must be sent, as
+    about_to_write does, or None if the answers take so long that the writer must be called again.
+    """
     deadline = time.monotonic() + _WAKE_PATIENCE_S
     while lease.wakes_on_their_way():
         if shutting_down.wait(0.05) or time.monotonic() > deadline:
@@ -414,9 +431,11 @@ def _remove(
     gateway: GatewayRecord,
     live: LiveRoster,
 ) -> int:
-    """Delete agents one after another: up to 2026.3 two config writes at once are one too many. Whether they
-    are gone is seen by the next look; an answer that is lost is nothing more than that. How many the gateway
-    said ok to, or that it knows nothing of."""
+    """Delete agents one at a time: up to 2026.3, two concurrent config writes lose one of them.
+
+    The next look shows whether they are gone, so a lost answer does no harm. Returns how many deletes are
+    settled: the gateway said ok, does not know the agent, or the entry need not be removed.
+    """
     answered = 0
     for position, intent in enumerate(intents):
         try:
@@ -452,7 +471,7 @@ def _remove_one(
     found: Standing,
     live: LiveRoster,
 ) -> None:
-    """Delete one agent, with its files where they may go, and keep what is to be said of it."""
+    """Delete one agent, with its files if they may go, and record what its job must be warned about."""
     kept = None
     if intent.delete_files:
         kept = reason_to_keep_files(client, live, intent.openclaw_id, found)
@@ -477,7 +496,7 @@ def _remove_one(
 def _look(
     client: GatewayClient, batch: RosterBatch, *, keep_others_beating: bool
 ) -> tuple[LiveRoster, RosterPlan]:
-    """Read the roster and see what is missing from it; a gateway that is just coming back is waited for."""
+    """Read the roster and plan what must change; waits for a gateway that is just restarting."""
 
     def get_config() -> Mapping[str, Any]:
         try:
@@ -502,8 +521,8 @@ def _look(
 
 
 def _await_return(client: GatewayClient) -> None:
-    """Wait until a restarting gateway lets us in again, looking often: the oldest are back within 0.1 s.
-    Raises what the last try raised after RESTART_PATIENCE_S."""
+    """Wait until a restarting gateway accepts a connection. The first pauses are short, because the oldest
+    releases are back within 0.1 s. After RESTART_PATIENCE_S it raises the error of the last try."""
     deadline, pause = time.monotonic() + RESTART_PATIENCE_S, 0.03
     while True:
         try:
@@ -517,9 +536,11 @@ def _await_return(client: GatewayClient) -> None:
 
 
 def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error: TransientError) -> None:
-    """Try again later, or give up: on a gateway that has been away, or on intents that have waited, for too
-    long. Only an outage is held against the gateway: a call that it is too busy for is not, nor one that this
-    worker broke off because it is stopping."""
+    """Have the writer called again later, or give up if the gateway was down or the intents waited too long.
+
+    Only an outage counts against the gateway, not a call that it was too busy for, nor one that this worker
+    broke off because it is stopping.
+    """
     if shutting_down.is_set():
         lease.again_in_s = 0.1
         log.info("the roster is left to another worker: %s", error)
@@ -553,9 +574,12 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
 
 
 def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception) -> None:
-    """Refuse all that is wanted, in words of our own alone: what came from elsewhere may be why the writer
-    failed. Raises nothing but DATABASE_AWAY and RosterLeaseLostError; where not even this can be written, the
-    writer comes back later and later, and the jobs give their wishes up themselves."""
+    """Refuse every intent with a sentence that holds no text of others, since such text may be what the
+    writer failed on.
+
+    Raises only DATABASE_AWAY and RosterLeaseLostError. If not even this sentence can be written, the writer
+    is called again after growing waits, and the jobs give their intents up when their time is over.
+    """
     sentence = f"The roster writer failed with {type(error).__name__}: see the worker's log."
     try:
         _give_up(services, lease, RosterBatch(intents, {}, {intent.id: sentence for intent in intents}), "")
@@ -573,8 +597,11 @@ def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentenc
 
 
 def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answered: bool = False) -> None:
-    """Write down how each intent ended and publish the jobs that wait for it, in one transaction. Raises
-    RosterLeaseLostError: what was read may have been undone since by the writer that has taken over."""
+    """Record how each intent ended and make the rows that wait for it due, in one transaction; then publish
+    them.
+
+    Raises RosterLeaseLostError if another writer has taken over: it may since have undone what was read here.
+    """
     ids = [intent.id for intent in batch.intents]
     with services.engine.begin() as connection:
         lease.hold(connection)
