@@ -38,10 +38,6 @@ class Answer:
             raise self.wrong(name, "text")
         return utf8(value)
 
-    def text_or_none(self, name: str) -> str | None:
-        """The text of that name; None if it is absent or null. Raises BadAnswer for anything else."""
-        return None if self.value.get(name) is None else self.text(name)
-
     def count(self, name: str) -> int:
         """The non-negative integer of that name. Raises BadAnswer."""
         number = whole_number(self.value.get(name))

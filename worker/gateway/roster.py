@@ -84,11 +84,6 @@ def _json_fault(entry: RosterEntry) -> str | None:
     return None
 
 
-def roster_ids(dialect: Dialect, parsed: Mapping[str, Any]) -> frozenset[str]:
-    """The ids that the config names. It includes the implicit agent only if that is written down."""
-    return frozenset(roster_entries(dialect, parsed))
-
-
 def plan_roster(
     dialect: Dialect,
     parsed: Mapping[str, Any],

@@ -9,17 +9,13 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.errors import PermanentError, as_sentence
+from worker.errors import as_sentence
 from worker.gateway.address import GatewayAddress
 from worker.gateway.error_builders import unwritten_include
 from worker.gateway.rewrites import Rewrite, describe_rewrites, has_comments, removal_rewrites, rewrites_of
 from worker.gateway.roster import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
 from worker.workspace.context import GatewayFacts
-
-
-class RewriteRefusedError(PermanentError):
-    """A config write would rewrite what the gateway's owner wrote, without permission."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import DEFAULT_VISIBILITY, RosterEntry, plan_roster, roster_ids
+from worker.gateway.roster import DEFAULT_VISIBILITY, RosterEntry, plan_roster, roster_entries
 
 NEW_METHODS = {"cron.scratch.set", "agents.workspace.list"}
 DIALECTS = {
@@ -173,7 +173,7 @@ def test_every_wanted_entry_stands_as_wanted(release: str, data: st.DataObject) 
             del expected["includeReasoning"]
         assert got["heartbeat"] == expected
     assert plan.changed <= {entry.openclaw_id for entry in wanted}
-    assert plan.present == roster_ids(dialect, config)
+    assert plan.present == frozenset(roster_entries(dialect, config))
 
 
 def test_nothing_wanted_is_nothing_to_send(dialect: Dialect) -> None:
