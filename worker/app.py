@@ -46,12 +46,12 @@ from worker.workspace.rendering import compile_templates
 log = logging.getLogger(__name__)
 
 BREAK_OFF_S = 30.0
-"""So long after SIGTERM no gateway is called any more, nor waited for: what is at work is parked, as after a
-lost connection, and the worker has gone well before the 45 s that it is given."""
+"""Seconds from SIGTERM until all gateway connections are closed. Jobs still at work are then parked, as after
+a lost connection, so that the worker exits well before the 45 s that it is given."""
 
 
 def celery_settings(config: Settings) -> dict[str, Any]:
-    """Celery's settings and why they are so: celery.md 3."""
+    """Celery's settings; celery.md 3 gives the reasons."""
     return {
         **broker_settings(config.broker, config.worker_concurrency),
         "result_backend": None,
@@ -84,7 +84,7 @@ def celery_settings(config: Settings) -> dict[str, Any]:
     }
 
 
-# What `celery -A worker.app flower` lists of a task; its own choice hides what a task is about.
+# The columns that `celery -A worker.app flower` lists for a task; its default hides what a task is about.
 os.environ["FLOWER_TASKS_COLUMNS"] = os.environ.get("FLOWER_TASKS_COLUMNS") or (
     "name,state,kwargs,result,exception,received,runtime,uuid"
 )
@@ -92,7 +92,7 @@ _start_up = begin()
 
 
 class OurTask(Task[..., Any]):
-    """Takes an argument of whatever name: Celery's own call cannot take one that is named ``self``."""
+    """A task whose arguments may have any name: Celery's own ``__call__`` takes none called ``self``."""
 
     def __call__(self, /, *positional: Any, **arguments: Any) -> Any:
         return self.run(*positional, **arguments)
@@ -103,15 +103,17 @@ app.config_from_object(celery_settings(_start_up.settings))
 
 
 def settings() -> Settings:
-    """The settings of this process. ``worker_concurrency`` is what ``-c`` made of it."""
+    """The settings of this process; ``-c`` on the command line overrides ``worker_concurrency``."""
     slots = app.conf.worker_concurrency
     return _start_up.settings.model_copy(update={"worker_concurrency": slots})
 
 
 @cache
 def services() -> Services:
-    """What the tasks of this process work with, made on first use: a database connection for each slot at
-    most, and two for the clock."""
+    """The services that this process's tasks use, created on first use.
+
+    The pool holds at most one database connection for each slot and two for the dispatcher.
+    """
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
     seats = Seats(share_of(config.worker_concurrency))
@@ -122,13 +124,15 @@ def services() -> Services:
 
 
 def send(name: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
-    """Publish a message. Raises kombu's OperationalError, within about a second, where Redis is away."""
+    """Publish a message. Raises kombu's OperationalError within about a second if Redis is unreachable."""
     app.send_task(name, kwargs=dict(kwargs), task_id=task_id, ignore_result=True)
 
 
 def tell(event: str, task_ids: Iterable[object], **fields: Any) -> None:
-    """Let Flower know, in the names of the tasks with these ids. While the broker is away nobody hears it:
-    the jobs' rows say the same."""
+    """Send Flower an event for each of the tasks with these ids.
+
+    Events are lost while the broker is unreachable; the jobs' rows hold the same information.
+    """
     task = app.current_worker_task
     hostname = task.request.hostname if task is not None else None
     shown = mask_all(fields)
@@ -154,14 +158,14 @@ def _logging(**_: Any) -> None:
 
 @signals.celeryd_init.connect
 def _begin_to_log(instance: Any = None, **_: Any) -> None:
-    # What Celery warns of before it asks for logging is to be a line as any other, and the banner is none.
+    # Celery's warnings before it sets up logging must be ordinary log lines, and its banner is not JSON.
     configure_logging(settings())
     instance.quiet = instance.quiet or settings().log_format == "json"
 
 
 @signals.celeryd_init.connect
 def _count_slots(conf: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
-    # What is sized by the slots follows the command line: connections to the database and to the broker.
+    # The connections to the database and to the broker are sized by the slots of the command line.
     slots = _slots(options or {}) or conf.worker_concurrency
     conf.worker_concurrency = slots
     conf.broker_transport_options = {
@@ -171,7 +175,7 @@ def _count_slots(conf: Any = None, options: Mapping[str, Any] | None = None, **_
 
 
 def _slots(options: Mapping[str, Any]) -> int:
-    """What ``-c`` says, 0 without it."""
+    """The number of slots that ``-c`` asks for, or 0 without it."""
     asked = options.get("concurrency")
     return cpu_budget(use_cgroup_quota=False).count if is_auto_concurrency(asked) else int(asked or 0)
 
@@ -190,7 +194,7 @@ def _check_pool(sender: Any = None, options: Mapping[str, Any] | None = None, **
 
 @signals.celeryd_init.connect
 def _check_queues(conf: Any = None, options: Mapping[str, Any] | None = None, **_: Any) -> None:
-    # Celery itself ends with a traceback.
+    # Celery itself would exit with a traceback.
     asked = (options or {}).get("queues") or ()
     known = [queue.name for queue in conf.task_queues]
     names = asked.split(",") if isinstance(asked, str) else asked
@@ -216,7 +220,8 @@ def _heed(broker: BrokerLook | None) -> None:
 
 
 def _look_again() -> None:
-    """At a broker that was away when this process began. Raises SettingsError for what it refuses."""
+    """Check the broker again if it was unreachable when this process started. Raises SettingsError for faults
+    that do not pass."""
     if _start_up.broker is None or _start_up.broker.away is None:
         return
     seen = look_at(settings().broker)
@@ -233,7 +238,7 @@ def _check_schema() -> None:
         gate.shut(error)
         return
     if revision is not None and revision > NEEDED_REVISION:
-        # Migrations only add, so that workers may be replaced one after another.
+        # Migrations only add, so workers can be replaced one at a time.
         log.warning("the database is newer than this worker: revision %s, not %s", revision, NEEDED_REVISION)
     elif revision != NEEDED_REVISION:
         raise SettingsError(
@@ -244,7 +249,7 @@ def _check_schema() -> None:
 
 
 def _warn_of_rights() -> None:
-    """Say what a kind of jobs will be refused for."""
+    """Log a warning for each kind of job that will be refused because the role lacks a right."""
     try:
         with services().engine.connect() as connection:
             for kind in rights.VERBS:
@@ -269,7 +274,7 @@ def _start(**_: Any) -> None:
     except PermanentError as error:
         refuse(error)
     except Exception:
-        # Celery would log it, and have the worker take messages without a clock.
+        # Celery would log it, and the worker would take messages without a dispatcher.
         log.exception("this worker cannot begin")
         raise SystemExit(1) from None
     _clocks.append(clock)

@@ -1,7 +1,7 @@
-"""What beat sends, and when: by a clock that nobody can set.
+"""What beat sends, and when: by a monotonic clock, so that changes to the host's clock have no effect.
 
-Whether a schedule is due is for Postgres's clock to say; beat only has it looked at. So all that a host's
-clock could do is to keep beat from sending, or to make stale what it sends, and neither may be.
+Postgres's clock decides whether a schedule is due; beat's message only asks a worker to look. A wrong host
+clock could therefore do no more than stop beat from sending, or make its messages expire; neither may happen.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import Any
 from celery.schedules import schedule
 
 EVERY_S = 10.0
-"""How often beat has schedules looked at: none is finer than a minute."""
+"""Seconds between beat's messages: no schedule is finer than a minute."""
 EXPIRES_S = 24 * 3600.0
-"""Bounds what piles up where no worker runs. The message holds it as a time by beat's clock, which workers
-hold against theirs: with less, a beat whose clock is hours behind would be heard by nobody."""
+"""Seconds until a message expires, which bounds the queue while no worker runs. The message holds the expiry
+as a time on beat's clock, and workers compare it with their own: with a shorter one, every worker would
+discard the messages of a beat whose clock is hours behind."""
 _BEGAN = datetime.now(UTC), time.monotonic()
 
 
 def steady_now() -> datetime:
-    """The time as it was at the start, and what has passed since, whatever became of the host's clock."""
+    """The time at the start of the process plus the time since, whatever happens to the host's clock."""
     moment, monotonic = _BEGAN
     return moment + timedelta(seconds=time.monotonic() - monotonic)
 
 
 def beat_schedule(every_s: float = EVERY_S) -> dict[str, Any]:
-    """Celery's setting of that name."""
+    """The value of Celery's setting ``beat_schedule``. ``every_s``: seconds between messages."""
     return {
         "run-due-schedules": {
             "task": "tasks.run_due_schedules",

@@ -1,7 +1,7 @@
-"""The broker: Celery's settings for it, and a look at it before a process begins.
+"""The broker: Celery's settings for it, and a check of it before a process starts.
 
-What a look calls a fault cannot mend by itself: a password, a database, a certificate, a right. Whatever may
-pass (a server that is away, loads its data or is a replica) is left to Celery, which waits for it.
+A fault is something that an operator must correct: a password, a database, a certificate, a right. Conditions
+that may pass (a server that is unreachable, loads its data or is a replica) are left to Celery, which waits.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from worker.broker_rights import forbidden
 from worker.redis_url import Broker
 
 VISIBILITY_TIMEOUT_S = 600
-"""Above any task's run time by far: bodies end within 30 s, and waits are rows, not messages."""
+"""Far above any task's run time: task bodies end within 30 s, and waits are rows, not messages."""
 
 _CONNECT_S = 5.0
 _SPARE_CONNECTIONS = 50
 _KEEPS_ALL = "noeviction"
 _OTHER_HOST = (62, 64)
 _EXPIRED = 10
-"""OpenSSL's codes for a name or an IP address that a certificate is not for, and for one that has expired."""
+"""OpenSSL's codes for a certificate of another host name or IP address, and for an expired certificate."""
 _OURS_REFUSED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
 _TLS_LOOKS = 4
-"""A server that wants a certificate of ours says so and hangs up, and its word may be lost on the way."""
+"""Attempts with TLS: a server that requires a client certificate sends an alert and closes the connection,
+and the alert may be lost."""
 _SHOWN = 8
 _RIGHTS = "docs/operations.md lists those it needs"
 
 
 def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
-    """Those of Celery's settings that are about the broker, for a process with so many slots."""
+    """Celery's settings for the broker, for a process with this many slots."""
     return {
         "broker_url": broker.url,
         "broker_use_ssl": broker.tls,
@@ -57,7 +58,7 @@ def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
-            "connect_retries_timeout": 2,  # of an event; 30 s by itself, with its slot
+            "connect_retries_timeout": 2,  # for an event: the default, 30 s, would block its slot
             "socket_keepalive": True,
             "health_check_interval": 25,
             "max_connections": most_connections(slots),
@@ -66,16 +67,16 @@ def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
 
 
 def most_connections(slots: int) -> int:
-    """How many connections to the broker a process with so many slots may open."""
+    """The limit on connections to the broker of a process with this many slots."""
     return slots + _SPARE_CONNECTIONS
 
 
 @dataclass(frozen=True)
 class BrokerLook:
-    """What a look at the broker found.
+    """What a check of the broker found.
 
-    ``fault``: what will not pass; ``away``: why nothing could be seen yet; ``policy``: its maxmemory-policy,
-    where it tells.
+    ``fault``: what an operator must correct; ``away``: the name of the error if the broker could not be
+    checked yet; ``policy``: its maxmemory-policy, if it reports one.
     """
 
     fault: str | None = None
@@ -84,7 +85,7 @@ class BrokerLook:
 
     @property
     def warning(self) -> str | None:
-        """What is dangerous about it, as a sentence."""
+        """A warning that the broker may drop messages, or None."""
         if self.policy in (None, _KEEPS_ALL):
             return None
         return (
@@ -94,7 +95,7 @@ class BrokerLook:
 
 
 def look_at(broker: Broker) -> BrokerLook:
-    """Connect and look. Leaves nothing behind, and takes 10 seconds at most."""
+    """Connect to the broker and check it, within 10 seconds. Changes nothing there."""
     return _look_at(broker, _TLS_LOOKS if broker.tls else 1)
 
 
@@ -121,13 +122,13 @@ def _seen(broker: Broker) -> BrokerLook:
 
 
 def _hung_up(error: BaseException) -> bool:
-    """Whether the server was reached and ended the connection, so that looking again costs no time."""
+    """Whether the server was reached and closed the connection, so that another attempt takes no time."""
     ended = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
     return any(isinstance(cause, ended) or "closed by server" in str(cause) for cause in _causes(error))
 
 
 def connect(broker: Broker) -> redis.Redis:
-    """A client that tries once."""
+    """A client that does not retry."""
     return redis.Redis(
         host=broker.host,
         port=broker.port,
@@ -143,7 +144,7 @@ def connect(broker: Broker) -> redis.Redis:
 
 
 def lasting(error: BaseException, broker: Broker) -> str | None:
-    """Why connecting will fail again until somebody changes something, or None where it may pass."""
+    """Why connecting will fail until an operator changes something, or None if the error may pass."""
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):

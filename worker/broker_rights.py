@@ -1,8 +1,8 @@
-"""What the user of REDIS_URL must be allowed, as measured with MONITOR on a worker, beat, Flower and
-`celery inspect` of celery and kombu 5.7; docs/operations.md shows the ACL.
+"""The rights that the user of REDIS_URL needs, and a check of which are missing.
 
-Redis checks a command's rights when it is queued in a transaction. So each is queued as Celery would send it,
-and the transaction is discarded: nothing is read or written.
+They were measured with MONITOR on a worker, beat, Flower and `celery inspect` of celery and kombu 5.7;
+docs/operations.md shows the ACL. Redis checks a command's rights when the command is queued in a transaction,
+so each is queued as Celery would send it, and the transaction is discarded: nothing is read or written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INBOXES = ("worker@host.celery.pidbox", "0.reply.celery.pidbox", "celeryev.0")
 
 
 def needed(database: int) -> Iterator[tuple[str, ...]]:
-    """Commands as Celery sends them, one for each right."""
+    """Yield commands as Celery sends them, one for each right."""
     for queue in (*QUEUES, *_INBOXES):
         yield ("LLEN", queue)
         yield ("LPUSH", queue, "")
@@ -43,23 +43,23 @@ def needed(database: int) -> Iterator[tuple[str, ...]]:
 
 
 def forbidden(pool: Any, database: int) -> list[str]:
-    """The commands that the user of the connection pool may not send, each with its key or channel."""
-    connection = pool.get_connection()  # redis-py does not type what is below its client
+    """The commands that the pool's user may not send, each with its key or channel."""
+    connection = pool.get_connection()  # redis-py has no types below its client
     found: list[str] = []
     try:
         for command in (("MULTI",), *needed(database)):
             if (said := _ask(connection, command)) is not None and said not in found:
                 found.append(said)
             if found == ["MULTI"]:
-                break  # without it the rest would be done
+                break  # outside a transaction the other commands would be executed
     finally:
-        connection.disconnect()  # which discards what is queued
+        connection.disconnect()  # discards the transaction
         pool.release(connection)
     return found
 
 
 def _ask(connection: Any, command: tuple[str, ...]) -> str | None:
-    """The command with its key where it is forbidden, else None."""
+    """Queue the command; returns it with its key if it is forbidden, else None."""
     connection.send_command(*command, check_health=False)
     try:
         connection.read_response()

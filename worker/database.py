@@ -1,8 +1,8 @@
-"""The engine of a process: parameters hidden, every wait bounded, behind a pooler or not.
+"""A process's database engine: it hides parameters and bounds every wait, with or without a pooler.
 
-Postgres takes ``statement_timeout`` and the time zone as options of the connection, which costs nothing. A
-pooler in transaction mode has no connection of ours to keep them on: it refuses such options or drops them.
-Then each transaction begins with them, in the same message as its BEGIN.
+Postgres takes ``statement_timeout`` and the time zone as connection options, which costs nothing. A pooler in
+transaction mode keeps no server connection for us, so it refuses such options or drops them. Each transaction
+then begins with these settings, in the same message as its BEGIN.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from worker.database_url import connect_arguments
 from worker.printable import to_jsonb
 
 DATABASE_AWAY = (DatabaseNotNow, PoolTimeout)
-"""What says that the database cannot be reached or used now (`worker.database_errors` has the table); any
-other of its errors is a fault of ours."""
+"""The errors that mean that the database cannot be reached or used now (`worker.database_errors` has the
+table). Any other database error is a fault of ours."""
 
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
@@ -38,14 +38,15 @@ _SILENCE = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
 }
-"""A server whose machine or network is gone is given up after about 20 seconds: by itself the kernel waits
-for a quarter of an hour, and a slot with it."""
+"""Connection options that give up on an unreachable server after about 20 seconds. By default the kernel
+waits for a quarter of an hour, and the slot is blocked that long."""
 _BEGIN = "provisioner_begin"
 
 _KEPT = "provisioner.options"
-"""A setting that nobody else makes: a connection that has it has kept our options."""
+"""A setting that no other program uses: a connection on which it is set has kept our options."""
 _FIXED: Mapping[str, str] = {"datestyle": "ISO", "intervalstyle": "postgres", "timezone": "UTC"}
-"""Mission Control's timestamps are UTC without saying so, and the driver reads no other styles."""
+"""Settings that operators cannot change: Mission Control's timestamps are UTC but carry no time zone, and the
+driver reads no other styles."""
 _MEET = f"""
     SELECT current_setting('{_KEPT}', true), current_setting('search_path'),
         current_setting('TimeZone') = 'UTC' AND current_setting('DateStyle') LIKE 'ISO%'
@@ -72,11 +73,11 @@ _REFUSED = {
     "could not parse network address": "its option hostaddr is no address",
     "server does not support SSL": "the server does not speak TLS, which its option sslmode asks for",
 }
-"""What a server or libpq says to a connection that will be refused again; the sentence for it."""
+"""Sentences for connections that will be refused again, by a part of the server's or libpq's message."""
 
 
 def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
-    """An engine whose errors show no parameter values, and whose statements end within 15 seconds."""
+    """Make an engine whose errors show no parameter values and whose statements end within 15 seconds."""
     url = make_url(url)
     engine = create_engine(
         url,
@@ -97,8 +98,11 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
 
 @contextmanager
 def single(engine: Engine) -> Iterator[Connection]:
-    """A connection for one statement, which is a transaction of its own: that spares BEGIN and COMMIT, two of
-    three round trips. Behind a pooler it is an ordinary transaction, as its timeout begins with it."""
+    """A connection in autocommit mode for a single statement.
+
+    That saves BEGIN and COMMIT, two of three round trips. Behind a pooler it is an ordinary transaction,
+    because the statement timeout is set when the transaction begins.
+    """
     with engine.connect() as connection:
         if _BEGIN in connection.connection.info:
             with connection.begin():
@@ -108,8 +112,10 @@ def single(engine: Engine) -> Iterator[Connection]:
 
 
 def refusal_of(url: str) -> str | None:
-    """Why the server will refuse us until somebody changes something. None where it lets us in, and where it
-    cannot be reached now."""
+    """Why the server will refuse the connection until an operator changes something.
+
+    None if the connection succeeds, or fails for any other reason, such as an unreachable server.
+    """
     try:
         _connect(connect_arguments(make_url(url))).close()
     except psycopg.Error as error:
@@ -119,7 +125,7 @@ def refusal_of(url: str) -> str | None:
 
 
 def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
-    """Connect with our options around the operator's, or with none where a pooler refuses them."""
+    """Connect with our options and the operator's, or without any if a pooler refuses them."""
     given = {
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "application_name": _APPLICATION,
@@ -136,27 +142,28 @@ def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
     except psycopg.OperationalError as error:
         if not _OPTIONS_REFUSED.search(str(error)):
             raise
-    return psycopg.connect(**given, options="")  # else libpq sends those of PGOPTIONS by itself
+    return psycopg.connect(**given, options="")  # without options, libpq would send those of PGOPTIONS
 
 
 def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str, str]) -> None:
-    """Find out, once a connection, whether it kept our options, and put ``public`` at the end of its search
-    path: Mission Control's tables are there if no schema before it has them.
+    """Prepare a new connection: find out whether it kept our options, and append ``public`` to its search
+    path.
 
-    ``theirs``: the settings among the operator's options.
+    Mission Control's tables are in ``public`` unless an earlier schema has them. ``theirs``: the settings
+    among the operator's options.
     """
     connection.autocommit = True
     kept, path, fixed = connection.execute(_MEET).fetchone() or (None, "", True)
     if kept is not None:
-        if not fixed:  # PGTZ or PGDATESTYLE: libpq sends them behind our options
+        if not fixed:  # PGTZ or PGDATESTYLE: libpq sends them after our options
             for name, value in _FIXED.items():
                 connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         if (longer := _with_public(path)) != path:
             connection.execute("SELECT set_config('search_path', %s, false)", [longer])
         connection.autocommit = False
         return
-    # It stays in autocommit: our transactions send their own BEGIN. Nothing is prepared, for that would
-    # stay with one server connection, and the next transaction may get another.
+    # The connection stays in autocommit, because our transactions send their own BEGIN. No statement is
+    # prepared: it would stay on one server connection, and the next transaction may get another.
     connection.prepare_threshold = None
     path = theirs.get("search_path", path)
     settings = {"statement_timeout": str(_STATEMENT_TIMEOUT_MS), **theirs, **_FIXED}
@@ -166,13 +173,13 @@ def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str,
 
 
 def _settings_in(options: str) -> dict[str, str]:
-    """The settings that ``-c name=value`` and ``--name=value`` make in a connection's options."""
+    """The settings that ``-c name=value`` and ``--name=value`` make in connection options, by name."""
     found = re.findall(r"(?:^|\s)(?:-c\s*|--)([A-Za-z_.-]+)=((?:\\.|\S)*)", options)
     return {name.lower().replace("-", "_"): re.sub(r"\\(.)", r"\1", value) for name, value in found}
 
 
 def _with_public(path: str) -> str:
-    """The search path with ``public`` behind all others, unless it is among them."""
+    """The search path with ``public`` appended, unless it is already there."""
     searched = {schema.strip().strip('"') for schema in path.split(",")} - {""}
     if "public" in searched:
         return path
@@ -180,7 +187,7 @@ def _with_public(path: str) -> str:
 
 
 def _begin_statement(settings: Mapping[str, str], connection: psycopg.Connection[Any]) -> str:
-    """BEGIN with settings for its transaction: one message, so one round trip, as BEGIN alone would be."""
+    """BEGIN with settings for the transaction, in one message: one round trip, as BEGIN alone would take."""
     calls = (
         sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
         for name, value in settings.items()
@@ -195,8 +202,11 @@ def _begin(connection: Connection) -> None:
 
 
 def _require_alive(connection: Any, *_: Any) -> None:
-    """Raises DisconnectionError, upon which the pool opens another, for a connection that ended while it was
-    idle: there is nothing else that it could have to read. A ping each time would be a round trip in four."""
+    """Raise DisconnectionError for a connection that ended while it was idle, so that the pool opens another.
+
+    An idle connection that has something to read has ended. A ping at each checkout would add one round trip
+    to every three.
+    """
     poll = select.poll()
     if not connection.closed:
         poll.register(connection.fileno(), select.POLLIN)

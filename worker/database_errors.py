@@ -1,7 +1,7 @@
-"""Which errors of the database mean "not now": one table, by SQLSTATE class.
+"""Which database errors mean "not now": one table, by SQLSTATE class.
 
-Whatever is in the table passes, by itself or by somebody's hand, and nothing is lost by waiting for it. Any
-other error is a fault of ours, or of what was asked for (22xxx, 23xxx, 54xxx), and fails the job that met it.
+The conditions in the table pass, with or without an operator's help, and waiting for them loses nothing. Any
+other error is a fault of ours, or of the request (22xxx, 23xxx, 54xxx), and fails the job that caused it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 
 class Meaning(NamedTuple):
-    """What a class of errors says of the database, and what to do. ``anew``: open sessions may say it
-    after it is over, so they are replaced. ``one_statement``: others are served meanwhile, as where a row is
-    locked, so only what met it waits."""
+    """What a class of errors says about the database, and what an operator can do. ``anew``: open sessions
+    may still raise the error after its cause is gone, so they are replaced; ``one_statement``: other
+    statements succeed meanwhile, for example while one row is locked, so only the caller that got the error
+    waits."""
 
     says: str
     cure: str
@@ -53,12 +54,12 @@ NOT_NOW: Mapping[str, Meaning] = {
     "XX": Meaning("it met an error of its own", "see its log", one_statement=True),
 }
 _OLD_PLAN = Meaning("a table was changed just now", "passes by itself", anew=True, one_statement=True)
-_NOT_THOSE = ("40002",)  # a deferred constraint: a fault of what was written
+_NOT_THOSE = ("40002",)  # a deferred constraint: the fault is in the data that was written
 _UNREACHABLE = Meaning("it cannot be reached", "check that it runs, and DATABASE_URL")
 
 
 class DatabaseNotNow(OperationalError):
-    """The database does not serve us now. Its text is a sentence with the server's own words and the cure."""
+    """The database does not serve us now. The message holds the server's own words and the cure."""
 
     def __init__(
         self, meaning: Meaning, cause: BaseException, *, disconnected: bool = False, wanted: str = ""
@@ -78,14 +79,14 @@ class DatabaseNotNow(OperationalError):
 
 
 def meaning_of(error: BaseException | None) -> Meaning | None:
-    """What the driver's ``error`` means if it means "not now", else None."""
+    """The meaning of a driver's error that means "not now", or None for any other error."""
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate is None:
         names = {kind.__name__ for kind in type(error).__mro__}
         return _UNREACHABLE if names & {"OperationalError", "InterfaceError"} else None
     if sqlstate in _NOT_THOSE:
         return None
-    if sqlstate == "0A000":  # it has many causes; Postgres names this one by where it was raised
+    if sqlstate == "0A000":  # it has many causes; only the function that raised it identifies this one
         diagnosis = getattr(error, "diag", None)
         changed = getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery"
         return _OLD_PLAN if changed else None
@@ -93,12 +94,12 @@ def meaning_of(error: BaseException | None) -> Meaning | None:
 
 
 def of_one_statement(error: BaseException) -> bool:
-    """Whether ``error`` says nothing of the database as a whole: other statements are served."""
+    """Whether ``error`` concerns one statement only, while the database serves others."""
     return isinstance(error, DatabaseNotNow) and error.meaning.one_statement
 
 
 def first_line(error: BaseException | None) -> str:
-    """What the server said, in one line without a password."""
+    """The first line of the server's message, without passwords, in at most 300 characters."""
     lines = str(error or "").strip().splitlines()
     return re.sub(r"://[^@\s]*@", "://…@", lines[0])[:300] if lines else type(error).__name__
 
@@ -124,8 +125,10 @@ _USES = {"INSERT": r"INSERT\s+INTO\s+", "UPDATE": r"UPDATE\s+", "DELETE": r"DELE
 
 
 def wanted_rights(said: str, statement: str) -> str:
-    """What must be granted for the ``statement`` that was denied a table, which Postgres does not say; empty
-    where it ``said`` something else."""
+    """The GRANT that a statement denied access to a table needs, which Postgres does not say.
+
+    ``said``: Postgres's message; if it reports something else, the result is empty.
+    """
     denied = _DENIED.search(said)
     if denied is None:
         return ""

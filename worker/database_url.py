@@ -17,15 +17,15 @@ _NUMBERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_inte
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SEVERAL = ("host", "port")
 _FIXED = ("replication", "client_encoding")
-"""Known to libpq, and not for an operator to choose."""
+"""Options of libpq that an operator must not set."""
 _PORT = 5432
 _NOWHERE = "/nonexistent"
 
 
 def read_database_url(text: str, password: str | None = None) -> URL:
-    """The URL as SQLAlchemy has it; ``password`` is used where the URL holds none.
+    """Parse DATABASE_URL into SQLAlchemy's URL; ``password`` is used if the URL holds none.
 
-    Raises ValueError, whose sentence holds nothing of the URL but the names of its options.
+    Raises ValueError, whose message quotes nothing from the URL except the names of its options.
     """
     if not text.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
         raise ValueError("must begin with postgresql+psycopg://")
@@ -56,7 +56,7 @@ def read_database_url(text: str, password: str | None = None) -> URL:
     )
     try:
         _ask_libpq(url)
-    except ArgumentError:  # SQLAlchemy's sentence quotes what it cannot read
+    except ArgumentError:  # SQLAlchemy's message quotes what it cannot parse
         raise ValueError("holds hosts and ports that do not go together: check them") from None
     return url
 
@@ -96,8 +96,8 @@ def _is_readable(path: str) -> bool:
 
 
 def _ask_libpq(url: URL) -> None:
-    """Have libpq check the options as it does before it connects. Every host is replaced by a socket that is
-    not there, so that it gets no further."""
+    """Have libpq check the options as it does before it connects; every host is replaced by a socket that
+    does not exist, so it cannot connect. Raises ValueError if it refuses them."""
     from psycopg import pq
     from psycopg.conninfo import make_conninfo
 
@@ -119,5 +119,5 @@ def _ask_libpq(url: URL) -> None:
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """What the driver is given for ``url``."""
+    """The arguments that the driver gets for ``url``."""
     return dict(url.get_dialect()().create_connect_args(url)[1])

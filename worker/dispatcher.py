@@ -1,7 +1,7 @@
-"""The timer of each worker process: publishes what is due (decisions.md D8).
+"""The timer of each worker process: it publishes the rows that are due (decisions.md D8).
 
-Rescue must not depend on the broker that it rescues from, nor on beat. SKIP LOCKED makes many clocks
-harmless.
+Rescue must depend neither on the broker whose losses it makes good, nor on beat. SKIP LOCKED makes several
+dispatchers harmless.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from worker.runtime.services import Services
 log = logging.getLogger(__name__)
 
 _CONSUMER_SILENCE_S = 20.0
-"""The consumer gives a sign every two seconds (worker/pulse.py)."""
+"""Seconds without a sign of life from the consumer after which the dispatcher stops giving its own; the
+consumer gives one every two seconds (worker/pulse.py)."""
 
 
 class Dispatcher:
-    """A thread that ticks until it is stopped; ``rescue`` fetches messages that lie elsewhere. What a tick
-    cannot reach, the next one tries again. While the database says "not now" it publishes nothing, and looks
-    once a second whether it takes writes again."""
+    """A thread that ticks until it is stopped.
+
+    ``rescue`` fetches messages from queues that no worker reads. What fails in one tick, the next one tries
+    again. While the database says "not now", the thread publishes nothing and probes once a second whether
+    the database accepts writes again.
+    """
 
     def __init__(
         self, services: Services, gate: Gate = gate, rescue: Callable[[], object] = lambda: None
@@ -45,11 +49,12 @@ class Dispatcher:
         self._consumed_at = time.monotonic()
 
     def consuming(self) -> None:
-        """The worker's consumer is connected and turns: a sign of life is worth something only with this."""
+        """Record that the worker's consumer is connected and running; without it no sign of life is given."""
         self._consumed_at = time.monotonic()
 
     def look(self) -> None:
-        """Find out whether the database takes writes, before any message is taken."""
+        """Probe whether the database accepts writes, before the worker takes any message; if not, shut the
+        gate."""
         if self._gate.because is None:
             try:
                 self._presence.probe()
@@ -57,11 +62,12 @@ class Dispatcher:
                 self._gate.shut(error, by_probe=True)
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the tick that is under way."""
+        """Stop the thread after its current tick, for which it waits up to 5 seconds, and delete this
+        process's row of `provisioner.workers`."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -69,7 +75,7 @@ class Dispatcher:
                 self._presence.leave()
 
     def tick(self) -> None:
-        """Publish what is due, batch after batch until none is full. Raises nothing."""
+        """Publish the rows that are due, in batches, until a batch is not full. Raises nothing."""
         try:
             if not self._gate.try_to_open(self._presence.probe):
                 return

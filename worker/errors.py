@@ -14,7 +14,7 @@ _MOST_READ = 40_000
 class ProvisionerError(Exception):
     """A failure with one sentence for a person: what it is about, what went wrong, what to do.
 
-    The sentence can be stored and shown, whatever it quotes: secrets are masked in it. ``reason_code``: the
+    The sentence can always be stored and shown: secrets in it are masked. ``reason_code``: the
     code for programs in the rows that the failure stops, a value of `worker.jobs.states.ReasonCode`; None if
     no program or operator needs to tell it from other failures.
     """
@@ -28,7 +28,7 @@ class ProvisionerError(Exception):
 
 
 class TransientError(ProvisionerError):
-    """The failure may pass. ``retry_after_s``: how long the other side asked us to wait, in seconds."""
+    """The failure may pass. ``retry_after_s``: the seconds that the other side asked us to wait, if any."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -36,16 +36,19 @@ class TransientError(ProvisionerError):
 
 
 class PermanentError(ProvisionerError):
-    """The work fails again until a person changes something."""
+    """The same work will fail again until a person changes something."""
 
 
 def as_sentence(reason: str) -> str:
-    """The reason as it is recorded, with a capital letter."""
+    """The reason with a capital letter, as it is recorded."""
     return reason[:1].upper() + reason[1:]
 
 
 def reason_of(error: Exception) -> str:
-    """The sentence on record for what ended by this: of a fault of our own, its type and where to look."""
+    """The sentence recorded for work that this error ended.
+
+    A PermanentError's own; for any other error, which is a fault of ours, its type and where to look.
+    """
     if isinstance(error, PermanentError):
         return as_sentence(str(error))
     return f"Internal error ({type(error).__name__}): see the worker's log of this job."

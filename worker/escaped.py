@@ -10,9 +10,9 @@ breaks."""
 
 
 def escaped(text: str, longest: int | None = None) -> str:
-    """``text`` with all such characters as backslash escapes.
+    """``text`` with those characters as backslash escapes.
 
-    The middle is left out of a text longer than ``longest`` characters.
+    If it is longer than ``longest`` characters, its middle is replaced by a count of what was left out.
     """
     if longest is not None and len(text) > longest:
         half = longest // 2

@@ -1,7 +1,7 @@
 """Pauses this process's work and publishing while the database says "not now".
 
-Any thread that meets such an error shuts the gate, unless the error concerns one statement only (such as a
-locked row). Only the clock tries to open it, by a write, at most once a second.
+Any thread that gets such an error shuts the gate, unless the error concerns one statement only (such as a
+locked row). Only the dispatcher tries to open it, by a write, at most once a second.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 1.0
 LONGEST_HOLD_S = 8.0
-"""The longest hold, in seconds. Each hold is longer if the gate is shut again right after it opened.
+"""The longest time, in seconds, for which the gate stays shut before the first probe.
 
-A statement then fails although the probe does not.
+That time doubles each time the gate is shut again right after it opened, because then statements fail
+although the probe succeeds.
 """
 _AT_ONCE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Pause:
-    """``because``: the sentence of the error that shut the gate. ``began``: when, on the monotonic clock."""
+    """A time during which the gate is shut. ``because``: the sentence of the error that shut it; ``began``:
+    when it was shut, on the monotonic clock."""
 
     because: str
     began: float
 
 
 class Gate:
-    """Open, or shut with a reason. Any thread may shut it. ``time_of``: the monotonic clock."""
+    """A gate that is open, or shut for a reason. Any thread may shut it. ``time_of``: the monotonic clock."""
 
     def __init__(self, time_of: Callable[[], float] = time.monotonic) -> None:
         self._time_of = time_of
@@ -56,14 +58,14 @@ class Gate:
         return pause.because if pause is not None else None
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Call ``follower``, from any thread, each time the gate was shut or opened."""
+        """Have ``follower`` called each time the gate has been shut or opened, in the thread that did it."""
         self._followers.append(follower)
 
     def shut(self, error: BaseException, *, by_probe: bool = False) -> None:
         """Shut the gate, because the database said "not now".
 
         An error that concerns one statement only does not shut it, unless ``by_probe``: no other code touches
-        the probe's row, so if that is locked, the database serves no one.
+        the probe's row, so if that row is locked, the database serves no worker.
         """
         if of_one_statement(error) and not by_probe:
             log.info("one statement was not served, and is tried again: %s", sentence(error))
@@ -85,9 +87,9 @@ class Gate:
             log.info("the database does not serve us yet: %s", because)
 
     def try_to_open(self, probe: Callable[[], None]) -> bool:
-        """Whether the gate is open, after a ``probe`` if one is due.
+        """Call ``probe`` if the gate is shut and a probe is due. Returns whether the gate is open.
 
-        Raises no database error of the "not now" kind.
+        A "not now" error of the probe keeps the gate shut and is not raised.
         """
         with self._lock:
             now = self._time_of()
@@ -116,7 +118,7 @@ class Gate:
 
 
 def sentence(error: BaseException) -> str:
-    """The error that shut the gate, on one line."""
+    """The error's message on one line, or its type if it has none."""
     said = " ".join(str(error).split())
     return said or type(error).__name__
 

@@ -1,8 +1,9 @@
-"""A sign of life for whoever looks from outside: Docker, Kubernetes, systemd.
+"""A sign of life for health checks by Docker, Kubernetes or systemd.
 
-A process that works touches HEALTH_FILE; ``python -m worker.health`` says whether it did of late. The check
-imports nothing of ours, asks no broker and no other worker, so that it costs a few hundredths of a second;
-``celery inspect ping`` loads the whole program each time, and answers for a worker whose clock is dead.
+A working process touches HEALTH_FILE; ``python -m worker.health`` checks whether it did so recently. The
+check imports no module of ours and asks neither the broker nor another worker, so it takes a few hundredths
+of a second. ``celery inspect ping`` loads the whole program each time, and also answers for a worker whose
+dispatcher is dead.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ LONGEST_SILENCE_S = 60.0
 
 
 def touch(path: Path | None, trouble: str = "") -> None:
-    """Give a sign of life, where somebody wants one, with the ``trouble`` that keeps the process from work.
-    Raises nothing: a full disk must not end the work."""
+    """Write a sign of life to ``path``, if there is one. ``trouble``: why the process cannot work now, if so.
+    Raises nothing: a full disk must not stop the work."""
     if path is not None:
         try:
             path.write_text(trouble, encoding="utf-8", errors="replace")
@@ -26,7 +27,7 @@ def touch(path: Path | None, trouble: str = "") -> None:
 
 
 def fault(path: Path, longest_silence_s: float = LONGEST_SILENCE_S) -> str | None:
-    """What is wrong with the process that touches ``path``, as one sentence, or None."""
+    """One sentence about what is wrong with the process that touches ``path``, or None."""
     try:
         silent_s = time.time() - path.stat().st_mtime
     except OSError as error:
@@ -40,7 +41,7 @@ def fault(path: Path, longest_silence_s: float = LONGEST_SILENCE_S) -> str | Non
 
 
 def main() -> int:
-    """Exit code 0 of a process that works, 1 of one that does not, 2 where HEALTH_FILE is not set."""
+    """The exit code: 0 if the process works, 1 if it does not, 2 if HEALTH_FILE is not set."""
     name = os.environ.get("HEALTH_FILE", "").strip()  # read as worker.settings reads it
     if not name:
         print("HEALTH_FILE is not set, here or for the process to be looked at.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the lines of the log are about: the ids of a job, an agent, a gateway."""
+"""Log context: the ids of the job, agent and gateway that log lines are about."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ IDS = ("job", "agent", "gateway")
 
 @contextmanager
 def about(**ids: object) -> Iterator[None]:
-    """Put ``ids`` on every line of this thread until the end of the block, where all that the block came to
-    know by ``note_ids`` goes as well: a slot serves another job next."""
+    """Put ``ids`` on every log line of this thread until the block ends.
+
+    The ids that the block adds with `note_ids` are removed then too, because the slot serves another job
+    next.
+    """
     before = structlog.contextvars.get_contextvars()
     note_ids(**ids)
     try:
@@ -24,7 +27,7 @@ def about(**ids: object) -> Iterator[None]:
 
 
 def note_ids(**ids: object) -> None:
-    """Put more ``ids`` on the lines of the block that is under way; those that are None are left out."""
+    """Add ``ids`` to the log lines of the current block; those that are None are left out."""
     structlog.contextvars.bind_contextvars(
         **{name: str(value) for name, value in ids.items() if value is not None}
     )

@@ -1,4 +1,4 @@
-"""Logging: one line an event, for a console or as JSON, with what the event is about on it."""
+"""Logging: one line for each event, for a console or as JSON, with the ids that the event is about."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _QUIET = ("websockets", "kombu", "amqp", "celery.worker.strategy", "celery.app.t
 _OURS = ("worker.", "tasks.", "models.")
 _OF_TRACEBACKS = ("exception", "stack")
 _LONGEST = 16_000
-"""Characters of one text in a line of the log."""
+"""Limit on the characters of one text in a log line."""
 _DIGITS = 8
-"""Of an id so many are shown to people; every command takes them."""
+"""How many digits of an id the console shows; every command accepts an id shortened to them."""
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send everything through one handler to stderr, in LOG_FORMAT, from LOG_LEVEL up."""
+    """Send all log events of LOG_LEVEL and above through one handler to stderr, in LOG_FORMAT."""
     _remember_passwords(settings)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -83,13 +83,13 @@ def _remember_passwords(settings: Settings) -> None:
 
 
 def _without_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The last step before a line is written: whatever it quotes, no secret is in it, nor a megabyte."""
+    """Mask secrets in the event and cut long texts: the last step before the line is rendered."""
     return {key: _bounded(value) for key, value in event.items()}
 
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, str):
-        # Cut before and after: masking a long text takes long, and a secret must not end at the cut.
+        # Cut before masking, which is slow for a long text, and after it, so that the cut splits no secret.
         shown = mask(value[: 2 * _LONGEST])
         return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ... (cut)"
     if isinstance(value, Mapping):
@@ -100,7 +100,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _on_one_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """One line an event, whatever a task's id, a gateway's answer or an argument's name holds."""
+    """Escape line breaks and control characters, so that each event is one line whatever text it quotes."""
     for name, value in event.items():
         if isinstance(value, str) and name not in _OF_TRACEBACKS:
             event[name] = escaped(value)
@@ -108,17 +108,19 @@ def _on_one_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlo
 
 
 def _is_no_tick(record: logging.LogRecord) -> bool:
-    """Beat has schedules looked at every ten seconds; what was due is a line of its own."""
+    """Whether the record is not beat's line about its message every ten seconds; due schedules log their
+    own."""
     return not str(record.msg).startswith("Scheduler: Sending due task")
 
 
 def _is_not_handed_back(record: logging.LogRecord) -> bool:
-    """A message that goes back to its queue is no error: `worker.gate` has said why, once for all of them."""
+    """Whether the record is not about a message returned to its queue: that is no error, and `worker.gate`
+    has logged the reason once for all of them."""
     return getattr(record, "data", {}).get("description") != "rejected"
 
 
 def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Short enough for a terminal: ids by their first digits, UTC to the second, loggers of others only."""
+    """Shorten the event for a terminal: first digits of ids, UTC to the second, no logger names of ours."""
     for name in IDS:
         if name in event:
             event[name] = str(event[name])[:_DIGITS]

@@ -1,6 +1,6 @@
-"""This process's row in `provisioner.workers`: that it can write, and what it counted.
+"""This process's row in `provisioner.workers`, which shows that the process can write, and its counts.
 
-Writing it is the probe that opens the gate again: nothing else shows that the database takes writes.
+Writing the row is also the probe that opens the gate: only a write shows that the database accepts writes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Tally:
         self.moved = 0
 
     def drop(self) -> None:
-        """One message could not be read."""
+        """Count one message that could not be read."""
         with self._lock:
             self.dropped += 1
 
     def move(self, messages: int) -> None:
-        """So many messages were moved out of Celery's default queue."""
+        """Count messages that were moved out of Celery's default queue."""
         with self._lock:
             self.moved += messages
 
@@ -42,7 +42,7 @@ tally = Tally()
 
 
 class Presence:
-    """Keeps the row of this process. Used by the clock's thread alone."""
+    """Maintains the row of this process. Only the dispatcher's thread uses it."""
 
     def __init__(self, engine: Engine, gate: Gate, counted: Tally = tally) -> None:
         self._engine = engine
@@ -53,8 +53,11 @@ class Presence:
         self._begun = False
 
     def sign(self) -> None:
-        """Write the row where it is due: every SIGN_EVERY_S seconds, with a look at the rights, and soon
-        after something was counted. Raises what the database raises."""
+        """Write the row if it is due or a count has changed.
+
+        It is due every SIGN_EVERY_S seconds, and then the role's rights are checked as well. Raises database
+        errors.
+        """
         due = time.monotonic() - self._signed_at >= SIGN_EVERY_S
         if due or self._counted() != self._signed:
             with self._engine.begin() as connection:
@@ -63,14 +66,14 @@ class Presence:
                 self._write(connection)
 
     def probe(self) -> None:
-        """Write the row, if the role may do all that a worker does. Raises DatabaseNotNow, whose sentence
-        names what is missing."""
+        """Check that the role has every right that a worker needs, and write the row. Raises DatabaseNotNow,
+        whose sentence names any missing rights, and other database errors."""
         with self._engine.begin() as connection:
             rights.require_all(connection)
             self._write(connection)
 
     def leave(self) -> None:
-        """Forget the row: this process ends. Raises what the database raises."""
+        """Delete the row, because this process ends. Raises database errors."""
         with self._engine.begin() as connection:
             connection.execute(_LEAVE, {"name": NAME})
 

@@ -1,7 +1,7 @@
 """Makes text from elsewhere fit for a sentence, a log line and a row. Pure.
 
-Postgres stores no NUL and no lone surrogate, a terminal obeys control characters, and nobody reads a
-megabyte.
+Postgres stores no NUL and no lone surrogate, a terminal obeys control characters, and a megabyte is too long
+to read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 LONGEST_SENTENCE = 4000
 _CUT = " ... (cut)"
 
-# C0 and C1 controls, the Unicode line ends, and the marks that reverse what is shown around them.
+# C0 and C1 controls, Unicode line ends, and marks that reverse the direction of the text around them.
 _BREAKING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _CONTROLS = re.compile(f"[{_BREAKING}]+")
 _CONTROLS_AND_ENDS = re.compile(f"[\t\n{_BREAKING}]+")
@@ -50,7 +50,7 @@ def storable(value: Any) -> Any:
 
 
 def to_jsonb(value: Any) -> str:
-    """``value`` as JSON for a jsonb column, whatever text from elsewhere it holds."""
+    """``value`` as JSON that a jsonb column accepts, whatever text from elsewhere it holds."""
     text = json.dumps(value)
     suspect = "\\u0000" in text or "\\ud" in text or "NaN" in text or "Infinity" in text
     return json.dumps(storable(value)) if suspect else text

@@ -1,4 +1,4 @@
-"""Our own sign that a worker consumes: ``--without-heartbeat`` switches Celery's off."""
+"""Our own sign that a worker consumes messages: ``--without-heartbeat`` switches Celery's off."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ EVERY_S = 2.0
 def pulse(tell: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     """A step of Celery's consumer that calls ``tell`` every two seconds.
 
-    It is a timer on the consumer's own event loop: it falls silent when the loop is stuck, and stops with the
-    connection to the broker.
+    It is a timer on the consumer's own event loop, so it is silent while the loop is stuck and stops when the
+    connection to the broker is lost.
     """
 
     class Pulse(bootsteps.StartStopStep):

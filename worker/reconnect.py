@@ -1,9 +1,9 @@
-"""Celery's consumer, made to outlive a broker that goes away, messages that cannot be read, and a database
-that does not serve us.
+"""Celery's consumer, made to survive a lost broker, unreadable messages and a database that does not serve
+us.
 
-By itself celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` where a
-worker holds an unacknowledged message when Redis drops (celery.md 0.1); tests/integration/worker/
-test_broker_restart.py, with UPSTREAM set, holds Celery's own consumer against it, and says when this can go.
+Unpatched, celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` if Redis
+drops while a worker holds an unacknowledged message (celery.md 0.1). With UPSTREAM set,
+tests/integration/worker/test_broker_restart.py runs Celery's own consumer, and so shows when this can go.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _RUN: Any = vars(bootsteps)["RUN"]  # missing from celery-types, as are the attr
 
 
 class ReconnectSafeConsumer(Consumer):
-    """A consumer that leaves unacknowledged messages to the visibility timeout when the broker goes away.
+    """A consumer that leaves unacknowledged messages to the visibility timeout when the broker is lost.
 
-    It knows no neighbours: mingle costs every start a second, gossip stumbles over a lost broker, and what
-    workers must know of each other stands in Postgres.
+    It runs without mingle, which costs every start a second, and without gossip, which fails when the broker
+    is lost; what workers must know about each other is in Postgres.
     """
 
     task_consumer: Any
@@ -49,13 +49,13 @@ class ReconnectSafeConsumer(Consumer):
         gate.follow(partial(self.call_soon, self.heed_the_gate))
 
     def on_ready(self) -> None:
-        """Begin to consume, unless the database does not serve us."""
+        """Start consuming, unless the database does not serve us."""
         super().on_ready()
         self.heed_the_gate()
 
     def heed_the_gate(self) -> None:
-        """Take messages while the gate is open, and none while it is shut: they stay in their queues. To be
-        called in the consumer's own thread."""
+        """Consume while the gate is open, and stop while it is shut; messages then stay in their queues. Call
+        it only in the consumer's own thread."""
         if self.task_consumer is None or self.blueprint.state != _RUN:
             return
         if gate.because is not None:
@@ -68,7 +68,7 @@ class ReconnectSafeConsumer(Consumer):
         return {name for name in self.strategies if name.startswith("tasks.")}
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
-        """A handler that puts each message into our own form first, and outlives any that it cannot read."""
+        """A handler that normalizes each message before Celery receives it, and drops unreadable ones."""
         receive = super().create_task_handler(*arguments, **options)
 
         def guarded(message: Message) -> None:
@@ -88,7 +88,7 @@ class ReconnectSafeConsumer(Consumer):
         return guarded
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Drop a message for a task that is none of ours; Flower hears of it."""
+        """Drop a message whose task is not ours, and send Flower a task-failed event."""
         name, task_id = escaped(str(message.headers["task"]), 100), message.headers["id"]
         self._drop(message, f"there is no task {name} here: is the name misspelt?")
         if self.event_dispatcher is not None:
@@ -99,11 +99,11 @@ class ReconnectSafeConsumer(Consumer):
         self._drop(message, f"its body cannot be unpacked ({type(exc).__name__})")
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Drop a message that Celery does not take for one."""
+        """Drop a message that Celery rejects as invalid."""
         self._drop(message, str(exc))
 
     def on_unknown_message(self, body: Any, message: Message) -> None:
-        """Drop a message that is not Celery's."""
+        """Drop a message that is not in Celery's format."""
         self._drop(message, "it is no message of Celery's")
 
     def _drop(self, message: Message, why: str) -> None:
@@ -113,22 +113,25 @@ class ReconnectSafeConsumer(Consumer):
         drop(f"queue {escaped(str(queue), 100)}", why, f"id {(message.headers or {}).get('id')}")
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Reconnect, without handing messages back over a channel that is gone."""
+        """Reconnect without returning messages over the lost channel."""
         transport = getattr(self.connection, "_transport", None)
         for channel in list(getattr(transport, "channels", None) or ()):
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, and look again every few seconds where that fails: by itself Celery takes two more each
-        time, and would find a broker that was away for two minutes half a minute late."""
+        """Connect, retrying at most _LONGEST_PAUSE_S seconds apart.
+
+        Celery's own pauses grow by two seconds each time, so that it would notice half a minute late that a
+        broker is back after two minutes.
+        """
         if conn.get_transport_cls() is redis.Transport:
             conn.get_transport_cls = lambda: SafeTransport
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
         return super().ensure_connected(conn)
 
     def call_soon_ack(self, acknowledge: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Acknowledge, unless the channel has gone: then the message comes again and finds its row taken."""
+        """Acknowledge, unless the channel is lost: then the message comes again and finds its row taken."""
 
         def guarded() -> Any:
             try:

@@ -1,4 +1,4 @@
-"""REDIS_URL: what it may hold, and how to connect as it says. TLS is verified unless it says otherwise."""
+"""REDIS_URL: what it may hold, and how to connect to the broker it names. TLS is verified by default."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """For Celery: without options, as those of TLS have a setting of their own there."""
+        """The URL for Celery, without options: Celery has a separate setting for those of TLS."""
         user = quote(self.user or "", safe="")
         password = f":{quote(self.password, safe='')}" if self.password else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -46,9 +46,9 @@ class Broker:
 
 
 def read_redis_url(text: str, password: str | None = None) -> Broker:
-    """The broker that the URL names; ``password`` is used where the URL holds none.
+    """Parse REDIS_URL; ``password`` is used if the URL holds none.
 
-    Raises ValueError, whose sentence holds nothing of the URL but the names of its options.
+    Raises ValueError, whose message quotes nothing from the URL except the names of its options.
     """
     if not text.startswith(("redis://", "rediss://")):
         raise ValueError("must begin with redis:// or rediss://")
@@ -99,7 +99,7 @@ def _check_client_certificate(options: dict[str, Any]) -> None:
     if "ssl_certfile" not in options:
         return
     try:
-        # A key with a passphrase would be asked for on a terminal that nobody watches.
+        # For a key with a passphrase, OpenSSL would prompt on the terminal.
         ssl.create_default_context().load_cert_chain(
             options["ssl_certfile"], options.get("ssl_keyfile"), password=lambda: ""
         )
@@ -123,7 +123,7 @@ def _value(name: str, value: str) -> Any:
         Path(value).read_bytes()
         if name == "ssl_ca_certs":
             ssl.create_default_context(cafile=value)
-    except OSError as error:  # among them ssl.SSLError, of a file without a certificate
+    except OSError as error:  # includes ssl.SSLError, for a file without a certificate
         why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise ValueError(f"holds the option `{name}`, whose file cannot be used ({why})") from None
     return value

@@ -1,4 +1,4 @@
-"""Commands of `celery control` that this worker cannot carry out: they say so, instead of "ok"."""
+"""Makes the commands of `celery control` that this worker cannot carry out say so, instead of "ok"."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The least that a database role must be granted: one list for the worker's start, doctor and the docs.
+"""The minimum rights that a database role needs: one list for the worker's start, doctor and the docs.
 
-What every job needs is looked at before anything is touched, at each worker's start and before a worker goes
-on after the database said "not now"; what one verb needs alone, by that verb.
+The rights that every job needs are checked before anything is touched: when a worker starts, and before it
+resumes after the database said "not now". Rights that one verb alone needs are checked by that verb.
 """
 
 from __future__ import annotations
@@ -33,32 +33,35 @@ WORKER: Mapping[str, Sequence[str]] = {
     "board_memory": ("SELECT",),
     "agents": ("SELECT", "UPDATE"),
 }
-"""What a worker needs for whatever it does: without it, it waits."""
+"""Rights that a worker needs for every job; without them it waits."""
 VERBS: Mapping[str, tuple[str, str]] = {
     "delete_agent": ("agents", "DELETE"),
     "ensure_board_lead": ("agents", "INSERT"),
     "provision_gateway_main": ("agents", "INSERT"),
 }
-"""What one kind of job needs on top: without it, that kind is refused, and the others are served."""
+"""Rights that one kind of job needs in addition; without them that kind is refused, and others are served."""
 SENDER: Mapping[str, Sequence[str]] = {"provisioner.jobs": ("SELECT", "INSERT")}
-"""What a service needs that asks for jobs by rows."""
+"""Rights of a service that requests jobs by inserting rows."""
 READER: Mapping[str, Sequence[str]] = {
     **{table: ("SELECT",) for table in WORKER if table.startswith("provisioner.")},
     **dict.fromkeys(("gateways", "boards", "agents"), ("SELECT",)),
 }
-"""What `provisioner jobs`, `job` and `metrics` need."""
+"""Rights for `provisioner jobs`, `job` and `metrics`."""
 
 
 class Lack(NamedTuple):
-    """A right that is not there; ``right`` None: the table itself is not."""
+    """A missing right; if ``right`` is None, the table itself is missing."""
 
     table: str
     right: str | None
 
 
 def lacking(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list[Lack]:
-    """What of ``wanted`` the connection's role does not have. A right on some columns counts: which ones are
-    needed, a newer Mission Control may change. Raises what the database raises."""
+    """The rights of ``wanted`` that the connection's role lacks.
+
+    A right on some of a table's columns is enough, except for DELETE: which columns are needed may change
+    with Mission Control's version. Raises database errors.
+    """
     pairs = [(table, right) for table, rights in wanted.items() for right in rights]
     parameters = {"tables": [table for table, _ in pairs], "rights": [right for _, right in pairs]}
     rows = connection.execute(_LOOK, parameters)
@@ -66,7 +69,7 @@ def lacking(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list
 
 
 def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
-    """What is missing, and the statements that mend it."""
+    """A sentence that names what is missing, and the statements that grant it."""
     gone = [lack.table for lack in lacks if lack.right is None]
     denied = [lack for lack in lacks if lack.right is not None]
     parts = []
@@ -86,13 +89,13 @@ def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
 
 
 def require_all(connection: Connection) -> None:
-    """Raise DatabaseNotNow where the role lacks what every worker needs."""
+    """Raise DatabaseNotNow if the role lacks a right that every worker needs."""
     _refuse(connection, lacking(connection, WORKER))
 
 
 def require_for(connection: Connection, kind: str) -> None:
-    """Raise DatabaseNotNow where the role lacks what every worker needs, PermanentError where it lacks what
-    this kind of job needs on top."""
+    """Raise DatabaseNotNow if the role lacks a right that every worker needs, and PermanentError if it lacks
+    the one that this kind of job needs in addition."""
     table, right = VERBS[kind]
     lacks = lacking(connection, {**WORKER, table: (*WORKER[table], right)})
     _refuse(connection, [lack for lack in lacks if lack != Lack(table, right)])
@@ -102,8 +105,8 @@ def require_for(connection: Connection, kind: str) -> None:
 
 
 def require_all_rows(connection: Connection, table: str) -> None:
-    """Raise PermanentError where row-level security may hide rows of ``table`` from the role: a row that is
-    not found may be there."""
+    """Raise PermanentError if row-level security may hide rows of ``table`` from the role, because a row that
+    was not found may then exist."""
     hidden = text("SELECT row_security_active(to_regclass(:table)), current_user")
     active, role = connection.execute(hidden, {"table": table}).one()
     if active:

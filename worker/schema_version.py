@@ -1,6 +1,6 @@
-"""The revision of our tables: the one that this version needs, and the one that a database stands at.
+"""The schema version of our tables: the one that this release needs, and the one that a database has.
 
-Alembic knows both as well; importing it, and all tables with it, is a fifth of a worker's start.
+Alembic knows both as well, but importing it, and all tables with it, takes a fifth of a worker's start.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 NEEDED_REVISION = "0013"
-"""The newest in models/migrations; a test holds it against them. Numbered with zeros in front, so that the
-later one is the greater text."""
+"""The newest revision in models/migrations; a test compares the two. Revisions have leading zeros, so that a
+later one compares as the greater string."""
 
 _TABLE = "provisioner.alembic_version"
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision that the database stands at, or None before the first migration."""
+    """The database's revision, or None before the first migration."""
     if connection.execute(text("SELECT to_regclass(:table)"), {"table": _TABLE}).scalar_one() is None:
         return None
     revision: str | None = connection.execute(text(f"SELECT version_num FROM {_TABLE}")).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Every environment variable, checked once at start; all faults are named at once."""
+"""Every environment variable, checked once at start; the error lists all faults together."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from worker.workspace.template_sources import check_folder
 
 
 class SettingsError(PermanentError):
-    """The environment lacks something, or holds something that cannot be right."""
+    """An environment variable is missing or has a value that cannot be used."""
 
 
 class Settings(BaseSettings):
-    """What the environment says. Times are in seconds. The README's table lists the same."""
+    """The settings from the environment. Times are in seconds. The README's table lists the same
+    variables."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
@@ -115,12 +116,12 @@ class Settings(BaseSettings):
 
     @property
     def broker(self) -> Broker:
-        """What REDIS_URL and REDIS_PASSWORD name."""
+        """The broker that REDIS_URL and REDIS_PASSWORD specify."""
         return read_redis_url(self.redis_url.get_secret_value(), _secret(self.redis_password))
 
 
 def _at_home(path: Path) -> Path:
-    """The path without its ``~``. Raises ValueError for one that no file can have."""
+    """The path with its ``~`` expanded. Raises ValueError if it cannot be a path."""
     try:
         path = path.expanduser()
         path.exists()
@@ -142,19 +143,19 @@ EARLIER_NAMES = {
     "ROSTER_BATCH_WINDOW_S": "ROSTER_BREATH_S",
     "DISPATCH_INTERVAL_S": "CLOCK_TICK_S",
 }
-"""Variables by their names, with those that they had up to v0.2.0 and that are still read."""
+"""Variables by name, with the names that they had up to v0.2.0; these are still read."""
 
 
 def load_settings(**known: str) -> Settings:
-    """Read the environment, except for the fields that are ``known`` already.
+    """Read the environment, except for the fields in ``known``.
 
-    Raises SettingsError: one line for each variable that is missing or wrong.
+    Raises SettingsError, with one line for each variable that is missing or wrong.
     """
     return load_as(Settings, **known)
 
 
 def load_as(kind: type[_S], **known: str) -> _S:
-    """The same for settings that are checked further."""
+    """Like `load_settings`, for a subclass of Settings that checks more."""
     faults, earlier = [], {}
     for name, old in EARLIER_NAMES.items():
         new_value, old_value = (utf8(os.environ.get(each, "")).strip() for each in (name, old))

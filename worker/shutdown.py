@@ -1,8 +1,8 @@
-"""The flag that ends every wait of this process when it is told to stop."""
+"""The flag that ends every wait of this process when it must stop."""
 
 from __future__ import annotations
 
 import threading
 
 shutting_down = threading.Event()
-"""Set by SIGTERM: waits and backoffs end at once, bodies park their rows (celery.md 3)."""
+"""Set by SIGTERM: waits and backoffs then end at once, and task bodies park their rows (celery.md 3)."""

@@ -1,6 +1,6 @@
-"""Adds gateways, boards and agents to a database of our own, where there is no Mission Control to do it.
+"""Adds gateways, boards and agents to a standalone database, which has no Mission Control to add them.
 
-A database that Mission Control made is refused: there these rows carry more than this program knows of.
+A database that Mission Control created is refused, because its rows hold more than this program knows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ NEW_AGENT_STATUS = "offline"
 
 
 class CannotAddError(PermanentError):
-    """The row would not hold together with those there are; the sentence says why."""
+    """The row cannot be added to the existing ones; the sentence says why."""
 
 
 @dataclass(frozen=True)
 class NewAgent:
-    """An agent to add to a board. ``role`` and the like: its identity profile (rules.md 11)."""
+    """An agent to add to a board. ``identity_profile``: its ``role`` and the like (rules.md 11)."""
 
     name: str
     board_id: UUID
@@ -37,7 +37,7 @@ class NewAgent:
 
 
 def add_gateway(connection: Connection, name: str, url: str, token: str | None, workspace_root: str) -> UUID:
-    """Add a gateway. Raises CannotAddError, also for a URL or workspace root that cannot be used."""
+    """Add a gateway and return its id. Raises CannotAddError, also for an unusable URL or workspace root."""
     _require_standalone(connection)
     name = _name("gateway", name)
     if any(mark in url for mark in "?@#"):
@@ -66,7 +66,7 @@ def add_gateway(connection: Connection, name: str, url: str, token: str | None, 
 
 
 def keep_gateway(connection: Connection, name: str, url: str, token: str, workspace_root: str) -> None:
-    """Add a gateway, or give the one of that name its new address. Raises CannotAddError."""
+    """Add a gateway, or update the URL and token of the one with that name. Raises CannotAddError."""
     _require_standalone(connection)
     known = update(Gateway).where(Gateway.name == name).values(url=url, token=token)
     if not connection.execute(known).rowcount:
@@ -74,7 +74,7 @@ def keep_gateway(connection: Connection, name: str, url: str, token: str, worksp
 
 
 def add_board(connection: Connection, name: str, gateway_id: UUID, objective: str | None = None) -> UUID:
-    """Add a board; one with an objective has that as its confirmed goal. Raises CannotAddError."""
+    """Add a board and return its id; an objective becomes its confirmed goal. Raises CannotAddError."""
     _require_standalone(connection)
     name = _name("board", name)
     organization = connection.execute(
@@ -99,7 +99,7 @@ def add_board(connection: Connection, name: str, gateway_id: UUID, objective: st
 
 
 def add_agent(connection: Connection, agent: NewAgent) -> UUID:
-    """Add an agent to its board, on the board's gateway. Raises CannotAddError."""
+    """Add an agent to its board, on the board's gateway, and return its id. Raises CannotAddError."""
     _require_standalone(connection)
     name = _name("agent", agent.name)
     board = connection.execute(
@@ -128,7 +128,8 @@ def add_agent(connection: Connection, agent: NewAgent) -> UUID:
 
 
 def _require_standalone(connection: Connection) -> None:
-    """A table with columns that we do not map is Mission Control's own."""
+    """Raise CannotAddError for a database that is not standalone: its tables are missing, or have columns
+    that we do not map and so are Mission Control's own."""
     inspector = inspect(connection)
     for name in ("gateways", "boards", "agents"):
         if not inspector.has_table(name):
@@ -144,7 +145,7 @@ def _require_standalone(connection: Connection) -> None:
 
 
 def _organization(connection: Connection) -> UUID:
-    """The oldest organization, made with its owner where there is none yet."""
+    """The id of the oldest organization; if there is none, one is created with its owner."""
     oldest = select(Organization.id).order_by(Organization.created_at).limit(1)
     found = connection.execute(oldest).scalar_one_or_none()
     if found is not None:

@@ -1,7 +1,7 @@
-"""Before a Celery process of ours begins: everything that cannot mend by itself is named at once.
+"""The checks before a Celery process starts: all faults that an operator must correct are listed together.
 
-A worker that cannot keep a job would take messages and lose them, so it does not start. What is away,
-starting up or read-only is waited for.
+A worker that cannot keep a job would take messages and lose them, so it does not start. It does start, and
+wait, if a server is unreachable, starting up or read-only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEEDS_NO_DATABASE = {"database_url": "postgresql+psycopg://not-needed", "base_u
 
 
 class BeatSettings(Settings):
-    """The settings of a process that gives a sign of life."""
+    """The settings of a process that gives a sign of life: HEALTH_FILE must be writable."""
 
     @field_validator("health_file")
     @classmethod
@@ -49,7 +49,7 @@ class BeatSettings(Settings):
 
 
 class WorkerSettings(BeatSettings):
-    """A worker's: with a device key that can be used, or made."""
+    """The settings of a worker: its device key must be usable, or it must be possible to create one."""
 
     @field_validator("gateway_device_key")
     @classmethod
@@ -63,14 +63,14 @@ class WorkerSettings(BeatSettings):
 
 @dataclass(frozen=True)
 class StartUp:
-    """What a process begins with. ``broker`` is None where it was not looked at."""
+    """What a process starts with. ``broker`` is None if the command does not check the broker."""
 
     settings: Settings
     broker: BrokerLook | None
 
 
 def begin() -> StartUp:
-    """What this process begins with. Exits with 2 and a list of all that is wrong."""
+    """Read the settings and check the servers. Exits with 2 and a list of all faults."""
     command = _command()
     try:
         config = _read(command)
@@ -80,13 +80,13 @@ def begin() -> StartUp:
 
 
 def refuse(error: PermanentError) -> NoReturn:
-    """End this process with the error's sentence, and without a traceback."""
+    """Exit with 2, printing the error's sentence and no traceback."""
     print(error, file=sys.stderr)
     raise SystemExit(WRONG_ENVIRONMENT)
 
 
 def _command() -> str | None:
-    """Which of ``celery``'s commands runs, None outside of it."""
+    """Which of ``celery``'s commands runs, or None outside of ``celery``."""
     context = click.get_current_context(silent=True)
     return context.invoked_subcommand if context is not None else None
 
@@ -98,12 +98,12 @@ def _read(command: str | None) -> Settings:
         return load_as(BeatSettings)
     if command is None:
         return load_settings()
-    # Flower and `celery inspect` know the broker alone.
+    # Flower and `celery inspect` use only the broker.
     return load_settings(**_NEEDS_NO_DATABASE)
 
 
 def _look_around(command: str | None, config: Settings) -> BrokerLook | None:
-    """Raises SettingsError for what the servers refuse."""
+    """Check the servers that the command uses. Raises SettingsError with what they refuse."""
     if command not in ("worker", "beat", "flower"):
         return None
     faults = []

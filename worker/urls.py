@@ -1,7 +1,7 @@
-"""Reads the URL of a server strictly, and never quotes any of it: a part of it may be a piece of a password.
+"""Parses a server's URL strictly, and never quotes any of it, because any part may be a piece of a password.
 
-Lenient readers take ``user:pa@ss@host`` for a host called ``ss@host``, show it in their error, and let the
-rest of the program begin without a server.
+Lenient parsers take ``user:pa@ss@host`` for a host called ``ss@host``, show it in their errors, and let the
+rest of the program start without a server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ENCODE = (
 )
 
 _RAW = re.compile(r"[:/?#\[\]@\x00-\x1f\x7f]|%(?![0-9A-Fa-f]{2})")
-"""What may not stand in a user name or a password as it is."""
+"""Characters that a user name or password must not contain unencoded."""
 _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%25[\w.-]+)?)\]|(?P<name>(?:[\w.-]|%[0-9A-Fa-f]{2})*))(?::(?P<port>.*))?"
 )
@@ -25,7 +25,7 @@ _PORTS = range(1, 65536)
 
 @dataclass(frozen=True)
 class Place:
-    """A host, "" where none is named, and its port."""
+    """A host, "" if the URL names none, and its port."""
 
     host: str
     port: int | None
@@ -44,7 +44,7 @@ class ServerUrl:
 
 
 def split_url(text: str) -> ServerUrl:
-    """Take a URL apart. Raises ValueError, whose sentence holds nothing of the URL."""
+    """Split a URL into its parts. Raises ValueError, whose message quotes nothing from the URL."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise ValueError("is no URL: it needs a scheme, :// and a host")
@@ -88,8 +88,11 @@ def _host(found: re.Match[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """``text`` without its escapes. Raises ValueError for what no server can be sent: the driver would stop
-    reading at a NUL, and connect to some other server."""
+    """``text`` with its percent-encoding decoded.
+
+    Raises ValueError for text that is not UTF-8 or holds a NUL, at which the driver would stop reading, and
+    so connect to some other server.
+    """
     try:
         plain = unquote(text, errors="strict")
         plain.encode()
@@ -121,7 +124,7 @@ def _options(query: str) -> tuple[tuple[str, str], ...]:
 
 
 def unknown_option(name: str, known: list[str]) -> ValueError:
-    """The error for an option that a URL may not have; its name is shown only where it looks like one."""
+    """The error for an option that the URL may not have; it shows the name only if it looks like one."""
     if re.fullmatch(r"[a-z][a-z_]{2,30}", name):
         return ValueError(f"holds the unknown option `{name}`: there are {', '.join(known)}")
     return ValueError(f"holds an unknown option: there are {', '.join(known)}; and {ENCODE}")
