@@ -1,4 +1,4 @@
-"""The first step of a sync: who takes part, by the database alone."""
+"""The first step of a sync: creates its agents' rows, from the database alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from worker.jobs.store.sync_rows import add_rows
 
 
 def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
-    """Give a queued sync its rows, oldest agent first: those of paused boards skipped, the gateway's main
-    agent without a position. False: another sync of the gateway is under way, and this one waits behind it.
+    """Create the rows of a queued sync, oldest agent first; return False if another sync of the gateway is
+    under way, behind which this one waits.
 
-    Raises BadRequestError for a gateway, board or user that cannot be right (rules.md 13, 21, 31).
+    Agents of paused boards are skipped, and the gateway's main agent gets no position. Raises
+    BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31).
     """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:

@@ -1,7 +1,7 @@
-"""Heartbeat settings of many agents in one config change (rules.md 42).
+"""Syncs the heartbeat settings of many agents in one config change (rules.md 42).
 
-The job asks the roster writer for all of them at once, holds no agent, and talks to no gateway itself: the
-entries are computed from the agents' rows when the roster is written.
+The job asks the roster writer for all of them at once. It holds no agent and talks to no gateway: the entries
+are computed from the agents' rows when the roster is written.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from worker.runtime.services import Services
 def begin(
     connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_PATIENCE_S
 ) -> list[Message]:
-    """Give the job a row for each agent and ask for the config change; a job without agents ends here.
+    """Create the job's row for each agent and ask for the config change; a job without agents ends here.
 
-    What is returned must be sent after the commit. Raises BadRequestError.
+    Returns messages to send after the commit. Raises BadRequestError.
     """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:
@@ -62,7 +62,7 @@ def begin(
 
 
 def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
-    """Claim the job, end its rows that the roster writer has settled, and the job with the last of them.
+    """Claim the job and end the rows that the roster writer has settled; the job ends with the last of them.
 
     Intents that have been open for RETRY_TIMEOUT_S are given up. Raises only DATABASE_AWAY.
     """
@@ -105,7 +105,7 @@ def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
 
 
 def _fail(services: Services, held: JobClaim, error: Exception) -> Ended | Snooze:
-    """End the rows that the roster writer has not come to, and with them the job."""
+    """End the rows that the roster writer has not settled, and with them the job."""
     with services.engine.begin() as connection:
         withdraw(connection, held.job_id, reason_of(error))
         ended = _end_settled(connection, held)

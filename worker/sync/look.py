@@ -1,7 +1,7 @@
-"""The one look that a sync takes at its gateway's config: whose roster entry differs, who is missing there.
+"""Reads a gateway's config once for a whole sync and finds which roster entries differ or are missing.
 
-All changes are asked for in one moment, so that they make one config patch. What stands in the workspaces is
-each agent's own turn to see.
+All changes are asked for in one transaction, so that they become one config patch. The workspaces are read
+later, each when its agent's row is executed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Finding:
-    """What the look says of one agent. ``phase``: where its own turn begins: files, roster (its entry is
-    asked for here), or intent (it asks for that itself, once no other job is at work on it)."""
+    """What was found out about one agent.
+
+    ``phase``: the step at which its row begins: files, roster (the sync asks for the change of its entry), or
+    intent (the row asks for it, once no other job holds the agent).
+    """
 
     agent_id: UUID
     openclaw_id: str | None = None
@@ -55,14 +58,16 @@ class Finding:
     reason_code: ReasonCode | None = None
 
     def end(self, status: str, reason: str, code: ReasonCode | None = None) -> None:
-        """The agent is left as it is, for this reason; ``code`` says it for programs."""
+        """End the agent's row without touching the agent; ``code`` is the reason for programs."""
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
         self.reason_code = code
 
 
 def look(services: Services, held: JobClaim) -> Snooze | None:
-    """See what the roster lacks, ask for it, and begin the agents that can be begun; parks while the gateway
-    is away. Raises TransientError, PermanentError, LeaseLostError."""
+    """Read the roster and ask for the changes that it needs; if it needs none, begin the agents.
+
+    Snoozes while the gateway is away. Raises TransientError, PermanentError, LeaseLostError.
+    """
     with services.engine.connect() as connection:
         gateway = load_gateway(connection, held.gateway_id)
         if gateway is None:
@@ -90,7 +95,7 @@ def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present
     found = Finding(row.agent_id)
     entry = entries.get(row.agent_id)
     if entry is None:
-        return found  # deleted, or on another gateway by now: its own turn says which
+        return found  # deleted, or on another gateway by now: its row's execution finds out which
     found.openclaw_id = entry.openclaw_id
     found.first_provision = entry.openclaw_id not in present
     if found.first_provision and not held.option("rotate_tokens"):
@@ -108,7 +113,8 @@ def _plan(
     findings: list[Finding],
     entries: Mapping[UUID, RosterEntry],
 ) -> RosterPlan:
-    """The patch that all of them need; whoever cannot be written ends here, before anything is touched."""
+    """Plan one patch for all agents; the row of an agent that cannot be written ends here, before anything is
+    touched."""
 
     def plan_all() -> RosterPlan:
         asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
@@ -133,7 +139,7 @@ def _plan(
     plan = plan_all()
     differing = [f for f in findings if f.openclaw_id in plan.changed and f.phase == "files"]
     if plan.document is not None and not differing:
-        # Only what belongs to no agent differs (heartbeat visibility): one of them stands for it.
+        # Only a setting of no agent differs (heartbeat visibility): one agent's intent has it written.
         differing = [f for f in findings if f.phase == "files" and f.openclaw_id][:1]
     for found in findings:
         if found.phase == "files" and found.openclaw_id:
@@ -155,7 +161,7 @@ def _plan(
 
 
 def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
-    """Say of each agent what a run would say of it where the patch is refused."""
+    """In a dry run, report for each agent what the sync would report when the patch is refused."""
     for found in differing:
         if not plan.changed:
             found.warnings.append(visibility_stays(refusal))
@@ -166,7 +172,7 @@ def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
 
 
 def _require_writable(services: Services, held: JobClaim, dialect: Dialect, found: Finding) -> None:
-    """Render the agent before anything is touched. Whatever is wrong with it ends its row, and no other."""
+    """Render the agent's workspace before anything is touched; an error ends its row and no other."""
     user_id = held.options.get("user_id")
     try:
         with services.engine.connect() as connection:
@@ -184,7 +190,7 @@ def _require_writable(services: Services, held: JobClaim, dialect: Dialect, foun
 def _note(
     services: Services, held: JobClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
 ) -> Snooze:
-    """Write down what was found, and go on: by the roster writer, or at once with the agents."""
+    """Store the findings; then wait for the roster writer if it has work to do, else begin the agents."""
     asked = [found for found in findings if found.phase == "roster"]
     with services.engine.begin() as connection:
         rows = [{**vars(found), "agent_id": str(found.agent_id)} for found in findings]
@@ -203,16 +209,19 @@ def _note(
 
 
 def begin_agents(connection: Connection, held: JobClaim) -> list[Message]:
-    """Let go of the run and begin the first of its agents; send after the commit. Raises LeaseLostError."""
+    """Park the sync and open the rows of its first agents; returns messages to send after the commit.
+
+    Raises LeaseLostError.
+    """
     park_job(connection, held, SWEEP_S, "agents")
     return open_next_rows(connection, held.job_id)[0]
 
 
 def settle(services: Services, held: JobClaim) -> Snooze:
-    """Begin the agents once the roster writer is done; those that it refused have failed."""
+    """Begin the agents once the roster writer is done; rows whose change it refused fail."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_timeout_s)
-        # Locked, so that a run which parks because one is open is parked before the writer settles it.
+        # Locked, so that a sync that parks because an intent is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
             park_job(connection, held, _roster_wait_s(services))
             return Snooze("waiting for the roster writer")
@@ -223,7 +232,8 @@ def settle(services: Services, held: JobClaim) -> Snooze:
 
 
 def _roster_wait_s(services: Services) -> float:
-    """When a run that waits for the writer looks by itself: often enough to end near the budget."""
+    """Seconds after which a sync that waits for the roster writer looks again unprompted: a tenth of the
+    retry timeout (1 to 60), so that it gives up close to it."""
     return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_timeout_s / 10))
 
 

@@ -1,4 +1,5 @@
-"""A sync's own turns: the look, the roster, the main agent, the end (decisions.md D5)."""
+"""Executes a sync's own row: reads the roster, waits for its writer and the agents, counts the result
+(decisions.md D5)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ _AT_WORK = Snooze("its agents are being worked at")
 
 
 def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
-    """Claim the run and take it as far as it goes now. Raises only DATABASE_AWAY."""
+    """Claim the sync's row and work on it until it ends or snoozes. Raises only DATABASE_AWAY."""
     held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
@@ -78,7 +79,8 @@ def _go_on(services: Services, held: JobClaim) -> Ending | Snooze:
 
 
 def _look_after(services: Services, held: JobClaim) -> Ending | Snooze:
-    """See whether all agents are done: then the main one, then the end; else that they go on."""
+    """End the sync if all its agents are done. If only the main agent is left, begin it; while others are at
+    work, open the next rows."""
     messages: list[Message] = []
     finished: Ending | None = None
     with services.engine.begin() as connection:
@@ -115,7 +117,7 @@ def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -
 
 
 def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode | None) -> Ending | Snooze:
-    """The run cannot go on: who was not begun is left, and it ends with the last of those at work."""
+    """Stop a sync that cannot go on: no more agents are begun, and it ends once none is at work."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason, code=code)
         if not recount(connection, held.job_id):

@@ -1,4 +1,4 @@
-"""What came of a sync, counted from its rows (rules.md 30, 36). Pure."""
+"""Counts the result of a sync from its rows (rules.md 30, 36). Pure."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class Row:
 
     @property
     def paused(self) -> bool:
-        """Skipped because its board is paused: no error (rules.md 32)."""
+        """Whether it was skipped because its board is paused: no error (rules.md 32)."""
         return self.outcome == AgentOutcome.PAUSED
 
     @property
     def gone(self) -> bool:
-        """Skipped because it was deleted, or moved, meanwhile: no error (rules.md 40)."""
+        """Whether it was skipped because it was deleted or moved meanwhile: no error (rules.md 40)."""
         return self.outcome in (AgentOutcome.DELETED, AgentOutcome.MOVED)
 
     @property
     def unchanged(self) -> bool:
-        """Well, and nothing needed for it."""
+        """Whether it succeeded and nothing had to be changed."""
         roster = (self.roster or {}).get("action", "unchanged")
         return self.status == "succeeded" and roster == "unchanged" and not self.count(*_WRITTEN)
 
     @property
     def faulty(self) -> bool:
-        """Whether an error of the result is about it."""
+        """Whether the result lists it among the errors."""
         return self.status in ("failed", "skipped") and not (self.paused or self.gone)
 
     def count(self, *actions: str) -> int:
-        """How many of its files were treated so."""
+        """How many of its files have one of these actions."""
         return sum(file.get("action") in actions for file in self.files.values())
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the job ends: its status, the sentence of one that did not succeed, its result and warnings.
-    ``code``: why all of it was stopped, if it was."""
+    """How a sync ends. ``error``: the sentence of one that did not succeed; ``code``: why it was stopped
+    early, if it was."""
 
     status: str
     error: str | None
@@ -78,8 +78,11 @@ def ending(
     cancelled: bool = False,
     stopped: str | None = None,
 ) -> Ending:
-    """Count the rows of a run that is over. ``strays``: agents without a board that are not the main one;
-    ``stopped``: why the whole run ended early."""
+    """Count the rows of a finished sync.
+
+    ``strays``: names of agents that have no board and are not the main agent; ``stopped``: why the sync ended
+    early, if it did.
+    """
     agents = [row for row in rows if not row.is_main]
     main = next((row for row in rows if row.is_main), None)
     include_main = options.get("include_main") is True
@@ -174,7 +177,7 @@ def _general(message: str) -> dict[str, Any]:
 
 
 def _grouped(rows: Sequence[Row]) -> list[str]:
-    """Each warning once, with those that it is about."""
+    """Each warning once, preceded by the names of its agents."""
     about: dict[str, list[str]] = {}
     for row in rows:
         for warning in row.warnings:
