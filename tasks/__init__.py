@@ -1,4 +1,4 @@
-"""The Celery tasks, one thin module for each verb. Messages name ids; worker.sync and worker.agents work."""
+"""Celery tasks, one thin module for each verb; worker.sync and worker.agents do the work."""
 
 from tasks.delete_agent import delete_agent
 from tasks.ensure_board_lead import ensure_board_lead

@@ -1,4 +1,4 @@
-"""The arguments of the tasks that no service sends: ids, read with a sentence for what cannot be right."""
+"""Reads the arguments of tasks that only our own workers send: ids, refused with a sentence if unusable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 def ids_of(
     task: Task[..., Any], positional: Sequence[Any], arguments: Mapping[str, Any], *names: str
 ) -> list[UUID]:
-    """The UUIDs that the task was sent under ``names``. Raises JobFailed: no row could say it."""
+    """The UUIDs that the message carries under ``names``. Raises JobFailed if one is missing or malformed,
+    for there is no row to record that."""
     faults = ["send keyword arguments, not positional ones"] if positional else []
     found: list[UUID] = []
     for name in names:

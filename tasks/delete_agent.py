@@ -10,5 +10,5 @@ from worker.app import app
 
 @app.task(name="tasks.delete_agent", bind=True, throws=(JobFailed,))
 def delete_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Take an agent off its gateway and delete its row (docs/enqueue.md has the arguments)."""
+    """Remove an agent from its gateway and delete its row (docs/enqueue.md has the arguments)."""
     return run_agent_job(self, positional, arguments)

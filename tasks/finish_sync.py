@@ -14,8 +14,9 @@ from worker.sync.parent import take_run_turn
 
 @app.task(name="tasks.finish_sync", bind=True, throws=(JobFailed,))
 def finish_sync(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str | None:
-    """A sync's last steps: its gateway's main agent, and its end. Sent by the sync and by the clock."""
+    """Execute a sync's own row after its agents: the main agent, then the end. Sent by the sync and by the
+    dispatcher."""
     (job_id,) = ids_of(self, positional, arguments, "job_id")
     with outliving_the_database(self), about(job=job_id):
         ended = report_run(job_id, take_run_turn(services(), job_id))
-    return None if ended else NOTHING_TO_DO  # its id is its own: Flower would show it as started for ever
+    return None if ended else NOTHING_TO_DO  # its id is no job's: Flower would show it as started for ever

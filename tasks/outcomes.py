@@ -1,4 +1,4 @@
-"""How the outcome of a turn looks to Celery: ended, failed with a sentence, or to come again."""
+"""Serves a job's message and reports the outcome to Celery: succeeded, failed with a sentence, or retried."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from worker.shutdown import shutting_down
 log = logging.getLogger(__name__)
 
 _STATEMENT_AGAIN_S = 1.0
-"""How long a message is held after a statement that was not served, in seconds, before it comes again."""
+"""Seconds for which a message is held before it is requeued, after a single statement that was not served."""
 NOTHING_TO_DO = "nothing to do"
-"""What a message comes to whose row is leased, parked or ended, and whose task is nobody's job."""
+"""Result of a task that has its own task id, not a job's, and whose row is leased, parked or ended."""
 _NO_ROWS = Meaning("it takes no rows in provisioner.jobs", "look for a trigger or a constraint there")
 
 
 class JobFailed(Exception):
-    """The job has ended without success; its row says the same. Shown without a traceback."""
+    """The job has ended without success, as its row also records. Celery shows it without a traceback."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(mask(reason))
@@ -55,10 +55,11 @@ def run_agent_job(
     arguments: dict[str, Any],
     agent_of: AgentOf = target_of,
 ) -> str:
-    """Serve one message of a single-agent task: its job's row, then one turn with the agent.
+    """Serve one message of a task about one agent: find or create its job, then execute the agent's row.
 
-    Returns the status of a job that succeeded. Raises JobFailed for one that did not, and Ignore where
-    there is nothing to report: the row is parked, taken, or ended before.
+    Returns the status of a job that succeeded. Raises JobFailed for one that did not, Ignore if there is
+    nothing to report (the row is parked, leased elsewhere, or had ended before), and Reject if the database
+    is away.
     """
     with outliving_the_database(task):
         return _serve(task, positional, arguments, agent_of)
@@ -72,11 +73,11 @@ def run_job(
     *,
     then: Callable[[UUID], Outcome | None] | None = None,
 ) -> str:
-    """Serve one message of a job that is not about one agent. In one transaction ``begin`` carries it out or
-    sets it going, and returns what is to be sent after the commit. ``then`` takes a job that has not ended on
-    from there; it returns None if it has told of the outcome itself.
+    """Serve one message of a job that is not about one agent.
 
-    Returns the status of a job that succeeded. Raises JobFailed and Ignore as run_agent_job does.
+    ``begin`` completes or starts the job in one transaction and returns the messages to send after the
+    commit. ``then`` executes a job that has not ended with that; it returns None if it has reported the
+    outcome itself. Returns and raises what `run_agent_job` does.
     """
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
@@ -109,9 +110,11 @@ def run_job(
 
 @contextmanager
 def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
-    """Hands the message back to its queue while the database says "not now", and has this process take no
-    more until it serves us again: for a job by send_task the message is all there is. Where one statement
-    alone was not served, other work goes on. Raises Reject then."""
+    """Requeue the message while the database is away, because a job by send_task may have no row yet.
+
+    This process then consumes no more messages until the database is back, unless only this one statement was
+    refused. Raises Reject.
+    """
     if gate.because is not None:
         raise Reject(gate.because, requeue=True)
     try:
@@ -126,7 +129,8 @@ def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def failing_for_faults(kind: str, task_id: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """What nobody expected, before a job has begun, ends it: it would come again for ever, or be lost."""
+    """Turns an unexpected exception before the job starts into a failed job; otherwise its message would come
+    again for ever, or be lost. Raises JobFailed."""
     try:
         yield
     except (Ignore, JobFailed, *DATABASE_AWAY):
@@ -139,8 +143,8 @@ def failing_for_faults(kind: str, task_id: str, arguments: Mapping[str, Any]) ->
 
 
 def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str, Any]) -> None:
-    """Write the refusal, without what was asked for if that is what cannot be written. Raises DatabaseNotNow
-    where nothing can be: then the message is not acknowledged."""
+    """Store the refusal, without the arguments if they are what cannot be stored. Raises DatabaseNotNow if
+    that fails too, so that the message is not acknowledged."""
     failure: SQLAlchemyError | None = None
     for said in (arguments, {}):
         try:
@@ -180,13 +184,14 @@ def _serve(
 
 
 def _refusal(task: Task[..., Any]) -> str | None:
-    """Why the message cannot be served, as `worker.messages.envelope` found, or because it is late by now."""
+    """Why the message cannot be served: what `worker.messages.envelope` found, or that it has expired."""
     refusal: str | None = getattr(task.request, "refusal", None)
     return refusal or expiry_refusal(str(task.name), getattr(task.request, "use_by", None))
 
 
 def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
-    """Tell Celery, and the log, how a turn went."""
+    """Report the outcome of one execution to Celery and the log: returns the status of a success, raises
+    JobFailed for a failure, and Ignore if the row is parked or was not claimed."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         raise Ignore

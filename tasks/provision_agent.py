@@ -10,5 +10,5 @@ from worker.app import app
 
 @app.task(name="tasks.provision_agent", bind=True, throws=(JobFailed,))
 def provision_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Bring a board agent to life on its gateway (docs/enqueue.md has the arguments)."""
+    """Provision a board's agent on its gateway (docs/enqueue.md has the arguments)."""
     return run_agent_job(self, positional, arguments)

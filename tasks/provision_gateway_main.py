@@ -18,5 +18,5 @@ def _main_agent(connection: Connection, request: Request) -> UUID:
 
 @app.task(name="tasks.provision_gateway_main", bind=True, throws=(JobFailed,))
 def provision_gateway_main(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Make or repair a gateway's own agent and provision it (docs/enqueue.md has the arguments)."""
+    """Create or repair a gateway's main agent and provision it (docs/enqueue.md has the arguments)."""
     return run_agent_job(self, positional, arguments, _main_agent)

@@ -11,6 +11,6 @@ from worker.jobs.schedules import run_due
 
 @app.task(name="tasks.run_due_schedules", bind=True)
 def run_due_schedules(self: Task[..., Any], /, *_: Any, **__: Any) -> None:
-    """Enqueue the syncs that are due. Sent by beat, by as many as there are, as often as they like."""
+    """Enqueue the syncs that are due. Sent by beat; several beats, or more frequent ones, do no harm."""
     with outliving_the_database(self):
         run_due(services().engine)

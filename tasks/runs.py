@@ -1,7 +1,7 @@
 """How a sync looks to Celery and to Flower: one task that is in PROGRESS until its last agent is done.
 
-The task of the request ends long before its job does, so it reports nothing itself: its agents' tasks say in
-its name how far it is, and the finisher how it ended (celery.md 3).
+The request's task ends long before its job does, so it reports nothing itself. On its behalf the agents'
+tasks report progress, and tasks.finish_sync the end (celery.md 3).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from worker.sync.result import Ending
 log = logging.getLogger(__name__)
 
 _STEPS = 20
-"""Of a long run so many steps are told, so that Flower hears of it often enough and Redis not too often."""
+"""How many progress events a long sync sends: often enough for Flower, and not too often for Redis."""
 
 
 def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
-    """Tell Flower, and the log, how a turn of the run's own went; whether it has ended."""
+    """Report the outcome of executing a sync's own row to Flower and the log; return whether it ended."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         return False
@@ -43,7 +43,7 @@ def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
 
 
 def tell_progress(job_id: UUID, progress: Progress) -> None:
-    """Say in the sync's name how far it is."""
+    """Send Flower a sync's progress under the sync's task id, at most about ``_STEPS`` times."""
     step = max(1, progress.total // _STEPS)
     if progress.done % step == 0 or progress.done >= progress.total:
         fields = {"done": progress.done, "total": progress.total}

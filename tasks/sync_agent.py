@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 @app.task(name="tasks.sync_agent", bind=True, throws=(JobFailed,))
 def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """One agent's turn in a job of many. Sent by the job and by the clock, not by services."""
+    """Execute one agent's row of a sync. Sent by the sync and by the dispatcher, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
     with about(job=job_id, agent=agent_id), outliving_the_database(self):
         message = agent_message(job_id, agent_id, _uuid(arguments.get("gateway_id")))
         outcome = take_seat_and_turn(services(), _uuid(arguments.get("gateway_id")), message)
-        # Its id is its own, and none of its later turns has it: Flower would show it as started for ever.
+        # The task has its own id, which no later message uses: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
             return NOTHING_TO_DO
         if isinstance(outcome, Snooze):
@@ -39,7 +39,7 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
 
 
 def _uuid(given: object) -> UUID | None:
-    """The gateway that the message names; one of an older release names none."""
+    """The gateway that the message names, or None: messages of older releases name none."""
     try:
         return UUID(str(given))
     except ValueError:

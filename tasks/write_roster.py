@@ -13,7 +13,8 @@ from worker.roster.writer import write_roster as write
 
 @app.task(name="tasks.write_roster", bind=True, throws=(JobFailed,))
 def write_roster(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> None:
-    """Settle what jobs want of a gateway's roster. Sent by jobs and by the clock, not by services."""
+    """Write the roster changes that jobs asked for on one gateway. Sent by jobs and by the dispatcher, not by
+    services."""
     (gateway_id,) = ids_of(self, positional, arguments, "gateway_id")
     with about(gateway=gateway_id), outliving_the_database(self):
         write(services(), gateway_id)
