@@ -1,4 +1,4 @@
-"""All that a job must know of one agent, read in one statement."""
+"""Reads all that a job must know of one agent, in one statement."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from worker.workspace.plan import RecordedFile
 
 
 class RefusedAgentError(PermanentError):
-    """The agent's rows do not hold together; the sentence names the row and the cure."""
+    """The agent's rows are inconsistent; the sentence names the row and the cure."""
 
 
 class DeletedAgentError(RefusedAgentError):
-    """There is no row of the agent, or none any more."""
+    """The agent has no row, or no longer has one."""
 
     reason_code = ReasonCode.AGENT_DELETED
 
 
 class MovedAgentError(RefusedAgentError):
-    """The agent was put on another gateway while a job was at work on it."""
+    """The agent was moved to another gateway while a job was at work on it."""
 
     reason_code = ReasonCode.AGENT_MOVED
 
 
 @dataclass(frozen=True)
 class GatewayCondition:
-    """What all workers know of the gateway. ``down_for_s``: seconds, None while it is up; ``down_at``: the
-    fingerprint of the address where it was found down."""
+    """The condition that workers found a gateway in. ``down_for_s``: seconds since it went down, None while
+    it is up; ``down_at``: fingerprint of the address at which it was found down."""
 
     down_for_s: float | None
     refused_token_fingerprint: str | None
@@ -59,8 +59,10 @@ class GatewayCondition:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """An agent with its board (None: its gateway's main agent), gateway, user, credentials and records.
-    ``places``: where it lives by our records."""
+    """An agent with its board (None for a gateway's main agent), gateway, user, credentials and records.
+
+    ``places``: the places where it lives, as recorded; ``files``: what we last wrote, by file name.
+    """
 
     agent: AgentFacts
     status: str
@@ -82,19 +84,19 @@ class AgentRecord:
 
     @property
     def gateway_id(self) -> UUID:
-        """The gateway's key."""
+        """The gateway's primary key."""
         return UUID(str(self.gateway.id))
 
     @cached_property
     def home(self) -> Place:
-        """Where the agent is to live."""
+        """The place where the agent should live."""
         board_id = self.board.id if self.board else None
         belonging = Belonging(self.agent.id, board_id, self.agent.is_board_lead, self.gateway_id)
         return home_of(belonging, self.gateway.workspace_root, self.places)
 
     @property
     def left(self) -> tuple[Place, ...]:
-        """Where it still lives, and is to live no more."""
+        """The places where it still lives and from which it has to be removed."""
         return left_places(self.home, self.places)
 
     @property
@@ -117,7 +119,7 @@ class AgentRecord:
 
     @property
     def roster_entry(self) -> RosterEntry:
-        """What its gateway's roster should say of it."""
+        """The entry that its gateway's roster should have for it."""
         return RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
 
     @property
@@ -176,10 +178,11 @@ _LOAD = text(f"""
 def load_agent(
     connection: Connection, agent_id: UUID, user_id: UUID | None = None, *, main: bool = False
 ) -> AgentRecord:
-    """Read a board agent or, where ``main`` allows it, a gateway's main agent.
+    """Read a board's agent or, if ``main`` allows it, a gateway's main agent.
 
-    Raises RefusedAgentError for an agent, board, gateway or user that cannot be right (rules.md 13, 21, 22),
-    and PermanentError for an unusable URL or workspace root (rules.md 4).
+    ``user_id``: the user that the workspace is rendered for, None for the organization's owner. Raises
+    RefusedAgentError for an unusable agent, board, gateway or user (rules.md 13, 21, 22), and PermanentError
+    for an invalid URL or workspace root (rules.md 4).
     """
     try:
         row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
@@ -230,7 +233,7 @@ def load_agent(
 
 @dataclass(frozen=True)
 class _Rival(Belonging):
-    """Another agent, which holds an id on the gateway that this one might want."""
+    """Another agent that holds an id on the gateway which this one may need."""
 
     openclaw_id: str
     name: str
@@ -238,7 +241,8 @@ class _Rival(Belonging):
 
 
 def _require_no_rival(record: AgentRecord, rivals: Sequence[Any]) -> None:
-    """Two rows may want one id, as two leads of a board do: it is the agent's that lives there."""
+    """Raise RefusedAgentError if another agent lives under the id that this one needs, as the other of two
+    leads of a board may."""
     for held_id, key, name, status, board_id, is_board_lead, gateway_id in rivals:
         holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status)
         if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id):

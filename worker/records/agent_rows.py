@@ -1,7 +1,7 @@
-"""Agents' rows that we make ourselves: a gateway's main agent and a board's lead (rules.md 41, 43).
+"""Creates and repairs the rows of a gateway's main agent and of a board's lead (rules.md 41, 43).
 
-Newer Mission Controls have columns that we do not map: what may not be null and has no default gets its
-type's zero, and the log says so (interfaces.md 6).
+Newer Mission Controls have columns that we do not map: one that is NOT NULL without a default gets its type's
+zero, and the log says so (interfaces.md 6).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ LEAD_ROLE = "Board Lead"
 
 
 def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
-    """The agent of the gateway itself, made or repaired; two at once make one. Raises PermanentError."""
+    """Create or repair the gateway's main agent and return its key; concurrent callers get the same agent.
+
+    Raises PermanentError.
+    """
     gateway = _locked(connection, "gateways", _GATEWAY, gateway_id)
     if gateway is None:
         raise BadRequestError(f"There is no gateway with gateway_id {gateway_id}.")
@@ -46,8 +49,10 @@ def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
 
 
 def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple[UUID, bool]:
-    """The board's lead, made or repaired, and whether it was made; two at once make one. Raises
-    PermanentError."""
+    """Create or repair the board's lead; return its key and whether it was created.
+
+    Concurrent callers get the same agent. Raises PermanentError.
+    """
     board = _locked(connection, "boards", _BOARD, request.board_id)
     if board is None:
         raise BadRequestError(f"There is no board with board_id {request.board_id}.")
@@ -74,10 +79,10 @@ def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple
 
 
 def _locked(connection: Connection, table: str, query: str, key: UUID) -> Row[Any] | None:
-    """The row, locked until the transaction ends so that two at once make one agent.
+    """Read the row, locked until the transaction ends, so that concurrent callers create one agent.
 
-    An advisory lock needs no right on the table, where FOR UPDATE needs UPDATE. A role that has the right
-    locks the row as well: workers of v0.1.0 beside us know no other lock.
+    The lock is an advisory one, which needs no right on the table; FOR UPDATE needs UPDATE. A role with that
+    right locks the row as well, because workers of v0.1.0 at the same database know no other lock.
     """
     parameters = {"id": str(key), "place": _PLACE, "table": table}
     lock = connection.execute(_LOCK, parameters).one()
@@ -124,7 +129,7 @@ _LOCK = text("""
         has_table_privilege(CAST(:table AS text), 'UPDATE') AS may_lock_rows
 """)
 _PLACE = 7_201
-"""Sets our advisory locks apart from those of others on the database."""
+"""Seed that keeps our advisory locks apart from those of other programs on the database."""
 _GATEWAY = "SELECT id, name FROM gateways WHERE id = :id"
 _BOARD = "SELECT id, name, gateway_id FROM boards WHERE id = :id"
 _MAIN = text("""

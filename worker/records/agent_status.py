@@ -1,4 +1,4 @@
-"""What agents.status says while a job is at work on an agent, and afterwards (rules.md 37, 38)."""
+"""Writes agents.status when a job takes an agent over and when it ends (rules.md 37, 38)."""
 
 from __future__ import annotations
 
@@ -41,24 +41,27 @@ _RESTORE = text("""
 
 
 def take_over(connection: Connection, agent_id: UUID, status: str, action: str) -> str | None:
-    """Say that a job is at work; return the status that the row had, None where there is no row any more."""
+    """Mark the agent as worked on; return the status that its row had before, None if there is no row."""
     parameters = {"agent_id": agent_id, "status": status, "action": action}
     before: str | None = connection.execute(_TAKE_OVER, parameters).scalar_one_or_none()
     return before
 
 
 def succeed(connection: Connection, session_keys: Mapping[UUID, str]) -> None:
-    """The agents are online, each with its session key and, if it had none, the default heartbeat."""
+    """Mark the agents as online and store their session keys; one without a heartbeat gets the default."""
     agents = {"agents": list(session_keys), "session_keys": list(session_keys.values())}
     connection.execute(_SUCCEED, {**agents, "heartbeat": json.dumps(DEFAULT_HEARTBEAT)})
 
 
 def keep_session_key(connection: Connection, agent_id: UUID, session_key: str) -> None:
-    """Put the agent's session key right, and nothing else (rules.md 5, 35)."""
+    """Correct the agent's stored session key and nothing else (rules.md 5, 35)."""
     connection.execute(_KEEP_KEY, {"agent_id": agent_id, "session_key": session_key})
 
 
 def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
-    """Give the agent the status back that it had at the job's first claim, where it is still ours. Refused
-    before that, it counts as offline: whoever marked it before enqueueing must not find it so for ever."""
+    """Restore the agent's status as of the job's first claim, unless another program has changed it since.
+
+    If there was no claim yet, the agent becomes offline: a service may have marked it before enqueueing, and
+    that status must not stay for ever.
+    """
     connection.execute(_RESTORE, {"job_id": job_id, "agent_id": agent_id})

@@ -1,4 +1,4 @@
-"""What we last wrote of each file: ``agent_files``, one statement an agent (decisions.md D2)."""
+"""Records what we last wrote into each file: ``agent_files``, one statement per agent (decisions.md D2)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def record_files(
     files: Mapping[str, RecordedFile],
     shown: str | None = None,
 ) -> None:
-    """Keep what the gateway holds of these files now. ``shown``: how it shows their folder, where that is not
-    on record yet."""
+    """Record what the gateway now holds of these files. ``shown``: their folder as the gateway shows it, if
+    that is not on record yet."""
     if not files:
         return
     rows = [
@@ -61,7 +61,7 @@ _FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id A
 
 
 def forget_files(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
-    """Drop the records: the gateway was rebuilt, or the agent is gone from it."""
+    """Delete an agent's file records on a gateway from which it is gone, or which was rebuilt."""
     connection.execute(_FORGET, {"agent_id": agent_id, "gateway_id": gateway_id})
 
 

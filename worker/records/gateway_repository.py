@@ -1,4 +1,4 @@
-"""A gateway's row, and what the rows of its agents ask of its roster at this moment."""
+"""Reads a gateway's row, and the roster entries that its agents' rows ask for at this moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.workspace.identity import plain_path, workspace_path
 
 @dataclass(frozen=True)
 class GatewayRecord:
-    """A gateway, where it is to be reached, and what all workers know of it."""
+    """A gateway, its address, and the condition that workers found it in."""
 
     gateway: GatewayFacts
     address: GatewayAddress
@@ -30,7 +30,7 @@ class GatewayRecord:
 
     @property
     def gateway_id(self) -> UUID:
-        """The gateway's key."""
+        """The gateway's primary key."""
         return UUID(str(self.gateway.id))
 
 
@@ -49,8 +49,7 @@ _WANTED = text(f"""
 
 
 def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | None:
-    """The gateway, or None where there is none of that id (any more). Raises BadAddress for a URL that is
-    none."""
+    """Read the gateway; None if it has no row (any more). Raises BadAddress for an invalid URL."""
     row = connection.execute(_GATEWAY, {"gateway_id": gateway_id}).one_or_none()
     if row is None:
         return None
@@ -64,7 +63,7 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the roster should say of an agent, and where it lives once it does."""
+    """The roster entry that an agent should have, and the place where it then lives."""
 
     entry: RosterEntry
     home: Place
@@ -73,8 +72,10 @@ class Wanted:
 def wanted_agents(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, Wanted]:
-    """What is wanted of each of the agents that are on this gateway now, oldest first. Raises PermanentError
-    for a workspace root that is none (rules.md 4)."""
+    """What each of ``agents`` that is on this gateway now should have, oldest first, by the agent's key.
+
+    Raises PermanentError for an invalid workspace root (rules.md 4).
+    """
     rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
     return {row.id: _wanted(row, record.gateway) for row in rows}
 
@@ -82,7 +83,7 @@ def wanted_agents(
 def wanted_entries(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, RosterEntry]:
-    """The entries alone, by the agent's key. Raises PermanentError."""
+    """The entries of `wanted_agents` alone, by the agent's key. Raises PermanentError."""
     return {agent: wanted.entry for agent, wanted in wanted_agents(connection, record, agents).items()}
 
 
@@ -93,7 +94,7 @@ def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
         workspace = workspace_path(gateway.workspace_root, home.openclaw_id, gateway=gateway.name)
     name, path = shown_name(row.name, home.openclaw_id), plain_path(workspace, gateway.name)
     entry = RosterEntry(home.openclaw_id, name, path)
-    try:  # read here and not by the driver, where one agent's would be the failure of all
+    try:  # parsed here because in the driver one agent's bad JSON would fail all agents
         config = json.loads(row.heartbeat_config or "null")
     except (ValueError, RecursionError) as error:
         fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."

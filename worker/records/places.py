@@ -1,8 +1,8 @@
-"""Where an agent lives, is to live, and has lived: the only code that says so.
+"""Decides and records where an agent lives, should live, and has lived; no other code does.
 
 A place is a row of ``agent_places``: a gateway, the agent's OpenClaw id there, and its folder. It is written
-before the agent's entry or any of its files is, so that a crash leaves no agent on a gateway without one, and
-closed once the agent was seen to be gone. Ids are made of UUIDs only where no place says otherwise.
+before the agent's roster entry and files, so that even after a crash every agent on a gateway has a place. It
+is closed once the agent was seen to be gone. Ids are derived from UUIDs only where no place has another.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ class Belonging:
 
 @dataclass(frozen=True)
 class Place:
-    """A gateway, and who and where the agent is there. ``workspace``: the folder that we gave, None where the
-    gateway has no workspace_root; ``resolved_workspace``: that folder as the gateway shows it; ``recorded``:
-    there is a row that says all of this."""
+    """A gateway, with the agent's id, session key and folder there.
+
+    ``workspace``: the folder that we configured, None if the gateway has no workspace_root;
+    ``resolved_workspace``: that folder as the gateway shows it; ``recorded``: a row holds exactly this.
+    """
 
     gateway_id: UUID
     openclaw_id: str
@@ -42,7 +44,7 @@ class Place:
     recorded: bool = True
 
     def is_at(self, gateway_id: UUID, openclaw_id: str) -> bool:
-        """Whether it is that entry of that gateway's roster."""
+        """Whether this is the place with that id on that gateway."""
         return (self.gateway_id, self.openclaw_id) == (gateway_id, openclaw_id)
 
 
@@ -56,15 +58,15 @@ LIVE_PLACES = """(
 
 
 def places_of(selected: Any) -> tuple[Place, ...]:
-    """The places that LIVE_PLACES has selected."""
+    """The places in the value that ``LIVE_PLACES`` selects."""
     return tuple(Place(UUID(gateway_id), *rest) for gateway_id, *rest in selected or ())
 
 
 def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[Place]) -> Place:
-    """Where the agent is to live, by its row and its live places.
+    """The place where the agent should live, by its row and its live places.
 
-    An id that was not made of UUIDs is kept for good. One that was follows the agent's role and gateway: a
-    member that becomes its board's lead has its home elsewhere from then on.
+    An id that was not derived from UUIDs is kept for good. A derived one follows the agent's role and
+    gateway: a member that becomes its board's lead gets another id, and so another home.
     """
     key = session_key_of(agent.id, agent.board_id, agent.is_board_lead, agent.gateway_id)
     made = openclaw_id(key)
@@ -80,15 +82,15 @@ def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[P
 
 
 def made_place(gateway_id: UUID, openclaw_id: str, workspace_root: str) -> Place:
-    """Where an agent would be under an id that was made of a UUID; there need be no row that says so."""
+    """The place that an agent has under an id derived from a UUID, whether or not it is on record."""
     workspace = derived_workspace_path(workspace_root, openclaw_id)
     return Place(gateway_id, openclaw_id, f"agent:{openclaw_id}:main", workspace, recorded=False)
 
 
 @dataclass(frozen=True)
 class History:
-    """All places of an agent, oldest first: those where it lives, and those that it was seen to be gone from.
-    ``gateways``: those of the places that still have a row."""
+    """All places of an agent, oldest first: ``live`` ones, and ``closed`` ones, from which it was seen to be
+    gone. ``gateways``: the places' gateways that still have a row."""
 
     live: tuple[Place, ...]
     closed: tuple[Place, ...]
@@ -104,7 +106,7 @@ _HISTORY = text("""
 
 
 def history_of(connection: Connection, agent_id: UUID) -> History:
-    """Where an agent lives and has lived, whether or not it has a row."""
+    """Read all places where an agent lives or has lived, even if it no longer has a row."""
     rows = connection.execute(_HISTORY, {"agent_id": agent_id}).all()
     places = [Place(*row[:5]) for row in rows]
     return History(
@@ -115,7 +117,7 @@ def history_of(connection: Connection, agent_id: UUID) -> History:
 
 
 def left_places(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
-    """The live places that the agent is to leave for its home."""
+    """The live places other than its home, from which the agent has to be removed."""
     return tuple(place for place in places if not place.is_at(home.gateway_id, home.openclaw_id))
 
 
@@ -140,11 +142,11 @@ _CLOSE_ROW = text("UPDATE provisioner.agent_places SET until = now() WHERE id = 
 
 
 def claim_places(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]) -> dict[UUID, str]:
-    """Write down that the agents live in their homes on one gateway, which is about to be made so.
+    """Record that the agents live in their homes on one gateway, before they are written there.
 
-    Returns a sentence for each agent that may not: its id is another agent's. Of several that want one id,
-    the one that lives there is served, else the first. An id whose holder is gone, or wants another by now,
-    is handed on.
+    Returns a sentence for each agent whose id belongs to another agent. If several agents need one id, the
+    one that lives there gets it, else the first. An id passes on if its holder is gone or needs another id by
+    now.
     """
     first: dict[str, UUID] = {}
     refused: dict[UUID, str] = {}
@@ -180,8 +182,8 @@ def _claim(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]
 
 
 def keeps(row: Any, gateway_id: UUID, openclaw_id: str) -> bool:
-    """Whether the agent of a row (its columns null where there is none) keeps an id on a gateway. One that is
-    being deleted hands it on."""
+    """Whether the agent in ``row`` (null columns if its row is gone) keeps an id on a gateway. An agent that
+    is being deleted does not."""
     if row.id is None or row.status == "deleting" or row.gateway_id != gateway_id:
         return False
     return derived_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
@@ -198,8 +200,8 @@ _EARLIER = text(r"""
 def note_earlier_homes(
     connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place], present: frozenset[str]
 ) -> None:
-    """Write down who of them is also there as the member that it was before it became its board's lead, of
-    which there need be no record: another program made it."""
+    """Record the former places of agents that are still on the gateway as the members that they were before
+    they became leads: another program may have put them there without a record."""
     agents = [
         agent
         for agent, home in homes.items()
@@ -216,13 +218,13 @@ _RESOLVED = text("""
 
 
 def note_resolved(connection: Connection, agent_id: UUID, home: Place, resolved: str) -> None:
-    """Keep how the gateway shows the folder that we gave."""
+    """Record how the gateway shows the folder that we configured."""
     values = {"agent_id": agent_id, "gateway_id": home.gateway_id, "openclaw_id": home.openclaw_id}
     connection.execute(_RESOLVED, {**values, "resolved": resolved})
 
 
 def taken(openclaw_id: str, owner: str) -> str:
-    """Why an agent may not have an id."""
+    """The sentence that says why an agent cannot have an id, and how to cure it."""
     made = derived_id(openclaw_id)
     cure = {
         "lead": "a board has one lead, so clear is_board_lead of one of them, or delete it",
@@ -240,7 +242,7 @@ _CLOSE = text("""
 
 
 def close_places(connection: Connection, gateway_id: UUID, gone: Sequence[tuple[UUID, str]]) -> None:
-    """Write down that agents are gone from a gateway, each with the OpenClaw id that it had there."""
+    """Record that agents are gone from a gateway, each given with the OpenClaw id that it had there."""
     if gone:
         agents, ids = zip(*gone, strict=True)
         connection.execute(_CLOSE, {"gateway_id": gateway_id, "agents": list(agents), "ids": list(ids)})
