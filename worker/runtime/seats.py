@@ -1,7 +1,7 @@
-"""A gateway's share of this process's slots: one that is dead, slow or silent leaves the others theirs.
+"""Limits each gateway to a share of this process's slots, so that a dead or slow one does not take them all.
 
-Kept in memory: what finds no seat waits here and is published again as one comes free. Its row stays as it
-is, so nothing is counted, nothing is written, and the clock brings it back should this process die.
+A message that finds no seat waits here, in memory, and is published again once a seat is free. Its row is not
+changed and no try is counted; if this process dies, the dispatcher publishes the row again.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from uuid import UUID
 from worker.jobs.messages import Message
 
 DOUBTFUL_S = 3.0
-"""A gateway at which work has been going on for so long gets half as many seats: it may be silent."""
+"""Seconds after which a gateway whose oldest work has not finished gets half its seats: it may be silent."""
 
 
 def share_of(slots: int) -> int:
-    """How many of a process's slots one gateway may have: 6 of 16. Its sync itself and its roster writer may
-    have one more each, and as many as a sync begins at a time are left to others."""
+    """How many of a process's slots one gateway may have: 6 of 16.
+
+    The gateway's sync and its roster writer may each take one more, which leaves other gateways at least as
+    many slots as a sync opens rows at a time.
+    """
     return max(1, slots * 3 // 8)
 
 
 @dataclass
 class _Table:
-    """``seated``: when each that is at work began."""
+    """One gateway's seats. ``seated``: the monotonic time at which each seat was taken; ``waiting``: the
+    messages without a seat, by job and agent."""
 
     seated: dict[int, float] = field(default_factory=dict)
     waiting: OrderedDict[tuple[UUID | None, UUID | None], Message] = field(default_factory=OrderedDict)
 
 
 class Seats:
-    """``most``: slots that one gateway may have at a time. Safe for any number of threads."""
+    """The seats of all gateways; ``most``: how many slots one gateway may have at a time. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = max(1, most)
@@ -44,7 +48,7 @@ class Seats:
         self._numbers = 0
 
     def take(self, gateway_id: UUID, message: Message) -> int | None:
-        """Take a seat; None where all are taken: then the message waits for one."""
+        """Take a seat and return its number, or None if all are taken: the message then waits for one."""
         with self._lock:
             table = self._tables.setdefault(gateway_id, _Table())
             if len(table.seated) >= self._limit(table):
@@ -56,7 +60,7 @@ class Seats:
             return self._numbers
 
     def leave(self, gateway_id: UUID, seat: int) -> list[Message]:
-        """Give the seat up; the messages that may have one now are to be published."""
+        """Give the seat up; return the messages that may have a seat now, which must be published."""
         with self._lock:
             table = self._tables[gateway_id]
             del table.seated[seat]
@@ -67,7 +71,7 @@ class Seats:
             return called
 
     def crowded(self, gateway_id: UUID) -> bool:
-        """Whether others wait for a seat at the gateway."""
+        """Whether messages are waiting for a seat at the gateway."""
         with self._lock:
             table = self._tables.get(gateway_id)
             return table is not None and bool(table.waiting)
@@ -80,8 +84,8 @@ class Seats:
 
 @contextmanager
 def seated(seats: Seats, gateway_id: UUID, message: Message, called: list[Message]) -> Iterator[bool]:
-    """A seat at the gateway for the block; False where there is none. ``called`` gets the messages that are
-    to be published afterwards."""
+    """Hold a seat at the gateway during the block; yields False if there is none. ``called`` receives the
+    messages to publish afterwards."""
     seat = seats.take(gateway_id, message)
     if seat is None:
         yield False

@@ -1,4 +1,4 @@
-"""What the work gets handed in. Built once a process, and by hand in tests."""
+"""The services that jobs are given: built once per process, and by hand in tests."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Services:
-    """``send(name, kwargs, task_id)`` publishes a message; it raises where the broker cannot be reached.
-    ``announce`` tells who watches that jobs have ended well in another job's turn."""
+    """Settings, database, gateways and message sending.
+
+    ``send(name, kwargs, task_id)`` publishes a message and raises if the broker cannot be reached;
+    ``announce`` sends the success events of jobs that were ended while another job was being executed.
+    """
 
     settings: Settings
     engine: Engine
@@ -43,20 +46,22 @@ class Services:
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        """The waits and limits of this worker's settings."""
+        """The retry policy with this worker's settings."""
         return RetryPolicy(self.settings.retry_timeout_s, self.settings.crash_limit)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Send messages whose marks are committed; where the broker is away, the clock does it later."""
+        """Send messages whose marks are committed; if the broker is away, the dispatcher sends them later."""
         try:
             send_marked(self.engine, self.send, messages)
         except PUBLISH_ERRORS as error:
             log.warning("not published now: %s", type(error).__name__)
 
     def sharing(self, gateway_id: UUID | None, *, in_a_run: bool) -> Services:
-        """For work at one gateway: an outage is not waited for in the slot by one agent of many, nor while
-        others wait for a slot, so that a gateway that is away does not hold up the others
-        (decisions.md D7)."""
+        """Return the services for work at one gateway.
+
+        With these, an outage is not waited for in the slot by an agent of a sync, nor while messages wait for
+        the gateway's seats, so that a gateway that is away does not hold up the others (decisions.md D7).
+        """
 
         def waits() -> bool:
             return not in_a_run and (gateway_id is None or not self.seats.crowded(gateway_id))
@@ -64,7 +69,10 @@ class Services:
         return replace(self, waits_for_outages=waits)
 
     def patiently(self, work: Callable[[], _T]) -> _T:
-        """Run ``work``, and again after blips, for RETRY_INLINE_S seconds at most. Raises its last error."""
+        """Call ``work`` and repeat it after transient errors, for RETRY_INLINE_S seconds at most.
+
+        Raises the last error.
+        """
 
         def hopeless(error: TransientError) -> bool:
             return isinstance(error, OUTAGES) and not self.waits_for_outages()

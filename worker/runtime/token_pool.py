@@ -1,8 +1,7 @@
-"""Tokens made ahead: hashing one takes 0.1 s of CPU, and a worker that is idle, or whose jobs wait for the
-roster, has that time.
+"""Tokens minted ahead of need, since hashing one takes 0.1 s of CPU, which an idle worker has to spare.
 
-A plain token is in this process's memory alone until it stands in a workspace (rules.md 29), so it is not
-kept for a certain job, whose next turn may be another process's: any turn of this one takes it, once.
+A plain token is only in this process's memory until a workspace holds it (rules.md 29). It is not reserved
+for a job, whose next claim may be another process's: any job that this process executes may take it.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from worker.workspace.credentials import hash_token, mint_token
 
 MOST_AHEAD = 64
 KEPT = 32
-"""So many a worker has ready before anybody asks, for whoever comes first of many: 3 s of CPU, once."""
+"""How many tokens a worker has ready at rest, for the first of many jobs: 3 s of CPU, once."""
 QUIET_S = 15.0
-"""Those are made up for once nobody has asked for any for so long: sooner, they would take the time of the
-very jobs that they are to save time for."""
+"""Seconds without a request for a token, after which the stock is refilled: sooner, minting would take CPU
+from the jobs that it should speed up."""
 _NICE = 10
 
 
 @dataclass(frozen=True)
 class Minted:
-    """A token that is nobody's yet, and its hash (rules.md 23)."""
+    """A token that no agent has yet, and its hash (rules.md 23)."""
 
     plain: str
     hash: str
@@ -39,10 +38,9 @@ class Minted:
 
 
 class Mint:
-    """Makes tokens, ahead of time where it was told to expect that they will be asked for, and keeps some
-    for those whom nobody expects. Safe for any number of threads.
+    """Mints tokens: ahead of time for jobs that announced their need, and a stock for those that did not.
 
-    ``kept``: how many it is to have ready whenever all is quiet; `begin` has the first of them made.
+    ``kept``: size of the stock, refilled in quiet times; `begin` mints the first of it. Thread-safe.
     """
 
     def __init__(self, kept: int = 0) -> None:
@@ -54,19 +52,19 @@ class Mint:
         self._at_work = False
 
     def begin(self) -> None:
-        """Make those that are kept."""
+        """Start minting the stock in the background."""
         with self._changed:
             self._set_to_work()
 
     def expect(self) -> None:
-        """Say that one more token will be wanted soon; it is made in the background, at low priority."""
+        """Announce that one more token will be needed soon: mint it in the background, at low priority."""
         with self._changed:
             self._asked_at = time.monotonic()
             self._expected = min(MOST_AHEAD, self._expected + 1)
             self._set_to_work()
 
     def take(self) -> Minted:
-        """A token that nobody else gets: one made ahead, or one made now."""
+        """Return a token that no other caller gets: one minted ahead if there is one, else a new one."""
         with self._changed:
             self._asked_at = time.monotonic()
             self._expected = max(0, self._expected - 1)
@@ -82,7 +80,7 @@ class Mint:
             threading.Thread(target=self._work, name="mint", daemon=True).start()
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
+        if sys.platform == "linux":  # where threads have separate priorities
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while self._go_on():
@@ -91,7 +89,7 @@ class Mint:
                 self._ready.append(minted)
 
     def _go_on(self) -> bool:
-        """Wait until another is to be made; False where all are there."""
+        """Wait until another token is needed; False if none is."""
         with self._changed:
             while len(self._ready) >= self._expected:
                 if len(self._ready) >= self._kept:
