@@ -1,8 +1,8 @@
 """Executes a leased row: the one engine for agents' rows, syncs and heartbeat jobs (decisions.md D5, D6).
 
-Claim, then handler, then outcome. A handler does one row's work while a thread renews its lease. It returns
-what became of the row, or a `Snooze`, or raises; what an error means for the row is decided here and in
-`worker.jobs.retry_policy`, and how the row ends is the caller's, by the functions of a `LeasedRow`.
+A handler does one row's work while a thread renews the row's lease. It returns how the row ended or a
+`Snooze`, or raises. What an error means for the row is decided here and in `worker.jobs.retry_policy`; the
+caller passes the functions that snooze the row and end it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _Ended = TypeVar("_Ended")
 
 @dataclass(frozen=True)
 class Ended:
-    """The row has ended. ``reason``: the sentence of one that did not succeed; ``progress``: how far the sync
-    is that it belongs to, if it belongs to one."""
+    """The row has ended. ``reason``: the sentence if it did not succeed; ``progress``: that of its sync, if
+    it belongs to one."""
 
     status: str
     reason: str | None = None
@@ -44,10 +44,11 @@ Outcome = Ended | Snooze | NotClaimed
 
 @dataclass(frozen=True)
 class LeasedRow:
-    """A row that this worker has claimed, whatever it is about.
+    """A row of any kind that this worker has claimed.
 
-    ``name`` is for the log; ``crashes``: workers that died at it; ``renew`` holds it for another ``lease_s``
-    seconds; ``snooze`` gives the lease back until the row is due. Both raise LeaseLostError.
+    ``name``: for the log; ``crashes``: how many workers died at it; ``renew``: extends the lease to
+    ``lease_s`` seconds from now; ``snooze``: gives the lease back until the row is due. Both raise
+    LeaseLostError.
     """
 
     name: str
@@ -67,11 +68,12 @@ def execute(
     retry: Callable[[TransientError], Snooze],
     fail: Callable[[Exception], _Ended | Snooze],
 ) -> _Ended | Snooze | NotClaimed:
-    """Run ``handler`` on a row that was claimed, and see the row through to an end or a snooze.
+    """Run ``handler`` on a claimed row until the row ends or snoozes; return which.
 
-    ``retry`` says when a transient failure is tried again, and raises PermanentError to give it up; ``fail``
-    ends the row for an error that will not pass. Raises only DATABASE_AWAY: the row is then snoozed if
-    Postgres takes that, else its lease runs out, and the dispatcher brings it back.
+    ``retry`` returns the snooze after a transient failure, or raises PermanentError to give it up; ``fail``
+    ends the row after a permanent one. Returns NOTHING_TO_DO if the lease was lost. Raises only
+    DATABASE_AWAY: the row is then snoozed if Postgres accepts that, else its lease runs out, and the
+    dispatcher publishes it again.
     """
     try:
         return _execute(engine, policy, row, handler, retry=retry, fail=fail)
@@ -100,7 +102,7 @@ def _execute(
     except LeaseLostError:
         raise
     except DATABASE_AWAY as error:
-        # What is not served may be a table of Mission Control's alone.
+        # Only a table of Mission Control may be unavailable, so the snooze may still be stored.
         snooze = Snooze(
             f"waiting for the database: {error}",
             policy.database_wait_s,

@@ -1,4 +1,4 @@
-"""Turns a message into a job: by its row if a service wrote one, otherwise by the message's arguments."""
+"""Finds the job of a message by its row, or creates the job from the message's arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Accepted:
-    """The job that the message is for, the agent whose row to claim, and its gateway, if known."""
+    """A message that is served: its job, the agent whose row to claim, and the agent's gateway, if known."""
 
     job_id: UUID
     agent_id: UUID
@@ -39,7 +39,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refused:
-    """The job was refused with this sentence; None if there is nothing left to do."""
+    """A message that is not served. ``reason``: why its job was refused, None if there is nothing to do."""
 
     job_id: UUID
     reason: str | None
@@ -63,10 +63,10 @@ def accept_agent_job(
     agent_of: AgentOf = target_of,
     refusal: str | None = None,
 ) -> Accepted | Refused:
-    """Find or create the job of a message for a task about one agent, and give it its row.
+    """Find or create the job of a message for a task about one agent, and create the agent's row.
 
-    ``agent_of`` says which agent the request is about. A request that cannot be served becomes a failed job
-    whose error names the argument.
+    ``agent_of`` returns the agent that the request is about; ``refusal``: why the message cannot be served if
+    it has no row. A request that cannot be served becomes a failed job whose error names the argument.
     """
     key = job_id(task_id)
     with single(engine) as connection:
@@ -80,7 +80,7 @@ def accept_agent_job(
         found = accept(connection, kind, task_id, positional, arguments, refusal)
         if isinstance(found, Refused):
             return found
-        if isinstance(found, Begun):  # just now, by another message
+        if isinstance(found, Begun):  # another message has just started it
             return _taken_up(found)
         try:
             agent_id = agent_of(connection, found.request)
@@ -101,7 +101,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Begun:
-    """A job that has started, and perhaps ended; ``agent_id``: of its one row, if it has one."""
+    """A job that has started and may have ended; ``agent_id``: the agent of its only row, if it has one."""
 
     job_id: UUID
     agent_id: UUID | None
@@ -110,7 +110,7 @@ class Begun:
 
 
 def _of_another_kind(key: UUID, kind: str, stored: StoredJob) -> Refused:
-    """Drop a message whose id is that of another kind's job: one id can have only one row."""
+    """Drop a message whose id belongs to a job of another kind: each id can have only one row."""
     log.warning(
         "dropped a message for tasks.%s: its id is that of a job of kind %s. Send each task with an id of"
         " its own.",
@@ -141,8 +141,11 @@ def accept(
     arguments: Mapping[str, Any],
     refusal: str | None = None,
 ) -> Queued | Begun | Refused:
-    """Find or create the job of a message, by its row if there is one. ``refusal``: why the message cannot be
-    served if there is no row."""
+    """Find the job of a message by its row, or create it from ``arguments``.
+
+    ``refusal``: why the message cannot be served if there is no row. A request that cannot be served becomes
+    a failed job whose error names the argument.
+    """
     key = job_id(task_id)
     if str(key) != task_id.lower():
         log.info("task id %s is not a UUID: its job is %s", escaped(task_id, 100), key)

@@ -1,7 +1,7 @@
-"""Every wait and limit of work that failed, and when it is given up (rules.md 45, decisions.md D6, D7).
+"""Decides when failed work is tried again and when it is given up (rules.md 45, decisions.md D6, D7).
 
-A blip is waited out in the slot (`inline_retrying`, with tenacity). A failure that lasts longer gives the
-slot back, and `RetryPolicy` says when its row is tried again. Pure: it reads no clock, table or gateway.
+A short failure is retried in the slot (`inline_retrying`, with tenacity). After a longer one the row gives
+its slot back, and `RetryPolicy` says when it is tried again; it reads no clock, table or gateway.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class GatewayGivenUpError(PermanentError):
 class Snooze:
     """What a row does until its next try: it keeps its agent and gives its slot back.
 
-    ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if another transaction calls it;
-    ``failing_s``: for how many seconds its step has been failing, None if it is not; ``code``: what
-    ``reason`` says, for programs.
+    ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if the handler has parked the row
+    already; ``failing_s``: seconds for which its step has been failing, None if it is not; ``code``:
+    ``reason`` for programs.
     """
 
     reason: str
@@ -51,31 +51,31 @@ class RetryPolicy:
     """RETRY_TIMEOUT_S: a step that has failed for this long, or whose gateway has been unreachable for this
     long, is given up."""
     crash_limit: int
-    """CRASH_LIMIT: workers that may die at one row, one after another, before it is given up."""
+    """CRASH_LIMIT: a row at which this many workers died, one after another, is given up."""
     shortest_wait_s: float = FIRST_DELAY_S
     longest_wait_s: float = LONGEST_DELAY_S
     share_of_age: float = 0.25
-    """A step waits for this share of the time for which it has been failing."""
+    """A step waits for this fraction of the time for which it has been failing."""
     requested_wait_s: float = 60.0
-    """A wait that a gateway asks for is honoured up to this even where less is left until the timeout: every
-    release counts calls anew within it."""
+    """A wait that a gateway asks for is honoured up to this many seconds even if less is left until the
+    timeout: every release restarts its call counts within that time."""
     database_wait_s: float = 2.0
-    """Until a row is tried again that the database did not serve."""
+    """Seconds until a row is tried again after the database did not serve a statement."""
     idle_timeout_s: float = 3.0
-    """How long the first claim of one agent among many waits for a gateway that says nothing."""
+    """Idle timeout for the first claim of an agent within a sync."""
     idle_timeout_growth: float = 1.5
-    """Each further claim waits longer by this factor: a gateway that is busy for longer at a time, as
-    2026.9.6 is with the heartbeats of a hundred agents, would otherwise never be heard."""
+    """Factor by which the idle timeout grows with each claim: a gateway that is busy for longer at a time, as
+    2026.9.6 is with the heartbeats of a hundred agents, would otherwise time out every time."""
     longest_idle_timeout_s: float = 20.0
 
     def wait_at_age(self, age_s: float) -> float:
-        """How long work of this age waits until its next try, without jitter."""
+        """Seconds until the next try of work that has been failing for ``age_s`` seconds, without jitter."""
         return min(self.longest_wait_s, max(self.shortest_wait_s, age_s * self.share_of_age))
 
     def after_failure(self, error: TransientError, failing_s: float) -> Snooze:
-        """When a step is tried again that has been failing for ``failing_s`` seconds.
+        """The snooze of a step that has been failing for ``failing_s`` seconds.
 
-        Raises PermanentError once that is the whole timeout.
+        Raises PermanentError once that reaches the timeout.
         """
         if failing_s >= self.timeout_s:
             raise PermanentError(
@@ -90,11 +90,11 @@ class RetryPolicy:
     def after_outage(
         self, error: TransientError, down_for_s: float, probe_in_s: float, failing_s: float | None
     ) -> Snooze:
-        """When a step is tried again whose gateway has been away for ``down_for_s`` seconds and may be tried
-        in ``probe_in_s``. ``failing_s``: for how long the step has been failing, if the gateway lets us in
-        each time and then breaks off; else None.
+        """The snooze of a step whose gateway has been away for ``down_for_s`` seconds and may be probed in
+        ``probe_in_s`` seconds.
 
-        Raises GatewayGivenUpError once either is the whole timeout.
+        ``failing_s``: seconds for which the step has been failing, if the gateway accepts connections and
+        then drops them; else None. Raises GatewayGivenUpError once either time reaches the timeout.
         """
         if max(down_for_s, failing_s or 0.0) >= self.timeout_s:
             raise GatewayGivenUpError(self.unreachable(str(error)))
@@ -102,13 +102,13 @@ class RetryPolicy:
         return self._snooze(error, probe_in_s, left_s, left_s, failing_s)
 
     def unreachable(self, last_error: str) -> str:
-        """The sentence of a job whose gateway stayed away."""
+        """The error of a job whose gateway stayed away for the whole timeout."""
         minutes = self.timeout_s / 60
         time = f"{minutes:g} minutes" if minutes >= 1 else f"{self.timeout_s:g} seconds"
         return f"The gateway was unreachable for {time}. Last error: {last_error}"
 
     def require_survivable(self, crashes: int, phase: str | None) -> None:
-        """Raise PermanentError for work at which ``crash_limit`` workers died one after another."""
+        """Raise PermanentError if ``crash_limit`` workers, one after another, died at the row."""
         if crashes >= self.crash_limit:
             raise PermanentError(
                 f"Given up: {crashes} workers died while at work on it, in phase {phase}.",
@@ -116,7 +116,7 @@ class RetryPolicy:
             )
 
     def idle_timeout_of(self, claims: int) -> float:
-        """How long the n-th claim of one agent among many waits for a silent gateway."""
+        """Idle timeout, in seconds, for the n-th claim of an agent within a sync."""
         grown = self.idle_timeout_s * self.idle_timeout_growth ** min(claims - 1, 10)
         return float(min(self.longest_idle_timeout_s, grown))
 
@@ -139,14 +139,14 @@ def backoff_s(failures: int) -> float:
 
 
 def jittered(delay_s: float) -> float:
-    """``delay_s`` plus or minus up to a fifth, so that callers that failed together do not retry together."""
+    """``delay_s`` plus or minus up to 20 %, so that callers that failed together do not retry together."""
     return delay_s * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 def retry_delay_s(failures: int, error: BaseException | None) -> float:
     """Seconds to wait before the next try after ``error``, with jitter.
 
-    The delay is the time that the gateway named, or longer; without one, the backoff.
+    The delay is the time that the gateway asked for, or slightly longer; without one, the backoff.
     """
     named_s = error.retry_after_s if isinstance(error, TransientError) else None
     if named_s is None:

@@ -1,4 +1,4 @@
-"""When a schedule is due: every so often, or by a cron expression in a timezone. Pure."""
+"""Computes when a schedule is due: at an interval, or by a cron expression in a timezone. Pure."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from worker.jobs.requests import BadRequestError
 SHORTEST = timedelta(minutes=1)
 LONGEST = timedelta(days=366)
 SPREAD_S = 300
-"""Schedules of one hour begin within so many seconds of it, each at its own moment, and never more than a
-tenth of their period late."""
+"""Seconds over which cron schedules for the same time are spread. Each always has the same delay, which is at
+most a tenth of its period."""
 _ANY_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Either ``every`` or ``cron``; the timezone is for cron, by its IANA name."""
+    """Either an interval ``every``, or a five-field ``cron`` expression in an IANA ``timezone``."""
 
     every: timedelta | None = None
     cron: str | None = None
     timezone: str = "UTC"
 
     def check(self) -> None:
-        """Raise BadRequestError, whose sentence names what cannot be right."""
+        """Raise BadRequestError if the schedule is unusable; the sentence names the field."""
         if (self.every is None) == (self.cron is None):
             raise BadRequestError("A schedule has either an interval or a cron expression.")
         if self.every is not None and self.every < SHORTEST:
@@ -50,8 +50,11 @@ class ScheduleSpec:
             self._fires(_ANY_MOMENT, 1)
 
     def after(self, moment: datetime, schedule_id: UUID) -> datetime:
-        """The first run after ``moment``, in UTC. The same schedule always comes as much after the full hour,
-        and runs that were missed are left out. Raises BadRequestError for a cron expression without any."""
+        """The first time after ``moment`` at which the schedule is due, in UTC.
+
+        Each schedule keeps its own fixed offset, and missed times are left out. Raises BadRequestError for a
+        cron expression that never fires.
+        """
         if self.every is not None:
             period_s = int(self.every.total_seconds())
             phase_s = schedule_id.int % period_s
@@ -63,8 +66,11 @@ class ScheduleSpec:
         return fire + lateness
 
     def _fires(self, moment: datetime, count: int) -> list[datetime]:
-        """The next fires of the cron expression, without any lateness. An hour that the clocks repeat has
-        the runs of its first time, unless the expression is for every hour."""
+        """The next ``count`` times at which the cron expression fires, without the offset.
+
+        In an hour that the clocks repeat it fires the first time only, unless it fires every hour. Raises
+        BadRequestError if it never fires.
+        """
         zone = ZoneInfo(self.timezone)
         times = croniter(str(self.cron), moment.astimezone(zone))
         hourly = "*" in str(self.cron).split()[1]

@@ -1,4 +1,4 @@
-"""Schedules in Postgres, each due run made once whoever looks and however often (decisions.md D9)."""
+"""Schedules of syncs in Postgres: each due sync is enqueued once, by one or many beats (decisions.md D9)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,11 @@ _SWITCH_OFF = text(
 
 
 def run_due(engine: Engine) -> int:
-    """Enqueue a sync for each schedule that is due now by Postgres's clock, and say when it is due next;
-    return how many syncs were made. A run that was due while nobody looked is made once, however many were
-    missed. Raises DATABASE_AWAY alone: what is wrong with a schedule switches it off, and no other."""
+    """Enqueue a sync for each schedule that is due by Postgres's clock, and store when it is due next.
+
+    Returns how many syncs were created. A schedule that was due several times since the last call gets one
+    sync. Raises only DATABASE_AWAY: any other error switches off its schedule and no other.
+    """
     made = 0
     with engine.begin() as connection:
         for row in connection.execute(_DUE, {"batch": BATCH}).all():
@@ -76,7 +78,10 @@ def _run_alone(connection: Connection, row: Any) -> bool:
 
 
 def _run(connection: Connection, row: Any) -> bool:
-    """Whether a sync was made. Raises BadRequestError for a schedule that cannot be followed."""
+    """Enqueue the sync of one due schedule and return whether it was created.
+
+    Raises BadRequestError for an unusable schedule.
+    """
     spec = _spec_of(row)
     spec.check()
     if row.gateway_name is None:
@@ -93,7 +98,7 @@ def _run(connection: Connection, row: Any) -> bool:
         return False
     try:
         job = enqueue(connection, request)
-    except RequestConflictError as error:  # its options were changed between two looks at one due run
+    except RequestConflictError as error:  # its options changed after its sync for this time was enqueued
         _note(connection, row, next_run_at, note=str(error))
         return False
     note_ids(job=job.job_id)
@@ -112,7 +117,7 @@ def _spec_of(row: Any) -> ScheduleSpec:
 
 def _request(row: Any) -> SyncGateway:
     due = row.next_run_at.astimezone(UTC).isoformat(timespec="milliseconds") if row.next_run_at else None
-    try:  # read here and not by the driver, where one schedule's would be the failure of all
+    try:  # parsed here because in the driver one schedule's bad JSON would fail all schedules
         given = json.loads(row.options or "{}")
     except (ValueError, RecursionError) as error:
         raise BadRequestError(
@@ -138,7 +143,7 @@ def _note(connection: Connection, row: Any, next_run_at: datetime, **columns: An
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule as it stands. ``last_status``: of the job of its last run."""
+    """A schedule as stored. ``last_status``: the status of the last job that it enqueued."""
 
     id: UUID
     gateway_id: UUID
@@ -172,7 +177,7 @@ _REMOVE = text("DELETE FROM provisioner.sync_schedules WHERE id = :id")
 
 
 def add(connection: Connection, request: SyncGateway, spec: ScheduleSpec) -> Schedule:
-    """Have the sync made again and again. Raises BadRequestError."""
+    """Store a schedule that enqueues the sync whenever ``spec`` is due. Raises BadRequestError."""
     spec.check()
     key = uuid4()
     now = connection.execute(_NOW).scalar_one()
@@ -191,7 +196,7 @@ def add(connection: Connection, request: SyncGateway, spec: ScheduleSpec) -> Sch
 
 
 def all_schedules(connection: Connection) -> list[Schedule]:
-    """Those that there are, by gateway."""
+    """All schedules, ordered by the name of their gateway."""
     return [
         Schedule(
             row.id,
@@ -211,5 +216,5 @@ def all_schedules(connection: Connection) -> list[Schedule]:
 
 
 def remove(connection: Connection, schedule_id: UUID) -> bool:
-    """Forget a schedule; whether there was one. A run of it that is under way goes on."""
+    """Delete a schedule and return whether there was one. A sync that it has enqueued goes on."""
     return bool(connection.execute(_REMOVE, {"id": schedule_id}).rowcount)
