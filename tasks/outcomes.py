@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _STATEMENT_AGAIN_S = 1.0
 """Seconds for which a message is held before it is requeued, after a single statement that was not served."""
 NOTHING_TO_DO = "nothing to do"
-"""Result of a task that has its own task id, not a job's, and whose row is leased, parked or ended."""
+"""Result of a task that found its row leased, parked or ended, and whose task id is not a job's."""
 _NO_ROWS = Meaning("it takes no rows in provisioner.jobs", "look for a trigger or a constraint there")
 
 

@@ -1,4 +1,4 @@
-"""How a sync looks to Celery and to Flower: one task that is in PROGRESS until its last agent is done.
+"""Reports a sync to Celery and Flower as one task that is in PROGRESS until its last agent is done.
 
 The request's task ends long before its job does, so it reports nothing itself. On its behalf the agents'
 tasks report progress, and tasks.finish_sync the end (celery.md 3).
@@ -43,7 +43,7 @@ def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
 
 
 def tell_progress(job_id: UUID, progress: Progress) -> None:
-    """Send Flower a sync's progress under the sync's task id, at most about ``_STEPS`` times."""
+    """Send Flower a sync's progress under the sync's task id; a long sync sends about ``_STEPS`` events."""
     step = max(1, progress.total // _STEPS)
     if progress.done % step == 0 or progress.done >= progress.total:
         fields = {"done": progress.done, "total": progress.total}

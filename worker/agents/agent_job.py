@@ -135,7 +135,7 @@ def _settle_down(work: Work) -> None:
 def _ask_for_roster(work: Work) -> Snooze | None:
     """Render the workspace before anything is touched, then ask for the roster change that is needed, if any.
 
-    Returns the snooze in which the row waits for the roster writer, or None if the roster is as it should be.
+    Returns the snooze in which the row waits for the roster writer, or None if the roster needs no change.
     """
     record = work.record
     work.render()
@@ -164,8 +164,8 @@ def _ask_for_roster(work: Work) -> Snooze | None:
 
 
 def _require_token(work: Work, *, present: bool, differs: bool) -> None:
-    """Raise NoTokenError for an agent whose token cannot be kept, before its roster entry or files change
-    (rules.md 25)."""
+    """Raise NoTokenError if the agent's token can be neither kept nor replaced, before its roster entry or
+    files change (rules.md 25)."""
     if work.verb.mints or work.option("rotate_tokens"):
         return
     if not present:
@@ -181,7 +181,7 @@ def _is_first(work: Work, *, present: bool) -> bool:
 
 
 def _stood_before(work: Work) -> bool | Snooze:
-    """Whether the agent was in the roster before this job; in a sync, the parent has already read that."""
+    """Whether the agent was in the roster before this job; in a sync, its row already says so."""
     if work.held.single or work.held.phase == "roster":
         return _roster(work)
     return not work.held.first_provision

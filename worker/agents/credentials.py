@@ -31,7 +31,7 @@ class NoTokenError(PermanentError):
 
 @dataclass(frozen=True)
 class Token:
-    """A plain token, with what the database has to say once the workspace holds it.
+    """A plain token, and what has to be stored once the workspace holds it.
 
     ``hash``: what agents.agent_token_hash is or will be, None for a token that was not verified
     (rules.md 25); ``settle``: commit the token's pending hash (which replaces the hash ``replaces``), drop
@@ -142,8 +142,8 @@ def commit(connection: Connection, work: Work, token: Token) -> None:
 
 
 def _commit(connection: Connection, work: Work, token: Token) -> bool:
-    """Make the pending hash the agent's and record the job, if the agent's hash is still the one to be
-    replaced; returns whether it was."""
+    """Make the pending hash the agent's and record the job, if the agent's hash is still ``token.replaces``;
+    return whether it was."""
     parameters = {
         "agent_id": work.agent_id,
         "pending": token.hash,

@@ -1,4 +1,4 @@
-"""Executes an agent's row: claims it, runs its handler and ends it by the outcome (decisions.md D6)."""
+"""Executes an agent's row: claims it, runs its handler, and ends or snoozes it (decisions.md D6)."""
 
 from __future__ import annotations
 

@@ -185,8 +185,10 @@ def _strange(answer: Mapping[str, Any]) -> str | None:
 
 
 def _restart_due(connection: Connection, work: Work) -> Snooze | None:
-    """Snooze until the announced restart, or None if there is none; none can be announced then before the
-    transaction ends."""
+    """The snooze until the gateway's announced restart, or None if no restart is due.
+
+    The gateway's state is locked, so that none is announced before the transaction ends.
+    """
     parameters = {"gateway_id": work.record.gateway_id}
     restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
     if restart_in_s is None or restart_in_s <= 0:
@@ -195,7 +197,7 @@ def _restart_due(connection: Connection, work: Work) -> Snooze | None:
 
 
 def wants_reset(work: Work) -> bool:
-    """Whether the session has to be reset; warns if that was not asked for, or if it would show new files.
+    """Whether to reset the session; warns of a reset that was not asked for, and of files that need one.
 
     On releases whose sessions keep the files that they began with, an agent whose token was changed would go
     on with the old one and be locked out, so its session is reset without a request for it.

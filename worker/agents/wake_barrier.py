@@ -19,7 +19,7 @@ CROWD_PATIENCE_S = 45.0
 """Age of a job, in seconds, from which its wake is not delayed any longer: other agents may never get their
 files."""
 LOOK_AGAIN_S = 10.0
-"""Seconds after which a delayed wake looks again, if no other agent's job has made it due before."""
+"""Seconds after which a delayed wake looks again, unless another agent's job makes it due earlier."""
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('wakes ' || :gateway_id, 0))")
 

@@ -102,7 +102,7 @@ def _execute(
     except LeaseLostError:
         raise
     except DATABASE_AWAY as error:
-        # Only a table of Mission Control may be unavailable, so the snooze may still be stored.
+        # Perhaps only a table of Mission Control is unavailable, and the snooze can still be stored.
         snooze = Snooze(
             f"waiting for the database: {error}",
             policy.database_wait_s,

@@ -30,7 +30,7 @@ class GatewayGivenUpError(PermanentError):
 
 @dataclass(frozen=True)
 class Snooze:
-    """What a row does until its next try: it keeps its agent and gives its slot back.
+    """A row's wait until its next try: it keeps its agent, but gives its slot back.
 
     ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if the handler has parked the row
     already; ``failing_s``: seconds for which its step has been failing, None if it is not; ``code``:
@@ -160,10 +160,10 @@ def inline_retrying(
     never: tuple[type[TransientError], ...] = (),
     unless: Callable[[TransientError], bool] = lambda _: False,
 ) -> Retrying:
-    """A tenacity policy that retries transient errors for at most ``budget_s`` seconds; make a new one for
-    each use.
+    """A tenacity policy that retries transient errors for at most ``budget_s`` seconds.
 
-    Errors of the types in ``never`` and those for which ``unless`` is true are not retried.
+    Make a new one for each use. Errors of the types in ``never`` and those for which ``unless`` is true are
+    not retried.
 
     The last error is raised unchanged: a permanent one at once, a transient one when the next wait would
     exceed the budget (the wait is not begun) or when ``stop_event`` ends a wait (SIGTERM).

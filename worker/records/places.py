@@ -44,7 +44,7 @@ class Place:
     recorded: bool = True
 
     def is_at(self, gateway_id: UUID, openclaw_id: str) -> bool:
-        """Whether this is the place with that id on that gateway."""
+        """Whether this place is on that gateway under that id."""
         return (self.gateway_id, self.openclaw_id) == (gateway_id, openclaw_id)
 
 
@@ -200,8 +200,10 @@ _EARLIER = text(r"""
 def note_earlier_homes(
     connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place], present: frozenset[str]
 ) -> None:
-    """Record the former places of agents that are still on the gateway as the members that they were before
-    they became leads: another program may have put them there without a record."""
+    """Record the former member ids under which board leads are still on the gateway.
+
+    Another program may have put them there without a record.
+    """
     agents = [
         agent
         for agent, home in homes.items()

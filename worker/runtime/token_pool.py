@@ -19,9 +19,9 @@ from worker.workspace.credentials import hash_token, mint_token
 
 MOST_AHEAD = 64
 KEPT = 32
-"""How many tokens a worker has ready at rest, for the first of many jobs: 3 s of CPU, once."""
+"""How many tokens an idle worker has ready for jobs that arrive together: 3 s of CPU, once."""
 QUIET_S = 15.0
-"""Seconds without a request for a token, after which the stock is refilled: sooner, minting would take CPU
+"""Seconds without a request for a token after which the stock is refilled: sooner, minting would take CPU
 from the jobs that it should speed up."""
 _NICE = 10
 

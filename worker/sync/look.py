@@ -233,7 +233,7 @@ def settle(services: Services, held: JobClaim) -> Snooze:
 
 def _roster_wait_s(services: Services) -> float:
     """Seconds after which a sync that waits for the roster writer looks again unprompted: a tenth of the
-    retry timeout (1 to 60), so that it gives up close to it."""
+    retry timeout (1 to 60), so that it gives up soon after it."""
     return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_timeout_s / 10))
 
 
