@@ -1,4 +1,4 @@
-"""The tables: one noun a module."""
+"""The tables: each module defines one kind of row."""
 
 from models.agent_credentials import AgentCredential
 from models.agent_files import AgentFile

@@ -9,10 +9,13 @@ from models.schemas import Moment, Provisioner, UuidKey
 
 
 class AgentCredential(Provisioner):
-    """How far a re-keying has come (rules.md 27): ``verified_hash`` is the agents.agent_token_hash that the
-    live token was last seen to match, ``pending_hash`` that of a token on its way into the workspace, begun
-    from ``replaces_hash``. ``gateway_id``: where a job of ours last succeeded for the agent; unlike the jobs
-    themselves it is never pruned (rules.md 16)."""
+    """The state of an agent's token rotation (rules.md 27).
+
+    ``verified_hash``: the agents.agent_token_hash that the live token last matched; ``pending_hash``: the
+    hash of a token that is being written to the workspace, to replace the one of ``replaces_hash``;
+    ``gateway_id``: where a job of ours last succeeded for the agent. Unlike jobs, that is never pruned
+    (rules.md 16).
+    """
 
     __tablename__ = "agent_credentials"
 

@@ -12,11 +12,11 @@ FILE_KINDS = ("file", "section", "scratch")
 
 
 class AgentFile(Provisioner):
-    """What we last wrote of one workspace file (decisions.md D2).
+    """What we last wrote to one workspace file (decisions.md D2).
 
-    ``source_sha256``: hex hash of its text with a placeholder for the token; ``size`` in bytes and
-    ``updated_at_ms`` as the gateway told them; ``locator``: where it is, if not under its name (the heartbeat
-    automation's id for a scratch).
+    ``source_sha256``: hex hash of its text with a placeholder for the token; ``size``, in bytes, and
+    ``updated_at_ms``: as the gateway reported them; ``locator``: where the text is, if not under the file's
+    name (the id of the heartbeat automation, for a scratch).
     """
 
     __tablename__ = "agent_files"

@@ -9,12 +9,13 @@ from models.schemas import Moment, Provisioner
 
 
 class AgentPlace(Provisioner):
-    """Where an agent lives, or lived: one row for each gateway and OpenClaw id that it was given.
+    """Where an agent lives or has lived: one row for each gateway and OpenClaw id assigned to it.
 
     ``since``: when the place was first written to the gateway; ``until``: when the agent was seen to be gone
-    from it, null while it is there. Two live places never share a gateway and an OpenClaw id. ``workspace``:
-    the folder that we gave; null where the gateway has no workspace_root. ``resolved_workspace``: that folder
-    as the gateway shows it, a leading ``~`` replaced; null until it was seen.
+    from it, null while it lives there. Two live places never share a gateway and an OpenClaw id.
+    ``workspace``: the folder that we assigned, null if the gateway has no workspace_root;
+    ``resolved_workspace``: that folder as the gateway shows it, with a leading ``~`` replaced, null until the
+    gateway has shown it.
     """
 
     __tablename__ = "agent_places"

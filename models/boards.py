@@ -31,7 +31,8 @@ class Board(MissionControl):
 
 
 class BoardMemory(MissionControl):
-    """A board's notes and chat; the newest ``/pause`` or ``/resume`` in the chat decides (rules.md 32)."""
+    """A note or chat message of a board. The newest ``/pause`` or ``/resume`` in the chat says whether the
+    board is paused (rules.md 32)."""
 
     __tablename__ = "board_memory"
 

@@ -7,12 +7,12 @@ from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 
 class GatewayState(Provisioner):
-    """What all workers must know of one gateway: who may write its roster, and whether it is up.
+    """What all workers must know about one gateway: who may write its roster, and whether it is up.
 
-    ``writer_queued_at``: a write_roster is on its way and has not begun, so nobody need send another.
-    ``writer_not_before``: when the writer wants to be called again, after a failure or for a later restart.
-    ``down_at``: fingerprint of the address at which the outage was seen. ``allowed_rewrites``: what the
-    gateway's owner let us rewrite in its config files (`provisioner gateway allow-rewrite`).
+    ``writer_queued_at``: when a write_roster was sent that has not started yet, so that no job sends another;
+    ``writer_not_before``: when the writer must be called again, after a failure or for a later restart;
+    ``down_at``: fingerprint of the address at which the outage was seen; ``allowed_rewrites``: what the
+    gateway's owner allows us to rewrite in its config files (`provisioner gateway allow-rewrite`).
     """
 
     __tablename__ = "gateway_states"

@@ -9,7 +9,7 @@ from models.schemas import MissionControl, Utc, UuidKey
 
 
 class Gateway(MissionControl):
-    """An OpenClaw gateway. ``token`` is the one table column that holds a plain secret (rules.md 29)."""
+    """An OpenClaw gateway. ``token`` is the only table column that holds a plain secret (rules.md 29)."""
 
     __tablename__ = "gateways"
 

@@ -9,20 +9,20 @@ from models.jobs import one_of
 from models.schemas import BinaryJson, Moment, Provisioner
 
 AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cancelled", "not_attempted")
-"""The same as in worker.jobs.states; a test compares them."""
+"""The statuses of worker.jobs.states; a test compares them."""
 
 
 class JobAgent(Provisioner):
-    """One agent's part in a job. Status ``running``, leased or parked, holds the agent: a unique index lets
-    one job at a time have it (decisions.md D5).
+    """One agent's part in a job. A row in status ``running``, leased or parked, holds the agent: a unique
+    index allows one such row per agent (decisions.md D5).
 
     In a sync, ``position`` is the agent's place in the order, null for the gateway's main agent, which comes
-    last; ``roster`` is what the roster's change is to be, {"action": create | update | unchanged, "changes":
-    a merge patch}; a row whose ``next_attempt_at`` is null is not begun.
-    ``failing_since``: when its present step failed for the first time; null while it has not.
+    last; ``roster`` is the planned change to the roster, {"action": create | update | unchanged, "changes":
+    a merge patch}; a row whose ``next_attempt_at`` is null has not started.
+    ``failing_since``: when its current step first failed, null while it has not.
     ``reason``: why it waits, or why it ended without success, with ``reason_code`` for programs; ``outcome``:
-    why it was skipped without that being an error (until the next release ``phase`` says that too). Both
-    codes are null in rows that workers before v0.3.0 wrote; which there are, `worker.jobs.states` says.
+    why it was skipped, if that is not an error (until the next release ``phase`` says that too).
+    `worker.jobs.states` lists both kinds of codes; they are null in rows of workers before v0.3.0.
     """
 
     __tablename__ = "job_agents"

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
-"""The same as in worker.jobs.states; a test compares them."""
+"""The statuses of worker.jobs.states; a test compares them."""
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:
@@ -17,16 +17,16 @@ def one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Job(Provisioner):
-    """A request and its outcome. A row in status ``queued`` is an enqueue (decisions.md D8).
+    """A request and its outcome. Inserting a row in status ``queued`` enqueues the job (decisions.md D8).
 
-    ``next_attempt_at`` is when the clock publishes the row (again), null once it has ended;
-    ``lease_until`` is set while a worker has it in hand; ``published_at`` is set from publication to
-    claim, so that a late copy of the message finds nothing to do. ``kind`` may be any name: which kinds
-    there are, `worker.jobs.kinds` knows, and a newer worker's knows more.
+    ``next_attempt_at``: when the dispatcher publishes the row (again), null once the job has ended;
+    ``lease_until``: set while a worker holds the row; ``published_at``: set from publication to claim, so
+    that a late copy of the message finds nothing to do. ``kind`` may be any name: `worker.jobs.kinds` lists
+    the known ones, and a newer worker may know more.
 
-    ``error``: why it ended without success, with ``reason_code`` for programs; ``wait_reason``: what trouble
-    a running sync waits out (until the next release ``error`` says that too). Codes are null in rows that
-    workers before v0.3.0 wrote.
+    ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: the
+    trouble that a running sync waits out (until the next release ``error`` says that too). Codes are null in
+    rows of workers before v0.3.0.
     """
 
     __tablename__ = "jobs"

@@ -1,4 +1,4 @@
-"""Brings a database to the tables that this version needs (interfaces.md 2)."""
+"""Migrates a database to the schema version that this release needs (interfaces.md 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ONE_AT_A_TIME = 0x6F70_656E  # advisory lock: two deployments may start `migrat
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, without a file of its own."""
+    """Alembic's configuration, built without a configuration file."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
@@ -25,8 +25,8 @@ def alembic_config(connection: Connection | None = None) -> Config:
 def migrate(engine: Engine, *, standalone: bool = False) -> tuple[str | None, str]:
     """Upgrade the schema ``provisioner``; return Alembic's revision before and after.
 
-    With ``standalone``, also make Mission Control's tables where none of them exists; those that exist are
-    never touched. Raises MixedDatabaseError where only some exist.
+    With ``standalone``, also create Mission Control's tables if none of them exists; existing ones are never
+    touched. Raises MixedDatabaseError if only some exist.
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_AT_A_TIME})
@@ -41,7 +41,7 @@ def migrate(engine: Engine, *, standalone: bool = False) -> tuple[str | None, st
 
 
 def _revision(connection: Connection) -> str | None:
-    """The revision that the database stands at, or None before the first migration."""
+    """The database's revision, or None before the first migration."""
     options = {"version_table_schema": PROVISIONER_SCHEMA}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
@@ -51,7 +51,7 @@ def _make_mission_control(connection: Connection) -> None:
     look = text("SELECT to_regclass(:name) IS NOT NULL")
     present = {name for name in wanted if connection.execute(look, {"name": name}).scalar_one()}
     if not present:
-        # A role called `provisioner` has our schema first on its search path, and would get the tables there.
+        # A role called `provisioner` has our schema first on its search path, so its tables would go there.
         connection.execute(text("SET LOCAL search_path TO public"))
         MissionControl.metadata.create_all(connection, checkfirst=False)
     elif missing := wanted - present:

@@ -7,7 +7,7 @@ from models.schemas import MissionControl, Utc, UuidKey
 
 
 class Organization(MissionControl):
-    """Who owns gateways, boards and agents."""
+    """The owner of gateways, boards and agents."""
 
     __tablename__ = "organizations"
 

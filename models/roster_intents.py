@@ -12,12 +12,12 @@ CHANGES = ("reconcile", "remove")
 
 
 class RosterIntent(Provisioner):
-    """A job's wish that a gateway's roster agree with an agent's row, or lose the agent (decisions.md D1).
+    """A job's request that a gateway's roster match an agent's row, or lose the agent (decisions.md D1).
 
-    The entry itself is computed when the roster is written, never stored. ``present_before`` is what the
-    roster said before our first write for it; ``delete_files``: a removal takes the workspace along;
-    ``only_present``: the agent is not brought into a roster that does not hold it. An intent is open until
-    ``applied_at`` or ``error`` is set; ``warning`` is for the result of its job.
+    The entry itself is computed when the roster is written, and never stored. ``present_before``: whether the
+    roster held the agent before our first write for this intent; ``delete_files``: a removal deletes the
+    workspace too; ``only_present``: the agent is not added to a roster that does not hold it. An intent is
+    open until ``applied_at`` or ``error`` is set; ``warning`` goes into the result of its job.
     """
 
     __tablename__ = "roster_intents"

@@ -1,4 +1,5 @@
-"""Mission Control's own tables, which we map and never alter, and our schema (decisions.md D10)."""
+"""The bases of both kinds of tables: Mission Control's, which we map and never alter, and those of our schema
+(decisions.md D10)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ PROVISIONER_SCHEMA = "provisioner"
 
 UuidKey = Annotated[UUID, mapped_column(Uuid, primary_key=True)]
 Utc = Annotated[datetime, mapped_column(DateTime(timezone=False))]
-"""Mission Control's timestamps: no time zone, meant as UTC."""
+"""Mission Control's timestamps: UTC, stored without a time zone."""
 Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
 """Our timestamps: timestamptz, always from Postgres's clock."""
 PlainJson = Annotated[Any, mapped_column(JSON(none_as_null=True))]
@@ -30,18 +31,19 @@ _NAMES = {
 
 
 class MissionControl(DeclarativeBase):
-    """Tables of Mission Control: the columns in interfaces.md 6, none of the others it may have."""
+    """Base of Mission Control's tables, with the columns in interfaces.md 6 only; the real ones may have
+    more."""
 
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map = {str: Text()}
 
 
 class Provisioner(DeclarativeBase):
-    """Tables of ours, in the schema ``provisioner``; no foreign key leaves it."""
+    """Base of our tables, in the schema ``provisioner``; no foreign key points out of it."""
 
     metadata = MetaData(schema=PROVISIONER_SCHEMA, naming_convention=_NAMES)
     type_annotation_map = {str: Text()}
 
 
 class MixedDatabaseError(Exception):
-    """Some of Mission Control's tables are there and others are not."""
+    """Some of Mission Control's tables exist and others do not."""

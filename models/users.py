@@ -27,7 +27,7 @@ class User(MissionControl):
 
 
 class OrganizationMember(MissionControl):
-    """A user's role in an organization; the oldest ``owner`` stands in for an unnamed user (rules.md 13)."""
+    """A user's role in an organization. The oldest ``owner`` is used if no user is named (rules.md 13)."""
 
     __tablename__ = "organization_members"
     __table_args__ = (UniqueConstraint("organization_id", "user_id"),)

@@ -7,12 +7,12 @@ from models.schemas import Moment, Provisioner
 
 
 class Worker(Provisioner):
-    """A worker process: its last sign, and what it counted since its start.
+    """A worker process: its last sign of life, and its counts since it started.
 
-    ``seen_at`` is when it last wrote: writing this row is how it finds out whether the database takes writes.
+    ``seen_at``: when it last wrote this row, which is how it finds out whether the database accepts writes;
     ``pauses`` and ``paused_s``: how often, and for how many seconds, it consumed nothing because the database
-    said "not now"; ``last_pause``: why. ``messages_dropped``: messages that could not be read;
-    ``messages_moved``: those found in Celery's default queue and put into ours.
+    said "not now"; ``last_pause``: why it last did; ``messages_dropped``: messages that could not be read;
+    ``messages_moved``: messages found in Celery's default queue and moved to ours.
     """
 
     __tablename__ = "workers"
