@@ -23,8 +23,10 @@ _PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sb
 
 @contextmanager
 def bouncer(database_url: str, *more: str) -> Iterator[str]:
-    """The URL of the same database through it; ``more`` are lines of its configuration. Skips, and says NOT
-    RUN, where there is no PgBouncer."""
+    """Run PgBouncer while the block runs, and yield the URL of the same database through it.
+
+    ``more``: further lines of its configuration. Skips the test, saying NOT RUN, if there is no PgBouncer.
+    """
     if _PROGRAM is None:
         pytest.skip("NOT RUN: there is no pgbouncer on PATH")
     url, port, account = make_url(database_url), free_port(), server_account()

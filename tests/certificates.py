@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that nobody trusts."""
+"""A self-signed certificate for 127.0.0.1, which no client trusts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(folder: Path, *, expired: bool = False) -> ssl.SSLContext:
-    """A server's context with it; its file is written to ``folder``."""
+    """A server's TLS context with a new certificate, which is also written to ``folder``/gateway.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
     now = datetime.datetime.now(datetime.UTC)

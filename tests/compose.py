@@ -1,4 +1,4 @@
-"""What `docker-compose config` makes of our compose files: the real program, which needs no engine for it."""
+"""Runs `docker-compose` on our compose files; `docker-compose config` needs no container engine."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ FILLED_IN = {
     "FLOWER_BASIC_AUTH": "operator:fl0wer",
     "OPENCLAW_GATEWAY_TOKEN": "g4teway",
 }
-"""What an operator must fill in of .env.example, for all profiles."""
+"""The variables of .env.example that an operator must fill in, for all profiles."""
 
 
 def program(name: str) -> str:
-    """A program of the development set-up; skips the test on a machine for which there is none."""
+    """The path of a program of the development set-up; skips the test if there is no build for this
+    machine."""
     found = Path(sys.executable).with_name(name)
     if not found.exists() and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip(f"{name} does not come for this machine")
@@ -37,7 +38,7 @@ def program(name: str) -> str:
 def compose(
     *arguments: str, environment: Mapping[str, str], files: tuple[str, ...] = FILES[:1]
 ) -> subprocess.CompletedProcess[str]:
-    """`docker-compose ARGUMENTS`, with ``environment`` and nothing else of the caller's."""
+    """Run `docker-compose` with ``arguments`` and only the variables in ``environment``."""
     chosen = [part for file in files for part in ("-f", file)]
     return subprocess.run(
         [program("docker-compose"), "--env-file", "/dev/null", *chosen, *arguments],
@@ -50,7 +51,7 @@ def compose(
 
 @cache
 def configured(files: tuple[str, ...] = FILES[:1], *, with_mission_control: bool = False) -> dict[str, Any]:
-    """The project with every profile, as compose understands it."""
+    """The project with the profiles gateway and metrics, as `docker-compose config` prints it."""
     environment = dict(FILLED_IN)
     if with_mission_control:
         del environment["POSTGRES_PASSWORD"]
@@ -63,5 +64,5 @@ def configured(files: tuple[str, ...] = FILES[:1], *, with_mission_control: bool
 
 
 def variables_of(text: str) -> set[str]:
-    """The names of variables that compose fills into ``text``; `$$` is a dollar sign."""
+    """The names of the variables that compose replaces in ``text``; `$$` is a dollar sign."""
     return set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))

@@ -1,6 +1,6 @@
-"""Real servers for every test that asks: one Postgres and one Valkey a session, clean for each test.
+"""Real servers for the tests: one Postgres and one Valkey for each session, emptied for each test.
 
-Always our own: DATABASE_URL and REDIS_URL of the caller are never touched.
+The tests always start their own: they never touch the DATABASE_URL and REDIS_URL of the caller.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from worker.lab.openclaw import Installed, OpenClaw
 from worker.lab.servers import LocalServices
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what it puts into the background so, and every process of a test would inherit it.
+    # A shell starts background jobs with SIGINT ignored, and every process of a test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A loaded machine is slow and a fresh clone builds hypothesis's tables first: neither is a fault of ours.
+# A loaded machine is slow, and a fresh clone first builds hypothesis's tables: neither is a fault of ours.
 hypothesis.settings.register_profile(
     "patient", deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -54,8 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that do not name the release they would run on (tests/releases.py). pytest has put
-    those that share a gateway behind all others: the longest, last."""
+    """Leave out tests that do not select the release they would run on (tests/releases.py), and sort the
+    rest.
+
+    pytest has put the tests that share a gateway last, but they take longest, so they must start first.
+    """
     left_out = [item for item in items if not runs_here(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -64,8 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from going through all imported modules and collected tests again and again:
-    that is a sixth of what unit tests cost."""
+    """Keep the garbage collector from scanning all imported modules and collected tests again and again,
+    which takes a sixth of the unit tests' time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
@@ -73,27 +76,27 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    """For every ``--dist``."""
-    config.option.loadscopereorder = False  # in the order given, not by the number of tests
+    """Use our scheduler, whatever ``--dist`` says."""
+    config.option.loadscopereorder = False  # keep our order instead of sorting by the number of tests
     return Together(config, log)
 
 
 @pytest.fixture(scope="session")
 def installed_openclaw(pytestconfig: pytest.Config) -> Installed:
-    """The real OpenClaw of ``--openclaw``, installed at need."""
+    """The OpenClaw release of ``--openclaw``, installed if necessary."""
     return OpenClaw.install(pytestconfig.getoption("--openclaw"))
 
 
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
-    """The session's stack. A test that stops a server of it starts it again."""
+    """The session's servers. A test that stops one must start it again."""
     with LocalServices(tmp_path_factory.mktemp("services"), durable=False) as stack:
         yield stack
 
 
 @pytest.fixture
 def redis_url(services: LocalServices) -> str:
-    """An empty Valkey."""
+    """The URL of the session's Valkey, emptied."""
     with redis.Redis.from_url(services.redis_url) as client:
         client.flushall()
     return services.redis_url
@@ -101,7 +104,8 @@ def redis_url(services: LocalServices) -> str:
 
 @pytest.fixture
 def empty_database_url(services: LocalServices) -> Iterator[str]:
-    """A database of the test's own with nothing in it; dropped at the end, whoever is connected."""
+    """The URL of a new, empty database for this test, which is dropped at the end even if clients are
+    connected."""
     name = f"empty_{next(_numbers)}"
     yield services.create_database(name)
     services.postgres.drop_database(name)

@@ -19,7 +19,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The keys of what was made."""
+    """The ids of the rows that `make_fleet` added, and methods to add more."""
 
     engine: Engine
     organization_id: UUID
@@ -28,11 +28,11 @@ class Fleet:
     board_id: UUID
 
     def add_board(self, name: str = "Launch", *, gateway_id: UUID | None = None, **columns: Any) -> UUID:
-        """Another board, on the fleet's gateway if no other is named."""
+        """Add another board, by default on the fleet's gateway, and return its id."""
         return self._add(_board(self.organization_id, gateway_id or self.gateway_id, name, **columns))
 
     def add_agent(self, name: str, *, lead: bool = False, **columns: Any) -> UUID:
-        """An agent on the board, not provisioned yet."""
+        """Add an agent that is not provisioned yet, by default to the fleet's board, and return its id."""
         values: dict[str, Any] = {
             "board_id": self.board_id,
             "gateway_id": self.gateway_id,
@@ -44,7 +44,7 @@ class Fleet:
         return self._add(Agent(id=uuid4(), name=name, is_board_lead=lead, **values))
 
     def add_gateway(self, name: str, url: str, token: str | None = None, root: str = "~/.openclaw") -> UUID:
-        """Another gateway of the organization."""
+        """Add another gateway to the organization and return its id."""
         return self._add(_gateway(self.organization_id, name, url, token, root))
 
     def _add(self, row: Any) -> UUID:
@@ -57,7 +57,7 @@ class Fleet:
 
 
 def make_fleet(engine: Engine, *, url: str, token: str | None, workspace_root: str) -> Fleet:
-    """An organization with an owner, a gateway and a board with a confirmed goal."""
+    """Add an organization with an owner, a gateway and a board with a confirmed goal."""
     with Session(engine) as session:
         organization = Organization(id=uuid4(), name="Acme", created_at=_now(), updated_at=_now())
         user = User(

@@ -1,4 +1,4 @@
-"""A server that takes every connection and never says anything."""
+"""A server that accepts every connection and never sends anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def mute() -> Iterator[str]:
-    """Its WebSocket URL. Its connections end with it."""
+    """Run the server while the block runs, and yield its WebSocket URL. At the end its connections are
+    closed."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         taken: list[socket.socket] = []
 

@@ -1,4 +1,4 @@
-"""How the owner of a gateway edits its config: a whole file at a time takes the place of the one before."""
+"""Edits a gateway's config as its owner does: each edit replaces a whole file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def save(folder: Path, name: str, content: Any) -> None:
-    """Put ``content``, text or what is to be JSON, in the place of a file."""
+    """Replace the file ``name`` with ``content``, which is text or a value to write as JSON."""
     draft = folder / f"{name}.draft"
     draft.touch(mode=0o600)
     draft.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The product's own source, for tests that look at what it says instead of running it."""
+"""The product's own source, for tests that check its text instead of running it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def modules(*, but: str) -> dict[str, ast.Module]:
-    """Every module of worker, tasks and models by its path, those whose path begins with ``but`` left out."""
+    """The parsed modules of worker, tasks and models, by path; paths that begin with ``but`` are left out."""
     paths = [path for folder in ("worker", "tasks", "models") for path in (ROOT / folder).rglob("*.py")]
     names = {path.relative_to(ROOT).as_posix(): path for path in paths}
     return {

@@ -1,4 +1,4 @@
-"""How ``pytest -n`` spreads the tests: those that share what took long to start stay together."""
+"""How ``pytest -n`` distributes the tests: those that share something slow to start run in one process."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ LONGEST_FIRST = (
     "tests/integration/cli",
     "tests/integration",
 )
-"""What takes long to end is begun first, so that no process is left with it at the end."""
+"""The order of the tests, by folder or file: the longest start first, so that no process ends with one
+alone."""
 LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|rotation|contention|many_writers)\.py")
-"""Half of what acceptance takes on a real release: worth a gateway of its own, as most of it is waiting."""
+"""Acceptance tests that take half the time on a real release, mostly waiting, and so get a separate
+gateway."""
 _TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
 
 
 def shared_by(nodeid: str) -> str:
-    """What a test shares with others: its folder's gateway of one release, else its file. A real release has
-    two gateways for the acceptance tests."""
+    """The key of the tests that must share a process: their folder and their gateway's release, or else their
+    file. The acceptance tests have two gateways of each real release."""
     file, _, name = nodeid.partition("::")
     target = _TARGET.search(name)
     if target is None:
@@ -39,12 +41,13 @@ def shared_by(nodeid: str) -> str:
 
 
 def place_in_line(nodeid: str) -> int:
-    """By which all tests are put in order; those of one place keep theirs."""
+    """The sort key of a test: its index in LONGEST_FIRST. Tests with equal keys keep their order."""
     return next((n for n, start in enumerate(LONGEST_FIRST) if nodeid.startswith(start)), len(LONGEST_FIRST))
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]
-    """One process for all tests that share something, in the order in which they were collected."""
+    """A scheduler that runs all tests with the same `shared_by` in one process, in the order of
+    collection."""
 
     def _split_scope(self, nodeid: str) -> str:
         return shared_by(nodeid)

@@ -1,4 +1,4 @@
-"""A server's TLS, for one that has none: it ends here, and what is inside goes on in the clear."""
+"""A TLS front for a server without TLS: it terminates TLS and forwards the data unencrypted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def tls_front(context: ssl.SSLContext, port: int) -> Iterator[int]:
-    """The port on 127.0.0.1 at which TLS leads to ``port``."""
+    """Forward TLS connections to ``port``, and yield the port on 127.0.0.1 that accepts them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener, context, port), daemon=True).start()
         yield listener.getsockname()[1]

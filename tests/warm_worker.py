@@ -1,5 +1,8 @@
-"""Imported once, and last, by the process that workers for tests are forked from: what each would do after
-its fork. The garbage collector leaves alone, and so unshares no page of, what is there by then."""
+"""Does once, in the process from which the tests' workers are forked, what each would do after its fork.
+
+It is imported last. The garbage collector ignores the objects that exist by then, and so their pages stay
+shared.
+"""
 
 import gc
 

@@ -1,8 +1,9 @@
 """A real Celery worker or beat, as `celery -A worker.app worker` starts it, for tests to use and to kill.
 
-It is forked from a process that has imported what a worker imports, settings apart, and compiled the shipped
-templates: most of a worker's start is that, and the tests start dozens. Its hashes take few rounds, as most
-of a provision is PBKDF2; the processes of the demo and of the benchmarks take all of them.
+It is forked from a process that has imported everything that a worker imports, except the settings, and
+compiled the shipped templates: that is most of a worker's start, and the tests start dozens. Its hashes use
+few rounds, because most of a provision's CPU time is PBKDF2; the processes of the demo and the benchmarks use
+all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from worker.workspace import credentials
 
 ROOT = Path(__file__).parents[1]
 QUICK_ROUNDS = 1_000
-"""Of PBKDF2 in a test's hashes: all of them are 0.1 s of CPU."""
+"""Rounds of PBKDF2 in the tests' hashes; all of them take 0.1 s of CPU."""
 _GRACE_S = 50.0
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -59,8 +60,8 @@ _FORKS.set_forkserver_preload(
 
 
 class CeleryProcess:
-    """``celery`` with ``arguments``; ready once made, which its log shows by ``sign``. ``settings`` are
-    environment variables."""
+    """A running ``celery`` process with ``arguments``. The constructor returns when ``sign`` appears in the
+    log. ``settings``: its environment variables."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class CeleryProcess:
         self._await(sign, began)
 
     def log(self) -> str:
-        """All that it has said so far, with what earlier ones said to the same file."""
+        """The whole log file, including the lines of earlier processes that used it."""
         return self.log_path.read_text(errors="replace")
 
     @property
@@ -95,23 +96,24 @@ class CeleryProcess:
         return self._process.exitcode is None
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory is short; it is gone afterwards."""
+        """Send SIGKILL, as the kernel does when memory is short, and wait until the process has ended."""
         self._process.kill()
         self._process.join()
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting."""
+        """Send SIGTERM without waiting."""
         self._process.terminate()
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code, -n where signal n ended it. Raises TimeoutError while it runs on."""
+        """Wait for the process to end, and return its exit code, or -n if signal n ended it. Raises
+        TimeoutError if it still runs after ``timeout_s`` seconds."""
         self._process.join(timeout_s)
         if self._process.exitcode is None:
             raise TimeoutError(f"{self._process.name} still runs after {timeout_s:g} s")
         return self._process.exitcode
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM and wait; after _GRACE_S seconds, kill the process."""
         self.terminate()
         try:
             self.wait(_GRACE_S)
@@ -128,7 +130,7 @@ class CeleryProcess:
 
 
 class WorkerProcess(CeleryProcess):
-    """A worker; ``settings`` are those of worker.settings."""
+    """A running worker. ``settings``: environment variables, as in worker.settings."""
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class WorkerProcess(CeleryProcess):
 
 
 class BeatProcess(CeleryProcess):
-    """A beat of ``app``."""
+    """A running beat of ``app``."""
 
     def __init__(self, log_path: Path, settings: Mapping[str, str], *, app: str = "worker.app") -> None:
         super().__init__(log_path, ["-A", app, "beat"], settings, b"beat: Starting...")
@@ -157,10 +159,10 @@ def _celery(
     hash_rounds: int,
     trace: Path | None,
 ) -> None:
-    """In the new process: become what a shell would have started."""
+    """Turn the forked process into the one that a shell would have started."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # gone with the tests, however they end
-    # The fork server ends when nobody holds this any more: it is not to outlive tests that are killed.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with the tests, however they end
+    # The fork server ends when no process holds this open: it must not outlive tests that are killed.
     os.close(vars(forkserver)["_forkserver"]._forkserver_alive_fd)
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):

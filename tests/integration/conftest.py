@@ -1,4 +1,4 @@
-"""Databases with the tables in place, one for each test, and what the work is handed in."""
+"""Fixtures: a database with all tables for each test, settings, a publisher, and services for the code."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _EMPTY_ALL_TABLES = ";".join(
     for schema in (Provisioner, MissionControl)
     for table in reversed(schema.metadata.sorted_tables)
 )
-"""One round trip for all of them."""
+"""Empties all tables in one round trip."""
 
 
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what runs in this process, as for its workers."""
+    """Use as few hash rounds in this process as in the tests' workers."""
     monkeypatch.setattr(credentials, "ROUNDS", QUICK_ROUNDS)
 
 
 @pytest.fixture(scope="session")
 def migrated_template(services: LocalServices) -> str:
-    """The name of a database with all tables and no rows, to be copied."""
+    """The name of a database with all tables and no rows, which tests copy."""
     name = "migrated_template"
     engine = make_engine(services.create_database(name))
     migrate(engine, standalone=True)
@@ -56,7 +56,7 @@ def shared_engine(services: LocalServices, migrated_template: str) -> Iterator[E
 
 @pytest.fixture
 def engine(shared_engine: Engine) -> Engine:
-    """A database with all tables and no rows, and connections for 24 threads."""
+    """An engine for a database with all tables and no rows, with connections for 24 threads."""
     with shared_engine.begin() as connection:
         connection.exec_driver_sql(_EMPTY_ALL_TABLES)
     return shared_engine
@@ -64,7 +64,7 @@ def engine(shared_engine: Engine) -> Engine:
 
 @pytest.fixture
 def database_url(services: LocalServices, migrated_template: str) -> Iterator[str]:
-    """The same as a database of the test's own, for whoever runs processes."""
+    """The URL of a separate database with all tables and no rows, for tests that start processes."""
     name = f"test_{next(_numbers)}"
     yield services.create_database(name, migrated_template)
     services.postgres.drop_database(name)
@@ -72,7 +72,7 @@ def database_url(services: LocalServices, migrated_template: str) -> Iterator[st
 
 @pytest.fixture
 def settings() -> Settings:
-    """Budgets low enough for tests."""
+    """Settings with timeouts short enough for tests."""
     return Settings(
         database_url="postgresql+psycopg://nobody@127.0.0.1:9/none",  # type: ignore[arg-type]
         redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def settings() -> Settings:
 
 
 class Sent(list[tuple[str, Mapping[str, Any], str | None]]):
-    """A publisher that keeps what it is given, or fails while ``broken`` is set."""
+    """A publisher that keeps the messages it is given, or raises ``broken`` while that is set."""
 
     broken: Exception | None = None
 
@@ -95,7 +95,7 @@ class Sent(list[tuple[str, Mapping[str, Any], str | None]]):
         self.append((name, dict(kwargs), task_id))
 
     def take(self) -> list[tuple[str, Mapping[str, Any], str | None]]:
-        """What came since the last time."""
+        """The messages since the last call."""
         taken = list(self)
         self.clear()
         return taken
@@ -115,7 +115,7 @@ def device_key() -> DeviceKey:
 def hands(
     settings: Settings, engine: Engine, device_key: DeviceKey, sent: Sent
 ) -> Iterator[Callable[..., Services]]:
-    """Makes the services that work is handed in; keyword arguments are settings."""
+    """A function that makes services for the code under test; its keyword arguments change settings."""
     pools: list[ClientPool] = []
 
     def make(**changes: Any) -> Services:

@@ -1,4 +1,4 @@
-"""Mission Control's database as it really is: more than we map, and how pg_dump sees it."""
+"""Mission Control's real database: what it has beyond what we map, and its schemas as pg_dump writes them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MORE_OF_MISSION_CONTROL = """
     CREATE TYPE mood AS ENUM ('calm', 'busy');
     CREATE VIEW busy_agents AS SELECT id, name FROM agents WHERE status = 'busy';
 """
-"""What its newer versions have beside the tables and columns that we map."""
+"""Adds what Mission Control's newer versions have beyond the tables and columns that we map."""
 
 
 def definitions(database_url: str, schema: str) -> str:
-    """One schema as ``pg_dump -s`` writes it."""
+    """The definitions of one schema, as ``pg_dump -s`` writes them."""
     url = make_url(database_url)
     program = find_postgres().path.with_name("pg_dump")
     place = ["-h", str(url.host), "-p", str(url.port), "-U", str(url.username), str(url.database)]
@@ -43,5 +43,5 @@ def definitions(database_url: str, schema: str) -> str:
         text=True,
         check=True,
     )
-    # pg_dump 18 fences its output with a random key.
+    # pg_dump 18 encloses its output in lines with a random key.
     return re.sub(r"^\\(un)?restrict .*$", "", done.stdout, flags=re.MULTILINE)

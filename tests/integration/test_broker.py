@@ -1,4 +1,4 @@
-"""A look at the broker tells what will not mend by itself from what may pass; TLS is verified."""
+"""The check of the broker tells lasting faults from errors that may pass, and TLS is verified."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def admin(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def user(admin: redis.Redis, broker: Broker) -> Iterator[Callable[..., Broker]]:
-    """Makes a user with the rights that docs/operations.md lists, and changes to them."""
+    """A function that makes a user with the rights that docs/operations.md lists, changed by its
+    arguments."""
     name = f"user-{secrets.token_hex(4)}"
     (line,) = re.findall(r"^ACL SETUSER provisioner on >PASSWORD (.*)$", OPERATIONS, re.MULTILINE)
 

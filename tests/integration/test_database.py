@@ -148,7 +148,7 @@ def test_where_a_pooler_drops_our_options_each_transaction_brings_them(
             assert raw.cursor().execute("SHOW statement_timeout").fetchone() == ("0",), (
                 "left on no connection"
             )
-    # In one message with BEGIN: as many round trips as without a pooler.
+    # The settings come in one message with BEGIN: there are as many round trips as without a pooler.
     assert [statement.split(";")[0] for statement in sent if statement.startswith("BEGIN")] == ["BEGIN"] * 2
     assert not any(statement.startswith("SET") for statement in sent)
 
@@ -172,7 +172,7 @@ def test_behind_pgbouncer_statements_are_bounded_and_none_is_prepared(
     with bouncer(database_url, "default_pool_size = 2", *more) as url, made(url, pool_size=6) as engine:
         assert bounded(engine)
         held = [engine.connect() for _ in range(6)]
-        for _ in range(8):  # a statement is prepared when it comes for the sixth time
+        for _ in range(8):  # the driver prepares a statement when it is executed for the sixth time
             for connection in held:
                 with connection.begin():
                     connection.execute(

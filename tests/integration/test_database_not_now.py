@@ -1,4 +1,4 @@
-"""Each class of errors that means "not now", provoked on a real server, and some that do not mean it."""
+"""Each class of errors that means "not now" is provoked on a real server, as are some that do not mean it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSERT = "INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'pr
 
 
 class House:
-    """A database of its own, and a role that may do all in it, to be hindered."""
+    """A separate database, and a role with every right in it, which the tests then obstruct."""
 
     def __init__(self, services: LocalServices, url: str, number: int) -> None:
         self.name = str(make_url(url).database)
@@ -121,7 +121,7 @@ def test_what_keeps_us_from_writing_is_not_now_and_passes(house: House, hindranc
 
 
 def test_a_standby_that_was_promoted_is_asked_over_a_new_connection(house: House) -> None:
-    """A session goes on being read-only after the database is not: those that said so are replaced."""
+    """A session stays read-only after the database no longer is, so sessions that said so are replaced."""
     house.do("ALTER DATABASE {database} SET default_transaction_read_only = on")
     opened = [house.engine.connect() for _ in range(3)]
     for connection in opened:
@@ -223,7 +223,7 @@ def test_what_a_test_cannot_bring_about_is_told_by_its_code(house: House, sqlsta
 
 
 def test_a_column_that_gets_another_type_while_its_statement_is_prepared(house: House) -> None:
-    """Mission Control migrates while workers run. Postgres calls that a feature that is not supported."""
+    """Mission Control migrates while workers run; Postgres reports that as an unsupported feature."""
     asked = text("SELECT name FROM agents LIMIT 1")
     engine = make_engine(house.url, pool_size=1)
     for _ in range(8):
