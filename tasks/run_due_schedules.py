@@ -1,3 +1,6 @@
+"""A tick of the schedules: beat sends it every ten seconds (worker/beat.py), and `worker.jobs.schedules`
+makes the syncs that are due."""
+
 from __future__ import annotations
 
 from typing import Any

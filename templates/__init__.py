@@ -1,0 +1,1 @@
+"""Jinja templates of the workspace files; `worker.workspace.files` says which file has which."""

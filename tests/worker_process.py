@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from multiprocessing import connection, forkserver
 from pathlib import Path
 
-from worker.workspace import credentials
+from worker.workspace import tokens
 
 ROOT = Path(__file__).parents[1]
 QUICK_ROUNDS = 1_000
@@ -171,7 +171,7 @@ def _celery(
     os.environ.update(environment)
     os.chdir(ROOT)
     sys.argv = ["celery", *arguments]
-    credentials.ROUNDS = hash_rounds
+    tokens.ROUNDS = hash_rounds
     if trace is not None:
         from tests.benchmarks.trace import trace_to
 

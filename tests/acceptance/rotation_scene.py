@@ -17,7 +17,7 @@ from tests.acceptance.proxy import Hold
 from tests.acceptance.rotation_steps import Call, Moment, Rehearsal, Subject, steps_of
 from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.tokens import find_token, verify_token
 
 SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "200", "LEASE_S": "60"}
 """A gateway has three eighths of the slots, and half of these while it is slow. Whoever died keeps what it

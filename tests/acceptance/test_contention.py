@@ -17,7 +17,7 @@ from sqlalchemy import text
 from tests.acceptance.agent_history import Turn, overlapping, share_out, turns_of
 from tests.acceptance.ledger_watch import LedgerWatch
 from tests.acceptance.world import Settled, World
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.tokens import find_token, verify_token
 
 pytestmark = pytest.mark.last
 

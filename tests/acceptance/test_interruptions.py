@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.proxy import Hold, Wanted
 from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
-from worker.workspace.credentials import verify_token
+from worker.workspace.tokens import verify_token
 
 pytestmark = pytest.mark.openclaw
 

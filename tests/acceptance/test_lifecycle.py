@@ -15,7 +15,7 @@ from tests.acceptance.world import Settled, World
 from tests.integration.agents.fleet import main_with_block
 from worker.gateway.client import GatewayClient
 from worker.lab.simulator import Simulator
-from worker.workspace.credentials import verify_token
+from worker.workspace.tokens import verify_token
 
 
 def count(world: World, statement: str, **values: object) -> int:

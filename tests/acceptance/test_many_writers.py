@@ -17,7 +17,7 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.device import DeviceKey
 from worker.jobs.retry_policy import inline_retrying
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.tokens import find_token, verify_token
 
 CHANGED, NEW = 20, 50
 SLOW = 10, 15

@@ -17,8 +17,8 @@ from tests.releases import ON_DEMAND
 from worker.gateway.dialect import Dialect
 from worker.gateway.protocol import Event
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
-from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 pytestmark = pytest.mark.releases(*ON_DEMAND)
 

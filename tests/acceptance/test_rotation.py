@@ -17,7 +17,7 @@ from tests.acceptance.ledger_watch import LedgerWatch
 from tests.acceptance.rotation_scene import SLOT_FOR_EACH, Scene, Standing, Victim, subjects_of
 from tests.acceptance.rotation_steps import Rehearsal
 from tests.acceptance.world import World
-from worker.workspace.credentials import hash_token, mint_token
+from worker.workspace.tokens import hash_token, mint_token
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.world import World
 from tests.releases import ON_DEMAND
-from worker.workspace.credentials import verify_token
+from worker.workspace.tokens import verify_token
 
 pytestmark = pytest.mark.releases(*ON_DEMAND)
 

@@ -34,7 +34,7 @@ from worker.gateway.roster_reading import read_roster
 from worker.lab.openclaw import RunningGateway
 from worker.lab.simulator import Simulator
 from worker.roster.rewrite_permission import allow
-from worker.workspace.credentials import find_token
+from worker.workspace.tokens import find_token
 
 Value = TypeVar("Value")
 

@@ -19,11 +19,11 @@ from worker.gateway.connection import Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import AgentExists, ConnectionLost, GatewayError, RateLimited
-from worker.gateway.roster import RosterEntry, plan_roster
+from worker.gateway.roster_plan import RosterEntry, plan_roster
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
-from worker.workspace.credentials import ROUNDS, hash_token, mint_token, with_token
 from worker.workspace.identity import openclaw_id, session_key, workspace_path
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+from worker.workspace.tokens import ROUNDS, hash_token, mint_token, with_token
 
 _SET_HASH = text("UPDATE agents SET agent_token_hash = :hash, status = 'online' WHERE id = :id")
 _ENDED = text("SELECT count(*) FILTER (WHERE status = 'succeeded'), count(*) FROM provisioner.jobs")

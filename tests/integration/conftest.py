@@ -18,7 +18,7 @@ from worker.gateway.device import DeviceKey
 from worker.lab.servers import LocalServices
 from worker.runtime.services import Services
 from worker.settings import Settings
-from worker.workspace import credentials
+from worker.workspace import tokens
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -34,7 +34,7 @@ _EMPTY_ALL_TABLES = ";".join(
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use as few hash rounds in this process as in the tests' workers."""
-    monkeypatch.setattr(credentials, "ROUNDS", QUICK_ROUNDS)
+    monkeypatch.setattr(tokens, "ROUNDS", QUICK_ROUNDS)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tests.smoke.conftest import Unfinished
 from tests.smoke.owner import OWNERS_AGENTS
 from worker.errors import ProvisionerError
 from worker.lab.simulator import Simulator
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.tokens import find_token, verify_token
 
 pytestmark = pytest.mark.releases(*ON_DEMAND)
 

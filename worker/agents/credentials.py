@@ -1,4 +1,7 @@
-"""The agent's token: read from its workspace and verified, or replaced in two phases (rules.md 23-28)."""
+"""The agent's token: read from its workspace and verified, or replaced in two phases (rules.md 23-28).
+
+A token is minted by `worker.workspace.tokens.mint_token`, ahead of time in `worker.runtime.token_pool`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from worker.errors import PermanentError, TransientError
 from worker.jobs.states import ReasonCode
 from worker.masking import remember
 from worker.records.agent_repository import AgentRecord
-from worker.workspace.credentials import find_token, verify_token
+from worker.workspace.tokens import find_token, verify_token
 
 Origin = Literal["reused", "minted", "rotated"]
 

@@ -15,9 +15,9 @@ from worker.gateway.agent_files import NotThereYetError, Written
 from worker.gateway.errors import FileRefused, UnsupportedFile
 from worker.records.file_records import record_files
 from worker.records.places import note_resolved
-from worker.workspace.credentials import find_token, with_token
 from worker.workspace.plan import MEMORIES, RecordedFile
 from worker.workspace.rendering import RenderedFile
+from worker.workspace.tokens import find_token, with_token
 
 UNANSWERED = "unanswered"
 """The action that ``job_agents.files`` shows for a file that was sent but not answered: whether it was

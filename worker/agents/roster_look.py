@@ -5,7 +5,7 @@ from __future__ import annotations
 from worker.agents.context import Work
 from worker.errors import PermanentError
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
-from worker.gateway.roster import RosterPlan, entry_fault
+from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.roster.circuit_breaker import heed_one_session
 from worker.roster.rewrite_permission import foreseen_refusal

@@ -14,7 +14,6 @@ from worker.agents.credentials import Token, choose_token
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
-from worker.workspace.credentials import find_token, with_token
 from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.plan import (
     Action,
@@ -26,6 +25,7 @@ from worker.workspace.plan import (
     unchanged_since_write,
 )
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
+from worker.workspace.tokens import find_token, with_token
 
 SCRATCH_PATIENCE_S = 30.0
 """Age in seconds up to which a fresh agent's job waits, parked, for the heartbeat automation, which takes 3 s

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import roster_entries
+from worker.gateway.roster_plan import roster_entries
 from worker.gateway.roster_reading import LiveRoster
 
 

@@ -17,7 +17,7 @@ from worker.errors import PermanentError
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.dialect import Dialect
 from worker.gateway.includes import Include, Keys, includes_of, merged_document
-from worker.gateway.roster import RosterEntry, RosterPlan, plan_roster, roster_entries
+from worker.gateway.roster_plan import RosterEntry, RosterPlan, plan_roster, roster_entries
 
 _NAMING_BLOCKS = ("heartbeat", "systemAgent")
 

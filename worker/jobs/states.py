@@ -1,5 +1,16 @@
 """The words that rows of jobs and agents hold: statuses, steps, outcomes and reason codes (interfaces.md 4).
 
+A job's row, with the function of `worker.jobs.store` that makes each step::
+
+    queued --start_single, start_sync--> running --finish, end_sync--> succeeded | partial | failed
+    queued | running --cancel--> cancelled              queued --refuse--> failed
+
+An agent's row in a job::
+
+    pending --claim--> running, leased --finish--> succeeded | skipped | failed | cancelled
+                       running, leased --park--> running, parked --published, claim--> running, leased
+    pending --end_pending--> not_attempted | cancelled
+
 Programs decide by these, people read the sentence beside them. models/ repeats what its CHECKs need, so that
 a worker starts without the tables; a test compares the two.
 """

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
-from worker.gateway.roster import RosterEntry
+from worker.gateway.roster_plan import RosterEntry
 from worker.jobs.states import ReasonCode
 from worker.records.places import (
     LIVE_PLACES,

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.gateway.address import GatewayAddress
-from worker.gateway.roster import RosterEntry
+from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition
 from worker.records.places import LIVE_PLACES, Place, home_of, places_of
 from worker.workspace.context import GatewayFacts

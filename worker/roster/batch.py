@@ -12,7 +12,7 @@ from worker.database import DATABASE_AWAY
 from worker.errors import ProvisionerError, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import InvalidConfig
-from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
+from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
 from worker.records.places import Place
 from worker.roster.intents import Intent
 from worker.roster.rewrite_permission import entry_stays, visibility_stays

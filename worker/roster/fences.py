@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from worker.gateway.client import GatewayClient
 from worker.gateway.errors import AgentExists, CallTimedOut, ConnectionLost, PermanentGatewayError
-from worker.gateway.roster import RosterEntry
+from worker.gateway.roster_plan import RosterEntry
 from worker.roster.lease import RosterLease
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.errors import PermanentError
-from worker.gateway.roster import RosterPlan
+from worker.gateway.roster_plan import RosterPlan
 from worker.roster.intents import Intent
 
 _FRUITLESS = 2

@@ -13,7 +13,7 @@ from worker.errors import as_sentence
 from worker.gateway.address import GatewayAddress
 from worker.gateway.error_builders import unwritten_include
 from worker.gateway.rewrites import Rewrite, describe_rewrites, has_comments, removal_rewrites, rewrites_of
-from worker.gateway.roster import RosterPlan
+from worker.gateway.roster_plan import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
 from worker.workspace.context import GatewayFacts
 

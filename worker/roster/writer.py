@@ -1,8 +1,8 @@
 """The one writer of a gateway's roster (decisions.md D1).
 
 It takes all open intents, sends at most one patch for them, waits for the restart that the patch causes,
-reads the roster back, and publishes the waiting rows. Nothing else in the program sends config.patch or
-agents.delete.
+reads the roster back, and publishes the waiting rows. Whether a patch is needed, and what it says, is decided
+in `worker.gateway.roster_plan`. Nothing else in the program sends config.patch or agents.delete.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from worker.gateway.rewrites import (
     has_comments,
     with_escapes,
 )
-from worker.gateway.roster import RosterPlan, removal_patch
+from worker.gateway.roster_plan import RosterPlan, removal_patch
 from worker.gateway.roster_reading import (
     VISIBILITY_STAYS,
     LiveRoster,

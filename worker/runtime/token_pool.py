@@ -15,7 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from worker.workspace.credentials import hash_token, mint_token
+from worker.workspace.tokens import hash_token, mint_token
 
 MOST_AHEAD = 64
 KEPT = 32

@@ -20,7 +20,7 @@ from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import silenced_warning
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
-from worker.gateway.roster import RosterEntry, RosterPlan, entry_fault
+from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from worker.errors import PermanentError
-from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.display_text import clean, one_line
 from worker.workspace.identity import main_session_key, openclaw_id, session_key, workspace_path
+from worker.workspace.tokens import PLACEHOLDER
 
 PROFILE_DEFAULTS: Mapping[str, str] = {
     "role": "Generalist",

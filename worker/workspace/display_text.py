@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.tokens import PLACEHOLDER
 
 MOST_IN_ROSTER = 200
 MOST_IN_LABEL = 64

@@ -20,21 +20,18 @@ from worker.workspace.context import (
     board_agent_context,
     main_agent_context,
 )
-from worker.workspace.credentials import PLACEHOLDER
+from worker.workspace.files import Role, template_paths
 from worker.workspace.overrides import TemplateError, render_override
 from worker.workspace.templates import check_token, render_template, shown_path
 from worker.workspace.templates import compile_templates as compile_all
+from worker.workspace.tokens import PLACEHOLDER
 
 OVERRIDE_COLUMNS = {"IDENTITY.md": "identity_template", "SOUL.md": "soul_template"}
 """The columns of ``agents`` with which a user overrides a template (rules.md 8)."""
 INJECTION_LIMIT = 20_000
 """The length, in characters, from which gateways cut a file that they show to the agent (rules.md 14)."""
 
-_SHARED = ("SOUL", "TASK_SOUL", "SELF", "AUTONOMY", "IDENTITY", "BOOTSTRAP", "MEMORY")
-_OWN = ("AGENTS", "TOOLS", "USER", "HEARTBEAT", "BOOT")
 _TOOLS, _AGENTS, _HEARTBEAT = "TOOLS.md", "AGENTS.md", "HEARTBEAT.md"
-
-Role = Literal["lead", "member", "main"]
 
 
 @dataclass(frozen=True)
@@ -135,16 +132,6 @@ def render_workspace(
         else:
             unsupported[name] = len(text.encode())
     return RenderedWorkspace(files, unsupported, tuple(warnings))
-
-
-def template_paths(role: Role) -> dict[str, str]:
-    """The shipped template of each workspace file, by file name, for an agent of that role (rules.md 7)."""
-    folder = "main" if role == "main" else "board"
-    paths = {f"{stem}.md": f"shared/{stem}.md.j2" for stem in _SHARED}
-    paths |= {f"{stem}.md": f"{folder}/{stem}.md.j2" for stem in _OWN}
-    if role == "lead":
-        paths[_HEARTBEAT] = "board/HEARTBEAT_LEAD.md.j2"
-    return dict(sorted(paths.items()))
 
 
 def compile_templates(templates: Path | None = None) -> None:

@@ -15,9 +15,9 @@ from jinja2 import Environment, StrictUndefined, TemplateNotFound, TemplateSynta
 from jinja2.sandbox import safe_range
 
 from worker.printable import utf8
-from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.overrides import TemplateError
 from worker.workspace.template_sources import OWN, loader
+from worker.workspace.tokens import PLACEHOLDER
 
 _OUTPUT_LIMIT = 1024 * 1024
 _COMPILING = threading.Lock()

@@ -24,7 +24,7 @@ from worker.lab.simulator.faults import Refuse
 from worker.masking import forget_all
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
-from worker.workspace.credentials import find_token, hash_token, verify_token
+from worker.workspace.tokens import find_token, hash_token, verify_token
 
 TOKEN = "the-gateways-own-token"
 BUSY = Refuse("The server is busy. Please try again in a moment.", retryable=True)

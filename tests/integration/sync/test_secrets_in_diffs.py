@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene
 from worker.masking import forget_all
-from worker.workspace.credentials import find_token
+from worker.workspace.tokens import find_token
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from worker.gateway.connection import Call, GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import GatewayError
-from worker.gateway.roster import plan_roster
+from worker.gateway.roster_plan import plan_roster
 from worker.jobs.retry_policy import inline_retrying
 from worker.records.gateway_repository import load_gateway, wanted_entries
 

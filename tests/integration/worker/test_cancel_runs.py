@@ -14,7 +14,7 @@ from tests.integration.worker.workshop import Place, Workshop
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Pace
-from worker.workspace.credentials import PLACEHOLDER, find_token
+from worker.workspace.tokens import PLACEHOLDER, find_token
 
 AGENTS = 30
 

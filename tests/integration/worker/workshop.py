@@ -23,8 +23,8 @@ from tests.worker_process import WorkerProcess
 from worker.database import make_engine
 from worker.lab.simulator import Pace, Simulator
 from worker.records.agent_repository import AgentRecord, load_agent
-from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
+from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 BASE_URL = "http://127.0.0.1:8000"
 RELEASES = ("2026.2.12", "2026.9.6")

@@ -11,8 +11,9 @@ import pytest
 
 from tests.integration.workspace.agent_api import ROUTES, AgentApi, agent_api
 from tests.unit.workspace.samples import AGENT_ID, BOARD_ID, HOSTILE, LAYOUTS, ROLES, SIZES, Size, render
-from worker.workspace.credentials import mint_token, with_token
-from worker.workspace.rendering import RenderedWorkspace, Role
+from worker.workspace.files import Role
+from worker.workspace.rendering import RenderedWorkspace
+from worker.workspace.tokens import mint_token, with_token
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("bash") and shutil.which("curl")),

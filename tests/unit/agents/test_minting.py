@@ -11,7 +11,7 @@ import pytest
 
 import worker.runtime.token_pool as minting
 from worker.runtime.token_pool import MOST_AHEAD, Mint, Minted
-from worker.workspace.credentials import verify_token
+from worker.workspace.tokens import verify_token
 
 
 class Hashing:

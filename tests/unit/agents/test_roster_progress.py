@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker.errors import PermanentError
-from worker.gateway.roster import RosterPlan
+from worker.gateway.roster_plan import RosterPlan
 from worker.roster.progress import Progress
 
 

@@ -24,12 +24,12 @@ from worker.gateway.variables import escaped, strings_of, variables_in
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember
 from worker.workspace.context import profile_fields
-from worker.workspace.credentials import PLACEHOLDER, find_token, verify_token
 from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.display_text import clean, one_line
 from worker.workspace.identity import openclaw_id, slug
 from worker.workspace.overrides import render_override
 from worker.workspace.templates import _one_line, _quoted
+from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 CONTEXT = CallContext("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")

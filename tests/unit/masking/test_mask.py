@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.masking import MASK, forget_all, mask, mask_all, remember, secrets_in
-from worker.workspace.credentials import PLACEHOLDER, hash_token, mint_token
+from worker.workspace.tokens import PLACEHOLDER, hash_token, mint_token
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 LOW = "hunter2"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from worker.gateway.config_text import text_fault, variable_fault, without_nulls
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import RosterEntry, entry_fault, plan_roster
+from worker.gateway.roster_plan import RosterEntry, entry_fault, plan_roster
 from worker.gateway.variables import escaped
 from worker.lab.simulator.document import with_variables
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import DEFAULT_VISIBILITY, RosterEntry, plan_roster, roster_entries
+from worker.gateway.roster_plan import DEFAULT_VISIBILITY, RosterEntry, plan_roster, roster_entries
 
 NEW_METHODS = {"cron.scratch.set", "agents.workspace.list"}
 DIALECTS = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster import RosterEntry, plan_roster, removal_patch
+from worker.gateway.roster_plan import RosterEntry, plan_roster, removal_patch
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 
 OLDEST = Dialect.from_hello("dev", ["config.get"])

@@ -19,7 +19,7 @@ from worker.gateway.rewrites import (
     rewrites_of,
     with_escapes,
 )
-from worker.gateway.roster import RosterEntry, removal_patch
+from worker.gateway.roster_plan import RosterEntry, removal_patch
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError
 
 OLDEST = Dialect.from_hello("dev", ["config.get"])

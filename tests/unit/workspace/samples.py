@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from worker.workspace.context import PROFILE_DEFAULTS, AgentFacts, BoardFacts, GatewayFacts, UserFacts
-from worker.workspace.rendering import Layout, RenderedWorkspace, Role, render_workspace
+from worker.workspace.files import Role
+from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
 AGENT_ID = "11111111-1111-4111-8111-111111111111"
 BOARD_ID = "22222222-2222-4222-8222-222222222222"

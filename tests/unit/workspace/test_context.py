@@ -17,8 +17,8 @@ from worker.workspace.context import (
     main_agent_context,
     profile_fields,
 )
-from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.display_text import clean
+from worker.workspace.tokens import PLACEHOLDER
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://gateway", "~/.openclaw/")
 AGENT = AgentFacts(AGENT_ID, "Ada", True, {"role": " Editor ", "emoji": "", "verbosity": ["a", " ", "b "]})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.errors import PermanentError
 from worker.masking import mask
-from worker.workspace.credentials import (
+from worker.workspace.tokens import (
     PLACEHOLDER,
     find_token,
     find_value,

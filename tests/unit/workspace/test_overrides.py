@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from worker.workspace.credentials import PLACEHOLDER
 from worker.workspace.display_text import clean
 from worker.workspace.overrides import INPUT_LIMIT, OUTPUT_LIMIT, TemplateError, render_override
+from worker.workspace.tokens import PLACEHOLDER
 
 CONTEXT = {
     "agent_name": "ada b\u00fcron",

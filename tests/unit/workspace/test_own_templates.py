@@ -11,8 +11,9 @@ import pytest
 from tests.unit.workspace.samples import BASE_URL, GATEWAY_ID, LAYOUTS, facts
 from worker.cli.doctor.workspaces import _cure
 from worker.workspace.context import GatewayFacts
+from worker.workspace.files import Role
 from worker.workspace.overrides import TemplateError
-from worker.workspace.rendering import RenderedWorkspace, Role, render_workspace
+from worker.workspace.rendering import RenderedWorkspace, render_workspace
 from worker.workspace.template_sources import check_folder
 
 GATEWAY = GatewayFacts(GATEWAY_ID, "Office", "ws://127.0.0.1:18789", "~/.openclaw/")

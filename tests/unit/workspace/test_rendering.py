@@ -26,16 +26,15 @@ from tests.unit.workspace.samples import (
 )
 from worker.errors import PermanentError
 from worker.workspace.context import PROFILE_DEFAULTS, AgentFacts, BoardFacts, GatewayFacts
-from worker.workspace.credentials import PLACEHOLDER, find_token, find_value, mint_token, with_token
+from worker.workspace.files import Role, template_paths
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import (
     INJECTION_LIMIT,
     Layout,
     RenderedWorkspace,
-    Role,
     render_workspace,
-    template_paths,
 )
+from worker.workspace.tokens import PLACEHOLDER, find_token, find_value, mint_token, with_token
 
 TEMPLATES = Path(next(iter(templates.__path__)))
 TWELVE = LAYOUTS["list"].files | {"TASK_SOUL.md", "SELF.md", "AUTONOMY.md", "BOOT.md"}

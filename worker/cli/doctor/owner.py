@@ -14,7 +14,7 @@ from worker.gateway.heartbeats import cure as how_to_beat
 from worker.gateway.includes import Include
 from worker.gateway.owner_settings import disabling_settings
 from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
-from worker.gateway.roster import ids_as_spelled, roster_entries
+from worker.gateway.roster_plan import ids_as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
 from worker.roster.rewrite_permission import Standing

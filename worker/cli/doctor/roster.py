@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import AUTOMATIONS_QUERY, FENCED_HINT, automation_key, heartbeat_enabled
-from worker.gateway.roster import plan_roster
+from worker.gateway.roster_plan import plan_roster
 from worker.gateway.roster_reading import LiveRoster
 from worker.records.agent_repository import AgentRecord
 from worker.workspace.identity import derived_id

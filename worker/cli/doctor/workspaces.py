@@ -10,6 +10,7 @@ from worker.cli.doctor.report import Finding
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.records.agent_repository import AgentRecord
+from worker.workspace.files import template_paths
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import (
     INJECTION_LIMIT,
@@ -18,7 +19,6 @@ from worker.workspace.rendering import (
     RenderedFile,
     RenderedWorkspace,
     render_workspace,
-    template_paths,
 )
 from worker.workspace.template_sources import OWN
 

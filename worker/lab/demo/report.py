@@ -25,8 +25,8 @@ from worker.lab.demo.fleet import Fleet
 from worker.lab.demo.stack import DemoFailedError
 from worker.lab.demo.steps import Steps
 from worker.masking import mask
-from worker.workspace.credentials import find_token, verify_token
 from worker.workspace.identity import openclaw_id, session_key
+from worker.workspace.tokens import find_token, verify_token
 
 PATIENCE_S = 20.0
 """How long a look at the gateway is tried again."""
