@@ -22,7 +22,7 @@ from worker.workspace import tokens
 
 ROOT = Path(__file__).parents[1]
 QUICK_ROUNDS = 1_000
-"""Rounds of PBKDF2 in the tests' hashes; all of them take 0.1 s of CPU."""
+"""Rounds of PBKDF2 in the tests' hashes; the usual number takes 0.1 s of CPU."""
 _GRACE_S = 50.0
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")

@@ -286,7 +286,7 @@ _not_looked_into: list[str] = []
 
 
 def _rescue() -> None:
-    connections: Any = app.pool  # of connections: celery-types has it for the pool of producers
+    connections: Any = app.pool  # the connection pool: celery-types declares it as the pool of producers
     if _not_looked_into:
         return
     try:

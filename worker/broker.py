@@ -27,7 +27,8 @@ from worker.broker_rights import forbidden
 from worker.redis_url import Broker
 
 VISIBILITY_TIMEOUT_S = 600
-"""Far above any task's run time: task bodies end within 30 s, and waits are rows, not messages."""
+"""Seconds until an unacknowledged message is delivered again: far above any task's run time, because task
+bodies end within 30 s, and waits are rows, not messages."""
 
 _CONNECT_S = 5.0
 _SPARE_CONNECTIONS = 50

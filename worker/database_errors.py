@@ -105,8 +105,8 @@ def first_line(error: BaseException | None) -> str:
 
 
 def translate(context: ExceptionContext) -> None:
-    """SQLAlchemy's handler of errors: raises DatabaseNotNow in the place of what means it, so that every
-    statement of ours goes through the one table."""
+    """SQLAlchemy error handler: raises DatabaseNotNow in place of an error that means "not now", so that one
+    table decides for every statement."""
     wrapped = context.sqlalchemy_exception
     if not isinstance(wrapped, DBAPIError):
         return

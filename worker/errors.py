@@ -1,6 +1,6 @@
-"""The two kinds of failure that all errors here belong to.
+"""The base classes of all our errors: a failure is transient or permanent.
 
-The retry policy asks ``isinstance`` of these two and of nothing else (rules.md 44).
+The retry policy tests ``isinstance`` against these two only (rules.md 44).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ breaks."""
 
 
 def escaped(text: str, longest: int | None = None) -> str:
-    """``text`` with those characters as backslash escapes.
+    """``text`` with control, format and other unsafe characters as backslash escapes.
 
     If it is longer than ``longest`` characters, its middle is replaced by a count of what was left out.
     """

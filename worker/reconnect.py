@@ -122,8 +122,8 @@ class ReconnectSafeConsumer(Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, retrying at most _LONGEST_PAUSE_S seconds apart.
 
-        Celery's own pauses grow by two seconds each time, so that it would notice half a minute late that a
-        broker is back after two minutes.
+        Celery's own pauses grow by two seconds each time: after an outage of two minutes it would reconnect
+        half a minute late.
         """
         if conn.get_transport_cls() is redis.Transport:
             conn.get_transport_cls = lambda: SafeTransport

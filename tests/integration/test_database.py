@@ -52,7 +52,7 @@ def test_connections_that_ended_while_idle_are_replaced_unseen(
 
 
 def bounded(engine: Engine) -> bool:
-    """Whether statements have their timeout and UTC, in a transaction and alone."""
+    """Whether statements run with their timeout and in UTC, both in a transaction and alone."""
     with engine.begin() as connection:
         within = connection.execute(_SHOWN).one()
     with single(engine) as connection:

@@ -116,13 +116,13 @@ class RosterBatch:
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
 
     def refuse_writes(self, agent_id: UUID, sentence: str) -> None:
-        """Refuse the writes of the agent's entry, but not its removal."""
+        """Refuse to write the agent's entry, but not to remove it."""
         for intent in self._open("reconcile"):
             if intent.agent_id == agent_id:
                 self.refused[intent.id] = sentence
 
     def refuse_entries(self, sentences: Mapping[str, str]) -> None:
-        """Refuse the writes of the entries in ``sentences``, which maps OpenClaw ids to reasons."""
+        """Refuse to write the entries in ``sentences``, which holds a reason for each OpenClaw id."""
         for intent in self._open("reconcile"):
             sentence = sentences.get(self.entries[intent.agent_id].openclaw_id)
             if sentence is not None:
@@ -143,7 +143,8 @@ class RosterBatch:
         """Settle the intents that the plan would write, without writing anything.
 
         If the agent is already in the roster and its job does more than write the entry, the job continues
-        with ``sentence`` as a warning. All other intents are refused with it.
+        with ``sentence`` as a warning; otherwise its intent is refused with ``sentence``. A plan that changes
+        the heartbeat visibility only gives the warning to the first open intent.
         """
         for intent in self._open("reconcile"):
             if self.entries[intent.agent_id].openclaw_id not in plan.changed:
@@ -212,8 +213,8 @@ def plan_apart(
 ) -> tuple[RosterPlan, dict[str, str]]:
     """Plan the ``wanted`` entries, leaving out those that cannot be planned.
 
-    So the fault of one agent's row does not stop its gateway. Returns the plan and, by OpenClaw id, why each
-    of the entries left out cannot be planned.
+    One agent's faulty row must not stop its gateway. Returns the plan and, by OpenClaw id, why each of the
+    entries left out cannot be planned.
     """
     try:
         return plan(wanted), {}

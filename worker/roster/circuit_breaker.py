@@ -205,9 +205,10 @@ def greet(services: Services, record: Reachable) -> Hello:
 
 
 def heed_one_session(client: GatewayClient, config: Any) -> None:
-    """Disconnect if the client's hello is older than the owner's choice of one session for all.
+    """Disconnect if ``config`` (from config.get) has one session for all agents and the hello does not say
+    so.
 
-    ``config``: config.get's. The next call connects again and gets a hello that says so.
+    The hello is then older than that setting; the next call connects again and gets a new one.
     """
     if has_one_session(config) and not client.hello().one_session:
         client.disconnect()

@@ -46,8 +46,7 @@ def reason_to_keep_memories(
 
 
 def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str], *, awake: bool) -> str | None:
-    """A phrase for what the agent left there, or None if it has not begun and its files are as we wrote
-    them."""
+    """A phrase for what the agent left there, or None if it has not started and left our files unchanged."""
     held = files.live()
     if not held:
         return None

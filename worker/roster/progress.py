@@ -1,4 +1,4 @@
-"""Whether the writes that a gateway answers ok to change anything, so that futile ones are not repeated."""
+"""Checks that writes which a gateway answered ok changed something, so that futile ones are not repeated."""
 
 from __future__ import annotations
 

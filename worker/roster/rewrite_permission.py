@@ -33,7 +33,7 @@ class Standing:
         return tuple(one for one in self.rewrites if not one.kept and one.key not in self.allowed)
 
     def refusal(self, gateway: str) -> str:
-        """The sentence of the refusal."""
+        """The sentence that refuses the write and says how to allow it. ``gateway``: its name."""
         kept = tuple(one for one in self.rewrites if one.kept)
         loses = describe_rewrites(self.refused + kept, comments=self.comments)
         return (

@@ -128,8 +128,7 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
             _write_batch(services, lease)
             if lease.again_in_s is not None:
                 return
-        # A writer called for an intent that was recorded while we held the lease was turned away, so look
-        # again.
+        # A writer that was called for a new intent while we held the lease was turned away: look again.
         with services.engine.connect() as connection:
             if not open_intents(connection, gateway_id):
                 return
