@@ -1,5 +1,4 @@
-"""The bases of both kinds of tables: Mission Control's, which we map and never alter, and those of our schema
-(decisions.md D10)."""
+"""Bases of Mission Control's tables, which we map and never alter, and of our own (decisions.md D10)."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ _NAMES = {
 
 
 class MissionControl(DeclarativeBase):
-    """Base of Mission Control's tables, with the columns in interfaces.md 6 only; the real ones may have
+    """Base of Mission Control's tables. They map the columns in interfaces.md 6; the database may have
     more."""
 
     metadata = MetaData(naming_convention=_NAMES)

@@ -27,8 +27,7 @@ FILLED_IN = {
 
 
 def program(name: str) -> str:
-    """The path of a program of the development set-up; skips the test if there is no build for this
-    machine."""
+    """The path of a program of the development set-up; skips the test if this machine has no build of it."""
     found = Path(sys.executable).with_name(name)
     if not found.exists() and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip(f"{name} does not come for this machine")

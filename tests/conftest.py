@@ -54,8 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests that do not select the release they would run on (tests/releases.py), and sort the
-    rest.
+    """Leave out tests that must not run on this release (tests/releases.py), and sort the others.
 
     pytest has put the tests that share a gateway last, but they take longest, so they must start first.
     """
@@ -104,8 +103,7 @@ def redis_url(services: LocalServices) -> str:
 
 @pytest.fixture
 def empty_database_url(services: LocalServices) -> Iterator[str]:
-    """The URL of a new, empty database for this test, which is dropped at the end even if clients are
-    connected."""
+    """The URL of a new, empty database, which is dropped at the end even if clients are connected."""
     name = f"empty_{next(_numbers)}"
     yield services.create_database(name)
     services.postgres.drop_database(name)

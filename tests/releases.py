@@ -13,8 +13,7 @@ ON_DEMAND = ("2026.2.26", "2026.7.1")
 
 
 def runs_here(item: pytest.Item) -> bool:
-    """Whether a test's ``releases`` marks select the release that it would run on; True if it has no
-    release."""
+    """Whether a test's ``releases`` marks select its release; True if it has none."""
     release = release_of(item)
     return release is None or selects(release, item.iter_markers("releases"))
 
@@ -28,8 +27,7 @@ def selects(release: str, marks: Iterable[pytest.Mark]) -> bool:
 
 
 def release_of(item: pytest.Item) -> str | None:
-    """The release of the test's gateway, from its parameters or the command line; None if it has no
-    gateway."""
+    """The release of the test's gateway, from its parameters or the command line, or None."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     for name in ("world", "target"):
         if name in parameters:

@@ -21,11 +21,9 @@ LONGEST_FIRST = (
     "tests/integration/cli",
     "tests/integration",
 )
-"""The order of the tests, by folder or file: the longest start first, so that no process ends with one
-alone."""
+"""The order of the tests, by folder or file: the longest start first, so that none is left at the end."""
 LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|rotation|contention|many_writers)\.py")
-"""Acceptance tests that take half the time on a real release, mostly waiting, and so get a separate
-gateway."""
+"""Acceptance tests that take half the time on a real release, mostly waiting: they get a second gateway."""
 _TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
 
 
@@ -46,8 +44,7 @@ def place_in_line(nodeid: str) -> int:
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]
-    """A scheduler that runs all tests with the same `shared_by` in one process, in the order of
-    collection."""
+    """Runs all tests with the same `shared_by` in one process, in the order of collection."""
 
     def _split_scope(self, nodeid: str) -> str:
         return shared_by(nodeid)

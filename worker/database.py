@@ -146,8 +146,7 @@ def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
 
 
 def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str, str]) -> None:
-    """Prepare a new connection: find out whether it kept our options, and append ``public`` to its search
-    path.
+    """Prepare a new connection: see whether it kept our options, and append ``public`` to its search path.
 
     Mission Control's tables are in ``public`` unless an earlier schema has them. ``theirs``: the settings
     among the operator's options.

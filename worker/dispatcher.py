@@ -53,8 +53,7 @@ class Dispatcher:
         self._consumed_at = time.monotonic()
 
     def look(self) -> None:
-        """Probe whether the database accepts writes, before the worker takes any message; if not, shut the
-        gate."""
+        """Before the worker takes messages: shut the gate unless the database accepts writes."""
         if self._gate.because is None:
             try:
                 self._presence.probe()

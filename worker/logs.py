@@ -108,14 +108,12 @@ def _on_one_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlo
 
 
 def _is_no_tick(record: logging.LogRecord) -> bool:
-    """Whether the record is not beat's line about its message every ten seconds; due schedules log their
-    own."""
+    """Filter out beat's line every ten seconds; a schedule that is due logs its own line."""
     return not str(record.msg).startswith("Scheduler: Sending due task")
 
 
 def _is_not_handed_back(record: logging.LogRecord) -> bool:
-    """Whether the record is not about a message returned to its queue: that is no error, and `worker.gate`
-    has logged the reason once for all of them."""
+    """Filter out messages returned to their queue: they are no errors, and `worker.gate` has logged why."""
     return getattr(record, "data", {}).get("description") != "rejected"
 
 

@@ -1,5 +1,4 @@
-"""Celery's consumer, made to survive a lost broker, unreadable messages and a database that does not serve
-us.
+"""Celery's consumer, made to survive a lost broker, unreadable messages and a database outage.
 
 Unpatched, celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` if Redis
 drops while a worker holds an unacknowledged message (celery.md 0.1). With UPSTREAM set,

@@ -24,8 +24,7 @@ class SettingsError(PermanentError):
 
 
 class Settings(BaseSettings):
-    """The settings from the environment. Times are in seconds. The README's table lists the same
-    variables."""
+    """The settings from the environment, in seconds where they are times. The README's table lists them."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 

@@ -38,8 +38,7 @@ def admin(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def user(admin: redis.Redis, broker: Broker) -> Iterator[Callable[..., Broker]]:
-    """A function that makes a user with the rights that docs/operations.md lists, changed by its
-    arguments."""
+    """Makes a user with the rights that docs/operations.md lists; its arguments change them."""
     name = f"user-{secrets.token_hex(4)}"
     (line,) = re.findall(r"^ACL SETUSER provisioner on >PASSWORD (.*)$", OPERATIONS, re.MULTILINE)
 

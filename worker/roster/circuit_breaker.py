@@ -205,8 +205,7 @@ def greet(services: Services, record: Reachable) -> Hello:
 
 
 def heed_one_session(client: GatewayClient, config: Any) -> None:
-    """Disconnect if ``config`` (from config.get) has one session for all agents and the hello does not say
-    so.
+    """Disconnect if ``config``, from config.get, has one session for all agents and the hello has not.
 
     The hello is then older than that setting; the next call connects again and gets a new one.
     """

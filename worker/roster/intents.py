@@ -1,6 +1,4 @@
-"""Intents: what jobs want of a gateway's roster, kept as rows until the writer settles them (decisions.md
-D1).
-"""
+"""Intents: rows for what jobs want of a gateway's roster, until the writer settles them (decisions.md D1)."""
 
 from __future__ import annotations
 

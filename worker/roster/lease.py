@@ -1,7 +1,7 @@
-"""The right to write one gateway's roster: a lease that runs on Postgres's clock, is renewed while it is held
-and is checked before each write.
+"""The right to write one gateway's roster: a lease on Postgres's clock, renewed while it is held.
 
-It is not a session advisory lock: connection poolers break those, and dead hosts keep them (decisions.md D1).
+The writer checks it before each write. It is not a session advisory lock: connection poolers break those, and
+dead hosts keep them (decisions.md D1).
 """
 
 from __future__ import annotations

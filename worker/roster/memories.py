@@ -1,5 +1,4 @@
-"""Checks a workspace that an agent has moved out of for the agent's own notes, before the folder is
-deleted."""
+"""Checks a workspace that an agent has moved out of for its own notes, before the folder is deleted."""
 
 from __future__ import annotations
 

@@ -304,8 +304,10 @@ def half_removed(openclaw_id: str, workspace: str | None, error: GatewayError) -
 
 
 def _too_far(home: str | None, openclaw_id: str, workspace: str) -> Iterator[str]:
-    """The sentence about a workspace outside the folders in which the release deletes, which it does not
-    report: it answers ok for any."""
+    """The sentence about a workspace in a place where the release deletes no folders.
+
+    The release does not report that it left the folder: it answers ok for any.
+    """
     if home is not None and is_inside(workspace, home):
         return
     if home is None or is_inside(workspace, "/tmp"):

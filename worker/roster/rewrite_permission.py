@@ -60,8 +60,7 @@ def rewrite_refusal(
     live: LiveRoster,
     leaving: Collection[str] = (),
 ) -> str | None:
-    """Why no config write may be sent to the gateway, or None if one may. ``leaving``: ids that it
-    removes."""
+    """Why no config write may be sent to the gateway, or None. ``leaving``: ids that the write removes."""
     besides = removal_rewrites(live, leaving)
     if not (besides or live.includes or live.dialect.writes_variables):
         return None

@@ -1,5 +1,4 @@
-"""Finds agents of the gateway's owner that use a folder of ours under another path, such as a symbolic
-link."""
+"""Finds agents of the gateway's owner that use a folder of ours under another path, such as a symlink."""
 
 from __future__ import annotations
 

@@ -305,8 +305,7 @@ def _note_first_look(
 
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
-    """Warn about side effects of the first write, such as agents whose heartbeats stopped and lost
-    comments."""
+    """Warn about side effects of the first write, such as stopped heartbeats and lost comments."""
     said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
         said.append(kept_warning(live.dialect, plan.kept))
@@ -573,8 +572,7 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
 
 
 def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception) -> None:
-    """Refuse every intent with a sentence that holds no text of others, since such text may be what the
-    writer failed on.
+    """Refuse every intent with a sentence of ours alone: text from elsewhere may be why the writer failed.
 
     Raises only DATABASE_AWAY and RosterLeaseLostError. If not even this sentence can be written, the writer
     is called again after growing waits, and the jobs give their intents up when their time is over.
@@ -596,8 +594,7 @@ def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentenc
 
 
 def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answered: bool = False) -> None:
-    """Record how each intent ended and make the rows that wait for it due, in one transaction; then publish
-    them.
+    """In one transaction, record how the intents ended and make the rows waiting for them due; then publish.
 
     Raises RosterLeaseLostError if another writer has taken over: it may since have undone what was read here.
     """
