@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.agents.execution import take_seat_and_turn
-from worker.app import services, tell
+from worker.app import services
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError, reason_of
@@ -32,6 +32,7 @@ from worker.log_context import about
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
 from worker.shutdown import shutting_down
+from worker.task_events import send_task_event
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
         gate.shut(error)
         if gate.because is None:
             shutting_down.wait(jittered(_STATEMENT_AGAIN_S))
-        tell("task-retried", [task.request.id], exception=str(error), traceback="")
+        send_task_event("task-retried", [task.request.id], exception=str(error), traceback="")
         raise Reject(str(error), requeue=True) from None
 
 
@@ -197,7 +198,7 @@ def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
         raise Ignore
     if isinstance(outcome, Snooze):
         log.info("parked: %s", outcome.reason)
-        tell("task-retried", [task.request.id], exception=outcome.reason, traceback="")
+        send_task_event("task-retried", [task.request.id], exception=outcome.reason, traceback="")
         raise Ignore
     assert isinstance(outcome, Ended)
     if outcome.status != "succeeded":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from worker.app import tell
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_rows import Progress
 from worker.sync.parent import shown
 from worker.sync.result import Ending
+from worker.task_events import send_task_event
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
         return False
     if isinstance(outcome, Snooze):
         log.info("parked: %s", outcome.reason)
-        tell("task-progress", [job_id], result=outcome.reason)
+        send_task_event("task-progress", [job_id], result=outcome.reason)
         return False
     result = shown(outcome.result)
     if outcome.status in ("succeeded", "partial"):
         log.info("%s: %s", outcome.status, result)
         said = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
-        tell("task-succeeded", [job_id], result=said, runtime=None)
+        send_task_event("task-succeeded", [job_id], result=said, runtime=None)
     else:
         log.warning("%s: %s", outcome.status, outcome.error)
-        tell("task-failed", [job_id], exception=outcome.error, traceback="", result=None)
+        send_task_event("task-failed", [job_id], exception=outcome.error, traceback="", result=None)
     return True
 
 
@@ -47,4 +47,4 @@ def tell_progress(job_id: UUID, progress: Progress) -> None:
     step = max(1, progress.total // _STEPS)
     if progress.done % step == 0 or progress.done >= progress.total:
         fields = {"done": progress.done, "total": progress.total}
-        tell("task-progress", [job_id], result=str(progress), **fields)
+        send_task_event("task-progress", [job_id], result=str(progress), **fields)

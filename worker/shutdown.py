@@ -1,4 +1,4 @@
-"""The flag that ends every wait of this process when it must stop."""
+"""The flag that ends every wait of this process when it must stop; `worker.lifecycle` sets it."""
 
 from __future__ import annotations
 

@@ -124,10 +124,11 @@ def test_what_is_sized_by_the_slots_follows_the_command_line(
     slots: int,
 ) -> None:
     from worker import app as ours
+    from worker import lifecycle
 
     before = {name: getattr(app.conf, name) for name in ("worker_concurrency", "broker_transport_options")}
     request.addfinalizer(lambda: app.conf.update(before))
-    ours._count_slots(conf=app.conf, options=asked)
+    lifecycle._count_slots(conf=app.conf, options=asked)
     assert ours.settings().worker_concurrency == slots
     assert app.conf.broker_transport_options["max_connections"] > slots
     sized: list[int] = []
@@ -139,17 +140,17 @@ def test_what_is_sized_by_the_slots_follows_the_command_line(
 
 @pytest.mark.parametrize("asked", [None, "sync", "sync,control", ["provisioning"], ()])
 def test_a_worker_may_serve_some_of_the_queues(app: Celery, asked: Any) -> None:
-    from worker import app as ours
+    from worker import lifecycle
 
-    ours._check_queues(conf=app.conf, options={"queues": asked})
+    lifecycle._check_queues(conf=app.conf, options={"queues": asked})
 
 
 @pytest.mark.parametrize("asked", ["celery", "sync,nope", ["nope"]])
 def test_a_queue_that_is_none_of_ours_is_a_sentence(
     app: Celery, asked: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from worker import app as ours
+    from worker import lifecycle
 
     with pytest.raises(SystemExit):
-        ours._check_queues(conf=app.conf, options={"queues": asked})
+        lifecycle._check_queues(conf=app.conf, options={"queues": asked})
     assert "leave out -Q, or choose from provisioning, sync, control." in capsys.readouterr().err
