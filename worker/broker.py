@@ -37,7 +37,7 @@ _OTHER_HOST = (62, 64)
 _EXPIRED = 10
 """OpenSSL's codes for a certificate of another host name or IP address, and for an expired certificate."""
 _OURS_REFUSED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
-_TLS_LOOKS = 4
+_TLS_LOOKS = 12
 """Attempts with TLS: a server that requires a client certificate sends an alert and closes the connection,
 and the alert may be lost."""
 _SHOWN = 8
