@@ -22,7 +22,7 @@ LONGEST_FIRST = (
     "tests/integration",
 )
 """The order of the tests, by folder or file: the longest start first, so that none is left at the end."""
-LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|rotation|contention|many_writers)\.py")
+LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|contention|many_writers)\.py")
 """Acceptance tests that take half the time on a real release, mostly waiting: they get a second gateway."""
 _TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
 
