@@ -95,9 +95,7 @@ def run_job(
                     messages = begin(connection, job)
                 except PermanentError as error:
                     refuse(connection, job.job_id, kind, str(error), arguments)
-            elif not (isinstance(job, Begun) and job.status == "running") and (
-                not isinstance(job, Refused) or job.reason is None
-            ):
+            elif job.status != "running" if isinstance(job, Begun) else job.reason is None:
                 raise Ignore
             ending = ending_of(connection, job.job_id)
         services().publish(messages)

@@ -8,27 +8,18 @@ from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
 from worker.agents.credentials import NoTokenError
 from worker.agents.delete_job import delete
 from worker.database import single
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
+from worker.jobs.executor import Ended, Outcome, agent_row, execute
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.jobs.states import AgentOutcome, ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
-from worker.jobs.store.job_agents import (
-    Claim,
-    claim,
-    failing_s,
-    finish,
-    park,
-    renew,
-)
+from worker.jobs.store.job_agents import Claim, claim, finish
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import end_pending, open_next_rows
@@ -105,31 +96,19 @@ def _idle_timeout_s(services: Services, held: Claim) -> float | None:
 
 def _execute(services: Services, held: Claim) -> Outcome:
     warnings = list(held.warnings)
-    lease_s = services.settings.lease_s
-
-    def snooze(connection: Connection, wait: Snooze) -> None:
-        wait_s = wait.wait_s or 0.0
-        park(connection, held, wait_s, wait.reason, failing_s=wait.failing_s, code=wait.code)
 
     def handler() -> Ended | Snooze:
         if held.cancel_requested:
             return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
         return WORK[held.kind](services, held, warnings) or Ended("succeeded")
 
-    row = LeasedRow(
-        name=f"agent {held.agent_id}",
-        crashes=0 if held.cancel_requested else held.attempts,
-        phase=held.phase,
-        lease_s=lease_s,
-        renew=partial(renew, held=held, lease_s=lease_s),
-        snooze=snooze,
-    )
+    row = agent_row(held, services.settings.lease_s)
     return execute(
         services.engine,
         services.retry_policy,
         row,
         handler,
-        retry=partial(snooze_after, services, held.gateway_id, partial(failing_s, held=held)),
+        retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
         fail=lambda error: _fail(services, held, error, warnings),
     )
 

@@ -2,7 +2,7 @@
 
 A handler does one row's work while a thread renews the row's lease. It returns how the row ended or a
 `Snooze`, or raises. What an error means for the row is decided here and in `worker.jobs.retry_policy`; the
-caller passes the functions that snooze the row and end it.
+caller passes the handler and the function that ends the row for an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -21,6 +22,8 @@ from worker.errors import PermanentError, TransientError
 from worker.jobs.lease_renewal import kept_alive
 from worker.jobs.retry_policy import RetryPolicy, Snooze
 from worker.jobs.states import ReasonCode
+from worker.jobs.store.job_agents import Claim, failing_s, park, renew
+from worker.jobs.store.job_leases import JobClaim, job_failing_s, park_job, renew_job
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.sync_rows import Progress
 
@@ -48,7 +51,7 @@ class LeasedRow:
 
     ``name``: for the log; ``crashes``: how many workers died at it; ``renew``: extends the lease to
     ``lease_s`` seconds from now; ``snooze``: gives the lease back until the row is due. Both raise
-    LeaseLostError.
+    LeaseLostError. ``failing_s``: reads for how many seconds the row's step has been failing.
     """
 
     name: str
@@ -57,6 +60,43 @@ class LeasedRow:
     lease_s: float
     renew: Callable[[Connection], None]
     snooze: Callable[[Connection, Snooze], None]
+    failing_s: Callable[[Connection], float]
+
+
+def agent_row(held: Claim, lease_s: float) -> LeasedRow:
+    """An agent's row. One whose job is cancelled may be ended however many workers died at it."""
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        wait_s = wait.wait_s or 0.0
+        park(connection, held, wait_s, wait.reason, failing_s=wait.failing_s, code=wait.code)
+
+    return LeasedRow(
+        name=f"agent {held.agent_id}",
+        crashes=0 if held.cancel_requested else held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew, held=held, lease_s=lease_s),
+        snooze=snooze,
+        failing_s=partial(failing_s, held=held),
+    )
+
+
+def job_row(held: JobClaim, lease_s: float) -> LeasedRow:
+    """The own row of a sync or of a heartbeat job."""
+
+    def snooze(connection: Connection, wait: Snooze) -> None:
+        wait_s = wait.wait_s or 0.0
+        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
+
+    return LeasedRow(
+        name=f"job {held.job_id}",
+        crashes=held.attempts,
+        phase=held.phase,
+        lease_s=lease_s,
+        renew=partial(renew_job, held=held, lease_s=lease_s),
+        snooze=snooze,
+        failing_s=partial(job_failing_s, held=held),
+    )
 
 
 def execute(
@@ -76,29 +116,40 @@ def execute(
     dispatcher publishes it again.
     """
     try:
-        return _execute(engine, policy, row, handler, retry=retry, fail=fail)
+        try:
+            outcome = _attempt(engine, policy, row, handler, retry)
+        except (LeaseLostError, *DATABASE_AWAY):
+            raise
+        except Exception as error:
+            if not isinstance(error, PermanentError):
+                log.error("failed by a fault of our own", exc_info=error)
+            return fail(error)
+        if isinstance(outcome, Snooze) and outcome.wait_s is not None:
+            with engine.begin() as connection:
+                row.snooze(connection, outcome)
+        return outcome
     except LeaseLostError as error:
         log.warning("%s", error)
         return NotClaimed.NOTHING_TO_DO
 
 
-def _execute(
+def _attempt(
     engine: Engine,
     policy: RetryPolicy,
     row: LeasedRow,
     handler: Callable[[], _Ended | Snooze],
-    *,
     retry: Callable[[TransientError], Snooze],
-    fail: Callable[[Exception], _Ended | Snooze],
 ) -> _Ended | Snooze:
-    def renew() -> None:
+    """What ``handler`` returned, or the snooze after its transient failure. Raises what ends the row."""
+
+    def keep() -> None:
         with engine.begin() as connection:
             row.renew(connection)
 
     try:
         policy.require_survivable(row.crashes, row.phase)
-        with kept_alive(renew, row.lease_s, row.name):
-            outcome = handler()
+        with kept_alive(keep, row.lease_s, row.name):
+            return handler()
     except LeaseLostError:
         raise
     except DATABASE_AWAY as error:
@@ -112,16 +163,4 @@ def _execute(
             row.snooze(connection, snooze)
         raise
     except TransientError as error:
-        try:
-            outcome = retry(error)
-        except PermanentError as given_up:
-            return fail(given_up)
-    except PermanentError as error:
-        return fail(error)
-    except Exception as error:
-        log.error("failed by a fault of our own", exc_info=error)
-        return fail(error)
-    if isinstance(outcome, Snooze) and outcome.wait_s is not None:
-        with engine.begin() as connection:
-            row.snooze(connection, outcome)
-    return outcome
+        return retry(error)

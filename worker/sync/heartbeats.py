@@ -13,12 +13,13 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.errors import reason_of
-from worker.jobs.executor import Ended, LeasedRow, Outcome, execute
+from worker.jobs.executor import Ended, Outcome, execute, job_row
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.jobs.retry_policy import Snooze
-from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats, withdraw
-from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
+from worker.jobs.store.cancelling import withdraw
+from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats
+from worker.jobs.store.job_leases import JobClaim, claim_job, park_job
 from worker.jobs.store.jobs import ending_of
 from worker.jobs.store.leases import NotClaimed
 from worker.log_context import note_ids
@@ -72,24 +73,13 @@ def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
         return held
     note_ids(gateway=held.gateway_id)
 
-    def snooze(connection: Connection, wait: Snooze) -> None:
-        wait_s = wait.wait_s or 0.0
-        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
-
-    row = LeasedRow(
-        name=f"job {job_id}",
-        crashes=held.attempts,
-        phase=held.phase,
-        lease_s=lease_s,
-        renew=partial(renew_job, held=held, lease_s=lease_s),
-        snooze=snooze,
-    )
+    row = job_row(held, lease_s)
     return execute(
         services.engine,
         services.retry_policy,
         row,
         partial(_settle, services, held),
-        retry=partial(snooze_after, services, None, partial(job_failing_s, held=held)),
+        retry=partial(snooze_after, services, None, row.failing_s),
         fail=partial(_fail, services, held),
     )
 

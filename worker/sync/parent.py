@@ -14,13 +14,13 @@ from sqlalchemy import Connection, text
 
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import LeasedRow, execute
+from worker.jobs.executor import execute, job_row
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
-from worker.jobs.store.job_leases import JobClaim, claim_job, job_failing_s, park_job, renew_job
+from worker.jobs.store.job_leases import JobClaim, claim_job, park_job
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
@@ -46,26 +46,13 @@ def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClai
 
 
 def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed:
-    lease_s = services.settings.lease_s
-
-    def snooze(connection: Connection, wait: Snooze) -> None:
-        wait_s = wait.wait_s or 0.0
-        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
-
-    row = LeasedRow(
-        name=f"job {held.job_id}",
-        crashes=held.attempts,
-        phase=held.phase,
-        lease_s=lease_s,
-        renew=partial(renew_job, held=held, lease_s=lease_s),
-        snooze=snooze,
-    )
+    row = job_row(held, services.settings.lease_s)
     return execute(
         services.engine,
         services.retry_policy,
         row,
         partial(_go_on, services, held),
-        retry=partial(snooze_after, services, held.gateway_id, partial(job_failing_s, held=held)),
+        retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
         fail=lambda error: _stop(services, held, reason_of(error), code_of(error)),
     )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
-from worker.jobs.store.heartbeat_rows import withdraw
 from worker.jobs.store.jobs import let_go
+from worker.masking.columns import MaskedText
 
 CANCELLED = "Cancelled on request."
 """The recorded reason of a job or row that was cancelled."""
@@ -47,6 +47,17 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     connection.execute(_CALL_ROWS, {"job_id": job_id})
     connection.execute(_REQUEST, {"job_id": job_id})
     return False
+
+
+_WITHDRAW = text("""
+    UPDATE provisioner.roster_intents SET error = :reason
+    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
+""").bindparams(bindparam("reason", type_=MaskedText))
+
+
+def withdraw(connection: Connection, job_id: UUID, reason: str) -> None:
+    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``."""
+    connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason})
 
 
 _JOB = text("SELECT kind, status FROM provisioner.jobs WHERE id = :job_id")

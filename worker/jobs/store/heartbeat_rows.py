@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 from worker.jobs.store.job_agents import AGENT_NAME
-from worker.masking.columns import MaskedText
 
 _BEGIN = text("""
     UPDATE provisioner.jobs
@@ -79,17 +78,6 @@ _END_SETTLED = text("""
 def end_settled(connection: Connection, job_id: UUID) -> None:
     """End the rows whose intents the roster writer has settled."""
     connection.execute(_END_SETTLED, {"job_id": job_id})
-
-
-_WITHDRAW = text("""
-    UPDATE provisioner.roster_intents SET error = :reason
-    WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
-""").bindparams(bindparam("reason", type_=MaskedText))
-
-
-def withdraw(connection: Connection, job_id: UUID, reason: str) -> None:
-    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``."""
-    connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason})
 
 
 _END_IF_DONE = text("""
