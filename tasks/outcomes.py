@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.agents.execution import take_seat_and_turn
+from worker.agents.execution import execute_in_slot
 from worker.app import services
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
@@ -62,7 +62,7 @@ def run_agent_job(
     nothing to report (the row is parked, leased elsewhere, or had ended before), and Reject if the database
     is away.
     """
-    with outliving_the_database(task):
+    with retry_on_database_outage(task):
         return _serve(task, positional, arguments, agent_of)
 
 
@@ -84,9 +84,9 @@ def run_job(
     task_id = str(task.request.id)
     messages: Sequence[Message] = ()
     with (
-        outliving_the_database(task),
+        retry_on_database_outage(task),
         about(job=task_id),
-        failing_for_faults(kind, task_id, arguments),
+        fail_on_unexpected(kind, task_id, arguments),
     ):
         with services().engine.begin() as connection:
             job = accept(connection, kind, task_id, positional, arguments, _refusal(task))
@@ -108,7 +108,7 @@ def run_job(
 
 
 @contextmanager
-def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
+def retry_on_database_outage(task: Task[..., Any]) -> Iterator[None]:
     """Requeue the message while the database is away, because a job by send_task may have no row yet.
 
     This process then consumes no more messages until the database is back, unless only this one statement was
@@ -127,7 +127,7 @@ def outliving_the_database(task: Task[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def failing_for_faults(kind: str, task_id: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+def fail_on_unexpected(kind: str, task_id: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Turns an unexpected exception before the job starts into a failed job; otherwise its message would come
     again for ever, or be lost. Raises JobFailed."""
     try:
@@ -165,7 +165,7 @@ def _serve(
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
     with about(job=task_id):
-        with failing_for_faults(kind, task_id, arguments):
+        with fail_on_unexpected(kind, task_id, arguments):
             accepted = accept_agent_job(
                 services().engine, kind, task_id, positional, arguments, agent_of, _refusal(task)
             )
@@ -178,7 +178,7 @@ def _serve(
             target = KINDS[kind].target
             kwargs = {target: str(arguments[target])} if target in arguments else {}
             message = Message(str(task.name), kwargs, accepted.job_id, accepted.agent_id)
-            outcome = take_seat_and_turn(services(), accepted.gateway_id, message)
+            outcome = execute_in_slot(services(), accepted.gateway_id, message)
             return report(task, accepted.job_id, outcome)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Task
 
-from tasks.outcomes import outliving_the_database
+from tasks.outcomes import retry_on_database_outage
 from worker.app import app, services
 from worker.jobs.schedules import run_due
 
@@ -15,5 +15,5 @@ from worker.jobs.schedules import run_due
 @app.task(name="tasks.run_due_schedules", bind=True)
 def run_due_schedules(self: Task[..., Any], /, *_: Any, **__: Any) -> None:
     """Enqueue the syncs that are due. Sent by beat; several beats, or more frequent ones, do no harm."""
-    with outliving_the_database(self):
+    with retry_on_database_outage(self):
         run_due(services().engine)

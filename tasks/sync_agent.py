@@ -7,9 +7,9 @@ from uuid import UUID
 from celery import Task
 
 from tasks.arguments import ids_of
-from tasks.outcomes import NOTHING_TO_DO, JobFailed, outliving_the_database, report
+from tasks.outcomes import NOTHING_TO_DO, JobFailed, report, retry_on_database_outage
 from tasks.runs import tell_progress
-from worker.agents.execution import take_seat_and_turn
+from worker.agents.execution import execute_in_slot
 from worker.app import app, services
 from worker.jobs.executor import Ended
 from worker.jobs.messages import agent_message
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Execute one agent's row of a sync. Sent by the sync and by the dispatcher, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
-    with about(job=job_id, agent=agent_id), outliving_the_database(self):
+    with about(job=job_id, agent=agent_id), retry_on_database_outage(self):
         message = agent_message(job_id, agent_id, _uuid(arguments.get("gateway_id")))
-        outcome = take_seat_and_turn(services(), _uuid(arguments.get("gateway_id")), message)
+        outcome = execute_in_slot(services(), _uuid(arguments.get("gateway_id")), message)
         # The task has its own id, which no later message uses: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
             return NOTHING_TO_DO

@@ -12,7 +12,7 @@ from worker.jobs.executor import Outcome
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncHeartbeats
-from worker.sync.heartbeats import begin, take_heartbeats_turn
+from worker.sync.heartbeats import begin, execute_heartbeats
 
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:
@@ -20,11 +20,11 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
     return begin(connection, job.job_id, job.request, services().settings.retry_timeout_s)
 
 
-def _turn(job_id: UUID) -> Outcome:
-    return take_heartbeats_turn(services(), job_id)
+def _execute(job_id: UUID) -> Outcome:
+    return execute_heartbeats(services(), job_id)
 
 
 @app.task(name="tasks.sync_heartbeats", bind=True, throws=(JobFailed,))
 def sync_heartbeats(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Write agents' heartbeat settings into their gateway's config (docs/enqueue.md has the arguments)."""
-    return run_job(self, positional, arguments, _begin, then=_turn)
+    return run_job(self, positional, arguments, _begin, then=_execute)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.agents.context import Work
+from worker.agents.agent_context import AgentContext
 from worker.errors import PermanentError, TransientError
 from worker.jobs.states import ReasonCode
 from worker.masking import remember
@@ -60,29 +60,31 @@ class Choice:
     outgoing: Token | None = None
 
 
-def choose_token(work: Work, content: str | None, *, trusted: bool) -> Choice:
+def choose_token(context: AgentContext, content: str | None, *, trusted: bool) -> Choice:
     """Keep the live token if it is the agent's, or have a new one minted.
 
     ``content``: the live file that carries the token; ``trusted``: the file is as we left it and its token
     was verified against the present hash, which saves PBKDF2 (0.1 s of CPU). A token that an earlier try of
     this job brought into the workspace is not rotated again. Raises NoTokenError (rules.md 25, 26).
     """
-    record = work.record
-    live = find_token(content, section=work.dialect.credentials_in == "AGENTS.md") if content else None
+    record = context.record
+    live = find_token(content, section=context.dialect.credentials_in == "AGENTS.md") if content else None
     remember(live)
     known = None if live is None else _recognise(record, live, trusted=trusted)
-    mine = record.credential_job_id == work.held.job_id
+    mine = record.credential_job_id == context.held.job_id
     arrived = known is not None and known.settle != "drop"
-    if work.option("rotate_tokens"):
+    if context.option("rotate_tokens"):
         return Choice(replace(known, origin="rotated")) if known and mine and arrived else Choice(None, known)
-    if known is not None and mine and arrived and work.verb.mints:  # by an earlier try of this job
+    if known is not None and mine and arrived and context.profile.mints:  # by an earlier try of this job
         return Choice(replace(known, origin="minted" if known.replaces is None else "rotated"))
-    if known is not None or work.verb.mints:
+    if known is not None or context.profile.mints:
         return Choice(known)
     if live is not None and record.token_hash is None:
         return Choice(Token(live, None, "reused"))
     what = (
-        f"The token in its {work.dialect.credentials_in} is not the agent's" if live else "It holds no token"
+        f"The token in its {context.dialect.credentials_in} is not the agent's"
+        if live
+        else "It holds no token"
     )
     raise NoTokenError(f"{what}: run again with rotate_tokens to give it a new one.")
 
@@ -103,55 +105,56 @@ def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None
     return None
 
 
-def new_token(work: Work, outgoing: Token | None) -> Token:
+def new_token(context: AgentContext, outgoing: Token | None) -> Token:
     """Mint a token and store its hash as pending: the first of the two phases of replacing a token.
 
     If a job whose worker died brought the ``outgoing`` token into the workspace, its pending hash first
     becomes the agent's: the token must be valid as long as the workspace holds it.
     """
-    minted = work.services.mint.take()
+    minted = context.services.mint.take()
     remember(minted.plain)
-    replaces = work.record.token_hash
-    with work.services.engine.begin() as connection:
-        work.advance(connection, "credentials")
-        if outgoing is not None and outgoing.settle == "commit" and _commit(connection, work, outgoing):
+    replaces = context.record.token_hash
+    with context.services.engine.begin() as connection:
+        context.advance(connection, "credentials")
+        if outgoing is not None and outgoing.settle == "commit" and _commit(connection, context, outgoing):
             replaces = outgoing.hash
         connection.execute(
             _STORE_PENDING,
             {
-                "agent_id": work.agent_id,
+                "agent_id": context.agent_id,
                 "pending": minted.hash,
                 "replaces": replaces,
-                "job_id": work.held.job_id,
+                "job_id": context.held.job_id,
             },
         )
     return Token(minted.plain, minted.hash, "minted" if replaces is None else "rotated", "commit", replaces)
 
 
-def commit(connection: Connection, work: Work, token: Token) -> None:
+def commit(connection: Connection, context: AgentContext, token: Token) -> None:
     """Settle a token that the workspace now holds: make a pending hash the agent's, and record what was
     verified. Raises TokenRaceError if another program changed the agent's hash meanwhile."""
     if token.settle == "commit":
-        if not _commit(connection, work, token):
+        if not _commit(connection, context, token):
             raise TokenRaceError(
-                f"The token hash of agent {work.record.agent.name!r} was changed by somebody else meanwhile."
+                f"The token hash of agent {context.record.agent.name!r} was changed by somebody else"
+                " meanwhile."
             )
-        work.rekeyed = True
+        context.rekeyed = True
         return
     if token.settle == "drop":
-        connection.execute(_DROP_PENDING, {"agent_id": work.agent_id})
-    if token.hash is not None and work.record.verified_hash != token.hash:
-        connection.execute(_NOTE_VERIFIED, {"agent_id": work.agent_id, "hash": token.hash})
+        connection.execute(_DROP_PENDING, {"agent_id": context.agent_id})
+    if token.hash is not None and context.record.verified_hash != token.hash:
+        connection.execute(_NOTE_VERIFIED, {"agent_id": context.agent_id, "hash": token.hash})
 
 
-def _commit(connection: Connection, work: Work, token: Token) -> bool:
+def _commit(connection: Connection, context: AgentContext, token: Token) -> bool:
     """Make the pending hash the agent's and record the job, if the agent's hash is still ``token.replaces``;
     return whether it was."""
     parameters = {
-        "agent_id": work.agent_id,
+        "agent_id": context.agent_id,
         "pending": token.hash,
         "replaces": token.replaces,
-        "job_id": work.held.job_id,
+        "job_id": context.held.job_id,
     }
     return connection.execute(_COMMIT, parameters).rowcount == 1
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from worker.agents.context import Work
+from worker.agents.agent_context import AgentContext
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode
@@ -18,44 +18,44 @@ from worker.roster.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_
 _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
 
-def leave(work: Work) -> Snooze | None:
+def leave(context: AgentContext) -> Snooze | None:
     """Ask for the agent's removal from the places it has left, and wait until it is removed.
 
     Returns the snooze while it waits. A removal that fails is only a warning: the agent is at its new place.
     """
-    if work.held.phase == "wake":
+    if context.held.phase == "wake":
         return None
-    if work.held.phase != "leaving":
-        return _ask(work) if work.record.left else None
-    with work.services.engine.begin() as connection:
-        budget_s = work.services.settings.retry_timeout_s
-        wishes = settled_intents(connection, work.held.job_id, work.agent_id, "remove", budget_s)
+    if context.held.phase != "leaving":
+        return _ask(context) if context.record.left else None
+    with context.services.engine.begin() as connection:
+        budget_s = context.services.settings.retry_timeout_s
+        wishes = settled_intents(connection, context.held.job_id, context.agent_id, "remove", budget_s)
         if any(wish.open for wish in wishes):
             wait_s = look_again_s(wishes, budget_s)
-            park(connection, work.held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
+            park(connection, context.held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
-        for gateway_id in {wish.gateway_id for wish in wishes} - {work.record.gateway_id}:
-            forget_files(connection, work.agent_id, gateway_id)
+        for gateway_id in {wish.gateway_id for wish in wishes} - {context.record.gateway_id}:
+            forget_files(connection, context.agent_id, gateway_id)
     for wish in wishes:
         if wish.warning is not None:
-            work.warn(wish.warning)
+            context.warn(wish.warning)
         if wish.error is not None:
-            work.warn(
+            context.warn(
                 f"It could not be removed from gateway {wish.gateway_name!r} ({wish.openclaw_id} there):"
                 f" {wish.error} Remove it there by hand."
             )
     return None
 
 
-def _ask(work: Work) -> Snooze:
-    with work.services.engine.begin() as connection:
-        work.advance(connection, "leaving", files=work.files, warnings=work.warnings)
+def _ask(context: AgentContext) -> Snooze:
+    with context.services.engine.begin() as connection:
+        context.advance(connection, "leaving", files=context.files, warnings=context.warnings)
         messages: list[Message] = []
-        for place in work.record.left:
-            wish = Wish(work.agent_id, place.openclaw_id, "remove")
-            messages += record_intents(connection, place.gateway_id, work.held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, work.services.settings.retry_timeout_s)
-        park(connection, work.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)
-    work.held = replace(work.held, phase="leaving")
-    work.services.publish(messages)
+        for place in context.record.left:
+            wish = Wish(context.agent_id, place.openclaw_id, "remove")
+            messages += record_intents(connection, place.gateway_id, context.held.job_id, wish)
+        wait_s = min(ROSTER_PATIENCE_S, context.services.settings.retry_timeout_s)
+        park(connection, context.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)
+    context.held = replace(context.held, phase="leaving")
+    context.services.publish(messages)
     return Snooze(_WAIT)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, carry_out
+from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, reconcile
 from worker.agents.credentials import NoTokenError
 from worker.agents.delete_job import delete
 from worker.database import single
@@ -33,35 +33,35 @@ from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
 
-WORK: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
-    "provision_agent": partial(carry_out, verb=PROVISION),
-    "update_agent": partial(carry_out, verb=UPDATE),
+HANDLERS: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
+    "provision_agent": partial(reconcile, profile=PROVISION),
+    "update_agent": partial(reconcile, profile=UPDATE),
     "delete_agent": delete,
-    "provision_gateway_main": partial(carry_out, verb=PROVISION_MAIN),
-    "sync_gateway": partial(carry_out, verb=SYNC),
+    "provision_gateway_main": partial(reconcile, profile=PROVISION_MAIN),
+    "sync_gateway": partial(reconcile, profile=SYNC),
 }
 
 
-def take_seat_and_turn(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
-    """Run `take_turn` for the message's row if this process has a free slot for its gateway.
+def execute_in_slot(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
+    """Run `execute_agent_row` for the message's row if this process has a free slot for its gateway.
 
     Otherwise returns NO_SEAT: the message waits in this process and is published again once a slot is free.
     """
     assert message.job_id is not None
     assert message.agent_id is not None
     if gateway_id is None:
-        return take_turn(services, message.job_id, message.agent_id)
+        return execute_agent_row(services, message.job_id, message.agent_id)
     called: list[Message] = []
     try:
         with seated(services.seats, gateway_id, message, called) as has_seat:
             if not has_seat:
                 return NotClaimed.NO_SEAT
-            return take_turn(services, message.job_id, message.agent_id)
+            return execute_agent_row(services, message.job_id, message.agent_id)
     finally:
         services.publish(called)
 
 
-def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
+def execute_agent_row(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     """Claim the agent's row and work on it until it ends or snoozes.
 
     Once it has ended, the next job that waits for the agent is published, and in a sync the next agent's row.
@@ -74,7 +74,7 @@ def take_turn(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_timeout_s
     with call_limits(partial(_idle_timeout_s, services, held), budget_s, held.failing_s):
-        outcome = _execute(services.sharing(held.gateway_id, in_a_run=not held.single), held)
+        outcome = _execute(services.sharing(held.gateway_id, in_sync=not held.single), held)
     if not isinstance(outcome, Ended):
         return outcome
     with single(services.engine) if held.single else services.engine.begin() as connection:
@@ -100,7 +100,7 @@ def _execute(services: Services, held: Claim) -> Outcome:
     def handler() -> Ended | Snooze:
         if held.cancel_requested:
             return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
-        return WORK[held.kind](services, held, warnings) or Ended("succeeded")
+        return HANDLERS[held.kind](services, held, warnings) or Ended("succeeded")
 
     row = agent_row(held, services.settings.lease_s)
     return execute(

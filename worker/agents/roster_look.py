@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.agents.context import Work
+from worker.agents.agent_context import AgentContext
 from worker.errors import PermanentError
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterPlan, entry_fault
@@ -11,37 +11,37 @@ from worker.roster.circuit_breaker import heed_one_session
 from worker.roster.rewrite_permission import foreseen_refusal
 
 
-def look(work: Work) -> RosterPlan:
+def look(context: AgentContext) -> RosterPlan:
     """Plan the patch that the agent's entry needs. Raises TransientError, PermanentError."""
-    return _plan(work, _read(work))
+    return _plan(context, _read(context))
 
 
-def foresee(work: Work) -> tuple[RosterPlan, str | None]:
+def foresee(context: AgentContext) -> tuple[RosterPlan, str | None]:
     """Plan the patch that the agent's entry needs, and say why it would be refused, if that is known.
 
     Raises TransientError, PermanentError.
     """
-    live = _read(work)
-    plan, record = _plan(work, live), work.record
-    if plan.changed and (fault := entry_fault(record.roster_entry, work.dialect)) is not None:
+    live = _read(context)
+    plan, record = _plan(context, live), context.record
+    if plan.changed and (fault := entry_fault(record.roster_entry, context.dialect)) is not None:
         raise PermanentError(fault)
-    return plan, foreseen_refusal(work.services.engine, record.gateway, record.address, live, plan)
+    return plan, foreseen_refusal(context.services.engine, record.gateway, record.address, live, plan)
 
 
-def _read(work: Work) -> LiveRoster:
+def _read(context: AgentContext) -> LiveRoster:
     live = read_roster(
-        work.dialect,
-        lambda: work.services.patiently(lambda: work.client.call("config.get")),
-        lambda: work.services.patiently(lambda: work.client.call("agents.list")),
+        context.dialect,
+        lambda: context.services.patiently(lambda: context.client.call("config.get")),
+        lambda: context.services.patiently(lambda: context.client.call("agents.list")),
     )
     config = live.answer.get("config")
-    heed_one_session(work.client, config)
-    work.one_session = has_one_session(config)
-    if heartbeats_switched_off(work.dialect, config):
-        work.warn(CRON_OFF)
+    heed_one_session(context.client, config)
+    context.one_session = has_one_session(config)
+    if heartbeats_switched_off(context.dialect, config):
+        context.warn(CRON_OFF)
     return live
 
 
-def _plan(work: Work, live: LiveRoster) -> RosterPlan:
-    keeps = work.services.settings.keep_default_heartbeat
-    return live.plan([work.record.roster_entry], keep_others_beating=keeps)
+def _plan(context: AgentContext, live: LiveRoster) -> RosterPlan:
+    keeps = context.services.settings.keep_default_heartbeat
+    return live.plan([context.record.roster_entry], keep_others_beating=keeps)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from worker.agents.context import Work
+from worker.agents.agent_context import AgentContext
 from worker.agents.credentials import have_succeeded
 from worker.agents.wake_barrier import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
 from worker.database import single
@@ -47,39 +47,39 @@ from worker.workspace.plan import BOOTSTRAP
 log = logging.getLogger(__name__)
 
 
-def wake(work: Work) -> Snooze | None:
+def wake(context: AgentContext) -> Snooze | None:
     """Reset the session if asked or needed, label it, and send the wake message once.
 
     A fresh agent has no session to reset. Parks the row while the gateway is about to restart, and while
     other agents wait for their files. A reset that fails is a warning; a wake that fails is the job's error.
     """
-    if work.held.woken_at is not None or _left_alone(work):
+    if context.held.woken_at is not None or _left_alone(context):
         return None
-    key = work.record.session_key
-    if work.held.phase != "wake" and not work.fresh and wants_reset(work):
-        _reset(work, key)
-    if not work.option("wake"):
+    key = context.record.session_key
+    if context.held.phase != "wake" and not context.fresh and wants_reset(context):
+        _reset(context, key)
+    if not context.option("wake"):
         return None
-    if work.held.wake_sent_at is not None and _arrived_before(work, key):
-        _woken(work)
+    if context.held.wake_sent_at is not None and _arrived_before(context, key):
+        _woken(context)
         return None
-    if work.held.wake_sent_at is not None and not work.dialect.shows_wake_keys:
-        work.warn(
+    if context.held.wake_sent_at is not None and not context.dialect.shows_wake_keys:
+        context.warn(
             "The wake message went out before the worker died; this release does not tell whether it arrived,"
             " so it was not sent again. Wake the agent by hand if it is silent."
         )
         return None
-    return _send(work, key, _message(work))
+    return _send(context, key, _message(context))
 
 
-def _left_alone(work: Work) -> bool:
+def _left_alone(context: AgentContext) -> bool:
     """Whether the gateway has only its owner's one session, which is not touched."""
-    if work.one_session and (work.option("wake") or wants_reset(work)):
-        work.warn(ONE_SESSION)
-    return work.one_session
+    if context.one_session and (context.option("wake") or wants_reset(context)):
+        context.warn(ONE_SESSION)
+    return context.one_session
 
 
-def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
+def _begin(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
     """Enter phase wake and store the wake key; park the row, or mark its message as sent.
 
     The row is parked if a restart is due or other agents wait for their files. If it is not, the wakes that
@@ -89,14 +89,14 @@ def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
     The roster writer announces its restart before it looks for wakes in flight, and lets those finish.
     """
     key = own.params["idempotencyKey"]
-    columns: dict[str, Any] = {"wake_key": key, "warnings": work.warnings, "files": work.files}
+    columns: dict[str, Any] = {"wake_key": key, "warnings": context.warnings, "files": context.files}
     together: list[Wake] = []
-    with work.services.engine.begin() as connection:
-        leaves, sent = work.held.phase != "wake", work.held.wake_sent_at is not None
+    with context.services.engine.begin() as connection:
+        leaves, sent = context.held.phase != "wake", context.held.wake_sent_at is not None
         ask = leave_crowd if leaves else few_are_left
-        few = sent or ask(connection, work.held, work.record.gateway_id)
-        parked = _restart_due(connection, work)
-        if parked is None and not few and work.held.age_s < CROWD_PATIENCE_S:
+        few = sent or ask(connection, context.held, context.record.gateway_id)
+        parked = _restart_due(connection, context)
+        if parked is None and not few and context.held.age_s < CROWD_PATIENCE_S:
             parked = Snooze(
                 "waiting until the other agents have their files",
                 LOOK_AGAIN_S,
@@ -104,31 +104,31 @@ def _begin(work: Work, own: Wake) -> Snooze | list[Wake]:
             )
         if parked is None:
             columns["wake_sent_at"] = True  # before the frame goes out
-            together = gather_wakes(connection, work.record.gateway_id) if few and leaves else []
-        work.advance(connection, "wake", **columns, wake=parked and own.stored())
+            together = gather_wakes(connection, context.record.gateway_id) if few and leaves else []
+        context.advance(connection, "wake", **columns, wake=parked and own.stored())
         if parked is not None:
-            park(connection, work.held, parked.wait_s or 0, parked.reason, code=parked.code)
-    work.held = replace(work.held, wake_key=key, phase="wake")
+            park(connection, context.held, parked.wait_s or 0, parked.reason, code=parked.code)
+    context.held = replace(context.held, wake_key=key, phase="wake")
     return together if parked is None else Snooze(parked.reason)
 
 
-def _wake_together(work: Work, wakes: Sequence[Wake]) -> Fate:
+def _wake_together(context: AgentContext, wakes: Sequence[Wake]) -> Fate:
     """Label the sessions and send the messages of several agents; return the fate of the first, this agent's.
 
     The rows of the others that were woken end here, without further calls: the gateway is busy with all those
     LLM runs. The rest are given back, and each is tried again on its own.
     """
-    own, *fates = _send_all(work, wakes)
+    own, *fates = _send_all(context, wakes)
     woken, rest = _sorted_out(wakes[1:], fates)
-    with work.services.engine.begin() as connection:
+    with context.services.engine.begin() as connection:
         ended = end_woken(connection, woken)
         messages = give_back(connection, rest)
         succeed(connection, {row.agent_id: row.session_key for row in ended})
-        have_succeeded(connection, work.record.gateway_id, [row.agent_id for row in ended])
-    with single(work.services.engine) as connection:
+        have_succeeded(connection, context.record.gateway_id, [row.agent_id for row in ended])
+    with single(context.services.engine) as connection:
         messages += mark_next_in_line(connection, *(row.agent_id for row in ended))
-    work.services.publish(messages)
-    work.services.announce([row.job_id for row in ended])
+    context.services.publish(messages)
+    context.services.announce([row.job_id for row in ended])
     return own
 
 
@@ -140,21 +140,21 @@ class Fate:
     unsent: bool = False
 
 
-def _send_all(work: Work, wakes: Sequence[Wake]) -> list[Fate]:
-    labelled = _answers(work, [Call("sessions.patch", _label(wake)) for wake in wakes])
+def _send_all(context: AgentContext, wakes: Sequence[Wake]) -> list[Fate]:
+    labelled = _answers(context, [Call("sessions.patch", _label(wake)) for wake in wakes])
     ready = [
         wake for wake, answer in zip(wakes, labelled, strict=True) if not isinstance(answer, GatewayError)
     ]
-    sent = iter(_answers(work, [Call("chat.send", wake.params) for wake in ready]))
+    sent = iter(_answers(context, [Call("chat.send", wake.params) for wake in ready]))
     return [
         Fate(answer, unsent=True) if isinstance(answer, GatewayError) else _fate(next(sent))
         for answer in labelled
     ]
 
 
-def _answers(work: Work, calls: Sequence[Call]) -> Sequence[Mapping[str, Any] | GatewayError]:
+def _answers(context: AgentContext, calls: Sequence[Call]) -> Sequence[Mapping[str, Any] | GatewayError]:
     try:
-        return work.client.call_many(calls)
+        return context.client.call_many(calls)
     except GatewayError as error:  # no connection: nothing was sent
         return [error] * len(calls)
 
@@ -184,58 +184,58 @@ def _strange(answer: Mapping[str, Any]) -> str | None:
     return f"The gateway answered the wake message with {line(repr(answer.get('status')), 100)}."
 
 
-def _restart_due(connection: Connection, work: Work) -> Snooze | None:
+def _restart_due(connection: Connection, context: AgentContext) -> Snooze | None:
     """The snooze until the gateway's announced restart, or None if no restart is due.
 
     The gateway's state is locked, so that none is announced before the transaction ends.
     """
-    parameters = {"gateway_id": work.record.gateway_id}
+    parameters = {"gateway_id": context.record.gateway_id}
     restart_in_s = connection.execute(_RESTART_IN, parameters).scalar_one_or_none()
     if restart_in_s is None or restart_in_s <= 0:
         return None
     return Snooze("waiting for the gateway to restart", restart_in_s, code=ReasonCode.WAITING_FOR_RESTART)
 
 
-def wants_reset(work: Work) -> bool:
+def wants_reset(context: AgentContext) -> bool:
     """Whether to reset the session; warns of a reset that was not asked for, and of files that need one.
 
     On releases whose sessions keep the files that they began with, an agent whose token was changed would go
     on with the old one and be locked out, so its session is reset without a request for it.
     """
-    if work.wants_reset or work.one_session or not work.dialect.keeps_files_per_session:
-        return work.wants_reset
-    if work.rekeyed or work.record.credential_job_id == work.held.job_id:
-        work.warn(
+    if context.wants_reset or context.one_session or not context.dialect.keeps_files_per_session:
+        return context.wants_reset
+    if context.rekeyed or context.record.credential_job_id == context.held.job_id:
+        context.warn(
             "Its session was reset: this release shows an agent its files as they were when the session"
             " began, so it would have gone on with its old token."
         )
         return True
-    if any(report.get("action") in ("create", "update") for report in work.files.values()):
-        work.warn(
+    if any(report.get("action") in ("create", "update") for report in context.files.values()):
+        context.warn(
             "This release shows an agent its changed files only from its next session on: ask for"
-            f" {'reset_session' if work.held.single else 'reset_sessions'} to show them now."
+            f" {'reset_session' if context.held.single else 'reset_sessions'} to show them now."
         )
     return False
 
 
-def _reset(work: Work, key: str) -> None:
+def _reset(context: AgentContext, key: str) -> None:
     try:
-        work.services.patiently(lambda: work.call("sessions.reset", {"key": key}))
+        context.services.patiently(lambda: context.call("sessions.reset", {"key": key}))
     except PermanentGatewayError as error:
         if "no such session" not in str(error).lower():
-            work.warn(f"The session was not reset: {error}")
+            context.warn(f"The session was not reset: {error}")
     except TransientError as error:
         if isinstance(error, (GatewayUnreachable, ConnectionLost)):
             raise
-        work.warn(f"The session was not reset: {error}")
+        context.warn(f"The session was not reset: {error}")
 
 
-def _arrived_before(work: Work, key: str) -> bool:
+def _arrived_before(context: AgentContext, key: str) -> bool:
     """Whether chat.history shows the wake message that an earlier try sent (gateways.md 3)."""
-    if not work.dialect.shows_wake_keys:
+    if not context.dialect.shows_wake_keys:
         return False
-    history = work.services.patiently(lambda: work.call("chat.history", {"sessionKey": key}))
-    return work.held.wake_key in set(_keys(work.client.answer("chat.history", history)))
+    history = context.services.patiently(lambda: context.call("chat.history", {"sessionKey": key}))
+    return context.held.wake_key in set(_keys(context.client.answer("chat.history", history)))
 
 
 def _keys(history: Answer) -> Iterator[str]:
@@ -248,29 +248,29 @@ def _keys(history: Answer) -> Iterator[str]:
             yield str(message.value.get("idempotencyKey")).removesuffix(":user")
 
 
-def _send(work: Work, key: str, message: str) -> Snooze | None:
+def _send(context: AgentContext, key: str, message: str) -> Snooze | None:
     """Label the session and send the wake message.
 
     This is the last step because a gateway that has a session for an agent takes four times as long to write
     each of its files (2026.9.6).
     """
-    fresh = work.held.wake_sent_at is None
+    fresh = context.held.wake_sent_at is None
     params = {
         "sessionKey": key,
         "message": message,
-        "deliver": work.option("deliver_wakeup"),
-        "idempotencyKey": work.held.wake_key or f"provisioner-{work.held.job_id}-{work.agent_id}",
+        "deliver": context.option("deliver_wakeup"),
+        "idempotencyKey": context.held.wake_key or f"provisioner-{context.held.job_id}-{context.agent_id}",
     }
-    label = shown_name(work.record.agent.name, work.record.openclaw_id, MOST_IN_LABEL)
-    own = Wake(work.held.job_id, work.agent_id, label, params, work.result())
-    others = _begin(work, own)
+    label = shown_name(context.record.agent.name, context.record.openclaw_id, MOST_IN_LABEL)
+    own = Wake(context.held.job_id, context.agent_id, label, params, context.result())
+    others = _begin(context, own)
     if isinstance(others, Snooze):
         return others
 
     def attempt() -> Fate:
-        work.call("sessions.patch", _label(own))
+        context.call("sessions.patch", _label(own))
         try:
-            return Fate(work.call("chat.send", params))
+            return Fate(context.call("chat.send", params))
         except (ConnectionLost, CallTimedOut) as error:
             if not error.may_have_had_effect:
                 raise
@@ -281,62 +281,64 @@ def _send(work: Work, key: str, message: str) -> Snooze | None:
             if fresh:
                 raise
             # The same key again answers with the earlier run's own failure: that run did begin.
-            work.warn(f"The agent was woken, but its run failed: {error}")
+            context.warn(f"The agent was woken, but its run failed: {error}")
             return Fate({"status": "started"})
 
-    fate = _wake_together(work, [own, *others]) if others else None
+    fate = _wake_together(context, [own, *others]) if others else None
     if fate is None or fate.unsent:
         try:
-            fate = work.services.patiently(attempt)
+            fate = context.services.patiently(attempt)
         except TransientError:
             if fresh:
-                _take_back(work)
+                _take_back(context)
             raise
     if isinstance(fate.answer, SendDenied):
-        work.warn(f"The agent was not woken: {_denial(work, key)}")
+        context.warn(f"The agent was not woken: {_denial(context, key)}")
         return None
     if isinstance(fate.answer, GatewayError):
         raise fate.answer  # it may have arrived: the next claim looks before it sends again
     strange = _strange(fate.answer)
     if strange is not None:
-        work.warn(strange)
-    _woken(work)
+        context.warn(strange)
+    _woken(context)
     return None
 
 
-def _denial(work: Work, key: str) -> Denial | str:
+def _denial(context: AgentContext, key: str) -> Denial | str:
     """Say what denies the message and what would allow it; takes one more call, to read the config."""
-    config = work.services.patiently(lambda: work.call("config.get", {})).get("config")
+    config = context.services.patiently(lambda: context.call("config.get", {})).get("config")
     return denial_of(config, key) or (
         "the session itself, or session.sendPolicy of the gateway's openclaw.json, denies messages to it:"
         f" allow {key} there."
     )
 
 
-def _take_back(work: Work) -> None:
+def _take_back(context: AgentContext) -> None:
     """Record that the message certainly did not arrive, so that the next claim sends it as if for the first
     time."""
-    with single(work.services.engine) as connection:
-        work.advance(connection, "wake", wake_unsent=True)
+    with single(context.services.engine) as connection:
+        context.advance(connection, "wake", wake_unsent=True)
 
 
-def _woken(work: Work) -> None:
+def _woken(context: AgentContext) -> None:
     """Note that the agent was woken; the statement that ends the row, next, stores the time."""
-    work.held = replace(work.held, woken_at=datetime.now(UTC))
+    context.held = replace(context.held, woken_at=datetime.now(UTC))
     log.info("woken")
 
 
-def _message(work: Work) -> str:
-    name = work.record.shown_name
+def _message(context: AgentContext) -> str:
+    name = context.record.shown_name
     message = (
-        f"Hello {name}. Your workspace was just {work.verb.done} by Mission Control.\n"
+        f"Hello {name}. Your workspace was just {context.profile.done} by Mission Control.\n"
         "Start now: read AGENTS.md and the other files of your workspace."
         " If BOOTSTRAP.md is there, follow it once and delete it afterwards."
         " Then begin your heartbeats."
     )
-    written = work.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
-    if work.dialect.drops_bootstrap and written:
-        message += f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{work.render()[BOOTSTRAP].text}"
+    written = context.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
+    if context.dialect.drops_bootstrap and written:
+        message += (
+            f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{context.render()[BOOTSTRAP].text}"
+        )
     return message
 
 

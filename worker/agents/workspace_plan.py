@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.agents.context import Work
+from worker.agents.agent_context import AgentContext
 from worker.agents.credentials import Token, choose_token
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
@@ -112,90 +112,92 @@ class WorkspacePlan:
         return self._known[1]
 
 
-def plan_workspace(work: Work, *, first: bool, registered: bool = True) -> WorkspacePlan:
+def plan_workspace(context: AgentContext, *, first: bool, registered: bool = True) -> WorkspacePlan:
     """Read what the gateway has and decide what happens to every file.
 
     ``first``: the agent is new on its gateway, though its workspace may hold files (rules.md 16);
     ``registered``: the gateway knows the agent, so its files can be read. Raises NoTokenError,
     TransientError, PermanentError.
     """
-    rendered = work.render()
+    rendered = context.render()
     for sentence in rendered.warnings:
-        work.warn(sentence)
-    files = AgentFiles(work.client, work.dialect, work.record.openclaw_id, work.fresh)
-    live = _live(work, files, first=first) if registered else {}
+        context.warn(sentence)
+    files = AgentFiles(context.client, context.dialect, context.record.openclaw_id, context.fresh)
+    live = _live(context, files, first=first) if registered else {}
     mode = Mode(
-        first and not _is_settled(work, live),
-        work.option("overwrite"),
-        work.option("force_bootstrap"),
-        main=work.record.board is None,
+        first and not _is_settled(context, live),
+        context.option("overwrite"),
+        context.option("force_bootstrap"),
+        main=context.record.board is None,
     )
     kept = () if first or mode.overwrite else rendered
     left_alone = frozenset(name for name in kept if mode.keeps(name))
-    plan = WorkspacePlan(rendered, files, work.record.files, left_alone=left_alone)
-    plan.gateway_token = work.record.address.token
-    _plan_carrier(work, plan, live, mode)
-    _plan_files(work, plan, live, mode)
+    plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone)
+    plan.gateway_token = context.record.address.token
+    _plan_carrier(context, plan, live, mode)
+    _plan_files(context, plan, live, mode)
     for file in rendered.values():
         if file.kind == "scratch":
-            _plan_scratch(work, plan, file, registered=registered)
+            _plan_scratch(context, plan, file, registered=registered)
     return plan
 
 
-def _is_settled(work: Work, live: Mapping[str, LiveFile]) -> bool:
+def _is_settled(context: AgentContext, live: Mapping[str, LiveFile]) -> bool:
     """Whether another program set the agent up: it was in the roster, its workspace holds files, and none of
     them was on record before this job. Such an agent has already followed its BOOTSTRAP.md."""
-    recorded_before = bool(work.record.files) and not work.held.files
-    return not work.fresh and bool(live) and not recorded_before
+    recorded_before = bool(context.record.files) and not context.held.files
+    return not context.fresh and bool(live) and not recorded_before
 
 
-def _live(work: Work, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFile]:
+def _live(context: AgentContext, files: AgentFiles, *, first: bool) -> Mapping[str, LiveFile]:
     """Read which files the workspace holds.
 
     An earlier workspace that the gateway does not find counts as gone only once the job is
     ``ABSENCE_PATIENCE_S`` old, because all of its files are then written anew.
     """
     try:
-        return work.services.patiently(lambda: files.live(may_be_empty=first))
+        return context.services.patiently(lambda: files.live(may_be_empty=first))
     except WorkspaceAbsentError:
-        if work.held.age_s < ABSENCE_PATIENCE_S:
+        if context.held.age_s < ABSENCE_PATIENCE_S:
             raise
         return {}
 
 
-def _read(work: Work, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
+def _read(context: AgentContext, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
     """Read the content of files that the gateway has just listed. Raises NotThereYetError if one is missing,
     for it may only be in the middle of being replaced."""
-    found = work.services.patiently(lambda: plan.files.read(names))
+    found = context.services.patiently(lambda: plan.files.read(names))
     lacking = sorted(set(names) - set(found))
     if lacking:
         raise NotThereYetError(
-            f"The gateway lists {lacking[0]} of {work.record.openclaw_id}, but finds none."
+            f"The gateway lists {lacking[0]} of {context.record.openclaw_id}, but finds none."
         )
     return found
 
 
-def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode) -> None:
+def _plan_carrier(
+    context: AgentContext, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode
+) -> None:
     """Plan the file that carries the token; it is left alone only if all of it is known to be as we left it.
 
     For a diff it is read even so, because its token must be masked wherever else the agent wrote it.
     """
     file = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(file.name), plan.records.get(file.name)
-    trusted = unchanged_since_write(found, record) and work.record.token_hash is not None
+    trusted = unchanged_since_write(found, record) and context.record.token_hash is not None
     # While a hash is pending, the file that we wrote last may carry its token instead of the verified one.
-    trusted = trusted and work.record.verified_hash == work.record.token_hash
-    trusted = trusted and work.record.pending_hash is None
+    trusted = trusted and context.record.verified_hash == context.record.token_hash
+    trusted = trusted and context.record.pending_hash is None
     as_rendered = record is not None and record.source_sha256 == file.source_sha256
-    settled = work.record.pending_hash is None and not work.option("rotate_tokens")
+    settled = context.record.pending_hash is None and not context.option("rotate_tokens")
     if trusted and as_rendered and settled:
-        if work.option("diff"):
-            found = _read(work, plan, [file.name])[file.name]
+        if context.option("diff"):
+            found = _read(context, plan, [file.name])[file.name]
         plan.steps[file.name] = Step(file, "unchanged", file.text, found)
         return
     if found is not None:
-        found = _read(work, plan, [file.name])[file.name]
-    choice = choose_token(work, found.content if found else None, trusted=trusted)
+        found = _read(context, plan, [file.name])[file.name]
+    choice = choose_token(context, found.content if found else None, trusted=trusted)
     plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
     text = with_token(file.text, plan.token.plain) if plan.token else file.text
@@ -204,7 +206,9 @@ def _plan_carrier(work: Work, plan: WorkspacePlan, live: Mapping[str, LiveFile],
     plan.steps[file.name] = Step(file, action, text, found)
 
 
-def _plan_files(work: Work, plan: WorkspacePlan, found: Mapping[str, LiveFile], mode: Mode) -> None:
+def _plan_files(
+    context: AgentContext, plan: WorkspacePlan, found: Mapping[str, LiveFile], mode: Mode
+) -> None:
     live = dict(found)
     wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
 
@@ -217,15 +221,15 @@ def _plan_files(work: Work, plan: WorkspacePlan, found: Mapping[str, LiveFile], 
     unread = [
         name
         for name, action in actions.items()
-        if action is None or (action == "update" and work.option("diff"))
+        if action is None or (action == "update" and context.option("diff"))
     ]
     if unread:
-        live.update(_read(work, plan, unread))
+        live.update(_read(context, plan, unread))
     for file in wanted:
         action = actions[file.name] or decided(file)
         assert action is not None
         plan.steps[file.name] = Step(file, action, file.text, live.get(file.name))
-    _warn_of_replaced(work, plan, mode)
+    _warn_of_replaced(context, plan, mode)
 
 
 def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
@@ -235,7 +239,7 @@ def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
     return name not in twins and any(live[twin].size for twin in twins)
 
 
-def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
+def _warn_of_replaced(context: AgentContext, plan: WorkspacePlan, mode: Mode) -> None:
     """Warn of files in which ``overwrite`` replaces text of the agent or its human (rules.md 16)."""
     replaced = [
         name
@@ -247,30 +251,32 @@ def _warn_of_replaced(work: Work, plan: WorkspacePlan, mode: Mode) -> None:
     ]
     if replaced:
         names = " and ".join(filter(None, (", ".join(replaced[:-1]), replaced[-1])))
-        work.warn(f"overwrite replaces what the agent or its human wrote into {names}.")
+        context.warn(f"overwrite replaces what the agent or its human wrote into {names}.")
 
 
-def _plan_scratch(work: Work, plan: WorkspacePlan, file: RenderedFile, *, registered: bool) -> None:
-    record = None if work.fresh else plan.records.get(file.name)  # a new entry gets a new automation
+def _plan_scratch(
+    context: AgentContext, plan: WorkspacePlan, file: RenderedFile, *, registered: bool
+) -> None:
+    record = None if context.fresh else plan.records.get(file.name)  # a new entry gets a new automation
     place, found = record.locator if record else None, None
     if place is not None and registered:
         try:
-            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+            found = context.services.patiently(lambda: plan.files.read_scratch(str(place)))
         except PermanentGatewayError:
             place = None  # the automation was made anew: look it up
     if place is None and registered:
         try:
-            place = work.services.patiently(plan.files.scratch_id)
+            place = context.services.patiently(plan.files.scratch_id)
         except NotThereYetError as error:
-            if work.fresh and work.held.age_s < SCRATCH_PATIENCE_S:
+            if context.fresh and context.held.age_s < SCRATCH_PATIENCE_S:
                 raise
-            fenced = not work.fresh and heartbeat_enabled(work.record.heartbeat)
+            fenced = not context.fresh and heartbeat_enabled(context.record.heartbeat)
             why = f"{FENCED_HINT}." if fenced else "Is its heartbeat switched off?"
-            work.warn(f"{error} Its heartbeat text was not delivered. {why}")
+            context.warn(f"{error} Its heartbeat text was not delivered. {why}")
             plan.steps[file.name] = Step(file, "unsupported", file.text, None)
             return
-        if not work.fresh:
-            found = work.services.patiently(lambda: plan.files.read_scratch(str(place)))
+        if not context.fresh:
+            found = context.services.patiently(lambda: plan.files.read_scratch(str(place)))
     plan.scratch_id = place
     same = found is not None and found.content == file.text
     action: Action = "unchanged" if same else "update" if found is not None else "create"

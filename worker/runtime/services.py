@@ -56,7 +56,7 @@ class Services:
         except PUBLISH_ERRORS as error:
             log.warning("not published now: %s", type(error).__name__)
 
-    def sharing(self, gateway_id: UUID | None, *, in_a_run: bool) -> Services:
+    def sharing(self, gateway_id: UUID | None, *, in_sync: bool) -> Services:
         """Return the services for work at one gateway.
 
         With these, an outage is not waited for in the slot by an agent of a sync, nor while messages wait for
@@ -64,7 +64,7 @@ class Services:
         """
 
         def waits() -> bool:
-            return not in_a_run and (gateway_id is None or not self.seats.crowded(gateway_id))
+            return not in_sync and (gateway_id is None or not self.seats.crowded(gateway_id))
 
         return replace(self, waits_for_outages=waits)
 

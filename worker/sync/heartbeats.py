@@ -62,7 +62,7 @@ def begin(
     return messages
 
 
-def take_heartbeats_turn(services: Services, job_id: UUID) -> Outcome:
+def execute_heartbeats(services: Services, job_id: UUID) -> Outcome:
     """Claim the job and end the rows that the roster writer has settled; the job ends with the last of them.
 
     Intents that have been open for RETRY_TIMEOUT_S are given up. Raises only DATABASE_AWAY.

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.agents.context import NOT_REGISTERED, render
+from worker.agents.agent_context import NOT_REGISTERED, render
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _AT_WORK = Snooze("its agents are being worked at")
 
 
-def take_run_turn(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
+def execute_sync(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
     """Claim the sync's row and work on it until it ends or snoozes. Raises only DATABASE_AWAY."""
     held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):

@@ -16,7 +16,7 @@ from tests.acceptance.proxy import Door
 from tests.integration.agents.fleet import Fleet, execute, job, one, seed_fleet
 from tests.integration.conftest import Sent
 from tests.mute import mute
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.gateway.idle_timeout import call_limits, note_failing_for, wait_within_limits, within_budget
 from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -28,7 +28,7 @@ from worker.roster.intents import Wish, record_intents
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin as begin_sync
-from worker.sync.parent import take_run_turn
+from worker.sync.parent import execute_sync
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0
@@ -49,14 +49,14 @@ def begin(engine: Engine, fleet: Fleet, kind: str = "provision_agent") -> UUID:
 def drive(hand: Services, fleet: Fleet, job_id: UUID, sent: Sent, most_s: float = 20.0) -> float:
     """Serve the job as a worker does until it has ended; seconds that it took."""
     began = time.monotonic()
-    take_turn(hand, job_id, fleet.agent_id)
+    execute_agent_row(hand, job_id, fleet.agent_id)
     while job(hand.engine, job_id).status == "running" and time.monotonic() - began < most_s:
         publish_due(hand.engine, sent)
         for task, _, _ in sent.take():
             if task == "tasks.write_roster":
                 write_roster(hand, fleet.gateway_id)
             else:
-                take_turn(hand, job_id, fleet.agent_id)
+                execute_agent_row(hand, job_id, fleet.agent_id)
         time.sleep(0.05)
     return time.monotonic() - began
 
@@ -99,7 +99,7 @@ def test_a_wish_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
     job_id = begin(engine, fleet)
-    take_turn(hand, job_id, fleet.agent_id)
+    execute_agent_row(hand, job_id, fleet.agent_id)
     execute(
         engine,
         "UPDATE provisioner.gateway_states SET writer_not_before = now() + interval '1 hour',"
@@ -117,7 +117,7 @@ def test_a_corrected_address_is_tried_at_once(
     fleet = seed_fleet(engine, url="ws://127.0.0.1:9", token=TOKEN)
     hand = hands(retry_timeout_s=600, retry_inline_s=0)
     first = begin(engine, fleet)
-    take_turn(hand, first, fleet.agent_id)
+    execute_agent_row(hand, first, fleet.agent_id)
     execute(engine, "UPDATE provisioner.gateway_states SET probe_until = now() + interval '1 hour'")
     assert one(engine, "SELECT down_since FROM provisioner.gateway_states").down_since is not None
     execute(engine, "UPDATE gateways SET url = :url", url=simulator.url)
@@ -173,11 +173,11 @@ def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_
     hand = hands(retry_timeout_s=600, retry_inline_s=0)
     simulator.faults.order(busy("agents.files.set", times=40))
     job_id = begin(engine, fleet)
-    take_turn(hand, job_id, fleet.agent_id)
+    execute_agent_row(hand, job_id, fleet.agent_id)
     execute(engine, "UPDATE provisioner.job_agents SET started_at = now() - interval '1 hour'")
     publish_due(engine, sent)
     write_roster(hand, fleet.gateway_id)
-    take_turn(hand, job_id, fleet.agent_id)
+    execute_agent_row(hand, job_id, fleet.agent_id)
     row = one(engine, "SELECT status, reason, failing_since FROM provisioner.job_agents")
     assert (row.status, row.failing_since is not None) == ("running", True), row.reason
     execute(
@@ -209,14 +209,14 @@ def test_time_in_which_no_worker_could_serve_uses_up_no_budget(
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_timeout_s=600, retry_inline_s=0)
     job_id = begin(engine, fleet)
-    take_turn(hand, job_id, fleet.agent_id)
+    execute_agent_row(hand, job_id, fleet.agent_id)
     execute(engine, "UPDATE provisioner.roster_intents SET created_at = now() - interval '20 minutes'")
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now(), published_at = NULL")
     long_ago = "now() - interval '1 day'"
     execute(engine, f"INSERT INTO provisioner.workers (name, started_at, pauses) VALUES ('w', {long_ago}, 1)")
     execute(engine, f"UPDATE provisioner.workers SET {served}")
     publish_due(engine, sent)
-    take_turn(hand, job_id, fleet.agent_id)  # the job looks before the writer has begun
+    execute_agent_row(hand, job_id, fleet.agent_id)  # the job looks before the writer has begun
     drive(hand, fleet, job_id, sent)
     assert job(engine, job_id).status == "succeeded", job(engine, job_id).error
 
@@ -232,7 +232,7 @@ def test_a_sync_at_a_gateway_that_lets_us_in_and_does_no_more_is_given_up(
     while job(engine, job_id).status == "running" and time.monotonic() - began < 10:
         execute(engine, "UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running'")
         publish_due(engine, lambda *_: None)
-        take_run_turn(hand, job_id)
+        execute_sync(hand, job_id)
         time.sleep(0.1)
     hand.clients.close_all()
     assert job(engine, job_id).status == "failed"
@@ -261,7 +261,7 @@ def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answe
         hand = hands(retry_timeout_s=30, retry_inline_s=0)
         execute(engine, "UPDATE provisioner.jobs SET failing_since = now() - interval '28 s'")
         began = time.monotonic()
-        take_run_turn(hand, job_id)
+        execute_sync(hand, job_id)
         assert 1.5 < time.monotonic() - began < 4
         hand.clients.close_all()
     assert "Given up after 30 seconds" in one(engine, "SELECT error FROM provisioner.jobs").error

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import GatewayUnreachable
 from worker.jobs.executor import Ended
@@ -124,9 +124,9 @@ def test_on_a_dead_port_one_of_many_jobs_probes_and_the_others_say_what_it_met(
     fleet = seed_fleet(engine, agents=5, url=dead_url)
     jobs = [accept(engine, agent_id) for agent_id in fleet.agents]
     first, *others = zip(jobs, fleet.agents, strict=True)
-    outcomes = [take_turn(services, *first)]
+    outcomes = [execute_agent_row(services, *first)]
     make_older(engine, -60, "probe_until")  # the others come in time, however slow the machine is
-    outcomes += [take_turn(services, *pair) for pair in others]
+    outcomes += [execute_agent_row(services, *pair) for pair in others]
     assert all(isinstance(outcome, Snooze) for outcome in outcomes)
     reasons = [job_agent(engine, key).reason for key in jobs]
     assert not any(reason.startswith("gateway 'workshop' is down: ") for reason in reasons[:1])
@@ -144,7 +144,7 @@ def test_an_outage_that_nobody_has_met_for_a_budget_fails_no_new_job(
     with engine.begin() as connection:
         assert admit(connection, fleet.gateway_id, 600) is None
     for agent_id in fleet.agents:
-        outcome = take_turn(services, accept(engine, agent_id), agent_id)
+        outcome = execute_agent_row(services, accept(engine, agent_id), agent_id)
         assert isinstance(outcome, Snooze), outcome
 
 
@@ -201,7 +201,7 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
         address = load_agent(connection, fleet.agent_id).address
         note_refused_token(connection, fleet.gateway_id, address, "no")
     key = accept(engine, fleet.agents[0])
-    outcome = take_turn(services, key, fleet.agents[0])
+    outcome = execute_agent_row(services, key, fleet.agents[0])
     assert outcome == Ended(
         "failed",
         "Gateway 'workshop' refused this token before, and neither gateways.url nor gateways.token of its row"
@@ -210,11 +210,11 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
     )
     assert job(engine, key).error == outcome.reason
     execute(engine, "UPDATE gateways SET token = 'an0ther-t0ken'")
-    assert isinstance(take_turn(services, accept(engine, fleet.agents[1]), fleet.agents[1]), Snooze)
+    assert isinstance(execute_agent_row(services, accept(engine, fleet.agents[1]), fleet.agents[1]), Snooze)
     execute(engine, "UPDATE gateways SET token = 'wr0ng-t0ken', url = :url", url=dead_url + "/other")
-    assert isinstance(take_turn(services, accept(engine, fleet.agents[2]), fleet.agents[2]), Snooze)
+    assert isinstance(execute_agent_row(services, accept(engine, fleet.agents[2]), fleet.agents[2]), Snooze)
     execute(engine, "UPDATE gateways SET url = :url", url=dead_url)
-    assert isinstance(take_turn(services, accept(engine, fleet.agents[3]), fleet.agents[3]), Ended)
+    assert isinstance(execute_agent_row(services, accept(engine, fleet.agents[3]), fleet.agents[3]), Ended)
 
 
 def test_a_fingerprint_leads_back_to_nothing_and_tells_addresses_apart() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from tests.integration.agents.fleet import Fleet, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.retry_policy import Snooze
@@ -42,10 +42,11 @@ CALLS: Mapping[str, Mapping[str, int]] = {
         "chat.send": 1,
     },
 }
-"""Of the agent's own turns; a roster write is for all that wait for it: a look, a patch, a read back."""
+"""In the executions of the agent's own row. A roster write serves all rows that wait for it: it reads the
+roster, patches it and reads it back."""
 STATEMENTS = {"before the roster": 11, "after it": 18}
-"""At most so many, BEGIN and COMMIT not counted; with those, ROUND_TRIPS. In a crowd (worker/agents/
-crowd.py) a turn for the wake alone comes on top."""
+"""Upper limits; BEGIN and COMMIT count only in ROUND_TRIPS. Among many agents (worker/agents/wake_barrier.py),
+one more execution, for the wake alone, comes on top."""
 ROUND_TRIPS = {"before the roster": 17, "after it": 28}
 
 
@@ -89,7 +90,7 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     arguments = {"agent_id": str(fleet.agent_id)}
     with counted(engine) as before:
         accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-        assert isinstance(take_turn(hand, job_id, fleet.agent_id), Snooze)
+        assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id), Snooze)
     assert [name for name, _, _ in sent.take()] == ["tasks.write_roster"]
     asked = Counter(call.method for call in simulator.calls)
     write_roster(hand, fleet.gateway_id)
@@ -99,7 +100,7 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     assert written["config.get"] == 2
     with counted(engine) as after:
         accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-        assert take_turn(hand, job_id, fleet.agent_id) == Ended("succeeded")
+        assert execute_agent_row(hand, job_id, fleet.agent_id) == Ended("succeeded")
     assert sent.take() == []
     calls = Counter(call.method for call in simulator.calls) - written - asked
     calls.pop("connect", None)
@@ -117,10 +118,10 @@ def test_no_file_waits_for_the_answer_to_another(
     """The one with the token excepted, which is the last."""
     hand, job_id, arguments = hands(retry_inline_s=15), uuid4(), {"agent_id": str(fleet.agent_id)}
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-    assert isinstance(take_turn(hand, job_id, fleet.agent_id), Snooze)
+    assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id), Snooze)
     write_roster(hand, fleet.gateway_id)
     files = CALLS[simulator.release.name]["agents.files.set"]
     simulator.faults.order(Fault(Late(behind=files - 2), "agents.files.set"))
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-    assert take_turn(hand, job_id, fleet.agent_id) == Ended("succeeded")
+    assert execute_agent_row(hand, job_id, fleet.agent_id) == Ended("succeeded")
     assert sum(call.method == "agents.files.set" for call in simulator.calls) == files

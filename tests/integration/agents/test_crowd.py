@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete, text
 from models import Agent
 from tests.integration.agents.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.agents.wake_barrier import CROWD_PATIENCE_S, FEW
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
@@ -55,13 +55,13 @@ def registered(hand: Services, engine: Engine, fleet: Fleet) -> dict[UUID, UUID]
     jobs = {agent_id: uuid4() for agent_id in fleet.agents}
     for agent_id, job_id in jobs.items():
         accept_agent_job(engine, "provision_agent", str(job_id), (), {"agent_id": str(agent_id)})
-        assert isinstance(take_turn(hand, job_id, agent_id), Snooze)
+        assert isinstance(execute_agent_row(hand, job_id, agent_id), Snooze)
     write_roster(hand, fleet.gateway_id)
     return jobs
 
 
 def go_on(hand: Services, registered: dict[UUID, UUID], agent_id: UUID) -> object:
-    return take_turn(hand, registered[agent_id], agent_id)
+    return execute_agent_row(hand, registered[agent_id], agent_id)
 
 
 def wakes(simulator: Simulator) -> int:
@@ -151,7 +151,7 @@ def test_those_woken_by_another_end_as_by_themselves(
     next_job = uuid4()
     update = {"agent_id": str(waiting[0])}
     accept_agent_job(engine, "update_agent", str(next_job), (), update)
-    assert take_turn(hand, next_job, waiting[0]) is NotClaimed.AGENT_BUSY
+    assert execute_agent_row(hand, next_job, waiting[0]) is NotClaimed.AGENT_BUSY
     with engine.begin() as connection:
         connection.execute(delete(Agent).where(Agent.id == waiting[1]))
     third = fleet.agents[2]

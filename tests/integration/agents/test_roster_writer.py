@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from tests.acceptance.proxy import Door
 from tests.integration.agents.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -335,18 +335,18 @@ def test_a_job_that_looks_while_its_intent_is_being_settled_does_not_sleep_throu
 ) -> None:
     agent_id, key = fleet.agent_id, uuid4()
     accept_agent_job(engine, "provision_agent", str(key), (), {"agent_id": str(agent_id)})
-    assert isinstance(take_turn(hand, key, agent_id), Snooze)
+    assert isinstance(execute_agent_row(hand, key, agent_id), Snooze)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now()")
     assert publish_due(engine, lambda *_: None) >= 1
     write = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         with engine.begin() as settling:
             settling.execute(text("SELECT 1 FROM provisioner.roster_intents FOR UPDATE"))
-            turn = pool.submit(take_turn, hand, key, agent_id)
-            while not (write.wait(0.02) or turn.done() or _waits_for_a_lock(engine)):
+            executed = pool.submit(execute_agent_row, hand, key, agent_id)
+            while not (write.wait(0.02) or executed.done() or _waits_for_a_lock(engine)):
                 pass
             settling.execute(text("UPDATE provisioner.roster_intents SET error = 'settled meanwhile'"))
-        assert turn.result(20) == Ended("failed", "Settled meanwhile")
+        assert executed.result(20) == Ended("failed", "Settled meanwhile")
     assert job(engine, key).status == "failed"
     assert job_agent(engine, key).next_attempt_at is None
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
 from worker.agents import credentials
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -42,18 +42,20 @@ def changed(engine: Engine, simulator: Simulator, hands: Callable[..., Services]
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_inline_s=15)
     first = uuid4()
-    assert isinstance(turn(hand, fleet, first, "provision_agent"), Snooze)
+    assert isinstance(execute_row(hand, fleet, first, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
-    assert turn(hand, fleet, first, "provision_agent") == Ended("succeeded")
+    assert execute_row(hand, fleet, first, "provision_agent") == Ended("succeeded")
     execute(engine, "UPDATE boards SET name = 'Something else'")
     execute(engine, """UPDATE agents SET identity_profile = '{"role": "Poet"}'""")
     return fleet
 
 
-def turn(hand: Services, fleet: Fleet, job_id: UUID, kind: str = "update_agent", **options: Any) -> object:
+def execute_row(
+    hand: Services, fleet: Fleet, job_id: UUID, kind: str = "update_agent", **options: Any
+) -> object:
     arguments = {"agent_id": str(fleet.agent_id), "wake": False, **options}
     accept_agent_job(hand.engine, kind, str(job_id), (), arguments)
-    return take_turn(hand, job_id, fleet.agent_id)
+    return execute_agent_row(hand, job_id, fleet.agent_id)
 
 
 def actions(engine: Engine, job_id: UUID) -> dict[str, str]:
@@ -64,13 +66,13 @@ def test_what_an_earlier_try_wrote_is_in_the_report(
     changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator, sent: Any
 ) -> None:
     hand, promised, done = hands(), uuid4(), uuid4()
-    assert turn(hand, changed, promised, dry_run=True) == Ended("succeeded")
+    assert execute_row(hand, changed, promised, dry_run=True) == Ended("succeeded")
     simulator.faults.order(Fault(BUSY, "agents.files.set", file="AGENTS.md"))
     before = len(simulator.calls)
-    assert isinstance(turn(hand, changed, done), Snooze)
+    assert isinstance(execute_row(hand, changed, done), Snooze)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
     publish_due(engine, sent)
-    assert turn(hand, changed, done) == Ended("succeeded")
+    assert execute_row(hand, changed, done) == Ended("succeeded")
     written = [call.names["name"] for call in simulator.calls[before:] if call.method == "agents.files.set"]
     assert len(written) > len(set(written)), "nothing was to be done in two tries"
     assert list(actions(engine, promised).values()).count("update") > 1
@@ -94,7 +96,7 @@ def test_a_pair_that_was_verified_is_not_hashed_again_though_its_file_is_written
     monkeypatch.setattr(credentials, "verify_token", verify)
     before = agent_row(engine, changed.agent_id).agent_token_hash
     job_id = uuid4()
-    assert turn(hands(), changed, job_id) == Ended("succeeded")
+    assert execute_row(hands(), changed, job_id) == Ended("succeeded")
     assert actions(engine, job_id)["AGENTS.md"] == "update"
     assert (
         job_agent(engine, job_id).files["TOOLS.md" if on_files(simulator) else "AGENTS.md"]["token"]
@@ -113,10 +115,10 @@ def test_what_was_written_is_in_the_report_of_a_job_that_fails(
     changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
 ) -> None:
     hand, promised, done = hands(), uuid4(), uuid4()
-    assert turn(hand, changed, promised, dry_run=True) == Ended("succeeded")
+    assert execute_row(hand, changed, promised, dry_run=True) == Ended("succeeded")
     refusal = Refuse("no space left on device", code="INVALID_REQUEST")
     simulator.faults.order(Fault(refusal, "agents.files.set", file="AGENTS.md"))
-    outcome = turn(hand, changed, done)
+    outcome = execute_row(hand, changed, done)
     assert isinstance(outcome, Ended)
     assert outcome.status == "failed"
     wanted = {name: action for name, action in actions(engine, promised).items() if action == "update"}
@@ -137,11 +139,11 @@ def test_a_pending_hash_that_replaces_nothing_any_more_is_not_waited_for(
         " SET pending_hash = :live, replaces_hash = 'what it was', verified_hash = NULL",
         live=live,
     )
-    synced = turn(hand, changed, uuid4())
+    synced = execute_row(hand, changed, uuid4())
     assert isinstance(synced, Ended)
     assert "not the agent's" in str(synced.reason)
     job_id = uuid4()
-    assert turn(hand, changed, job_id, "provision_agent") == Ended("succeeded")
+    assert execute_row(hand, changed, job_id, "provision_agent") == Ended("succeeded")
     assert agent_row(engine, changed.agent_id).agent_token_hash not in (live, somebodys)
     tokens = {file.get("token") for file in job_agent(engine, job_id).files.values()} - {None}
     assert tokens == {"rotated"}
@@ -152,13 +154,13 @@ def test_a_token_that_an_earlier_try_minted_is_reported_as_minted(
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand, job_id = hands(), uuid4()
-    assert isinstance(turn(hand, fleet, job_id, "provision_agent"), Snooze)
+    assert isinstance(execute_row(hand, fleet, job_id, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
     simulator.faults.order(Fault(BUSY, "agents.files.get", file=carrier))
     outcome: object = None
     for _ in range(40):  # 2026.9.6 makes the heartbeat's automation in its own time
-        outcome = turn(hand, fleet, job_id, "provision_agent")
+        outcome = execute_row(hand, fleet, job_id, "provision_agent")
         if not isinstance(outcome, Snooze):
             break
         execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
@@ -180,11 +182,11 @@ def test_a_file_that_was_not_read_back_is_looked_at_again(
     carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
     refusal = Refuse("no such device", code="INVALID_REQUEST")
     simulator.faults.order(Fault(refusal, "agents.files.get", file=carrier, nth=2))
-    outcome = turn(hand, changed, uuid4())
+    outcome = execute_row(hand, changed, uuid4())
     assert isinstance(outcome, Ended)
     assert outcome.status == "failed"
     before = len(simulator.calls)
-    assert turn(hand, changed, uuid4()) == Ended("succeeded")
+    assert execute_row(hand, changed, uuid4()) == Ended("succeeded")
     read = [call.names.get("name") for call in simulator.calls[before:] if call.method == "agents.files.get"]
     assert carrier in read
 
@@ -194,7 +196,7 @@ def test_what_an_agent_wrote_and_postgres_cannot_hold_stands_in_the_diff_all_the
 ) -> None:
     (simulator.workspace(_place(simulator)) / "SOUL.md").write_text("I am \x00 odd.\n")
     promised = uuid4()
-    assert turn(hands(), changed, promised, dry_run=True, diff=True) == Ended("succeeded")
+    assert execute_row(hands(), changed, promised, dry_run=True, diff=True) == Ended("succeeded")
     assert "-I am \ufffd odd." in job_agent(engine, promised).files["SOUL.md"]["diff"]
 
 
@@ -203,17 +205,17 @@ def test_an_agent_that_is_moved_while_its_job_waits_goes_along_or_is_told(
 ) -> None:
     hand, begun, waiting = hands(), uuid4(), uuid4()
     execute(engine, """UPDATE agents SET heartbeat_config = '{"every": "47m"}'""")
-    assert isinstance(turn(hand, changed, begun, "provision_agent"), Snooze)
+    assert isinstance(execute_row(hand, changed, begun, "provision_agent"), Snooze)
     arguments = {"agent_id": str(changed.agent_id), "wake": False}
     accept_agent_job(engine, "update_agent", str(waiting), (), arguments)
     other = seed_fleet(engine)
     execute(engine, "UPDATE boards SET gateway_id = :id", id=other.gateway_id)
     execute(engine, "UPDATE agents SET gateway_id = :id", id=other.gateway_id)
     execute(engine, "UPDATE provisioner.job_agents SET published_at = now()")
-    outcome = turn(hand, changed, begun, "provision_agent")
+    outcome = execute_row(hand, changed, begun, "provision_agent")
     assert isinstance(outcome, Ended)
     assert "meanwhile: ask again." in str(outcome.reason)
-    assert isinstance(turn(hand, changed, waiting), Snooze)  # the other gateway is not there
+    assert isinstance(execute_row(hand, changed, waiting), Snooze)  # the other gateway is not there
     assert job(engine, waiting).gateway_id == other.gateway_id
 
 
@@ -221,13 +223,13 @@ def test_a_delete_whose_agent_is_moved_meanwhile_takes_it_off_its_new_place_too(
     changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
 ) -> None:
     hand, job_id = hands(), uuid4()
-    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Snooze)
+    assert isinstance(execute_row(hand, changed, job_id, "delete_agent"), Snooze)
     other = seed_fleet(engine)
     execute(engine, "UPDATE boards SET gateway_id = :id", id=other.gateway_id)
     execute(engine, "UPDATE agents SET gateway_id = :id", id=other.gateway_id)
     write_roster(hand, changed.gateway_id)
     assert _places(simulator) == []
-    assert isinstance(turn(hand, changed, job_id, "delete_agent"), Snooze)
+    assert isinstance(execute_row(hand, changed, job_id, "delete_agent"), Snooze)
     open_at = (
         "SELECT gateway_id FROM provisioner.roster_intents WHERE applied_at IS NULL AND gateway_id = :id"
     )
@@ -251,7 +253,7 @@ def test_a_token_that_the_agent_noted_elsewhere_is_in_no_diff(
     changed: Fleet, hands: Callable[..., Services], engine: Engine, simulator: Simulator
 ) -> None:
     execute(engine, "UPDATE boards SET name = 'Launch'")
-    assert turn(hands(), changed, uuid4()) == Ended("succeeded")
+    assert execute_row(hands(), changed, uuid4()) == Ended("succeeded")
     folder = simulator.workspace(_place(simulator))
     carrier = folder / ("TOOLS.md" if on_files(simulator) else "AGENTS.md")
     token = find_token(carrier.read_text(), section=not on_files(simulator))
@@ -261,10 +263,10 @@ def test_a_token_that_the_agent_noted_elsewhere_is_in_no_diff(
     forget_all()  # another worker's process has never had it in hand
     plain, shown = uuid4(), uuid4()
     before = len(simulator.calls)
-    assert turn(hands(), changed, plain, dry_run=True) == Ended("succeeded")
+    assert execute_row(hands(), changed, plain, dry_run=True) == Ended("succeeded")
     read = [call.names.get("name") for call in simulator.calls[before:] if call.method == "agents.files.get"]
     assert carrier.name not in read  # it is unchanged, and nobody asked for a diff
-    assert turn(hands(), changed, shown, dry_run=True, diff=True) == Ended("succeeded")
+    assert execute_row(hands(), changed, shown, dry_run=True, diff=True) == Ended("succeeded")
     files = job_agent(engine, shown).files
     assert files[carrier.name]["action"] == "unchanged"
     assert "-my word is <masked>" in files["SOUL.md"]["diff"]

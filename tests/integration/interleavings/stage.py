@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, execute, job_agent, one
 from tests.integration.interleavings.baton import Actor, PacedClients, PacedEngine, Times
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
 from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
@@ -164,7 +164,7 @@ def _agent_turn(services: Services, kind: str, task_id: str, kwargs: Mapping[str
         return
     row = job_agent(services.engine, accepted.job_id)
     if kind == "delete_agent" or row.phase in (None, "intent"):
-        take_turn(services, accepted.job_id, accepted.agent_id)
+        execute_agent_row(services, accepted.job_id, accepted.agent_id)
     else:
         _conclude(services, accepted.job_id, accepted.agent_id)
 
@@ -194,4 +194,4 @@ def _sync_heartbeats(services: Services, task_id: str, kwargs: Mapping[str, Any]
                 refuse(connection, job.job_id, "sync_heartbeats", str(error), kwargs)
     services.publish(messages)
     if isinstance(job, Begun) and job.status == "running":
-        heartbeats.take_heartbeats_turn(services, job.job_id)
+        heartbeats.execute_heartbeats(services, job.job_id)

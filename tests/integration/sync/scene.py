@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.owners_files import save
-from worker.agents.execution import take_turn
+from worker.agents.execution import execute_agent_row
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
@@ -26,8 +26,8 @@ from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin
 from worker.sync.heartbeats import begin as begin_heartbeats
-from worker.sync.heartbeats import take_heartbeats_turn
-from worker.sync.parent import take_run_turn
+from worker.sync.heartbeats import execute_heartbeats
+from worker.sync.parent import execute_sync
 
 
 def on(*releases: str) -> pytest.MarkDecorator:
@@ -119,11 +119,11 @@ class Scene:
         if task == "tasks.write_roster":
             write_roster(services, UUID(kwargs["gateway_id"]))
         elif task == "tasks.sync_agent":
-            take_turn(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]))
+            execute_agent_row(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]))
         elif task == "tasks.finish_sync":
-            take_run_turn(services, UUID(kwargs["job_id"]))
+            execute_sync(services, UUID(kwargs["job_id"]))
         elif task == "tasks.sync_heartbeats":
-            take_heartbeats_turn(services, UUID(str(task_id)))
+            execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":
             self._sync(services, str(task_id), dict(kwargs))
         else:
@@ -138,7 +138,7 @@ class Scene:
                     begin(connection, job.job_id, job.request)
                 except BadRequestError as error:
                     refuse(connection, job.job_id, "sync_gateway", str(error), kwargs)
-        take_run_turn(services, job.job_id)
+        execute_sync(services, job.job_id)
 
     def _single(self, services: Services, task: str, task_id: str, kwargs: dict[str, Any]) -> None:
         def agent_of(connection: Any, request: Any) -> UUID:
@@ -149,7 +149,7 @@ class Scene:
         kind = task.removeprefix("tasks.")
         accepted = accept_agent_job(self.engine, kind, task_id, (), kwargs, agent_of)
         if isinstance(accepted, Accepted):
-            take_turn(services, accepted.job_id, accepted.agent_id)
+            execute_agent_row(services, accepted.job_id, accepted.agent_id)
 
     def begin_heartbeats(self, job_id: UUID) -> None:
         """Bring a queued ``sync_heartbeats`` to where it waits for the roster writer."""

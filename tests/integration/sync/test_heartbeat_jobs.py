@@ -13,7 +13,7 @@ from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.leases import NotClaimed
 from worker.roster.writer import write_roster
 from worker.sync import heartbeats
-from worker.sync.heartbeats import take_heartbeats_turn
+from worker.sync.heartbeats import execute_heartbeats
 
 pytestmark = on_one_release
 
@@ -40,9 +40,9 @@ def _expire(scene: Scene, job_id: UUID) -> None:
 
 
 def test_two_messages_are_one_claim(settled: Scene, settled_job: UUID) -> None:
-    outcome = take_heartbeats_turn(settled.services, settled_job)
+    outcome = execute_heartbeats(settled.services, settled_job)
     assert getattr(outcome, "status", None) == "succeeded"
-    assert take_heartbeats_turn(settled.services, settled_job) is NotClaimed.NOTHING_TO_DO
+    assert execute_heartbeats(settled.services, settled_job) is NotClaimed.NOTHING_TO_DO
     assert settled.job(settled_job).result["updated"] == 6
 
 
@@ -52,11 +52,11 @@ def test_a_worker_that_dies_at_it_is_followed_by_another(
     with monkeypatch.context() as patch:
         patch.setattr(heartbeats, "_settle", _die_at_work)
         with pytest.raises(KeyboardInterrupt):
-            take_heartbeats_turn(settled.services, settled_job)
+            execute_heartbeats(settled.services, settled_job)
     assert settled.job(settled_job).lease_until is not None
-    assert take_heartbeats_turn(settled.services, settled_job) is NotClaimed.NOTHING_TO_DO
+    assert execute_heartbeats(settled.services, settled_job) is NotClaimed.NOTHING_TO_DO
     _expire(settled, settled_job)
-    take_heartbeats_turn(settled.services, settled_job)
+    execute_heartbeats(settled.services, settled_job)
     job = settled.job(settled_job)
     assert (job.status, job.attempts, job.lease_until) == ("succeeded", 1, None)
 
@@ -67,9 +67,9 @@ def test_a_job_at_which_workers_die_is_given_up(
     monkeypatch.setattr(heartbeats, "_settle", _die_at_work)
     for _ in range(settled.services.settings.crash_limit):
         with pytest.raises(KeyboardInterrupt):
-            take_heartbeats_turn(settled.services, settled_job)
+            execute_heartbeats(settled.services, settled_job)
         _expire(settled, settled_job)
-    take_heartbeats_turn(settled.services, settled_job)
+    execute_heartbeats(settled.services, settled_job)
     assert settled.job(settled_job).status == "succeeded", "its intents were settled all the same"
 
 
@@ -85,7 +85,7 @@ def test_a_fault_of_our_own_ends_it_with_the_rows_that_wait(
         job_id = enqueue(connection, request, published=True).job_id
     settled.begin_heartbeats(job_id)
     settled.execute("UPDATE provisioner.jobs SET published_at = now() WHERE id = :id", id=job_id)
-    take_heartbeats_turn(settled.services, job_id)
+    execute_heartbeats(settled.services, job_id)
     job = settled.job(job_id)
     assert job.status == "failed"
     assert "Internal error (ZeroDivisionError)" in job.error

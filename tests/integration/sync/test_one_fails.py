@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from worker.agents.context import render
+from worker.agents.agent_context import render
 from worker.records.agent_repository import AgentRecord
 from worker.sync import look
 

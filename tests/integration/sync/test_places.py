@@ -22,7 +22,7 @@ from worker.lab.simulator.faults import Fault, Garble, Refuse
 from worker.records.agent_repository import RefusedAgentError, load_agent
 from worker.roster import removals
 from worker.roster.writer import write_roster
-from worker.sync.heartbeats import take_heartbeats_turn
+from worker.sync.heartbeats import execute_heartbeats
 
 
 def run(scene: Scene, kind: str, agent_id: UUID, **options: Any) -> Any:
@@ -256,7 +256,7 @@ def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None
     synced = scene.sync(include_main=False)
     assert synced.result["agents_updated"] == 1
     assert [error["agent_name"] for error in synced.result["errors"]] == ["Second"]
-    take_heartbeats_turn(scene.services, heartbeats)
+    execute_heartbeats(scene.services, heartbeats)
     assert scene.job(heartbeats).status == "partial", scene.rows(heartbeats)
     assert f"belongs to agent {first} on this gateway" in scene.job(heartbeats).error
     assert scene.simulator.agents()[lead_id] == before

@@ -60,6 +60,6 @@ def test_every_method_is_written_out_where_it_is_called() -> None:
 
 PASS_ON = {
     "worker/gateway/client.py",
-    "worker/agents/context.py",
+    "worker/agents/agent_context.py",
     "worker/gateway/agent_files.py",
 }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.product import ROOT
 from worker import rights
-from worker.agents.execution import WORK
+from worker.agents.execution import HANDLERS
 from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, QUEUES, TASK_QUEUES, Kind, not_served, require_kind
 from worker.jobs.requests import BadRequestError, Request
 
@@ -59,7 +59,7 @@ def test_each_kind_has_a_request_a_target_and_a_queue() -> None:
 
 
 def test_each_kind_about_one_agent_has_what_serves_its_row() -> None:
-    assert set(WORK) == {*ONE_AGENT_KINDS, "sync_gateway"}
+    assert set(HANDLERS) == {*ONE_AGENT_KINDS, "sync_gateway"}
     assert set(rights.VERBS) <= set(KINDS)
 
 

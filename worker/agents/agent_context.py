@@ -27,7 +27,7 @@ NOT_REGISTERED = (
 
 
 @dataclass(frozen=True)
-class Verb:
+class JobProfile:
     """What distinguishes the kinds of job that bring an agent up to date.
 
     ``status``: agents.status during the job, None to leave it as it is (rules.md 35); ``action``:
@@ -44,7 +44,7 @@ class Verb:
 
 
 @dataclass
-class Work:
+class AgentContext:
     """A claimed row with all that its steps need to know.
 
     ``files``: what ``job_agents.files`` will hold; ``fresh``: this job registered the agent, so the gateway
@@ -55,7 +55,7 @@ class Work:
     services: Services
     held: Claim
     record: AgentRecord
-    verb: Verb
+    profile: JobProfile
     dialect: Dialect
     warnings: list[str] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Every way a turn can go ends or parks its row, and puts agents.status right (rules.md 38, 44, 45)."""
+"""Every outcome of an execution ends or parks its row, and puts agents.status right (rules.md 38, 44, 45)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.integration.agents.fleet import (
     one,
     seed_fleet,
 )
-from worker.agents import execution as turn
-from worker.agents.execution import take_turn
+from worker.agents import execution
+from worker.agents.execution import execute_agent_row
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import (
@@ -55,7 +55,7 @@ from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.runtime.services import Services
 from worker.shutdown import shutting_down
 
-Work = Callable[[Services, Claim, list[str]], Snooze | None]
+Handler = Callable[[Services, Claim, list[str]], Snooze | None]
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ def fleet(engine: Engine) -> Fleet:
 
 
 @pytest.fixture
-def work_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], None]:
-    """Puts something else in the place of a provision: what a turn does with its end is what counts here."""
+def use_handler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], None]:
+    """Registers another handler for provision jobs: the tests check what the executor makes of its outcome."""
 
-    def put(work: Work) -> None:
-        monkeypatch.setitem(turn.WORK, "provision_agent", work)
+    def put(handler: Handler) -> None:
+        monkeypatch.setitem(execution.HANDLERS, "provision_agent", handler)
 
     return put
 
@@ -88,10 +88,10 @@ def begin(engine: Engine) -> Callable[[Fleet], UUID]:
     return enqueue
 
 
-def raising(error: Exception, before: str | None = None) -> Work:
-    """Work that takes the agent over, as a provision does, notes a warning and then fails."""
+def raising(error: Exception, before: str | None = None) -> Handler:
+    """A handler that takes the agent over, as a provision does, adds a warning and then fails."""
 
-    def work(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
+    def handler(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         warnings.append("noted before")
         if before is not None:
             with services.engine.begin() as connection:
@@ -103,7 +103,7 @@ def raising(error: Exception, before: str | None = None) -> Work:
             )
         raise error
 
-    return work
+    return handler
 
 
 PERMANENT = [
@@ -140,11 +140,11 @@ def _named(error: Exception) -> str:
 
 @pytest.mark.parametrize("error", PERMANENT, ids=_named)
 def test_what_is_permanent_ends_the_job_with_its_sentence(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, error: Exception
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, error: Exception
 ) -> None:
-    work_is(raising(error, before="offline"))
+    use_handler(raising(error, before="offline"))
     key = begin(fleet)
-    assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
+    assert execute_agent_row(hands(), key, fleet.agent_id) == Ended("failed", "X")
     assert (job(engine, key).status, job(engine, key).error) == ("failed", "X")
     assert job(engine, key).reason_code == job_agent(engine, key).reason_code == code_of(error)
     assert job(engine, key).warnings == job_agent(engine, key).warnings == ["noted before"]
@@ -153,11 +153,11 @@ def test_what_is_permanent_ends_the_job_with_its_sentence(
 
 @pytest.mark.parametrize("error", OUTAGE, ids=_named)
 def test_an_outage_parks_the_row_and_is_noted_of_the_gateway(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, error: Exception
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, error: Exception
 ) -> None:
-    work_is(raising(error, before="offline"))
+    use_handler(raising(error, before="offline"))
     key = begin(fleet)
-    outcome = take_turn(hands(), key, fleet.agent_id)
+    outcome = execute_agent_row(hands(), key, fleet.agent_id)
     assert isinstance(outcome, Snooze)
     row = job_agent(engine, key)
     assert (row.status, row.lease_until, row.published_at, row.reason) == ("running", None, None, "x")
@@ -170,11 +170,11 @@ def test_an_outage_parks_the_row_and_is_noted_of_the_gateway(
 
 @pytest.mark.parametrize("error", OF_THE_CALL, ids=_named)
 def test_what_is_transient_for_the_call_parks_the_row_and_leaves_the_gateway_up(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, error: Exception
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, error: Exception
 ) -> None:
-    work_is(raising(error))
+    use_handler(raising(error))
     key = begin(fleet)
-    outcome = take_turn(hands(), key, fleet.agent_id)
+    outcome = execute_agent_row(hands(), key, fleet.agent_id)
     assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert 0.5 < outcome.wait_s < 1
@@ -182,9 +182,11 @@ def test_what_is_transient_for_the_call_parks_the_row_and_leaves_the_gateway_up(
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
 
 
-def test_a_time_that_the_gateway_asks_for_is_kept(hands: Any, fleet: Fleet, begin: Any, work_is: Any) -> None:
-    work_is(raising(RateLimited("x", retry_after_s=40)))
-    outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
+def test_a_time_that_the_gateway_asks_for_is_kept(
+    hands: Any, fleet: Fleet, begin: Any, use_handler: Any
+) -> None:
+    use_handler(raising(RateLimited("x", retry_after_s=40)))
+    outcome = execute_agent_row(hands(), begin(fleet), fleet.agent_id)
     assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert outcome.wait_s >= 40
@@ -192,27 +194,27 @@ def test_a_time_that_the_gateway_asks_for_is_kept(hands: Any, fleet: Fleet, begi
 
 @pytest.mark.parametrize("error", [GatewayRestarting, RateLimited])
 def test_no_gateway_has_a_job_wait_without_end(
-    hands: Any, fleet: Fleet, begin: Any, work_is: Any, error: type[TransientError]
+    hands: Any, fleet: Fleet, begin: Any, use_handler: Any, error: type[TransientError]
 ) -> None:
-    work_is(raising(error("x", retry_after_s=86_400)))
-    outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
+    use_handler(raising(error("x", retry_after_s=86_400)))
+    outcome = execute_agent_row(hands(), begin(fleet), fleet.agent_id)
     assert isinstance(outcome, Snooze)
     assert outcome.wait_s is not None
     assert outcome.wait_s <= 60
 
 
 def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(GatewayBusy("the server is busy"), before="online"))
+    use_handler(raising(GatewayBusy("the server is busy"), before="online"))
     key = begin(fleet)
-    assert isinstance(take_turn(hands(), key, fleet.agent_id), Snooze)
+    assert isinstance(execute_agent_row(hands(), key, fleet.agent_id), Snooze)
     execute(
         engine,
         "UPDATE provisioner.job_agents SET failing_since = now() - interval '31 s', next_attempt_at = now()",
     )
     publish_due(engine, lambda *_: None)
-    assert take_turn(hands(), key, fleet.agent_id) == Ended(
+    assert execute_agent_row(hands(), key, fleet.agent_id) == Ended(
         "failed", "Given up after 30 seconds: the server is busy"
     )
     assert job(engine, key).reason_code == "retries_exhausted"
@@ -220,12 +222,12 @@ def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
 
 
 def test_a_gateway_that_was_away_for_the_whole_budget_fails_its_jobs(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(GatewayUnreachable("connection refused"), before="offline"))
+    use_handler(raising(GatewayUnreachable("connection refused"), before="offline"))
     key = begin(fleet)
     services = hands(retry_timeout_s=600)
-    take_turn(services, key, fleet.agent_id)
+    execute_agent_row(services, key, fleet.agent_id)
     execute(
         engine,
         "UPDATE provisioner.gateway_states SET down_since = now() - interval '601 s',"
@@ -233,7 +235,7 @@ def test_a_gateway_that_was_away_for_the_whole_budget_fails_its_jobs(
     )
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now()")
     publish_due(engine, lambda *_: None)
-    assert take_turn(services, key, fleet.agent_id) == Ended(
+    assert execute_agent_row(services, key, fleet.agent_id) == Ended(
         "failed", "The gateway was unreachable for 10 minutes. Last error: connection refused"
     )
     assert job(engine, key).reason_code == "gateway_unreachable"
@@ -241,12 +243,12 @@ def test_a_gateway_that_was_away_for_the_whole_budget_fails_its_jobs(
 
 
 def test_a_fault_of_our_own_ends_the_job_and_its_text_stays_in_the_log(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, caplog: pytest.LogCaptureFixture
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work_is(raising(ZeroDivisionError("a secret")))
+    use_handler(raising(ZeroDivisionError("a secret")))
     key = begin(fleet)
     reason = "Internal error (ZeroDivisionError): see the worker's log of this job."
-    assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", reason)
+    assert execute_agent_row(hands(), key, fleet.agent_id) == Ended("failed", reason)
     assert (job(engine, key).status, job(engine, key).error) == ("failed", reason)
     assert caplog.messages == ["failed by a fault of our own"]
     assert "ZeroDivisionError: a secret" in caplog.text
@@ -259,12 +261,12 @@ def not_now() -> DatabaseNotNow:
 
 
 def test_a_row_that_the_database_would_not_serve_is_given_back_and_says_why(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(not_now()))
+    use_handler(raising(not_now()))
     key = begin(fleet)
     with pytest.raises(DatabaseNotNow):
-        take_turn(hands(), key, fleet.agent_id)
+        execute_agent_row(hands(), key, fleet.agent_id)
     row = job_agent(engine, key)
     assert (row.status, row.lease_until, row.attempts) == ("running", None, 0)
     assert row.reason == (
@@ -274,17 +276,17 @@ def test_a_row_that_the_database_would_not_serve_is_given_back_and_says_why(
 
 
 def test_where_the_ledger_cannot_be_written_the_row_is_left_to_its_lease(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
     def close_the_ledger(*_: Any) -> None:
         execute(engine, "ALTER TABLE provisioner.job_agents RENAME TO elsewhere")
         raise not_now()
 
-    work_is(close_the_ledger)
+    use_handler(close_the_ledger)
     key = begin(fleet)
     try:
         with pytest.raises(DatabaseNotNow, match="permission denied for table x"):
-            take_turn(hands(), key, fleet.agent_id)
+            execute_agent_row(hands(), key, fleet.agent_id)
     finally:
         execute(engine, "ALTER TABLE provisioner.elsewhere RENAME TO job_agents")
     row = job_agent(engine, key)
@@ -293,17 +295,17 @@ def test_where_the_ledger_cannot_be_written_the_row_is_left_to_its_lease(
 
 
 def test_a_worker_that_lost_its_lease_ends_nothing(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(LeaseLostError("taken over")))
+    use_handler(raising(LeaseLostError("taken over")))
     key = begin(fleet)
-    assert take_turn(hands(), key, fleet.agent_id) is NotClaimed.NOTHING_TO_DO
+    assert execute_agent_row(hands(), key, fleet.agent_id) is NotClaimed.NOTHING_TO_DO
     assert job(engine, key).status == "running"
 
 
 @pytest.mark.parametrize("end", [PermanentError("x"), TransientError("x"), None], ids=str)
 def test_the_end_of_a_worker_whose_row_was_taken_over_meanwhile_is_dropped(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, end: Exception | None
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, end: Exception | None
 ) -> None:
     def overtaken(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         execute(services.engine, "UPDATE provisioner.job_agents SET generation = generation + 1")
@@ -311,9 +313,9 @@ def test_the_end_of_a_worker_whose_row_was_taken_over_meanwhile_is_dropped(
             raise end
         return Snooze("x", 1)
 
-    work_is(overtaken)
+    use_handler(overtaken)
     key = begin(fleet)
-    assert take_turn(hands(), key, fleet.agent_id) is NotClaimed.NOTHING_TO_DO
+    assert execute_agent_row(hands(), key, fleet.agent_id) is NotClaimed.NOTHING_TO_DO
     row = job_agent(engine, key)
     assert (row.status, row.generation, row.reason) == ("running", 2, None)
 
@@ -328,17 +330,17 @@ def test_the_end_of_a_worker_whose_row_was_taken_over_meanwhile_is_dropped(
     ],
 )
 def test_a_failure_gives_the_agent_the_status_back_that_it_had(
-    hands: Any, engine: Engine, begin: Any, work_is: Any, found: str, restored: str
+    hands: Any, engine: Engine, begin: Any, use_handler: Any, found: str, restored: str
 ) -> None:
     fleet = seed_fleet(engine, agent={"status": found})
-    work_is(raising(PermanentError("x"), before=found))
-    take_turn(hands(), begin(fleet), fleet.agent_id)
+    use_handler(raising(PermanentError("x"), before=found))
+    execute_agent_row(hands(), begin(fleet), fleet.agent_id)
     row = agent_row(engine, fleet.agent_id)
     assert (row.status, row.provision_action) == (restored, None)
 
 
 def test_a_status_that_somebody_else_set_meanwhile_is_left_alone(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
     def overruled(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         try:
@@ -347,8 +349,8 @@ def test_a_status_that_somebody_else_set_meanwhile_is_left_alone(
             execute(services.engine, "UPDATE agents SET status = 'retired'")
         return None
 
-    work_is(overruled)
-    take_turn(hands(), begin(fleet), fleet.agent_id)
+    use_handler(overruled)
+    execute_agent_row(hands(), begin(fleet), fleet.agent_id)
     assert agent_row(engine, fleet.agent_id).status == "retired"
 
 
@@ -358,24 +360,24 @@ def test_an_agent_refused_at_first_sight_is_not_left_in_provisioning(
 ) -> None:
     """A service that marks the agent itself before it enqueues must not find it so for ever."""
     fleet = seed_fleet(engine, url="", agent={"status": found, "provision_action": "provision"})
-    outcome = take_turn(hands(), begin(fleet), fleet.agent_id)
+    outcome = execute_agent_row(hands(), begin(fleet), fleet.agent_id)
     assert isinstance(outcome, Ended)
     row = agent_row(engine, fleet.agent_id)
     assert (row.status, row.provision_action) == ("offline", None)
 
 
 def test_a_cancelled_job_ends_before_its_work_begins(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(AssertionError("must not run")))
+    use_handler(raising(AssertionError("must not run")))
     key = begin(fleet)
     execute(engine, "UPDATE provisioner.jobs SET cancel_requested_at = now()")
-    assert take_turn(hands(), key, fleet.agent_id) == Ended("cancelled", "Cancelled on request.")
+    assert execute_agent_row(hands(), key, fleet.agent_id) == Ended("cancelled", "Cancelled on request.")
     assert (job(engine, key).status, job(engine, key).reason_code) == ("cancelled", "cancelled")
 
 
 def test_a_job_that_kills_its_workers_is_given_up(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
     class Killed(BaseException):
         """Stands for the end of the process: nothing is written any more."""
@@ -385,25 +387,25 @@ def test_a_job_that_kills_its_workers_is_given_up(
             advance(connection, held, "files", lease_s=5, status_before="offline")
         raise Killed
 
-    work_is(die)
+    use_handler(die)
     key = begin(fleet)
     services = hands(crash_limit=3)
     for _ in range(3):
         with pytest.raises(Killed):
-            take_turn(services, key, fleet.agent_id)
+            execute_agent_row(services, key, fleet.agent_id)
         execute(
             engine,
             "UPDATE provisioner.job_agents SET lease_until = now() - interval '1 s', next_attempt_at = now()",
         )
         assert publish_due(engine, lambda *_: None) == 1
-    assert take_turn(services, key, fleet.agent_id) == Ended(
+    assert execute_agent_row(services, key, fleet.agent_id) == Ended(
         "failed", "Given up: 3 workers died while at work on it, in phase files."
     )
     assert job(engine, key).reason_code == "worker_crashes"
 
 
 def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
     def slow(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
         first, deadline = job_agent(engine, held.job_id).lease_until, time.monotonic() + 10
@@ -412,20 +414,20 @@ def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
             assert time.monotonic() < deadline
         raise PermanentError("done")
 
-    work_is(slow)
+    use_handler(slow)
     key = begin(fleet)
-    assert take_turn(hands(lease_s=0.3), key, fleet.agent_id) == Ended("failed", "Done")
+    assert execute_agent_row(hands(lease_s=0.3), key, fleet.agent_id) == Ended("failed", "Done")
     assert job_agent(engine, key).generation == 1
 
 
 def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    work_is(raising(GatewayUnreachable("connection refused")))
+    use_handler(raising(GatewayUnreachable("connection refused")))
     key = begin(fleet)
     shutting_down.set()
     try:
-        outcome = take_turn(hands(), key, fleet.agent_id)
+        outcome = execute_agent_row(hands(), key, fleet.agent_id)
     finally:
         shutting_down.clear()
     assert outcome == Snooze(
@@ -437,12 +439,12 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
 
 @pytest.mark.parametrize("end", [None, PermanentError("x")], ids=["well", "badly"])
 def test_whoever_ends_calls_the_next_that_waits_for_the_agent(
-    hands: Any, fleet: Fleet, begin: Any, work_is: Any, sent: Any, end: Exception | None
+    hands: Any, fleet: Fleet, begin: Any, use_handler: Any, sent: Any, end: Exception | None
 ) -> None:
     first, second = begin(fleet), begin(fleet)
 
-    def work(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
-        assert take_turn(services, second, fleet.agent_id) is NotClaimed.AGENT_BUSY
+    def handler(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
+        assert execute_agent_row(services, second, fleet.agent_id) is NotClaimed.AGENT_BUSY
         assert sent.take() == []
         if end is not None:
             raise end
@@ -450,16 +452,16 @@ def test_whoever_ends_calls_the_next_that_waits_for_the_agent(
             finish(connection, held, "succeeded", warnings=[], files={})
         return None
 
-    work_is(work)
-    assert isinstance(take_turn(hands(), first, fleet.agent_id), Ended)
+    use_handler(handler)
+    assert isinstance(execute_agent_row(hands(), first, fleet.agent_id), Ended)
     assert sent.take() == [("tasks.provision_agent", {"agent_id": str(fleet.agent_id)}, str(second))]
 
 
 def test_rows_by_insert_and_messages_take_the_same_turn(
-    hands: Any, engine: Engine, fleet: Fleet, work_is: Any
+    hands: Any, engine: Engine, fleet: Fleet, use_handler: Any
 ) -> None:
-    work_is(raising(PermanentError("x")))
+    use_handler(raising(PermanentError("x")))
     key = insert_job(engine, fleet.agent_id)
     publish_due(engine, lambda *_: None)
     accept_agent_job(engine, "provision_agent", str(key), (), {"agent_id": str(fleet.agent_id)})
-    assert take_turn(hands(), key, fleet.agent_id) == Ended("failed", "X")
+    assert execute_agent_row(hands(), key, fleet.agent_id) == Ended("failed", "X")
