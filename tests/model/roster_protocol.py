@@ -68,7 +68,7 @@ class Protocol:
             yield from self._carry_out(w, frame)
         yield from self._mishaps(w)
 
-    # --- a job: record_intents with park, settled_intents with park, mark_waiting_for --------------------
+    # --- a job: record_intents with park, intent_states with park, mark_waiting_for --------------------
 
     def _job(self, w: World, n: int) -> Steps:
         wish, intent = self.wishes[n], w.intents[n]
@@ -81,11 +81,11 @@ class Protocol:
         elif intent.job in ("looking", "published") and intent.status != "open":
             gone = {wish.agent} if wish.ends_row and intent.status == "applied" else set()
             ended = _job_at(w, n, "ended")._replace(rows=w.rows - gone)
-            yield Step(f"settled_intents, go on: {wish}", ended)
+            yield Step(f"intent_states, go on: {wish}", ended)
         elif intent.job == "looking" and self.rules.parks_locked:
-            yield Step(f"settled_intents, park: {wish}", _job_at(w, n, "parked"))
+            yield Step(f"intent_states, park: {wish}", _job_at(w, n, "parked"))
         elif intent.job == "looking":
-            yield Step(f"settled_intents: {wish} is open", _job_at(w, n, "parking"))
+            yield Step(f"intent_states: {wish} is open", _job_at(w, n, "parking"))
         elif intent.job == "parking":
             slept = SLEPT_THROUGH if intent.status != "open" else None
             yield Step(f"park: {wish}", _job_at(w, n, "parked"), slept)

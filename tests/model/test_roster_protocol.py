@@ -153,7 +153,7 @@ WITHOUT = [
     ),
     ("the lease in _settle", replace(NEW, settles_under_lease=False), GOES, (), NOT_APPLIED),
     (
-        "the lock of settled_intents",
+        "the lock of intent_states",
         replace(NEW, parks_locked=False, clock_visits=True),
         ONE,
         (),

@@ -36,7 +36,7 @@ from worker.records.agent_repository import AgentRecord, MovedAgentError, load_a
 from worker.records.agent_status import keep_session_key, succeed, take_over
 from worker.records.places import claim_places, note_earlier_homes
 from worker.roster.circuit_breaker import greet, wait_for_outage
-from worker.roster.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
+from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states, recheck_in_s, record_intents
 from worker.roster.rewrite_permission import entry_stays, visibility_stays
 from worker.runtime.services import Services
 
@@ -155,9 +155,9 @@ def _request_roster_change(context: AgentContext) -> Snooze | None:
             context.held = replace(context.held, phase="files", first_provision=first)
             return None
     with context.services.engine.begin() as connection:
-        wish = Wish(context.agent_id, record.openclaw_id)
-        messages = record_intents(connection, record.gateway_id, context.held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, context.services.settings.retry_timeout_s)
+        change = RosterChange(context.agent_id, record.openclaw_id)
+        messages = record_intents(connection, record.gateway_id, context.held.job_id, change)
+        wait_s = min(ROSTER_RECHECK_S, context.services.settings.retry_timeout_s)
         park(connection, context.held, wait_s, _ROSTER_WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     if context.profile.mints and record.token_hash is None:
         context.services.mint.expect()
@@ -196,14 +196,14 @@ def _await_roster_writer(context: AgentContext) -> bool | Snooze:
     """
     with context.services.engine.begin() as connection:
         budget_s = context.services.settings.retry_timeout_s
-        wishes = settled_intents(connection, context.held.job_id, context.agent_id, "reconcile", budget_s)
-        if not wishes:
+        intents = intent_states(connection, context.held.job_id, context.agent_id, "reconcile", budget_s)
+        if not intents:
             return True
-        settled = wishes[-1]
+        settled = intents[-1]
         if settled.warning is not None:
             context.warn(settled.warning)
         if settled.open:
-            wait_s = look_again_s([settled], budget_s)
+            wait_s = recheck_in_s([settled], budget_s)
             park(connection, context.held, wait_s, _ROSTER_WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_ROSTER_WAIT)
         present = bool(settled.present_before)
@@ -211,7 +211,7 @@ def _await_roster_writer(context: AgentContext) -> bool | Snooze:
             first = _is_first(context, present=present)
             context.advance(connection, "files", first_provision=first)
             context.held = replace(context.held, phase="files", first_provision=first)
-    if settled.error is not None:  # raised after the commit, so that a wish just given up stays given up
+    if settled.error is not None:  # raised after the commit, so that an intent just given up stays given up
         raise PermanentError(settled.error)
     return present
 

@@ -28,12 +28,12 @@ from worker.records.gateway_repository import GatewayRecord, load_gateway
 from worker.records.places import History, Place, close_places, history_of, home_of, made_place
 from worker.rights import require_all_rows, require_for
 from worker.roster.intents import (
-    ROSTER_PATIENCE_S,
-    Settled,
-    Wish,
-    look_again_s,
+    ROSTER_RECHECK_S,
+    IntentState,
+    RosterChange,
+    intent_states,
+    recheck_in_s,
     record_intents,
-    settled_intents,
 )
 from worker.runtime.services import Services
 from worker.workspace.identity import derived_id
@@ -60,12 +60,15 @@ class Condemned:
     lost: tuple[Place, ...] = ()
     places: tuple[Place, ...] = ()
 
-    def seen_at(self, gone: Sequence[Settled]) -> Condemned:
+    def seen_at(self, gone: Sequence[IntentState]) -> Condemned:
         """Return this with the place from which the agent was in fact removed as ``home``, since its row may
         name another by now."""
         assert self.home is not None
         found = [
-            place for wish in gone for place in self.places if place.is_at(wish.gateway_id, wish.openclaw_id)
+            place
+            for intent in gone
+            for place in self.places
+            if place.is_at(intent.gateway_id, intent.openclaw_id)
         ]
         if not found or any(place.is_at(self.home.gateway_id, self.home.openclaw_id) for place in found):
             return self
@@ -99,7 +102,7 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
         settled = _settled(services, held, condemned, warnings)
         if isinstance(settled, Snooze):
             return settled
-        gone = [wish for wish in settled if wish.applied and wish.present_before]
+        gone = [intent for intent in settled if intent.applied and intent.present_before]
         removed, condemned = bool(gone), condemned.seen_at(gone)
         if held.options.get("delete_session") is not False:
             warnings += _delete_sessions(services, condemned, settled)
@@ -117,9 +120,9 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
     messages: list[Message] = []
     with services.engine.begin() as connection:
         for place in targets:
-            wish = Wish(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
-            messages += record_intents(connection, place.gateway_id, held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, services.settings.retry_timeout_s)
+            change = RosterChange(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
+            messages += record_intents(connection, place.gateway_id, held.job_id, change)
+        wait_s = min(ROSTER_RECHECK_S, services.settings.retry_timeout_s)
         park(connection, held, wait_s, _WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     services.publish(messages)
     return Snooze(_WAIT)
@@ -127,34 +130,34 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
 
 def _settled(
     services: Services, held: Claim, condemned: Condemned, warnings: list[str]
-) -> list[Settled] | Snooze:
+) -> list[IntentState] | Snooze:
     """How the removals ended; parks the row while any is still open.
 
     Raises PermanentError if the removal from its home gateway failed; elsewhere a failure is only a warning.
     """
     with services.engine.begin() as connection:
         budget_s = services.settings.retry_timeout_s
-        wishes = settled_intents(connection, held.job_id, held.agent_id, "remove", budget_s)
-        if any(wish.open for wish in wishes):
-            wait_s = look_again_s(wishes, budget_s)
+        intents = intent_states(connection, held.job_id, held.agent_id, "remove", budget_s)
+        if any(intent.open for intent in intents):
+            wait_s = recheck_in_s(intents, budget_s)
             park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
-    asked = {(wish.gateway_id, wish.openclaw_id) for wish in wishes}
+    asked = {(intent.gateway_id, intent.openclaw_id) for intent in intents}
     new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
     if new:  # it was moved meanwhile, so it is removed from its new place too
         return _ask(services, held, new)
     assert condemned.home is not None
-    for wish in wishes:
-        if wish.error is not None and wish.gateway_id == condemned.home.gateway_id:
-            raise PermanentError(wish.error)
-        if wish.error is not None:
-            warnings.append(f"It could not be removed from gateway {wish.gateway_name!r}: {wish.error}")
-        elif wish.warning is not None and wish.warning not in warnings:
-            warnings.append(wish.warning)
-    return wishes
+    for intent in intents:
+        if intent.error is not None and intent.gateway_id == condemned.home.gateway_id:
+            raise PermanentError(intent.error)
+        if intent.error is not None:
+            warnings.append(f"It could not be removed from gateway {intent.gateway_name!r}: {intent.error}")
+        elif intent.warning is not None and intent.warning not in warnings:
+            warnings.append(intent.warning)
+    return intents
 
 
-def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[Settled]) -> list[str]:
+def _delete_sessions(services: Services, condemned: Condemned, intents: Sequence[IntentState]) -> list[str]:
     """Delete the agent's sessions on its gateway; return the warnings.
 
     Newer releases delete sessions with the agent. Ids can pass from one agent to another, and a session under
@@ -168,10 +171,12 @@ def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[
         return []
     keys = {place.openclaw_id: place.session_key for place in condemned.targets}
     warnings = []
-    for wish in wishes:
-        if wish.gateway_id != condemned.gateway.gateway_id or not (wish.present_before or _is_own(wish)):
+    for intent in intents:
+        if intent.gateway_id != condemned.gateway.gateway_id or not (
+            intent.present_before or _is_own(intent)
+        ):
             continue
-        key = keys.get(wish.openclaw_id, f"agent:{wish.openclaw_id}:main")
+        key = keys.get(intent.openclaw_id, f"agent:{intent.openclaw_id}:main")
         try:
             services.patiently(partial(client.call, "sessions.delete", {"key": key}))
         except PermanentGatewayError as error:
@@ -179,8 +184,8 @@ def _delete_sessions(services: Services, condemned: Condemned, wishes: Sequence[
     return warnings
 
 
-def _is_own(wish: Settled) -> bool:
-    made = derived_id(wish.openclaw_id)
+def _is_own(intent: IntentState) -> bool:
+    made = derived_id(intent.openclaw_id)
     return made is not None and made.role == "mc"
 
 

@@ -15,7 +15,7 @@ from worker.gateway.agent_files import NotThereYetError, Written
 from worker.gateway.errors import FileRefused, UnsupportedFile
 from worker.records.file_records import record_files
 from worker.records.places import note_resolved
-from worker.workspace.plan import MEMORIES, RecordedFile
+from worker.workspace.plan import MEMORY_FILES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 from worker.workspace.tokens import find_token, with_token
 
@@ -128,7 +128,7 @@ def _write_files(context: AgentContext, plan: WorkspacePlan, written: dict[str, 
                 plan.files.write(texts, on_written)
         except FileRefused as error:
             # The agent fills these files and may keep them as it likes, say behind a link.
-            if error.name not in todo or error.name not in MEMORIES:
+            if error.name not in todo or error.name not in MEMORY_FILES:
                 raise
             del todo[error.name]
             plan.steps[error.name].action = "preserved"

@@ -13,7 +13,7 @@ from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import park
 from worker.records.file_records import forget_files
-from worker.roster.intents import ROSTER_PATIENCE_S, Wish, look_again_s, record_intents, settled_intents
+from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states, recheck_in_s, record_intents
 
 _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
@@ -29,20 +29,20 @@ def leave(context: AgentContext) -> Snooze | None:
         return _ask(context) if context.record.left else None
     with context.services.engine.begin() as connection:
         budget_s = context.services.settings.retry_timeout_s
-        wishes = settled_intents(connection, context.held.job_id, context.agent_id, "remove", budget_s)
-        if any(wish.open for wish in wishes):
-            wait_s = look_again_s(wishes, budget_s)
+        intents = intent_states(connection, context.held.job_id, context.agent_id, "remove", budget_s)
+        if any(intent.open for intent in intents):
+            wait_s = recheck_in_s(intents, budget_s)
             park(connection, context.held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
-        for gateway_id in {wish.gateway_id for wish in wishes} - {context.record.gateway_id}:
+        for gateway_id in {intent.gateway_id for intent in intents} - {context.record.gateway_id}:
             forget_files(connection, context.agent_id, gateway_id)
-    for wish in wishes:
-        if wish.warning is not None:
-            context.warn(wish.warning)
-        if wish.error is not None:
+    for intent in intents:
+        if intent.warning is not None:
+            context.warn(intent.warning)
+        if intent.error is not None:
             context.warn(
-                f"It could not be removed from gateway {wish.gateway_name!r} ({wish.openclaw_id} there):"
-                f" {wish.error} Remove it there by hand."
+                f"It could not be removed from gateway {intent.gateway_name!r} ({intent.openclaw_id} there):"
+                f" {intent.error} Remove it there by hand."
             )
     return None
 
@@ -52,9 +52,9 @@ def _ask(context: AgentContext) -> Snooze:
         context.advance(connection, "leaving", files=context.files, warnings=context.warnings)
         messages: list[Message] = []
         for place in context.record.left:
-            wish = Wish(context.agent_id, place.openclaw_id, "remove")
-            messages += record_intents(connection, place.gateway_id, context.held.job_id, wish)
-        wait_s = min(ROSTER_PATIENCE_S, context.services.settings.retry_timeout_s)
+            change = RosterChange(context.agent_id, place.openclaw_id, "remove")
+            messages += record_intents(connection, place.gateway_id, context.held.job_id, change)
+        wait_s = min(ROSTER_RECHECK_S, context.services.settings.retry_timeout_s)
         park(connection, context.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)
     context.held = replace(context.held, phase="leaving")
     context.services.publish(messages)

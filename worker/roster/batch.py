@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 MOST_REJECTED_PATCHES = 2
 """Limit on rejected patches in one batch: they count against the gateway's rate limit (decisions.md D1)."""
-REMOVALS_A_TURN = 5
+REMOVALS_PER_BATCH = 5
 """Limit on the removals of one turn, so that no job waits for all of them: a patch is one call however many
 agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
 
 
-def share_of(intents: Sequence[Intent]) -> list[Intent]:
+def select_batch(intents: Sequence[Intent]) -> list[Intent]:
     """The intents that one turn takes on: all writes, since one patch holds them, and the oldest removals.
 
     The removal of an id that is also to be written is never postponed. Where one agent's id passes to another
@@ -34,7 +34,7 @@ def share_of(intents: Sequence[Intent]) -> list[Intent]:
     """
     written = {intent.openclaw_id for intent in intents if intent.change == "reconcile"}
     can_wait = [i.id for i in intents if i.change == "remove" and i.openclaw_id not in written]
-    later = set(can_wait[REMOVALS_A_TURN:])
+    later = set(can_wait[REMOVALS_PER_BATCH:])
     leaving = {intent.openclaw_id: intent.agent_id for intent in intents if intent.change == "remove"}
     later |= {
         i.id
@@ -52,7 +52,7 @@ class RosterBatch:
     the intent cannot be applied; ``warned``: by intent id, a warning for the job of an intent that is
     applied; ``held``: ids of intents whose entry is left unchanged; ``leaves_visibility``: the heartbeat
     visibility of the channels, which belongs to no single agent, is not written; ``rejected``: patches that
-    the gateway has rejected so far; ``homes``: where the agents of ``entries`` live; ``spared``: ids of
+    the gateway has rejected so far; ``homes``: where the agents of ``entries`` live; ``skipped``: ids of
     removals that are not made because the entry must stay.
     """
 
@@ -64,7 +64,7 @@ class RosterBatch:
     leaves_visibility: bool = False
     rejected: int = 0
     homes: Mapping[UUID, Place] = field(default_factory=dict)
-    spared: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         leaving = {intent.openclaw_id for intent in self.intents if intent.change == "remove"}
@@ -83,7 +83,7 @@ class RosterBatch:
             if fault := entry_fault(self.entries[intent.agent_id], dialect):
                 self.refused[intent.id] = fault
 
-    def confine(self, present: frozenset[str]) -> None:
+    def refuse_absent(self, present: frozenset[str]) -> None:
         """Refuse ``only_present`` intents whose agent is not in the roster."""
         for intent in self._open("reconcile"):
             if intent.only_present and intent.openclaw_id not in present:
@@ -103,7 +103,7 @@ class RosterBatch:
         return [
             intent
             for intent in self._open("remove")
-            if intent.openclaw_id in present and intent.id not in self.spared
+            if intent.openclaw_id in present and intent.id not in self.skipped
         ]
 
     def homes_wanted(self) -> dict[UUID, Place]:
@@ -111,7 +111,7 @@ class RosterBatch:
         agents = [intent.agent_id for intent in self._open("reconcile")]
         return {agent: self.homes[agent] for agent in self.homes if agent in agents}
 
-    def gone(self) -> list[tuple[UUID, str]]:
+    def removed(self) -> list[tuple[UUID, str]]:
         """The agents whose removal was not refused, each with the OpenClaw id it had on the gateway."""
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
 
@@ -208,7 +208,7 @@ def _names(path: str, openclaw_id: str, listed: Any) -> bool:
     return any(f"list.{place}." in f"{path}." or f"list[{place}]" in path for place in places)
 
 
-def plan_apart(
+def plan_without_faulty(
     plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
 ) -> tuple[RosterPlan, dict[str, str]]:
     """Plan the ``wanted`` entries, leaving out those that cannot be planned.

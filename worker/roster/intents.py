@@ -14,7 +14,7 @@ from worker.jobs.store.job_agents import ABOUT_TO_ASK
 from worker.masking.columns import MaskedText
 from worker.printable import line
 
-ROSTER_PATIENCE_S = 60.0
+ROSTER_RECHECK_S = 60.0
 """Seconds after which a row that waits for the roster writer is due anyway, even if the writer has not
 published it."""
 
@@ -39,7 +39,7 @@ class Intent:
 
 
 @dataclass(frozen=True)
-class Settled:
+class IntentState:
     """The state of an intent: applied, refused with the sentence in ``error``, or open if it is neither.
     ``age_s``: as in `Intent`; ``last_error``: the last error of its gateway."""
 
@@ -61,7 +61,7 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RosterChange:
     """What a job wants done to an agent's roster entry: ``change`` is reconcile (make the entry match the
     agent's row) or remove. ``only_present``: change the entry if there is one, but do not add it."""
 
@@ -88,13 +88,15 @@ _NEED_WRITER = text("""
 """)
 
 
-def record_intents(connection: Connection, gateway_id: UUID, job_id: UUID, *wishes: Wish) -> list[Message]:
+def record_intents(
+    connection: Connection, gateway_id: UUID, job_id: UUID, *changes: RosterChange
+) -> list[Message]:
     """Record what a job wants of one gateway's roster.
 
     The caller parks the job's rows in the same transaction. Returns the messages that the caller must send
     after the commit: a write_roster, unless one is already on its way.
     """
-    rows = [{"gateway_id": gateway_id, "job_id": job_id, **asdict(wish)} for wish in wishes]
+    rows = [{"gateway_id": gateway_id, "job_id": job_id, **asdict(change)} for change in changes]
     if not rows:
         return []
     connection.execute(_RECORD, rows)
@@ -144,19 +146,19 @@ _SETTLED = text(f"""
 """)
 
 
-def settled_intents(
+def intent_states(
     connection: Connection, job_id: UUID, agent_id: UUID, change: str, budget_s: float = float("inf")
-) -> list[Settled]:
+) -> list[IntentState]:
     """Read the job's intents for the agent with this ``change``, oldest first, and lock them.
 
     The lock makes a row that parks because of an open intent do so before the writer can settle that intent.
     An intent that has been open for ``budget_s`` seconds is refused here, whatever delays the writer.
     """
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
-    wishes = [Settled(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
-    overdue = {w.id: not_in_time(budget_s, w.last_error) for w in wishes if w.open and w.age_s >= budget_s}
+    states = [IntentState(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
+    overdue = {w.id: not_in_time(budget_s, w.last_error) for w in states if w.open and w.age_s >= budget_s}
     refuse_intents(connection, overdue)
-    return [replace(wish, error=overdue.get(wish.id, wish.error)) for wish in wishes]
+    return [replace(state, error=overdue.get(state.id, state.error)) for state in states]
 
 
 def not_in_time(budget_s: float, last_error: str | None) -> str:
@@ -180,10 +182,10 @@ def give_up_overdue(connection: Connection, job_id: UUID, budget_s: float) -> No
     connection.execute(_OVERDUE, parameters)
 
 
-def look_again_s(wishes: Sequence[Settled], budget_s: float) -> float:
+def recheck_in_s(states: Sequence[IntentState], budget_s: float) -> float:
     """Seconds until a row that waits for open intents is due anyway: at the latest when their budget ends."""
-    left_s = [budget_s - wish.age_s for wish in wishes if wish.open]
-    return max(0.1, min([ROSTER_PATIENCE_S, *left_s]))
+    left_s = [budget_s - state.age_s for state in states if state.open]
+    return max(0.1, min([ROSTER_RECHECK_S, *left_s]))
 
 
 _NOTE_PRESENT = text("""
@@ -207,17 +209,17 @@ def note_present(connection: Connection, intents: list[int], present: frozenset[
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 
-_SPARE = text("""
+_SKIP_REMOVAL = text("""
     UPDATE provisioner.roster_intents SET present_before = false, warning = :warning WHERE id = :id
 """).bindparams(bindparam("warning", type_=MaskedText))
 
 
-def spare_intent(connection: Connection, intent: int, warning: str) -> None:
+def skip_removal(connection: Connection, intent: int, warning: str) -> None:
     """Mark a removal that is not made because the entry is another agent's: its own agent was not present."""
-    connection.execute(_SPARE, {"id": intent, "warning": warning})
+    connection.execute(_SKIP_REMOVAL, {"id": intent, "warning": warning})
 
 
-def warn_of(connection: Connection, intent: int, warning: str) -> None:
+def add_warning(connection: Connection, intent: int, warning: str) -> None:
     """Add a warning to the intent, for its job to pass on; a repeated warning is added once."""
     connection.execute(_WARN, {"id": intent, "warning": line(warning)})
 

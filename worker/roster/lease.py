@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 
 from worker.errors import TransientError
 from worker.jobs.lease_renewal import kept_alive
-from worker.jobs.store.wake_batches import call_wakes, wakes_on_their_way
+from worker.jobs.store.wake_batches import call_wakes, wakes_in_flight
 
 LONGEST_LEASE_S = 15.0
 """Upper limit on the lease: a writer that died blocks its gateway for no longer than this."""
@@ -122,10 +122,10 @@ class RosterLease:
             with self.engine.begin() as connection:
                 call_wakes(connection, self.gateway_id)
 
-    def wakes_on_their_way(self) -> bool:
+    def wakes_in_flight(self) -> bool:
         """Whether a wake message sent to the gateway has not been answered yet."""
         with self.engine.connect() as connection:
-            return wakes_on_their_way(connection, self.gateway_id)
+            return wakes_in_flight(connection, self.gateway_id)
 
     def renew(self) -> float:
         """Renew the lease for ``lease_s`` seconds. Returns when it ends, on the monotonic clock. Raises

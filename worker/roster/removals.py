@@ -28,8 +28,8 @@ from worker.gateway.folders import (
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
 from worker.records.places import keeps
 from worker.roster.intents import Intent
-from worker.roster.memories import reason_to_keep_memories
-from worker.roster.neighbours import Neighbour, neighbours_of, reason_to_keep_folder
+from worker.roster.memory_files import reason_to_keep_memory_files
+from worker.roster.namesakes import Namesake, namesakes_of, reason_to_keep_folder
 from worker.roster.shared_folders import MOST_ASKED, user_by_another_path
 from worker.shutdown import shutting_down
 from worker.workspace.display_text import one_line
@@ -43,16 +43,16 @@ _LOOKS, _LOOK_PAUSE_S = 3, 0.5
 
 
 @dataclass(frozen=True)
-class Standing:
+class EntryOwnership:
     """What our rows say about an entry to be removed. ``owner``: the agent that owns the entry, if it is not
-    the one being removed; ``given``: the folders that we assigned to the agent under that id; ``neighbours``:
+    the one being removed; ``given``: the folders that we assigned to the agent under that id; ``namesakes``:
     agents with that id on the gateways of other rows; ``departs``: the agent is moved, not deleted;
     ``awake``: it has been woken; ``delivered``: SHA-256 of what we last wrote into its files on that gateway,
     by name."""
 
     owner: str | None
     given: tuple[str, ...]
-    neighbours: tuple[Neighbour, ...] = ()
+    namesakes: tuple[Namesake, ...] = ()
     departs: bool = False
     awake: bool = False
     delivered: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +81,9 @@ _GIVEN = text("""
 """)
 
 
-def standing(connection: Connection, gateway_id: UUID, workspace_root: str, intent: Intent) -> Standing:
+def entry_ownership(
+    connection: Connection, gateway_id: UUID, workspace_root: str, intent: Intent
+) -> EntryOwnership:
     """Look up which agent owns the entry now, and what else decides about its removal.
 
     The agent whose place the entry is owns it. An entry that is no agent's place, or whose agent's row is
@@ -96,31 +98,31 @@ def standing(connection: Connection, gateway_id: UUID, workspace_root: str, inte
     ]
     given.append(derived_workspace_path(workspace_root, intent.openclaw_id))
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
-    beside = tuple(neighbours_of(connection, gateway_id, intent.openclaw_id))
+    beside = tuple(namesakes_of(connection, gateway_id, intent.openclaw_id))
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
-        return Standing(None, folders, beside, holder.departs, holder.awake, holder.delivered or {})
+        return EntryOwnership(None, folders, beside, holder.departs, holder.awake, holder.delivered or {})
     if holder is not None and holder.agent_id != intent.agent_id:
-        return Standing(_named(holder.name, holder.agent_id), folders)
+        return EntryOwnership(_named(holder.name, holder.agent_id), folders)
     made = derived_id(intent.openclaw_id)
     if made is not None:
         parameters = {"agent_id": intent.agent_id, "gateway_id": gateway_id, "key": made.key}
         for row in connection.execute(_CLAIMANTS, parameters):
             if keeps(row, gateway_id, intent.openclaw_id):
-                return Standing(_named(row.name, row.id), folders)
-    return Standing(None, folders, beside)
+                return EntryOwnership(_named(row.name, row.id), folders)
+    return EntryOwnership(None, folders, beside)
 
 
 def _named(name: str | None, agent_id: UUID) -> str:
     return f"agent {one_line(name)!r} ({agent_id})" if name else f"agent {agent_id}"
 
 
-def spared(openclaw_id: str, owner: str) -> str:
+def owned_by_another(openclaw_id: str, owner: str) -> str:
     """The warning that an entry was not removed because another agent owns it."""
     return f"{openclaw_id} belongs to {owner} today, so it was left on the gateway."
 
 
 def reason_to_keep_files(
-    client: GatewayClient, live: LiveRoster, openclaw_id: str, found: Standing
+    client: GatewayClient, live: LiveRoster, openclaw_id: str, found: EntryOwnership
 ) -> str | None:
     """Why an entry's files must stay, or None if they are all the agent's own.
 
@@ -161,9 +163,9 @@ def reason_to_keep_files(
         )
     if not all_seen:
         return _unseen(openclaw_id, workspace, strangers[0])
-    kept = reason_to_keep_folder(client, live, openclaw_id, workspace, found.neighbours)
+    kept = reason_to_keep_folder(client, live, openclaw_id, workspace, found.namesakes)
     if kept is None and found.departs:
-        return reason_to_keep_memories(
+        return reason_to_keep_memory_files(
             client, live, openclaw_id, workspace, found.delivered, awake=found.awake
         )
     return kept

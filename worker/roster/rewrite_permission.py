@@ -19,7 +19,7 @@ from worker.workspace.context import GatewayFacts
 
 
 @dataclass(frozen=True)
-class Standing:
+class RewriteReview:
     """What a config write would rewrite, and the keys of the rewrites that are allowed. ``comments``: the
     file has comments, which the first write drops on every release."""
 
@@ -65,8 +65,8 @@ def rewrite_refusal(
     if not (besides or live.includes or live.dialect.writes_variables):
         return None
     with engine.connect() as connection:
-        standing = standing_of(connection, UUID(str(gateway.id)), live, address.token, besides)
-    return standing.refusal(gateway.name) if standing.refused else None
+        review = review_rewrites(connection, UUID(str(gateway.id)), live, address.token, besides)
+    return review.refusal(gateway.name) if review.refused else None
 
 
 def foreseen_refusal(
@@ -84,25 +84,25 @@ def foreseen_refusal(
     return refusal
 
 
-def standing_of(
+def review_rewrites(
     connection: Connection,
     gateway_id: UUID,
     live: LiveRoster,
     credential: str | None,
     besides: Sequence[Rewrite] = (),
-) -> Standing:
+) -> RewriteReview:
     """What a write to the gateway would rewrite, and what is allowed. ``besides``: rewrites that this
     particular write adds to those of any write; ``credential``: the gateway's token."""
     rewrites = tuple(sorted({*rewrites_of(live, credential), *besides}))
     if not rewrites:
-        return Standing((), frozenset(), has_comments(live))
-    row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
+        return RewriteReview((), frozenset(), has_comments(live))
+    row = connection.execute(_REVIEW, {"gateway_id": gateway_id}).one()
     if row.written_before and all(one.kind == "hidden" or one.kept for one in rewrites):
         # An earlier write of ours wrote out all variables, so whatever is hidden now is a value.
         rewrites = ()
     stored = row.allowed_rewrites
     items = stored.get("items") if isinstance(stored, Mapping) else None
-    return Standing(rewrites, frozenset(items if isinstance(items, list) else ()), has_comments(live))
+    return RewriteReview(rewrites, frozenset(items if isinstance(items, list) else ()), has_comments(live))
 
 
 def allow(connection: Connection, gateway_id: UUID, rewrites: Sequence[Rewrite]) -> None:
@@ -119,7 +119,7 @@ def revoke(connection: Connection, gateway_id: UUID) -> int:
 
 def allowed(connection: Connection, gateway_id: UUID) -> frozenset[str]:
     """The keys of the rewrites that are allowed now."""
-    row = connection.execute(_STANDING, {"gateway_id": gateway_id}).one()
+    row = connection.execute(_REVIEW, {"gateway_id": gateway_id}).one()
     stored = row.allowed_rewrites
     items = stored.get("items") if isinstance(stored, Mapping) else None
     return frozenset(items if isinstance(items, list) else ())
@@ -130,7 +130,7 @@ def quoted(name: str) -> str:
     return name if name and all(c.isalnum() or c in "._-" for c in name) else f"'{name}'"
 
 
-_STANDING = text("""
+_REVIEW = text("""
     SELECT (SELECT allowed_rewrites FROM provisioner.gateway_states WHERE gateway_id = :gateway_id),
         EXISTS (SELECT FROM provisioner.agent_files WHERE gateway_id = :gateway_id) AS written_before
 """)

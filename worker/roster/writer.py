@@ -55,7 +55,7 @@ from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_agents
 from worker.records.places import claim_places, close_places, note_earlier_homes
-from worker.roster.batch import RosterBatch, plan_apart, share_of
+from worker.roster.batch import RosterBatch, plan_without_faulty, select_batch
 from worker.roster.circuit_breaker import (
     heed_one_session,
     note_failure,
@@ -63,28 +63,28 @@ from worker.roster.circuit_breaker import (
     note_up,
     require_untried,
 )
-from worker.roster.fences import deleted_before, lift_fences
+from worker.roster.deleted_ids import deleted_before, reclaim_ids
 from worker.roster.intents import (
     Intent,
+    add_warning,
     apply_intents,
     arrivals,
     note_present,
     open_intents,
     refuse_intents,
-    spare_intent,
-    warn_of,
+    skip_removal,
 )
 from worker.roster.lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
-from worker.roster.neighbours import reason_to_keep_entry
+from worker.roster.namesakes import reason_to_keep_entry
 from worker.roster.progress import Progress
 from worker.roster.removals import (
-    Standing,
+    EntryOwnership,
+    entry_ownership,
     half_removed,
     is_gone,
+    owned_by_another,
     reason_to_keep_files,
     require_loaded,
-    spared,
-    standing,
     what_is_left,
     workspace_of,
 )
@@ -100,17 +100,17 @@ CANNOT_REMOVE = (
     " from agents.list by hand."
 )
 PATCH_DEADLINE_S = 25.0
-RESTART_PATIENCE_S = 10.0
+LONGEST_RESTART_WAIT_S = 10.0
 """Longest delay before a restart, in seconds, that a slot waits out; for a later one the writer returns, and
 the gateway's row says when it is called again."""
 LONGEST_RESTART_S = 300.0
 _RESTART_SLACK_S = 3.0
 _UNTIMED_RESTART_S = 5.0
 """Seconds to wait for a restart that the gateway announces without saying when."""
-_WAKE_PATIENCE_S = 5.0
+_WAKE_WAIT_S = 5.0
 _ROUNDS = 6
 _BATCHES = 20
-_MOST_BREATHS = 15
+_MOST_WINDOWS = 15
 
 
 def write_roster(services: Services, gateway_id: UUID) -> None:
@@ -124,7 +124,7 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
         with roster_lease(services.engine, gateway_id, lease_s) as lease:
             if lease is None:
                 return
-            _gather(services, gateway_id)
+            _await_more_intents(services, gateway_id)
             _write_batch(services, lease)
             if lease.again_in_s is not None:
                 return
@@ -134,18 +134,18 @@ def write_roster(services: Services, gateway_id: UUID) -> None:
                 return
 
 
-def _gather(services: Services, gateway_id: UUID) -> None:
+def _await_more_intents(services: Services, gateway_id: UUID) -> None:
     """Wait for more intents, until none has arrived for one batch window and no job is about to record one.
 
     A second patch costs as much as the first: a restart, or seconds of the gateway's CPU.
     """
-    breath_s = services.settings.roster_batch_window_s
+    window_s = services.settings.roster_batch_window_s
     newest = None
-    for _ in range(_MOST_BREATHS if breath_s else 0):
+    for _ in range(_MOST_WINDOWS if window_s else 0):
         before = newest
         with services.engine.connect() as connection:
             newest, asking = arrivals(connection, gateway_id)
-        if (newest == before and not asking) or shutting_down.wait(breath_s):
+        if (newest == before and not asking) or shutting_down.wait(window_s):
             return
 
 
@@ -160,7 +160,7 @@ def _write_batch(services: Services, lease: RosterLease) -> None:
 
 def _settle_batch(services: Services, lease: RosterLease) -> None:
     with services.engine.connect() as connection:
-        intents = share_of(open_intents(connection, lease.gateway_id))
+        intents = select_batch(open_intents(connection, lease.gateway_id))
     if not intents:
         return
     batch, gateway = RosterBatch(intents, {}), None
@@ -174,7 +174,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         entries = {agent: each.entry for agent, each in agents.items()}
         batch = RosterBatch(intents, entries, homes={agent: each.home for agent, each in agents.items()})
         require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
-        _bring_about(services, lease, batch, services.clients.client(gateway.address), gateway)
+        _reconcile(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
         raise
     except TransientError as error:
@@ -188,10 +188,10 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         raise
     except Exception as error:
         log.exception("the roster writer failed")
-        _fall_back(services, lease, intents, error)
+        _refuse_generically(services, lease, intents, error)
 
 
-def _bring_about(
+def _reconcile(
     services: Services, lease: RosterLease, batch: RosterBatch, client: GatewayClient, gateway: GatewayRecord
 ) -> None:
     """Read the roster, patch what differs, wait for the restart and read back, for up to _ROUNDS rounds.
@@ -202,12 +202,14 @@ def _bring_about(
     first: tuple[LiveRoster, RosterPlan] | None = None
     claimed: set[str] = set()
     for _ in range(_ROUNDS):
-        live, plan = _look(client, batch, keep_others_beating=services.settings.keep_default_heartbeat)
+        live, plan = _read_and_plan(
+            client, batch, keep_others_beating=services.settings.keep_default_heartbeat
+        )
         if not noted:
-            noted = _note_first_look(services, lease, batch, live, plan)
+            noted = _note_first_reading(services, lease, batch, live, plan)
             if not noted:
                 continue
-        unwanted = _condemned(services, batch, gateway, live, batch.unwanted(plan.present))
+        unwanted = _removable(services, batch, gateway, live, batch.unwanted(plan.present))
         if plan.document is None and not unwanted:
             if progress.writes:
                 log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
@@ -224,10 +226,10 @@ def _bring_about(
             _settle(services, lease, batch, answered=True)
             return
         first = first or (live, plan)
-        fenced = _fenced(services, lease, live, plan) - claimed
-        if fenced:
-            claimed |= fenced
-            progress.wrote(lift_fences(lease, client, batch.entries_of(fenced)))
+        to_reclaim = _ids_to_reclaim(services, lease, live, plan) - claimed
+        if to_reclaim:
+            claimed |= to_reclaim
+            progress.wrote(reclaim_ids(lease, client, batch.entries_of(to_reclaim)))
             continue
         document = plan.document
         if document is None and delete_breaks_variables(live):
@@ -247,11 +249,11 @@ def _bring_about(
             continue
         except AppliedByRestart as error:
             log.info("%s", error)
-            lift_fences(lease, client, batch.entries_of(plan.changed - claimed))
+            reclaim_ids(lease, client, batch.entries_of(plan.changed - claimed))
             claimed |= plan.changed
             progress.wrote(1)
             connection.wait_closed(_UNTIMED_RESTART_S)
-            _await_return(client)
+            _await_reconnect(client)
             continue
         except IncludeOwned as error:
             batch.hold_back(plan, as_sentence(str(error)))
@@ -270,7 +272,7 @@ def _bring_about(
     )
 
 
-def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: RosterPlan) -> set[str]:
+def _ids_to_reclaim(services: Services, lease: RosterLease, live: LiveRoster, plan: RosterPlan) -> set[str]:
     """The ids that the patch would add again after a delete, on a release that fences deleted ids."""
     created = plan.changed - plan.present
     if not created or not live.dialect.fences_deleted:
@@ -279,7 +281,7 @@ def _fenced(services: Services, lease: RosterLease, live: LiveRoster, plan: Rost
         return deleted_before(connection, lease.gateway_id, created)
 
 
-def _note_first_look(
+def _note_first_reading(
     services: Services, lease: RosterLease, batch: RosterBatch, live: LiveRoster, plan: RosterPlan
 ) -> bool:
     """Record which agents the roster held before any change of ours, and where each will live.
@@ -300,7 +302,7 @@ def _note_first_look(
         if heartbeats_switched_off(live.dialect, live.answer.get("config")):
             for intent in batch.intents:
                 if intent.change == "reconcile":
-                    warn_of(connection, intent.id, CRON_OFF)
+                    add_warning(connection, intent.id, CRON_OFF)
     return True
 
 
@@ -318,35 +320,35 @@ def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoste
         return
     with services.engine.begin() as connection:
         for sentence in said:
-            warn_of(connection, writer.id, sentence)
+            add_warning(connection, writer.id, sentence)
             log.warning("%s", sentence)
 
 
-def _condemned(
+def _removable(
     services: Services,
     batch: RosterBatch,
     gateway: GatewayRecord,
     live: LiveRoster,
     intents: Sequence[Intent],
 ) -> list[Intent]:
-    """The removals whose entry may go because it is the agent's own; the others are marked as spared."""
-    condemned = []
+    """The removals whose entry may go because it is the agent's own; the others are skipped."""
+    removable = []
     for intent in intents:
         with services.engine.connect() as connection:
-            found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+            found = entry_ownership(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
         if found.owner is not None:
-            kept: str | None = spared(intent.openclaw_id, found.owner)
+            kept: str | None = owned_by_another(intent.openclaw_id, found.owner)
         else:
             kept = reason_to_keep_entry(
-                services, gateway.address.url, live, intent.openclaw_id, found.neighbours
+                services, gateway.address.url, live, intent.openclaw_id, found.namesakes
             )
         if kept is None:
-            condemned.append(intent)
+            removable.append(intent)
             continue
         with services.engine.begin() as connection:
-            spare_intent(connection, intent.id, line(kept))
-        batch.spared.add(intent.id)
-    return condemned
+            skip_removal(connection, intent.id, line(kept))
+        batch.skipped.add(intent.id)
+    return removable
 
 
 def _patch(
@@ -365,7 +367,7 @@ def _patch(
     connection_before = client.connection()
     send_by = lease.about_to_write(dialect.latest_restart_s)
     if dialect.latest_restart_s:
-        arrived = _let_wakes_arrive(lease, send_by)
+        arrived = _await_wake_answers(lease, send_by)
         if arrived is None:
             lease.not_written()
             lease.again_in_s = 1.0
@@ -385,7 +387,7 @@ def _patch(
             )
     except (ConnectionLost, CallTimedOut) as error:
         log.warning("a config write ended without an answer: %s", error)
-        _await_return(client)
+        _await_reconnect(client)
         closed = connection_before.closed
         if closed is not None and closed.restart_announced:
             lease.restart_over()  # this restart has replaced any that were expected before it
@@ -396,24 +398,24 @@ def _patch(
     restart = answer.get("restart")
     if isinstance(restart, Mapping):
         delay_s = seconds(restart.get("delayMs"), LONGEST_RESTART_S) or 0.0
-        if delay_s > RESTART_PATIENCE_S:
+        if delay_s > LONGEST_RESTART_WAIT_S:
             lease.again_in_s = delay_s + _RESTART_SLACK_S
             lease.about_to_write(lease.again_in_s)
             return None
         connection_before.wait_closed(delay_s + _RESTART_SLACK_S)
-        _await_return(client)
+        _await_reconnect(client)
     lease.restart_over()
     return 1
 
 
-def _let_wakes_arrive(lease: RosterLease, send_by: float) -> float | None:
+def _await_wake_answers(lease: RosterLease, send_by: float) -> float | None:
     """Wait for the answers to wakes that were sent before the restart was announced.
 
     2026.2 forgets in a restart whether a wake arrived. Returns by when the write must be sent, as
     about_to_write does, or None if the answers take so long that the writer must be called again.
     """
-    deadline = time.monotonic() + _WAKE_PATIENCE_S
-    while lease.wakes_on_their_way():
+    deadline = time.monotonic() + _WAKE_WAIT_S
+    while lease.wakes_in_flight():
         if shutting_down.wait(0.05) or time.monotonic() > deadline:
             return None
         send_by = lease.renew()
@@ -439,9 +441,11 @@ def _remove(
         try:
             if position:
                 keep_others_beating = services.settings.keep_default_heartbeat
-                live, _ = _look(client, batch, keep_others_beating=keep_others_beating)
+                live, _ = _read_and_plan(client, batch, keep_others_beating=keep_others_beating)
             with services.engine.connect() as connection:
-                found = standing(connection, gateway.gateway_id, gateway.gateway.workspace_root, intent)
+                found = entry_ownership(
+                    connection, gateway.gateway_id, gateway.gateway.workspace_root, intent
+                )
             if intent.openclaw_id in live.present and found.owner is None:
                 require_loaded(client, live)
                 _remove_one(services, lease, client, intent, found, live)
@@ -455,7 +459,7 @@ def _remove(
             continue
         except (ConnectionLost, CallTimedOut) as error:
             log.warning("a removal ended without an answer: %s", error)
-            _await_return(client)
+            _await_reconnect(client)
             break
         answered += 1
     return answered
@@ -466,7 +470,7 @@ def _remove_one(
     lease: RosterLease,
     client: GatewayClient,
     intent: Intent,
-    found: Standing,
+    found: EntryOwnership,
     live: LiveRoster,
 ) -> None:
     """Delete one agent, with its files if they may go, and record what its job must be warned about."""
@@ -475,7 +479,7 @@ def _remove_one(
         kept = reason_to_keep_files(client, live, intent.openclaw_id, found)
     if kept is not None:
         with services.engine.begin() as connection:
-            warn_of(connection, intent.id, line(kept))
+            add_warning(connection, intent.id, line(kept))
     files = intent.delete_files and kept is None
     removal = {"agentId": intent.openclaw_id, "deleteFiles": files}
     workspace = workspace_of(live, intent.openclaw_id) if files else None
@@ -488,10 +492,10 @@ def _remove_one(
         left = [half_removed(intent.openclaw_id, workspace, error)]
     if left:
         with services.engine.begin() as connection:
-            warn_of(connection, intent.id, line(" ".join(left)))
+            add_warning(connection, intent.id, line(" ".join(left)))
 
 
-def _look(
+def _read_and_plan(
     client: GatewayClient, batch: RosterBatch, *, keep_others_beating: bool
 ) -> tuple[LiveRoster, RosterPlan]:
     """Read the roster and plan what must change; waits for a gateway that is just restarting."""
@@ -500,7 +504,7 @@ def _look(
         try:
             return client.call("config.get")
         except (ConnectionLost, CallTimedOut):
-            _await_return(client)
+            _await_reconnect(client)
             return client.call("config.get")
 
     hello = client.hello()
@@ -508,9 +512,9 @@ def _look(
     live = read_roster(dialect, get_config, lambda: client.call("agents.list"), shutting_down.wait)
     heed_one_session(client, live.answer.get("config"))
     batch.refuse_unwritable(dialect)
-    batch.confine(live.present)
+    batch.refuse_absent(live.present)
     visibility = not batch.leaves_visibility
-    plan, refused = plan_apart(
+    plan, refused = plan_without_faulty(
         lambda wanted: live.plan(wanted, visibility=visibility, keep_others_beating=keep_others_beating),
         batch.wanted(),
     )
@@ -518,10 +522,10 @@ def _look(
     return live, plan
 
 
-def _await_return(client: GatewayClient) -> None:
+def _await_reconnect(client: GatewayClient) -> None:
     """Wait until a restarting gateway accepts a connection. The first pauses are short, because the oldest
-    releases are back within 0.1 s. After RESTART_PATIENCE_S it raises the error of the last try."""
-    deadline, pause = time.monotonic() + RESTART_PATIENCE_S, 0.03
+    releases are back within 0.1 s. After LONGEST_RESTART_WAIT_S it raises the error of the last try."""
+    deadline, pause = time.monotonic() + LONGEST_RESTART_WAIT_S, 0.03
     while True:
         try:
             client.connection(deadline_s=max(1.0, deadline - time.monotonic()))
@@ -571,7 +575,9 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
     log.info("the roster waits %.1f s: %s", lease.again_in_s, error)
 
 
-def _fall_back(services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception) -> None:
+def _refuse_generically(
+    services: Services, lease: RosterLease, intents: Sequence[Intent], error: Exception
+) -> None:
     """Refuse every intent with a sentence of ours alone: text from elsewhere may be why the writer failed.
 
     Raises only DATABASE_AWAY and RosterLeaseLostError. If not even this sentence can be written, the writer
@@ -603,9 +609,9 @@ def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answe
         lease.hold(connection)
         refuse_intents(connection, batch.refused)
         for intent_id, warning in batch.warned.items():
-            warn_of(connection, intent_id, warning)
+            add_warning(connection, intent_id, warning)
         apply_intents(connection, [key for key in ids if key not in batch.refused])
-        close_places(connection, lease.gateway_id, batch.gone())
+        close_places(connection, lease.gateway_id, batch.removed())
         if answered:
             note_up(connection, lease.gateway_id)
         messages = mark_waiting_for(connection, ids)

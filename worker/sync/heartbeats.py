@@ -25,12 +25,12 @@ from worker.jobs.store.leases import NotClaimed
 from worker.log_context import note_ids
 from worker.records.places import LIVE_PLACES, home_of, places_of
 from worker.roster.circuit_breaker import snooze_after
-from worker.roster.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
+from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, give_up_overdue, record_intents
 from worker.runtime.services import Services
 
 
 def begin(
-    connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_PATIENCE_S
+    connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_RECHECK_S
 ) -> list[Message]:
     """Create the job's row for each agent and ask for the config change; a job without agents ends here.
 
@@ -54,10 +54,10 @@ def begin(
         gateway.organization_id,
         agents=[row.id for row in rows],
         strays=strays,
-        patience_s=min(ROSTER_PATIENCE_S, budget_s),
+        patience_s=min(ROSTER_RECHECK_S, budget_s),
     )
-    wishes = [Wish(agent_id, place, only_present=True) for agent_id, place in places.items()]
-    messages = record_intents(connection, request.gateway_id, job_id, *wishes)
+    changes = [RosterChange(agent_id, place, only_present=True) for agent_id, place in places.items()]
+    messages = record_intents(connection, request.gateway_id, job_id, *changes)
     end_if_done(connection, job_id)
     return messages
 
@@ -90,7 +90,7 @@ def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
         give_up_overdue(connection, held.job_id, budget_s)
         ended = _end_settled(connection, held)
         if ended is None:
-            park_job(connection, held, min(ROSTER_PATIENCE_S, max(1.0, budget_s / 10)))
+            park_job(connection, held, min(ROSTER_RECHECK_S, max(1.0, budget_s / 10)))
     return ended or Snooze("waiting for the roster writer")
 
 

@@ -30,9 +30,9 @@ from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
 from worker.records.agent_repository import load_agent
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_entries
-from worker.roster.batch import plan_apart
+from worker.roster.batch import plan_without_faulty
 from worker.roster.circuit_breaker import greet, heed_one_session, wait_for_outage
-from worker.roster.intents import ROSTER_PATIENCE_S, Wish, give_up_overdue, record_intents
+from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, give_up_overdue, record_intents
 from worker.roster.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
 from worker.runtime.services import Services
 
@@ -119,7 +119,7 @@ def _plan(
     def plan_all() -> RosterPlan:
         asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
         keeps = services.settings.keep_default_heartbeat
-        plan, refused = plan_apart(
+        plan, refused = plan_without_faulty(
             lambda wanted: live.plan(wanted, keep_others_beating=keeps),
             [entries[found.agent_id] for found in asked.values()],
         )
@@ -195,11 +195,11 @@ def _note(
     with services.engine.begin() as connection:
         rows = [{**vars(found), "agent_id": str(found.agent_id)} for found in findings]
         note_findings(connection, held.job_id, rows)
-        wishes = [
-            Wish(found.agent_id, str(found.openclaw_id), only_present=not found.first_provision)
+        changes = [
+            RosterChange(found.agent_id, str(found.openclaw_id), only_present=not found.first_provision)
             for found in asked
         ]
-        messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *wishes)
+        messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *changes)
         if asked:
             park_job(connection, held, _roster_wait_s(services), "roster")
         else:
@@ -234,7 +234,7 @@ def settle(services: Services, held: JobClaim) -> Snooze:
 def _roster_wait_s(services: Services) -> float:
     """Seconds after which a sync that waits for the roster writer looks again unprompted: a tenth of the
     retry timeout (1 to 60), so that it gives up soon after it."""
-    return min(ROSTER_PATIENCE_S, max(1.0, services.settings.retry_timeout_s / 10))
+    return min(ROSTER_RECHECK_S, max(1.0, services.settings.retry_timeout_s / 10))
 
 
 _PENDING = text("""

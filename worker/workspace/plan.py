@@ -14,7 +14,7 @@ from worker.workspace.seeds import is_seed, may_be_seed
 
 Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
 
-MEMORIES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
+MEMORY_FILES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
 """Files that an agent or its human fill in (rules.md 16)."""
 BOOTSTRAP = "BOOTSTRAP.md"
 
@@ -54,7 +54,7 @@ class Mode:
 
     def keeps(self, name: str) -> bool:
         """Whether a file of that name is filled in by the agent or its human."""
-        return name in MEMORIES and not (self.main and name == "USER.md")
+        return name in MEMORY_FILES and not (self.main and name == "USER.md")
 
 
 def decide(

@@ -24,7 +24,7 @@ from worker.jobs.requests import SyncGateway
 from worker.lab.simulator import Simulator
 from worker.lab.simulator.faults import Drop, Fault, Kind, Silence, busy
 from worker.roster.batch import RosterBatch
-from worker.roster.intents import Wish, record_intents
+from worker.roster.intents import RosterChange, record_intents
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin as begin_sync
@@ -140,7 +140,9 @@ def test_a_writer_that_cannot_even_refuse_does_not_come_back_each_second(
         raise UnicodeError("whatever a gateway may say")
 
     with engine.begin() as connection:
-        record_intents(connection, fleet.gateway_id, uuid4(), Wish(fleet.agent_id, f"mc-{fleet.agent_id}"))
+        record_intents(
+            connection, fleet.gateway_id, uuid4(), RosterChange(fleet.agent_id, f"mc-{fleet.agent_id}")
+        )
     monkeypatch.setattr(RosterBatch, "confine", broken)
     monkeypatch.setattr("worker.roster.writer.refuse_intents", broken)
     for _ in range(3):
@@ -159,7 +161,9 @@ def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
         raise UnicodeError("a NUL: \x00")
 
     with engine.begin() as connection:
-        record_intents(connection, fleet.gateway_id, uuid4(), Wish(fleet.agent_id, f"mc-{fleet.agent_id}"))
+        record_intents(
+            connection, fleet.gateway_id, uuid4(), RosterChange(fleet.agent_id, f"mc-{fleet.agent_id}")
+        )
     monkeypatch.setattr(RosterBatch, "confine", broken)
     write_roster(hands(), fleet.gateway_id)
     refused = one(engine, "SELECT error FROM provisioner.roster_intents").error

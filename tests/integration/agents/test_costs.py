@@ -45,7 +45,7 @@ CALLS: Mapping[str, Mapping[str, int]] = {
 """In the executions of the agent's own row. A roster write serves all rows that wait for it: it reads the
 roster, patches it and reads it back."""
 STATEMENTS = {"before the roster": 11, "after it": 18}
-"""Upper limits; BEGIN and COMMIT count only in ROUND_TRIPS. Among many agents (worker/agents/wake_barrier.py),
+"""Upper limits; BEGIN and COMMIT count only in ROUND_TRIPS. Among many agents (worker.agents.wake_barrier)
 one more execution, for the wake alone, comes on top."""
 ROUND_TRIPS = {"before the roster": 17, "after it": 28}
 

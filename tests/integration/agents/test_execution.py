@@ -65,7 +65,7 @@ def fleet(engine: Engine) -> Fleet:
 
 @pytest.fixture
 def use_handler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], None]:
-    """Registers another handler for provision jobs: the tests check what the executor makes of its outcome."""
+    """Registers another handler for provision jobs: the tests are about what its outcome leads to."""
 
     def put(handler: Handler) -> None:
         monkeypatch.setitem(execution.HANDLERS, "provision_agent", handler)

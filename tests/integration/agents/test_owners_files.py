@@ -22,7 +22,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.rewrites import removal_rewrites, rewrites_of
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.lab.simulator import Simulator
-from worker.roster.intents import Wish, record_intents
+from worker.roster.intents import RosterChange, record_intents
 from worker.roster.rewrite_permission import allow, allowed, revoke
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
@@ -85,8 +85,8 @@ class Place:
         job = uuid4()
         with self.engine.begin() as connection:
             for agent in agents or self.fleet.agents:
-                wish = Wish(agent, f"mc-{agent}", change, **more)
-                record_intents(connection, self.fleet.gateway_id, job, wish)
+                wanted = RosterChange(agent, f"mc-{agent}", change, **more)
+                record_intents(connection, self.fleet.gateway_id, job, wanted)
         write_roster(self.services, self.fleet.gateway_id)
         statement = text("SELECT * FROM provisioner.roster_intents WHERE job_id = :job ORDER BY id")
         with self.engine.connect() as connection:

@@ -30,7 +30,7 @@ from worker.lab.servers import LocalServices
 from worker.lab.simulator import Simulator
 from worker.lab.simulator.faults import Fault, Refuse
 from worker.records.agent_repository import load_agent
-from worker.roster.intents import Wish, record_intents
+from worker.roster.intents import RosterChange, record_intents
 from worker.roster.lease import RosterLease
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
@@ -64,7 +64,7 @@ def want(engine: Engine, fleet: Fleet, *agents: UUID) -> None:
     """Record an intent for each agent, as a job does."""
     with engine.begin() as connection:
         for agent_id in agents or fleet.agents:
-            record_intents(connection, fleet.gateway_id, uuid4(), Wish(agent_id, f"mc-{agent_id}"))
+            record_intents(connection, fleet.gateway_id, uuid4(), RosterChange(agent_id, f"mc-{agent_id}"))
 
 
 def intents(engine: Engine) -> list[Row[Any]]:
@@ -417,8 +417,10 @@ def test_an_intent_for_agents_of_the_roster_alone_brings_nobody_into_it(
     write_roster(hand, fleet.gateway_id)
     execute(engine, 'UPDATE agents SET heartbeat_config = \'{"every": "2h"}\'')
     with engine.begin() as connection:
-        wishes = [Wish(agent_id, f"mc-{agent_id}", only_present=True) for agent_id in (there, absent)]
-        record_intents(connection, fleet.gateway_id, uuid4(), *wishes)
+        changes = [
+            RosterChange(agent_id, f"mc-{agent_id}", only_present=True) for agent_id in (there, absent)
+        ]
+        record_intents(connection, fleet.gateway_id, uuid4(), *changes)
     write_roster(hand, fleet.gateway_id)
     *_, first, second = intents(engine)
     assert (first.agent_id, first.error) == (there, None)
@@ -437,8 +439,8 @@ def test_a_change_of_an_agent_that_is_being_deleted_cannot_bring_it_back(
     want(engine, fleet)
     write_roster(hand, fleet.gateway_id)
     with engine.begin() as connection:
-        wish = Wish(agent_id, f"mc-{agent_id}", "remove")
-        record_intents(connection, fleet.gateway_id, uuid4(), wish)
+        wanted = RosterChange(agent_id, f"mc-{agent_id}", "remove")
+        record_intents(connection, fleet.gateway_id, uuid4(), wanted)
     want(engine, fleet, agent_id)
     write_roster(hand, fleet.gateway_id)
     removal, change = intents(engine)[-2:]
@@ -454,8 +456,8 @@ def test_whoever_waits_for_a_removal_does_not_wait_for_all_of_them(
     write_roster(hand, fleet.gateway_id)
     with engine.begin() as connection:
         for agent_id in fleet.agents:
-            wish = Wish(agent_id, f"mc-{agent_id}", "remove")
-            record_intents(connection, fleet.gateway_id, uuid4(), wish)
+            wanted = RosterChange(agent_id, f"mc-{agent_id}", "remove")
+            record_intents(connection, fleet.gateway_id, uuid4(), wanted)
     *_, last = fleet.agents
     hold = door.hold(lambda method, params: params.get("agentId") == f"mc-{last}")
     with ThreadPoolExecutor(1) as pool:
@@ -582,14 +584,14 @@ def test_a_restart_waits_for_the_answer_to_a_wake_that_is_on_its_way(
         "UPDATE provisioner.job_agents SET status = 'running', phase = 'wake', wake_sent_at = now(),"
         " lease_until = now() + interval '1 minute'",
     )
-    look, looks = RosterLease.wakes_on_their_way, threading.Semaphore(0)
+    look, looks = RosterLease.wakes_in_flight, threading.Semaphore(0)
 
     def counted(lease: RosterLease) -> bool:
         found = look(lease)
         looks.release()
         return found
 
-    monkeypatch.setattr(RosterLease, "wakes_on_their_way", counted)
+    monkeypatch.setattr(RosterLease, "wakes_in_flight", counted)
     want(engine, fleet, *rest)
     restarts = simulator.release.name < "2026.8"
     with ThreadPoolExecutor(1) as pool:

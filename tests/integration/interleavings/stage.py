@@ -25,7 +25,7 @@ from worker.jobs.store.job_agents import claim, finish, park
 from worker.jobs.store.jobs import refuse
 from worker.jobs.store.leases import NotClaimed
 from worker.lab.simulator import Simulator
-from worker.roster.intents import settled_intents
+from worker.roster.intents import intent_states
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync import heartbeats
@@ -174,7 +174,7 @@ def _conclude(services: Services, job_id: UUID, agent_id: UUID) -> None:
     if isinstance(held, NotClaimed):
         return
     with services.engine.begin() as connection:
-        wishes = settled_intents(connection, job_id, agent_id, "reconcile")
+        wishes = intent_states(connection, job_id, agent_id, "reconcile")
         if wishes and wishes[-1].open:
             park(connection, held, 60, "waiting for the roster writer")
             return

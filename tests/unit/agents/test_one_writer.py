@@ -16,7 +16,7 @@ CONFIG_WRITES = {
     "agents.delete",
 }
 WRITER = "worker/roster/writer.py"
-FENCES = "worker/roster/fences.py"
+FENCES = "worker/roster/deleted_ids.py"
 """A part of the roster writer, which runs under its lease."""
 
 

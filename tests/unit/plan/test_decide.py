@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from worker.lab.simulator.seeds import USER_MD
-from worker.workspace.plan import MEMORIES, Action, LiveFile, Mode, RecordedFile, decide, has_agent_text
+from worker.workspace.plan import MEMORY_FILES, Action, LiveFile, Mode, RecordedFile, decide, has_agent_text
 from worker.workspace.rendering import RenderedFile
 
 FIRST, LATER = Mode(first=True), Mode(first=False)
@@ -64,7 +64,7 @@ def test_a_file_that_is_ours_alone(
 OVERWRITE = Mode(first=False, overwrite=True)
 
 
-@pytest.mark.parametrize("name", sorted(MEMORIES))
+@pytest.mark.parametrize("name", sorted(MEMORY_FILES))
 @pytest.mark.parametrize("mode", [FIRST, LATER], ids=["first", "later"])
 @pytest.mark.parametrize(
     ("live", "record", "action"),

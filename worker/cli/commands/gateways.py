@@ -21,7 +21,7 @@ from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.gateway.rewrites import KIND_DESCRIPTIONS, removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
-from worker.roster.rewrite_permission import Standing, allow, revoke, standing_of
+from worker.roster.rewrite_permission import RewriteReview, allow, review_rewrites, revoke
 from worker.settings import Settings
 from worker.standalone import add_gateway
 
@@ -138,19 +138,19 @@ def allow_rewrite(
         return
     live = _read(row, operator_settings())
     with engine().connect() as connection:
-        standing = standing_of(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
+        review = review_rewrites(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
     if not as_json:
-        _show(row, standing)
+        _show(row, review)
     question = f"Allow config writes to {plain(row.name)} to do that?"
-    new = standing.refused
+    new = review.refused
     if new and not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
         note("Nothing was allowed.")
         raise typer.Exit(FAILED)
     if new:
         with engine().begin() as connection:
-            allow(connection, row.id, standing.rewrites)
+            allow(connection, row.id, review.rewrites)
     if as_json:
-        emit(_document(row, standing))
+        emit(_document(row, review))
     elif new:
         say(f"Allowed for {plain(row.name)}. `--revoke` takes it back.")
 
@@ -161,8 +161,8 @@ def _read(row: GatewayRow, settings: Settings) -> LiveRoster:
         return live_roster(connection)
 
 
-def _show(row: GatewayRow, standing: Standing) -> None:
-    lost = [one for one in standing.rewrites if not one.kept]
+def _show(row: GatewayRow, review: RewriteReview) -> None:
+    lost = [one for one in review.rewrites if not one.kept]
     if not lost:
         say(f"A config write to {plain(row.name)} rewrites nothing that its owner wrote.")
     else:
@@ -172,8 +172,8 @@ def _show(row: GatewayRow, standing: Standing) -> None:
         if those:
             say(f"  {words.partition(' ({})')[0]}:")
         for one in those:
-            say(f"    {plain(one.shown)}{' (allowed already)' if one.key in standing.allowed else ''}")
-    if standing.comments:
+            say(f"    {plain(one.shown)}{' (allowed already)' if one.key in review.allowed else ''}")
+    if review.comments:
         say("  drops the comments in openclaw.json; this needs no permission.")
 
 
@@ -183,13 +183,11 @@ def _revoked(gateway: str, count: int) -> str:
     return f"Revoked {count} permission{'s' * (count > 1)}: config writes to {gateway} are refused again."
 
 
-def _document(row: GatewayRow, standing: Standing) -> dict[str, Any]:
+def _document(row: GatewayRow, review: RewriteReview) -> dict[str, Any]:
     return {
         "gateway_id": row.id,
         "gateway": row.name,
-        "rewrites": [
-            {**asdict(one), "allowed_before": one.key in standing.allowed} for one in standing.rewrites
-        ],
-        "comments": standing.comments,
-        "allowed": [one.key for one in standing.refused],
+        "rewrites": [{**asdict(one), "allowed_before": one.key in review.allowed} for one in review.rewrites],
+        "comments": review.comments,
+        "allowed": [one.key for one in review.refused],
     }

@@ -22,7 +22,7 @@ from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find
 from worker.gateway.rewrites import removal_rewrites
 from worker.gateway.roster_reading import LiveRoster
-from worker.roster.rewrite_permission import Standing, standing_of
+from worker.roster.rewrite_permission import RewriteReview, review_rewrites
 
 
 def doctor(
@@ -66,11 +66,11 @@ def _examine(key: UUID, servers: Sequence[Finding]) -> Report:
         fleet = read_fleet(connection, row.id)
         of_database = list(check_database(connection))
 
-    def standing(live: LiveRoster) -> Standing:
+    def review(live: LiveRoster) -> RewriteReview:
         with engine().connect() as connection:
-            return standing_of(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
+            return review_rewrites(connection, row.id, live, row.token, removal_rewrites(live, live.ours))
 
-    report = examine(row, fleet, operator_settings(), standing)
+    report = examine(row, fleet, operator_settings(), review)
     report.extend([*of_database, *servers])
     forgotten = False
     if report.version is not None and row.refused_token_fingerprint is not None:

@@ -20,25 +20,25 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.protocol import MAX_PROTOCOL, MIN_PROTOCOL, Hello
 from worker.gateway.roster_reading import LiveRoster, RosterUnknownError, read_roster
-from worker.roster.rewrite_permission import Standing
+from worker.roster.rewrite_permission import RewriteReview
 from worker.settings import Settings
 
 CONNECT_S = 15.0
 CALL_S = 15.0
 _LIST = "device.pair.list"
 
-StandingOf = Callable[[LiveRoster], Standing]
+ReviewRewrites = Callable[[LiveRoster], RewriteReview]
 """Returns what a write to a roster would rewrite, and how much of that is allowed."""
 
 
 def examine(
-    row: GatewayRow, fleet: Fleet, settings: Settings, standing_of: StandingOf | None = None
+    row: GatewayRow, fleet: Fleet, settings: Settings, review_rewrites: ReviewRewrites | None = None
 ) -> Report:
     """Connect once, check, and hang up. Faults of the gateway, of its rows and of our key become findings."""
     report = Report(row.id, row.name, shown_url(row.url))
     report.extend(check_base_url(settings.base_url, row.url))
     try:
-        _look(row, fleet, settings, report, standing_of)
+        _look(row, fleet, settings, report, review_rewrites)
     except ProvisionerError as error:
         check = "device" if isinstance(error, DeviceKeyError) else "config" if report.version else "connect"
         report.note(check, str(error), "fault")
@@ -46,7 +46,7 @@ def examine(
 
 
 def _look(
-    row: GatewayRow, fleet: Fleet, settings: Settings, report: Report, standing_of: StandingOf | None
+    row: GatewayRow, fleet: Fleet, settings: Settings, report: Report, review_rewrites: ReviewRewrites | None
 ) -> None:
     device_key = settings.gateway_device_key
     address = row.address
@@ -76,10 +76,10 @@ def _look(
         report.extend(automations)
         report.extend(check_settings(dialect, live.answer.get("config")))
         report.extend(check_variables(dialect, live.answer))
-        if standing_of is not None:
-            standing = standing_of(live)
-            report.writes_refused = bool(standing.refused)
-            report.extend(check_rewrites(live, standing, row.name))
+        if review_rewrites is not None:
+            review = review_rewrites(live)
+            report.writes_refused = bool(review.refused)
+            report.extend(check_rewrites(live, review, row.name))
     report.extend(check_file_support(dialect))
     report.extend(check_renderings(dialect, fleet.records, settings.base_url, settings.templates_dir))
 

@@ -17,7 +17,7 @@ from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
 from worker.gateway.roster_plan import ids_as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
-from worker.roster.rewrite_permission import Standing
+from worker.roster.rewrite_permission import RewriteReview
 
 _REWRITES = "rewrites"
 _VARIABLE = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*\}")
@@ -87,24 +87,24 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
         yield Finding("variables", "ok", says)
 
 
-def check_rewrites(live: LiveRoster, standing: Standing, gateway: str) -> Iterator[Finding]:
+def check_rewrites(live: LiveRoster, review: RewriteReview, gateway: str) -> Iterator[Finding]:
     """Find what a write would rewrite, allowed or not. ``gateway``: the gateway's name."""
-    about = [one.key for one in standing.rewrites]
+    about = [one.key for one in review.rewrites]
     command = f"`provisioner gateway allow-rewrite {argument(gateway)}`"
-    if standing.refused:
+    if review.refused:
         says = (
             f"the next config write is refused: at any write this OpenClaw release"
-            f" {describe_rewrites(standing.rewrites, comments=standing.comments)}; {command} shows it and"
+            f" {describe_rewrites(review.rewrites, comments=review.comments)}; {command} shows it and"
             " allows it"
         )
         yield Finding(_REWRITES, "warning", says, about)
-    elif standing.rewrites:
+    elif review.rewrites:
         whose = (
-            "which is allowed here" if standing.allowed else "but only at its own writes, as ours put it back"
+            "which is allowed here" if review.allowed else "but only at its own writes, as ours put it back"
         )
-        says = f"at any write this OpenClaw release {describe_rewrites(standing.rewrites)}, {whose}"
-        yield Finding(_REWRITES, "ok" if standing.allowed else "warning", says, about)
-    if standing.comments:
+        says = f"at any write this OpenClaw release {describe_rewrites(review.rewrites)}, {whose}"
+        yield Finding(_REWRITES, "ok" if review.allowed else "warning", says, about)
+    if review.comments:
         yield Finding(_REWRITES, "warning", COMMENTS_LOST[0].lower() + COMMENTS_LOST[1:])
     if live.preserves_includes:
         yield from _owned(live)

@@ -150,7 +150,7 @@ _WAKES_DUE = text("""
       AND r.lease_until IS NULL AND r.published_at IS NULL AND r.next_attempt_at > now()
       AND (r.wake IS NULL OR r.wake_sent_at IS NULL)
 """)
-_WAKES_ON_THEIR_WAY = text("""
+_WAKES_IN_FLIGHT = text("""
     SELECT EXISTS (
         SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
         WHERE j.gateway_id = :gateway_id AND r.status = 'running' AND r.phase = 'wake'
@@ -165,9 +165,9 @@ def call_wakes(connection: Connection, gateway_id: UUID) -> None:
     connection.execute(_WAKES_DUE, {"gateway_id": gateway_id})
 
 
-def wakes_on_their_way(connection: Connection, gateway_id: UUID) -> bool:
+def wakes_in_flight(connection: Connection, gateway_id: UUID) -> bool:
     """Whether a wake message was sent to the gateway and is not answered yet."""
-    return bool(connection.scalar(_WAKES_ON_THEIR_WAY, {"gateway_id": gateway_id}))
+    return bool(connection.scalar(_WAKES_IN_FLIGHT, {"gateway_id": gateway_id}))
 
 
 _OTHERS = text("""

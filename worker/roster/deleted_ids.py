@@ -36,7 +36,7 @@ def deleted_before(connection: Connection, gateway_id: UUID, ids: Collection[str
     return set(connection.execute(_DELETED, parameters).scalars())
 
 
-def lift_fences(lease: RosterLease, client: GatewayClient, entries: Iterable[RosterEntry]) -> int:
+def reclaim_ids(lease: RosterLease, client: GatewayClient, entries: Iterable[RosterEntry]) -> int:
     """Claim the ids of the entries, one at a time like all config writes. Returns how many were created.
 
     An id that cannot be claimed is left to the patch, whose answer says what is wrong with it.

@@ -8,15 +8,15 @@ from worker.errors import PermanentError
 from worker.gateway.agent_files import AgentFiles, WorkspaceAbsentError
 from worker.gateway.client import GatewayClient
 from worker.gateway.roster_reading import LiveRoster
-from worker.workspace.plan import BOOTSTRAP, MEMORIES, LiveFile, sha256_of
+from worker.workspace.plan import BOOTSTRAP, MEMORY_FILES, LiveFile, sha256_of
 from worker.workspace.seeds import is_seed
 
-_MEMORY_NAMES = frozenset(name.casefold() for name in MEMORIES)
+_MEMORY_NAMES = frozenset(name.casefold() for name in MEMORY_FILES)
 _DAILY = "memory"
 """The folder in which OpenClaw agents keep their daily notes. Up to 2026.7 no answer shows it."""
 
 
-def reason_to_keep_memories(
+def reason_to_keep_memory_files(
     client: GatewayClient,
     live: LiveRoster,
     openclaw_id: str,

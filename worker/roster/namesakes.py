@@ -28,7 +28,7 @@ _PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Namesake:
     """An agent with the same OpenClaw id on the gateway of another row. ``agent``, ``gateway``: their names;
     ``folders``: its workspace, as we assigned it and as that gateway shows it; ``written``: the files that we
     know of there, each with its size in bytes and its time in milliseconds, by name."""
@@ -40,7 +40,7 @@ class Neighbour:
     written: Mapping[str, tuple[int, int]]
 
 
-_NEIGHBOURS = text("""
+_NAMESAKES = text("""
     SELECT a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id, p.gateway_id AS there,
         p.workspace, p.resolved_workspace, g.name AS gateway, g.url, g.token,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
@@ -53,10 +53,10 @@ _NEIGHBOURS = text("""
 """)
 
 
-def neighbours_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Neighbour]:
+def namesakes_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Namesake]:
     """The agents that have this id on the gateways of other rows and, by their own rows, keep it."""
     found = []
-    rows = connection.execute(_NEIGHBOURS, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
+    rows = connection.execute(_NAMESAKES, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
     for row in rows:
         try:
             address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
@@ -67,59 +67,59 @@ def neighbours_of(connection: Connection, gateway_id: UUID, openclaw_id: str) ->
         written = {name: (size, at) for name, (size, at) in (row.written or {}).items()}
         folders = tuple(folder for folder in (row.workspace, row.resolved_workspace) if folder)
         agent = f"agent {one_line(row.name)!r} ({row.id})"
-        found.append(Neighbour(agent, row.gateway, address, folders, written))
+        found.append(Namesake(agent, row.gateway, address, folders, written))
     return found
 
 
 def reason_to_keep_entry(
-    services: Services, url: str, live: LiveRoster, openclaw_id: str, neighbours: Sequence[Neighbour]
+    services: Services, url: str, live: LiveRoster, openclaw_id: str, namesakes: Sequence[Namesake]
 ) -> str | None:
-    """Why the entry of an agent that has moved must stay, or None: a neighbour lives on this same gateway."""
-    for neighbour in neighbours:
-        if _server(neighbour.address.url) == _server(url) or _has_config_of(services, neighbour, live):
+    """Why the entry of an agent that has moved must stay, or None: a namesake lives on this same gateway."""
+    for namesake in namesakes:
+        if _server(namesake.address.url) == _server(url) or _has_config_of(services, namesake, live):
             return (
-                f"{openclaw_id} was left on the gateway: gateway {neighbour.gateway!r} is the same one under"
-                f" another row, and {neighbour.agent} lives there. Keep one row for each gateway."
+                f"{openclaw_id} was left on the gateway: gateway {namesake.gateway!r} is the same one under"
+                f" another row, and {namesake.agent} lives there. Keep one row for each gateway."
             )
     return None
 
 
 def reason_to_keep_folder(
-    client: GatewayClient, live: LiveRoster, openclaw_id: str, workspace: str, neighbours: Sequence[Neighbour]
+    client: GatewayClient, live: LiveRoster, openclaw_id: str, workspace: str, namesakes: Sequence[Namesake]
 ) -> str | None:
     """Why an entry's folder must stay, or None: a gateway on the same machine uses it.
 
     Equal paths on two machines are told apart by their files: no file was written in the same millisecond on
     both.
     """
-    for neighbour in neighbours:
-        if not any(same_folder(folder, workspace) or folder.startswith("~") for folder in neighbour.folders):
+    for namesake in namesakes:
+        if not any(same_folder(folder, workspace) or folder.startswith("~") for folder in namesake.folders):
             continue
         try:
             files = AgentFiles(client, live.dialect, openclaw_id).live()
         except (GatewayError, TransientError, PermanentError):
             files = None
-        if not files or not neighbour.written:
+        if not files or not namesake.written:
             return (
-                f"Whether {neighbour.agent} uses the workspace of {openclaw_id}, {workspace}, on gateway"
-                f" {neighbour.gateway!r} cannot be seen, so the entry was removed and the folder was left:"
+                f"Whether {namesake.agent} uses the workspace of {openclaw_id}, {workspace}, on gateway"
+                f" {namesake.gateway!r} cannot be seen, so the entry was removed and the folder was left:"
                 " delete it by hand where that gateway is on another machine; it may hold a token."
             )
         here = {name: (file.size, file.updated_at_ms) for name, file in files.items()}
-        if any(here.get(name) == written for name, written in neighbour.written.items()):
+        if any(here.get(name) == written for name, written in namesake.written.items()):
             return (
-                f"The workspace of {openclaw_id}, {workspace}, is also that of {neighbour.agent} on gateway"
-                f" {neighbour.gateway!r}, which is on the same machine: the entry was removed and the folder"
+                f"The workspace of {openclaw_id}, {workspace}, is also that of {namesake.agent} on gateway"
+                f" {namesake.gateway!r}, which is on the same machine: the entry was removed and the folder"
                 " was left."
             )
     return None
 
 
-def _has_config_of(services: Services, neighbour: Neighbour, live: LiveRoster) -> bool:
-    """Whether the neighbour's gateway has the same openclaw.json; False if it does not answer."""
+def _has_config_of(services: Services, namesake: Namesake, live: LiveRoster) -> bool:
+    """Whether the namesake's gateway has the same openclaw.json; False if it does not answer."""
     own = live.answer.get("hash")
     try:
-        theirs = services.clients.client(neighbour.address).call("config.get")
+        theirs = services.clients.client(namesake.address).call("config.get")
     except (GatewayError, TransientError, PermanentError):
         return False
     return isinstance(own, str) and bool(own) and theirs.get("hash") == own
