@@ -12,8 +12,8 @@ from worker.jobs.messages import Message
 from worker.jobs.requests import EnsureBoardLead, ProvisionAgent
 from worker.jobs.store.jobs import (
     Enqueued,
-    end_short,
     enqueue,
+    finish_queued,
     open_job_of,
 )
 from worker.records.agent_rows import ensure_board_lead as ensure
@@ -31,7 +31,7 @@ def _ensure(connection: Connection, job: Queued) -> list[Message]:
         "created": created,
         "provision_job_id": str(enqueued.job_id),
     }
-    end_short(connection, job.job_id, result)
+    finish_queued(connection, job.job_id, result)
     return []
 
 

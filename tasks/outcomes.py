@@ -20,7 +20,7 @@ from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError, reason_of
 from worker.gate import gate
 from worker.jobs.executor import Ended, Outcome
-from worker.jobs.intake import AgentOf, Begun, Queued, Refused, accept, accept_agent_job, target_of
+from worker.jobs.intake import AgentOf, Queued, Refused, Started, accept, accept_agent_job, target_of
 from worker.jobs.kinds import KINDS
 from worker.jobs.messages import Message
 from worker.jobs.requests import job_id
@@ -95,7 +95,7 @@ def run_job(
                     messages = begin(connection, job)
                 except PermanentError as error:
                     refuse(connection, job.job_id, kind, str(error), arguments)
-            elif job.status != "running" if isinstance(job, Begun) else job.reason is None:
+            elif job.status != "running" if isinstance(job, Started) else job.reason is None:
                 raise Ignore
             ending = ending_of(connection, job.job_id)
         services().publish(messages)

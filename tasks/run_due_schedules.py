@@ -9,11 +9,11 @@ from celery import Task
 
 from tasks.outcomes import retry_on_database_outage
 from worker.app import app, services
-from worker.jobs.schedules import run_due
+from worker.jobs.schedules import fire_due
 
 
 @app.task(name="tasks.run_due_schedules", bind=True)
 def run_due_schedules(self: Task[..., Any], /, *_: Any, **__: Any) -> None:
     """Enqueue the syncs that are due. Sent by beat; several beats, or more frequent ones, do no harm."""
     with retry_on_database_outage(self):
-        run_due(services().engine)
+        fire_due(services().engine)

@@ -45,7 +45,7 @@ HANDLERS: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = 
 def execute_in_slot(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
     """Run `execute_agent_row` for the message's row if this process has a free slot for its gateway.
 
-    Otherwise returns NO_SEAT: the message waits in this process and is published again once a slot is free.
+    Otherwise returns NO_SLOT: the message waits in this process and is published again once a slot is free.
     """
     assert message.job_id is not None
     assert message.agent_id is not None
@@ -55,7 +55,7 @@ def execute_in_slot(services: Services, gateway_id: UUID | None, message: Messag
     try:
         with seated(services.seats, gateway_id, message, called) as has_seat:
             if not has_seat:
-                return NotClaimed.NO_SEAT
+                return NotClaimed.NO_SLOT
             return execute_agent_row(services, message.job_id, message.agent_id)
     finally:
         services.publish(called)

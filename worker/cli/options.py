@@ -70,7 +70,7 @@ def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:
     if kind is None or getattr(job, kind.target) is None:
         return None
     fields = [field for field in fields_of(kind.request) if field.name not in (*but, "request_id")]
-    return " ".join(["provisioner", kind.verb, *(word for field in fields for word in field.words(job))])
+    return " ".join(["provisioner", kind.command, *(word for field in fields for word in field.words(job))])
 
 
 def fields_of(model: type[Request]) -> Iterator[_Field]:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError
-from worker.jobs.lease_renewal import kept_alive
+from worker.jobs.lease_renewal import lease_renewed
 from worker.jobs.retry_policy import RetryPolicy, Snooze
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import Claim, failing_s, park, renew
@@ -148,7 +148,7 @@ def _attempt(
 
     try:
         policy.require_survivable(row.crashes, row.phase)
-        with kept_alive(keep, row.lease_s, row.name):
+        with lease_renewed(keep, row.lease_s, row.name):
             return handler()
     except LeaseLostError:
         raise

@@ -73,15 +73,15 @@ def accept_agent_job(
         stored = stored_job(connection, key)
     if stored is not None and stored.kind != kind:
         return _of_another_kind(key, kind, stored)
-    begun = None if stored is None else _as_begun(key, stored)
-    if begun is not None:
-        return _taken_up(begun)
+    started = None if stored is None else _as_started(key, stored)
+    if started is not None:
+        return _accepted(started)
     with engine.begin() as connection:
         found = accept(connection, kind, task_id, positional, arguments, refusal)
         if isinstance(found, Refused):
             return found
-        if isinstance(found, Begun):  # another message has just started it
-            return _taken_up(found)
+        if isinstance(found, Started):  # another message has just started it
+            return _accepted(found)
         try:
             agent_id = agent_of(connection, found.request)
         except PermanentError as error:
@@ -100,7 +100,7 @@ class Queued:
 
 
 @dataclass(frozen=True)
-class Begun:
+class Started:
     """A job that has started and may have ended; ``agent_id``: the agent of its only row, if it has one."""
 
     job_id: UUID
@@ -120,17 +120,17 @@ def _of_another_kind(key: UUID, kind: str, stored: StoredJob) -> Refused:
     return Refused(key, None)
 
 
-def _as_begun(key: UUID, stored: StoredJob) -> Begun | None:
+def _as_started(key: UUID, stored: StoredJob) -> Started | None:
     if stored.status == "queued":
         return None
     note_ids(agent=stored.agent_id, gateway=stored.arguments.get("gateway_id"))
-    return Begun(key, stored.agent_id, stored.status, stored.gateway_id)
+    return Started(key, stored.agent_id, stored.status, stored.gateway_id)
 
 
-def _taken_up(begun: Begun) -> Accepted | Refused:
-    if begun.agent_id is None:
-        return Refused(begun.job_id, None)
-    return Accepted(begun.job_id, begun.agent_id, begun.gateway_id)
+def _accepted(started: Started) -> Accepted | Refused:
+    if started.agent_id is None:
+        return Refused(started.job_id, None)
+    return Accepted(started.job_id, started.agent_id, started.gateway_id)
 
 
 def accept(
@@ -140,7 +140,7 @@ def accept(
     positional: tuple[Any, ...],
     arguments: Mapping[str, Any],
     refusal: str | None = None,
-) -> Queued | Begun | Refused:
+) -> Queued | Started | Refused:
     """Find the job of a message by its row, or create it from ``arguments``.
 
     ``refusal``: why the message cannot be served if there is no row. A request that cannot be served becomes
@@ -152,9 +152,9 @@ def accept(
     stored = stored_job(connection, key)
     if stored is not None and stored.kind != kind:
         return _of_another_kind(key, kind, stored)
-    begun = None if stored is None else _as_begun(key, stored)
-    if begun is not None:
-        return begun
+    started = None if stored is None else _as_started(key, stored)
+    if started is not None:
+        return started
     given = stored.arguments if stored is not None else arguments
     model = KINDS[kind].request
     try:

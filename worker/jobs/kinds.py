@@ -27,14 +27,14 @@ QUEUES = ("provisioning", "sync", "control")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of job that services and the CLI may request. ``verb``: the CLI's command for it.
+    """A kind of job that services and the CLI may request. ``command``: the CLI's for it.
 
     ``one_agent``: the job has one agent's row, is published as that row's message, and ends with it.
     """
 
     request: type[Request]
     queue: str
-    verb: str
+    command: str
     one_agent: bool = False
 
     @property

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def kept_alive(renew: Callable[[], object], lease_s: float, name: str) -> Iterator[None]:
+def lease_renewed(renew: Callable[[], object], lease_s: float, name: str) -> Iterator[None]:
     """Call ``renew`` three times per ``lease_s`` seconds until the block ends, or until ``renew`` raises a
     TransientError: the lease was given back or taken over, which the block finds out at its next write.
     ``name``: what is held, for the log."""

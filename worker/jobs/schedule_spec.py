@@ -58,8 +58,8 @@ class ScheduleSpec:
         if self.every is not None:
             period_s = int(self.every.total_seconds())
             phase_s = schedule_id.int % period_s
-            turns = (moment.timestamp() - phase_s) // period_s + 1
-            return datetime.fromtimestamp(phase_s + turns * period_s, UTC)
+            periods = (moment.timestamp() - phase_s) // period_s + 1
+            return datetime.fromtimestamp(phase_s + periods * period_s, UTC)
         first, second = self._fires(moment - timedelta(days=1), 2)
         lateness = self._lateness(second - first, schedule_id)
         [fire] = self._fires(moment - lateness, 1)

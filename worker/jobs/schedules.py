@@ -47,7 +47,7 @@ _SWITCH_OFF = text(
 ).bindparams(bindparam("note", type_=MaskedText))
 
 
-def run_due(engine: Engine) -> int:
+def fire_due(engine: Engine) -> int:
     """Enqueue a sync for each schedule that is due by Postgres's clock, and store when it is due next.
 
     Returns how many syncs were created. A schedule that was due several times since the last call gets one
@@ -57,14 +57,14 @@ def run_due(engine: Engine) -> int:
     with engine.begin() as connection:
         for row in connection.execute(_DUE, {"batch": BATCH}).all():
             with about(gateway=row.gateway_id):
-                made += _run_alone(connection, row)
+                made += _fire_isolated(connection, row)
     return made
 
 
-def _run_alone(connection: Connection, row: Any) -> bool:
+def _fire_isolated(connection: Connection, row: Any) -> bool:
     try:
         with connection.begin_nested():
-            return _run(connection, row)
+            return _fire(connection, row)
     except BadRequestError as error:
         log.error("schedule %s is switched off: %s", row.id, error)
         reason = str(error)
@@ -77,7 +77,7 @@ def _run_alone(connection: Connection, row: Any) -> bool:
     return False
 
 
-def _run(connection: Connection, row: Any) -> bool:
+def _fire(connection: Connection, row: Any) -> bool:
     """Enqueue the sync of one due schedule and return whether it was created.
 
     Raises BadRequestError for an unusable schedule.

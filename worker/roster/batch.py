@@ -1,4 +1,4 @@
-"""The intents that one turn of the roster writer settles, and which of them a rejected patch is blamed on."""
+"""The intents that the roster writer settles together, and which of them a rejected patch is blamed on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 MOST_REJECTED_PATCHES = 2
 """Limit on rejected patches in one batch: they count against the gateway's rate limit (decisions.md D1)."""
 REMOVALS_PER_BATCH = 5
-"""Limit on the removals of one turn, so that no job waits for all of them: a patch is one call however many
+"""Limit on the removals of one batch, so that no job waits for all of them: a patch is one call however many
 agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
 
 
 def select_batch(intents: Sequence[Intent]) -> list[Intent]:
-    """The intents that one turn takes on: all writes, since one patch holds them, and the oldest removals.
+    """The intents of the next batch: all writes, since one patch holds them, and the oldest removals.
 
     The removal of an id that is also to be written is never postponed. Where one agent's id passes to another
     agent, the write for the new agent waits until the old one has been removed.
@@ -46,7 +46,7 @@ def select_batch(intents: Sequence[Intent]) -> list[Intent]:
 
 @dataclass
 class RosterBatch:
-    """The intents that were open when the turn began, and what has been decided about each.
+    """The intents that were open when the batch was selected, and what has been decided about each.
 
     ``entries``: by agent, the roster entry that the agent's row asks for now; ``refused``: by intent id, why
     the intent cannot be applied; ``warned``: by intent id, a warning for the job of an intent that is

@@ -24,7 +24,7 @@ from worker.gateway.owner_settings import has_one_session
 from worker.gateway.protocol import Hello
 from worker.jobs.retry_policy import GatewayGivenUpError, RetryPolicy, Snooze
 from worker.jobs.states import ReasonCode
-from worker.jobs.store.releasing import call_waiting_for_gateway
+from worker.jobs.store.releasing import make_gateway_rows_due
 from worker.masking.columns import MaskedText
 from worker.records.agent_repository import GatewayCondition
 from worker.runtime.services import Services
@@ -137,7 +137,7 @@ def note_up(connection: Connection, gateway_id: UUID) -> None:
     That includes syncs.
     """
     if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
-        call_waiting_for_gateway(connection, gateway_id)
+        make_gateway_rows_due(connection, gateway_id)
 
 
 _REFUSED_TOKEN = text("""

@@ -20,8 +20,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, TextClause, text
 
 from worker.errors import TransientError
-from worker.jobs.lease_renewal import kept_alive
-from worker.jobs.store.wake_batches import call_wakes, wakes_in_flight
+from worker.jobs.lease_renewal import lease_renewed
+from worker.jobs.store.wake_batches import make_wakes_due, wakes_in_flight
 
 LONGEST_LEASE_S = 15.0
 """Upper limit on the lease: a writer that died blocks its gateway for no longer than this."""
@@ -120,7 +120,7 @@ class RosterLease:
         """
         if self._update(_RESTART_EXPECTED, expected_at=at):
             with self.engine.begin() as connection:
-                call_wakes(connection, self.gateway_id)
+                make_wakes_due(connection, self.gateway_id)
 
     def wakes_in_flight(self) -> bool:
         """Whether a wake message sent to the gateway has not been answered yet."""
@@ -188,7 +188,7 @@ def roster_lease(engine: Engine, gateway_id: UUID, lease_s: float) -> Iterator[R
         return
     lease = RosterLease(engine, gateway_id, generation, lease_s)
     try:
-        with kept_alive(lease.renew, lease_s, f"the roster of gateway {gateway_id}"):
+        with lease_renewed(lease.renew, lease_s, f"the roster of gateway {gateway_id}"):
             yield lease
     finally:
         lease.release()

@@ -143,7 +143,7 @@ def test_a_writer_that_cannot_even_refuse_does_not_come_back_each_second(
         record_intents(
             connection, fleet.gateway_id, uuid4(), RosterChange(fleet.agent_id, f"mc-{fleet.agent_id}")
         )
-    monkeypatch.setattr(RosterBatch, "confine", broken)
+    monkeypatch.setattr(RosterBatch, "refuse_absent", broken)
     monkeypatch.setattr("worker.roster.writer.refuse_intents", broken)
     for _ in range(3):
         write_roster(hands(), fleet.gateway_id)
@@ -164,7 +164,7 @@ def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
         record_intents(
             connection, fleet.gateway_id, uuid4(), RosterChange(fleet.agent_id, f"mc-{fleet.agent_id}")
         )
-    monkeypatch.setattr(RosterBatch, "confine", broken)
+    monkeypatch.setattr(RosterBatch, "refuse_absent", broken)
     write_roster(hands(), fleet.gateway_id)
     refused = one(engine, "SELECT error FROM provisioner.roster_intents").error
     assert refused == "The roster writer failed with UnicodeError: see the worker's log."

@@ -17,7 +17,7 @@ from tests.integration.interleavings.baton import Actor, PacedClients, PacedEngi
 from worker.agents.execution import execute_agent_row
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
-from worker.jobs.intake import Accepted, Begun, Queued, accept, accept_agent_job
+from worker.jobs.intake import Accepted, Queued, Started, accept, accept_agent_job
 from worker.jobs.messages import Message
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError
@@ -193,5 +193,5 @@ def _sync_heartbeats(services: Services, task_id: str, kwargs: Mapping[str, Any]
             except BadRequestError as error:
                 refuse(connection, job.job_id, "sync_heartbeats", str(error), kwargs)
     services.publish(messages)
-    if isinstance(job, Begun) and job.status == "running":
+    if isinstance(job, Started) and job.status == "running":
         heartbeats.execute_heartbeats(services, job.job_id)

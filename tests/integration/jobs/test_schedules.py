@@ -15,7 +15,7 @@ from tests.integration.agents.fleet import NOWHERE, Fleet, execute, one, seed_fl
 from worker.beat import EVERY_S
 from worker.jobs.requests import SyncGateway
 from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec
-from worker.jobs.schedules import Schedule, add, all_schedules, remove, run_due
+from worker.jobs.schedules import Schedule, add, all_schedules, fire_due, remove
 from worker.jobs.store.jobs import Enqueued, enqueue
 
 HOURLY = ScheduleSpec(every=timedelta(hours=1))
@@ -51,9 +51,9 @@ def seen(engine: Engine) -> Schedule:
 
 def test_a_due_schedule_makes_one_job_with_its_options(engine: Engine, fleet: Fleet) -> None:
     key = schedule(engine, fleet, include_main=False, rotate_tokens=True)
-    assert run_due(engine) == 0
+    assert fire_due(engine) == 0
     make_due(engine)
-    assert (run_due(engine), run_due(engine)) == (1, 0)
+    assert (fire_due(engine), fire_due(engine)) == (1, 0)
     job = one(engine, "SELECT * FROM provisioner.jobs")
     assert (job.kind, job.status, job.gateway_id) == ("sync_gateway", "queued", fleet.gateway_id)
     assert (job.options["include_main"], job.options["rotate_tokens"]) == (False, True)
@@ -69,40 +69,40 @@ def test_many_who_look_at_once_make_one_job(engine: Engine, fleet: Fleet) -> Non
         schedule(engine, fleet)
     make_due(engine)
     with ThreadPoolExecutor(8) as pool:
-        made = sum(pool.map(lambda _: run_due(engine), range(16)))
+        made = sum(pool.map(lambda _: fire_due(engine), range(16)))
     assert (made, jobs(engine)) == (5, 5)
 
 
 def test_runs_that_were_missed_are_made_once(engine: Engine, fleet: Fleet) -> None:
     schedule(engine, fleet)
     make_due(engine, seconds_ago=10 * 24 * 3600)
-    assert (run_due(engine), run_due(engine)) == (1, 0)
+    assert (fire_due(engine), fire_due(engine)) == (1, 0)
 
 
 def test_the_same_due_run_found_again_after_a_crash_is_the_same_job(engine: Engine, fleet: Fleet) -> None:
     schedule(engine, fleet)
     make_due(engine)
     before = one(engine, "SELECT next_run_at FROM provisioner.sync_schedules").next_run_at
-    run_due(engine)
+    fire_due(engine)
     end_all(engine)
     execute(engine, "UPDATE provisioner.sync_schedules SET next_run_at = :at", at=before)
-    assert (run_due(engine), jobs(engine)) == (0, 1)
+    assert (fire_due(engine), jobs(engine)) == (0, 1)
 
 
 def test_a_run_whose_predecessor_still_runs_is_skipped_and_said_so(engine: Engine, fleet: Fleet) -> None:
     schedule(engine, fleet)
     make_due(engine)
-    run_due(engine)
+    fire_due(engine)
     first = seen(engine).last_job_id
     make_due(engine)
-    assert (run_due(engine), jobs(engine)) == (0, 1)
+    assert (fire_due(engine), jobs(engine)) == (0, 1)
     found = seen(engine)
     assert found.note is not None
     assert f"job {first} of the last run still runs" in found.note
     assert one(engine, "SELECT next_run_at > now() FROM provisioner.sync_schedules")[0]
     end_all(engine)
     make_due(engine)
-    assert (run_due(engine), seen(engine).note) == (1, None)
+    assert (fire_due(engine), seen(engine).note) == (1, None)
 
 
 def insert(engine: Engine, name: str, fleet: Fleet, **columns: str) -> None:
@@ -134,7 +134,7 @@ def test_a_row_by_a_service_begins_with_its_first_due_run_and_a_wrong_one_is_swi
     insert(engine, "good", fleet, **nightly)
     for name, columns in wrong.items():
         insert(engine, name, fleet, **columns)
-    assert run_due(engine) == 0
+    assert fire_due(engine) == 0
     with engine.connect() as connection:
         found = all_schedules(connection)
     (good,) = [s for s in found if s.enabled]
@@ -165,7 +165,7 @@ def test_a_due_row_that_cannot_be_followed_stops_no_other(
     insert(engine, "wrong", fleet, next_run_at="2026-01-01", **columns)
     good = schedule(engine, fleet)
     make_due(engine)
-    assert (run_due(engine), run_due(engine)) == (1, 0)
+    assert (fire_due(engine), fire_due(engine)) == (1, 0)
     with engine.connect() as connection:
         by_id = {s.id: s for s in all_schedules(connection)}
     assert by_id.pop(good).last_status == "queued"
@@ -186,7 +186,7 @@ def test_a_row_that_meets_a_fault_of_our_own_stops_no_other(
         return enqueue(connection, request)
 
     monkeypatch.setattr("worker.jobs.schedules.enqueue", faulty)
-    assert (run_due(engine), run_due(engine)) == (1, 0)
+    assert (fire_due(engine), fire_due(engine)) == (1, 0)
     with engine.connect() as connection:
         by_id = {s.id: s for s in all_schedules(connection)}
     assert (by_id[good].last_status, by_id[good].enabled) == ("queued", True)
@@ -199,7 +199,7 @@ def test_a_row_whose_next_run_is_no_moment_is_listed_and_begins_anew_or_never(
     engine: Engine, fleet: Fleet, moment: str
 ) -> None:
     insert(engine, "endless", fleet, every="1 hour", next_run_at=moment)
-    assert run_due(engine) == 0
+    assert fire_due(engine) == 0
     assert (seen(engine).next_run_at is None) == (moment == "infinity")
 
 
@@ -231,15 +231,15 @@ def test_postgres_decides_what_is_due_and_a_clock_that_jumps_repeats_nothing(
     engine: Engine, clock: Engine, fleet: Fleet
 ) -> None:
     schedule(engine, fleet)
-    assert run_due(clock) == 0
+    assert fire_due(clock) == 0
     set_clock(engine, timedelta(hours=5))
-    assert (run_due(clock), run_due(clock)) == (1, 0)
+    assert (fire_due(clock), fire_due(clock)) == (1, 0)
     end_all(engine)
     for ahead in (timedelta(0), timedelta(hours=-5), timedelta(hours=5)):
         set_clock(engine, ahead)
-        assert run_due(clock) == 0, "that run is made, and the next is an hour on"
+        assert fire_due(clock) == 0, "that run is made, and the next is an hour on"
     set_clock(engine, timedelta(hours=6))
-    assert run_due(clock) == 1
+    assert fire_due(clock) == 1
 
 
 def test_a_hundred_gateways_of_one_hour_are_spread_over_the_looks_of_five_minutes(
@@ -254,7 +254,7 @@ def test_a_hundred_gateways_of_one_hour_are_spread_over_the_looks_of_five_minute
     looks = []
     for n in range(int(SPREAD_S / EVERY_S) + 1):
         set_clock(engine, first + n * timedelta(seconds=EVERY_S))
-        looks.append(run_due(clock))
+        looks.append(fire_due(clock))
     assert sum(looks) == jobs(engine) == 100
     assert max(looks) < 15
     assert len([made for made in looks if made]) > 15

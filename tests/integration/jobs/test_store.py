@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from tests.integration.agents.fleet import execute, insert_job, job, job_agent, seed_fleet
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
-from worker.jobs.lease_renewal import kept_alive
+from worker.jobs.lease_renewal import lease_renewed
 from worker.jobs.outbox import publish_due
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.job_agents import (
@@ -283,7 +283,7 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> No
         with engine.begin() as connection:
             renew(connection, held, lease_s=0.3)
 
-    with kept_alive(keep, 0.3, "the agent"):
+    with lease_renewed(keep, 0.3, "the agent"):
         deadline = time.monotonic() + 10
         while (row := job_agent(engine, job_id)).lease_until <= first + timedelta(seconds=0.6):
             assert publish_due(engine, lambda *_: None) == 0

@@ -82,7 +82,7 @@ def test_what_has_ended_stays_as_it_is(settled: Scene) -> None:
 def test_a_sync_ends_between_two_agents_and_retry_does_the_rest(
     settled: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_rows, "WINDOW", 2)
+    monkeypatch.setattr(sync_rows, "MOST_OPEN_ROWS", 2)
     settled.execute("UPDATE boards SET objective = 'Anew.'")
     job = ask(settled)
     for _ in range(3):  # the look, and the first two agents

@@ -234,7 +234,7 @@ def test_a_second_sync_waits_behind_the_first(settled: Scene) -> None:
 def test_no_more_than_a_window_is_begun_at_a_time_and_the_main_agent_comes_last(
     settled: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_rows, "WINDOW", 2)
+    monkeypatch.setattr(sync_rows, "MOST_OPEN_ROWS", 2)
     job = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
     settled.one()
     most, order = 0, []

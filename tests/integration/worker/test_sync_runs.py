@@ -33,7 +33,7 @@ def done(workshop: Workshop, job_id: UUID) -> int:
 def test_a_run_whose_workers_are_killed_five_times_ends_as_an_undisturbed_one(
     open_workshop: Callable[[], Workshop], pytestconfig: pytest.Config
 ) -> None:
-    """``--agents`` makes the run as long as you like; a window of them is begun at a time."""
+    """``--agents`` makes the run as long as you like; only a few of them are open at a time."""
     agents: int = pytestconfig.getoption("--agents")
     workshop = open_workshop()
     place = workshop.place("2026.9.6", agents=agents)

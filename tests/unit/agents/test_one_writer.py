@@ -16,7 +16,7 @@ CONFIG_WRITES = {
     "agents.delete",
 }
 WRITER = "worker/roster/writer.py"
-FENCES = "worker/roster/deleted_ids.py"
+DELETED_IDS = "worker/roster/deleted_ids.py"
 """A part of the roster writer, which runs under its lease."""
 
 
@@ -50,7 +50,7 @@ def test_only_the_roster_writer_sends_what_writes_config() -> None:
         for method in methods(tree)
         if method in CONFIG_WRITES
     }
-    assert senders == {(WRITER, "config.patch"), (WRITER, "agents.delete"), (FENCES, "agents.create")}
+    assert senders == {(WRITER, "config.patch"), (WRITER, "agents.delete"), (DELETED_IDS, "agents.create")}
 
 
 def test_every_method_is_written_out_where_it_is_called() -> None:

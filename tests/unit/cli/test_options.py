@@ -95,9 +95,11 @@ def test_the_help_is_the_one_beside_the_field_and_a_field_without_one_is_no_opti
     assert "user" not in shown
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.verb)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.command)
 def test_every_kind_of_job_has_a_command_with_the_options_of_its_request(kind: Kind) -> None:
-    taken = {option for parameter in load(kind.verb).params for option in (*parameter.opts, parameter.name)}
+    taken = {
+        option for parameter in load(kind.command).params for option in (*parameter.opts, parameter.name)
+    }
     fields = options.fields_of(kind.request)
     declared = {field.option.name if field.is_option else field.variable for field in fields}
     assert declared <= taken

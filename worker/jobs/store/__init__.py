@@ -1,9 +1,9 @@
 """All SQL that writes ``jobs`` and ``job_agents``, by subject; a test finds any other (decisions.md D5).
 
 A claim is a lease on Postgres's clock with a generation; writes under an older generation are rejected. A row
-in status ``running`` holds its agent, leased or parked. ``next_attempt_at`` is when the clock publishes the
-row (again); ``published_at`` is set while a message for it is on its way.
+in status ``running`` holds its agent, leased or parked. ``next_attempt_at`` is when the dispatcher publishes
+the row (again); ``published_at`` is set while a message for it is on its way.
 
 A function that returns messages has marked their rows as published: the caller sends them after the commit.
-One named ``call_...`` only makes rows due, and the clock publishes them.
+One named ``make_..._due`` marks nothing: the dispatcher publishes the rows.
 """

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
-from worker.jobs.store.jobs import let_go
+from worker.jobs.store.jobs import release_agent
 from worker.masking.columns import MaskedText
 
 CANCELLED = "Cancelled on request."
@@ -32,7 +32,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     ending = {"job_id": job_id, "reason": CANCELLED, "code": ReasonCode.CANCELLED}
     queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
     if queued is not None:
-        let_go(connection, queued.kind, queued.agent_id)
+        release_agent(connection, queued.kind, queued.agent_id)
         return True
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status != "running":
@@ -44,7 +44,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
         return True
     if connection.execute(_END_WAITING, ending).rowcount:
         return True
-    connection.execute(_CALL_ROWS, {"job_id": job_id})
+    connection.execute(_MAKE_ROWS_DUE, {"job_id": job_id})
     connection.execute(_REQUEST, {"job_id": job_id})
     return False
 
@@ -109,7 +109,7 @@ _END_WAITING = text("""
     FROM ended WHERE jobs.id = ended.job_id
 """)
 """Ends a job about one agent that waits for another job on that agent: until then nobody could claim it."""
-_CALL_ROWS = text("""
+_MAKE_ROWS_DUE = text("""
     UPDATE provisioner.job_agents SET next_attempt_at = now()
     WHERE job_id = :job_id AND finished_at IS NULL AND lease_until IS NULL AND published_at IS NULL
       AND next_attempt_at IS NOT NULL AND (wake IS NULL OR wake_sent_at IS NULL)

@@ -112,7 +112,7 @@ _RECORD_REFUSAL = text("""
     bindparam("error", type_=MaskedText),
     bindparam("requested_by", type_=MaskedText),
 )
-_LET_GO = text("""
+_RELEASE_AGENT = text("""
     UPDATE agents SET status = 'offline', provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
     WHERE id = :agent_id AND status IN ('provisioning', 'updating', 'deleting')
       AND NOT EXISTS (SELECT FROM provisioner.job_agents WHERE agent_id = :agent_id AND status = 'running')
@@ -120,13 +120,13 @@ _LET_GO = text("""
 """)
 
 
-def let_go(connection: Connection, kind: str, agent_id: object) -> None:
+def release_agent(connection: Connection, kind: str, agent_id: object) -> None:
     """Set an agent that was marked as being worked on to offline, because its job ended before it started
     (rules.md 38). Does nothing while another job holds the agent or is queued for it."""
     if kind not in ONE_AGENT_KINDS or agent_id is None:
         return
     with suppress(ValueError):
-        connection.execute(_LET_GO, {"agent_id": UUID(str(agent_id))})
+        connection.execute(_RELEASE_AGENT, {"agent_id": UUID(str(agent_id))})
 
 
 def refuse(
@@ -152,7 +152,7 @@ def refuse(
             "code": code,
         },
     )
-    let_go(connection, kind, arguments.get("agent_id"))
+    release_agent(connection, kind, arguments.get("agent_id"))
 
 
 def _said(arguments: Mapping[str, Any], name: str) -> str | None:
@@ -208,7 +208,7 @@ def move_job(connection: Connection, job_id: UUID, gateway_id: UUID) -> None:
     connection.execute(_MOVE, {"job_id": job_id, "gateway_id": gateway_id})
 
 
-_END_SHORT = text("""
+_FINISH_QUEUED = text("""
     UPDATE provisioner.jobs
     SET status = 'succeeded', phase = 'ended', result = :result, started_at = now(), finished_at = now(),
         updated_at = now(), next_attempt_at = NULL, published_at = NULL
@@ -216,9 +216,9 @@ _END_SHORT = text("""
 """).bindparams(bindparam("result", type_=MaskedJson))
 
 
-def end_short(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
+def finish_queued(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
     """End a queued job that was carried out in this same transaction."""
-    connection.execute(_END_SHORT, {"job_id": job_id, "result": dict(result)})
+    connection.execute(_FINISH_QUEUED, {"job_id": job_id, "result": dict(result)})
 
 
 _ENDING = text("SELECT status, error FROM provisioner.jobs WHERE id = :job_id")

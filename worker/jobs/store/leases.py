@@ -16,4 +16,4 @@ class NotClaimed(Enum):
 
     NOTHING_TO_DO = "leased, parked or ended"
     AGENT_BUSY = "another job is at work on the agent"
-    NO_SEAT = "its gateway has all the slots that it may have in this process"
+    NO_SLOT = "its gateway has all the slots that it may have in this process"

@@ -1,4 +1,4 @@
-"""Calls rows that wait for the roster writer, for a free agent, or for a gateway that was away."""
+"""Publishes rows that wait for the roster writer, for a free agent, or for a gateway that was away."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from worker.jobs.messages import Message, job_message, message_of
 from worker.jobs.store.publishing import LOST_AFTER_S
 
-_WAKE_ROWS = text("""
+_MARK_ROWS = text("""
     UPDATE provisioner.job_agents r
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     FROM provisioner.jobs j
@@ -18,7 +18,7 @@ _WAKE_ROWS = text("""
     ) AND r.status = 'running' AND r.lease_until IS NULL AND r.phase IN ('roster', 'leaving')
     RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
-_WAKE_JOBS = text("""
+_MARK_JOBS = text("""
     UPDATE provisioner.jobs j
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
     WHERE j.id IN (SELECT i.job_id FROM provisioner.roster_intents i WHERE i.id = ANY(:intents))
@@ -30,14 +30,14 @@ _WAKE_JOBS = text("""
 def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
     """Mark the parked rows and jobs that waited for these intents, which are settled now."""
     parameters = {"intents": intents, "republish_s": LOST_AFTER_S}
-    messages = [message_of(row) for row in connection.execute(_WAKE_ROWS, parameters)]
-    return messages + [job_message(row) for row in connection.execute(_WAKE_JOBS, parameters)]
+    messages = [message_of(row) for row in connection.execute(_MARK_ROWS, parameters)]
+    return messages + [job_message(row) for row in connection.execute(_MARK_JOBS, parameters)]
 
 
 # Materialized: a plain subquery may run once for each row that it is compared with, and would then find and
 # lock a different row each time.
 _NEXT_IN_LINE = text("""
-    WITH called AS MATERIALIZED (
+    WITH released AS MATERIALIZED (
         SELECT next.job_id, next.agent_id FROM unnest(CAST(:agents AS uuid[])) AS free (agent_id), LATERAL (
             SELECT w.job_id, w.agent_id
             FROM provisioner.job_agents w JOIN provisioner.jobs o ON o.id = w.job_id
@@ -48,8 +48,8 @@ _NEXT_IN_LINE = text("""
     )
     UPDATE provisioner.job_agents r
     SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
-    FROM provisioner.jobs j, called
-    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (called.job_id, called.agent_id)
+    FROM provisioner.jobs j, released
+    WHERE j.id = r.job_id AND (r.job_id, r.agent_id) = (released.job_id, released.agent_id)
     RETURNING r.job_id, r.agent_id, j.kind, j.gateway_id
 """)
 
@@ -60,7 +60,7 @@ def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
     return [message_of(row) for row in rows]
 
 
-_CALL_WAITING = text("""
+_MAKE_GATEWAY_ROWS_DUE = text("""
     WITH syncs AS (
         UPDATE provisioner.jobs j SET next_attempt_at = now()
         WHERE j.gateway_id = :gateway_id AND j.kind = 'sync_gateway' AND j.status = 'running'
@@ -74,7 +74,7 @@ _CALL_WAITING = text("""
 """)
 
 
-def call_waiting_for_gateway(connection: Connection, gateway_id: UUID) -> None:
+def make_gateway_rows_due(connection: Connection, gateway_id: UUID) -> None:
     """Make rows and syncs due that were parked because the gateway was away. Rows that wait for the roster
     writer, or whose wake message was sent, are left as they are."""
-    connection.execute(_CALL_WAITING, {"gateway_id": gateway_id})
+    connection.execute(_MAKE_GATEWAY_ROWS_DUE, {"gateway_id": gateway_id})

@@ -1,4 +1,4 @@
-"""The agents' rows of a sync, opened a window at a time (decisions.md D7).
+"""The agents' rows of a sync, at most MOST_OPEN_ROWS of them open at a time (decisions.md D7).
 
 Each row that ends opens the next one, and the last one calls the finisher. If a worker dies in between, the
 sync's own look every SWEEP_S seconds catches up.
@@ -20,7 +20,7 @@ from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
-WINDOW = 6
+MOST_OPEN_ROWS = 6
 """How many rows of a sync are open at a time: its share of the workers, and the most that a cancel waits for.
 As many as a gateway has seats in one worker (`worker.runtime.seats`); fewer already keep two cores
 busy."""
@@ -148,7 +148,7 @@ _NEXT = text("""
         SELECT job_id, agent_id FROM provisioner.job_agents
         WHERE job_id = :job_id AND status = 'pending' AND next_attempt_at IS NULL AND position IS NOT NULL
         ORDER BY position
-        LIMIT greatest(0, :window - (
+        LIMIT greatest(0, :most - (
             SELECT count(*) FROM provisioner.job_agents o
             WHERE o.job_id = :job_id AND o.finished_at IS NULL AND o.next_attempt_at IS NOT NULL
         ))
@@ -177,9 +177,11 @@ _NEXT = text("""
 
 
 def open_next_rows(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
-    """Fill the window, and mark the sync itself once no row is left to open or to wait for. Returns the
-    messages, to be sent after the commit, and how far the sync is."""
-    parameters = {"job_id": job_id, "window": WINDOW, "republish_s": LOST_AFTER_S}
+    """Open further rows up to the limit; mark the sync itself once no row is left to open or to wait for.
+
+    Returns the messages to send after the commit, and the sync's progress.
+    """
+    parameters = {"job_id": job_id, "most": MOST_OPEN_ROWS, "republish_s": LOST_AFTER_S}
     row = connection.execute(_NEXT, parameters).one()
     messages = [agent_message(job_id, agent_id, row.gateway_id) for agent_id in row.opened]
     if row.over:
