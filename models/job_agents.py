@@ -23,6 +23,9 @@ class JobAgent(Provisioner):
     ``reason``: why it waits, or why it ended without success, with ``reason_code`` for programs; ``outcome``:
     why it was skipped, if that is not an error (until the next release ``phase`` says that too).
     `worker.jobs.states` lists both kinds of codes; they are null in rows of workers before v0.3.0.
+    ``tries``: how often a try failed with an error that may pass, over all steps; ``crashes``: how many
+    workers died while they held the row (until the next release ``attempts`` says that too, and workers
+    before v0.3.0 count there alone).
     """
 
     __tablename__ = "job_agents"
@@ -70,3 +73,5 @@ class JobAgent(Provisioner):
     failing_since: Mapped[Moment | None]
     reason_code: Mapped[str | None]
     outcome: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(Integer, server_default="0")
+    crashes: Mapped[int] = mapped_column(Integer, server_default="0")

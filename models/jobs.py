@@ -26,7 +26,8 @@ class Job(Provisioner):
 
     ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: the
     trouble that a running sync waits out (until the next release ``error`` says that too). Codes are null in
-    rows of workers before v0.3.0.
+    rows of workers before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for a row that a worker
+    claims itself, as a sync's.
     """
 
     __tablename__ = "jobs"
@@ -83,3 +84,5 @@ class Job(Provisioner):
     failing_since: Mapped[Moment | None]
     reason_code: Mapped[str | None]
     wait_reason: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(Integer, server_default="0")
+    crashes: Mapped[int] = mapped_column(Integer, server_default="0")

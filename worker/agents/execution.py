@@ -91,7 +91,7 @@ def _idle_timeout_s(services: Services, held: Claim) -> float | None:
     waits for its slot."""
     if held.single and (held.gateway_id is None or not services.seats.crowded(held.gateway_id)):
         return None
-    return services.retry_policy.idle_timeout_of(held.generation)
+    return services.retry_policy.idle_timeout_after(held.tries)
 
 
 def _execute(services: Services, held: Claim) -> Outcome:

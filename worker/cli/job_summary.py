@@ -11,16 +11,17 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from worker.jobs.states import OPEN_STATUSES
-from worker.jobs.store.codes import outcome, reason_code, wait_reason
+from worker.jobs.store.codes import crashes, outcome, reason_code, wait_reason
 from worker.sync import result
 from worker.workspace.display_text import one_line
 
 
 @dataclass(frozen=True)
 class AgentSummary:
-    """One agent's part in a job. ``due_in_s``: seconds until a waiting row is taken up again; None while a
-    worker has it, or once it has ended. In a sync, ``is_main`` marks the gateway's main agent, and ``roster``
-    holds the change to the agent's entry."""
+    """One agent's part in a job. ``tries``: how many tries failed; ``crashes``: how many workers died at it;
+    ``due_in_s``: seconds until a waiting row is taken up again, None while a worker has it, or once it has
+    ended. In a sync, ``is_main`` marks the gateway's main agent, and ``roster`` holds the change to the
+    agent's entry."""
 
     agent_id: UUID
     name: str
@@ -30,7 +31,8 @@ class AgentSummary:
     phase: str | None
     reason: str | None
     warnings: Sequence[str]
-    attempts: int
+    tries: int
+    crashes: int
     in_hand: bool
     due_in_s: float | None
     first_provision: bool | None
@@ -103,7 +105,8 @@ class Tally:
 @dataclass(frozen=True)
 class JobSummary:
     """A job. Times are in seconds on Postgres's clock: ``age_s`` since the request, ``waited_s`` from the
-    request to the start, ``took_s`` from the start to the end or to now."""
+    request to the start, ``took_s`` from the start to the end or to now. ``tries``, ``crashes``: as of its
+    agents, the most that the job itself or any of them has."""
 
     id: UUID
     kind: str
@@ -135,6 +138,8 @@ class JobSummary:
     tally: Tally = Tally()
     reason_code: str | None = None
     wait_reason: str | None = None
+    tries: int = 0
+    crashes: int = 0
 
     @property
     def ended(self) -> bool:
@@ -157,11 +162,6 @@ class JobSummary:
         return self.options.get("dry_run") is True
 
     @property
-    def attempts(self) -> int:
-        """How many workers died while they had the job: the most for any of its agents."""
-        return max((agent.attempts for agent in self.agents), default=0)
-
-    @property
     def every_warning(self) -> Sequence[str]:
         """The job's warnings; those of its agents while it has none of its own."""
         return self.warnings or [warning for agent in self.agents for warning in agent.warnings]
@@ -172,13 +172,17 @@ _COLUMNS = f"""
     b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
     j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
     {reason_code("j", "error")} AS reason_code, {wait_reason("j")} AS wait_reason,
+    greatest(j.tries, most.tries) AS tries, greatest({crashes("j")}, most.crashes) AS crashes,
     j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
     extract(epoch FROM now() - j.created_at)::float AS age_s,
     extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
     extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
 """
-_TABLES = """
-    provisioner.jobs j
+_TABLES = f"""
+    provisioner.jobs j CROSS JOIN LATERAL (
+        SELECT max(r.tries) AS tries, max({crashes("r")}) AS crashes
+        FROM provisioner.job_agents r WHERE r.job_id = j.id
+    ) most
     LEFT JOIN agents a ON a.id = j.agent_id
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
@@ -231,7 +235,8 @@ _NEWEST_JOBS = text(f"""
 _AGENTS = text(f"""
     SELECT r.job_id, r.agent_id, coalesce(r.agent_name, a.name, r.agent_id::text) AS name,
         coalesce(a.is_board_lead, false) AS is_board_lead, r.openclaw_id, r.status, r.phase, r.reason,
-        r.warnings, r.attempts, r.status = 'running' AND r.lease_until IS NOT NULL AS in_hand,
+        r.warnings, r.tries, {crashes("r")} AS crashes,
+        r.status = 'running' AND r.lease_until IS NOT NULL AS in_hand,
         CASE WHEN r.lease_until IS NULL AND r.finished_at IS NULL
              THEN greatest(0, extract(epoch FROM r.next_attempt_at - now()))::float END AS due_in_s,
         r.first_provision, r.woken_at IS NOT NULL AS woken, r.files,
@@ -271,11 +276,12 @@ def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> li
 
 
 def document(job: JobSummary, *, with_agents: bool = True) -> dict[str, Any]:
-    """The job as ``--json`` prints it. Keys are only ever added."""
+    """The job as ``--json`` prints it. Keys are only ever added: ``attempts`` is the older name of
+    ``crashes``."""
     whole = asdict(job)
-    agents = whole.pop("agents")
+    agents = [{**agent, "attempts": agent["crashes"]} for agent in whole.pop("agents")]
     del whole["tally"]
-    return {**whole, "attempts": job.attempts, "agents": agents} if with_agents else whole
+    return {**whole, "attempts": job.crashes, "agents": agents} if with_agents else whole
 
 
 def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from worker.jobs.kinds import JOB_KINDS
 from worker.jobs.states import JOB_STATUSES, ReasonCode
-from worker.jobs.store.codes import reason_code
+from worker.jobs.store.codes import crashes, reason_code
 
 _GATEWAY = ("gateway", "gateway_id")
 
@@ -145,8 +145,8 @@ _CRASHES = Query(
             "Turns that ended without a word (a worker died), of agents begun within the last 24 hours.",
         )
     },
-    """
-    SELECT coalesce(sum(r.attempts), 0) AS crashes
+    f"""
+    SELECT coalesce(sum({crashes("r")}), 0) AS crashes
     FROM provisioner.jobs j JOIN provisioner.job_agents r ON r.job_id = j.id
     WHERE j.created_at > now() - interval '7 days' AND r.started_at > now() - interval '24 hours'
     """,

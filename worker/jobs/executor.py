@@ -68,11 +68,19 @@ def agent_row(held: Claim, lease_s: float) -> LeasedRow:
 
     def snooze(connection: Connection, wait: Snooze) -> None:
         wait_s = wait.wait_s or 0.0
-        park(connection, held, wait_s, wait.reason, failing_s=wait.failing_s, code=wait.code)
+        park(
+            connection,
+            held,
+            wait_s,
+            wait.reason,
+            failing_s=wait.failing_s,
+            code=wait.code,
+            failed=wait.failed,
+        )
 
     return LeasedRow(
         name=f"agent {held.agent_id}",
-        crashes=0 if held.cancel_requested else held.attempts,
+        crashes=0 if held.cancel_requested else held.crashes,
         phase=held.phase,
         lease_s=lease_s,
         renew=partial(renew, held=held, lease_s=lease_s),
@@ -86,11 +94,19 @@ def job_row(held: JobClaim, lease_s: float) -> LeasedRow:
 
     def snooze(connection: Connection, wait: Snooze) -> None:
         wait_s = wait.wait_s or 0.0
-        park_job(connection, held, wait_s, reason=wait.reason, failing_s=wait.failing_s, code=wait.code)
+        park_job(
+            connection,
+            held,
+            wait_s,
+            reason=wait.reason,
+            failing_s=wait.failing_s,
+            code=wait.code,
+            failed=wait.failed,
+        )
 
     return LeasedRow(
         name=f"job {held.job_id}",
-        crashes=held.attempts,
+        crashes=held.crashes,
         phase=held.phase,
         lease_s=lease_s,
         renew=partial(renew_job, held=held, lease_s=lease_s),

@@ -34,13 +34,14 @@ class Snooze:
 
     ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if the handler has parked the row
     already; ``failing_s``: seconds for which its step has been failing, None if it is not; ``code``:
-    ``reason`` for programs.
+    ``reason`` for programs; ``failed``: it follows a failed try, which the row counts.
     """
 
     reason: str
     wait_s: float | None = None
     failing_s: float | None = None
     code: ReasonCode | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class RetryPolicy:
     database_wait_s: float = 2.0
     """Seconds until a row is tried again after the database did not serve a statement."""
     idle_timeout_s: float = 3.0
-    """Idle timeout for the first claim of an agent within a sync."""
+    """Idle timeout for the first try of an agent within a sync."""
     idle_timeout_growth: float = 1.5
-    """Factor by which the idle timeout grows with each claim: a gateway that is busy for longer at a time, as
-    2026.9.6 is with the heartbeats of a hundred agents, would otherwise time out every time."""
+    """Factor by which the idle timeout grows with each failed try: a gateway that is busy for longer at a
+    time, as 2026.9.6 is with the heartbeats of a hundred agents, would otherwise time out every time."""
     longest_idle_timeout_s: float = 20.0
 
     def wait_at_age(self, age_s: float) -> float:
@@ -115,9 +116,9 @@ class RetryPolicy:
                 reason_code=ReasonCode.WORKER_CRASHES,
             )
 
-    def idle_timeout_of(self, claims: int) -> float:
-        """Idle timeout, in seconds, for the n-th claim of an agent within a sync."""
-        grown = self.idle_timeout_s * self.idle_timeout_growth ** min(claims - 1, 10)
+    def idle_timeout_after(self, tries: int) -> float:
+        """Idle timeout, in seconds, for an agent within a sync after that many failed tries."""
+        grown = self.idle_timeout_s * self.idle_timeout_growth ** min(tries, 10)
         return float(min(self.longest_idle_timeout_s, grown))
 
     @staticmethod
@@ -126,7 +127,7 @@ class RetryPolicy:
     ) -> Snooze:
         requested_s = min(error.retry_after_s or 0.0, most_s)
         wait_s = max(0.1, min(jittered(wait_s), left_s), requested_s)
-        return Snooze(str(error), wait_s, failing_s, code_of(error))
+        return Snooze(str(error), wait_s, failing_s, code_of(error), failed=True)
 
 
 def backoff_s(failures: int) -> float:

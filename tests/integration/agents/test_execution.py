@@ -268,7 +268,7 @@ def test_a_row_that_the_database_would_not_serve_is_given_back_and_says_why(
     with pytest.raises(DatabaseNotNow):
         execute_agent_row(hands(), key, fleet.agent_id)
     row = job_agent(engine, key)
-    assert (row.status, row.lease_until, row.attempts) == ("running", None, 0)
+    assert (row.status, row.lease_until, row.crashes, row.tries) == ("running", None, 0, 0)
     assert row.reason == (
         "waiting for the database: a right is missing (permission denied for table x): grant it"
     )
@@ -404,6 +404,28 @@ def test_a_job_that_kills_its_workers_is_given_up(
     assert job(engine, key).reason_code == "worker_crashes"
 
 
+@pytest.mark.parametrize(
+    ("work", "tries"),
+    [
+        (raising(TransientError("no answer")), 2),
+        (raising(GatewayUnreachable("connection refused")), 2),
+        (lambda *_: Snooze("the gateway is down", 0.0), 0),
+    ],
+    ids=["failing", "gateway away", "waiting"],
+)
+def test_each_try_that_failed_is_counted_and_a_planned_wait_is_not(
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, work: Any, tries: int
+) -> None:
+    work_is(work)
+    key = begin(fleet)
+    for _ in range(2):
+        assert isinstance(execute_agent_row(hands(), key, fleet.agent_id), Snooze)
+        execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now()")
+        publish_due(engine, lambda *_: None)
+    row = job_agent(engine, key)
+    assert (row.tries, row.crashes) == (tries, 0)
+
+
 def test_work_that_outlasts_its_lease_is_not_given_to_a_second_worker(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
@@ -434,6 +456,7 @@ def test_a_worker_that_is_told_to_stop_parks_what_it_waits_for_at_once(
         "this worker is stopping: connection refused", 0.0, code=ReasonCode.WORKER_STOPPING
     )
     assert publish_due(engine, lambda *_: None) == 1
+    assert job_agent(engine, key).tries == 0
     assert one(engine, "SELECT count(*) FROM provisioner.gateway_states")[0] == 0
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, text
 
-from worker.cli.job_summary import Tally, read_jobs
+from worker.cli.job_summary import Tally, newest_jobs, read_jobs
 from worker.sync.result import ending
 
 KEPT = {"AGENTS.md": {"action": "unchanged"}, "USER.md": {"action": "preserved"}}
@@ -113,3 +113,20 @@ def test_a_job_about_one_agent_counts_it(engine: Engine) -> None:
         )
     tally = tally_of(engine, key, whole=False)
     assert (tally.total, tally.failed, tally.main) == (1, 1, None)
+
+
+def test_a_job_counts_the_most_tries_and_crashes_of_itself_and_its_agents(engine: Engine) -> None:
+    key = add_sync(engine, *({"status": "pending"} for _ in range(3)))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE provisioner.job_agents SET tries = 4 * position, attempts = position,"
+                " crashes = position WHERE position < 2"
+            )
+        )
+        connection.execute(text("UPDATE provisioner.jobs SET tries = 1, attempts = 2, crashes = 2"))
+        (whole,) = read_jobs(connection, [key])
+        (watched,) = read_jobs(connection, [key], whole=False)
+        (listed,) = newest_jobs(connection, status=None, limit=1)
+    assert {(job.tries, job.crashes) for job in (whole, watched, listed)} == {(4, 2)}
+    assert [(agent.tries, agent.crashes) for agent in whole.agents] == [(0, 0), (4, 1), (0, 0)]

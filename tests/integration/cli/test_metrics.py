@@ -266,8 +266,8 @@ def test_lost_claims_and_overdue_schedules(ledger: Ledger, figures: Callable[...
     assert figures("provisioner_schedule_overdue_seconds") == 0
     job = ledger.job("provision_agent", "running")
     ledger.run(
-        "INSERT INTO provisioner.job_agents (job_id, agent_id, status, attempts, started_at)"
-        " VALUES (:job, :agent, 'running', 2, now())",
+        "INSERT INTO provisioner.job_agents (job_id, agent_id, status, attempts, crashes, tries, started_at)"
+        " VALUES (:job, :agent, 'running', 2, 1, 7, now())",
         job=job,
         agent=uuid4(),
     )

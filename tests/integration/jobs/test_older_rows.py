@@ -7,8 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.integration.agents.fleet import execute, insert_job, seed_fleet
+from tests.integration.agents.fleet import execute, insert_job, one, seed_fleet
+from worker.cli.job_summary import read_jobs
 from worker.jobs.store import codes
+from worker.jobs.store.job_agents import Claim, claim
 from worker.jobs.store.retrying import NothingToRetryError, retry
 
 
@@ -166,3 +168,24 @@ def test_what_a_running_job_waits_for_is_read_from_what_all_versions_write(engin
     statement = text(f"SELECT {codes.wait_reason('j')} FROM provisioner.jobs j WHERE id = :id")
     with engine.connect() as connection:
         assert connection.execute(statement, {"id": job_id}).scalar_one() == "now"
+
+
+def test_crashes_that_an_older_worker_counted_are_counted_on(engine: Engine) -> None:
+    """It counts under the other name alone, and so may claim a row between two workers that know both."""
+    job_id = row(engine, status="running", attempts=2, crashes=1)
+    lost = "lease_until = now() - interval '1 s', published_at = now()"
+    execute(engine, f"UPDATE provisioner.job_agents SET {lost}")
+    execute(engine, "UPDATE provisioner.jobs SET status = 'running'")
+
+    def told() -> tuple[int, int]:
+        with engine.connect() as connection:
+            (job,) = read_jobs(connection, [job_id])
+        return job.crashes, job.agents[0].crashes
+
+    assert told() == (2, 2)
+    agent_id = one(engine, "SELECT agent_id FROM provisioner.job_agents").agent_id
+    held = claim(engine, job_id, agent_id, lease_s=5)
+    assert isinstance(held, Claim)
+    assert held.crashes == 3
+    assert told() == (3, 3)
+    assert one(engine, "SELECT attempts FROM provisioner.job_agents").attempts == 3

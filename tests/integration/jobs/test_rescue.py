@@ -106,7 +106,7 @@ def test_a_message_that_comes_for_a_row_that_a_lost_one_began_ends_the_republish
 
 # Each row as it is found, whether it is published, and whether a claim then gets it and with which count.
 @pytest.mark.parametrize(
-    ("row", "published", "attempts"),
+    ("row", "published", "crashes"),
     [
         pytest.param(
             {"status": "'pending'", "published_at": "now() - interval '16 s'", "next_attempt_at": "now()"},
@@ -127,6 +127,7 @@ def test_a_message_that_comes_for_a_row_that_a_lost_one_began_ends_the_republish
         pytest.param(
             {
                 "status": "'running'",
+                "crashes": "2",
                 "attempts": "2",
                 "generation": "7",
                 "phase": "'files'",
@@ -175,7 +176,7 @@ def test_rescue_of_an_agents_row(
     sent: Sent,
     row: dict[str, str],
     published: bool,
-    attempts: int | None,
+    crashes: int | None,
 ) -> None:
     key = row_of_age(engine, fleet, **row)
     before = job_agent(engine, key)
@@ -183,16 +184,16 @@ def test_rescue_of_an_agents_row(
     after = job_agent(engine, key)
     if published:
         assert sent == [(TASK, {"agent_id": str(fleet.agent_id)}, str(key))]
-        assert (after.status, after.generation, after.attempts) == (
+        assert (after.status, after.generation, after.crashes) == (
             before.status,
             before.generation,
-            before.attempts,
+            before.crashes,
         )
         assert 0 < seconds_from_now(engine, after.next_attempt_at) <= 15
     else:
         assert after == before
     held = claim(engine, key, fleet.agent_id, lease_s=5)
-    assert getattr(held, "attempts", None) == attempts
+    assert getattr(held, "crashes", None) == crashes
 
 
 @pytest.mark.parametrize("broken", [OperationalError("no broker"), RuntimeError("Retry limit"), OSError()])

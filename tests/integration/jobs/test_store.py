@@ -67,11 +67,11 @@ def test_a_claim_takes_the_row_and_a_copy_of_the_message_finds_nothing_to_do(eng
     agent_id = seed_fleet(engine).agent_id
     job_id = accept(engine, agent_id)
     held = take(engine, job_id, agent_id)
-    assert (held.generation, held.attempts, held.phase, held.single) == (1, 0, None, True)
+    assert (held.generation, held.crashes, held.phase, held.single) == (1, 0, None, True)
     assert held.options["wake"] is True
     assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     row = job_agent(engine, job_id)
-    assert (row.status, row.generation, row.attempts, row.published_at) == ("running", 1, 0, None)
+    assert (row.status, row.generation, row.crashes, row.published_at) == ("running", 1, 0, None)
 
 
 def test_of_many_workers_that_claim_at_once_one_gets_the_row(engine: Engine) -> None:
@@ -96,7 +96,7 @@ def test_what_a_worker_writes_after_another_has_taken_over_is_rejected(engine: E
     late = take(engine, job_id, agent_id)
     run_out(engine, job_id)
     held = take(engine, job_id, agent_id)
-    assert (held.generation, held.attempts) == (2, 1)
+    assert (held.generation, held.crashes) == (2, 1)
     with engine.begin() as connection:
         with pytest.raises(LeaseLostError):
             advance(connection, late, "files", lease_s=LEASE_S)
@@ -164,7 +164,7 @@ def test_a_planned_wait_is_no_crash(engine: Engine) -> None:
     job_id = accept(engine, agent_id)
     for round_ in range(1, 4):
         held = take(engine, job_id, agent_id)
-        assert (held.generation, held.attempts) == (round_, 0)
+        assert (held.generation, held.crashes) == (round_, 0)
         with engine.begin() as connection:
             park(connection, held, 0, "later")
         assert publish_due(engine, lambda *_: None) == 1
@@ -174,8 +174,23 @@ def test_a_claim_that_ended_without_a_word_is_counted(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     job_id = accept(engine, agent_id)
     for crashes in range(4):
-        assert take(engine, job_id, agent_id).attempts == crashes
+        assert take(engine, job_id, agent_id).crashes == crashes
+        row = job_agent(engine, job_id)
+        assert (row.attempts, row.crashes) == (crashes, crashes)
         run_out(engine, job_id)
+
+
+def test_a_failed_try_is_counted_in_the_row_and_known_to_the_next_claim(engine: Engine) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    for tries, phase in enumerate(("files", "credentials", None)):
+        held = take(engine, job_id, agent_id)
+        assert held.tries == tries
+        with engine.begin() as connection:
+            park(connection, held, 0, "no answer", phase, failed=True)
+        publish_due(engine, lambda *_: None)
+    row = job_agent(engine, job_id)
+    assert (row.tries, row.crashes, row.attempts) == (3, 0, 0)
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "skipped", "cancelled"])
@@ -204,7 +219,7 @@ def test_one_job_at_a_time_has_an_agent_and_the_other_comes_back_in_some_seconds
     held = take(engine, first, agent_id)
     assert claim(engine, second, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     row = job_agent(engine, second)
-    assert (row.status, row.attempts, row.generation, row.started_at) == ("pending", 0, 0, None)
+    assert (row.status, row.crashes, row.generation, row.started_at) == ("pending", 0, 0, None)
     assert row.reason == "waiting for another job on this agent"
     wait = execute(
         engine,
@@ -216,7 +231,7 @@ def test_one_job_at_a_time_has_an_agent_and_the_other_comes_back_in_some_seconds
     end(engine, held)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE job_id = :id", id=second)
     assert publish_due(engine, lambda *_: None) == 1
-    assert take(engine, second, agent_id).attempts == 0
+    assert take(engine, second, agent_id).crashes == 0
 
 
 def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at_once(engine: Engine) -> None:
@@ -288,7 +303,7 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> No
         while (row := job_agent(engine, job_id)).lease_until <= first + timedelta(seconds=0.6):
             assert publish_due(engine, lambda *_: None) == 0
             assert time.monotonic() < deadline
-    assert (row.generation, row.attempts) == (1, 0)
+    assert (row.generation, row.crashes) == (1, 0)
     assert row.next_attempt_at == row.lease_until
 
 

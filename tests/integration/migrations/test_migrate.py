@@ -144,6 +144,32 @@ def test_reason_codes_come_without_a_rewrite_and_go_again(
     assert definitions("provisioner") == older
 
 
+def test_counts_come_without_a_rewrite_and_go_again(empty: Engine, definitions: Callable[[str], str]) -> None:
+    """Rows of before, and those that an older worker makes, hold zero."""
+
+    def move(to: str) -> list[int]:
+        with empty.begin() as connection:
+            step = command.downgrade if to == "0013" else command.upgrade
+            step(alembic_config(connection), to)
+            file = text("SELECT pg_relation_filenode(CAST(:table AS regclass))")
+            tables = ("provisioner.jobs", "provisioner.job_agents")
+            return [connection.execute(file, {"table": table}).scalar_one() for table in tables]
+
+    insert = text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'update_agent')")
+    migrate(empty)
+    before = move("0013")
+    older = definitions("provisioner")
+    with empty.begin() as connection:
+        connection.execute(insert)
+    assert move("0014") == before
+    with empty.begin() as connection:
+        connection.execute(insert)
+        rows = connection.execute(text("SELECT tries, crashes FROM provisioner.jobs")).all()
+    assert [tuple(row) for row in rows] == [(0, 0), (0, 0)]
+    assert move("0013") == before
+    assert definitions("provisioner") == older
+
+
 def test_no_foreign_key_leaves_our_schema(empty: Engine) -> None:
     migrate(empty, standalone=True)
     inspector = inspect(empty)

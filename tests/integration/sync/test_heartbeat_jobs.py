@@ -58,7 +58,7 @@ def test_a_worker_that_dies_at_it_is_followed_by_another(
     _expire(settled, settled_job)
     execute_heartbeats(settled.services, settled_job)
     job = settled.job(settled_job)
-    assert (job.status, job.attempts, job.lease_until) == ("succeeded", 1, None)
+    assert (job.status, job.crashes, job.lease_until) == ("succeeded", 1, None)
 
 
 def test_a_job_at_which_workers_die_is_given_up(

@@ -13,6 +13,7 @@ from worker.errors import PermanentError, TransientError
 from worker.jobs.retry_policy import (
     GatewayGivenUpError,
     RetryPolicy,
+    Snooze,
     backoff_s,
     inline_retrying,
     jittered,
@@ -142,8 +143,14 @@ def test_work_that_kills_workers_is_given_up() -> None:
         POLICY.require_survivable(3, "files")
 
 
-def test_an_agent_of_many_waits_longer_for_a_silent_gateway_at_each_claim() -> None:
-    waits = [POLICY.idle_timeout_of(claims) for claims in range(1, 12)]
+def test_a_snooze_after_an_error_follows_a_failed_try() -> None:
+    assert POLICY.after_failure(ERROR, 1).failed
+    assert POLICY.after_outage(ERROR, 3, 1.0, None).failed
+    assert not Snooze("later", 1.0).failed
+
+
+def test_an_agent_of_many_waits_longer_for_a_silent_gateway_after_each_failed_try() -> None:
+    waits = [POLICY.idle_timeout_after(tries) for tries in range(11)]
     assert waits[:3] == [3.0, 4.5, 6.75]
     assert waits == sorted(waits)
     assert waits[-1] == 20.0

@@ -81,6 +81,15 @@ def request_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield "asked", ago(job.age_s) + (f" by {job.requested_by}" if job.requested_by else "")
 
 
+def counts_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+    """The facts of a page that say how many tries failed, and how many workers died at it."""
+    most = ", the most for one agent" if job.is_about_many else ""
+    if job.tries:
+        yield "tries", f"{job.tries} failed and were repeated{most}"
+    if job.crashes:
+        yield "crashes", f"{job.crashes} of the workers that had it died{most}"
+
+
 def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield from request_of(job)
     where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
@@ -101,8 +110,7 @@ def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     if job.took_s is not None:
         begun = f", begun after {took(job.waited_s)}" if job.waited_s and job.waited_s >= 2 else ""
         yield "took", ("" if job.ended else "so far ") + took(job.took_s) + begun
-    if job.attempts:
-        yield "crashes", f"{job.attempts} of the workers that had it died"
+    yield from counts_of(job)
     yield from _outcome(job)
 
 

@@ -1,7 +1,8 @@
-"""SQL: what rows say in codes, for those who read them; rows of workers before v0.3.0 included.
+"""SQL: what rows say in codes and counts, for those who read them; rows of workers before v0.3.0 included.
 
-Such workers write no codes, may have a row between two workers that do, and run beside this version during an
-upgrade. Their sentences are read here alone, and no longer once the next release is out.
+Such workers write no codes and count crashes under another name, may have a row between two workers that do,
+and run beside this version during an upgrade. What they write is read here alone, and no longer once the next
+release is out.
 """
 
 from __future__ import annotations
@@ -78,3 +79,9 @@ def wait_reason(job: str) -> str:
     """The trouble that a running job with the alias ``job`` waits out, null if there is none. Read from
     ``error`` until the next release: all versions write that, older ones nothing else."""
     return f"CASE WHEN {job}.finished_at IS NULL THEN {job}.error END"
+
+
+def crashes(row: str) -> str:
+    """How many workers died at the row with the alias ``row``. Read from ``attempts`` until the next release:
+    all versions count there, older ones nowhere else."""
+    return f"{row}.attempts"

@@ -18,7 +18,7 @@ from worker.jobs import service_time
 from worker.jobs.kinds import ONE_AGENT_KINDS
 from worker.jobs.requests import Request
 from worker.jobs.states import AgentOutcome, ReasonCode
-from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.leases import LeaseLostError, NotClaimed, count_crash
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -29,9 +29,10 @@ earlier."""
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on one agent's row of a job. ``age_s``: seconds since its first claim; ``failing_s``:
-    seconds since its current step first failed, 0 if it has not; ``roster``: in a sync, the roster change
-    that its parent planned."""
+    """A worker's hold on one agent's row of a job. ``tries``: how many tries failed before; ``crashes``: how
+    many workers died at it; ``age_s``: seconds since its first claim; ``failing_s``: seconds since its
+    current step first failed, 0 if it has not; ``roster``: in a sync, the roster change that its parent
+    planned."""
 
     job_id: UUID
     agent_id: UUID
@@ -40,7 +41,8 @@ class Claim:
     options: Mapping[str, Any]
     gateway_id: UUID | None
     generation: int
-    attempts: int
+    tries: int
+    crashes: int
     phase: str | None
     first_provision: bool | None
     status_before: str | None
@@ -85,7 +87,7 @@ _START_SINGLE = text(f"""
 _CLAIM = text(f"""
     UPDATE provisioner.job_agents r
     SET status = 'running', generation = r.generation + 1,
-        attempts = r.attempts + (r.lease_until IS NOT NULL)::int,
+        {count_crash("r.")},
         lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s),
         published_at = NULL, started_at = coalesce(r.started_at, now()), reason = NULL,
@@ -95,9 +97,9 @@ _CLAIM = text(f"""
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
       AND (r.lease_until IS NULL OR r.lease_until < now())
     RETURNING r.job_id, r.agent_id, j.kind, j.kind = ANY(:single_kinds) AS single, j.options, j.gateway_id,
-        r.generation,
-        r.attempts, r.phase, r.first_provision, r.status_before, r.wake_key, r.wake_sent_at, r.woken_at,
-        r.files, r.warnings, j.cancel_requested_at IS NOT NULL AS cancel_requested, r.roster,
+        r.generation, r.tries, r.crashes, r.phase, r.first_provision, r.status_before,
+        r.wake_key, r.wake_sent_at, r.woken_at, r.files, r.warnings, r.roster,
+        j.cancel_requested_at IS NOT NULL AS cancel_requested,
         extract(epoch FROM now() - r.started_at)::float AS age_s,
         {service_time.failing_s("r.failing_since")} AS failing_s
 """)
@@ -124,7 +126,7 @@ def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:
     """Lease the agent's row for ``lease_s`` seconds, if it was published and the agent is free.
 
-    A lease that ran out counts as an attempt, since a worker died; a planned wait does not.
+    A lease that ran out counts as a crash, since a worker died; a planned wait does not.
     """
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
@@ -197,6 +199,7 @@ _PARK = text(f"""
     UPDATE provisioner.job_agents
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), reason = :reason,
         reason_code = :code, failing_since = {service_time.FAILING_SINCE},
+        tries = tries + CAST(:failed AS boolean)::int,
         next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
         ) THEN 0 ELSE :delay_s END)
@@ -214,10 +217,12 @@ def park(
     failing_s: float | None = None,
     *,
     code: ReasonCode | None = None,
+    failed: bool = False,
 ) -> None:
     """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is to
     be cancelled, or when another transaction calls it. ``failing_s``: for how many seconds its step has been
-    failing, None if it is not; ``code``: what ``reason`` says, for programs. Raises LeaseLostError."""
+    failing, None if it is not; ``code``: what ``reason`` says, for programs; ``failed``: this try failed.
+    Raises LeaseLostError."""
     values = {
         **_held(held),
         "delay_s": delay_s,
@@ -225,6 +230,7 @@ def park(
         "code": code,
         "phase": phase,
         "failing_s": failing_s,
+        "failed": failed,
     }
     _require_one(connection.execute(_PARK, values).rowcount, held)
 

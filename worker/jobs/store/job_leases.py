@@ -11,21 +11,21 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.jobs.service_time import FAILING_SINCE, failing_s
 from worker.jobs.states import ReasonCode
-from worker.jobs.store.leases import LeaseLostError, NotClaimed
+from worker.jobs.store.leases import LeaseLostError, NotClaimed, count_crash
 from worker.masking.columns import MaskedText
 
 
 @dataclass(frozen=True)
 class JobClaim:
-    """A worker's hold on a job's own row. ``failing_s``: seconds since its current step first failed, 0 if
-    it has not."""
+    """A worker's hold on a job's own row. ``crashes``: how many workers died at it; ``failing_s``: seconds
+    since its current step first failed, 0 if it has not."""
 
     job_id: UUID
     gateway_id: UUID
     options: Mapping[str, Any]
     phase: str
     generation: int
-    attempts: int
+    crashes: int
     cancel_requested: bool
     failing_s: float = 0.0
 
@@ -36,12 +36,12 @@ class JobClaim:
 
 _CLAIM = text(f"""
     UPDATE provisioner.jobs
-    SET generation = generation + 1, attempts = attempts + (lease_until IS NOT NULL)::int,
+    SET generation = generation + 1, {count_crash()},
         lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s), published_at = NULL, updated_at = now()
     WHERE id = :job_id AND kind = :kind AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
-    RETURNING id AS job_id, gateway_id, options, phase, generation, attempts,
+    RETURNING id AS job_id, gateway_id, options, phase, generation, crashes,
         cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s
 """)
 
@@ -64,7 +64,7 @@ _PARK = text(f"""
     UPDATE provisioner.jobs
     SET lease_until = NULL, published_at = NULL, phase = coalesce(:phase, phase), updated_at = now(),
         error = :reason, wait_reason = :reason, reason_code = :code,
-        failing_since = {FAILING_SINCE},
+        failing_since = {FAILING_SINCE}, tries = tries + CAST(:failed AS boolean)::int,
         next_attempt_at = CASE
             WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
             OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
@@ -87,11 +87,12 @@ def park_job(
     failing_s: float | None = None,
     *,
     code: ReasonCode | None = None,
+    failed: bool = False,
 ) -> None:
     """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
     for, or when another transaction calls it. ``reason``: the trouble it waits out, if any, with its
-    ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not. Raises
-    LeaseLostError."""
+    ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not; ``failed``:
+    this try failed. Raises LeaseLostError."""
     parameters = {
         **key_of(held),
         "delay_s": delay_s,
@@ -99,6 +100,7 @@ def park_job(
         "reason": reason,
         "code": code,
         "failing_s": failing_s,
+        "failed": failed,
     }
     require_held(connection.execute(_PARK, parameters).rowcount, held)
 

@@ -1,4 +1,4 @@
-"""Why a claim was not made, and the error of a worker whose lease another one has taken over."""
+"""What the claims of all rows share: why one is not made, what it counts, and how its lease is lost."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ class NotClaimed(Enum):
     NOTHING_TO_DO = "leased, parked or ended"
     AGENT_BUSY = "another job is at work on the agent"
     NO_SLOT = "its gateway has all the slots that it may have in this process"
+
+
+def count_crash(row: str = "") -> str:
+    """SQL: the assignments of a claim that count the worker that died with the row's lease, if one did.
+
+    Workers before v0.3.0 count in ``attempts`` alone, so ``crashes`` follows that until the next release.
+    ``row``: the row's alias with a dot.
+    """
+    count = f"{row}attempts + ({row}lease_until IS NOT NULL)::int"
+    return f"attempts = {count}, crashes = {count}"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from worker.cli.console import argument
 from worker.cli.job_summary import AgentSummary, JobSummary, document
-from worker.cli.views.jobs import list_of_jobs, next_steps
+from worker.cli.views.jobs import counts_of, list_of_jobs, next_steps
 from worker.cli.views.live import PHASES, live_table
 from worker.cli.views.progress import progress
 from worker.jobs.states import ReasonCode
@@ -31,7 +31,8 @@ ROW = AgentSummary(
     phase="files",
     reason=None,
     warnings=[],
-    attempts=0,
+    tries=0,
+    crashes=0,
     in_hand=True,
     due_in_s=None,
     first_provision=True,
@@ -161,9 +162,25 @@ def test_what_did_not_fail_asks_for_nothing(status: str) -> None:
     assert list(next_steps(replace(JOB, status=status))) == []
 
 
+@pytest.mark.parametrize(
+    ("job", "facts"),
+    [
+        (JOB, []),
+        (replace(JOB, tries=4), [("tries", "4 failed and were repeated")]),
+        (replace(JOB, crashes=1), [("crashes", "1 of the workers that had it died")]),
+        (
+            replace(JOB, kind="sync_gateway", agent_id=None, tries=4),
+            [("tries", "4 failed and were repeated, the most for one agent")],
+        ),
+    ],
+)
+def test_a_page_counts_failed_tries_apart_from_crashes(job: JobSummary, facts: list[tuple[str, str]]) -> None:
+    assert list(counts_of(job)) == facts
+
+
 def test_the_json_of_a_job_keeps_its_keys() -> None:
-    whole = document(replace(JOB, agents=(replace(ROW, attempts=2),)))
-    assert whole["attempts"] == 2
+    whole = document(replace(JOB, crashes=2, agents=(replace(ROW, tries=4, crashes=2),)))
+    assert (whole["attempts"], whole["agents"][0]["attempts"]) == (2, 2)
     assert {"id", "kind", "status", "error", "result", "warnings", "options", "request_id"} <= set(whole)
     assert {"agent_id", "status", "phase", "files", "woken"} <= set(whole["agents"][0])
     assert "agents" not in document(JOB, with_agents=False)
