@@ -405,7 +405,7 @@ def test_a_job_that_kills_its_workers_is_given_up(
 
 
 @pytest.mark.parametrize(
-    ("work", "tries"),
+    ("handler", "tries"),
     [
         (raising(TransientError("no answer")), 2),
         (raising(GatewayUnreachable("connection refused")), 2),
@@ -414,9 +414,9 @@ def test_a_job_that_kills_its_workers_is_given_up(
     ids=["failing", "gateway away", "waiting"],
 )
 def test_each_try_that_failed_is_counted_and_a_planned_wait_is_not(
-    hands: Any, engine: Engine, fleet: Fleet, begin: Any, work_is: Any, work: Any, tries: int
+    hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any, handler: Any, tries: int
 ) -> None:
-    work_is(work)
+    use_handler(handler)
     key = begin(fleet)
     for _ in range(2):
         assert isinstance(execute_agent_row(hands(), key, fleet.agent_id), Snooze)
