@@ -223,7 +223,7 @@ def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float =
     until = time.monotonic() + within_s
     while True:
         answer = client.query("agents.list")
-        implied = {IMPLICIT_AGENT, answer.value.get("defaultId"), answer.value.get("mainKey")}
+        implied = {IMPLICIT_AGENT, *(str(answer.value.get(key)) for key in ("defaultId", "mainKey"))}
         running = {canonical_id(agent.text("id")) for agent in answer.records("agents")}
         apart = sorted((running ^ live.present) - implied)
         if not apart:

@@ -24,7 +24,7 @@ def user_by_another_path(
         return None, True
     asked = list(others)[:MOST_ASKED]
     calls = [Call("agents.files.list", {"agentId": key}) for key in (openclaw_id, *asked)]
-    seen: list[set[tuple[Any, ...]] | None] = []
+    seen: list[set[tuple[str, ...]] | None] = []
     for answer in client.call_many(calls):
         if isinstance(answer, GatewayError) and not isinstance(answer, PermanentGatewayError):
             raise answer
@@ -37,13 +37,13 @@ def user_by_another_path(
     return None, None not in seen and len(asked) == len(others)
 
 
-def _files(answer: Mapping[str, Any] | None) -> set[tuple[Any, ...]] | None:
+def _files(answer: Mapping[str, Any] | None) -> set[tuple[str, ...]] | None:
     """Name, size and time of each file, or None if the answer does not list them."""
     listed = answer.get("files") if answer is not None else None
     if not isinstance(listed, list):
         return None
     return {
-        (file.get("name"), file.get("size"), file["updatedAtMs"])
+        (str(file.get("name")), str(file.get("size")), str(file["updatedAtMs"]))
         for file in listed
         if isinstance(file, Mapping) and not file.get("missing") and file.get("updatedAtMs")
     }

@@ -133,9 +133,11 @@ def place(
 def test_an_include_is_flattened_only_with_leave_and_then_nobody_is_lost(place: Open, release: str) -> None:
     agents = {"$include": "./agents.json5"}
     with place(release, {"agents": agents}, agents_json5=section(release)) as here:
+        here.put("openclaw.json", f"// the owner's own words\n{here.path.read_text()}")
         before = here.path.read_bytes()
         first, second = here.write()
         assert first.error == second.error
+        assert "; drops its comments." in first.error
         assert "agents from ./agents.json5" in first.error
         assert "`provisioner gateway allow-rewrite" in first.error
         assert (here.path.read_bytes(), here.patches()) == (before, 0)

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.fleet import make_fleet
 from tests.integration.cli.conftest import Provisioner
+from tests.owners_files import save
 from worker.lab.simulator import Simulator
 
 TOKEN = "the-gateways-own-token"
+SHOP = {"baseUrl": "${OWNERS_URL}", "apiKey": "owners-own-key", "name": "$${TEXT}"}
 ROOT = {
     "agents": {"$include": "./agents.json5"},
-    "models": {"providers": {"shop": {"baseUrl": "${OWNERS_URL}", "apiKey": "owners-own-key"}}},
+    "models": {"providers": {"shop": SHOP}},
 }
 
 
-@pytest.fixture
-def gateway(engine: Engine, tmp_path: Path) -> object:
-    state = tmp_path / "gateway"
-    state.mkdir()
-    (state / "agents.json5").write_text(json.dumps({"list": [{"id": "main"}, {"id": "ops-bot"}]}))
+@contextmanager
+def running(
+    engine: Engine, folder: Path, release: str, root: dict[str, Any], **files: Any
+) -> Iterator[Simulator]:
+    """A gateway with the agents main and ops-bot in a file of their own, and a row for it."""
+    folder.mkdir()
+    for name, content in {"agents": {"list": [{"id": "main"}, {"id": "ops-bot"}]}, **files}.items():
+        save(folder, f"{name}.json5", content)
     variables = {"OWNERS_URL": "http://127.0.0.1:9"}
-    with Simulator(
-        "2026.2.12", token=TOKEN, state_dir=state, config=ROOT, environment=variables
-    ) as simulator:
+    with Simulator(release, token=TOKEN, state_dir=folder, config=root, environment=variables) as simulator:
         make_fleet(engine, url=simulator.url, token=TOKEN, workspace_root="~/.openclaw")
+        yield simulator
+
+
+@pytest.fixture
+def gateway(engine: Engine, tmp_path: Path) -> Iterator[Simulator]:
+    with running(engine, tmp_path / "gateway", "2026.2.12", ROOT) as simulator:
         yield simulator
 
 
@@ -39,6 +50,10 @@ def test_what_is_shown_is_allowed_until_it_is_revoked(provisioner: Provisioner, 
     assert found["agents"] == 2
     assert "agents from ./agents.json5" in said["rewrites"]
     assert "${OWNERS_URL} at models.providers.shop.baseUrl" in said["rewrites"]
+    assert (
+        "undoes escapes, which turns them into variables ($${TEXT} at models.providers.shop.name)"
+        in (said["rewrites"])
+    )
     assert "`provisioner gateway allow-rewrite workshop`" in said["rewrites"]
     shown = provisioner.run("gateway", "allow-rewrite", "workshop", "--yes")
     assert shown.exit_code == 0
@@ -50,9 +65,28 @@ def test_what_is_shown_is_allowed_until_it_is_revoked(provisioner: Provisioner, 
     assert {one["allowed_before"] for one in again["rewrites"]} == {True}
     found = provisioner.json("doctor", "workshop")
     assert "which is allowed here" in {one["check"]: one["says"] for one in found["findings"]}["rewrites"]
-    assert provisioner.json("gateway", "allow-rewrite", "workshop", "--revoke")["revoked"] == 3
-    assert len(provisioner.json("gateway", "allow-rewrite", "workshop")["allowed"]) == 3
+    assert provisioner.json("gateway", "allow-rewrite", "workshop", "--revoke")["revoked"] == 4
+    assert len(provisioner.json("gateway", "allow-rewrite", "workshop")["allowed"]) == 4
     assert gateway.config_path.read_bytes() == before
+
+
+def test_on_a_release_that_merges_lists_the_included_agents_are_counted_and_a_secret_is_named(
+    provisioner: Provisioner, engine: Engine, tmp_path: Path
+) -> None:
+    models = {"providers": {"shop": {"apiKey": SHOP["apiKey"]}}}
+    root = {"agents": ROOT["agents"], "models": {"$include": "./models.json5"}}
+    with running(engine, tmp_path / "gateway", "2026.3.13", root, models=models) as gateway:
+        save(gateway.state_dir, "openclaw.json", f"// the owner's words\n{gateway.config_path.read_text()}")
+        found = provisioner.json("doctor", "workshop")
+        shown = provisioner.run("doctor", "workshop")
+    assert found["agents"] == 2
+    assert found["writes_refused"] is True
+    refused, comments = [one["says"] for one in found["findings"] if one["check"] == "rewrites"]
+    assert "agents from ./agents.json5, models from ./models.json5" in refused
+    assert "copies secrets out of included files into openclaw.json (models.providers.shop.apiKey)" in refused
+    assert "; drops its comments;" in refused
+    assert "openclaw.json has comments" in comments
+    assert SHOP["apiKey"] not in shown.output + str(found)
 
 
 def test_doctor_looks_at_one_gateway_or_at_all(provisioner: Provisioner, gateway: Simulator) -> None:

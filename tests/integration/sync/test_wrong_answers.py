@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Garble, Kind, Lie, Refuse, Wrong
 
@@ -104,6 +104,42 @@ def test_no_answer_is_a_fault_of_our_own(scene: Scene, caplog: pytest.LogCapture
     assert faulty == []
 
 
+WHEN = '"updatedAtMs": 1e999'
+LISTED = ", ".join(
+    f'{{"name": "{name}.md", "kind": "file", "size": 6, {WHEN}}}' for name in ("AGENTS", "SOUL", "TOOLS")
+)
+READ, TAKEN = (
+    f'{{"file": {{"content": "x", "size": 6, "updatedAtMs": {time}}}}}' for time in ("1e999", 10**23)
+)
+SCRATCH = f'{{"scratch": {{"content": "x", {WHEN}}}}}'
+IMPOSSIBLE_TIMES = {
+    "2026.2.12": {"agents.files.list": f'{{"files": [{LISTED}]}}'},
+    "2026.9.6": {
+        "agents.workspace.list": f'{{"entries": [{LISTED}], "totalEntries": 3}}',
+        "cron.scratch.get": SCRATCH,
+        "cron.scratch.set": SCRATCH,
+    },
+}
+
+
+def test_a_time_that_postgres_cannot_hold_is_passed_over(scene: Scene) -> None:
+    """Python reads 1e999 as infinity. A time only saves a second read, so a wrong one is no error."""
+    agent = scene.agent("Ann")
+    scene.provision(agent)
+    scene.execute("UPDATE agents SET soul_template = 'Calm 1'")
+    said = IMPOSSIBLE_TIMES[scene.simulator.release.name]
+    faults = [Fault(Garble(payload), method) for method, payload in said.items()]
+    for method, payload in (("agents.files.get", READ), ("agents.files.set", TAKEN)):
+        faults.append(Fault(Garble(payload), method, file="SOUL.md"))
+    scene.simulator.faults.replace(faults)
+    job_id = scene.ask("update_agent", agent_id=agent, wake=False, diff=True)
+    scene.serve()
+    assert (scene.job(job_id).status, scene.job(job_id).error) == ("succeeded", None)
+    assert scene.simulator.faults.outstanding == []
+    times = "SELECT count(updated_at_ms) AS n FROM provisioner.agent_files WHERE name = 'SOUL.md'"
+    assert scene.row(times).n == 0
+
+
 @pytest.mark.parametrize(
     "sentence",
     [DIRTY * 10, "x" * MEGABYTE, "\n\n\tforged line\r\nAUTH_TOKEN=x"],
@@ -120,6 +156,27 @@ def test_what_a_gateway_says_is_cleaned_and_cut_before_it_is_kept(scene: Scene, 
     assert job.status == "failed"
     assert len(job.error) < 5000
     assert job.error.isprintable()
+
+
+@on("2026.3.13")
+def test_lists_of_a_wrong_shape_do_not_stop_a_delete(scene: Scene) -> None:
+    ann, bob = scene.agent("Ann"), scene.agent("Bob")
+    config = json.loads(scene.simulator.config_path.read_text())
+    owners = [{"id": "main", "workspace": "~/own"}, {"id": "shop", "workspace": "~/shop"}]
+    scene.save("openclaw.json", {**config, "agents": {"list": owners}})
+    scene.provision(ann, bob)
+    there = [{"id": key} for key in scene.simulator.agents()]
+    files = [{"name": ["SOUL.md"], "size": {}, "updatedAtMs": [1]}]
+    for agent, method, payload in (
+        (bob, "agents.list", {"agents": there, "defaultId": ["main"], "mainKey": {}}),
+        (ann, "agents.files.list", {"files": files}),
+    ):
+        order = scene.simulator.faults.order(Fault(Lie(payload), method))
+        job_id = scene.ask("delete_agent", agent_id=agent)
+        scene.serve()
+        assert order.spent, method
+        assert (scene.job(job_id).status, scene.job(job_id).error) == ("succeeded", None), method
+        assert f"mc-{agent}" not in scene.simulator.agents()
 
 
 @pytest.mark.parametrize("total", [10**6, 10**15])
