@@ -20,6 +20,8 @@ _MOST_ROUNDS = 2_000_000  # a forged hash must not cost minutes of CPU
 _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)
 
+_SEARCHED = 512 * 1024
+"""How many characters at either end of a longer text are searched for a token."""
 _UNSEEN = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
 _MARKS = "`*'\"\u2018\u2019\u201c\u201d"
 _BULLETS = "-*+\u2022"
@@ -79,14 +81,23 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
 
     ``section``: search only the last ``## Tools`` section, up to the next heading of the same level or above.
     Lines that begin with ``#`` are ignored, and so are quoted ones (``>``), which are other people's words.
+    The middle of a text of more than 1 MiB is not searched.
     """
     found: str | None = None
-    lines = _UNSEEN.sub("", text).replace("\u00a0", " ").splitlines()
+    lines = _UNSEEN.sub("", _ends_of(text)).replace("\u00a0", " ").splitlines()
     for line in _tools_section(lines) if section else lines:
         rest = _assigned(line, key)
         if rest is not None:
             found = _value(rest) or found
     return None if found == PLACEHOLDER else found
+
+
+def _ends_of(text: str) -> str:
+    """The whole lines at both ends of a long text, or all of one that is not long."""
+    if len(text) <= 2 * _SEARCHED:
+        return text
+    head, tail = text[:_SEARCHED].rpartition("\n")[0], text[-_SEARCHED:].partition("\n")[2]
+    return f"{head}\n{tail}"
 
 
 def _assigned(line: str, key: str) -> str | None:
@@ -139,6 +150,8 @@ def _tools_section(lines: list[str]) -> Iterator[str]:
 
 def _heading_level(line: str) -> int:
     """1 or 2 for a Markdown heading of that level, else 0."""
+    if "#" not in line:
+        return 0
     marks = line.lstrip(" ")
     title = marks.lstrip("#")
     level = len(marks) - len(title)

@@ -69,19 +69,34 @@ def test_a_sync_is_planned_done_and_then_has_nothing_to_do(
     assert crew.run("sync", GATEWAY, "--dry-run").exit_code == 0
 
 
-def test_a_page_keeps_to_80_columns_and_shows_no_token(crew: Provisioner, simulator: Simulator) -> None:
+NOTED = """
+password: correct-horse-battery
+Authorization: Bearer 0wls-of-the-night
+  curl -H 'authorization: bearer wom8ats-by-day' http://127.0.0.1:9
+passphrase: |
+  all the kings horses
+Scribbled below it."""
+NOTED_SECRETS = ("correct-horse", "0wls-of", "wom8ats", "kings horses")
+
+
+def test_a_page_keeps_to_80_columns_and_shows_no_token(
+    crew: Provisioner, simulator: Simulator, engine: Engine
+) -> None:
     found = [file for file in simulator.state_dir.rglob("AGENTS.md") if "AUTH_TOKEN=" in file.read_text()]
     tokens = []
     for file in found:
         tokens.append(file.read_text().split("AUTH_TOKEN=")[1].split()[0].strip("`'\""))
-        file.write_text(file.read_text().replace(tokens[-1], f"{tokens[-1]}\nScribbled below it."))
+        file.write_text(file.read_text().replace(tokens[-1], f"{tokens[-1]}{NOTED}"))
     result = crew.run("sync", GATEWAY, "--rotate-tokens", "--dry-run", "--diff")
     assert result.exit_code == 1
     page = result.stdout.split("\nplan for", 1)[1].split("\nAda: ")[0]
     assert all(len(line) <= 80 for line in page.splitlines())
     assert result.stdout.count("-Scribbled below it.") == len(tokens) == 4
     assert "<masked>" in result.stdout
-    assert [token for token in tokens if token in result.output] == []
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT array_agg(row_to_json(r)) FROM provisioner.job_agents r"))
+        shown = result.output + str(kept.scalar_one())
+    assert [secret for secret in (*tokens, *NOTED_SECRETS) if secret in shown] == []
 
 
 def test_what_failed_is_named_with_the_way_on_and_the_others_are_synced(

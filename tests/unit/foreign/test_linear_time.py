@@ -184,6 +184,15 @@ def test_a_megabyte_is_masked_and_a_longer_file_is_not_compared() -> None:
     assert says == "(left out: the file has 600,000 characters, and at most 524,288 are compared)"
 
 
+def test_of_a_file_of_any_size_a_megabyte_is_searched_for_a_token() -> None:
+    filling = repeated("a\n", 3 * 2**19)
+    assert find_token(f"## Tools\nAUTH_TOKEN={T}\n{filling}", section=True) == T
+    assert find_token(f"{filling}AUTH_TOKEN={T}", section=False) == T
+    assert find_token(f"{filling}AUTH_TOKEN={T}\n{filling}", section=False) is None
+    cut = 512 * 1024 - 20
+    assert find_token(f"{' ' * cut}\nAUTH_TOKEN={T}\n{filling}", section=False) is None, "half a line"
+
+
 def test_files_of_many_lines_are_not_matched_line_by_line() -> None:
     before = "\n".join(f"{n % 97} line" for n in range(20_000))
     after = "\n".join(f"{n % 89} line" for n in range(20_000))
