@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a target cannot show: ``openclaw`` is for real releases, ``model`` for those that run
     one (not the simulator, and not 2026.2.12, whose agents' runs all fail: gateways.md 3), from ``since``.
-    What uses up a world's agents (``last``) comes behind the rest of that world."""
+    What uses up a world's agents or unsettles its gateway (``last``) comes behind the rest of that world."""
 
     def target_of(item: pytest.Item) -> str:
         return str(getattr(item, "callspec", None) and item.callspec.params.get("world", ""))  # type: ignore[attr-defined]

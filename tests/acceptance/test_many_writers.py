@@ -43,7 +43,6 @@ def two_workers(world: World) -> Iterator[None]:
     second = world.start_worker()
     yield
     second.stop()
-    world.calm_down()
 
 
 def provision_at_once(world: World, name: str, number: int) -> Asked:

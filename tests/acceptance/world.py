@@ -177,13 +177,6 @@ class World:
         """How long a job may take, on this machine, under load."""
         return 180.0 if self.real else 120.0
 
-    def calm_down(self) -> None:
-        """Leave the next tests a gateway that will not restart by itself: 2026.9.6 does so some time after
-        config changes that came in each other's way."""
-        if self.is_slow:
-            self.process.stop()
-            self.process.start()
-
     def start_worker(self, **settings: str) -> WorkerProcess:
         """One more worker process."""
         number = len(self.workers)
