@@ -141,31 +141,35 @@ def note_up(connection: Connection, gateway_id: UUID) -> None:
 
 
 _REFUSED_TOKEN = text("""
-    INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint, last_error)
+    INSERT INTO provisioner.gateway_states AS s (gateway_id, refused_token_fingerprint, last_error)
     VALUES (:gateway_id, :fingerprint, :error)
     ON CONFLICT (gateway_id) DO UPDATE
     SET refused_token_fingerprint = excluded.refused_token_fingerprint, last_error = excluded.last_error
+    WHERE s.refused_token_fingerprint IS DISTINCT FROM excluded.refused_token_fingerprint
 """).bindparams(bindparam("error", type_=MaskedText))
 
 
 def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
-    """Record that the token of this address was refused, so that no job tries it again.
+    """Record that the token of this address was refused and why, so that no job tries it again.
 
-    Ten failures would lock out a remote backend (gateways.md 4).
+    Ten failures would lock out a remote backend (gateways.md 4). Does nothing if that is on record.
     """
     connection.execute(
         _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
     )
 
 
-def require_untried(gateway_name: str, address: GatewayAddress, refused: str | None) -> None:
-    """Raise WrongToken if ``refused``, the fingerprint of the last address refused, matches ``address``."""
-    if refused is not None and refused == fingerprint(address):
-        raise WrongToken(
-            f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor"
-            " gateways.token of its row has changed since: set the token to gateway.auth.token of its"
-            " openclaw.json; where that was put right instead, run `provisioner doctor` once.",
-        )
+def require_untried(gateway_name: str, address: GatewayAddress, condition: GatewayCondition) -> None:
+    """Raise WrongToken, with what the gateway said, if it refused the token of this very address before."""
+    if condition.refused_token_fingerprint != fingerprint(address):
+        return
+    said = condition.last_error if condition.down_at is None else None
+    cure = said or "set the token to gateway.auth.token of its openclaw.json"
+    raise WrongToken(
+        f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor gateways.token of"
+        f" its row has changed since: {cure.rstrip('.')}. Where that was put right on its machine instead, run"
+        " `provisioner doctor` once."
+    )
 
 
 def fingerprint(address: GatewayAddress) -> str:
@@ -221,7 +225,7 @@ def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
     Raises WrongToken for a token that was refused before, and GatewayGivenUpError once the outage has lasted
     for the whole retry timeout.
     """
-    require_untried(record.gateway.name, record.address, record.condition.refused_token_fingerprint)
+    require_untried(record.gateway.name, record.address, record.condition)
     condition = record.condition
     if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
         return None  # it is up, or it was down at an address that it no longer has

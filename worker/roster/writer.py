@@ -173,7 +173,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
             agents = wanted_agents(connection, gateway, wanted)
         entries = {agent: each.entry for agent, each in agents.items()}
         batch = RosterBatch(intents, entries, homes={agent: each.home for agent, each in agents.items()})
-        require_untried(gateway.gateway.name, gateway.address, gateway.condition.refused_token_fingerprint)
+        require_untried(gateway.gateway.name, gateway.address, gateway.condition)
         _reconcile(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
         raise

@@ -199,14 +199,14 @@ def test_a_refused_token_is_not_tried_again_until_url_or_token_change(
     fleet = seed_fleet(engine, agents=4, url=dead_url, token="wr0ng-t0ken")
     with engine.begin() as connection:
         address = load_agent(connection, fleet.agent_id).address
-        note_refused_token(connection, fleet.gateway_id, address, "no")
+        note_refused_token(connection, fleet.gateway_id, address, "the gateway wants another one")
     key = accept(engine, fleet.agents[0])
     outcome = execute_agent_row(services, key, fleet.agents[0])
     assert outcome == Ended(
         "failed",
         "Gateway 'workshop' refused this token before, and neither gateways.url nor gateways.token of its row"
-        " has changed since: set the token to gateway.auth.token of its openclaw.json; where that was put"
-        " right instead, run `provisioner doctor` once.",
+        " has changed since: the gateway wants another one. Where that was put right on its machine instead,"
+        " run `provisioner doctor` once.",
     )
     assert job(engine, key).error == outcome.reason
     execute(engine, "UPDATE gateways SET token = 'an0ther-t0ken'")
@@ -234,6 +234,6 @@ def test_the_state_of_a_gateway_holds_no_token(engine: Engine) -> None:
     fleet = seed_fleet(engine, token="plain-secret-token")
     with engine.begin() as connection:
         address = load_agent(connection, fleet.agent_id).address
-        note_refused_token(connection, fleet.gateway_id, address, "no")
+        note_refused_token(connection, fleet.gateway_id, address, "the gateway wants another one")
     state = one(engine, "SELECT to_jsonb(s)::text AS text FROM provisioner.gateway_states s")
     assert "plain-secret-token" not in state.text

@@ -110,6 +110,14 @@ def test_an_unusable_url_and_device_key_are_findings(
     assert "s3cret" not in result.output
 
 
+def test_doctor_names_a_template_that_is_not_utf8(provisioner: Provisioner, tmp_path: Path) -> None:
+    (tmp_path / "own" / "shared").mkdir(parents=True)
+    (tmp_path / "own" / "shared" / "SOUL.md.j2").write_bytes(b"Be calm.\nBe caf\xe9.\n")
+    provisioner.env["TEMPLATES_DIR"] = str(tmp_path / "own")
+    said = "TEMPLATES_DIR/shared/SOUL.md.j2, line 2: it is not UTF-8 text: save it as UTF-8"
+    assert said in provisioner.refused("doctor", "--all")
+
+
 def test_a_token_that_works_again_is_given_back_to_the_workers(
     provisioner: Provisioner, engine: Engine, tmp_path: Path
 ) -> None:
