@@ -167,8 +167,8 @@ def require_untried(gateway_name: str, address: GatewayAddress, condition: Gatew
     cure = said or "set the token to gateway.auth.token of its openclaw.json"
     raise WrongToken(
         f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor gateways.token of"
-        f" its row has changed since: {cure.rstrip('.')}. Where that was put right on its machine instead, run"
-        " `provisioner doctor` once."
+        f" its row has changed since: {cure.rstrip('.')}. Where that was put right on its machine instead,"
+        " run `provisioner doctor` once."
     )
 
 
