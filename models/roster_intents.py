@@ -17,7 +17,8 @@ class RosterIntent(Provisioner):
     The entry itself is computed when the roster is written, and never stored. ``present_before``: whether the
     roster held the agent before our first write for this intent; ``delete_files``: a removal deletes the
     workspace too; ``only_present``: the agent is not added to a roster that does not hold it. An intent is
-    open until ``applied_at`` or ``error`` is set; ``warning`` goes into the result of its job.
+    open until ``applied_at`` or ``error`` is set; ``reason_code`` says for programs why it was refused, null
+    where a worker before v0.3.0 did that; ``warning`` goes into the result of its job.
     """
 
     __tablename__ = "roster_intents"
@@ -49,3 +50,4 @@ class RosterIntent(Provisioner):
     applied_at: Mapped[Moment | None]
     error: Mapped[str | None]
     warning: Mapped[str | None]
+    reason_code: Mapped[str | None]

@@ -16,7 +16,7 @@ class ProvisionerError(Exception):
 
     The sentence can always be stored and shown: secrets in it are masked. ``reason_code``: the
     code for programs in the rows that the failure stops, a value of `worker.jobs.states.ReasonCode`; None if
-    no program or operator needs to tell it from other failures.
+    no program or operator needs to tell it from other failures of its class.
     """
 
     reason_code: str | None = None

@@ -128,7 +128,7 @@ class Protocol:
         return self.rules.outlives or not w.wire
 
     def _hopeless(self, w: World, batch: tuple[int, ...]) -> frozenset[int]:
-        """`RosterBatch.__post_init__`: agents without a row, and agents that are leaving."""
+        """`RosterBatch.read`: agents without a row, and agents that are leaving."""
         leaving = {self.wishes[n].agent for n in batch if self.wishes[n].change == "remove"}
         wishes = ((n, self.wishes[n]) for n in batch if self.wishes[n].change == "reconcile")
         return frozenset(n for n, wish in wishes if wish.agent not in w.rows or wish.agent in leaving)

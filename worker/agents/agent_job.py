@@ -212,7 +212,7 @@ def _await_roster_writer(context: AgentContext) -> bool | Snooze:
             context.advance(connection, "files", first_provision=first)
             context.held = replace(context.held, phase="files", first_provision=first)
     if settled.error is not None:  # raised after the commit, so that an intent just given up stays given up
-        raise PermanentError(settled.error)
+        raise PermanentError(settled.error, reason_code=settled.reason_code)
     return present
 
 
@@ -253,7 +253,7 @@ def _planned_roster_change(context: AgentContext) -> tuple[bool, Mapping[str, An
         context.warn(entry_stays(refusal))
     elif refusal is not None:
         _require_token(context, present=False, differs=False)
-        raise PermanentError(refusal, reason_code=ReasonCode.REWRITE_REFUSED)
+        raise PermanentError(refusal.sentence, reason_code=refusal.code)
     return present, roster.change_of(openclaw_id)
 
 

@@ -149,7 +149,7 @@ def _settled(
     assert condemned.home is not None
     for intent in intents:
         if intent.error is not None and intent.gateway_id == condemned.home.gateway_id:
-            raise PermanentError(intent.error)
+            raise PermanentError(intent.error, reason_code=intent.reason_code)
         if intent.error is not None:
             warnings.append(f"It could not be removed from gateway {intent.gateway_name!r}: {intent.error}")
         elif intent.warning is not None and intent.warning not in warnings:

@@ -13,6 +13,7 @@ from worker.agents.workspace_plan import Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
 from worker.gateway.agent_files import NotThereYetError, Written
 from worker.gateway.errors import FileRefused, UnsupportedFile
+from worker.jobs.states import ReasonCode
 from worker.records.file_records import record_files
 from worker.records.places import note_resolved
 from worker.workspace.plan import MEMORY_FILES, RecordedFile
@@ -44,7 +45,10 @@ def deliver(context: AgentContext, *, first: bool) -> None:
                 raise
             context.dialect = context.dialect.without_file(name)
             context.warn(f"This gateway does not take {name}.")
-    raise PermanentError("The gateway refuses every file by name.")
+    raise PermanentError(
+        "The gateway refuses every file by name.",
+        reason_code=ReasonCode.GATEWAY_REFUSED,
+    )
 
 
 def _apply(context: AgentContext, plan: WorkspacePlan) -> None:

@@ -133,9 +133,7 @@ def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]
     return _end(services, held, "failed", reason, warnings, code)
 
 
-def _give_up(
-    services: Services, held: Claim, reason: str, warnings: list[str], code: ReasonCode | None
-) -> Ended:
+def _give_up(services: Services, held: Claim, reason: str, warnings: list[str], code: ReasonCode) -> Ended:
     """End a sync's rows after its gateway stayed away (rules.md 33).
 
     Rows that have not begun count as not attempted, and so does this one if none of its files was written.
@@ -152,7 +150,7 @@ def _end(
     status: str,
     reason: str,
     warnings: list[str],
-    code: ReasonCode | None,
+    code: ReasonCode,
     outcome: AgentOutcome | None = None,
 ) -> Ended:
     """End the row without success; a single job restores the agent's earlier status (rules.md 38)."""

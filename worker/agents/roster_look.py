@@ -8,6 +8,7 @@ from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_
 from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.roster.circuit_breaker import heed_one_session
+from worker.roster.intents import Refusal
 from worker.roster.rewrite_permission import foreseen_refusal
 
 
@@ -16,7 +17,7 @@ def look(context: AgentContext) -> RosterPlan:
     return _plan(context, _read(context))
 
 
-def foresee(context: AgentContext) -> tuple[RosterPlan, str | None]:
+def foresee(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
     """Plan the patch that the agent's entry needs, and say why it would be refused, if that is known.
 
     Raises TransientError, PermanentError.

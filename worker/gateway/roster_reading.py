@@ -39,6 +39,8 @@ _MISSING = re.compile(r'Missing env var "([^"]+)"')
 class RosterUnknownError(PermanentError):
     """It is unknown which agents the gateway has, which is not the same as having none."""
 
+    reason_code = "gateway_refused"
+
 
 @dataclass(frozen=True)
 class LiveRoster:

@@ -127,7 +127,7 @@ class RetryPolicy:
     ) -> Snooze:
         requested_s = min(error.retry_after_s or 0.0, most_s)
         wait_s = max(0.1, min(jittered(wait_s), left_s), requested_s)
-        return Snooze(str(error), wait_s, failing_s, code_of(error), failed=True)
+        return Snooze(str(error), wait_s, failing_s, code=code_of(error), failed=True)
 
 
 def backoff_s(failures: int) -> float:

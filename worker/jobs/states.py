@@ -79,17 +79,17 @@ class ReasonCode(StrEnum):
     BOARD_PAUSED = "board_paused"
     """A sync left the agent alone: its board is paused."""
     AGENT_DELETED = "agent_deleted"
-    """There is no row of the agent any more."""
+    """There is no row of the agent any more, or, for its roster entry, none that puts it on the gateway."""
     AGENT_MOVED = "agent_moved"
     """The agent was put on another gateway while the job was at work on it."""
     NO_TOKEN = "no_token"
-    """Its workspace holds no token of the agent's, and the request asks for no new one."""
+    """Its workspace holds no token that the agent can use, and the request asks for no new one."""
     NOT_REGISTERED = "not_registered"
     """The same of an agent that is not in its gateway's roster."""
     GATEWAY_UNREACHABLE = "gateway_unreachable"
     """The gateway was away for the whole retry timeout."""
     GATEWAY_REFUSED = "gateway_refused"
-    """The gateway answered with an error that will not pass."""
+    """The gateway refuses, or nothing can be done there as it is."""
     REWRITE_REFUSED = "rewrite_refused"
     """A config write would rewrite what the gateway's owner wrote, and nobody has allowed that."""
     BROKEN_IDENTITY_TEMPLATE = "broken_identity_template"
@@ -106,6 +106,10 @@ class ReasonCode(StrEnum):
     """The request cannot be served as it was made."""
     INTERNAL_ERROR = "internal_error"
     """An unexpected exception: a bug."""
+    PERMANENT_ERROR = "permanent_error"
+    """Any other error that will not pass: the sentence says what to correct."""
+    AGENTS_FAILED = "agents_failed"
+    """Of a job of many agents: not all succeeded, for different reasons, which their rows say."""
 
     WAITING_FOR_ROSTER = "waiting_for_roster"
     """Until the roster writer has settled what was asked for."""
@@ -146,10 +150,10 @@ WAITS = frozenset(
 """The codes of rows that wait; all others are of rows and jobs that have ended."""
 
 
-def code_of(error: Exception) -> ReasonCode | None:
+def code_of(error: Exception) -> ReasonCode:
     """The code of a row that the error stops: its own, else whether it may pass or was unexpected."""
     if not isinstance(error, ProvisionerError):
         return ReasonCode.INTERNAL_ERROR
     if error.reason_code is not None:
         return ReasonCode(error.reason_code)
-    return ReasonCode.TRANSIENT_ERROR if isinstance(error, TransientError) else None
+    return ReasonCode.TRANSIENT_ERROR if isinstance(error, TransientError) else ReasonCode.PERMANENT_ERROR

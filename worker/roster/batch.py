@@ -13,8 +13,10 @@ from worker.errors import ProvisionerError, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
+from worker.jobs.states import ReasonCode, code_of
+from worker.records.gateway_repository import Wanted
 from worker.records.places import Place
-from worker.roster.intents import Intent
+from worker.roster.intents import Intent, Refusal
 from worker.roster.rewrite_permission import entry_stays, visibility_stays
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,12 @@ MOST_REJECTED_PATCHES = 2
 REMOVALS_PER_BATCH = 5
 """Limit on the removals of one batch, so that no job waits for all of them: a patch is one call however many
 agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
+_ELSEWHERE = Refusal("The agent was deleted, or moved to another gateway.", ReasonCode.AGENT_DELETED)
+_LEAVING = Refusal("The agent is being deleted.", ReasonCode.AGENT_DELETED)
+_ABSENT = Refusal(
+    "It is not in its gateway's roster: provision it first.",
+    ReasonCode.NOT_REGISTERED,
+)
 
 
 def select_batch(intents: Sequence[Intent]) -> list[Intent]:
@@ -57,8 +65,8 @@ class RosterBatch:
     """
 
     intents: Sequence[Intent]
-    entries: Mapping[UUID, RosterEntry]
-    refused: dict[int, str] = field(default_factory=dict)
+    entries: Mapping[UUID, RosterEntry] = field(default_factory=dict)
+    refused: dict[int, Refusal] = field(default_factory=dict)
     warned: dict[int, str] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     leaves_visibility: bool = False
@@ -66,28 +74,32 @@ class RosterBatch:
     homes: Mapping[UUID, Place] = field(default_factory=dict)
     skipped: set[int] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
+    def read(self, agents: Mapping[UUID, Wanted]) -> None:
+        """Take in what the agents' rows ask for now, and refuse the intents of agents whose entry cannot be
+        written."""
+        self.entries = {agent: wanted.entry for agent, wanted in agents.items()}
+        self.homes = {agent: wanted.home for agent, wanted in agents.items()}
         leaving = {intent.openclaw_id for intent in self.intents if intent.change == "remove"}
         for intent in self._open("reconcile"):
             entry = self.entries.get(intent.agent_id)
             if entry is None:
-                self.refused[intent.id] = "The agent was deleted, or moved to another gateway."
+                self.refused[intent.id] = _ELSEWHERE
             elif entry.openclaw_id in leaving:
-                self.refused[intent.id] = "The agent is being deleted."
+                self.refused[intent.id] = _LEAVING
             elif fault := entry_fault(entry):
-                self.refused[intent.id] = fault
+                self.refused[intent.id] = Refusal(fault, ReasonCode.PERMANENT_ERROR)
 
     def refuse_unwritable(self, dialect: Dialect) -> None:
         """Refuse intents whose entry a gateway of this dialect cannot store as it stands."""
         for intent in self._open("reconcile"):
             if fault := entry_fault(self.entries[intent.agent_id], dialect):
-                self.refused[intent.id] = fault
+                self.refused[intent.id] = Refusal(fault, ReasonCode.PERMANENT_ERROR)
 
     def refuse_absent(self, present: frozenset[str]) -> None:
         """Refuse ``only_present`` intents whose agent is not in the roster."""
         for intent in self._open("reconcile"):
             if intent.only_present and intent.openclaw_id not in present:
-                self.refused[intent.id] = "It is not in its gateway's roster: provision it first."
+                self.refused[intent.id] = _ABSENT
 
     def wanted(self) -> list[RosterEntry]:
         """The entries that the roster must hold, without duplicates."""
@@ -115,48 +127,48 @@ class RosterBatch:
         """The agents whose removal was not refused, each with the OpenClaw id it had on the gateway."""
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
 
-    def refuse_writes(self, agent_id: UUID, sentence: str) -> None:
+    def refuse_writes(self, agent_id: UUID, refusal: Refusal) -> None:
         """Refuse to write the agent's entry, but not to remove it."""
         for intent in self._open("reconcile"):
             if intent.agent_id == agent_id:
-                self.refused[intent.id] = sentence
+                self.refused[intent.id] = refusal
 
-    def refuse_entries(self, sentences: Mapping[str, str]) -> None:
-        """Refuse to write the entries in ``sentences``, which holds a reason for each OpenClaw id."""
+    def refuse_entries(self, refusals: Mapping[str, Refusal]) -> None:
+        """Refuse to write the entries in ``refusals``, by OpenClaw id."""
         for intent in self._open("reconcile"):
-            sentence = sentences.get(self.entries[intent.agent_id].openclaw_id)
-            if sentence is not None:
-                self.refused[intent.id] = sentence
+            refusal = refusals.get(self.entries[intent.agent_id].openclaw_id)
+            if refusal is not None:
+                self.refused[intent.id] = refusal
 
-    def refuse_agent(self, agent_id: UUID, sentence: str) -> None:
+    def refuse_agent(self, agent_id: UUID, refusal: Refusal) -> None:
         """Refuse every intent of the agent."""
         for intent in self.intents:
             if intent.agent_id == agent_id:
-                self.refused.setdefault(intent.id, sentence)
+                self.refused.setdefault(intent.id, refusal)
 
-    def refuse_all(self, sentence: str) -> None:
+    def refuse_all(self, refusal: Refusal) -> None:
         """Refuse every intent that has not been refused yet."""
         for intent in self.intents:
-            self.refused.setdefault(intent.id, sentence)
+            self.refused.setdefault(intent.id, refusal)
 
-    def hold_back(self, plan: RosterPlan, sentence: str) -> None:
+    def hold_back(self, plan: RosterPlan, refusal: Refusal) -> None:
         """Settle the intents that the plan would write, without writing anything.
 
         If the agent is already in the roster and its job does more than write the entry, the job continues
-        with ``sentence`` as a warning; otherwise its intent is refused with ``sentence``. A plan that changes
-        the heartbeat visibility only gives the warning to the first open intent.
+        with the refusal's sentence as a warning; otherwise its intent is refused. A plan that changes the
+        heartbeat visibility only gives the warning to the first open intent.
         """
         for intent in self._open("reconcile"):
             if self.entries[intent.agent_id].openclaw_id not in plan.changed:
                 continue
             if intent.entry_alone or intent.openclaw_id not in plan.present:
-                self.refused[intent.id] = sentence
+                self.refused[intent.id] = refusal
             else:
                 self.held.add(intent.id)
-                self.warned[intent.id] = entry_stays(sentence)
+                self.warned[intent.id] = entry_stays(refusal)
         if not plan.changed and (first := self._open("reconcile")[:1]):
             self.leaves_visibility = True
-            self.warned[first[0].id] = visibility_stays(sentence)
+            self.warned[first[0].id] = visibility_stays(refusal)
 
     def leave_files(self, removals: Sequence[Intent], entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Warn the jobs that remove agents by a patch that the workspaces stay on the gateway."""
@@ -181,15 +193,16 @@ class RosterBatch:
         """
         self.rejected += 1
         listed = ((plan.document or {}).get("agents") or {}).get("list")
-        culprits: dict[UUID, str] = {}
+        culprits: dict[UUID, Refusal] = {}
         for path, message in error.issues or (("", str(error)),):
             for agent in {intent.agent_id for intent in self._open("reconcile")}:
                 if _names(path or message, self.entries[agent].openclaw_id, listed):
-                    culprits[agent] = _sentence(self.entries[agent].name, path, message)
+                    sentence = _sentence(self.entries[agent].name, path, message)
+                    culprits[agent] = Refusal(sentence, code_of(error))
         if not culprits or self.rejected > MOST_REJECTED_PATCHES:
             raise error
-        for agent, sentence in culprits.items():
-            self.refuse_agent(agent, sentence)
+        for agent, refusal in culprits.items():
+            self.refuse_agent(agent, refusal)
 
     def _open(self, change: str) -> list[Intent]:
         return [i for i in self.intents if i.change == change and i.id not in self.refused]
@@ -210,7 +223,7 @@ def _names(path: str, openclaw_id: str, listed: Any) -> bool:
 
 def plan_without_faulty(
     plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
-) -> tuple[RosterPlan, dict[str, str]]:
+) -> tuple[RosterPlan, dict[str, Refusal]]:
     """Plan the ``wanted`` entries, leaving out those that cannot be planned.
 
     One agent's faulty row must not stop its gateway. Returns the plan and, by OpenClaw id, why each of the
@@ -222,10 +235,11 @@ def plan_without_faulty(
         raise
     except Exception:
         log.exception("a roster entry is a fault of our own")
-    refused: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
     for entry in wanted:
         try:
             plan([entry])
         except Exception as error:
-            refused[entry.openclaw_id] = f"Agent {entry.name!r}: {reason_of(error)}"
+            sentence = f"Agent {entry.name!r}: {reason_of(error)}"
+            refused[entry.openclaw_id] = Refusal(sentence, code_of(error))
     return plan([entry for entry in wanted if entry.openclaw_id not in refused]), refused

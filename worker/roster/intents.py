@@ -10,6 +10,8 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.messages import Message, roster_writer_message
 from worker.jobs.service_time import SERVED_SINCE
+from worker.jobs.states import ReasonCode, code_of
+from worker.jobs.store.codes import refusal_code
 from worker.jobs.store.job_agents import ABOUT_TO_ASK
 from worker.masking.columns import MaskedText
 from worker.printable import line
@@ -41,12 +43,14 @@ class Intent:
 @dataclass(frozen=True)
 class IntentState:
     """The state of an intent: applied, refused with the sentence in ``error``, or open if it is neither.
-    ``age_s``: as in `Intent`; ``last_error``: the last error of its gateway."""
+    ``reason_code``: why it was refused, for programs; ``age_s``: as in `Intent`; ``last_error``: the last
+    error of its gateway."""
 
     gateway_id: UUID
     openclaw_id: str
     applied: bool
     error: str | None
+    reason_code: str | None
     warning: str | None
     present_before: bool | None
     gateway_name: str | None
@@ -58,6 +62,19 @@ class IntentState:
     def open(self) -> bool:
         """Whether the intent is still open."""
         return not self.applied and self.error is None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a roster change is not made: the sentence that its job fails with, and its code for programs."""
+
+    sentence: str
+    code: ReasonCode
+
+    @classmethod
+    def by(cls, error: Exception) -> Refusal:
+        """The refusal of a change that the error prevents."""
+        return cls(str(error), code_of(error))
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,7 @@ def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool
 
 _SETTLED = text(f"""
     SELECT i.gateway_id, openclaw_id, applied_at IS NOT NULL AS applied, error, warning, present_before,
+        {refusal_code("i")} AS reason_code,
         g.name AS gateway_name, i.id, {_AGE}::float AS age_s,
         s.last_error
     FROM provisioner.roster_intents i LEFT JOIN gateways g ON g.id = i.gateway_id
@@ -156,21 +174,27 @@ def intent_states(
     """
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
     states = [IntentState(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
-    overdue = {w.id: not_in_time(budget_s, w.last_error) for w in states if w.open and w.age_s >= budget_s}
+    overdue = {i.id: not_in_time(budget_s, i.last_error) for i in states if i.open and i.age_s >= budget_s}
     refuse_intents(connection, overdue)
-    return [replace(state, error=overdue.get(state.id, state.error)) for state in states]
+    return [_refused(state, overdue[state.id]) if state.id in overdue else state for state in states]
 
 
-def not_in_time(budget_s: float, last_error: str | None) -> str:
-    """The sentence for an intent that the writer did not settle in time."""
+def _refused(state: IntentState, refusal: Refusal) -> IntentState:
+    return replace(state, error=refusal.sentence, reason_code=refusal.code)
+
+
+def not_in_time(budget_s: float, last_error: str | None) -> Refusal:
+    """The refusal of an intent that the writer did not settle in time."""
     why = f" Last error: {last_error}" if last_error else ""
-    return f"The roster was not written within {budget_s:g} seconds.{why}"
+    sentence = f"The roster was not written within {budget_s:g} seconds.{why}"
+    return Refusal(sentence, ReasonCode.RETRIES_EXHAUSTED)
 
 
 _OVERDUE = text(f"""
     UPDATE provisioner.roster_intents i
     SET error = :sentence || coalesce(' Last error: ' || (
-        SELECT s.last_error FROM provisioner.gateway_states s WHERE s.gateway_id = i.gateway_id), '')
+        SELECT s.last_error FROM provisioner.gateway_states s WHERE s.gateway_id = i.gateway_id), ''),
+        reason_code = :code
     WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
       AND {_AGE} >= :budget_s
 """)
@@ -178,8 +202,9 @@ _OVERDUE = text(f"""
 
 def give_up_overdue(connection: Connection, job_id: UUID, budget_s: float) -> None:
     """Refuse those intents of the job that have been open for ``budget_s`` seconds."""
-    parameters = {"job_id": job_id, "budget_s": budget_s, "sentence": not_in_time(budget_s, None)}
-    connection.execute(_OVERDUE, parameters)
+    refusal = not_in_time(budget_s, None)
+    said = {"sentence": refusal.sentence, "code": refusal.code}
+    connection.execute(_OVERDUE, {"job_id": job_id, "budget_s": budget_s, **said})
 
 
 def recheck_in_s(states: Sequence[IntentState], budget_s: float) -> float:
@@ -198,8 +223,9 @@ _WARN = text("""
     WHERE id = :id AND position(CAST(:warning AS text) IN coalesce(warning, '')) = 0
 """).bindparams(bindparam("warning", type_=MaskedText))
 _REFUSE = text("""
-    UPDATE provisioner.roster_intents i SET error = refused.sentence
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:sentences AS text[])) AS refused (id, sentence)
+    UPDATE provisioner.roster_intents i SET error = refused.sentence, reason_code = refused.code
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:sentences AS text[]), CAST(:codes AS text[]))
+        AS refused (id, sentence, code)
     WHERE i.id = refused.id AND i.applied_at IS NULL
 """).bindparams(bindparam("sentences", type_=MaskedText))
 
@@ -229,8 +255,9 @@ def apply_intents(connection: Connection, intents: list[int]) -> None:
     connection.execute(_APPLY, {"ids": intents})
 
 
-def refuse_intents(connection: Connection, refused: Mapping[int, str]) -> None:
-    """Refuse intents, each with its sentence by intent id; their jobs fail with that sentence."""
+def refuse_intents(connection: Connection, refused: Mapping[int, Refusal]) -> None:
+    """Refuse intents, each with its refusal by intent id; their jobs fail with that sentence and code."""
     if refused:
-        sentences = [line(sentence) for sentence in refused.values()]
-        connection.execute(_REFUSE, {"ids": list(refused), "sentences": sentences})
+        sentences = [line(refusal.sentence) for refusal in refused.values()]
+        codes = [refusal.code for refusal in refused.values()]
+        connection.execute(_REFUSE, {"ids": list(refused), "sentences": sentences, "codes": codes})

@@ -7,6 +7,7 @@ from typing import Any
 
 from worker.errors import PermanentError
 from worker.gateway.roster_plan import RosterPlan
+from worker.jobs.states import ReasonCode
 from worker.roster.intents import Intent
 
 _FRUITLESS = 2
@@ -33,7 +34,8 @@ class Progress:
             raise PermanentError(
                 f"The gateway answered ok to {_FRUITLESS} config writes, but what they were for is as before:"
                 f" {_told(plan, unwanted)}. Either its release does not take that, or something puts the file"
-                " back: correct openclaw.json by hand, or see what else writes it."
+                " back: correct openclaw.json by hand, or see what else writes it.",
+                reason_code=ReasonCode.GATEWAY_REFUSED,
             )
 
     def wrote(self, writes: int) -> None:

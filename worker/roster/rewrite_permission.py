@@ -15,6 +15,8 @@ from worker.gateway.error_builders import unwritten_include
 from worker.gateway.rewrites import Rewrite, describe_rewrites, has_comments, removal_rewrites, rewrites_of
 from worker.gateway.roster_plan import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
+from worker.jobs.states import ReasonCode
+from worker.roster.intents import Refusal
 from worker.workspace.context import GatewayFacts
 
 
@@ -43,14 +45,14 @@ class RewriteReview:
         )
 
 
-def entry_stays(refusal: str) -> str:
+def entry_stays(refusal: Refusal) -> str:
     """The warning for an agent whose entry is not written while the rest of its job continues."""
-    return f"Its roster entry was left as it is. {refusal}"
+    return f"Its roster entry was left as it is. {refusal.sentence}"
 
 
-def visibility_stays(refusal: str) -> str:
+def visibility_stays(refusal: Refusal) -> str:
     """The warning for a patch that would change the channels' heartbeat visibility alone."""
-    return f"The channels' heartbeat visibility was left as it is. {refusal}"
+    return f"The channels' heartbeat visibility was left as it is. {refusal.sentence}"
 
 
 def rewrite_refusal(
@@ -59,19 +61,21 @@ def rewrite_refusal(
     address: GatewayAddress,
     live: LiveRoster,
     leaving: Collection[str] = (),
-) -> str | None:
+) -> Refusal | None:
     """Why no config write may be sent to the gateway, or None. ``leaving``: ids that the write removes."""
     besides = removal_rewrites(live, leaving)
     if not (besides or live.includes or live.dialect.writes_variables):
         return None
     with engine.connect() as connection:
         review = review_rewrites(connection, UUID(str(gateway.id)), live, address.token, besides)
-    return review.refusal(gateway.name) if review.refused else None
+    if not review.refused:
+        return None
+    return Refusal(review.refusal(gateway.name), ReasonCode.REWRITE_REFUSED)
 
 
 def foreseen_refusal(
     engine: Engine, gateway: GatewayFacts, address: GatewayAddress, live: LiveRoster, plan: RosterPlan
-) -> str | None:
+) -> Refusal | None:
     """For a dry run: why the plan's patch would not be written, in the words of a real write.
 
     None if no reason is known: only a write shows that a gateway's config is immutable.
@@ -80,7 +84,8 @@ def foreseen_refusal(
         return None
     refusal = rewrite_refusal(engine, gateway, address, live)
     if refusal is None and (where := live.unwritten_include(plan.document)) is not None:
-        refusal = as_sentence(unwritten_include(f"the gateway at {address.url}", "config.patch", where))
+        sentence = as_sentence(unwritten_include(f"the gateway at {address.url}", "config.patch", where))
+        refusal = Refusal(sentence, ReasonCode.GATEWAY_REFUSED)
     return refusal
 
 

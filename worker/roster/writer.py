@@ -51,6 +51,7 @@ from worker.gateway.roster_reading import (
     read_roster,
 )
 from worker.jobs.retry_policy import jittered
+from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_agents
@@ -66,6 +67,7 @@ from worker.roster.circuit_breaker import (
 from worker.roster.deleted_ids import deleted_before, reclaim_ids
 from worker.roster.intents import (
     Intent,
+    Refusal,
     add_warning,
     apply_intents,
     arrivals,
@@ -94,10 +96,11 @@ from worker.shutdown import shutting_down
 
 log = logging.getLogger(__name__)
 
-CANNOT_REMOVE = (
+_CANNOT_REMOVE = Refusal(
     "It cannot be removed from here: an agents.delete of this OpenClaw release would spoil the ${NAME} or"
     " $${NAME} of others in openclaw.json, and a patch the secrets of the entries behind it. Remove its entry"
-    " from agents.list by hand."
+    " from agents.list by hand.",
+    ReasonCode.PERMANENT_ERROR,
 )
 PATCH_DEADLINE_S = 25.0
 LONGEST_RESTART_WAIT_S = 10.0
@@ -163,16 +166,14 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         intents = select_batch(open_intents(connection, lease.gateway_id))
     if not intents:
         return
-    batch, gateway = RosterBatch(intents, {}), None
+    batch, gateway = RosterBatch(intents), None
     try:
         with services.engine.connect() as connection:
             gateway = load_gateway(connection, lease.gateway_id)
             if gateway is None:
                 raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
-            agents = wanted_agents(connection, gateway, wanted)
-        entries = {agent: each.entry for agent, each in agents.items()}
-        batch = RosterBatch(intents, entries, homes={agent: each.home for agent, each in agents.items()})
+            batch.read(wanted_agents(connection, gateway, wanted))
         require_untried(gateway.gateway.name, gateway.address, gateway.condition)
         _reconcile(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
@@ -183,7 +184,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
         if isinstance(error, WrongToken) and gateway is not None:
             with services.engine.begin() as connection:
                 note_refused_token(connection, lease.gateway_id, gateway.address, str(error))
-        _give_up(services, lease, batch, str(error))
+        _give_up(services, lease, batch, Refusal.by(error))
     except DATABASE_AWAY:
         raise
     except Exception as error:
@@ -235,7 +236,7 @@ def _reconcile(
         if document is None and delete_breaks_variables(live):
             document = removal_patch(live.document, [intent.openclaw_id for intent in unwanted])
             if document is None:
-                batch.refused.update((intent.id, CANNOT_REMOVE) for intent in unwanted)
+                batch.refused.update((intent.id, _CANNOT_REMOVE) for intent in unwanted)
                 continue
             batch.leave_files(unwanted, live.entries)
         if document is None:
@@ -256,7 +257,7 @@ def _reconcile(
             _await_reconnect(client)
             continue
         except IncludeOwned as error:
-            batch.hold_back(plan, as_sentence(str(error)))
+            batch.hold_back(plan, Refusal(as_sentence(str(error)), code_of(error)))
             continue
         except InvalidConfig as error:
             batch.blame(plan, error)
@@ -268,7 +269,8 @@ def _reconcile(
         raise stale
     raise PermanentError(
         f"The gateway answered ok to {progress.writes} config writes, but each time its config then held"
-        " something else: somebody else rewrites it. See `provisioner doctor`."
+        " something else: somebody else rewrites it. See `provisioner doctor`.",
+        reason_code=ReasonCode.GATEWAY_REFUSED,
     )
 
 
@@ -296,7 +298,7 @@ def _note_first_reading(
         note_earlier_homes(connection, lease.gateway_id, homes, plan.present)
         taken = claim_places(connection, lease.gateway_id, homes)
         for agent_id, sentence in taken.items():
-            batch.refuse_writes(agent_id, sentence)
+            batch.refuse_writes(agent_id, Refusal(sentence, ReasonCode.PERMANENT_ERROR))
         if taken:
             return False
         if heartbeats_switched_off(live.dialect, live.answer.get("config")):
@@ -452,10 +454,11 @@ def _remove(
         except UnknownAgent:
             pass
         except RosterUnknownError as error:
-            batch.refused[intent.id] = str(error)
+            batch.refused[intent.id] = Refusal.by(error)
             continue
         except PermanentGatewayError as error:
-            batch.refused[intent.id] = f"The gateway does not remove it: {error}"
+            sentence = f"The gateway does not remove it: {error}"
+            batch.refused[intent.id] = Refusal(sentence, code_of(error))
             continue
         except (ConnectionLost, CallTimedOut) as error:
             log.warning("a removal ended without an answer: %s", error)
@@ -551,7 +554,8 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
     budget_s = policy.timeout_s
     oldest_s = max(intent.age_s for intent in batch.intents)
     wait_s = policy.wait_at_age(oldest_s)
-    given_up = f"The roster could not be written within {budget_s:g} seconds: {error}"
+    sentence = f"The roster could not be written within {budget_s:g} seconds: {error}"
+    given_up = Refusal(sentence, ReasonCode.RETRIES_EXHAUSTED)
     spent = oldest_s >= budget_s
     if isinstance(error, OUTAGES):
         with services.engine.begin() as connection:
@@ -564,7 +568,7 @@ def _postpone(services: Services, lease: RosterLease, batch: RosterBatch, error:
                 address=error.address,
             )
         wait_s, spent = outage.wait_s, outage.down_for_s >= budget_s
-        given_up = policy.unreachable(str(error))
+        given_up = Refusal(policy.unreachable(str(error)), ReasonCode.GATEWAY_UNREACHABLE)
     if spent:
         _give_up(services, lease, batch, given_up)
         return
@@ -584,8 +588,9 @@ def _refuse_generically(
     is called again after growing waits, and the jobs give their intents up when their time is over.
     """
     sentence = f"The roster writer failed with {type(error).__name__}: see the worker's log."
+    refusal = Refusal(sentence, ReasonCode.INTERNAL_ERROR)
     try:
-        _give_up(services, lease, RosterBatch(intents, {}, {intent.id: sentence for intent in intents}), "")
+        _give_up(services, lease, RosterBatch(intents), refusal)
     except (RosterLeaseLostError, *DATABASE_AWAY):
         raise
     except Exception as again:
@@ -594,8 +599,8 @@ def _refuse_generically(
         log.error("the roster writer cannot refuse what it failed at: %s", type(again).__name__)
 
 
-def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, sentence: str) -> None:
-    batch.refuse_all(sentence)
+def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, refusal: Refusal) -> None:
+    batch.refuse_all(refusal)
     _settle(services, lease, batch)
 
 

@@ -17,6 +17,7 @@ from worker.jobs.executor import Ended, Outcome, execute, job_row
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import code_of
 from worker.jobs.store.cancelling import withdraw
 from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats
 from worker.jobs.store.job_leases import JobClaim, claim_job, park_job
@@ -97,7 +98,7 @@ def _settle(services: Services, held: JobClaim) -> Ended | Snooze:
 def _fail(services: Services, held: JobClaim, error: Exception) -> Ended | Snooze:
     """End the rows that the roster writer has not settled, and with them the job."""
     with services.engine.begin() as connection:
-        withdraw(connection, held.job_id, reason_of(error))
+        withdraw(connection, held.job_id, reason_of(error), code_of(error))
         ended = _end_settled(connection, held)
     assert ended is not None
     return ended

@@ -32,7 +32,7 @@ from worker.records.agent_repository import load_agent
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_entries
 from worker.roster.batch import plan_without_faulty
 from worker.roster.circuit_breaker import greet, heed_one_session, wait_for_outage
-from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, give_up_overdue, record_intents
+from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
 from worker.roster.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
 from worker.runtime.services import Services
 
@@ -57,7 +57,7 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
     reason_code: ReasonCode | None = None
 
-    def end(self, status: str, reason: str, code: ReasonCode | None = None) -> None:
+    def end(self, status: str, reason: str, code: ReasonCode) -> None:
         """End the agent's row without touching the agent; ``code`` is the reason for programs."""
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
         self.reason_code = code
@@ -123,15 +123,15 @@ def _plan(
             lambda wanted: live.plan(wanted, keep_others_beating=keeps),
             [entries[found.agent_id] for found in asked.values()],
         )
-        for openclaw_id, reason in refused.items():
-            asked[openclaw_id].end("failed", reason)
+        for openclaw_id, refusal in refused.items():
+            asked[openclaw_id].end("failed", refusal.sentence, refusal.code)
         return plan
 
     for found in findings:
         entry = entries.get(found.agent_id)
         fault = entry_fault(entry, live.dialect) if entry is not None and found.phase == "files" else None
         if fault is not None:
-            found.end("failed", fault)
+            found.end("failed", fault, ReasonCode.PERMANENT_ERROR)
     plan = plan_all()
     for found in findings:
         if found.openclaw_id in plan.changed and found.phase == "files":
@@ -160,13 +160,13 @@ def _plan(
     return plan
 
 
-def _foretell(refusal: str, plan: RosterPlan, differing: list[Finding]) -> None:
+def _foretell(refusal: Refusal, plan: RosterPlan, differing: list[Finding]) -> None:
     """In a dry run, report for each agent what the sync would report when the patch is refused."""
     for found in differing:
         if not plan.changed:
             found.warnings.append(visibility_stays(refusal))
         elif found.first_provision:
-            found.end("failed", refusal, ReasonCode.REWRITE_REFUSED)
+            found.end("failed", refusal.sentence, refusal.code)
         else:
             found.warnings.append(entry_stays(refusal))
 

@@ -103,7 +103,7 @@ def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -
     )
 
 
-def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode | None) -> Ending | Snooze:
+def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode) -> Ending | Snooze:
     """Stop a sync that cannot go on: no more agents are begun, and it ends once none is at work."""
     with services.engine.begin() as connection:
         end_pending(connection, held.job_id, "not_attempted", reason, code=code)

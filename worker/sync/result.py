@@ -58,8 +58,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a sync ends. ``error``: the sentence of one that did not succeed; ``code``: why it was stopped
-    early, if it was."""
+    """How a sync ends. ``error``: the sentence of one that did not succeed; ``code``: what it says, for
+    programs."""
 
     status: str
     error: str | None
@@ -122,7 +122,7 @@ def ending(
         "warnings": warnings,
     }
     status = _status(rows, errors, cancelled=cancelled, stopped=stopped is not None)
-    code = ReasonCode.CANCELLED if cancelled else _code(left)
+    code = None if status == "succeeded" else _code(rows, left, cancelled=cancelled)
     return Ending(status, _sentence(status, agents, errors), result, warnings, code)
 
 
@@ -131,8 +131,15 @@ def drifted(result: Mapping[str, Any]) -> bool:
     return bool(result.get("files_written") or result.get("roster_changes"))
 
 
-def _code(left: Row | None) -> ReasonCode | None:
-    return ReasonCode(left.reason_code) if left is not None and left.reason_code is not None else None
+def _code(rows: Sequence[Row], left: Row | None, *, cancelled: bool) -> ReasonCode:
+    """Why the sync did not succeed: the reason that it was stopped early for, else the one that the agents
+    that did not succeed share."""
+    if cancelled:
+        return ReasonCode.CANCELLED
+    telling = [row for row in rows if row.faulty] if left is None else [left]
+    codes = {row.reason_code for row in telling}
+    code = codes.pop() if len(codes) == 1 else None
+    return ReasonCode(code) if code is not None else ReasonCode.AGENTS_FAILED
 
 
 def _status(rows: Sequence[Row], errors: Sequence[Any], *, cancelled: bool, stopped: bool) -> str:

@@ -114,7 +114,8 @@ def render_workspace(
     if layout.credentials_in not in layout.files:
         raise PermanentError(
             f"gateway {gateway.name!r} takes no {layout.credentials_in}, "
-            f"so agent {agent.name!r} would be left without credentials"
+            f"so agent {agent.name!r} would be left without credentials",
+            reason_code="gateway_refused",
         )
     warnings: list[str] = []
     subject = _subject(agent, board, gateway, user, base_url, layout, templates, skip_bad_overrides)

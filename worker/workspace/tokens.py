@@ -63,7 +63,8 @@ def with_token(text: str, token: str) -> str:
     """
     if not _PUTTABLE.fullmatch(token):
         raise PermanentError(
-            "the agent's token holds characters that no credential line can carry: set rotate_tokens"
+            "the agent's token holds characters that no credential line can carry: set rotate_tokens",
+            reason_code="no_token",
         )
     return text.replace(PLACEHOLDER, token)
 

@@ -108,7 +108,9 @@ def test_a_wish_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
     took_s = drive(hand, fleet, job_id, sent)
     assert (job(engine, job_id).status, took_s < BUDGET_S + 2) == ("failed", True)
     assert job(engine, job_id).error.endswith("within 2 seconds. Last error: It was busy.")
-    assert one(engine, "SELECT error IS NOT NULL AS refused FROM provisioner.roster_intents").refused
+    assert job(engine, job_id).reason_code == "retries_exhausted"
+    intent = one(engine, "SELECT reason_code FROM provisioner.roster_intents")
+    assert intent.reason_code == "retries_exhausted"
 
 
 def test_a_corrected_address_is_tried_at_once(
@@ -166,8 +168,9 @@ def test_what_a_writer_stumbles_over_is_refused_in_our_own_words(
         )
     monkeypatch.setattr(RosterBatch, "refuse_absent", broken)
     write_roster(hands(), fleet.gateway_id)
-    refused = one(engine, "SELECT error FROM provisioner.roster_intents").error
-    assert refused == "The roster writer failed with UnicodeError: see the worker's log."
+    refused = one(engine, "SELECT error, reason_code FROM provisioner.roster_intents")
+    assert refused.error == "The roster writer failed with UnicodeError: see the worker's log."
+    assert refused.reason_code == "internal_error"
 
 
 def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_the_job(

@@ -138,6 +138,7 @@ def test_an_include_is_flattened_only_with_leave_and_then_nobody_is_lost(place: 
         first, second = here.write()
         assert first.error == second.error
         assert "; drops its comments." in first.error
+        assert {first.reason_code, second.reason_code} == {"rewrite_refused"}
         assert "agents from ./agents.json5" in first.error
         assert "`provisioner gateway allow-rewrite" in first.error
         assert (here.path.read_bytes(), here.patches()) == (before, 0)
@@ -197,6 +198,7 @@ def test_what_is_new_asks_again_and_leave_is_taken_back(place: Open) -> None:
         assert "Other" not in here.path.read_text()
         [kept] = here.write("remove", agent)
         assert "models.providers.two.baseUrl" in kept.error
+        assert kept.reason_code == "rewrite_refused"
         with here.engine.begin() as connection:
             assert allowed(connection, here.fleet.gateway_id)
             assert revoke(connection, here.fleet.gateway_id) == 1
@@ -224,6 +226,7 @@ def test_the_newest_release_is_sent_one_patch_for_each_owner(place: Open) -> Non
         assert here.patches() == 2
         for kept in here.write("remove"):
             assert "does not do agents.delete" in kept.error
+            assert kept.reason_code == "gateway_refused"
             assert kept.error.endswith("move agents back into openclaw.json there")
         assert set(here.ids()) <= here.read().present
 
@@ -252,9 +255,10 @@ def test_agents_whose_owner_moved_them_into_an_include_are_still_there(place: Op
 )
 def test_what_the_newest_release_does_not_write_is_said_at_once(place: Open, agents: dict[str, Any]) -> None:
     with place(NEWEST, {"agents": agents}, agents_json5=section(NEWEST)) as here:
-        errors = {row.error for row in here.write()}
-        assert len(errors) == 1
-        assert "move agents back into openclaw.json" in errors.pop()
+        errors = {(row.error, row.reason_code) for row in here.write()}
+        [(error, code)] = errors
+        assert "move agents back into openclaw.json" in error
+        assert code == "gateway_refused"
         assert here.patches() == 1
 
 

@@ -307,8 +307,25 @@ def test_an_agent_that_is_gone_or_moved_is_refused_with_a_sentence_and_the_rest_
     settled = {i.agent_id: i for i in intents(engine)}
     for agent_id in (gone, moved):
         assert settled[agent_id].error == "The agent was deleted, or moved to another gateway."
+        assert settled[agent_id].reason_code == "agent_deleted"
     assert all(settled[agent_id].applied_at is not None for agent_id in rest)
     assert not {f"mc-{gone}", f"mc-{moved}"} & set(simulator.agents())
+
+
+@pytest.mark.parametrize(
+    ("columns", "refusal"),
+    [
+        ("workspace_root = ' '", ("gateway 'workshop' has no workspace_root", "permanent_error")),
+        ("url = 'http://x'", ("the gateway's URL begins with http", "gateway_refused")),
+    ],
+)
+def test_what_is_wrong_with_the_gateways_row_is_not_told_of_its_agents(
+    hand: Services, engine: Engine, fleet: Fleet, columns: str, refusal: tuple[str, str]
+) -> None:
+    execute(engine, f"UPDATE gateways SET {columns}")
+    want(engine, fleet)
+    write_roster(hand, fleet.gateway_id)
+    assert {(i.error.split(":")[0], i.reason_code) for i in intents(engine)} == {refusal}
 
 
 def test_a_gateway_that_is_away_is_called_on_later_and_given_up_when_the_budget_is_spent(
@@ -328,6 +345,7 @@ def test_a_gateway_that_is_away_is_called_on_later_and_given_up_when_the_budget_
     assert publish_due(engine, sent) == 1
     write_roster(hand, fleet.gateway_id)
     assert {i.error.split(". ")[0] for i in intents(engine)} == {"The gateway was unreachable for 1 minutes"}
+    assert {i.reason_code for i in intents(engine)} == {"gateway_unreachable"}
 
 
 def test_a_job_that_looks_while_its_intent_is_being_settled_does_not_sleep_through_it(
@@ -402,6 +420,7 @@ def test_one_bad_entry_fails_its_own_agent_and_the_rest_is_written(
     settled = {i.agent_id: i for i in intents(engine)}
     assert sentence in settled[bad].error
     assert "heartbeat_config" in settled[bad].error
+    assert settled[bad].reason_code == ("gateway_refused" if rejected else "permanent_error")
     rest = set(fleet.agents) - {bad}
     assert all(settled[agent_id].applied_at is not None for agent_id in rest)
     assert {f"mc-{agent}" for agent in rest} <= set(simulator.agents())
@@ -425,9 +444,10 @@ def test_an_intent_for_agents_of_the_roster_alone_brings_nobody_into_it(
     *_, first, second = intents(engine)
     assert (first.agent_id, first.error) == (there, None)
     assert simulator.agents()[f"mc-{there}"]["heartbeat"]["every"] == "2h"
-    assert (second.agent_id, second.error) == (
+    assert (second.agent_id, second.error, second.reason_code) == (
         absent,
         "It is not in its gateway's roster: provision it first.",
+        "not_registered",
     )
     assert f"mc-{absent}" not in simulator.agents()
 
@@ -445,7 +465,8 @@ def test_a_change_of_an_agent_that_is_being_deleted_cannot_bring_it_back(
     write_roster(hand, fleet.gateway_id)
     removal, change = intents(engine)[-2:]
     assert removal.applied_at is not None
-    assert change.error == "The agent is being deleted."
+    assert (change.error, change.reason_code) == ("The agent is being deleted.", "agent_deleted")
+    assert removal.reason_code is None
     assert f"mc-{agent_id}" not in simulator.agents()
 
 
@@ -507,6 +528,7 @@ def test_a_config_that_others_write_all_the_time_is_tried_again_later_and_given_
     assert {i.error.split(":")[0] for i in intents(engine)} == {
         "The roster could not be written within 60 seconds"
     }
+    assert {i.reason_code for i in intents(engine)} == {"retries_exhausted"}
 
 
 @contextmanager

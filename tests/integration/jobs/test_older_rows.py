@@ -12,6 +12,7 @@ from worker.cli.job_summary import read_jobs
 from worker.jobs.store import codes
 from worker.jobs.store.job_agents import Claim, claim
 from worker.jobs.store.retrying import NothingToRetryError, retry
+from worker.roster.intents import intent_states
 
 
 def row(engine: Engine, **columns: object) -> UUID:
@@ -118,6 +119,36 @@ def test_a_code_goes_before_the_sentence(engine: Engine) -> None:
         engine, status="running", phase="roster", reason="It is late.", reason_code="waiting_for_gateway"
     )
     assert [read(engine, key)[0] for key in (ended, waiting)] == ["no_token", "waiting_for_gateway"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason_code", "code"),
+    [
+        (None, None, None),
+        (None, "left_over", None),
+        ("The gateway was unreachable for 10 minutes. x", None, "gateway_unreachable"),
+        ("Cancelled on request.", None, "cancelled"),
+        ("Something else.", None, None),
+        ("At the gateway.", "permanent_error", "permanent_error"),
+    ],
+)
+def test_an_intent_that_an_older_roster_writer_refused_is_read_by_its_sentence(
+    engine: Engine, error: str | None, reason_code: str | None, code: str | None
+) -> None:
+    fleet = seed_fleet(engine)
+    job_id, columns = uuid4(), {"error": error, "reason_code": reason_code}
+    execute(
+        engine,
+        "INSERT INTO provisioner.roster_intents (gateway_id, agent_id, job_id, change, openclaw_id, error,"
+        " reason_code) VALUES (:gateway, :agent, :job, 'reconcile', 'x', :error, :reason_code)",
+        gateway=fleet.gateway_id,
+        agent=fleet.agent_id,
+        job=job_id,
+        **columns,
+    )
+    with engine.begin() as connection:
+        [state] = intent_states(connection, job_id, fleet.agent_id, "reconcile")
+    assert (state.error, state.reason_code) == (error, code)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from alembic import command
@@ -116,58 +117,59 @@ def test_the_list_of_kinds_comes_back_with_the_revision_before(
         move("0011")
 
 
-def test_reason_codes_come_without_a_rewrite_and_go_again(
-    empty: Engine, definitions: Callable[[str], str]
+@pytest.mark.parametrize(
+    ("older", "newer", "columns"),
+    [
+        ("0012", "0013", {"jobs": {"reason_code": None, "wait_reason": None}}),
+        ("0013", "0014", {"jobs": {"tries": 0, "crashes": 0}}),
+        ("0014", "0015", {"roster_intents": {"reason_code": None}}),
+    ],
+)
+def test_columns_come_without_a_rewrite_and_go_again(
+    empty: Engine,
+    definitions: Callable[[str], str],
+    older: str,
+    newer: str,
+    columns: dict[str, dict[str, Any]],
 ) -> None:
-    """A million rows cost no more than one: the tables stay in their files, and old rows hold null."""
+    """A million rows cost no more than one, as the tables stay in their files. What an older worker inserts
+    beside it holds what an old row does."""
 
     def move(to: str) -> list[int]:
         with empty.begin() as connection:
-            step = command.downgrade if to == "0012" else command.upgrade
+            step = command.downgrade if to == older else command.upgrade
             step(alembic_config(connection), to)
             file = text("SELECT pg_relation_filenode(CAST(:table AS regclass))")
-            tables = ("provisioner.jobs", "provisioner.job_agents")
-            return [connection.execute(file, {"table": table}).scalar_one() for table in tables]
+            tables = ("jobs", "job_agents", "roster_intents")
+            return [
+                connection.execute(file, {"table": f"provisioner.{table}"}).scalar_one() for table in tables
+            ]
 
-    migrate(empty)
-    before = move("0012")
-    older = definitions("provisioner")
-    with empty.begin() as connection:
-        connection.execute(
-            text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'update_agent')")
-        )
-    assert move("0013") == before
-    with empty.connect() as connection:
-        row = connection.execute(text("SELECT reason_code, wait_reason FROM provisioner.jobs")).one()
-    assert tuple(row) == (None, None)
-    assert move("0012") == before
-    assert definitions("provisioner") == older
-
-
-def test_counts_come_without_a_rewrite_and_go_again(empty: Engine, definitions: Callable[[str], str]) -> None:
-    """Rows of before, and those that an older worker makes, hold zero."""
-
-    def move(to: str) -> list[int]:
+    def insert() -> None:
         with empty.begin() as connection:
-            step = command.downgrade if to == "0013" else command.upgrade
-            step(alembic_config(connection), to)
-            file = text("SELECT pg_relation_filenode(CAST(:table AS regclass))")
-            tables = ("provisioner.jobs", "provisioner.job_agents")
-            return [connection.execute(file, {"table": table}).scalar_one() for table in tables]
+            connection.execute(
+                text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'update_agent')")
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO provisioner.roster_intents (gateway_id, agent_id, job_id, change,"
+                    " openclaw_id) SELECT id, id, id, 'remove', 'x' FROM provisioner.jobs"
+                    " ON CONFLICT DO NOTHING"
+                )
+            )
 
-    insert = text("INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'update_agent')")
     migrate(empty)
-    before = move("0013")
-    older = definitions("provisioner")
-    with empty.begin() as connection:
-        connection.execute(insert)
-    assert move("0014") == before
-    with empty.begin() as connection:
-        connection.execute(insert)
-        rows = connection.execute(text("SELECT tries, crashes FROM provisioner.jobs")).all()
-    assert [tuple(row) for row in rows] == [(0, 0), (0, 0)]
-    assert move("0013") == before
-    assert definitions("provisioner") == older
+    before = move(older)
+    definition = definitions("provisioner")
+    insert()
+    assert move(newer) == before
+    insert()
+    for table, values in columns.items():
+        with empty.connect() as connection:
+            rows = connection.execute(text(f"SELECT {', '.join(values)} FROM provisioner.{table}")).all()
+        assert [dict(row._mapping) for row in rows] == [values, values]
+    assert move(older) == before
+    assert definitions("provisioner") == definition
 
 
 def test_no_foreign_key_leaves_our_schema(empty: Engine) -> None:

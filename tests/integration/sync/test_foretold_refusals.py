@@ -60,14 +60,19 @@ def foretold(scene: Scene, agent: UUID) -> None:
         scene.serve()
         run = scene.sync(**options)
         said[dry_run] = [
-            [(job.status, job.error, _refusals(job.warnings)) for job in map(scene.job, (ada, new))],
-            (run.status, run.error, _refusals(run.warnings), run.result["roster_changes"]),
+            [
+                (job.status, job.error, job.reason_code, _refusals(job.warnings))
+                for job in map(scene.job, (ada, new))
+            ],
+            (run.status, run.error, run.reason_code, _refusals(run.warnings), run.result["roster_changes"]),
         ]
         assert scene.simulator.config_path.read_bytes() == before
     assert said[True] == said[False]
-    [(status, error, warnings), (new_status, new_error, _)], _ = said[True]
-    assert (status, error, len(warnings)) == ("succeeded", None, 1)
+    [(status, error, code, warnings), (new_status, new_error, new_code, _)], synced = said[True]
+    assert (status, error, code, len(warnings)) == ("succeeded", None, None, 1)
     assert new_status == "failed"
+    assert new_code in ("rewrite_refused", "gateway_refused")
+    assert synced[2] == new_code, "the only one that failed says why the sync did"
     assert warnings == [f"Its roster entry was left as it is. {new_error}"]
 
 

@@ -89,6 +89,8 @@ def test_a_fault_of_our_own_ends_it_with_the_rows_that_wait(
     job = settled.job(job_id)
     assert job.status == "failed"
     assert "Internal error (ZeroDivisionError)" in job.error
-    assert {row.status for row in settled.rows(job_id).values()} == {"failed"}
+    rows = settled.rows(job_id).values()
+    assert {(row.status, row.reason_code) for row in rows} == {("failed", "internal_error")}
+    assert job.reason_code == "internal_error"
     write_roster(settled.services, settled.fleet.gateway_id)
     assert settled.simulator.config_writes == 1, "the withdrawn intents are written by nobody"

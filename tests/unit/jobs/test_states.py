@@ -58,11 +58,11 @@ def test_an_error_that_may_pass_has_the_code_of_a_wait_and_others_have_that_of_a
     [
         (KeyError("x"), "internal_error"),
         (TransientError("no answer"), "transient_error"),
-        (PermanentError("no"), None),
+        (PermanentError("no"), "permanent_error"),
         (PermanentError("no", reason_code=ReasonCode.NO_TOKEN), "no_token"),
     ],
 )
-def test_an_error_without_a_code_may_pass_or_was_unexpected(error: Exception, code: str | None) -> None:
+def test_an_error_without_a_code_of_its_own_has_a_general_one(error: Exception, code: str) -> None:
     assert code_of(error) == code
 
 

@@ -1,4 +1,4 @@
-"""No program decides by a sentence: rows have codes for that (decisions.md D5)."""
+"""No program decides by a sentence: each is written with a code for that (decisions.md D5)."""
 
 from __future__ import annotations
 
@@ -76,6 +76,83 @@ def _holds_sentence(node: ast.expr, names: set[str]) -> bool:
         case ast.Call(ast.Attribute(value, "lower" | "upper" | "strip" | "casefold"), _):
             return _holds_sentence(value, names)
     return False
+
+
+_STATEMENT = re.compile(
+    r"\b(?:UPDATE|INSERT\s+INTO)\s+provisioner\.(?:jobs|job_agents|roster_intents)\b(.*?)"
+    r"(?=\b(?:UPDATE|INSERT\s+INTO)\s+provisioner\.|\Z)",
+    re.DOTALL,
+)
+_ASSIGNS = re.compile(r"(?<![\w.])(?:reason|error)\s*=(?!\s*NULL\b)")
+_INSERTS = re.compile(r"^\s*(?:AS\s+\w+\s*)?\([^)]*\b(?:reason|error)\b[^)]*\)")
+
+
+def uncoded(tree: ast.Module) -> Iterator[str]:
+    """Each place in the module where a sentence is written without its code."""
+    for text in texts(tree):
+        for found in _STATEMENT.finditer(text):
+            if (_ASSIGNS.search(found[1]) or _INSERTS.search(found[1])) and "reason_code" not in found[1]:
+                yield found[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _passes_sentence(node) and not _passes(node, "code", "reason_code"):
+            yield ast.unparse(node)
+
+
+def _passes_sentence(call: ast.Call) -> bool:
+    """Whether the call hands the store a sentence; where a code is required besides, mypy says so."""
+    match getattr(call.func, "attr", None) or getattr(call.func, "id", None):
+        case "park":
+            return True
+        case "park_job" | "finish":
+            return _passes(call, "reason")
+        case "Snooze":  # of a row that is not parked yet
+            return len(call.args) > 1 or _passes(call, "wait_s")
+    return False
+
+
+def _passes(call: ast.Call, *names: str) -> bool:
+    return bool({keyword.arg for keyword in call.keywords} & {*names, None})
+
+
+def test_no_sentence_is_written_without_its_code() -> None:
+    product = modules(but="models/migrations/")
+    statements = [text for tree in product.values() for text in texts(tree) if _STATEMENT.search(text)]
+    assert len(statements) > 40
+    found = {name: sorted(set(uncoded(tree))) for name, tree in product.items()}
+    assert {name: places for name, places in found.items() if places} == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'SQL = "UPDATE provisioner.roster_intents SET error = :reason WHERE job_id = :id"',
+        "SQL = \"UPDATE provisioner.job_agents r SET status = 'failed', reason = i.error FROM x i\"",
+        'SQL = "INSERT INTO provisioner.job_agents (job_id, status, reason) SELECT 1, 2, 3"',
+        'SQL = "UPDATE provisioner.jobs SET reason_code = 1; UPDATE provisioner.jobs SET error = :error"',
+        'park(connection, held, 5.0, "later", "roster")',
+        'park_job(connection, held, 5.0, reason="later")',
+        'finish(connection, held, "failed", reason=str(error), warnings=[])',
+        'Snooze("later", 5.0)',
+    ],
+)
+def test_a_planted_sentence_without_a_code_is_found(planted: str) -> None:
+    assert list(uncoded(ast.parse(planted)))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'SQL = "UPDATE provisioner.job_agents SET reason = NULL, wake = NULL"',
+        'SQL = "UPDATE provisioner.jobs SET error = :error, reason_code = :code"',
+        'SQL = "UPDATE provisioner.roster_intents SET applied_at = now() WHERE r.error = 1"',
+        "park(connection, held, 5.0, wait, code=code)",
+        'park_job(connection, held, 5.0, "agents")',
+        'finish(connection, held, "succeeded", warnings=[])',
+        "Snooze(waiting)",
+    ],
+)
+def test_what_writes_no_sentence_needs_no_code(planted: str) -> None:
+    assert list(uncoded(ast.parse(planted))) == []
 
 
 def test_no_program_decides_by_a_sentence() -> None:

@@ -38,7 +38,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     if job.status != "running":
         raise EndedBeforeError(f"Job {job_id} has ended before: {job.status}.")
     # Intents, rows, job: the lock order of every transaction that takes more than one of these.
-    withdraw(connection, job_id, CANCELLED)
+    withdraw(connection, job_id, CANCELLED, ReasonCode.CANCELLED)
     if job.kind == "sync_heartbeats":
         connection.execute(_END_HEARTBEATS, ending)
         return True
@@ -50,14 +50,15 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
 
 
 _WITHDRAW = text("""
-    UPDATE provisioner.roster_intents SET error = :reason
+    UPDATE provisioner.roster_intents SET error = :reason, reason_code = :code
     WHERE job_id = :job_id AND applied_at IS NULL AND error IS NULL
 """).bindparams(bindparam("reason", type_=MaskedText))
 
 
-def withdraw(connection: Connection, job_id: UUID, reason: str) -> None:
-    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``."""
-    connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason})
+def withdraw(connection: Connection, job_id: UUID, reason: str, code: ReasonCode) -> None:
+    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``. ``code``:
+    what that says, for programs."""
+    connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason, "code": code})
 
 
 _JOB = text("SELECT kind, status FROM provisioner.jobs WHERE id = :job_id")

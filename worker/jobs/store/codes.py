@@ -85,3 +85,10 @@ def crashes(row: str) -> str:
     """How many workers died at the row with the alias ``row``. Read from ``attempts`` until the next release:
     all versions count there, older ones nowhere else."""
     return f"{row}.attempts"
+
+
+def refusal_code(intent: str) -> str:
+    """The `ReasonCode` of a roster intent with the alias ``intent``, null unless it was refused. Older roster
+    writers refuse with a sentence alone."""
+    older = f"CASE{_matching(f'{intent}.error', _OLDER_ENDS)} END"
+    return f"CASE WHEN {intent}.error IS NOT NULL THEN coalesce({intent}.reason_code, {older}) END"

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.codes import reason_code, refusal_code
 from worker.jobs.store.job_agents import AGENT_NAME
 
 _BEGIN = text("""
@@ -19,12 +21,13 @@ _BEGIN = text("""
 _ROWS = text(f"""
     INSERT INTO provisioner.job_agents
         (job_id, agent_id, agent_name, board_id, phase, next_attempt_at, started_at,
-         status, reason, finished_at)
+         status, reason, reason_code, finished_at)
     SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, 'roster', NULL, now(), stray.status, stray.reason,
-        stray.at
+        stray.code, stray.at
     FROM agents a, LATERAL (
         SELECT CASE WHEN lost THEN 'failed' ELSE 'pending' END AS status,
             CASE WHEN lost THEN 'It has no board: only a gateway''s main agent may have none.' END AS reason,
+            CASE WHEN lost THEN '{ReasonCode.PERMANENT_ERROR}' END AS code,
             CASE WHEN lost THEN now() END AS at
         FROM (SELECT a.id = ANY(CAST(:strays AS uuid[])) AS lost) l
     ) stray
@@ -56,10 +59,11 @@ def start_heartbeats(
     connection.execute(_ROWS, {"job_id": job_id, "agents": list(agents), "strays": list(strays)})
 
 
-_END_SETTLED = text("""
+_END_SETTLED = text(f"""
     WITH ended AS (
         UPDATE provisioner.job_agents r
         SET status = CASE WHEN i.error IS NULL THEN 'succeeded' ELSE 'failed' END, reason = i.error,
+            reason_code = {refusal_code("i")},
             phase = CASE WHEN i.error IS NULL THEN 'ended' ELSE r.phase END, openclaw_id = i.openclaw_id,
             warnings = CASE WHEN i.warning IS NULL THEN r.warnings
                             ELSE r.warnings || jsonb_build_array(i.warning) END,
@@ -80,17 +84,21 @@ def end_settled(connection: Connection, job_id: UUID) -> None:
     connection.execute(_END_SETTLED, {"job_id": job_id})
 
 
-_END_IF_DONE = text("""
+_END_IF_DONE = text(f"""
     UPDATE provisioner.jobs j
     SET status = CASE WHEN c.bad = 0 THEN 'succeeded' WHEN c.good = 0 THEN 'failed' ELSE 'partial' END,
         phase = 'ended', finished_at = now(), updated_at = now(), next_attempt_at = NULL,
-        published_at = NULL, lease_until = NULL, wait_reason = NULL, reason_code = NULL, result = c.result,
+        published_at = NULL, lease_until = NULL, wait_reason = NULL, result = c.result,
         warnings = c.warnings,
+        reason_code = CASE WHEN c.bad > 0 AND c.codes = 1 THEN c.code
+                           WHEN c.bad > 0 THEN '{ReasonCode.AGENTS_FAILED}' END,
         error = CASE WHEN c.bad > 0 THEN c.bad || ' of ' || j.agents_total || ' agents: ' || c.why END
     FROM (
         SELECT count(*) FILTER (WHERE status = 'succeeded') AS good,
             count(*) FILTER (WHERE status <> 'succeeded') AS bad,
             min(reason) FILTER (WHERE status <> 'succeeded') AS why,
+            min(said.code) FILTER (WHERE status <> 'succeeded') AS code,
+            count(DISTINCT said.code) FILTER (WHERE status <> 'succeeded') AS codes,
             jsonb_build_object(
                 'agents', count(*), 'updated', count(*) FILTER (WHERE status = 'succeeded'),
                 'errors', coalesce(jsonb_agg(
@@ -102,12 +110,14 @@ _END_IF_DONE = text("""
                 FROM provisioner.job_agents r, jsonb_array_elements(r.warnings) warning
                 WHERE r.job_id = :job_id
             ), '[]'::jsonb) AS warnings
-        FROM provisioner.job_agents WHERE job_id = :job_id
+        FROM provisioner.job_agents a, LATERAL (SELECT {reason_code("a")} AS code) said
+        WHERE job_id = :job_id
     ) c
     WHERE j.id = :job_id AND j.status = 'running' AND j.agents_done >= j.agents_total
 """)
 
 
 def end_if_done(connection: Connection, job_id: UUID) -> None:
-    """End the job once all of its rows have ended, with a result that counts them."""
+    """End the job once all of its rows have ended, with a result that counts them. Its code is the one that
+    the rows that did not succeed share, else AGENTS_FAILED."""
     connection.execute(_END_IF_DONE, {"job_id": job_id})

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.jobs.messages import Message, agent_message, finisher_message
 from worker.jobs.requests import SyncGateway
 from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.jobs.store.codes import refusal_code
 from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -117,10 +118,11 @@ def note_findings(connection: Connection, job_id: UUID, rows: Sequence[Mapping[s
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
 
 
-_SETTLED = text("""
+_SETTLED = text(f"""
     WITH settled AS (
         UPDATE provisioner.job_agents r
         SET status = CASE WHEN i.error IS NULL THEN r.status ELSE 'failed' END, reason = i.error,
+            reason_code = {refusal_code("i")},
             phase = CASE WHEN i.error IS NULL THEN 'files' ELSE 'roster' END,
             finished_at = CASE WHEN i.error IS NULL THEN NULL ELSE now() END,
             first_provision = coalesce(NOT i.present_before, r.first_provision),
@@ -233,9 +235,7 @@ _END_PENDING = text("""
 """).bindparams(bindparam("reason", type_=MaskedText))
 
 
-def end_pending(
-    connection: Connection, job_id: UUID, status: str, reason: str, *, code: ReasonCode | None = None
-) -> None:
+def end_pending(connection: Connection, job_id: UUID, status: str, reason: str, *, code: ReasonCode) -> None:
     """End all rows that no worker has claimed yet, the main agent's included. ``code``: what ``reason`` says,
     for programs."""
     parameters = {"job_id": job_id, "status": status, "reason": reason, "code": code}
