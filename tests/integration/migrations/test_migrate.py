@@ -123,6 +123,7 @@ def test_the_list_of_kinds_comes_back_with_the_revision_before(
         ("0012", "0013", {"jobs": {"reason_code": None, "wait_reason": None}}),
         ("0013", "0014", {"jobs": {"tries": 0, "crashes": 0}}),
         ("0014", "0015", {"roster_intents": {"reason_code": None}}),
+        ("0015", "0016", {}),
     ],
 )
 def test_columns_come_without_a_rewrite_and_go_again(

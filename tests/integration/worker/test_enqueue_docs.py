@@ -9,13 +9,16 @@ import os
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from tests.integration.agents.fleet import execute
+from tests.integration.agents.fleet import execute, insert_job
 from tests.integration.worker.workshop import Place, Workshop
 
 ROOT = Path(__file__).parents[3]
@@ -50,7 +53,7 @@ def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: P
     by_row, by_message = place.fleet.agents
     for _ in range(2):
         execute(workshop.engine, insert.replace(":agent_id", "CAST(:agent_id AS uuid)"), agent_id=by_row)
-    update, send, wait = PYTHON
+    update, send, wait, _ = PYTHON
     sent = run(send, workshop, by_message)
     assert sent.returncode == 0, sent.stderr
     again = run(send, workshop, by_message)
@@ -70,8 +73,33 @@ def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: P
         connection.execute(text("DROP ROLE web"))
 
 
+def test_a_listener_by_the_book_is_told(workshop: Workshop, place: Place) -> None:
+    listen, agent_id = PYTHON[3], place.fleet.agents[0]
+    job_id = uuid4()
+    assert len(listen.split("import psycopg\n")[1].strip().splitlines()) <= 12
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(run, f"job_id = {str(job_id)!r}\n{listen}", workshop, agent_id)
+        workshop.eventually(lambda: listeners(workshop))
+        began = time.monotonic()
+        insert_job(workshop.engine, agent_id, id=job_id)
+        waited = waits.result()
+    assert waited.stdout.strip() == "succeeded", waited.stdout + waited.stderr
+    assert time.monotonic() - began < 25, "it was not told, but looked again after 30 seconds"
+
+
+def listeners(workshop: Workshop) -> bool:
+    """Whether a session listens and has looked at its job's row."""
+    with workshop.engine.connect() as connection:
+        query = """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state = 'idle'
+                AND query LIKE 'SELECT status, error, result%'
+        """
+        return bool(connection.execute(text(query)).scalar_one())
+
+
 def test_who_waits_for_what_was_refused_hears_it(workshop: Workshop, place: Place) -> None:
-    _, send, wait = PYTHON
+    _, send, wait, _ = PYTHON
     name = "sign-up-4714"
     agent_id = place.fleet.agents[0]
     refused = run(send.replace("sign-up-4713", name), workshop, "not-a-uuid")
