@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.agents.execution import execute_in_slot
+from worker.agents.execution import Handler, execute_in_slot
 from worker.app import services
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
@@ -54,16 +54,18 @@ def run_agent_job(
     task: Task[..., Any],
     positional: tuple[Any, ...],
     arguments: dict[str, Any],
+    handler: Handler,
     agent_of: AgentOf = target_of,
 ) -> str:
-    """Serve one message of a task about one agent: find or create its job, then execute the agent's row.
+    """Serve one message of a task about one agent: find or create its job, then let the handler execute the
+    agent's row.
 
     Returns the status of a job that succeeded. Raises JobFailed for one that did not, Ignore if there is
     nothing to report (the row is parked, leased elsewhere, or had ended before), and Reject if the database
     is away.
     """
     with retry_on_database_outage(task):
-        return _serve(task, positional, arguments, agent_of)
+        return _serve(task, positional, arguments, handler, agent_of)
 
 
 def run_job(
@@ -160,7 +162,11 @@ def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str,
 
 
 def _serve(
-    task: Task[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any], agent_of: AgentOf
+    task: Task[..., Any],
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    handler: Handler,
+    agent_of: AgentOf,
 ) -> str:
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
@@ -178,7 +184,7 @@ def _serve(
             target = KINDS[kind].target
             kwargs = {target: str(arguments[target])} if target in arguments else {}
             message = Message(str(task.name), kwargs, accepted.job_id, accepted.agent_id)
-            outcome = execute_in_slot(services(), accepted.gateway_id, message)
+            outcome = execute_in_slot(services(), accepted.gateway_id, message, kind, handler)
             return report(task, accepted.job_id, outcome)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from celery import Task
 from sqlalchemy import Connection
 
 from tasks.outcomes import JobFailed, run_agent_job
+from worker.agents.agent_job import PROVISION_MAIN, reconcile
 from worker.app import app
 from worker.jobs.requests import Request
 from worker.records.agent_rows import ensure_main_agent
@@ -19,4 +21,4 @@ def _main_agent(connection: Connection, request: Request) -> UUID:
 @app.task(name="tasks.provision_gateway_main", bind=True, throws=(JobFailed,))
 def provision_gateway_main(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Create or repair a gateway's main agent and provision it (docs/enqueue.md has the arguments)."""
-    return run_agent_job(self, positional, arguments, _main_agent)
+    return run_agent_job(self, positional, arguments, partial(reconcile, profile=PROVISION_MAIN), _main_agent)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,12 @@ from celery import Task
 from tasks.arguments import ids_of
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, report, retry_on_database_outage
 from tasks.runs import tell_progress
+from worker.agents.agent_job import SYNC, reconcile
 from worker.agents.execution import execute_in_slot
 from worker.app import app, services
 from worker.jobs.executor import Ended
 from worker.jobs.messages import agent_message
+from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.log_context import about
@@ -25,8 +28,10 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
     """Execute one agent's row of a sync. Sent by the sync and by the dispatcher, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
     with about(job=job_id, agent=agent_id), retry_on_database_outage(self):
-        message = agent_message(job_id, agent_id, _uuid(arguments.get("gateway_id")))
-        outcome = execute_in_slot(services(), _uuid(arguments.get("gateway_id")), message)
+        gateway_id = _uuid(arguments.get("gateway_id"))
+        message = agent_message(job_id, agent_id, gateway_id)
+        handler = partial(reconcile, profile=SYNC)
+        outcome = execute_in_slot(services(), gateway_id, message, SyncGateway.kind, handler)
         # The task has its own id, which no later message uses: Flower would show it as started for ever.
         if isinstance(outcome, NotClaimed):
             return NOTHING_TO_DO

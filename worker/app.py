@@ -79,7 +79,7 @@ class OurTask(Task[..., Any]):
         return self.run(*positional, **arguments)
 
 
-app = Celery("openclaw-provisioner", task_cls=OurTask, include=["tasks", "worker.remote_control"])
+app = Celery("openclaw-provisioner", task_cls=OurTask, include=[*TASK_QUEUES, "worker.remote_control"])
 app.config_from_object(celery_settings(start_up.settings))
 
 

@@ -143,7 +143,7 @@ def _warn_of_rights() -> None:
     """Log a warning for each kind of job that will be refused because the role lacks a right."""
     try:
         with services().engine.connect() as connection:
-            for kind in rights.VERBS:
+            for kind in rights.KIND_RIGHTS:
                 try:
                     rights.require_for(connection, kind)
                 except PermanentError as error:

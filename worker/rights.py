@@ -1,7 +1,7 @@
 """The minimum rights that a database role needs: one list for the worker's start, doctor and the docs.
 
 The rights that every job needs are checked before anything is touched: when a worker starts, and before it
-resumes after the database said "not now". Rights that one verb alone needs are checked by that verb.
+resumes after the database said "not now". Rights that one kind of job alone needs are checked by that kind.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError
+from worker.jobs.kinds import KINDS
 
 _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 WORKER: Mapping[str, Sequence[str]] = {
@@ -34,10 +35,8 @@ WORKER: Mapping[str, Sequence[str]] = {
     "agents": ("SELECT", "UPDATE"),
 }
 """Rights that a worker needs for every job; without them it waits."""
-VERBS: Mapping[str, tuple[str, str]] = {
-    "delete_agent": ("agents", "DELETE"),
-    "ensure_board_lead": ("agents", "INSERT"),
-    "provision_gateway_main": ("agents", "INSERT"),
+KIND_RIGHTS: Mapping[str, tuple[str, str]] = {
+    kind.name: kind.right for kind in KINDS.values() if kind.right is not None
 }
 """Rights that one kind of job needs in addition; without them that kind is refused, and others are served."""
 SENDER: Mapping[str, Sequence[str]] = {"provisioner.jobs": ("SELECT", "INSERT")}
@@ -96,7 +95,7 @@ def require_all(connection: Connection) -> None:
 def require_for(connection: Connection, kind: str) -> None:
     """Raise DatabaseNotNow if the role lacks a right that every worker needs, and PermanentError if it lacks
     the one that this kind of job needs in addition."""
-    table, right = VERBS[kind]
+    table, right = KIND_RIGHTS[kind]
     lacks = lacking(connection, {**WORKER, table: (*WORKER[table], right)})
     _refuse(connection, [lack for lack in lacks if lack != Lack(table, right)])
     if lacks:

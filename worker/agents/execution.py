@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, reconcile
 from worker.agents.credentials import NoTokenError
-from worker.agents.delete_job import delete
 from worker.database import single
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
@@ -33,16 +31,14 @@ from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
 
-HANDLERS: Mapping[str, Callable[[Services, Claim, list[str]], Snooze | None]] = {
-    "provision_agent": partial(reconcile, profile=PROVISION),
-    "update_agent": partial(reconcile, profile=UPDATE),
-    "delete_agent": delete,
-    "provision_gateway_main": partial(reconcile, profile=PROVISION_MAIN),
-    "sync_gateway": partial(reconcile, profile=SYNC),
-}
+Handler = Callable[[Services, Claim, list[str]], Snooze | None]
+"""Does a claimed row's work, and adds to its warnings; returns None once the row has succeeded, or the snooze
+in which it waits."""
 
 
-def execute_in_slot(services: Services, gateway_id: UUID | None, message: Message) -> Outcome:
+def execute_in_slot(
+    services: Services, gateway_id: UUID | None, message: Message, kind: str, handler: Handler
+) -> Outcome:
     """Run `execute_agent_row` for the message's row if this process has a free slot for its gateway.
 
     Otherwise returns NO_SLOT: the message waits in this process and is published again once a slot is free.
@@ -50,31 +46,34 @@ def execute_in_slot(services: Services, gateway_id: UUID | None, message: Messag
     assert message.job_id is not None
     assert message.agent_id is not None
     if gateway_id is None:
-        return execute_agent_row(services, message.job_id, message.agent_id)
+        return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
     called: list[Message] = []
     try:
         with seated(services.seats, gateway_id, message, called) as has_seat:
             if not has_seat:
                 return NotClaimed.NO_SLOT
-            return execute_agent_row(services, message.job_id, message.agent_id)
+            return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
     finally:
         services.publish(called)
 
 
-def execute_agent_row(services: Services, job_id: UUID, agent_id: UUID) -> Outcome:
-    """Claim the agent's row and work on it until it ends or snoozes.
+def execute_agent_row(
+    services: Services, job_id: UUID, agent_id: UUID, kind: str, handler: Handler
+) -> Outcome:
+    """Claim the agent's row, if its job is of that kind, and let the handler work on it until it ends or
+    snoozes.
 
     Once it has ended, the next job that waits for the agent is published, and in a sync the next agent's row.
     Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the dispatcher publishes it
     again.
     """
-    held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
+    held = claim(services.engine, job_id, agent_id, kind, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_timeout_s
     with call_limits(partial(_idle_timeout_s, services, held), budget_s, held.failing_s):
-        outcome = _execute(services.sharing(held.gateway_id, in_sync=not held.single), held)
+        outcome = _execute(services.sharing(held.gateway_id, in_sync=not held.single), held, handler)
     if not isinstance(outcome, Ended):
         return outcome
     with single(services.engine) if held.single else services.engine.begin() as connection:
@@ -94,20 +93,20 @@ def _idle_timeout_s(services: Services, held: Claim) -> float | None:
     return services.retry_policy.idle_timeout_after(held.tries)
 
 
-def _execute(services: Services, held: Claim) -> Outcome:
+def _execute(services: Services, held: Claim, handler: Handler) -> Outcome:
     warnings = list(held.warnings)
 
-    def handler() -> Ended | Snooze:
+    def work() -> Ended | Snooze:
         if held.cancel_requested:
             return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
-        return HANDLERS[held.kind](services, held, warnings) or Ended("succeeded")
+        return handler(services, held, warnings) or Ended("succeeded")
 
     row = agent_row(held, services.settings.lease_s)
     return execute(
         services.engine,
         services.retry_policy,
         row,
-        handler,
+        work,
         retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
         fail=lambda error: _fail(services, held, error, warnings),
     )

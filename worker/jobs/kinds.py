@@ -1,8 +1,8 @@
-"""The kinds of jobs, each declared once: its request, its task's queue, its command, and whether it
-is about one agent.
+"""The kinds of jobs, each declared once: its request, its task's queue, its command, and what it needs.
 
-Celery's routes and the kinds that a worker publishes are derived from this; a test compares the docs' tables.
-A kind's task is the module of its name in tasks/ (interfaces.md 3).
+Celery's routes, the modules of tasks that a worker loads, and the kinds that it publishes are derived from
+this; a test compares the docs. A kind's task is the module of its name in tasks/, which hands its handler to
+the executor (interfaces.md 3).
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ QUEUES = ("provisioning", "sync", "control")
 class Kind:
     """A kind of job that services and the CLI may request. ``command``: the CLI's for it.
 
-    ``one_agent``: the job has one agent's row, is published as that row's message, and ends with it.
+    ``one_agent``: the job has one agent's row, is published as that row's message, and ends with it;
+    ``right``: a table, and the right on it that these jobs need beside those that every job needs. Without
+    it they are refused, and others are served.
     """
 
     request: type[Request]
     queue: str
     command: str
     one_agent: bool = False
+    right: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -58,9 +61,9 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         Kind(ProvisionAgent, "provisioning", "provision", one_agent=True),
         Kind(UpdateAgent, "provisioning", "update", one_agent=True),
-        Kind(DeleteAgent, "provisioning", "delete", one_agent=True),
-        Kind(ProvisionGatewayMain, "provisioning", "main", one_agent=True),
-        Kind(EnsureBoardLead, "control", "lead"),
+        Kind(DeleteAgent, "provisioning", "delete", one_agent=True, right=("agents", "DELETE")),
+        Kind(ProvisionGatewayMain, "provisioning", "main", one_agent=True, right=("agents", "INSERT")),
+        Kind(EnsureBoardLead, "control", "lead", right=("agents", "INSERT")),
         Kind(SyncHeartbeats, "control", "heartbeats"),
         Kind(SyncGateway, "control", "sync"),
     )
@@ -77,6 +80,8 @@ INTERNAL_TASKS: Mapping[str, str] = {
 """Tasks that only the provisioner itself sends, with their queues. They serve rows and are not kinds of
 jobs."""
 TASK_QUEUES: Mapping[str, str] = {**{kind.task: kind.queue for kind in KINDS.values()}, **INTERNAL_TASKS}
+"""The queue of each task. A task has the name of its module, so these are also the modules that a worker
+loads."""
 
 
 def target_of_kind(name: str) -> str:

@@ -16,7 +16,7 @@ from tests.acceptance.proxy import Door
 from tests.integration.agents.fleet import Fleet, execute, job, one, seed_fleet
 from tests.integration.conftest import Sent
 from tests.mute import mute
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.gateway.idle_timeout import call_limits, note_failing_for, wait_within_limits, within_budget
 from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due

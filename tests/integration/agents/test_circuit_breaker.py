@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.gateway.address import GatewayAddress
 from worker.gateway.errors import GatewayUnreachable
 from worker.jobs.executor import Ended

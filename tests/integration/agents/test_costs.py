@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from tests.integration.agents.fleet import Fleet, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.retry_policy import Snooze
@@ -90,7 +90,7 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     arguments = {"agent_id": str(fleet.agent_id)}
     with counted(engine) as before:
         accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-        assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id), Snooze)
+        assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent"), Snooze)
     assert [name for name, _, _ in sent.take()] == ["tasks.write_roster"]
     asked = Counter(call.method for call in simulator.calls)
     write_roster(hand, fleet.gateway_id)
@@ -100,7 +100,7 @@ def test_a_first_provision_asks_no_more_of_anybody_than_it_must(
     assert written["config.get"] == 2
     with counted(engine) as after:
         accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-        assert execute_agent_row(hand, job_id, fleet.agent_id) == Ended("succeeded")
+        assert execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent") == Ended("succeeded")
     assert sent.take() == []
     calls = Counter(call.method for call in simulator.calls) - written - asked
     calls.pop("connect", None)
@@ -118,10 +118,10 @@ def test_no_file_waits_for_the_answer_to_another(
     """The one with the token excepted, which is the last."""
     hand, job_id, arguments = hands(retry_inline_s=15), uuid4(), {"agent_id": str(fleet.agent_id)}
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-    assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id), Snooze)
+    assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     files = CALLS[simulator.release.name]["agents.files.set"]
     simulator.faults.order(Fault(Late(behind=files - 2), "agents.files.set"))
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
-    assert execute_agent_row(hand, job_id, fleet.agent_id) == Ended("succeeded")
+    assert execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent") == Ended("succeeded")
     assert sum(call.method == "agents.files.set" for call in simulator.calls) == files

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete, text
 from models import Agent
 from tests.integration.agents.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.agents.wake_barrier import CROWD_PATIENCE_S, FEW
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job

@@ -21,8 +21,7 @@ from tests.integration.agents.fleet import (
     one,
     seed_fleet,
 )
-from worker.agents import execution
-from worker.agents.execution import execute_agent_row
+from tests.rows import HANDLERS, execute_agent_row
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import (
@@ -68,7 +67,7 @@ def use_handler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], None]:
     """Registers another handler for provision jobs: the tests are about what its outcome leads to."""
 
     def put(handler: Handler) -> None:
-        monkeypatch.setitem(execution.HANDLERS, "provision_agent", handler)
+        monkeypatch.setitem(HANDLERS, "provision_agent", handler)
 
     return put
 

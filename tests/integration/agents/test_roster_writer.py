@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from tests.acceptance.proxy import Door
 from tests.integration.agents.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due

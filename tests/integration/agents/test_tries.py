@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
+from tests.rows import execute_agent_row
 from worker.agents import credentials
-from worker.agents.execution import execute_agent_row
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, execute, job_agent, one
 from tests.integration.interleavings.baton import Actor, PacedClients, PacedEngine, Times
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool
 from worker.jobs.intake import Accepted, Queued, Started, accept, accept_agent_job
@@ -164,13 +164,13 @@ def _agent_turn(services: Services, kind: str, task_id: str, kwargs: Mapping[str
         return
     row = job_agent(services.engine, accepted.job_id)
     if kind == "delete_agent" or row.phase in (None, "intent"):
-        execute_agent_row(services, accepted.job_id, accepted.agent_id)
+        execute_agent_row(services, accepted.job_id, accepted.agent_id, kind)
     else:
-        _conclude(services, accepted.job_id, accepted.agent_id)
+        _conclude(services, accepted.job_id, accepted.agent_id, kind)
 
 
-def _conclude(services: Services, job_id: UUID, agent_id: UUID) -> None:
-    held = claim(services.engine, job_id, agent_id, lease_s=services.settings.lease_s)
+def _conclude(services: Services, job_id: UUID, agent_id: UUID, kind: str) -> None:
+    held = claim(services.engine, job_id, agent_id, kind, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return
     with services.engine.begin() as connection:

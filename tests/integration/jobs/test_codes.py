@@ -57,7 +57,7 @@ def test_a_row_that_found_its_agent_busy_says_so(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     take(engine, accept(engine, agent_id), agent_id)
     later = accept(engine, agent_id)
-    assert claim(engine, later, agent_id, lease_s=5) is NotClaimed.AGENT_BUSY
+    assert claim(engine, later, agent_id, KIND, lease_s=5) is NotClaimed.AGENT_BUSY
     assert job_agent(engine, later).reason_code == "waiting_for_agent"
 
 

@@ -40,7 +40,7 @@ def started(engine: Engine, agent_id: UUID) -> UUID:
 
 
 def taken(engine: Engine, agent_id: UUID) -> Claim:
-    held = claim(engine, started(engine, agent_id), agent_id, lease_s=60)
+    held = claim(engine, started(engine, agent_id), agent_id, "provision_agent", lease_s=60)
     assert isinstance(held, Claim)
     return held
 

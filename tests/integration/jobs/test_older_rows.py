@@ -215,7 +215,7 @@ def test_crashes_that_an_older_worker_counted_are_counted_on(engine: Engine) -> 
 
     assert told() == (2, 2)
     agent_id = one(engine, "SELECT agent_id FROM provisioner.job_agents").agent_id
-    held = claim(engine, job_id, agent_id, lease_s=5)
+    held = claim(engine, job_id, agent_id, "provision_agent", lease_s=5)
     assert isinstance(held, Claim)
     assert held.crashes == 3
     assert told() == (3, 3)

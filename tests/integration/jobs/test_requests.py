@@ -232,7 +232,7 @@ def test_what_a_row_leaves_out_has_its_default(engine: Engine, given: str) -> No
     agent_id = seed_fleet(engine).agent_id
     key = insert_job(engine, agent_id, options=given)
     receive(engine, key)
-    held = claim(engine, key, agent_id, lease_s=5)
+    held = claim(engine, key, agent_id, KIND, lease_s=5)
     assert isinstance(held, Claim)
     assert held.options == ProvisionAgent(agent_id=agent_id).options()
     assert held.options["wake"] is True

@@ -192,7 +192,7 @@ def test_rescue_of_an_agents_row(
         assert 0 < seconds_from_now(engine, after.next_attempt_at) <= 15
     else:
         assert after == before
-    held = claim(engine, key, fleet.agent_id, lease_s=5)
+    held = claim(engine, key, fleet.agent_id, KIND, lease_s=5)
     assert getattr(held, "crashes", None) == crashes
 
 

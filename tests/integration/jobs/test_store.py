@@ -42,7 +42,7 @@ def accept(engine: Engine, agent_id: UUID, task_id: str | None = None, **argumen
 
 
 def take(engine: Engine, job_id: UUID, agent_id: UUID) -> Claim:
-    held = claim(engine, job_id, agent_id, lease_s=LEASE_S)
+    held = claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S)
     assert isinstance(held, Claim)
     return held
 
@@ -69,9 +69,18 @@ def test_a_claim_takes_the_row_and_a_copy_of_the_message_finds_nothing_to_do(eng
     held = take(engine, job_id, agent_id)
     assert (held.generation, held.crashes, held.phase, held.single) == (1, 0, None, True)
     assert held.options["wake"] is True
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     row = job_agent(engine, job_id)
     assert (row.status, row.generation, row.crashes, row.published_at) == ("running", 1, 0, None)
+
+
+def test_a_row_is_not_claimed_for_a_job_of_another_kind(engine: Engine) -> None:
+    """As a hand-made message for tasks.sync_agent would: its handler would do another job's work."""
+    agent_id = seed_fleet(engine).agent_id
+    job_id = accept(engine, agent_id)
+    assert claim(engine, job_id, agent_id, "sync_gateway", lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert job_agent(engine, job_id).generation == 0
+    assert take(engine, job_id, agent_id).single
 
 
 def test_of_many_workers_that_claim_at_once_one_gets_the_row(engine: Engine) -> None:
@@ -81,7 +90,7 @@ def test_of_many_workers_that_claim_at_once_one_gets_the_row(engine: Engine) -> 
 
     def race(_: int) -> Claim | NotClaimed:
         together.wait()
-        return claim(engine, job_id, agent_id, lease_s=LEASE_S)
+        return claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S)
 
     with ThreadPoolExecutor(12) as pool:
         outcomes = list(pool.map(race, range(12)))
@@ -139,12 +148,12 @@ def test_a_parked_row_keeps_its_agent_and_drops_messages_until_it_is_due(engine:
     held = take(engine, job_id, agent_id)
     with engine.begin() as connection:
         park(connection, held, 60, "waiting for the roster writer", "roster")
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     assert publish_due(engine, lambda *_: None) == 0
     row = job_agent(engine, job_id)
     assert (row.status, row.phase, row.reason) == ("running", "roster", "waiting for the roster writer")
     other = accept(engine, agent_id)
-    assert claim(engine, other, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+    assert claim(engine, other, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
 
 
 def test_a_row_whose_job_is_cancelled_while_it_is_leased_is_due_once_it_parks(engine: Engine) -> None:
@@ -199,11 +208,11 @@ def test_an_ended_row_drops_messages_and_lets_the_agent_go(engine: Engine, statu
     job_id = accept(engine, agent_id)
     held = take(engine, job_id, agent_id)
     end(engine, held, status, "because")
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     assert accept_agent_job(engine, KIND, str(job_id), (), {"agent_id": str(agent_id)}) == Accepted(
         job_id, agent_id
     )
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     ended = job(engine, job_id)
     assert ended.status == {"skipped": "failed"}.get(status, status)
     assert (ended.agents_total, ended.agents_done, ended.warnings) == (1, 1, ["w"])
@@ -217,7 +226,7 @@ def test_one_job_at_a_time_has_an_agent_and_the_other_comes_back_in_some_seconds
     agent_id = seed_fleet(engine).agent_id
     first, second = accept(engine, agent_id), accept(engine, agent_id)
     held = take(engine, first, agent_id)
-    assert claim(engine, second, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+    assert claim(engine, second, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     row = job_agent(engine, second)
     assert (row.status, row.crashes, row.generation, row.started_at) == ("pending", 0, 0, None)
     assert row.reason == "waiting for another job on this agent"
@@ -246,7 +255,7 @@ def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at
 
     event.listen(engine, "handle_error", end_meanwhile)
     try:
-        assert claim(engine, second, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+        assert claim(engine, second, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     finally:
         event.remove(engine, "handle_error", end_meanwhile)
     assert len(wait_for_outage) == 1
@@ -259,7 +268,7 @@ def test_the_next_in_line_is_the_oldest_that_was_turned_away(engine: Engine) -> 
     first, *waiting = (accept(engine, agent_id) for _ in range(4))
     held = take(engine, first, agent_id)
     for job_id in reversed(waiting[:2]):
-        assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+        assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     end(engine, held)
     called = [next_in_line(engine, agent_id) for _ in range(3)]
     assert called == [[waiting[0]], [waiting[1]], []]  # the last one's first message is still on its way
@@ -279,7 +288,7 @@ def test_many_jobs_on_one_agent_never_hold_it_together(engine: Engine) -> None:
 
     def race(job_id: UUID) -> Claim | NotClaimed:
         together.wait()
-        return claim(engine, job_id, agent_id, lease_s=LEASE_S)
+        return claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S)
 
     with ThreadPoolExecutor(10) as pool:
         outcomes = list(pool.map(race, jobs))
@@ -290,7 +299,7 @@ def test_many_jobs_on_one_agent_never_hold_it_together(engine: Engine) -> None:
 def test_a_claim_outlives_its_lease_while_its_worker_lives(engine: Engine) -> None:
     agent_id = seed_fleet(engine).agent_id
     job_id = accept(engine, agent_id)
-    held = claim(engine, job_id, agent_id, lease_s=0.3)
+    held = claim(engine, job_id, agent_id, KIND, lease_s=0.3)
     assert isinstance(held, Claim)
     first = job_agent(engine, job_id).lease_until
 
@@ -314,7 +323,7 @@ def test_a_message_that_was_sent_just_before_the_lease_was_renewed_is_dropped(en
     run_out(engine, job_id)
     with engine.begin() as connection:
         renew(connection, held, lease_s=LEASE_S)
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     end(engine, held)
     assert job(engine, job_id).status == "succeeded"
 
@@ -339,5 +348,5 @@ def test_a_terminal_job_never_reopens(hands: Any, engine: Engine) -> None:
     assert publish_due(services.engine, services.send) == 0
     accepted = accept_agent_job(engine, KIND, str(job_id), (), {"agent_id": str(agent_id)})
     assert accepted == Refused(job_id, None)
-    assert claim(engine, job_id, agent_id, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
+    assert claim(engine, job_id, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.NOTHING_TO_DO
     assert job(engine, job_id).status == "cancelled"

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.owners_files import save
-from worker.agents.execution import execute_agent_row
+from tests.rows import execute_agent_row
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
@@ -119,7 +119,7 @@ class Scene:
         if task == "tasks.write_roster":
             write_roster(services, UUID(kwargs["gateway_id"]))
         elif task == "tasks.sync_agent":
-            execute_agent_row(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]))
+            execute_agent_row(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]), "sync_gateway")
         elif task == "tasks.finish_sync":
             execute_sync(services, UUID(kwargs["job_id"]))
         elif task == "tasks.sync_heartbeats":
@@ -149,7 +149,7 @@ class Scene:
         kind = task.removeprefix("tasks.")
         accepted = accept_agent_job(self.engine, kind, task_id, (), kwargs, agent_of)
         if isinstance(accepted, Accepted):
-            execute_agent_row(services, accepted.job_id, accepted.agent_id)
+            execute_agent_row(services, accepted.job_id, accepted.agent_id, kind)
 
     def begin_heartbeats(self, job_id: UUID) -> None:
         """Bring a queued ``sync_heartbeats`` to where it waits for the roster writer."""

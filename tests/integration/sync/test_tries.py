@@ -38,10 +38,10 @@ def test_an_agent_waits_longer_for_a_busy_gateway_after_each_failed_try_but_not_
     timeouts: dict[str, list[float | None]] = {}
     execute = execution._execute
 
-    def watched(services: Any, held: Claim) -> Any:
+    def watched(services: Any, held: Claim, handler: Any) -> Any:
         name = hasty.row("SELECT name FROM agents WHERE id = :id", id=held.agent_id).name
         timeouts.setdefault(name, []).append(idle_timeout_s())
-        return execute(services, held)
+        return execute(services, held, handler)
 
     monkeypatch.setattr(execution, "_execute", watched)
     ann = hasty.row("SELECT openclaw_session_id AS key FROM agents WHERE name = 'Ann 0'").key

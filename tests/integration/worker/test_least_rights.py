@@ -35,7 +35,7 @@ def granted(block: str) -> dict[str, set[str]]:
 
 def test_the_docs_grant_what_the_program_looks_for() -> None:
     assert granted(GRANTS[0]) == {table: set(names) for table, names in rights.WORKER.items()}
-    assert granted(GRANTS[1]) == {"agents": {right for _, right in rights.VERBS.values()}}
+    assert granted(GRANTS[1]) == {"agents": {right for _, right in rights.KIND_RIGHTS.values()}}
 
 
 class House:

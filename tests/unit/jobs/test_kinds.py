@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 
 import pytest
 
-from tests.product import ROOT
-from worker import rights
-from worker.agents.execution import HANDLERS
+from tests.product import ROOT, modules
+from tests.rows import HANDLERS
 from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, QUEUES, TASK_QUEUES, Kind, not_served, require_kind
 from worker.jobs.requests import BadRequestError, Request
 
@@ -58,9 +58,18 @@ def test_each_kind_has_a_request_a_target_and_a_queue() -> None:
     assert set(ours) == {kind.request for kind in KINDS.values()}
 
 
-def test_each_kind_about_one_agent_has_what_serves_its_row() -> None:
+def test_each_task_is_a_module_of_its_name() -> None:
+    """Celery loads the modules by that list, and runs them by their tasks' names."""
+    for task in TASK_QUEUES:
+        source = (ROOT / f"{task.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert f'name="{task}"' in source
+
+
+def test_each_kind_about_one_agent_has_a_task_that_hands_over_its_handler() -> None:
+    tasks = {name: ast.unparse(tree) for name, tree in modules(but="worker/").items()}
+    handed = {name for name, source in tasks.items() if "run_agent_job(self, positional" in source}
+    assert handed == {f"tasks/{name}.py" for name in ONE_AGENT_KINDS}
     assert set(HANDLERS) == {*ONE_AGENT_KINDS, "sync_gateway"}
-    assert set(rights.VERBS) <= set(KINDS)
 
 
 def test_a_kind_that_nobody_knows_is_a_sentence() -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 import pytest
 
 from models import job_agents, jobs
-from worker.agents import execution
+from tests.rows import HANDLERS
 from worker.errors import PermanentError, ProvisionerError, TransientError
 from worker.gateway import errors
 from worker.jobs import states
@@ -42,7 +42,7 @@ def kinds_of(error: type[ProvisionerError]) -> Iterator[type[ProvisionerError]]:
 
 
 def test_an_error_that_may_pass_has_the_code_of_a_wait_and_others_have_that_of_an_end() -> None:
-    assert execution.HANDLERS  # all that a job may meet is imported
+    assert HANDLERS  # all that a job may meet is imported
     coded = {kind: ReasonCode(kind.reason_code) for kind in kinds_of(ProvisionerError) if kind.reason_code}
     assert coded[errors.RateLimited] == ReasonCode.RATE_LIMITED
     assert coded[errors.WrongToken] == ReasonCode.GATEWAY_REFUSED

@@ -44,7 +44,7 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         said = f"workers of this role wait: {rights.sentence(connection, lacks)}"
         yield Finding("rights", "fault", said, [lack.table for lack in lacks])
         return
-    for kind in rights.VERBS:
+    for kind in rights.KIND_RIGHTS:
         try:
             rights.require_for(connection, kind)
         except PermanentError as error:

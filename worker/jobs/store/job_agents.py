@@ -94,9 +94,10 @@ _CLAIM = text(f"""
         reason_code = NULL
     FROM provisioner.jobs j
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
+      AND j.kind = :kind
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
       AND (r.lease_until IS NULL OR r.lease_until < now())
-    RETURNING r.job_id, r.agent_id, j.kind, j.kind = ANY(:single_kinds) AS single, j.options, j.gateway_id,
+    RETURNING r.job_id, r.agent_id, j.kind, j.options, j.gateway_id,
         r.generation, r.tries, r.crashes, r.phase, r.first_provision, r.status_before,
         r.wake_key, r.wake_sent_at, r.woken_at, r.files, r.warnings, r.roster,
         j.cancel_requested_at IS NOT NULL AS cancel_requested,
@@ -123,15 +124,16 @@ def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: 
     return started.scalar_one_or_none()
 
 
-def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Claim | NotClaimed:
-    """Lease the agent's row for ``lease_s`` seconds, if it was published and the agent is free.
+def claim(engine: Engine, job_id: UUID, agent_id: UUID, kind: str, *, lease_s: float) -> Claim | NotClaimed:
+    """Lease the agent's row for ``lease_s`` seconds, if its job is of that kind, it was published and the
+    agent is free.
 
     A lease that ran out counts as a crash, since a worker died; a planned wait does not.
     """
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
         with single(engine) as connection:
-            parameters = {**target, "lease_s": lease_s, "single_kinds": list(ONE_AGENT_KINDS)}
+            parameters = {**target, "kind": kind, "lease_s": lease_s}
             row = connection.execute(_CLAIM, parameters).one_or_none()
     except IntegrityError:  # the index that lets one job at a time hold an agent
         with single(engine) as connection:
@@ -140,7 +142,8 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, *, lease_s: float) -> Cl
     if row is None:
         return NotClaimed.NOTHING_TO_DO
     values = dict(row._mapping)
-    return Claim(**{**values, "warnings": tuple(values["warnings"])})
+    values["warnings"] = tuple(values["warnings"])
+    return Claim(**values, single=kind in ONE_AGENT_KINDS)
 
 
 _ADVANCE = """
