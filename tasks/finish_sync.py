@@ -6,10 +6,10 @@ from celery import Task
 
 from tasks.arguments import ids_of
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, retry_on_database_outage
-from tasks.runs import report_run
+from tasks.sync_progress import report_sync
 from worker.app import app, services
-from worker.log_context import about
-from worker.sync.parent import execute_sync
+from worker.log_context import log_context
+from worker.sync.execution import execute_sync
 
 
 @app.task(name="tasks.finish_sync", bind=True, throws=(JobFailed,))
@@ -17,6 +17,6 @@ def finish_sync(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> 
     """Execute a sync's own row after its agents: the main agent, then the end. Sent by the sync and by the
     dispatcher."""
     (job_id,) = ids_of(self, positional, arguments, "job_id")
-    with retry_on_database_outage(self), about(job=job_id):
-        ended = report_run(job_id, execute_sync(services(), job_id))
+    with retry_on_database_outage(self), log_context(job=job_id):
+        ended = report_sync(job_id, execute_sync(services(), job_id))
     return None if ended else NOTHING_TO_DO  # its id is no job's: Flower would show it as started for ever

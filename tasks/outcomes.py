@@ -28,7 +28,7 @@ from worker.jobs.retry_policy import Snooze, jittered
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
-from worker.log_context import about
+from worker.log_context import log_context
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
 from worker.shutdown import shutting_down
@@ -87,7 +87,7 @@ def run_job(
     messages: Sequence[Message] = ()
     with (
         retry_on_database_outage(task),
-        about(job=task_id),
+        log_context(job=task_id),
         fail_on_unexpected(kind, task_id, arguments),
     ):
         with services().engine.begin() as connection:
@@ -170,7 +170,7 @@ def _serve(
 ) -> str:
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
-    with about(job=task_id):
+    with log_context(job=task_id):
         with fail_on_unexpected(kind, task_id, arguments):
             accepted = accept_agent_job(
                 services().engine, kind, task_id, positional, arguments, agent_of, _refusal(task)
@@ -180,7 +180,7 @@ def _serve(
                 raise Ignore
             log.warning("refused: %s", accepted.reason)
             raise JobFailed(accepted.reason)
-        with about(agent=accepted.agent_id):
+        with log_context(agent=accepted.agent_id):
             target = KINDS[kind].target
             kwargs = {target: str(arguments[target])} if target in arguments else {}
             message = Message(str(task.name), kwargs, accepted.job_id, accepted.agent_id)

@@ -9,7 +9,7 @@ from celery import Task
 
 from tasks.arguments import ids_of
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, report, retry_on_database_outage
-from tasks.runs import tell_progress
+from tasks.sync_progress import send_progress
 from worker.agents.agent_job import SYNC, reconcile
 from worker.agents.execution import execute_in_slot
 from worker.app import app, services
@@ -18,7 +18,7 @@ from worker.jobs.messages import agent_message
 from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
-from worker.log_context import about
+from worker.log_context import log_context
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Execute one agent's row of a sync. Sent by the sync and by the dispatcher, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
-    with about(job=job_id, agent=agent_id), retry_on_database_outage(self):
+    with log_context(job=job_id, agent=agent_id), retry_on_database_outage(self):
         gateway_id = _uuid(arguments.get("gateway_id"))
         message = agent_message(job_id, agent_id, gateway_id)
         handler = partial(reconcile, profile=SYNC)
@@ -39,7 +39,7 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
             log.info("parked: %s", outcome.reason)
             return f"parked: {outcome.reason}"
         if isinstance(outcome, Ended) and outcome.progress is not None:
-            tell_progress(job_id, outcome.progress)
+            send_progress(job_id, outcome.progress)
         return report(self, job_id, outcome)
 
 

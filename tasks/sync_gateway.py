@@ -8,13 +8,13 @@ from celery import Task
 from sqlalchemy import Connection
 
 from tasks.outcomes import JobFailed, run_job
-from tasks.runs import report_run
+from tasks.sync_progress import report_sync
 from worker.app import app, services
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncGateway
 from worker.sync.begin import begin
-from worker.sync.parent import execute_sync
+from worker.sync.execution import execute_sync
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,6 @@ def sync_gateway(self: Task[..., Any], /, *positional: Any, **arguments: Any) ->
     """Bring the agents of a gateway up to date with their templates (docs/enqueue.md has the arguments)."""
 
     def look(job_id: UUID) -> None:
-        report_run(job_id, execute_sync(services(), job_id))
+        report_sync(job_id, execute_sync(services(), job_id))
 
     return run_job(self, positional, arguments, _begin, then=look)

@@ -51,7 +51,7 @@ _FORKS.set_forkserver_preload(
         "worker.records.agent_rows",
         "worker.sync.heartbeats",
         "worker.roster.writer",
-        "worker.sync.parent",
+        "worker.sync.execution",
         "worker.agents.execution",
         "worker.schema_version",
         "tests.warm_worker",

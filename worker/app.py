@@ -21,10 +21,10 @@ from worker.database import make_engine
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.jobs.kinds import QUEUES, TASK_QUEUES
-from worker.log_context import about
-from worker.runtime.seats import Seats, share_of
+from worker.log_context import log_context
+from worker.runtime.gateway_slots import GatewaySlots, slots_per_gateway
 from worker.runtime.services import Services
-from worker.runtime.token_pool import KEPT, Mint
+from worker.runtime.token_pool import STOCK, TokenPool
 from worker.settings import Settings
 from worker.start import begin
 
@@ -97,10 +97,10 @@ def services() -> Services:
     """
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    seats = Seats(share_of(config.worker_concurrency))
+    slots = GatewaySlots(slots_per_gateway(config.worker_concurrency))
     engine = make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)
     return Services(
-        config, engine, ClientPool(device), send, mint=Mint(KEPT), announce=_announce, seats=seats
+        config, engine, ClientPool(device), send, token_pool=TokenPool(STOCK), announce=_announce, slots=slots
     )
 
 
@@ -113,7 +113,7 @@ def _announce(jobs: Sequence[UUID]) -> None:
     from worker.task_events import send_task_event  # it imports the application
 
     for job_id in jobs:
-        with about(job=job_id):
+        with log_context(job=job_id):
             log.info("succeeded")
     send_task_event("task-succeeded", jobs, result="'succeeded'", runtime=None)
 

@@ -170,7 +170,7 @@ def _start(**_: Any) -> None:
         raise SystemExit(1) from None
     _dispatchers.append(dispatcher)
     dispatcher.start()
-    services().mint.begin()
+    services().token_pool.start()
 
 
 _not_looked_into: list[str] = []

@@ -11,7 +11,7 @@ IDS = ("job", "agent", "gateway")
 
 
 @contextmanager
-def about(**ids: object) -> Iterator[None]:
+def log_context(**ids: object) -> Iterator[None]:
     """Put ``ids`` on every log line of this thread until the block ends.
 
     The ids that the block adds with `note_ids` are removed then too, because the slot serves another job

@@ -116,9 +116,9 @@ def _trace_celery(note: Any) -> None:
     def published(sender: str, **_: Any) -> None:
         note("message", sender, time.monotonic())
 
-    import worker.runtime.token_pool as minting
+    from worker.runtime import token_pool
 
-    hash_token = vars(minting)["hash_token"]
+    hash_token = vars(token_pool)["hash_token"]
 
     def hashing(token: str) -> str:
         began = time.monotonic()
@@ -126,4 +126,4 @@ def _trace_celery(note: Any) -> None:
         note("hash", "hash_token", began)
         return digest
 
-    vars(minting)["hash_token"] = hashing
+    vars(token_pool)["hash_token"] = hashing

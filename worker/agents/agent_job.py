@@ -13,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker.agents.agent_context import NOT_REGISTERED, AgentContext, JobProfile
-from worker.agents.credentials import NoTokenError, have_succeeded
-from worker.agents.deliver import deliver
-from worker.agents.departure import leave
-from worker.agents.roster_look import foresee, look
+from worker.agents.credentials import NoTokenError, record_success
+from worker.agents.entry_plan import plan_entry, preview_entry
+from worker.agents.former_places import remove_from_former_places
 from worker.agents.wake import wake, wants_reset
+from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace
 from worker.database import single
 from worker.errors import PermanentError
@@ -35,7 +35,7 @@ from worker.jobs.store.jobs import move_job
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_status import keep_session_key, succeed, take_over
 from worker.records.places import claim_places, note_earlier_homes
-from worker.roster.circuit_breaker import greet, wait_for_outage
+from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states, recheck_in_s, record_intents
 from worker.roster.rewrite_permission import entry_stays, visibility_stays
 from worker.runtime.services import Services
@@ -67,10 +67,10 @@ def reconcile(services: Services, held: Claim, warnings: list[str], profile: Job
             columns: dict[str, Any] = {"status_before": before, "openclaw_id": record.openclaw_id}
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
-    away = wait_for_outage(services, record)
+    away = check_circuit(services, record)
     if away is not None:
         return away
-    hello = greet(services, record)
+    hello = connect_and_record(services, record)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     context = AgentContext(
         services,
@@ -114,8 +114,8 @@ def _run_steps(context: AgentContext) -> Snooze | None:
     context.fresh = not present_before
     _record_place(context)
     if context.held.phase not in ("leaving", "wake"):
-        deliver(context, first=bool(context.held.first_provision))
-    parked = leave(context) or wake(context)
+        apply_workspace(context, first=bool(context.held.first_provision))
+    parked = remove_from_former_places(context) or wake(context)
     if parked is not None:
         return parked
     _finish(context)
@@ -142,7 +142,7 @@ def _request_roster_change(context: AgentContext) -> Snooze | None:
     record = context.record
     context.render()
     if record.provisioned_before or not context.profile.mints:
-        roster = look(context)
+        roster = plan_entry(context)
         present = record.openclaw_id in roster.present
         _require_token(context, present=present, differs=roster.document is not None)
         if roster.document is None:
@@ -160,7 +160,7 @@ def _request_roster_change(context: AgentContext) -> Snooze | None:
         wait_s = min(ROSTER_RECHECK_S, context.services.settings.retry_timeout_s)
         park(connection, context.held, wait_s, _ROSTER_WAIT, "roster", code=ReasonCode.WAITING_FOR_ROSTER)
     if context.profile.mints and record.token_hash is None:
-        context.services.mint.expect()
+        context.services.token_pool.expect()
     context.services.publish(messages)
     return Snooze(_ROSTER_WAIT)
 
@@ -242,7 +242,7 @@ def _planned_roster_change(context: AgentContext) -> tuple[bool, Mapping[str, An
     """Whether the roster has the agent, and what would change there; in a sync, as the parent has read it."""
     if context.held.roster is not None:
         return not context.held.first_provision, context.held.roster
-    roster, refusal = foresee(context)
+    roster, refusal = preview_entry(context)
     openclaw_id = context.record.openclaw_id
     present = openclaw_id in roster.present
     if refusal is None and roster.silenced:
@@ -273,4 +273,4 @@ def _finish(context: AgentContext) -> None:
         elif record.stored_session_key != record.session_key:
             keep_session_key(connection, context.agent_id, record.session_key)
         if not record.provisioned_before:
-            have_succeeded(connection, record.gateway_id, [context.agent_id])
+            record_success(connection, record.gateway_id, [context.agent_id])

@@ -111,7 +111,7 @@ def new_token(context: AgentContext, outgoing: Token | None) -> Token:
     If a job whose worker died brought the ``outgoing`` token into the workspace, its pending hash first
     becomes the agent's: the token must be valid as long as the workspace holds it.
     """
-    minted = context.services.mint.take()
+    minted = context.services.token_pool.take()
     remember(minted.plain)
     replaces = context.record.token_hash
     with context.services.engine.begin() as connection:
@@ -159,7 +159,7 @@ def _commit(connection: Connection, context: AgentContext, token: Token) -> bool
     return connection.execute(_COMMIT, parameters).rowcount == 1
 
 
-def have_succeeded(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
+def record_success(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
     """Record permanently that a job succeeded for these agents on this gateway (rules.md 16)."""
     connection.execute(_SUCCEEDED, {"agents": list(agents), "gateway_id": gateway_id})
 

@@ -46,21 +46,21 @@ class StillReferencedError(PermanentError):
 
 
 @dataclass(frozen=True)
-class Condemned:
+class DeletionTarget:
     """What is still known of an agent that is being deleted.
 
     ``home``: where it is, or was last, None if that is unknown; ``gateway``: the gateway of ``home``, None if
-    that has no row; ``targets``: all places where something of it may be left; ``lost``: places on gateways
+    that has no row; ``to_clear``: all places where something of it may be left; ``lost``: places on gateways
     that no longer have a row; ``places``: all places on record.
     """
 
     home: Place | None
     gateway: GatewayRecord | None = None
-    targets: tuple[Place, ...] = ()
+    to_clear: tuple[Place, ...] = ()
     lost: tuple[Place, ...] = ()
     places: tuple[Place, ...] = ()
 
-    def seen_at(self, gone: Sequence[IntentState]) -> Condemned:
+    def seen_at(self, gone: Sequence[IntentState]) -> DeletionTarget:
         """Return this with the place from which the agent was in fact removed as ``home``, since its row may
         name another by now."""
         assert self.home is not None
@@ -83,35 +83,35 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     LeaseLostError.
     """
     with services.engine.begin() as connection:
-        condemned = _load(connection, held)
+        target = _load(connection, held)
         if held.phase is None:
             if held.options.get("delete_row") is not False:
                 require_for(connection, held.kind)
             before = take_over(connection, held.agent_id, "deleting", "delete")
             columns: dict[str, Any] = {"status_before": before}
-            if condemned.home is not None:
-                columns["openclaw_id"] = condemned.home.openclaw_id
+            if target.home is not None:
+                columns["openclaw_id"] = target.home.openclaw_id
             advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
             held = replace(held, phase="intent", status_before=held.status_before or before)
     removed = False
-    if condemned.home is None:
+    if target.home is None:
         warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
-    elif held.phase == "intent" and condemned.targets:
-        return _ask(services, held, condemned.targets)
+    elif held.phase == "intent" and target.to_clear:
+        return _ask(services, held, target.to_clear)
     elif held.phase != "intent":
-        settled = _settled(services, held, condemned, warnings)
+        settled = _settled(services, held, target, warnings)
         if isinstance(settled, Snooze):
             return settled
         gone = [intent for intent in settled if intent.applied and intent.present_before]
-        removed, condemned = bool(gone), condemned.seen_at(gone)
+        removed, target = bool(gone), target.seen_at(gone)
         if held.options.get("delete_session") is not False:
-            warnings += _delete_sessions(services, condemned, settled)
-    for place in condemned.lost:
+            warnings += _delete_sessions(services, target, settled)
+    for place in target.lost:
         warnings.append(
             f"Gateway {place.gateway_id}, where it was {place.openclaw_id}, has no row any more, so nothing"
             " was removed there."
         )
-    _end(services, held, condemned, removed=removed, warnings=warnings)
+    _end(services, held, target, removed=removed, warnings=warnings)
     return None
 
 
@@ -129,7 +129,7 @@ def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
 
 
 def _settled(
-    services: Services, held: Claim, condemned: Condemned, warnings: list[str]
+    services: Services, held: Claim, target: DeletionTarget, warnings: list[str]
 ) -> list[IntentState] | Snooze:
     """How the removals ended; parks the row while any is still open.
 
@@ -143,12 +143,12 @@ def _settled(
             park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
     asked = {(intent.gateway_id, intent.openclaw_id) for intent in intents}
-    new = [place for place in condemned.targets if (place.gateway_id, place.openclaw_id) not in asked]
+    new = [place for place in target.to_clear if (place.gateway_id, place.openclaw_id) not in asked]
     if new:  # it was moved meanwhile, so it is removed from its new place too
         return _ask(services, held, new)
-    assert condemned.home is not None
+    assert target.home is not None
     for intent in intents:
-        if intent.error is not None and intent.gateway_id == condemned.home.gateway_id:
+        if intent.error is not None and intent.gateway_id == target.home.gateway_id:
             raise PermanentError(intent.error, reason_code=intent.reason_code)
         if intent.error is not None:
             warnings.append(f"It could not be removed from gateway {intent.gateway_name!r}: {intent.error}")
@@ -157,28 +157,26 @@ def _settled(
     return intents
 
 
-def _delete_sessions(services: Services, condemned: Condemned, intents: Sequence[IntentState]) -> list[str]:
+def _delete_sessions(services: Services, target: DeletionTarget, intents: Sequence[IntentState]) -> list[str]:
     """Delete the agent's sessions on its gateway; return the warnings.
 
     Newer releases delete sessions with the agent. Ids can pass from one agent to another, and a session under
     such an id is deleted only if this job removed the agent there.
     """
-    if condemned.gateway is None:
+    if target.gateway is None:
         return []
-    client = services.clients.client(condemned.gateway.address)
-    hello = services.patiently(client.hello)
+    client = services.clients.client(target.gateway.address)
+    hello = services.retry_inline(client.hello)
     if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
         return []
-    keys = {place.openclaw_id: place.session_key for place in condemned.targets}
+    keys = {place.openclaw_id: place.session_key for place in target.to_clear}
     warnings = []
     for intent in intents:
-        if intent.gateway_id != condemned.gateway.gateway_id or not (
-            intent.present_before or _is_own(intent)
-        ):
+        if intent.gateway_id != target.gateway.gateway_id or not (intent.present_before or _is_own(intent)):
             continue
         key = keys.get(intent.openclaw_id, f"agent:{intent.openclaw_id}:main")
         try:
-            services.patiently(partial(client.call, "sessions.delete", {"key": key}))
+            services.retry_inline(partial(client.call, "sessions.delete", {"key": key}))
         except PermanentGatewayError as error:
             warnings.append(f"Its session was not deleted: {error}")
     return warnings
@@ -190,9 +188,9 @@ def _is_own(intent: IntentState) -> bool:
 
 
 def _end(
-    services: Services, held: Claim, condemned: Condemned, *, removed: bool, warnings: list[str]
+    services: Services, held: Claim, target: DeletionTarget, *, removed: bool, warnings: list[str]
 ) -> None:
-    home = condemned.home
+    home = target.home
     result: Mapping[str, Any] = {
         "openclaw_id": home.openclaw_id if home else None,
         "workspace_path": home.workspace if home else None,
@@ -210,7 +208,7 @@ def _end(
                 )
             connection.execute(_FORGET_FILES, parameters)
             connection.execute(_FORGET_CREDENTIALS, parameters)
-            for place in condemned.lost:
+            for place in target.lost:
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
             finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
     except IntegrityError as error:
@@ -234,7 +232,7 @@ _FORGET_CREDENTIALS = text("DELETE FROM provisioner.agent_credentials WHERE agen
 _ROW = text("SELECT id, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")
 
 
-def _load(connection: Connection, held: Claim) -> Condemned:
+def _load(connection: Connection, held: Claim) -> DeletionTarget:
     row = connection.execute(_ROW, {"agent_id": held.agent_id}).one_or_none()
     history = history_of(connection, held.agent_id)
     lost = tuple(place for place in history.live if place.gateway_id not in history.gateways)
@@ -244,17 +242,17 @@ def _load(connection: Connection, held: Claim) -> Condemned:
         return _without_row(connection, held, history, live, lost)
     gateway = load_gateway(connection, row.gateway_id)
     if gateway is None:
-        return Condemned(live[-1] if live else None, None, live, lost, history.live + history.closed)
+        return DeletionTarget(live[-1] if live else None, None, live, lost, history.live + history.closed)
     root = gateway.gateway.workspace_root
     home = home_of(row, root, live)
     # A member's id is never another agent's, so it is removed even if there is no record of it.
     own = (made_place(row.gateway_id, f"mc-{row.id}", root),) if row.board_id is not None else ()
-    return Condemned(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
+    return DeletionTarget(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
 
 
 def _without_row(
     connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
-) -> Condemned:
+) -> DeletionTarget:
     """What is left of an agent whose row is gone: the places that it still has on record, and all that it
     ever had on the gateway that the request names (rules.md 40)."""
     named = held.options.get("gateway_id")
@@ -269,7 +267,7 @@ def _without_row(
     home = next((p for p in targets if gateway and p.gateway_id == gateway.gateway_id), None)
     if home is None and history.closed:
         home = history.closed[-1]
-    return Condemned(home, gateway, targets, lost, history.live + history.closed)
+    return DeletionTarget(home, gateway, targets, lost, history.live + history.closed)
 
 
 def _each_once(*places: Place) -> tuple[Place, ...]:

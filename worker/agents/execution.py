@@ -26,7 +26,7 @@ from worker.records.agent_repository import DeletedAgentError, MovedAgentError
 from worker.records.agent_status import restore
 from worker.records.file_records import touched_by
 from worker.roster.circuit_breaker import snooze_after
-from worker.runtime.seats import seated
+from worker.runtime.gateway_slots import held_slot
 from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ def execute_in_slot(
     assert message.agent_id is not None
     if gateway_id is None:
         return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
-    called: list[Message] = []
+    released: list[Message] = []
     try:
-        with seated(services.seats, gateway_id, message, called) as has_seat:
-            if not has_seat:
+        with held_slot(services.slots, gateway_id, message, released) as has_slot:
+            if not has_slot:
                 return NotClaimed.NO_SLOT
             return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
     finally:
-        services.publish(called)
+        services.publish(released)
 
 
 def execute_agent_row(
@@ -73,7 +73,7 @@ def execute_agent_row(
     note_ids(agent=agent_id, gateway=held.gateway_id)
     budget_s = services.settings.retry_timeout_s
     with call_limits(partial(_idle_timeout_s, services, held), budget_s, held.failing_s):
-        outcome = _execute(services.sharing(held.gateway_id, in_sync=not held.single), held, handler)
+        outcome = _execute(services.for_gateway(held.gateway_id, in_sync=not held.single), held, handler)
     if not isinstance(outcome, Ended):
         return outcome
     with single(services.engine) if held.single else services.engine.begin() as connection:
@@ -88,7 +88,7 @@ def execute_agent_row(
 def _idle_timeout_s(services: Services, held: Claim) -> float | None:
     """Idle timeout, in seconds, for calls to the gateway; None (no limit) for a single job while no message
     waits for its slot."""
-    if held.single and (held.gateway_id is None or not services.seats.crowded(held.gateway_id)):
+    if held.single and (held.gateway_id is None or not services.slots.has_waiting(held.gateway_id)):
         return None
     return services.retry_policy.idle_timeout_after(held.tries)
 

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from worker.agents.agent_context import AgentContext
-from worker.agents.credentials import have_succeeded
-from worker.agents.wake_barrier import CROWD_PATIENCE_S, LOOK_AGAIN_S, few_are_left, leave_crowd
+from worker.agents.credentials import record_success
+from worker.agents.wake_barrier import BARRIER_TIMEOUT_S, RECHECK_S, is_barrier_open, pass_barrier
 from worker.database import single
 from worker.errors import TransientError
 from worker.gateway.answers import Answer
@@ -53,7 +53,7 @@ def wake(context: AgentContext) -> Snooze | None:
     A fresh agent has no session to reset. Parks the row while the gateway is about to restart, and while
     other agents wait for their files. A reset that fails is a warning; a wake that fails is the job's error.
     """
-    if context.held.woken_at is not None or _left_alone(context):
+    if context.held.woken_at is not None or _has_owners_session(context):
         return None
     key = context.record.session_key
     if context.held.phase != "wake" and not context.fresh and wants_reset(context):
@@ -61,7 +61,7 @@ def wake(context: AgentContext) -> Snooze | None:
     if not context.option("wake"):
         return None
     if context.held.wake_sent_at is not None and _arrived_before(context, key):
-        _woken(context)
+        _mark_woken(context)
         return None
     if context.held.wake_sent_at is not None and not context.dialect.shows_wake_keys:
         context.warn(
@@ -72,14 +72,14 @@ def wake(context: AgentContext) -> Snooze | None:
     return _send(context, key, _message(context))
 
 
-def _left_alone(context: AgentContext) -> bool:
+def _has_owners_session(context: AgentContext) -> bool:
     """Whether the gateway has only its owner's one session, which is not touched."""
     if context.one_session and (context.option("wake") or wants_reset(context)):
         context.warn(ONE_SESSION)
     return context.one_session
 
 
-def _begin(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
+def _enter_wake_phase(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
     """Enter phase wake and store the wake key; park the row, or mark its message as sent.
 
     The row is parked if a restart is due or other agents wait for their files. If it is not, the wakes that
@@ -93,13 +93,13 @@ def _begin(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
     together: list[Wake] = []
     with context.services.engine.begin() as connection:
         leaves, sent = context.held.phase != "wake", context.held.wake_sent_at is not None
-        ask = leave_crowd if leaves else few_are_left
+        ask = pass_barrier if leaves else is_barrier_open
         few = sent or ask(connection, context.held, context.record.gateway_id)
         parked = _restart_due(connection, context)
-        if parked is None and not few and context.held.age_s < CROWD_PATIENCE_S:
+        if parked is None and not few and context.held.age_s < BARRIER_TIMEOUT_S:
             parked = Snooze(
                 "waiting until the other agents have their files",
-                LOOK_AGAIN_S,
+                RECHECK_S,
                 code=ReasonCode.WAITING_FOR_OTHER_AGENTS,
             )
         if parked is None:
@@ -112,19 +112,19 @@ def _begin(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
     return together if parked is None else Snooze(parked.reason)
 
 
-def _wake_together(context: AgentContext, wakes: Sequence[Wake]) -> Fate:
-    """Label the sessions and send the messages of several agents; return the fate of the first, this agent's.
+def _send_batch(context: AgentContext, wakes: Sequence[Wake]) -> SendResult:
+    """Label the sessions and send the messages of several agents; return this agent's result, the first.
 
     The rows of the others that were woken end here, without further calls: the gateway is busy with all those
     LLM runs. The rest are given back, and each is tried again on its own.
     """
-    own, *fates = _send_all(context, wakes)
-    woken, rest = _sorted_out(wakes[1:], fates)
+    own, *results = _send_all(context, wakes)
+    woken, rest = _partition(wakes[1:], results)
     with context.services.engine.begin() as connection:
         ended = end_woken(connection, woken)
         messages = give_back(connection, rest)
         succeed(connection, {row.agent_id: row.session_key for row in ended})
-        have_succeeded(connection, context.record.gateway_id, [row.agent_id for row in ended])
+        record_success(connection, context.record.gateway_id, [row.agent_id for row in ended])
     with single(context.services.engine) as connection:
         messages += mark_next_in_line(connection, *(row.agent_id for row in ended))
     context.services.publish(messages)
@@ -133,21 +133,21 @@ def _wake_together(context: AgentContext, wakes: Sequence[Wake]) -> Fate:
 
 
 @dataclass(frozen=True)
-class Fate:
+class SendResult:
     """What became of a wake message: the gateway's ``answer``; ``unsent`` if it certainly did not arrive."""
 
     answer: Mapping[str, Any] | GatewayError
     unsent: bool = False
 
 
-def _send_all(context: AgentContext, wakes: Sequence[Wake]) -> list[Fate]:
+def _send_all(context: AgentContext, wakes: Sequence[Wake]) -> list[SendResult]:
     labelled = _answers(context, [Call("sessions.patch", _label(wake)) for wake in wakes])
     ready = [
         wake for wake, answer in zip(wakes, labelled, strict=True) if not isinstance(answer, GatewayError)
     ]
     sent = iter(_answers(context, [Call("chat.send", wake.params) for wake in ready]))
     return [
-        Fate(answer, unsent=True) if isinstance(answer, GatewayError) else _fate(next(sent))
+        SendResult(answer, unsent=True) if isinstance(answer, GatewayError) else _result_of(next(sent))
         for answer in labelled
     ]
 
@@ -163,22 +163,22 @@ def _label(wake: Wake) -> dict[str, Any]:
     return {"key": wake.params["sessionKey"], "label": wake.label}
 
 
-def _fate(answer: Mapping[str, Any] | GatewayError) -> Fate:
-    return Fate(answer, isinstance(answer, GatewayError) and not answer.may_have_had_effect)
+def _result_of(answer: Mapping[str, Any] | GatewayError) -> SendResult:
+    return SendResult(answer, isinstance(answer, GatewayError) and not answer.may_have_had_effect)
 
 
-def _sorted_out(others: Sequence[Wake], fates: Sequence[Fate]) -> tuple[list[Woken], list[NotWoken]]:
+def _partition(others: Sequence[Wake], results: Sequence[SendResult]) -> tuple[list[Woken], list[NotWoken]]:
     woken, rest = [], []
-    for other, fate in zip(others, fates, strict=True):
+    for other, result in zip(others, results, strict=True):
         job_id, agent_id = str(other.job_id), str(other.agent_id)
-        if isinstance(fate.answer, GatewayError):
-            rest.append(NotWoken(job_id, agent_id, fate.unsent))
+        if isinstance(result.answer, GatewayError):
+            rest.append(NotWoken(job_id, agent_id, result.unsent))
         else:
-            woken.append(Woken(job_id, agent_id, other.result, _strange(fate.answer)))
+            woken.append(Woken(job_id, agent_id, other.result, _unexpected_status(result.answer)))
     return woken, rest
 
 
-def _strange(answer: Mapping[str, Any]) -> str | None:
+def _unexpected_status(answer: Mapping[str, Any]) -> str | None:
     if answer.get("status") in ("started", "in_flight", "ok"):
         return None
     return f"The gateway answered the wake message with {line(repr(answer.get('status')), 100)}."
@@ -220,7 +220,7 @@ def wants_reset(context: AgentContext) -> bool:
 
 def _reset(context: AgentContext, key: str) -> None:
     try:
-        context.services.patiently(lambda: context.call("sessions.reset", {"key": key}))
+        context.services.retry_inline(lambda: context.call("sessions.reset", {"key": key}))
     except PermanentGatewayError as error:
         if "no such session" not in str(error).lower():
             context.warn(f"The session was not reset: {error}")
@@ -234,7 +234,7 @@ def _arrived_before(context: AgentContext, key: str) -> bool:
     """Whether chat.history shows the wake message that an earlier try sent (gateways.md 3)."""
     if not context.dialect.shows_wake_keys:
         return False
-    history = context.services.patiently(lambda: context.call("chat.history", {"sessionKey": key}))
+    history = context.services.retry_inline(lambda: context.call("chat.history", {"sessionKey": key}))
     return context.held.wake_key in set(_keys(context.client.answer("chat.history", history)))
 
 
@@ -263,64 +263,64 @@ def _send(context: AgentContext, key: str, message: str) -> Snooze | None:
     }
     label = shown_name(context.record.agent.name, context.record.openclaw_id, MOST_IN_LABEL)
     own = Wake(context.held.job_id, context.agent_id, label, params, context.result())
-    others = _begin(context, own)
+    others = _enter_wake_phase(context, own)
     if isinstance(others, Snooze):
         return others
 
-    def attempt() -> Fate:
+    def attempt() -> SendResult:
         context.call("sessions.patch", _label(own))
         try:
-            return Fate(context.call("chat.send", params))
+            return SendResult(context.call("chat.send", params))
         except (ConnectionLost, CallTimedOut) as error:
             if not error.may_have_had_effect:
                 raise
-            return Fate(error)
+            return SendResult(error)
         except SendDenied as error:
-            return Fate(error)
+            return SendResult(error)
         except Unavailable as error:
             if fresh:
                 raise
             # The same key again answers with the earlier run's own failure: that run did begin.
             context.warn(f"The agent was woken, but its run failed: {error}")
-            return Fate({"status": "started"})
+            return SendResult({"status": "started"})
 
-    fate = _wake_together(context, [own, *others]) if others else None
-    if fate is None or fate.unsent:
+    result = _send_batch(context, [own, *others]) if others else None
+    if result is None or result.unsent:
         try:
-            fate = context.services.patiently(attempt)
+            result = context.services.retry_inline(attempt)
         except TransientError:
             if fresh:
-                _take_back(context)
+                _mark_unsent(context)
             raise
-    if isinstance(fate.answer, SendDenied):
+    if isinstance(result.answer, SendDenied):
         context.warn(f"The agent was not woken: {_denial(context, key)}")
         return None
-    if isinstance(fate.answer, GatewayError):
-        raise fate.answer  # it may have arrived: the next claim looks before it sends again
-    strange = _strange(fate.answer)
-    if strange is not None:
-        context.warn(strange)
-    _woken(context)
+    if isinstance(result.answer, GatewayError):
+        raise result.answer  # it may have arrived: the next claim looks before it sends again
+    unexpected = _unexpected_status(result.answer)
+    if unexpected is not None:
+        context.warn(unexpected)
+    _mark_woken(context)
     return None
 
 
 def _denial(context: AgentContext, key: str) -> Denial | str:
     """Say what denies the message and what would allow it; takes one more call, to read the config."""
-    config = context.services.patiently(lambda: context.call("config.get", {})).get("config")
+    config = context.services.retry_inline(lambda: context.call("config.get", {})).get("config")
     return denial_of(config, key) or (
         "the session itself, or session.sendPolicy of the gateway's openclaw.json, denies messages to it:"
         f" allow {key} there."
     )
 
 
-def _take_back(context: AgentContext) -> None:
+def _mark_unsent(context: AgentContext) -> None:
     """Record that the message certainly did not arrive, so that the next claim sends it as if for the first
     time."""
     with single(context.services.engine) as connection:
         context.advance(connection, "wake", wake_unsent=True)
 
 
-def _woken(context: AgentContext) -> None:
+def _mark_woken(context: AgentContext) -> None:
     """Note that the agent was woken; the statement that ends the row, next, stores the time."""
     context.held = replace(context.held, woken_at=datetime.now(UTC))
     log.info("woken")

@@ -13,26 +13,26 @@ from sqlalchemy import Connection, text
 from worker.jobs.store.job_agents import Claim
 from worker.jobs.store.wake_batches import others_without_files
 
-FEW = 4
+MOST_WITHOUT_FILES = 4
 """How many other agents may still wait for their files without delaying a wake."""
-CROWD_PATIENCE_S = 45.0
+BARRIER_TIMEOUT_S = 45.0
 """Age of a job, in seconds, from which its wake is not delayed any longer: other agents may never get their
 files."""
-LOOK_AGAIN_S = 10.0
+RECHECK_S = 10.0
 """Seconds after which a delayed wake looks again, unless another agent's job makes it due earlier."""
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('wakes ' || :gateway_id, 0))")
 
 
-def leave_crowd(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
+def pass_barrier(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
     """Whether wakes may begin now that the agent has its files, because few others still wait for theirs.
 
     The row must be in phase wake by the end of the transaction: until then, other agents' jobs that ask wait.
     """
     connection.execute(_ONE_AT_A_TIME, {"gateway_id": str(gateway_id)})
-    return few_are_left(connection, held, gateway_id)
+    return is_barrier_open(connection, held, gateway_id)
 
 
-def few_are_left(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
-    """Whether at most ``FEW`` other agents of the gateway wait for their files at this moment."""
-    return others_without_files(connection, gateway_id, held.agent_id) <= FEW
+def is_barrier_open(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
+    """Whether at most MOST_WITHOUT_FILES other agents of the gateway wait for their files at this moment."""
+    return others_without_files(connection, gateway_id, held.agent_id) <= MOST_WITHOUT_FILES

@@ -27,10 +27,10 @@ from worker.workspace.plan import (
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 from worker.workspace.tokens import find_token, with_token
 
-SCRATCH_PATIENCE_S = 30.0
+SCRATCH_WAIT_S = 30.0
 """Age in seconds up to which a fresh agent's job waits, parked, for the heartbeat automation, which takes 3 s
 on a quiet 2026.9.6."""
-ABSENCE_PATIENCE_S = 30.0
+ABSENCE_WAIT_S = 30.0
 """Age in seconds up to which a job keeps looking for a workspace that its gateway does not find."""
 
 
@@ -153,12 +153,12 @@ def _live(context: AgentContext, files: AgentFiles, *, first: bool) -> Mapping[s
     """Read which files the workspace holds.
 
     An earlier workspace that the gateway does not find counts as gone only once the job is
-    ``ABSENCE_PATIENCE_S`` old, because all of its files are then written anew.
+    ``ABSENCE_WAIT_S`` old, because all of its files are then written anew.
     """
     try:
-        return context.services.patiently(lambda: files.live(may_be_empty=first))
+        return context.services.retry_inline(lambda: files.live(may_be_empty=first))
     except WorkspaceAbsentError:
-        if context.held.age_s < ABSENCE_PATIENCE_S:
+        if context.held.age_s < ABSENCE_WAIT_S:
             raise
         return {}
 
@@ -166,7 +166,7 @@ def _live(context: AgentContext, files: AgentFiles, *, first: bool) -> Mapping[s
 def _read(context: AgentContext, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
     """Read the content of files that the gateway has just listed. Raises NotThereYetError if one is missing,
     for it may only be in the middle of being replaced."""
-    found = context.services.patiently(lambda: plan.files.read(names))
+    found = context.services.retry_inline(lambda: plan.files.read(names))
     lacking = sorted(set(names) - set(found))
     if lacking:
         raise NotThereYetError(
@@ -261,14 +261,14 @@ def _plan_scratch(
     place, found = record.locator if record else None, None
     if place is not None and registered:
         try:
-            found = context.services.patiently(lambda: plan.files.read_scratch(str(place)))
+            found = context.services.retry_inline(lambda: plan.files.read_scratch(str(place)))
         except PermanentGatewayError:
             place = None  # the automation was made anew: look it up
     if place is None and registered:
         try:
-            place = context.services.patiently(plan.files.scratch_id)
+            place = context.services.retry_inline(plan.files.scratch_id)
         except NotThereYetError as error:
-            if context.fresh and context.held.age_s < SCRATCH_PATIENCE_S:
+            if context.fresh and context.held.age_s < SCRATCH_WAIT_S:
                 raise
             fenced = not context.fresh and heartbeat_enabled(context.record.heartbeat)
             why = f"{FENCED_HINT}." if fenced else "Is its heartbeat switched off?"
@@ -276,7 +276,7 @@ def _plan_scratch(
             plan.steps[file.name] = Step(file, "unsupported", file.text, None)
             return
         if not context.fresh:
-            found = context.services.patiently(lambda: plan.files.read_scratch(str(place)))
+            found = context.services.retry_inline(lambda: plan.files.read_scratch(str(place)))
     plan.scratch_id = place
     same = found is not None and found.content == file.text
     action: Action = "unchanged" if same else "update" if found is not None else "create"

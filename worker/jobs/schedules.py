@@ -17,7 +17,7 @@ from worker.database import DATABASE_AWAY
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.store.jobs import RequestConflictError, enqueue
-from worker.log_context import about, note_ids
+from worker.log_context import log_context, note_ids
 from worker.masking.columns import MaskedText
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def fire_due(engine: Engine) -> int:
     made = 0
     with engine.begin() as connection:
         for row in connection.execute(_DUE, {"batch": BATCH}).all():
-            with about(gateway=row.gateway_id):
+            with log_context(gateway=row.gateway_id):
                 made += _fire_isolated(connection, row)
     return made
 

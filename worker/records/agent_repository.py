@@ -18,9 +18,9 @@ from worker.records.places import (
     LIVE_PLACES,
     Belonging,
     Place,
+    former_places_of,
     home_of,
     keeps,
-    left_places,
     places_of,
     taken,
 )
@@ -95,9 +95,9 @@ class AgentRecord:
         return home_of(belonging, self.gateway.workspace_root, self.places)
 
     @property
-    def left(self) -> tuple[Place, ...]:
+    def former_places(self) -> tuple[Place, ...]:
         """The places where it still lives and from which it has to be removed."""
-        return left_places(self.home, self.places)
+        return former_places_of(self.home, self.places)
 
     @property
     def session_key(self) -> str:

@@ -116,7 +116,7 @@ def history_of(connection: Connection, agent_id: UUID) -> History:
     )
 
 
-def left_places(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
+def former_places_of(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
     """The live places other than its home, from which the agent has to be removed."""
     return tuple(place for place in places if not place.is_at(home.gateway_id, home.openclaw_id))
 

@@ -106,7 +106,7 @@ _PROBE_WAIT = text("""
 """)
 
 
-def admit(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
+def try_probe(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
     """Decide whether the caller may probe a gateway that is known to be down.
 
     Returns None if it may, and otherwise the outage with the seconds until it may ask again. If no try has
@@ -159,7 +159,9 @@ def note_refused_token(connection: Connection, gateway_id: UUID, address: Gatewa
     )
 
 
-def require_untried(gateway_name: str, address: GatewayAddress, condition: GatewayCondition) -> None:
+def require_token_not_refused(
+    gateway_name: str, address: GatewayAddress, condition: GatewayCondition
+) -> None:
     """Raise WrongToken, with what the gateway said, if it refused the token of this very address before."""
     if condition.refused_token_fingerprint != fingerprint(address):
         return
@@ -191,13 +193,13 @@ class Reachable(Protocol):
     def condition(self) -> GatewayCondition: ...
 
 
-def greet(services: Services, record: Reachable) -> Hello:
+def connect_and_record(services: Services, record: Reachable) -> Hello:
     """Connect to the gateway and record the result: the outage is over, or the token was refused.
 
     Raises WrongToken, and what connecting raises.
     """
     try:
-        hello = services.patiently(services.clients.client(record.address).hello)
+        hello = services.retry_inline(services.clients.client(record.address).hello)
     except WrongToken as error:
         with services.engine.begin() as connection:
             note_refused_token(connection, record.gateway_id, record.address, str(error))
@@ -208,7 +210,7 @@ def greet(services: Services, record: Reachable) -> Hello:
     return hello
 
 
-def heed_one_session(client: GatewayClient, config: Any) -> None:
+def refresh_one_session(client: GatewayClient, config: Any) -> None:
     """Disconnect if ``config``, from config.get, has one session for all agents and the hello has not.
 
     The hello is then older than that setting; the next call connects again and gets a new one.
@@ -217,7 +219,7 @@ def heed_one_session(client: GatewayClient, config: Any) -> None:
         client.disconnect()
 
 
-def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
+def check_circuit(services: Services, record: Reachable) -> Snooze | None:
     """Decide whether the caller may try the gateway.
 
     Returns None if it may. While the gateway is known to be down, one caller may probe it, and the others get
@@ -225,13 +227,13 @@ def wait_for_outage(services: Services, record: Reachable) -> Snooze | None:
     Raises WrongToken for a token that was refused before, and GatewayGivenUpError once the outage has lasted
     for the whole retry timeout.
     """
-    require_untried(record.gateway.name, record.address, record.condition)
+    require_token_not_refused(record.gateway.name, record.address, record.condition)
     condition = record.condition
     if condition.down_for_s is None or condition.down_at not in (None, fingerprint(record.address)):
         return None  # it is up, or it was down at an address that it no longer has
     note_failing_for(condition.down_for_s)
     with services.engine.begin() as connection:
-        outage = admit(connection, record.gateway_id, services.settings.retry_timeout_s)
+        outage = try_probe(connection, record.gateway_id, services.settings.retry_timeout_s)
     if outage is None:
         return None
     policy = services.retry_policy

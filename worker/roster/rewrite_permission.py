@@ -73,7 +73,7 @@ def rewrite_refusal(
     return Refusal(review.refusal(gateway.name), ReasonCode.REWRITE_REFUSED)
 
 
-def foreseen_refusal(
+def predicted_refusal(
     engine: Engine, gateway: GatewayFacts, address: GatewayAddress, live: LiveRoster, plan: RosterPlan
 ) -> Refusal | None:
     """For a dry run: why the plan's patch would not be written, in the words of a real write.

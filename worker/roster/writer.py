@@ -58,11 +58,11 @@ from worker.records.gateway_repository import GatewayRecord, load_gateway, wante
 from worker.records.places import claim_places, close_places, note_earlier_homes
 from worker.roster.batch import RosterBatch, plan_without_faulty, select_batch
 from worker.roster.circuit_breaker import (
-    heed_one_session,
     note_failure,
     note_refused_token,
     note_up,
-    require_untried,
+    refresh_one_session,
+    require_token_not_refused,
 )
 from worker.roster.deleted_ids import deleted_before, reclaim_ids
 from worker.roster.intents import (
@@ -174,7 +174,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
                 raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
             batch.read(wanted_agents(connection, gateway, wanted))
-        require_untried(gateway.gateway.name, gateway.address, gateway.condition)
+        require_token_not_refused(gateway.gateway.name, gateway.address, gateway.condition)
         _reconcile(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:
         raise
@@ -513,7 +513,7 @@ def _read_and_plan(
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     live = read_roster(dialect, get_config, lambda: client.call("agents.list"), shutting_down.wait)
-    heed_one_session(client, live.answer.get("config"))
+    refresh_one_session(client, live.answer.get("config"))
     batch.refuse_unwritable(dialect)
     batch.refuse_absent(live.present)
     visibility = not batch.leaves_visibility

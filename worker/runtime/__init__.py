@@ -1,1 +1,1 @@
-"""What a worker process shares among its jobs: services, each gateway's seats, and the pool of new tokens."""
+"""What a worker process shares among its jobs: services, each gateway's slots, and the pool of new tokens."""

@@ -17,8 +17,8 @@ from worker.gateway.idle_timeout import within_budget
 from worker.jobs.messages import Message
 from worker.jobs.outbox import PUBLISH_ERRORS, Send, send_marked
 from worker.jobs.retry_policy import RetryPolicy, inline_retrying
-from worker.runtime.seats import Seats, share_of
-from worker.runtime.token_pool import Mint
+from worker.runtime.gateway_slots import GatewaySlots, slots_per_gateway
+from worker.runtime.token_pool import TokenPool
 from worker.settings import Settings
 from worker.shutdown import shutting_down
 
@@ -40,8 +40,8 @@ class Services:
     clients: ClientPool
     send: Send
     waits_for_outages: Callable[[], bool] = lambda: True
-    mint: Mint = field(default_factory=Mint)
-    seats: Seats = field(default_factory=lambda: Seats(share_of(16)))
+    token_pool: TokenPool = field(default_factory=TokenPool)
+    slots: GatewaySlots = field(default_factory=lambda: GatewaySlots(slots_per_gateway(16)))
     announce: Callable[[Sequence[UUID]], None] = lambda _: None
 
     @property
@@ -56,27 +56,27 @@ class Services:
         except PUBLISH_ERRORS as error:
             log.warning("not published now: %s", type(error).__name__)
 
-    def sharing(self, gateway_id: UUID | None, *, in_sync: bool) -> Services:
+    def for_gateway(self, gateway_id: UUID | None, *, in_sync: bool) -> Services:
         """Return the services for work at one gateway.
 
         With these, an outage is not waited for in the slot by an agent of a sync, nor while messages wait for
-        the gateway's seats, so that a gateway that is away does not hold up the others (decisions.md D7).
+        the gateway's slots, so that a gateway that is away does not hold up the others (decisions.md D7).
         """
 
         def waits() -> bool:
-            return not in_sync and (gateway_id is None or not self.seats.crowded(gateway_id))
+            return not in_sync and (gateway_id is None or not self.slots.has_waiting(gateway_id))
 
         return replace(self, waits_for_outages=waits)
 
-    def patiently(self, work: Callable[[], _T]) -> _T:
+    def retry_inline(self, work: Callable[[], _T]) -> _T:
         """Call ``work`` and repeat it after transient errors, for RETRY_INLINE_S seconds at most.
 
         Raises the last error.
         """
 
-        def hopeless(error: TransientError) -> bool:
+        def never_retried(error: TransientError) -> bool:
             return isinstance(error, OUTAGES) and not self.waits_for_outages()
 
-        return inline_retrying(within_budget(self.settings.retry_inline_s), shutting_down, unless=hopeless)(
-            work
-        )
+        return inline_retrying(
+            within_budget(self.settings.retry_inline_s), shutting_down, unless=never_retried
+        )(work)

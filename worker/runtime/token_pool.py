@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from worker.workspace.tokens import hash_token, mint_token
 
 MOST_AHEAD = 64
-KEPT = 32
+STOCK = 32
 """How many tokens an idle worker has ready for jobs that arrive together: 3 s of CPU, once."""
 QUIET_S = 15.0
 """Seconds without a request for a token after which the stock is refilled: sooner, minting would take CPU
@@ -27,73 +27,73 @@ _NICE = 10
 
 
 @dataclass(frozen=True)
-class Minted:
+class NewToken:
     """A token that no agent has yet, and its hash (rules.md 23)."""
 
     plain: str
     hash: str
 
     def __repr__(self) -> str:
-        return "<Minted>"
+        return "<NewToken>"
 
 
-class Mint:
+class TokenPool:
     """Mints tokens: ahead of time for jobs that announced their need, and a stock for those that did not.
 
-    ``kept``: size of the stock, refilled in quiet times; `begin` mints the first of it. Thread-safe.
+    ``stock``: size of the stock, refilled in quiet times; `start` mints the first of it. Thread-safe.
     """
 
-    def __init__(self, kept: int = 0) -> None:
+    def __init__(self, stock: int = 0) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._ready: deque[Minted] = deque()
+        self._ready: deque[NewToken] = deque()
         self._expected = 0
-        self._kept = kept
+        self._stock = stock
         self._asked_at = -math.inf
-        self._at_work = False
+        self._has_thread = False
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start minting the stock in the background."""
         with self._changed:
-            self._set_to_work()
+            self._ensure_thread()
 
     def expect(self) -> None:
         """Announce that one more token will be needed soon: mint it in the background, at low priority."""
         with self._changed:
             self._asked_at = time.monotonic()
             self._expected = min(MOST_AHEAD, self._expected + 1)
-            self._set_to_work()
+            self._ensure_thread()
 
-    def take(self) -> Minted:
+    def take(self) -> NewToken:
         """Return a token that no other caller gets: one minted ahead if there is one, else a new one."""
         with self._changed:
             self._asked_at = time.monotonic()
             self._expected = max(0, self._expected - 1)
             ready = self._ready.popleft() if self._ready else None
-            self._set_to_work()
+            self._ensure_thread()
         return ready or _make()
 
-    def _set_to_work(self) -> None:
-        if self._at_work:
+    def _ensure_thread(self) -> None:
+        if self._has_thread:
             self._changed.notify()
-        elif len(self._ready) < max(self._expected, self._kept):
-            self._at_work = True
+        elif len(self._ready) < max(self._expected, self._stock):
+            self._has_thread = True
             threading.Thread(target=self._work, name="mint", daemon=True).start()
 
     def _work(self) -> None:
         if sys.platform == "linux":  # where threads have separate priorities
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while self._go_on():
+        while self._await_need():
             minted = _make()
             with self._changed:
                 self._ready.append(minted)
 
-    def _go_on(self) -> bool:
+    def _await_need(self) -> bool:
         """Wait until another token is needed; False if none is."""
         with self._changed:
             while len(self._ready) >= self._expected:
-                if len(self._ready) >= self._kept:
-                    self._at_work = False
+                if len(self._ready) >= self._stock:
+                    self._has_thread = False
                     return False
                 busy_s = self._asked_at + QUIET_S - time.monotonic()
                 if busy_s <= 0:
@@ -102,6 +102,6 @@ class Mint:
             return True
 
 
-def _make() -> Minted:
+def _make() -> NewToken:
     token = mint_token()
-    return Minted(token, hash_token(token))
+    return NewToken(token, hash_token(token))

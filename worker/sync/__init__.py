@@ -1,1 +1,1 @@
-"""Jobs about a whole gateway: its sync (look, fan out, result), and the sync of heartbeat settings."""
+"""Jobs about a whole gateway: its sync (plan, fan out, result), and the sync of heartbeat settings."""

@@ -28,7 +28,7 @@ from worker.roster.intents import RosterChange, record_intents
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin as begin_sync
-from worker.sync.parent import execute_sync
+from worker.sync.execution import execute_sync
 
 TOKEN = "the-gateways-own-token"
 BUDGET_S = 2.0

@@ -22,7 +22,7 @@ from worker.jobs.intake import Accepted, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
 from worker.records.agent_repository import load_agent
-from worker.roster.circuit_breaker import admit, fingerprint, note_failure, note_refused_token, note_up
+from worker.roster.circuit_breaker import fingerprint, note_failure, note_refused_token, note_up, try_probe
 from worker.runtime.services import Services
 
 BUDGET_S = 600.0
@@ -95,7 +95,7 @@ def test_of_all_that_ask_at_once_one_may_probe(engine: Engine) -> None:
     def ask(_: int) -> Any:
         together.wait()
         with engine.begin() as connection:
-            return admit(connection, gateway_id, BUDGET_S)
+            return try_probe(connection, gateway_id, BUDGET_S)
 
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(ask, range(10)))
@@ -107,14 +107,14 @@ def test_nobody_may_probe_before_its_time(engine: Engine) -> None:
     gateway_id = uuid4()
     fail(engine, gateway_id)
     with engine.begin() as connection:
-        outage = admit(connection, gateway_id, BUDGET_S)
+        outage = try_probe(connection, gateway_id, BUDGET_S)
     assert outage is not None
     assert 0.1 <= outage.wait_s <= 0.75
 
 
 def test_a_gateway_that_is_up_admits_everybody(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert admit(connection, uuid4(), BUDGET_S) is None
+        assert try_probe(connection, uuid4(), BUDGET_S) is None
 
 
 def test_on_a_dead_port_one_of_many_jobs_probes_and_the_others_say_what_it_met(
@@ -142,7 +142,7 @@ def test_an_outage_that_nobody_has_met_for_a_budget_fails_no_new_job(
     fail(engine, fleet.gateway_id)
     make_older(engine, 86_400, "down_since", "last_failure_at", "probe_until")
     with engine.begin() as connection:
-        assert admit(connection, fleet.gateway_id, 600) is None
+        assert try_probe(connection, fleet.gateway_id, 600) is None
     for agent_id in fleet.agents:
         outcome = execute_agent_row(services, accept(engine, agent_id), agent_id)
         assert isinstance(outcome, Snooze), outcome

@@ -25,9 +25,9 @@ from worker.records.agent_rows import ensure_main_agent
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin
+from worker.sync.execution import execute_sync
 from worker.sync.heartbeats import begin as begin_heartbeats
 from worker.sync.heartbeats import execute_heartbeats
-from worker.sync.parent import execute_sync
 
 
 def on(*releases: str) -> pytest.MarkDecorator:

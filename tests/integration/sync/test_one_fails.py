@@ -9,7 +9,7 @@ import pytest
 from tests.integration.sync.scene import Scene, on_one_release
 from worker.agents.agent_context import render
 from worker.records.agent_repository import AgentRecord
-from worker.sync import look
+from worker.sync import agent_plans
 
 pytestmark = on_one_release
 
@@ -60,7 +60,7 @@ def test_faults_of_our_own_over_some_stop_nobody_else(
             raise errors[record.agent.name]
         return render(record, *rest, **more)
 
-    monkeypatch.setattr(look, "render", faulty)
+    monkeypatch.setattr(agent_plans, "render", faulty)
     rows = settled.rows(settled.sync().id)
     for name, error in errors.items():
         assert rows[name].status == "failed"

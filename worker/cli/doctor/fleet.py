@@ -13,7 +13,7 @@ from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, reason_of
 from worker.gateway.address import GatewayAddress
 from worker.records.agent_repository import AgentRecord, load_agent
-from worker.records.places import LIVE_PLACES, home_of, left_places, places_of
+from worker.records.places import LIVE_PLACES, former_places_of, home_of, places_of
 from worker.roster.circuit_breaker import fingerprint
 from worker.workspace.display_text import shown_name
 
@@ -90,7 +90,7 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
         names[row.id] = name
         places = places_of(row.places)
         home = home_of(row, "", places)
-        left = left_places(home, places)
+        left = former_places_of(home, places)
         former |= {place.openclaw_id: name for place in left if place.gateway_id == gateway_id}
         if not row.here:
             elsewhere[home.openclaw_id] = row.gateway_name or "that does not exist"

@@ -23,7 +23,7 @@ from worker.masking.columns import MaskedJson, MaskedText
 
 MOST_OPEN_ROWS = 6
 """How many rows of a sync are open at a time: its share of the workers, and the most that a cancel waits for.
-As many as a gateway has seats in one worker (`worker.runtime.seats`); fewer already keep two cores
+As many as a gateway has slots in one worker (`worker.runtime.gateway_slots`); fewer already keep two cores
 busy."""
 
 
@@ -112,7 +112,7 @@ _NOTE = text("""
 """).bindparams(bindparam("rows", type_=MaskedJson))
 
 
-def note_findings(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
+def store_agent_plans(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record what the look found for each agent: agent_id, openclaw_id, status, phase, reason,
     reason_code, first_provision, roster and warnings. A status other than ``pending`` ends the row."""
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})

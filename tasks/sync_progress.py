@@ -12,7 +12,7 @@ from uuid import UUID
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_rows import Progress
-from worker.sync.parent import shown
+from worker.sync.execution import summary
 from worker.sync.result import Ending
 from worker.task_events import send_task_event
 
@@ -22,7 +22,7 @@ _STEPS = 20
 """How many progress events a long sync sends: often enough for Flower, and not too often for Redis."""
 
 
-def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
+def report_sync(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
     """Report the outcome of executing a sync's own row to Flower and the log; return whether it ended."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
@@ -31,7 +31,7 @@ def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
         log.info("parked: %s", outcome.reason)
         send_task_event("task-progress", [job_id], result=outcome.reason)
         return False
-    result = shown(outcome.result)
+    result = summary(outcome.result)
     if outcome.status in ("succeeded", "partial"):
         log.info("%s: %s", outcome.status, result)
         said = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
@@ -42,7 +42,7 @@ def report_run(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
     return True
 
 
-def tell_progress(job_id: UUID, progress: Progress) -> None:
+def send_progress(job_id: UUID, progress: Progress) -> None:
     """Send Flower a sync's progress under the sync's task id; a long sync sends about ``_STEPS`` events."""
     step = max(1, progress.total // _STEPS)
     if progress.done % step == 0 or progress.done >= progress.total:

@@ -18,7 +18,7 @@ from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states,
 _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
 
-def leave(context: AgentContext) -> Snooze | None:
+def remove_from_former_places(context: AgentContext) -> Snooze | None:
     """Ask for the agent's removal from the places it has left, and wait until it is removed.
 
     Returns the snooze while it waits. A removal that fails is only a warning: the agent is at its new place.
@@ -26,7 +26,7 @@ def leave(context: AgentContext) -> Snooze | None:
     if context.held.phase == "wake":
         return None
     if context.held.phase != "leaving":
-        return _ask(context) if context.record.left else None
+        return _ask(context) if context.record.former_places else None
     with context.services.engine.begin() as connection:
         budget_s = context.services.settings.retry_timeout_s
         intents = intent_states(connection, context.held.job_id, context.agent_id, "remove", budget_s)
@@ -51,7 +51,7 @@ def _ask(context: AgentContext) -> Snooze:
     with context.services.engine.begin() as connection:
         context.advance(connection, "leaving", files=context.files, warnings=context.warnings)
         messages: list[Message] = []
-        for place in context.record.left:
+        for place in context.record.former_places:
             change = RosterChange(context.agent_id, place.openclaw_id, "remove")
             messages += record_intents(connection, place.gateway_id, context.held.job_id, change)
         wait_s = min(ROSTER_RECHECK_S, context.services.settings.retry_timeout_s)

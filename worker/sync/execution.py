@@ -27,7 +27,7 @@ from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, 
 from worker.log_context import note_ids
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
-from worker.sync.look import look, settle
+from worker.sync.agent_plans import plan_agents, resume_after_writer
 from worker.sync.result import Ending, Row, ending
 
 log = logging.getLogger(__name__)
@@ -51,21 +51,21 @@ def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed
         services.engine,
         services.retry_policy,
         row,
-        partial(_go_on, services, held),
+        partial(_run_phase, services, held),
         retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
         fail=lambda error: _stop(services, held, reason_of(error), code_of(error)),
     )
 
 
-def _go_on(services: Services, held: JobClaim) -> Ending | Snooze:
+def _run_phase(services: Services, held: JobClaim) -> Ending | Snooze:
     if held.phase == "look" and not held.cancel_requested:
-        return look(services, held) or _AT_WORK
+        return plan_agents(services, held) or _AT_WORK
     if held.phase == "roster" and not held.cancel_requested:
-        return settle(services, held)
-    return _look_after(services, held)
+        return resume_after_writer(services, held)
+    return _continue_or_finish(services, held)
 
 
-def _look_after(services: Services, held: JobClaim) -> Ending | Snooze:
+def _continue_or_finish(services: Services, held: JobClaim) -> Ending | Snooze:
     """End the sync if all its agents are done. If only the main agent is left, begin it; while others are at
     work, open the next rows."""
     messages: list[Message] = []
@@ -131,7 +131,7 @@ _GATEWAY = text("""
 """)
 
 
-def shown(result: Mapping[str, Any]) -> str:
+def summary(result: Mapping[str, Any]) -> str:
     """A sync's result in a few words, for Flower and the log."""
     parts = [
         f"{result['agents_updated']} updated ({result['agents_unchanged']} needed nothing)",

@@ -13,7 +13,7 @@ from models import Agent
 from tests.integration.agents.fleet import Fleet, execute, job_agent, main_with_block, seed_fleet
 from tests.integration.conftest import Sent
 from tests.rows import execute_agent_row
-from worker.agents.wake_barrier import CROWD_PATIENCE_S, FEW
+from worker.agents.wake_barrier import BARRIER_TIMEOUT_S, MOST_WITHOUT_FILES
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -41,7 +41,7 @@ def simulator(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Simula
 @pytest.fixture
 def fleet(engine: Engine, simulator: Simulator) -> Fleet:
     """As many agents that two of them find more than a few others."""
-    return seed_fleet(engine, agents=FEW + 3, url=simulator.url, token=TOKEN)
+    return seed_fleet(engine, agents=MOST_WITHOUT_FILES + 3, url=simulator.url, token=TOKEN)
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_a_wake_waits_for_others_but_not_for_ever(
     come_due(engine, first)
     publish_due(engine, sent)
     began = "UPDATE provisioner.job_agents SET started_at = now() - make_interval(secs => :s)"
-    execute(engine, f"{began} WHERE agent_id = :id", s=CROWD_PATIENCE_S, id=first)
+    execute(engine, f"{began} WHERE agent_id = :id", s=BARRIER_TIMEOUT_S, id=first)
     assert wakes(simulator) == 0
     assert go_on(hand, registered, first) == Ended("succeeded")
     assert wakes(simulator) == 1

@@ -7,17 +7,17 @@ from worker.errors import PermanentError
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
-from worker.roster.circuit_breaker import heed_one_session
+from worker.roster.circuit_breaker import refresh_one_session
 from worker.roster.intents import Refusal
-from worker.roster.rewrite_permission import foreseen_refusal
+from worker.roster.rewrite_permission import predicted_refusal
 
 
-def look(context: AgentContext) -> RosterPlan:
+def plan_entry(context: AgentContext) -> RosterPlan:
     """Plan the patch that the agent's entry needs. Raises TransientError, PermanentError."""
     return _plan(context, _read(context))
 
 
-def foresee(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
+def preview_entry(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
     """Plan the patch that the agent's entry needs, and say why it would be refused, if that is known.
 
     Raises TransientError, PermanentError.
@@ -26,17 +26,17 @@ def foresee(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
     plan, record = _plan(context, live), context.record
     if plan.changed and (fault := entry_fault(record.roster_entry, context.dialect)) is not None:
         raise PermanentError(fault)
-    return plan, foreseen_refusal(context.services.engine, record.gateway, record.address, live, plan)
+    return plan, predicted_refusal(context.services.engine, record.gateway, record.address, live, plan)
 
 
 def _read(context: AgentContext) -> LiveRoster:
     live = read_roster(
         context.dialect,
-        lambda: context.services.patiently(lambda: context.client.call("config.get")),
-        lambda: context.services.patiently(lambda: context.client.call("agents.list")),
+        lambda: context.services.retry_inline(lambda: context.client.call("config.get")),
+        lambda: context.services.retry_inline(lambda: context.client.call("agents.list")),
     )
     config = live.answer.get("config")
-    heed_one_session(context.client, config)
+    refresh_one_session(context.client, config)
     context.one_session = has_one_session(config)
     if heartbeats_switched_off(context.dialect, config):
         context.warn(CRON_OFF)

@@ -29,7 +29,7 @@ class ReadBackError(PermanentError):
     """The gateway accepted the file that carries the token, but returns something else when it is read."""
 
 
-def deliver(context: AgentContext, *, first: bool) -> None:
+def apply_workspace(context: AgentContext, *, first: bool) -> None:
     """Make the workspace equal to its rendering, and report in ``context.files`` what was done.
 
     ``first``: the agent is new on its gateway. If the gateway refuses a file by name, the name is taken out
@@ -37,7 +37,7 @@ def deliver(context: AgentContext, *, first: bool) -> None:
     """
     for _ in range(len(context.dialect.files) + 1):
         try:
-            _apply(context, plan_workspace(context, first=first))
+            _apply_plan(context, plan_workspace(context, first=first))
             return
         except UnsupportedFile as error:
             name = error.name
@@ -51,7 +51,7 @@ def deliver(context: AgentContext, *, first: bool) -> None:
     )
 
 
-def _apply(context: AgentContext, plan: WorkspacePlan) -> None:
+def _apply_plan(context: AgentContext, plan: WorkspacePlan) -> None:
     warn_of_sizes(context, plan.rendered)
     written: dict[str, RecordedFile] = {}
     carrier = plan.carrier
@@ -72,12 +72,12 @@ def _apply(context: AgentContext, plan: WorkspacePlan) -> None:
             with context.services.engine.begin() as connection:
                 _save(context, connection, written, plan)
     except (TransientError, PermanentError):
-        _keep(context, plan, written)
+        _save_partial(context, plan, written)
         raise
-    context.files = _in_all(context, plan)
+    context.files = _report(context, plan)
 
 
-def _keep(context: AgentContext, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
+def _save_partial(context: AgentContext, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
     """Store what a failed try has written, and what it sent without an answer: the next try will find those
     files unchanged."""
     report = plan.report(with_diffs=context.option("diff"))
@@ -92,7 +92,7 @@ def _keep(context: AgentContext, plan: WorkspacePlan, written: dict[str, Recorde
         context.advance(connection, None, files=context.files, warnings=context.warnings)
 
 
-def _in_all(context: AgentContext, plan: WorkspacePlan) -> dict[str, Any]:
+def _report(context: AgentContext, plan: WorkspacePlan) -> dict[str, Any]:
     """The report of what the job did in all its tries, ``plan`` being that of the last.
 
     A file that was sent without an answer and is found to be as sent counts as written by this job.
@@ -123,7 +123,7 @@ def _write_files(context: AgentContext, plan: WorkspacePlan, written: dict[str, 
         if step.action in ("create", "update"):
             todo[step.file.name] = step.file
         elif step.action == "unchanged" and step.live is not None and step.live.content is not None:
-            _adopt(step, written)
+            _record_unchanged(step, written)
 
     def attempt() -> None:
         texts = {name: file.text for name, file in todo.items()}
@@ -142,14 +142,14 @@ def _write_files(context: AgentContext, plan: WorkspacePlan, written: dict[str, 
     def on_written(name: str, result: Written) -> None:
         written[name] = _recorded(todo.pop(name), result)
 
-    context.services.patiently(attempt)
+    context.services.retry_inline(attempt)
 
 
 def _write_scratch(context: AgentContext, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
     step = next((step for step in plan.steps.values() if step.file.kind == "scratch"), None)
     if step is not None and step.action in ("create", "update"):
         place, text = str(plan.scratch_id), step.file.text
-        result = context.services.patiently(lambda: plan.files.write_scratch(place, step.file.name, text))
+        result = context.services.retry_inline(lambda: plan.files.write_scratch(place, step.file.name, text))
         written[step.file.name] = _recorded(step.file, result, place)
 
 
@@ -158,7 +158,7 @@ def _write_carrier(
 ) -> None:
     """Write the file that carries the token and read it back: only then may its hash be committed."""
     if step.action not in ("create", "update"):
-        _adopt(step, written)
+        _record_unchanged(step, written)
         return
     name, text = step.file.name, step.text
     if not plan.mints:
@@ -166,9 +166,11 @@ def _write_carrier(
             context.advance(connection, "credentials")
 
     taken: list[Written] = []
-    context.services.patiently(lambda: plan.files.write({name: text}, lambda _, result: taken.append(result)))
+    context.services.retry_inline(
+        lambda: plan.files.write({name: text}, lambda _, result: taken.append(result))
+    )
     context.files[name] = plan.report_of(name, with_diffs=context.option("diff"))
-    back = context.services.patiently(lambda: plan.files.read([name])).get(name)
+    back = context.services.retry_inline(lambda: plan.files.read([name])).get(name)
     section = context.dialect.credentials_in == "AGENTS.md"
     if back is None:
         raise NotThereYetError(f"{name} was written, but the gateway does not find it yet.")
@@ -177,7 +179,7 @@ def _write_carrier(
     written[name] = _recorded(step.file, taken[-1])
 
 
-def _adopt(step: Step, written: dict[str, RecordedFile]) -> None:
+def _record_unchanged(step: Step, written: dict[str, RecordedFile]) -> None:
     """Put a file on record that was read and found equal to its rendering."""
     if step.live is not None:
         written[step.file.name] = _recorded(step.file, Written(step.live.size, step.live.updated_at_ms))

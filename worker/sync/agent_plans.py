@@ -27,21 +27,21 @@ from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.sync_jobs import SWEEP_S
-from worker.jobs.store.sync_rows import note_findings, open_next_rows, settle_rows
+from worker.jobs.store.sync_rows import open_next_rows, settle_rows, store_agent_plans
 from worker.records.agent_repository import load_agent
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_entries
 from worker.roster.batch import plan_without_faulty
-from worker.roster.circuit_breaker import greet, heed_one_session, wait_for_outage
+from worker.roster.circuit_breaker import check_circuit, connect_and_record, refresh_one_session
 from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
-from worker.roster.rewrite_permission import entry_stays, foreseen_refusal, visibility_stays
+from worker.roster.rewrite_permission import entry_stays, predicted_refusal, visibility_stays
 from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Finding:
-    """What was found out about one agent.
+class AgentPlan:
+    """What a sync plans for one agent.
 
     ``phase``: the step at which its row begins: files, roster (the sync asks for the change of its entry), or
     intent (the row asks for it, once no other job holds the agent).
@@ -63,8 +63,8 @@ class Finding:
         self.reason_code = code
 
 
-def look(services: Services, held: JobClaim) -> Snooze | None:
-    """Read the roster and ask for the changes that it needs; if it needs none, begin the agents.
+def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
+    """Read the roster and ask for the changes that it needs; if it needs none, open the first agents' rows.
 
     Snoozes while the gateway is away. Raises TransientError, PermanentError, LeaseLostError.
     """
@@ -74,141 +74,143 @@ def look(services: Services, held: JobClaim) -> Snooze | None:
             raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
         rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
         entries = wanted_entries(connection, gateway, [row.agent_id for row in rows])
-    away = wait_for_outage(services, gateway)
+    away = check_circuit(services, gateway)
     if away is not None:
         return away
-    hello = greet(services, gateway)
+    hello = connect_and_record(services, gateway)
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
     client = services.clients.client(gateway.address)
     live = read_roster(
         dialect,
-        lambda: services.patiently(lambda: client.call("config.get")),
-        lambda: services.patiently(lambda: client.call("agents.list")),
+        lambda: services.retry_inline(lambda: client.call("config.get")),
+        lambda: services.retry_inline(lambda: client.call("agents.list")),
     )
-    heed_one_session(client, live.answer.get("config"))
-    findings = [_find(row, entries, held, live.present) for row in rows]
-    plan = _plan(services, held, gateway, live, findings, entries)
-    return _note(services, held, gateway, findings, plan)
+    refresh_one_session(client, live.answer.get("config"))
+    agents = [_plan_agent(row, entries, held, live.present) for row in rows]
+    plan = _plan_roster(services, held, gateway, live, agents, entries)
+    return _store_plans(services, held, gateway, agents, plan)
 
 
-def _find(row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present: frozenset[str]) -> Finding:
-    found = Finding(row.agent_id)
+def _plan_agent(
+    row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present: frozenset[str]
+) -> AgentPlan:
+    agent = AgentPlan(row.agent_id)
     entry = entries.get(row.agent_id)
     if entry is None:
-        return found  # deleted, or on another gateway by now: its row's execution finds out which
-    found.openclaw_id = entry.openclaw_id
-    found.first_provision = entry.openclaw_id not in present
-    if found.first_provision and not held.option("rotate_tokens"):
-        found.end("skipped", NOT_REGISTERED, ReasonCode.NOT_REGISTERED)
-    elif found.first_provision and row.busy:
-        found.phase = "intent"
-    return found
+        return agent  # deleted, or on another gateway by now: its row's execution finds out which
+    agent.openclaw_id = entry.openclaw_id
+    agent.first_provision = entry.openclaw_id not in present
+    if agent.first_provision and not held.option("rotate_tokens"):
+        agent.end("skipped", NOT_REGISTERED, ReasonCode.NOT_REGISTERED)
+    elif agent.first_provision and row.busy:
+        agent.phase = "intent"
+    return agent
 
 
-def _plan(
+def _plan_roster(
     services: Services,
     held: JobClaim,
     gateway: GatewayRecord,
     live: LiveRoster,
-    findings: list[Finding],
+    agents: list[AgentPlan],
     entries: Mapping[UUID, RosterEntry],
 ) -> RosterPlan:
     """Plan one patch for all agents; the row of an agent that cannot be written ends here, before anything is
     touched."""
 
     def plan_all() -> RosterPlan:
-        asked = {f.openclaw_id: f for f in findings if f.phase == "files" and f.openclaw_id}
+        asked = {agent.openclaw_id: agent for agent in agents if agent.phase == "files" and agent.openclaw_id}
         keeps = services.settings.keep_default_heartbeat
         plan, refused = plan_without_faulty(
             lambda wanted: live.plan(wanted, keep_others_beating=keeps),
-            [entries[found.agent_id] for found in asked.values()],
+            [entries[agent.agent_id] for agent in asked.values()],
         )
         for openclaw_id, refusal in refused.items():
             asked[openclaw_id].end("failed", refusal.sentence, refusal.code)
         return plan
 
-    for found in findings:
-        entry = entries.get(found.agent_id)
-        fault = entry_fault(entry, live.dialect) if entry is not None and found.phase == "files" else None
+    for agent in agents:
+        entry = entries.get(agent.agent_id)
+        fault = entry_fault(entry, live.dialect) if entry is not None and agent.phase == "files" else None
         if fault is not None:
-            found.end("failed", fault, ReasonCode.PERMANENT_ERROR)
+            agent.end("failed", fault, ReasonCode.PERMANENT_ERROR)
     plan = plan_all()
-    for found in findings:
-        if found.openclaw_id in plan.changed and found.phase == "files":
-            _require_writable(services, held, live.dialect, found)
+    for agent in agents:
+        if agent.openclaw_id in plan.changed and agent.phase == "files":
+            _require_rendering(services, held, live.dialect, agent)
     plan = plan_all()
-    differing = [f for f in findings if f.openclaw_id in plan.changed and f.phase == "files"]
+    differing = [agent for agent in agents if agent.openclaw_id in plan.changed and agent.phase == "files"]
     if plan.document is not None and not differing:
         # Only a setting of no agent differs (heartbeat visibility): one agent's intent has it written.
-        differing = [f for f in findings if f.phase == "files" and f.openclaw_id][:1]
-    for found in findings:
-        if found.phase == "files" and found.openclaw_id:
-            found.roster = plan.change_of(found.openclaw_id)
+        differing = [agent for agent in agents if agent.phase == "files" and agent.openclaw_id][:1]
+    for agent in agents:
+        if agent.phase == "files" and agent.openclaw_id:
+            agent.roster = plan.change_of(agent.openclaw_id)
     if held.option("dry_run"):
-        refusal = foreseen_refusal(services.engine, gateway.gateway, gateway.address, live, plan)
+        refusal = predicted_refusal(services.engine, gateway.gateway, gateway.address, live, plan)
         if refusal is not None:
-            _foretell(refusal, plan, differing)
+            _predict_refusal(refusal, plan, differing)
         elif plan.silenced:
             differing[0].warnings.append(silenced_warning(live.dialect, plan.silenced))
     if heartbeats_switched_off(live.dialect, live.answer.get("config")):
-        for found in findings:
-            if found.status == "pending":
-                found.warnings.append(CRON_OFF)
+        for agent in agents:
+            if agent.status == "pending":
+                agent.warnings.append(CRON_OFF)
     if not held.option("dry_run"):
-        for found in differing:
-            found.phase = "roster"
+        for agent in differing:
+            agent.phase = "roster"
     return plan
 
 
-def _foretell(refusal: Refusal, plan: RosterPlan, differing: list[Finding]) -> None:
+def _predict_refusal(refusal: Refusal, plan: RosterPlan, differing: list[AgentPlan]) -> None:
     """In a dry run, report for each agent what the sync would report when the patch is refused."""
-    for found in differing:
+    for agent in differing:
         if not plan.changed:
-            found.warnings.append(visibility_stays(refusal))
-        elif found.first_provision:
-            found.end("failed", refusal.sentence, refusal.code)
+            agent.warnings.append(visibility_stays(refusal))
+        elif agent.first_provision:
+            agent.end("failed", refusal.sentence, refusal.code)
         else:
-            found.warnings.append(entry_stays(refusal))
+            agent.warnings.append(entry_stays(refusal))
 
 
-def _require_writable(services: Services, held: JobClaim, dialect: Dialect, found: Finding) -> None:
+def _require_rendering(services: Services, held: JobClaim, dialect: Dialect, agent: AgentPlan) -> None:
     """Render the agent's workspace before anything is touched; an error ends its row and no other."""
     user_id = held.options.get("user_id")
     try:
         with services.engine.connect() as connection:
-            record = load_agent(connection, found.agent_id, UUID(user_id) if user_id else None, main=True)
+            record = load_agent(connection, agent.agent_id, UUID(user_id) if user_id else None, main=True)
         render(record, dialect, services.settings, skip_bad_overrides=held.option("rotate_tokens"))
     except PermanentError as error:
-        found.end("failed", str(error), code_of(error))
+        agent.end("failed", str(error), code_of(error))
     except (TransientError, *DATABASE_AWAY):
         raise
     except Exception as error:
-        log.exception("agent %s: failed by a fault of our own", found.agent_id)
-        found.end("failed", reason_of(error), code_of(error))
+        log.exception("agent %s: failed by a fault of our own", agent.agent_id)
+        agent.end("failed", reason_of(error), code_of(error))
 
 
-def _note(
-    services: Services, held: JobClaim, gateway: GatewayRecord, findings: list[Finding], plan: RosterPlan
+def _store_plans(
+    services: Services, held: JobClaim, gateway: GatewayRecord, agents: list[AgentPlan], plan: RosterPlan
 ) -> Snooze:
-    """Store the findings; then wait for the roster writer if it has work to do, else begin the agents."""
-    asked = [found for found in findings if found.phase == "roster"]
+    """Store the plans; then wait for the roster writer if it has work to do, else open the first rows."""
+    asked = [agent for agent in agents if agent.phase == "roster"]
     with services.engine.begin() as connection:
-        rows = [{**vars(found), "agent_id": str(found.agent_id)} for found in findings]
-        note_findings(connection, held.job_id, rows)
+        rows = [{**vars(agent), "agent_id": str(agent.agent_id)} for agent in agents]
+        store_agent_plans(connection, held.job_id, rows)
         changes = [
-            RosterChange(found.agent_id, str(found.openclaw_id), only_present=not found.first_provision)
-            for found in asked
+            RosterChange(agent.agent_id, str(agent.openclaw_id), only_present=not agent.first_provision)
+            for agent in asked
         ]
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *changes)
         if asked:
             park_job(connection, held, _roster_wait_s(services), "roster")
         else:
-            messages += begin_agents(connection, held)
+            messages += open_agents(connection, held)
     services.publish(messages)
     return Snooze("waiting for the roster writer" if asked else "its agents are being worked at")
 
 
-def begin_agents(connection: Connection, held: JobClaim) -> list[Message]:
+def open_agents(connection: Connection, held: JobClaim) -> list[Message]:
     """Park the sync and open the rows of its first agents; returns messages to send after the commit.
 
     Raises LeaseLostError.
@@ -217,8 +219,8 @@ def begin_agents(connection: Connection, held: JobClaim) -> list[Message]:
     return open_next_rows(connection, held.job_id)[0]
 
 
-def settle(services: Services, held: JobClaim) -> Snooze:
-    """Begin the agents once the roster writer is done; rows whose change it refused fail."""
+def resume_after_writer(services: Services, held: JobClaim) -> Snooze:
+    """Open the first agents' rows once the roster writer is done; rows whose change it refused fail."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_timeout_s)
         # Locked, so that a sync that parks because an intent is open is parked before the writer settles it.
@@ -226,7 +228,7 @@ def settle(services: Services, held: JobClaim) -> Snooze:
             park_job(connection, held, _roster_wait_s(services))
             return Snooze("waiting for the roster writer")
         settle_rows(connection, held.job_id)
-        messages = begin_agents(connection, held)
+        messages = open_agents(connection, held)
     services.publish(messages)
     return Snooze("its agents are being worked at")
 

@@ -1,0 +1,100 @@
+"""Limits each gateway to a share of this process's slots, so that a dead or slow one does not take them all.
+
+A message that finds no slot waits here, in memory, and is published again once a slot is free. Its row is not
+changed and no try is counted; if this process dies, the dispatcher publishes the row again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from worker.jobs.messages import Message
+
+DOUBTFUL_S = 3.0
+"""Seconds after which a gateway whose oldest work has not finished gets half its slots: it may be silent."""
+
+
+def slots_per_gateway(slots: int) -> int:
+    """How many of a process's slots one gateway may have: 6 of 16.
+
+    The gateway's sync and its roster writer may each take one more, which leaves other gateways at least as
+    many slots as a sync opens rows at a time.
+    """
+    return max(1, slots * 3 // 8)
+
+
+@dataclass
+class _Gateway:
+    """One gateway's slots. ``taken``: the monotonic time at which each slot was taken; ``waiting``: the
+    messages without a slot, by job and agent."""
+
+    taken: dict[int, float] = field(default_factory=dict)
+    waiting: OrderedDict[tuple[UUID | None, UUID | None], Message] = field(default_factory=OrderedDict)
+
+
+class GatewaySlots:
+    """The slots of all gateways; ``most``: how many slots one gateway may have at a time. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = max(1, most)
+        self._lock = threading.Lock()
+        self._gateways: dict[UUID, _Gateway] = {}
+        self._numbers = 0
+
+    def acquire(self, gateway_id: UUID, message: Message) -> int | None:
+        """Take a slot and return its number, or None if all are taken: the message then waits for one."""
+        with self._lock:
+            gateway = self._gateways.setdefault(gateway_id, _Gateway())
+            if len(gateway.taken) >= self._limit(gateway):
+                gateway.waiting[message.job_id, message.agent_id] = message
+                return None
+            gateway.waiting.pop((message.job_id, message.agent_id), None)
+            self._numbers += 1
+            gateway.taken[self._numbers] = time.monotonic()
+            return self._numbers
+
+    def release(self, gateway_id: UUID, slot: int) -> list[Message]:
+        """Give the slot up; return the messages that may have a slot now, which must be published."""
+        with self._lock:
+            gateway = self._gateways[gateway_id]
+            del gateway.taken[slot]
+            free = self._limit(gateway) - len(gateway.taken)
+            released = [
+                gateway.waiting.popitem(last=False)[1] for _ in range(min(free, len(gateway.waiting)))
+            ]
+            if not gateway.taken and not gateway.waiting:
+                del self._gateways[gateway_id]
+            return released
+
+    def has_waiting(self, gateway_id: UUID) -> bool:
+        """Whether messages are waiting for a slot at the gateway."""
+        with self._lock:
+            gateway = self._gateways.get(gateway_id)
+            return gateway is not None and bool(gateway.waiting)
+
+    def _limit(self, gateway: _Gateway) -> int:
+        oldest = min(gateway.taken.values(), default=None)
+        doubtful = oldest is not None and time.monotonic() - oldest > DOUBTFUL_S
+        return max(1, self._most // 2) if doubtful else self._most
+
+
+@contextmanager
+def held_slot(
+    slots: GatewaySlots, gateway_id: UUID, message: Message, released: list[Message]
+) -> Iterator[bool]:
+    """Hold a slot at the gateway during the block; yields False if there is none. ``released`` receives the
+    messages to publish afterwards."""
+    slot = slots.acquire(gateway_id, message)
+    if slot is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        released += slots.release(gateway_id, slot)
