@@ -17,8 +17,8 @@ from worker.agents.execution import Handler, execute_in_slot
 from worker.app import services
 from worker.database import DATABASE_AWAY
 from worker.database_errors import DatabaseNotNow, Meaning
+from worker.database_gate import gate
 from worker.errors import PermanentError, reason_of
-from worker.gate import gate
 from worker.jobs.executor import Ended, Outcome
 from worker.jobs.intake import AgentOf, Queued, Refused, Started, accept, accept_agent_job, target_of
 from worker.jobs.kinds import KINDS
@@ -116,13 +116,13 @@ def retry_on_database_outage(task: Task[..., Any]) -> Iterator[None]:
     This process then consumes no more messages until the database is back, unless only this one statement was
     refused. Raises Reject.
     """
-    if gate.because is not None:
-        raise Reject(gate.because, requeue=True)
+    if gate.closed_by is not None:
+        raise Reject(gate.closed_by, requeue=True)
     try:
         yield
     except DATABASE_AWAY as error:
-        gate.shut(error)
-        if gate.because is None:
+        gate.close(error)
+        if gate.closed_by is None:
             shutting_down.wait(jittered(_STATEMENT_AGAIN_S))
         send_task_event("task-retried", [task.request.id], exception=str(error), traceback="")
         raise Reject(str(error), requeue=True) from None

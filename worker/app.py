@@ -26,7 +26,7 @@ from worker.runtime.gateway_slots import GatewaySlots, slots_per_gateway
 from worker.runtime.services import Services
 from worker.runtime.token_pool import STOCK, TokenPool
 from worker.settings import Settings
-from worker.start import begin
+from worker.startup_checks import run_startup_checks
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def celery_settings(config: Settings) -> dict[str, Any]:
 os.environ["FLOWER_TASKS_COLUMNS"] = os.environ.get("FLOWER_TASKS_COLUMNS") or (
     "name,state,kwargs,result,exception,received,runtime,uuid"
 )
-start_up = begin()
+start_up = run_startup_checks()
 
 
 class OurTask(Task[..., Any]):

@@ -37,7 +37,7 @@ _OTHER_HOST = (62, 64)
 _EXPIRED = 10
 """OpenSSL's codes for a certificate of another host name or IP address, and for an expired certificate."""
 _OURS_REFUSED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
-_TLS_LOOKS = 12
+_TLS_ATTEMPTS = 12
 """Attempts with TLS: a server that requires a client certificate sends an alert and closes the connection,
 and the alert may be lost."""
 _SHOWN = 8
@@ -73,7 +73,7 @@ def most_connections(slots: int) -> int:
 
 
 @dataclass(frozen=True)
-class BrokerLook:
+class BrokerCheck:
     """What a check of the broker found.
 
     ``fault``: what an operator must correct; ``away``: the name of the error if the broker could not be
@@ -95,22 +95,22 @@ class BrokerLook:
         )
 
 
-def look_at(broker: Broker) -> BrokerLook:
+def check_broker(broker: Broker) -> BrokerCheck:
     """Connect to the broker and check it, within 10 seconds. Changes nothing there."""
-    return _look_at(broker, _TLS_LOOKS if broker.tls else 1)
+    return _check(broker, _TLS_ATTEMPTS if broker.tls else 1)
 
 
-def _look_at(broker: Broker, most_looks: int) -> BrokerLook:
+def _check(broker: Broker, attempts: int) -> BrokerCheck:
     try:
-        return _seen(broker)
+        return _inspect(broker)
     except (RedisError, OSError) as error:
-        if most_looks > 1 and _hung_up(error):
-            return _look_at(broker, most_looks - 1)
-        fault = lasting(error, broker)
-        return BrokerLook(fault=fault, away=None if fault else type(error).__name__)
+        if attempts > 1 and _hung_up(error):
+            return _check(broker, attempts - 1)
+        fault = permanent_fault(error, broker)
+        return BrokerCheck(fault=fault, away=None if fault else type(error).__name__)
 
 
-def _seen(broker: Broker) -> BrokerLook:
+def _inspect(broker: Broker) -> BrokerCheck:
     with connect(broker) as client:
         client.ping()
         lacking = forbidden(client.connection_pool, broker.database)
@@ -118,8 +118,8 @@ def _seen(broker: Broker) -> BrokerLook:
             shown = ", ".join(lacking[:_SHOWN]) + (
                 f" and {len(lacking) - _SHOWN} more" if lacking[_SHOWN:] else ""
             )
-            return BrokerLook(fault=f"its user may not use {shown}: {_RIGHTS}")
-        return BrokerLook(policy=_policy(client))
+            return BrokerCheck(fault=f"its user may not use {shown}: {_RIGHTS}")
+        return BrokerCheck(policy=_policy(client))
 
 
 def _hung_up(error: BaseException) -> bool:
@@ -144,7 +144,7 @@ def connect(broker: Broker) -> redis.Redis:
     )
 
 
-def lasting(error: BaseException, broker: Broker) -> str | None:
+def permanent_fault(error: BaseException, broker: Broker) -> str | None:
     """Why connecting will fail until an operator changes something, or None if the error may pass."""
     chain = list(_causes(error))
     for cause in chain:

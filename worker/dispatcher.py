@@ -16,16 +16,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import health
 from worker.database import DATABASE_AWAY
-from worker.gate import PROBE_EVERY_S, Gate, gate
+from worker.database_gate import PROBE_EVERY_S, DatabaseGate, gate
 from worker.jobs.outbox import BATCH, PUBLISH_ERRORS, publish_due
-from worker.presence import Presence
 from worker.runtime.services import Services
+from worker.worker_row import WorkerRow
 
 log = logging.getLogger(__name__)
 
 _CONSUMER_SILENCE_S = 20.0
 """Seconds without a sign of life from the consumer after which the dispatcher stops giving its own; the
-consumer gives one every two seconds (worker/pulse.py)."""
+consumer gives one every two seconds (worker/consumer_liveness.py)."""
 
 
 class Dispatcher:
@@ -37,28 +37,28 @@ class Dispatcher:
     """
 
     def __init__(
-        self, services: Services, gate: Gate = gate, rescue: Callable[[], object] = lambda: None
+        self, services: Services, gate: DatabaseGate = gate, rescue: Callable[[], object] = lambda: None
     ) -> None:
         self._services = services
         self._rescue = rescue
         self._gate = gate
-        self._presence = Presence(services.engine, gate)
+        self._row = WorkerRow(services.engine, gate)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._trouble: str | None = None
         self._consumed_at = time.monotonic()
 
-    def consuming(self) -> None:
+    def note_consuming(self) -> None:
         """Record that the worker's consumer is connected and running; without it no sign of life is given."""
         self._consumed_at = time.monotonic()
 
-    def look(self) -> None:
-        """Before the worker takes messages: shut the gate unless the database accepts writes."""
-        if self._gate.because is None:
+    def check_database(self) -> None:
+        """Before the worker takes messages: close the gate unless the database accepts writes."""
+        if self._gate.closed_by is None:
             try:
-                self._presence.probe()
+                self._row.probe()
             except DATABASE_AWAY as error:
-                self._gate.shut(error, by_probe=True)
+                self._gate.close(error, by_probe=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -71,39 +71,39 @@ class Dispatcher:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
             with suppress(SQLAlchemyError):
-                self._presence.leave()
+                self._row.delete()
 
     def tick(self) -> None:
         """Publish the rows that are due, in batches, until a batch is not full. Raises nothing."""
         try:
-            if not self._gate.try_to_open(self._presence.probe):
+            if not self._gate.try_to_open(self._row.probe):
                 return
-            self._presence.sign()
+            self._row.refresh()
             while publish_due(self._services.engine, self._services.send) >= BATCH:
                 pass
             self._rescue()
         except DATABASE_AWAY as error:
-            self._gate.shut(error)
+            self._gate.close(error)
         except (SQLAlchemyError, *PUBLISH_ERRORS) as error:
             self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         except Exception as error:
             stumbled = f"it stumbled: {type(error).__name__}"
             if self._trouble != stumbled:  # once, and not at every tick
-                log.exception("the clock stumbled, and tries again at each tick")
+                log.exception("the dispatcher stumbled, and tries again at each tick")
             self._trouble = stumbled
         else:
             self._note(None)
 
     def _run(self) -> None:
         tick_s = self._services.settings.dispatch_interval_s
-        while not self._stopped.wait(tick_s if self._gate.because is None else min(tick_s, PROBE_EVERY_S)):
+        while not self._stopped.wait(tick_s if self._gate.closed_by is None else min(tick_s, PROBE_EVERY_S)):
             self.tick()
             if time.monotonic() - self._consumed_at < _CONSUMER_SILENCE_S:
                 health.touch(self._services.settings.health_file, self._trouble_with_the_database())
 
     def _trouble_with_the_database(self) -> str:
-        because = self._gate.because
-        return f"No work is taken until the database serves us: {because}" if because is not None else ""
+        closed_by = self._gate.closed_by
+        return f"No work is taken until the database serves us: {closed_by}" if closed_by is not None else ""
 
     def _note(self, trouble: str | None) -> None:
         if trouble is not None and self._trouble is None:

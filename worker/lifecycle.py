@@ -20,19 +20,19 @@ from redis.exceptions import ResponseError
 
 from worker import health, rights
 from worker.app import app, services, settings, start_up
-from worker.broker import BrokerLook, look_at, most_connections
+from worker.broker import BrokerCheck, check_broker, most_connections
+from worker.consumer_liveness import liveness_step
 from worker.database import DATABASE_AWAY
+from worker.database_gate import gate
 from worker.dispatcher import Dispatcher
 from worker.errors import PermanentError
-from worker.gate import gate
 from worker.jobs.kinds import TASK_QUEUES
 from worker.logs import configure_logging
 from worker.messages.default_queue import move_to_our_queues
-from worker.pulse import pulse
 from worker.schema_version import NEEDED_REVISION, revision_of
 from worker.settings import SettingsError, incomplete
 from worker.shutdown import shutting_down
-from worker.start import refuse
+from worker.startup_checks import refuse
 from worker.workspace.rendering import compile_templates
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def _logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _begin_to_log(instance: Any = None, **_: Any) -> None:
+def _configure_logging_early(instance: Any = None, **_: Any) -> None:
     # Celery's warnings before it sets up logging must be ordinary log lines, and its banner is not JSON.
     configure_logging(settings())
     instance.quiet = instance.quiet or settings().log_format == "json"
@@ -102,23 +102,23 @@ def _prepare(**_: Any) -> None:
         compile_templates(settings().templates_dir)
     except PermanentError as error:
         refuse(error)
-    _heed(start_up.broker)
+    _warn_of_broker(start_up.broker)
 
 
-def _heed(broker: BrokerLook | None) -> None:
+def _warn_of_broker(broker: BrokerCheck | None) -> None:
     if broker is not None and broker.warning is not None:
         log.warning("%s", broker.warning)
 
 
-def _look_again() -> None:
+def _recheck_broker() -> None:
     """Check the broker again if it was unreachable when this process started. Raises SettingsError for faults
     that do not pass."""
     if start_up.broker is None or start_up.broker.away is None:
         return
-    seen = look_at(settings().broker)
+    seen = check_broker(settings().broker)
     if seen.fault is not None:
         raise incomplete([f"REDIS_URL: {seen.fault}"])
-    _heed(seen)
+    _warn_of_broker(seen)
 
 
 def _check_schema() -> None:
@@ -126,7 +126,7 @@ def _check_schema() -> None:
         with services().engine.connect() as connection:
             revision = revision_of(connection)
     except DATABASE_AWAY as error:
-        gate.shut(error)
+        gate.close(error)
         return
     if revision is not None and revision > NEEDED_REVISION:
         # Migrations only add, so workers can be replaced one at a time.
@@ -149,7 +149,7 @@ def _warn_of_rights() -> None:
                 except PermanentError as error:
                     log.warning("%s", error)
     except DATABASE_AWAY as error:
-        gate.shut(error)
+        gate.close(error)
 
 
 _dispatchers: list[Dispatcher] = []
@@ -159,9 +159,9 @@ _dispatchers: list[Dispatcher] = []
 def _start(**_: Any) -> None:
     try:
         dispatcher = Dispatcher(services(), rescue=_rescue)
-        _look_again()
+        _recheck_broker()
         _check_schema()
-        dispatcher.look()
+        dispatcher.check_database()
     except PermanentError as error:
         refuse(error)
     except Exception:
@@ -173,36 +173,36 @@ def _start(**_: Any) -> None:
     services().token_pool.start()
 
 
-_not_looked_into: list[str] = []
+_rescue_refused: list[str] = []
 
 
 def _rescue() -> None:
     connections: Any = app.pool  # the connection pool: celery-types declares it as the pool of producers
-    if _not_looked_into:
+    if _rescue_refused:
         return
     try:
         with connections.acquire(block=True, timeout=5) as connection:
             move_to_our_queues(connection.default_channel, TASK_QUEUES)
     except ResponseError as error:  # an ACL without that key, or a key of another type
-        _not_looked_into.append(str(error))
+        _rescue_refused.append(str(error))
         log.warning("nobody looks for our messages in Celery's default queue: %s", error)
 
 
-def _consuming() -> None:
+def _note_consuming() -> None:
     for dispatcher in _dispatchers:
-        dispatcher.consuming()
+        dispatcher.note_consuming()
 
 
-app.steps["consumer"].add(pulse(_consuming))
+app.steps["consumer"].add(liveness_step(_note_consuming))
 
 
 @signals.after_task_publish.connect(sender="tasks.run_due_schedules")
-def _beating(**_: Any) -> None:
+def _touch_health_file(**_: Any) -> None:
     health.touch(settings().health_file)
 
 
 @signals.worker_shutting_down.connect
-def _drain(**_: Any) -> None:
+def _shut_down(**_: Any) -> None:
     shutting_down.set()
     if _dispatchers:
         break_off = threading.Timer(BREAK_OFF_S, services().clients.close_all)

@@ -113,7 +113,7 @@ def _is_no_tick(record: logging.LogRecord) -> bool:
 
 
 def _is_not_handed_back(record: logging.LogRecord) -> bool:
-    """Filter out messages returned to their queue: they are no errors, and `worker.gate` has logged why."""
+    """Filter out messages returned to their queue: the database gate has logged why."""
     return getattr(record, "data", {}).get("description") != "rejected"
 
 

@@ -19,8 +19,8 @@ from kombu.message import Message
 from kombu.transport import redis
 from redis.exceptions import ResponseError
 
+from worker.database_gate import gate
 from worker.escaped import escaped
-from worker.gate import gate
 from worker.messages.envelope import UnreadableMessage, normalize
 from worker.messages.transport import SafeTransport, drop
 
@@ -45,19 +45,19 @@ class ReconnectSafeConsumer(Consumer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "without_mingle": True, "without_gossip": True})
         self.connection_errors = (*self.connection_errors, ResponseError)  # as in SafeTransport
-        gate.follow(partial(self.call_soon, self.heed_the_gate))
+        gate.add_listener(partial(self.call_soon, self.apply_gate))
 
     def on_ready(self) -> None:
         """Start consuming, unless the database does not serve us."""
         super().on_ready()
-        self.heed_the_gate()
+        self.apply_gate()
 
-    def heed_the_gate(self) -> None:
-        """Consume while the gate is open, and stop while it is shut; messages then stay in their queues. Call
-        it only in the consumer's own thread."""
+    def apply_gate(self) -> None:
+        """Consume while the gate is open, and stop while it is closed; messages then stay in their queues.
+        Call it only in the consumer's own thread."""
         if self.task_consumer is None or self.blueprint.state != _RUN:
             return
-        if gate.because is not None:
+        if gate.closed_by is not None:
             self.task_consumer.cancel()
         else:
             self.task_consumer.consume()

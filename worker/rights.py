@@ -48,14 +48,14 @@ READER: Mapping[str, Sequence[str]] = {
 """Rights for `provisioner jobs`, `job` and `metrics`."""
 
 
-class Lack(NamedTuple):
+class MissingRight(NamedTuple):
     """A missing right; if ``right`` is None, the table itself is missing."""
 
     table: str
     right: str | None
 
 
-def lacking(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list[Lack]:
+def missing_rights(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list[MissingRight]:
     """The rights of ``wanted`` that the connection's role lacks.
 
     A right on some of a table's columns is enough, except for DELETE: which columns are needed may change
@@ -64,10 +64,10 @@ def lacking(connection: Connection, wanted: Mapping[str, Sequence[str]]) -> list
     pairs = [(table, right) for table, rights in wanted.items() for right in rights]
     parameters = {"tables": [table for table, _ in pairs], "rights": [right for _, right in pairs]}
     rows = connection.execute(_LOOK, parameters)
-    return list(dict.fromkeys(Lack(row.name, row.wanted if row.there else None) for row in rows))
+    return list(dict.fromkeys(MissingRight(row.name, row.wanted if row.there else None) for row in rows))
 
 
-def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
+def sentence(connection: Connection, lacks: Sequence[MissingRight]) -> str:
     """A sentence that names what is missing, and the statements that grant it."""
     gone = [lack.table for lack in lacks if lack.right is None]
     denied = [lack for lack in lacks if lack.right is not None]
@@ -89,15 +89,15 @@ def sentence(connection: Connection, lacks: Sequence[Lack]) -> str:
 
 def require_all(connection: Connection) -> None:
     """Raise DatabaseNotNow if the role lacks a right that every worker needs."""
-    _refuse(connection, lacking(connection, WORKER))
+    _refuse(connection, missing_rights(connection, WORKER))
 
 
 def require_for(connection: Connection, kind: str) -> None:
     """Raise DatabaseNotNow if the role lacks a right that every worker needs, and PermanentError if it lacks
     the one that this kind of job needs in addition."""
     table, right = KIND_RIGHTS[kind]
-    lacks = lacking(connection, {**WORKER, table: (*WORKER[table], right)})
-    _refuse(connection, [lack for lack in lacks if lack != Lack(table, right)])
+    lacks = missing_rights(connection, {**WORKER, table: (*WORKER[table], right)})
+    _refuse(connection, [lack for lack in lacks if lack != MissingRight(table, right)])
     if lacks:
         said = sentence(connection, lacks)
         raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {said}.")
@@ -115,7 +115,7 @@ def require_all_rows(connection: Connection, table: str) -> None:
         )
 
 
-def _refuse(connection: Connection, lacks: Sequence[Lack]) -> None:
+def _refuse(connection: Connection, lacks: Sequence[MissingRight]) -> None:
     if lacks:
         raise DatabaseNotNow(_INCOMPLETE, PermissionError(sentence(connection, lacks)))
 

@@ -99,19 +99,19 @@ class Settings(BaseSettings):
     @classmethod
     def _templates(cls, value: Path | None) -> Path | None:
         if value is not None:
-            value = _at_home(value).absolute()
+            value = _expanded(value).absolute()
             check_folder(value)
         return value
 
     @field_validator("gateway_device_key")
     @classmethod
     def _home(cls, value: Path) -> Path:
-        return _at_home(value)
+        return _expanded(value)
 
     @field_validator("health_file")
     @classmethod
     def _there(cls, value: Path | None) -> Path | None:
-        return None if value is None else _at_home(value)
+        return None if value is None else _expanded(value)
 
     @property
     def broker(self) -> Broker:
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         return read_redis_url(self.redis_url.get_secret_value(), _secret(self.redis_password))
 
 
-def _at_home(path: Path) -> Path:
+def _expanded(path: Path) -> Path:
     """The path with its ``~`` expanded. Raises ValueError if it cannot be a path."""
     try:
         path = path.expanduser()

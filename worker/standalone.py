@@ -65,7 +65,7 @@ def add_gateway(connection: Connection, name: str, url: str, token: str | None, 
     )
 
 
-def keep_gateway(connection: Connection, name: str, url: str, token: str, workspace_root: str) -> None:
+def upsert_gateway(connection: Connection, name: str, url: str, token: str, workspace_root: str) -> None:
     """Add a gateway, or update the URL and token of the one with that name. Raises CannotAddError."""
     _require_standalone(connection)
     known = update(Gateway).where(Gateway.name == name).values(url=url, token=token)

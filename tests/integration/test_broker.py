@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from tests.certificates import self_signed
 from tests.tls_front import tls_front
 from tests.worker_process import ROOT
-from worker.broker import BrokerLook, broker_settings, look_at
+from worker.broker import BrokerCheck, broker_settings, check_broker
 from worker.lab.servers.ports import free_port
 from worker.redis_url import Broker, read_redis_url
 
@@ -53,29 +53,31 @@ def user(admin: redis.Redis, broker: Broker) -> Iterator[Callable[..., Broker]]:
 
 def test_a_broker_that_serves_us_has_no_fault(broker: Broker, admin: redis.Redis) -> None:
     before = admin.dbsize()
-    assert look_at(broker) == BrokerLook(policy="noeviction")
+    assert check_broker(broker) == BrokerCheck(policy="noeviction")
     assert admin.dbsize() == before, "a look leaves nothing behind"
 
 
 def test_a_policy_that_drops_messages_is_a_warning(broker: Broker, admin: redis.Redis) -> None:
     admin.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert "its maxmemory-policy is allkeys-lru, set it to noeviction" in (look_at(broker).warning or "")
+        assert "its maxmemory-policy is allkeys-lru, set it to noeviction" in (
+            check_broker(broker).warning or ""
+        )
     finally:
         admin.config_set("maxmemory-policy", "noeviction")
-    assert look_at(broker).warning is None
+    assert check_broker(broker).warning is None
 
 
 def test_what_a_server_refuses_is_a_fault_and_one_that_is_away_is_not(broker: Broker) -> None:
-    assert look_at(replace(broker, password="wr0ng")).fault == "the server refuses its user or password"
-    assert look_at(replace(broker, password=None)).fault == "the server refuses its user or password"
-    assert "no database 99" in (look_at(replace(broker, database=99)).fault or "")
-    away = look_at(replace(broker, port=free_port()))
+    assert check_broker(replace(broker, password="wr0ng")).fault == "the server refuses its user or password"
+    assert check_broker(replace(broker, password=None)).fault == "the server refuses its user or password"
+    assert "no database 99" in (check_broker(replace(broker, database=99)).fault or "")
+    away = check_broker(replace(broker, port=free_port()))
     assert (away.fault, away.away is not None) == (None, True)
 
 
 def test_the_documented_rights_are_enough(user: Callable[..., Broker]) -> None:
-    assert look_at(user()).fault is None
+    assert check_broker(user()).fault is None
 
 
 @pytest.mark.parametrize(
@@ -92,13 +94,13 @@ def test_the_documented_rights_are_enough(user: Callable[..., Broker]) -> None:
     ],
 )
 def test_a_right_that_is_missing_is_named(user: Callable[..., Broker], change: list[str], named: str) -> None:
-    fault = look_at(user(*change)).fault or ""
+    fault = check_broker(user(*change)).fault or ""
     assert fault.startswith("its user may not use ")
     assert named in fault
 
 
 def test_a_policy_that_may_not_be_asked_is_no_fault(user: Callable[..., Broker]) -> None:
-    assert look_at(user("-info")) == BrokerLook()
+    assert check_broker(user("-info")) == BrokerCheck()
 
 
 def test_the_brokers_certificate_is_verified(broker: Broker, tmp_path: Path) -> None:
@@ -106,8 +108,8 @@ def test_the_brokers_certificate_is_verified(broker: Broker, tmp_path: Path) -> 
     password = broker.password
     with tls_front(context, broker.port) as port:
 
-        def seen(host: str, options: str = "") -> BrokerLook:
-            return look_at(read_redis_url(f"rediss://:{password}@{host}:{port}/0{options}"))
+        def seen(host: str, options: str = "") -> BrokerCheck:
+            return check_broker(read_redis_url(f"rediss://:{password}@{host}:{port}/0{options}"))
 
         ca = f"?ssl_ca_certs={tmp_path / 'gateway.pem'}"
         assert "certificate is not trusted" in (seen("127.0.0.1").fault or "")
@@ -117,7 +119,7 @@ def test_the_brokers_certificate_is_verified(broker: Broker, tmp_path: Path) -> 
         assert seen("localhost", f"{ca}&ssl_check_hostname=false").fault is None
         assert seen("127.0.0.1", "?ssl_cert_reqs=none").fault is None
     plain = read_redis_url(f"rediss://:{password}@127.0.0.1:{broker.port}/0")
-    assert look_at(plain).policy is None
+    assert check_broker(plain).policy is None
 
 
 def test_a_certificate_that_has_expired_and_one_that_we_lack_are_named(
@@ -125,12 +127,12 @@ def test_a_certificate_that_has_expired_and_one_that_we_lack_are_named(
 ) -> None:
     options = f"?ssl_ca_certs={tmp_path / 'gateway.pem'}"
     with tls_front(self_signed(tmp_path, expired=True), broker.port) as port:
-        told = look_at(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
+        told = check_broker(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
     assert told.fault == "the server's certificate has expired: renew it"
     context = self_signed(tmp_path)
     context.verify_mode = ssl.CERT_REQUIRED
     with tls_front(context, broker.port) as port:
-        told = look_at(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
+        told = check_broker(read_redis_url(f"rediss://:{broker.password}@127.0.0.1:{port}/0{options}"))
     assert "ssl_certfile" in (told.fault or ""), told
 
 

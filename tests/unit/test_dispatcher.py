@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from worker import dispatcher as module
+from worker.database_gate import DatabaseGate
 from worker.dispatcher import Dispatcher
-from worker.gate import Gate
 
 
 def test_what_stumbles_at_every_tick_is_told_once(
@@ -21,12 +21,14 @@ def test_what_stumbles_at_every_tick_is_told_once(
         raise UnicodeError("a row that nobody can publish")
 
     monkeypatch.setattr(module, "publish_due", poisoned)
-    monkeypatch.setattr(module, "Presence", lambda *_: SimpleNamespace(probe=lambda: None, sign=lambda: None))
-    dispatcher = Dispatcher(cast(Any, SimpleNamespace(engine=None, send=None)), Gate())
+    monkeypatch.setattr(
+        module, "WorkerRow", lambda *_: SimpleNamespace(probe=lambda: None, refresh=lambda: None)
+    )
+    dispatcher = Dispatcher(cast(Any, SimpleNamespace(engine=None, send=None)), DatabaseGate())
     for _ in range(5):
         dispatcher.tick()
     assert [record.message for record in caplog.records if record.exc_info] == [
-        "the clock stumbled, and tries again at each tick"
+        "the dispatcher stumbled, and tries again at each tick"
     ]
     monkeypatch.setattr(module, "publish_due", lambda *_: 0)
     dispatcher.tick()

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.presence import tally
+from worker.worker_row import message_counts
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def move_to_our_queues(channel: Any, routes: Mapping[str, str]) -> int:
                 removed, _ = move.execute()
                 moved += removed
     if moved:
-        tally.move(moved)
+        message_counts.move(moved)
         log.warning("moved %d messages from queue %r to ours: name the queue in send_task", moved, NAME)
     return moved
 

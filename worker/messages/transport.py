@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.escaped import escaped
 from worker.messages.unpacking import unpack
-from worker.presence import tally
+from worker.worker_row import message_counts
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _SHOWN = 200
 
 def drop(where: str, why: str, content: object = "") -> None:
     """Log and count a message that cannot be served or refused."""
-    tally.drop()
+    message_counts.drop()
     log.error("dropped a message from %s: %s: %s", where, why, escaped(str(content), _SHOWN))
 
 

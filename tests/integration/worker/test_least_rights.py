@@ -140,9 +140,9 @@ def least(house: House) -> Iterator[Engine]:
 
 def test_what_is_lacking_is_named_with_its_grant(house: House, least: Engine) -> None:
     with least.connect() as connection:
-        assert rights.lacking(connection, rights.WORKER) == []
+        assert rights.missing_rights(connection, rights.WORKER) == []
         wanted = {"provisioner.jobs": ("DELETE", "SELECT"), "provisioner.nothing": ("SELECT",)}
-        lacks = rights.lacking(connection, wanted)
+        lacks = rights.missing_rights(connection, wanted)
         assert rights.sentence(connection, lacks) == (
             "there is no table provisioner.nothing: run `provisioner migrate`, and check DATABASE_URL; "
             f"the role {house.role} lacks DELETE on provisioner.jobs: "
@@ -197,7 +197,7 @@ def test_a_right_on_some_columns_counts(house: House, least: Engine) -> None:
     house.revoke("UPDATE ON agents")
     house.grant("UPDATE (status) ON agents")
     with least.connect() as connection:
-        lacks = rights.lacking(connection, {"agents": ("UPDATE",)})
+        lacks = rights.missing_rights(connection, {"agents": ("UPDATE",)})
     house.revoke("UPDATE (status) ON agents")
     house.grant("UPDATE ON agents")
     assert lacks == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.settings import EARLIER_NAMES, Settings, SettingsError, load_as, load_settings
-from worker.start import WorkerSettings
+from worker.startup_checks import WorkerSettings
 
 GOOD = {
     "DATABASE_URL": "postgresql+psycopg://u:hidden-password@h/d",

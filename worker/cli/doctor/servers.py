@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, make_url, text
 
 from worker import rights
-from worker.broker import look_at
+from worker.broker import check_broker
 from worker.cli.console import counted
 from worker.cli.doctor.report import Finding
 from worker.database_url import connect_arguments
@@ -39,7 +39,7 @@ def check_database(connection: Connection) -> Iterator[Finding]:
     if not row.writes:
         what = "is a standby" if row.standby else "is read-only (default_transaction_read_only)"
         yield Finding("database", "fault", f"it {what}: workers take no work until it takes writes")
-    lacks = rights.lacking(connection, rights.WORKER)
+    lacks = rights.missing_rights(connection, rights.WORKER)
     if lacks:
         said = f"workers of this role wait: {rights.sentence(connection, lacks)}"
         yield Finding("rights", "fault", said, [lack.table for lack in lacks])
@@ -83,7 +83,7 @@ def _is_here(host: str) -> bool:
 
 
 def _check_broker(settings: Settings) -> Iterator[Finding]:
-    seen = look_at(settings.broker)
+    seen = check_broker(settings.broker)
     if seen.fault is not None:
         yield Finding("broker", "fault", f"REDIS_URL: {seen.fault}")
     elif seen.away is not None:

@@ -20,7 +20,7 @@ from worker.lab.servers.ports import is_free
 from worker.lab.servers.tethered import Tethered
 from worker.lab.simulated_gateway import SimulatedGateway
 from worker.settings import Settings
-from worker.standalone import keep_gateway
+from worker.standalone import upsert_gateway
 
 GATEWAY = "simulator"
 EXPORTS = "environment.sh"
@@ -116,7 +116,7 @@ class ServeStack(Processes):
         self._watched.append(("The simulated gateway", lambda: gateway.running, gateway.log_path))
         self._follow("gateway", gateway.log_path)
         with engine.begin() as connection:
-            keep_gateway(connection, GATEWAY, gateway.url, gateway.token, "~/.openclaw")
+            upsert_gateway(connection, GATEWAY, gateway.url, gateway.token, "~/.openclaw")
         return gateway.url
 
     def _write_exports(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kombu.asynchronous import Hub
 
-from worker import pulse as module
+from worker import consumer_liveness as module
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_tells_while_the_loop_turns_and_stops_with_the_connection(hub: Any) -> None:
     told: list[float] = []
     consumer = SimpleNamespace(timer=hub.timer)
-    step = module.pulse(lambda: told.append(time.monotonic()))(consumer)
+    step = module.liveness_step(lambda: told.append(time.monotonic()))(consumer)
     step.start(consumer)
 
     def turn(seconds: float) -> int:
@@ -44,4 +44,4 @@ def test_it_tells_while_the_loop_turns_and_stops_with_the_connection(hub: Any) -
 
 @pytest.mark.parametrize("without", [{}, {"without_heartbeat": True, "without_gossip": True}])
 def test_celerys_heartbeat_is_not_asked(monkeypatch: pytest.MonkeyPatch, without: dict[str, bool]) -> None:
-    assert module.pulse(lambda: None)(SimpleNamespace(), **without).enabled
+    assert module.liveness_step(lambda: None)(SimpleNamespace(), **without).enabled

@@ -11,14 +11,14 @@ from celery.worker.consumer.tasks import Tasks
 EVERY_S = 2.0
 
 
-def pulse(tell: Callable[[], None]) -> type[bootsteps.StartStopStep]:
-    """A step of Celery's consumer that calls ``tell`` every two seconds.
+def liveness_step(report: Callable[[], None]) -> type[bootsteps.StartStopStep]:
+    """A step of Celery's consumer that calls ``report`` every two seconds.
 
     It is a timer on the consumer's own event loop, so it is silent while the loop is stuck and stops when the
     connection to the broker is lost.
     """
 
-    class Pulse(bootsteps.StartStopStep):
+    class LivenessStep(bootsteps.StartStopStep):
         requires = (Tasks,)
 
         def __init__(self, parent: Any, **options: Any) -> None:
@@ -26,7 +26,7 @@ def pulse(tell: Callable[[], None]) -> type[bootsteps.StartStopStep]:
             self._timer: Any = None
 
         def start(self, parent: Any) -> None:
-            self._timer = parent.timer.call_repeatedly(EVERY_S, tell)
+            self._timer = parent.timer.call_repeatedly(EVERY_S, report)
 
         def stop(self, parent: Any) -> None:
             if self._timer is not None:
@@ -35,4 +35,4 @@ def pulse(tell: Callable[[], None]) -> type[bootsteps.StartStopStep]:
 
         shutdown = stop
 
-    return Pulse
+    return LivenessStep

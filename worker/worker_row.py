@@ -13,13 +13,13 @@ import time
 from sqlalchemy import Connection, Engine, text
 
 from worker import rights
-from worker.gate import Gate
+from worker.database_gate import DatabaseGate
 
-SIGN_EVERY_S = 15.0
+REFRESH_EVERY_S = 15.0
 NAME = f"{socket.gethostname()}:{os.getpid()}"
 
 
-class Tally:
+class MessageCounts:
     """Counts of this process since its start."""
 
     def __init__(self) -> None:
@@ -38,28 +38,28 @@ class Tally:
             self.moved += messages
 
 
-tally = Tally()
+message_counts = MessageCounts()
 
 
-class Presence:
+class WorkerRow:
     """Maintains the row of this process. Only the dispatcher's thread uses it."""
 
-    def __init__(self, engine: Engine, gate: Gate, counted: Tally = tally) -> None:
+    def __init__(self, engine: Engine, gate: DatabaseGate, counted: MessageCounts = message_counts) -> None:
         self._engine = engine
         self._gate = gate
-        self._tally = counted
-        self._signed_at = float("-inf")
-        self._signed: tuple[float, ...] = ()
+        self._counts = counted
+        self._written_at = float("-inf")
+        self._written: tuple[float, ...] = ()
         self._begun = False
 
-    def sign(self) -> None:
+    def refresh(self) -> None:
         """Write the row if it is due or a count has changed.
 
-        It is due every SIGN_EVERY_S seconds, and then the role's rights are checked as well. Raises database
+        It is due every REFRESH_EVERY_S seconds; the role's rights are then checked as well. Raises database
         errors.
         """
-        due = time.monotonic() - self._signed_at >= SIGN_EVERY_S
-        if due or self._counted() != self._signed:
+        due = time.monotonic() - self._written_at >= REFRESH_EVERY_S
+        if due or self._counted() != self._written:
             with self._engine.begin() as connection:
                 if due:
                     rights.require_all(connection)
@@ -72,24 +72,24 @@ class Presence:
             rights.require_all(connection)
             self._write(connection)
 
-    def leave(self) -> None:
+    def delete(self) -> None:
         """Delete the row, because this process ends. Raises database errors."""
         with self._engine.begin() as connection:
-            connection.execute(_LEAVE, {"name": NAME})
+            connection.execute(_DELETE, {"name": NAME})
 
     def _counted(self) -> tuple[float, ...]:
-        return (self._gate.pauses, self._gate.paused_s, self._tally.dropped, self._tally.moved)
+        return (self._gate.pauses, self._gate.paused_s, self._counts.dropped, self._counts.moved)
 
     def _write(self, connection: Connection) -> None:
         counted = self._counted()
         names = ("pauses", "paused_s", "dropped", "moved")
         values = {"name": NAME, "last_pause": self._gate.last_pause, **dict(zip(names, counted, strict=True))}
-        connection.execute(_SIGN, {**values, "begins": not self._begun})
+        connection.execute(_UPSERT, {**values, "begins": not self._begun})
         self._begun = True
-        self._signed, self._signed_at = counted, time.monotonic()
+        self._written, self._written_at = counted, time.monotonic()
 
 
-_SIGN = text("""
+_UPSERT = text("""
     WITH gone AS (DELETE FROM provisioner.workers WHERE seen_at < now() - interval '1 day')
     INSERT INTO provisioner.workers AS w
         (name, pauses, paused_s, last_pause, last_pause_at, messages_dropped, messages_moved)
@@ -102,4 +102,4 @@ _SIGN = text("""
         last_pause_at = CASE WHEN excluded.pauses <> w.pauses THEN excluded.last_pause_at
                              ELSE w.last_pause_at END
 """)
-_LEAVE = text("DELETE FROM provisioner.workers WHERE name = :name")
+_DELETE = text("DELETE FROM provisioner.workers WHERE name = :name")

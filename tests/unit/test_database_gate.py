@@ -1,11 +1,11 @@
-"""The gate: any thread shuts it on "not now"; only a probe opens it, at most once a second."""
+"""The gate: any thread closes it on "not now"; only a probe opens it, at most once a second."""
 
 from __future__ import annotations
 
 import pytest
 
 from worker.database_errors import DatabaseNotNow, Meaning, meaning_of, of_one_statement
-from worker.gate import LONGEST_HOLD_S, Gate, sentence
+from worker.database_gate import LONGEST_HOLD_S, DatabaseGate, sentence
 
 
 class Clock:
@@ -38,15 +38,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gate(clock: Clock) -> Gate:
-    return Gate(clock)
+def gate(clock: Clock) -> DatabaseGate:
+    return DatabaseGate(clock)
 
 
-def test_it_is_tried_at_most_once_a_second_and_opens_when_a_probe_writes(gate: Gate, clock: Clock) -> None:
+def test_it_is_tried_at_most_once_a_second_and_opens_when_a_probe_writes(
+    gate: DatabaseGate, clock: Clock
+) -> None:
     probe = Probe()
     assert gate.try_to_open(probe)
     assert probe.tries == 0
-    gate.shut(not_now())
+    gate.close(not_now())
     probe.error = not_now()
     for _ in range(100):
         assert not gate.try_to_open(probe)
@@ -55,27 +57,27 @@ def test_it_is_tried_at_most_once_a_second_and_opens_when_a_probe_writes(gate: G
     probe.error = None
     clock.now += 1
     assert gate.try_to_open(probe)
-    assert gate.because is None
+    assert gate.closed_by is None
     assert gate.pauses == 1
     assert gate.paused_s == pytest.approx(11)
 
 
-def test_followers_hear_of_each_change_once(gate: Gate, clock: Clock) -> None:
+def test_listeners_hear_of_each_change_once(gate: DatabaseGate, clock: Clock) -> None:
     heard: list[str | None] = []
-    gate.follow(lambda: heard.append(gate.because))
+    gate.add_listener(lambda: heard.append(gate.closed_by))
     for _ in range(3):
-        gate.shut(not_now())
+        gate.close(not_now())
     clock.now += 2
     gate.try_to_open(Probe())
     assert heard == ["it takes no writes (read-only): wait", None]
 
 
 def test_the_log_says_it_once_at_the_beginning_and_once_at_the_end(
-    gate: Gate, clock: Clock, caplog: pytest.LogCaptureFixture
+    gate: DatabaseGate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
     for said in ("read-only", "read-only", "not there"):
-        gate.shut(not_now(said))
+        gate.close(not_now(said))
     caplog.set_level("INFO")
     clock.now += 2
     gate.try_to_open(Probe())
@@ -85,30 +87,30 @@ def test_the_log_says_it_once_at_the_beginning_and_once_at_the_end(
     ]
 
 
-def test_where_it_shuts_again_at_once_each_hold_is_longer(gate: Gate, clock: Clock) -> None:
+def test_where_it_closes_again_at_once_each_hold_is_longer(gate: DatabaseGate, clock: Clock) -> None:
     """A statement that fails although the probe succeeds must not be repeated every second by every slot."""
     held = []
     for _ in range(6):
-        gate.shut(not_now())
+        gate.close(not_now())
         began = clock.now
         while not gate.try_to_open(Probe()):
             clock.now += 0.5
         held.append(clock.now - began)
     assert held == [1, 2, 4, LONGEST_HOLD_S, LONGEST_HOLD_S, LONGEST_HOLD_S]
     clock.now += 60
-    gate.shut(not_now())
+    gate.close(not_now())
     clock.now += 1
     assert gate.try_to_open(Probe())
 
 
-def test_a_fault_of_the_probes_own_is_not_hidden(gate: Gate, clock: Clock) -> None:
-    gate.shut(not_now())
+def test_a_fault_of_the_probes_own_is_not_hidden(gate: DatabaseGate, clock: Clock) -> None:
+    gate.close(not_now())
     clock.now += 2
     probe = Probe()
     probe.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         gate.try_to_open(probe)
-    assert gate.because is not None
+    assert gate.closed_by is not None
 
 
 def test_its_reason_is_one_line() -> None:
@@ -121,22 +123,22 @@ def lock_timeout() -> DatabaseNotNow:
     return DatabaseNotNow(meaning, Exception("canceling statement due to lock timeout"))
 
 
-def test_one_statement_that_is_not_served_shuts_nothing(gate: Gate) -> None:
+def test_one_statement_that_is_not_served_closes_nothing(gate: DatabaseGate) -> None:
     heard: list[str | None] = []
-    gate.follow(lambda: heard.append(gate.because))
+    gate.add_listener(lambda: heard.append(gate.closed_by))
     for _ in range(5):
-        gate.shut(lock_timeout())
-    assert (gate.because, gate.pauses, heard) == (None, 0, [])
+        gate.close(lock_timeout())
+    assert (gate.closed_by, gate.pauses, heard) == (None, 0, [])
 
 
-def test_a_probe_that_is_not_served_keeps_it_shut(gate: Gate, clock: Clock) -> None:
+def test_a_probe_that_is_not_served_keeps_it_closed(gate: DatabaseGate, clock: Clock) -> None:
     """No other code touches the probe's row: if even that is locked, the database serves no one."""
     probe = Probe()
     probe.error = lock_timeout()
-    gate.shut(not_now())
+    gate.close(not_now())
     clock.now += 1
     assert not gate.try_to_open(probe)
-    assert str(gate.because).startswith("a lock was not to be had")
+    assert str(gate.closed_by).startswith("a lock was not to be had")
     probe.error = None
     clock.now += 1
     assert gate.try_to_open(probe)

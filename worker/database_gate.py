@@ -1,6 +1,6 @@
 """Pauses this process's work and publishing while the database says "not now".
 
-Any thread that gets such an error shuts the gate, unless the error concerns one statement only (such as a
+Any thread that gets such an error closes the gate, unless the error concerns one statement only (such as a
 locked row). Only the dispatcher tries to open it, by a write, at most once a second.
 """
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 1.0
 LONGEST_HOLD_S = 8.0
-"""The longest time, in seconds, for which the gate stays shut before the first probe.
+"""The longest time, in seconds, for which the gate stays closed before the first probe.
 
-That time doubles each time the gate is shut again right after it opened, because then statements fail
+That time doubles each time the gate is closed again right after it opened, because then statements fail
 although the probe succeeds.
 """
 _AT_ONCE_S = 5.0
@@ -29,15 +29,15 @@ _AT_ONCE_S = 5.0
 
 @dataclass(frozen=True)
 class Pause:
-    """A time during which the gate is shut. ``because``: the sentence of the error that shut it; ``began``:
-    when it was shut, on the monotonic clock."""
+    """A time during which the gate is closed. ``closed_by``: the sentence of the error that closed it;
+    ``began``: when it was closed, on the monotonic clock."""
 
-    because: str
+    closed_by: str
     began: float
 
 
-class Gate:
-    """A gate that is open, or shut for a reason. Any thread may shut it. ``time_of``: the monotonic clock."""
+class DatabaseGate:
+    """A gate that is open, or closed for a reason. Any thread may close it."""
 
     def __init__(self, time_of: Callable[[], float] = time.monotonic) -> None:
         self._time_of = time_of
@@ -46,50 +46,50 @@ class Gate:
         self._probe_at = 0.0
         self._hold_s = PROBE_EVERY_S
         self._opened_at = float("-inf")
-        self._followers: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self.pauses = 0
         self.paused_s = 0.0
         self.last_pause: str | None = None
 
     @property
-    def because(self) -> str | None:
-        """Why the gate is shut; None while it is open."""
+    def closed_by(self) -> str | None:
+        """Why the gate is closed; None while it is open."""
         pause = self._pause
-        return pause.because if pause is not None else None
+        return pause.closed_by if pause is not None else None
 
-    def follow(self, follower: Callable[[], None]) -> None:
-        """Have ``follower`` called each time the gate has been shut or opened, in the thread that did it."""
-        self._followers.append(follower)
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` each time the gate has been closed or opened, in the thread that did it."""
+        self._listeners.append(listener)
 
-    def shut(self, error: BaseException, *, by_probe: bool = False) -> None:
-        """Shut the gate, because the database said "not now".
+    def close(self, error: BaseException, *, by_probe: bool = False) -> None:
+        """Close the gate, because the database said "not now".
 
-        An error that concerns one statement only does not shut it, unless ``by_probe``: no other code touches
-        the probe's row, so if that row is locked, the database serves no worker.
+        An error that concerns one statement only does not close it, unless ``by_probe``: no other code
+        touches the probe's row, so if that row is locked, the database serves no worker.
         """
         if of_one_statement(error) and not by_probe:
             log.info("one statement was not served, and is tried again: %s", sentence(error))
             return
-        because = sentence(error)
+        closed_by = sentence(error)
         with self._lock:
             now = self._time_of()
-            before, self._pause = self._pause, Pause(because, self._pause.began if self._pause else now)
+            before, self._pause = self._pause, Pause(closed_by, self._pause.began if self._pause else now)
             if before is None:
                 again = now - self._opened_at < _AT_ONCE_S
                 self._hold_s = min(LONGEST_HOLD_S, self._hold_s * 2) if again else PROBE_EVERY_S
                 self._probe_at = now + self._hold_s
                 self.pauses += 1
-            self.last_pause = because
+            self.last_pause = closed_by
         if before is None:
-            log.warning("no work is taken until the database serves us: %s", because)
-            self._tell()
-        elif before.because != because:
-            log.info("the database does not serve us yet: %s", because)
+            log.warning("no work is taken until the database serves us: %s", closed_by)
+            self._notify()
+        elif before.closed_by != closed_by:
+            log.info("the database does not serve us yet: %s", closed_by)
 
     def try_to_open(self, probe: Callable[[], None]) -> bool:
-        """Call ``probe`` if the gate is shut and a probe is due. Returns whether the gate is open.
+        """Call ``probe`` if the gate is closed and a probe is due. Returns whether the gate is open.
 
-        A "not now" error of the probe keeps the gate shut and is not raised.
+        A "not now" error of the probe keeps the gate closed and is not raised.
         """
         with self._lock:
             now = self._time_of()
@@ -101,7 +101,7 @@ class Gate:
         try:
             probe()
         except DATABASE_AWAY as error:
-            self.shut(error, by_probe=True)
+            self.close(error, by_probe=True)
             return False
         with self._lock:
             pause, self._pause = self._pause, None
@@ -109,12 +109,12 @@ class Gate:
             lasted_s = self._opened_at - pause.began if pause else 0.0
             self.paused_s += lasted_s
         log.info("the database serves us again after %.1f s: work is taken", lasted_s)
-        self._tell()
+        self._notify()
         return True
 
-    def _tell(self) -> None:
-        for follower in tuple(self._followers):
-            follower()
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
 
 
 def sentence(error: BaseException) -> str:
@@ -123,5 +123,5 @@ def sentence(error: BaseException) -> str:
     return said or type(error).__name__
 
 
-gate = Gate()
+gate = DatabaseGate()
 """This process's gate."""

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 from pydantic import field_validator
 
-from worker.broker import BrokerLook, look_at
+from worker.broker import BrokerCheck, check_broker
 from worker.database import refusal_of
 from worker.errors import PermanentError
 from worker.gateway.device import DeviceKey, DeviceKeyError
@@ -66,15 +66,15 @@ class StartUp:
     """What a process starts with. ``broker`` is None if the command does not check the broker."""
 
     settings: Settings
-    broker: BrokerLook | None
+    broker: BrokerCheck | None
 
 
-def begin() -> StartUp:
+def run_startup_checks() -> StartUp:
     """Read the settings and check the servers. Exits with 2 and a list of all faults."""
     command = _command()
     try:
         config = _read(command)
-        return StartUp(config, _look_around(command, config))
+        return StartUp(config, _check_servers(command, config))
     except SettingsError as error:
         refuse(error)
 
@@ -102,14 +102,14 @@ def _read(command: str | None) -> Settings:
     return load_settings(**_NEEDS_NO_DATABASE)
 
 
-def _look_around(command: str | None, config: Settings) -> BrokerLook | None:
+def _check_servers(command: str | None, config: Settings) -> BrokerCheck | None:
     """Check the servers that the command uses. Raises SettingsError with what they refuse."""
     if command not in ("worker", "beat", "flower"):
         return None
     faults = []
     if command == "worker" and (refused := refusal_of(config.database_url.get_secret_value())):
         faults.append(f"DATABASE_URL: {refused}")
-    seen = look_at(config.broker)
+    seen = check_broker(config.broker)
     if seen.fault is not None:
         faults.append(f"REDIS_URL: {seen.fault}")
     if faults:
