@@ -75,9 +75,9 @@ def test_rights_that_fall_short_name_the_scope_and_the_command(target: Target, b
         return {**request, "params": params} if request["method"] == "connect" else request
 
     error = behind(change=without_device).refused(says=("openclaw devices approve", "device show"))
-    assert isinstance(error, errors.MissingScope)
-    assert error.scope in ("operator.admin", target.expected.config_get_scope)
-    assert error.scope in str(error)
+    assert type(error) is errors.PermanentGatewayError
+    scopes = ("operator.admin", target.expected.config_get_scope)
+    assert any(f"gave our connection no {scope} scope" in str(error) for scope in scopes)
 
 
 @pytest.mark.parametrize("ours", [(3, 3), (5, 6)])
@@ -91,7 +91,7 @@ def test_another_protocol_names_theirs_and_ours(
     theirs = f"protocol {target.expected.protocol}"
     with Visitor.to(target) as stranger:
         error = stranger.refused(says=(theirs, f"{ours[0]} to {ours[1]}", "update"))
-    assert type(error) is errors.UnsupportedProtocol
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_a_spoilt_signature_names_the_key_and_the_proxy(behind: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_spoilt_signature_names_the_key_and_the_proxy(behind: Any) -> None:
         return request
 
     error = behind(change=spoilt).refused(says=("GATEWAY_DEVICE_KEY", "proxy"))
-    assert type(error) is errors.DeviceRefused
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_a_stale_hash_is_transient_and_a_rate_limit_says_when_it_ends(target: Target) -> None:
@@ -127,9 +127,9 @@ LOCKED = Refuse(
     details={"code": "AUTH_RATE_LIMITED"},
 )
 ORDERED: dict[str, tuple[Fault, type[errors.GatewayError], float | None, tuple[str, ...]]] = {
-    "busy": (busy("config.get"), errors.GatewayBusy, None, ("config.get", "load")),
+    "busy": (busy("config.get"), errors.TransientGatewayError, None, ("too busy", "config.get", "load")),
     "rate limit": (rate_limited("config.get"), errors.RateLimited, 40.0, ("3 per 60s", "wait 40 s")),
-    "locked out": (Fault(LOCKED, "connect"), errors.AuthLocked, 299.834, ("300 s", "wrong token")),
+    "locked out": (Fault(LOCKED, "connect"), errors.RateLimited, 299.834, ("300 s", "wrong token")),
     "unavailable": (
         Fault(Refuse("config is being written"), "config.get"),
         errors.Unavailable,
@@ -188,12 +188,12 @@ def test_an_unknown_agent_is_named_by_every_method(resident: Visitor) -> None:
 def test_parameters_that_do_not_fit_are_named(resident: Visitor) -> None:
     params = {"agentId": AGENT, "name": "AGENTS.md", "content": "x", "zork": 1}
     error = resident.refused("agents.files.set", params, says=("agents.files.set", "zork", "report"))
-    assert type(error) is errors.BadParameters
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_an_unknown_method_is_named(resident: Visitor) -> None:
     error = resident.refused("no.such", says=("no.such", "update OpenClaw"))
-    assert type(error) is errors.UnknownMethod
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_a_file_that_the_release_does_not_keep_is_named(target: Target, resident: Visitor) -> None:
@@ -215,5 +215,7 @@ def test_an_invalid_config_names_the_path_and_the_fault(target: Target, resident
 
 def test_a_frame_beyond_the_limit_is_not_sent(target: Target, resident: Visitor) -> None:
     params = {"agentId": AGENT, "name": "AGENTS.md", "content": "x" * target.expected.max_payload}
-    error = resident.refused("agents.files.set", params, says=(str(target.expected.max_payload),))
-    assert type(error) is errors.FrameTooLarge
+    error = resident.refused(
+        "agents.files.set", params, says=(str(target.expected.max_payload), "was not sent")
+    )
+    assert type(error) is errors.PermanentGatewayError

@@ -81,7 +81,7 @@ def test_tls_to_a_plain_port_shows_the_url_to_write(target: Target) -> None:
     with Visitor.to(target, url=target.url.replace("ws:", "wss:")) as visitor:
         error = visitor.refused(says=("TLS", "ws://"))
     if target.real:  # a simulated one hangs up where a real one answers in plain HTTP
-        assert type(error) is errors.TlsRefused
+        assert type(error) is errors.PermanentGatewayError
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def test_ten_wrong_tokens_lock_the_right_one_out_and_it_says_until_when(target: 
                 stranger.refused()
         with Visitor.to(target, url=url) as visitor:
             error = visitor.refused(says=("locks our address out", "wrong token"))
-    assert isinstance(error, errors.AuthLocked)
+    assert isinstance(error, errors.RateLimited)
     if not target.expected.explains_errors:  # 2026.7.1 does not say when
         assert error.retry_after_s is None
         return

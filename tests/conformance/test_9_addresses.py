@@ -45,7 +45,7 @@ def test_another_web_server_is_permanent_and_says_what_to_look_at(
 ) -> None:
     with doorman(HTTPStatus(status), **headers) as url, Visitor(url, TOKEN) as visitor:
         error = visitor.refused(says=(f"HTTP {status}", says))
-    assert type(error) is errors.NotAGateway
+    assert type(error) is errors.PermanentGatewayError
     assert "final-hush" not in str(error)
 
 
@@ -57,7 +57,7 @@ def test_a_web_server_that_knows_no_websocket_is_permanent() -> None:
             error = visitor.refused(says=("not a WebSocket server", "gateways.url"))
         server.shutdown()
         thread.join()
-    assert type(error) is errors.NotAGateway
+    assert type(error) is errors.PermanentGatewayError
 
 
 class _Silent(http.server.BaseHTTPRequestHandler):
@@ -79,14 +79,14 @@ def test_another_protocol_on_the_port_is_permanent() -> None:
         with Visitor(f"ws://127.0.0.1:{server.getsockname()[1]}", TOKEN) as visitor:
             error = visitor.refused(says=("not a WebSocket server", "gateways.url"))
         thread.join()
-    assert type(error) is errors.NotAGateway
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_another_websocket_server_is_permanent_once_it_greets() -> None:
     script = Script(hello={"type": "welcome"})
     with scripted_gateway(script) as address, Visitor(address.url, TOKEN) as visitor:
         error = visitor.refused(says=("does not greet", "gateways.url"))
-    assert type(error) is errors.NotAGateway
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_an_untrusted_certificate_is_permanent_and_names_both_cures(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_untrusted_certificate_is_permanent_and_names_both_cures(tmp_path: Pa
         Visitor(address.url, TOKEN) as visitor,
     ):
         error = visitor.refused(says=("self-signed", "allow_insecure_tls"))
-    assert type(error) is errors.TlsRefused
+    assert type(error) is errors.PermanentGatewayError
 
 
 def test_a_plain_url_of_a_tls_port_hints_at_wss(tmp_path: Path) -> None:

@@ -22,10 +22,6 @@ from worker.workspace.tokens import find_token, verify_token
 Origin = Literal["reused", "minted", "rotated"]
 
 
-class TokenRaceError(TransientError):
-    """Another program changed the agent's token hash while this job was changing its token."""
-
-
 class NoTokenError(PermanentError):
     """The workspace does not hold the agent's token, and the request does not ask for a new one."""
 
@@ -132,10 +128,10 @@ def new_token(context: AgentContext, outgoing: Token | None) -> Token:
 
 def commit(connection: Connection, context: AgentContext, token: Token) -> None:
     """Settle a token that the workspace now holds: make a pending hash the agent's, and record what was
-    verified. Raises TokenRaceError if another program changed the agent's hash meanwhile."""
+    verified. Raises TransientError if another program changed the agent's hash meanwhile."""
     if token.settle == "commit":
         if not _commit(connection, context, token):
-            raise TokenRaceError(
+            raise TransientError(
                 f"The token hash of agent {context.record.agent.name!r} was changed by somebody else"
                 " meanwhile."
             )

@@ -41,10 +41,6 @@ from worker.workspace.identity import derived_id
 _WAIT = "waiting for the roster writer"
 
 
-class StillReferencedError(PermanentError):
-    """Other tables still refer to the agent's row; the sentence names the constraint."""
-
-
 @dataclass(frozen=True)
 class DeletionTarget:
     """What is still known of an agent that is being deleted.
@@ -79,8 +75,7 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     """Delete the agent from its gateways and the database until that is done (returns None) or has to wait
     (returns the snooze).
 
-    Adds to ``warnings``. Raises TransientError, PermanentError (StillReferencedError among them),
-    LeaseLostError.
+    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
     """
     with services.engine.begin() as connection:
         target = _load(connection, held)
@@ -215,7 +210,7 @@ def _end(
         diagnosis = getattr(error.orig, "diag", None)
         table = getattr(diagnosis, "table_name", None) or "another table"
         constraint = getattr(diagnosis, "constraint_name", None) or "a constraint"
-        raise StillReferencedError(
+        raise PermanentError(
             f"The agent is off its gateway, but its row is still referenced from {table} ({constraint}):"
             " delete what refers to it and run the delete again."
         ) from None

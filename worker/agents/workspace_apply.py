@@ -25,10 +25,6 @@ UNANSWERED = "unanswered"
 written is unknown until the next try reads it. ``sent`` holds the action that was tried."""
 
 
-class ReadBackError(PermanentError):
-    """The gateway accepted the file that carries the token, but returns something else when it is read."""
-
-
 def apply_workspace(context: AgentContext, *, first: bool) -> None:
     """Make the workspace equal to its rendering, and report in ``context.files`` what was done.
 
@@ -175,7 +171,7 @@ def _write_carrier(
     if back is None:
         raise NotThereYetError(f"{name} was written, but the gateway does not find it yet.")
     if back.content != text or find_token(back.content, section=section) != token.plain:
-        raise ReadBackError(f"{name} was written, but reads back differently: nothing was committed.")
+        raise PermanentError(f"{name} was written, but reads back differently: nothing was committed.")
     written[name] = _recorded(step.file, taken[-1])
 
 

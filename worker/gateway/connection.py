@@ -24,11 +24,11 @@ from worker.gateway.errors import (
     BadAnswer,
     CallTimedOut,
     ConnectionLost,
-    FrameTooLarge,
     GatewayError,
     GatewayRestarting,
     GatewaySilent,
     GatewayUnreachable,
+    PermanentGatewayError,
 )
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, complete_handshake, open_socket
 from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
@@ -141,9 +141,8 @@ class GatewayConnection:
 
         ``most_in_flight``: how many calls may be in flight at once.
 
-        Raises a `GatewayError`: `GatewayUnreachable` and `GatewayRestarting` if waiting may help;
-        `WrongToken`, `PairingRequired`, `DeviceRefused`, `MissingScope`, `UnsupportedProtocol`,
-        `NotAGateway`, `TlsRefused` if a person must act.
+        Raises `GatewayUnreachable` or `GatewayRestarting` if waiting may help, and a `PermanentGatewayError`
+        (`WrongToken` and `PairingRequired` among them) if a person must act.
         """
         deadline = time.monotonic() + deadline_s
         websocket = open_socket(address, deadline)
@@ -196,9 +195,7 @@ class GatewayConnection:
 
         ``send_by``: the instant, on the monotonic clock, after which the request is no longer sent.
 
-        Raises a `GatewayError`. Not carried out: `GatewayUnreachable`, `GatewayRestarting`, `FrameTooLarge`,
-        `BadParameters`, `CallTimedOut` with ``sent`` False. May have been carried out: `ConnectionLost`,
-        `CallTimedOut` with ``sent`` True.
+        Raises a `GatewayError`; its ``may_have_had_effect`` says whether the call may have been carried out.
         """
         deadline = time.monotonic() + deadline_s
         sendable_until = deadline if send_by is None else min(deadline, send_by)
@@ -252,7 +249,7 @@ class GatewayConnection:
         pending = _Pending(str(next(self._ids)), CallContext.of(self.address.url, method, params))
         frame = encode_request(pending.id, method, params)
         if len(frame) > self.hello.max_payload:
-            raise FrameTooLarge(
+            raise PermanentGatewayError(
                 f"{method} is {len(frame)} bytes and was not sent: the gateway at {self.address.url}"
                 f" takes at most {self.hello.max_payload}, so make the agent's largest file smaller",
                 method=method,

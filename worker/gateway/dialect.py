@@ -22,10 +22,6 @@ _COMMON_FILES = frozenset({"AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "BO
 _LIST_FAMILY_FILES = _COMMON_FILES | {"TOOLS.md", "HEARTBEAT.md"}
 
 
-class UnknownDialectError(PermanentError):
-    """The gateway's config has a shape that this version of the provisioner does not know."""
-
-
 @dataclass(frozen=True)
 class Dialect:
     """What one gateway understands, stores and does on its own.
@@ -131,7 +127,7 @@ class Dialect:
         return f"agents.{self.roster}"
 
     def confirm(self, config: Mapping[str, Any]) -> None:
-        """Check the choice against a config.get answer. Raises UnknownDialectError if they disagree."""
+        """Check the choice against a config.get answer. Raises PermanentError if they disagree."""
         for document in (config.get("config"), config.get("parsed")):
             agents = document.get("agents") if isinstance(document, Mapping) else None
             if not isinstance(agents, Mapping):
@@ -141,7 +137,7 @@ class Dialect:
                 "entries": isinstance(agents.get("entries"), Mapping),
             }
             if any(shapes.values()) and not shapes[self.roster]:
-                raise UnknownDialectError(
+                raise PermanentError(
                     f"The gateway (OpenClaw {self.version}) announces itself as {self.family},"
                     f" but keeps its agents elsewhere in its config: this release is not known yet."
                 )

@@ -14,30 +14,23 @@ from worker.gateway.error_payload import ErrorPayload
 from worker.gateway.errors import (
     AgentExists,
     AppliedByRestart,
-    AuthLocked,
-    BadParameters,
-    ConfigLocked,
-    DeviceRefused,
     FileConflict,
     FileRefused,
-    GatewayBusy,
     GatewayError,
     GatewayRestarting,
-    HostRefused,
     IncludeOwned,
     InvalidConfig,
-    MissingScope,
     PairingRequired,
+    PermanentGatewayError,
     RateLimited,
     Refused,
     SendDenied,
     StaleConfig,
+    TransientGatewayError,
     Unavailable,
     UnknownAgent,
-    UnknownMethod,
     UnsafeFile,
     UnsupportedFile,
-    UnsupportedProtocol,
     WrongToken,
 )
 
@@ -78,14 +71,13 @@ def missing_scope(error: ErrorPayload) -> GatewayError:
     return without_scope(scope, error.gateway, **error.fields)
 
 
-def without_scope(scope: str, gateway: str, **fields: Any) -> MissingScope:
+def without_scope(scope: str, gateway: str, **fields: Any) -> PermanentGatewayError:
     """The error for a connection without ``scope``, also when only the hello shows that it is missing."""
     needs = "provisioning" if fields["method"] == "connect" else fields["method"]
-    return MissingScope(
+    return PermanentGatewayError(
         f"{gateway} gave our connection no {scope} scope, which {needs} needs: on its machine approve our"
         f" device (`provisioner device show` names it) for role {protocol.ROLE} with that scope, using"
         " `openclaw devices list` and `openclaw devices approve`",
-        scope=scope,
         **fields,
     )
 
@@ -118,7 +110,7 @@ def device_refused(error: ErrorPayload) -> GatewayError:
             "look for a proxy in between that changes frames; if there is none, check GATEWAY_DEVICE_KEY,"
             " then remove our device there and approve it again (`openclaw devices`)"
         )
-    return DeviceRefused(
+    return PermanentGatewayError(
         f"{error.gateway} does not accept our device's signature ({error.message}): {cure}", **error.fields
     )
 
@@ -130,7 +122,7 @@ def unsupported_protocol(error: ErrorPayload) -> GatewayError:
     cure = (
         "update OpenClaw there" if older else "update this program, or go back to an OpenClaw that it knows"
     )
-    return UnsupportedProtocol(
+    return PermanentGatewayError(
         f"{error.gateway} speaks {version}, we speak {protocol.MIN_PROTOCOL} to {protocol.MAX_PROTOCOL}:"
         f" {cure} (2026.2.12 to 2026.9.6)",
         **error.fields,
@@ -154,7 +146,7 @@ def rate_limited(error: ErrorPayload) -> GatewayError:
 def auth_locked(error: ErrorPayload) -> GatewayError:
     after_s = error.retry_after_s
     wait = "some minutes" if after_s is None else f"{after_s:.0f} s"
-    return AuthLocked(
+    return RateLimited(
         f"{error.gateway} locks our address out for {wait}, the right token too, after too many"
         " wrong ones from it: find the client behind our address that sends a wrong token",
         retry_after_s=after_s,
@@ -172,7 +164,7 @@ def stale_config(error: ErrorPayload) -> GatewayError:
 
 
 def busy(error: ErrorPayload) -> GatewayError:
-    return GatewayBusy(
+    return TransientGatewayError(
         f"{error.gateway} is too busy for {error.method}: it may be sent again in a moment; if this goes on,"
         " look at the load of its machine",
         retry_after_s=error.retry_after_s,
@@ -258,7 +250,7 @@ def refused_by_host(error: ErrorPayload) -> GatewayError:
         return unavailable(error)  # what stopped an agent's run
     words = next((code for words, code in _HOST_WORDS.items() if words in error.message.lower()), "")
     code = error.find(rf"({_ANY_CODE})") or words
-    return HostRefused(
+    return PermanentGatewayError(
         f"{error.gateway} cannot do {error.method}{_for(error)} on its machine ({error.message}):"
         f" {_HOST_CURES.get(code, 'see its log')}",
         **error.fields,
@@ -304,7 +296,7 @@ def config_locked(error: ErrorPayload) -> GatewayError:
     )
     if "NIX" in error.message.upper():
         how = "Nix keeps it (OPENCLAW_NIX_MODE=1): edit programs.openclaw.config in its source and rebuild"
-    return ConfigLocked(
+    return PermanentGatewayError(
         f"{error.gateway} lets nobody change its openclaw.json, so its agents cannot be changed from here;"
         f" {how}",
         **error.fields,
@@ -312,7 +304,7 @@ def config_locked(error: ErrorPayload) -> GatewayError:
 
 
 def config_not_writable(error: ErrorPayload) -> GatewayError:
-    return ConfigLocked(
+    return PermanentGatewayError(
         f"{error.gateway} cannot write its own openclaw.json ({error.message}): let the user that runs it"
         " write that file and the folder it is in",
         **error.fields,
@@ -345,7 +337,7 @@ def unknown_agent(error: ErrorPayload) -> GatewayError:
 
 
 def unknown_method(error: ErrorPayload) -> GatewayError:
-    return UnknownMethod(
+    return PermanentGatewayError(
         f"the release of {error.gateway} has no method {error.method}: update OpenClaw there", **error.fields
     )
 
@@ -366,7 +358,7 @@ def file_conflict(error: ErrorPayload) -> GatewayError:
 
 
 def bad_parameters(error: ErrorPayload) -> GatewayError:
-    return BadParameters(
+    return PermanentGatewayError(
         f"{error.gateway} does not take {error.method} as we send it ({error.message}): its release differs"
         " from those that we know, so report this with what `provisioner doctor` says",
         **error.fields,

@@ -1,7 +1,8 @@
-"""Everything that can go wrong between a worker and one OpenClaw gateway, one type for each (rules.md 44).
+"""What can go wrong between a worker and one OpenClaw gateway (rules.md 44).
 
-The type says whether a retry can help; the sentence says what to do. `worker.gateway.error_mapping` turns a
-gateway's refusal into one of these types.
+The base class says whether a retry can help; the sentence says what went wrong and what to do. A failure has
+a class of its own only if some code treats it differently. `worker.gateway.error_mapping` turns a gateway's
+refusal into one of these.
 """
 
 from __future__ import annotations
@@ -104,24 +105,16 @@ class ConnectionLost(TransientGatewayError):
 
 
 class RateLimited(TransientGatewayError):
-    """The gateway limits calls of this kind; ``retry_after_s`` says when its next period begins."""
+    """The gateway limits calls of this kind, or locks out our address after too many wrong tokens.
+
+    ``retry_after_s`` says for how long (gateways.md 4).
+    """
 
     reason_code = "rate_limited"
 
 
-class AuthLocked(RateLimited):
-    """Too many wrong tokens came from our address, so the right token has to wait too (gateways.md 4).
-
-    Transient, because the lock-out expires. The wrong token that causes it is never retried (rules.md 44).
-    """
-
-
 class StaleConfig(TransientGatewayError):
     """The config changed after it was read: read it again and redo the change."""
-
-
-class GatewayBusy(TransientGatewayError):
-    """The gateway has too much to do; the call may be sent again in a moment."""
 
 
 class Unavailable(TransientGatewayError):
@@ -138,32 +131,12 @@ class AppliedByRestart(TransientGatewayError):
     """The config was written, and the gateway is about to restart to apply it."""
 
 
-class ConfigLocked(PermanentGatewayError):
-    """The gateway does not accept changes to its config, which is managed elsewhere."""
-
-
 class BadAddress(PermanentGatewayError):
     """The gateway's row has no usable URL."""
 
 
-class NotAGateway(PermanentGatewayError):
-    """Something answers at the URL, but it does not speak the gateway's protocol."""
-
-
-class TlsRefused(PermanentGatewayError):
-    """The TLS handshake failed in a way that a retry does not change."""
-
-
 class WrongToken(PermanentGatewayError):
     """The gateway does not accept the token. Never retried automatically (rules.md 44)."""
-
-
-class MissingScope(PermanentGatewayError):
-    """The connection lacks a scope that provisioning needs. ``scope``: the missing one."""
-
-    def __init__(self, message: str, *, scope: str | None = None, **fields: Any) -> None:
-        super().__init__(message, **fields)
-        self.scope = scope
 
 
 class PairingRequired(PermanentGatewayError):
@@ -180,22 +153,6 @@ class PairingRequired(PermanentGatewayError):
         super().__init__(message, **fields)
         self.request_id = request_id
         self.device_id = device_id
-
-
-class DeviceRefused(PermanentGatewayError):
-    """The gateway does not accept our device's signature."""
-
-
-class UnsupportedProtocol(PermanentGatewayError):
-    """The gateway speaks none of our protocol versions."""
-
-
-class BadParameters(PermanentGatewayError):
-    """The gateway does not accept these parameters for this method."""
-
-
-class FrameTooLarge(PermanentGatewayError):
-    """The call exceeds the gateway's frame limit and was not sent."""
 
 
 class UnsupportedFile(PermanentGatewayError):
@@ -229,10 +186,6 @@ class FileRefused(PermanentGatewayError):
         self.name = name
 
 
-class HostRefused(PermanentGatewayError):
-    """The operating system of the gateway's machine refuses the operation, and will go on refusing it."""
-
-
 class InvalidConfig(PermanentGatewayError):
     """The gateway rejected a config change. ``issues``: (path, message) pairs, as far as it named them."""
 
@@ -251,10 +204,6 @@ class UnknownAgent(PermanentGatewayError):
     Right after an agent was created, the newest releases raise this by mistake (gateways.md 4); the caller
     that created it decides whether to retry.
     """
-
-
-class UnknownMethod(PermanentGatewayError):
-    """This release does not have the method."""
 
 
 class AgentExists(PermanentGatewayError):

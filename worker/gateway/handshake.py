@@ -29,9 +29,8 @@ from worker.gateway.errors import (
     BadAnswer,
     GatewayError,
     GatewayUnreachable,
-    NotAGateway,
     PairingRequired,
-    TlsRefused,
+    PermanentGatewayError,
 )
 from worker.gateway.protocol import (
     ADMIN_SCOPE,
@@ -62,7 +61,7 @@ _wire_log.setLevel(logging.CRITICAL)
 def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
     """Open a WebSocket. ``deadline``: on the monotonic clock, in seconds.
 
-    Raises `GatewayUnreachable` if waiting may help, else `TlsRefused`, `NotAGateway` or `BadAddress`.
+    Raises `GatewayUnreachable` if waiting may help, else `PermanentGatewayError`, such as `BadAddress`.
     """
     try:
         return connect(
@@ -118,13 +117,13 @@ def _tls(address: GatewayAddress) -> ssl.SSLContext | None:
 def _open_error(address: GatewayAddress, error: Exception) -> GatewayError:
     url = address.url
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsRefused(
+        return PermanentGatewayError(
             f"the certificate of the gateway at {url} is not trusted ({error.verify_message}): give it one"
             " that is, or set allow_insecure_tls for this gateway",
             method="connect",
         )
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        return TlsRefused(
+        return PermanentGatewayError(
             f"the gateway at {url} does not speak TLS: write {url.replace('wss:', 'ws:', 1)} in gateways.url",
             method="connect",
         )
@@ -144,7 +143,7 @@ def _open_error(address: GatewayAddress, error: Exception) -> GatewayError:
     if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError | OSError):
         error = error.__cause__
     if isinstance(error, InvalidHandshake):
-        return NotAGateway(
+        return PermanentGatewayError(
             f"what answers at {url} is not a WebSocket server: check host and port in gateways.url"
             " (a gateway behind TLS needs wss://)",
             method="connect",
@@ -180,7 +179,7 @@ def _bad_status(url: str, status: int) -> GatewayError:
         what = "it points elsewhere, where we do not take the token; write the final address in gateways.url"
     else:
         what = "check host, port and path in gateways.url"
-    return NotAGateway(
+    return PermanentGatewayError(
         f"what answers at {url} refuses a WebSocket with HTTP {status}: {what}",
         method="connect",
         code=str(status),
@@ -192,8 +191,7 @@ def complete_handshake(
 ) -> Hello:
     """Answer the challenge, send ``connect`` and read the hello. ``deadline``: as for `open_socket`.
 
-    Raises the `GatewayError` that says why the gateway refused us, or `MissingScope` if the hello grants too
-    little.
+    Raises the `GatewayError` that says why the gateway refused us, or that the hello grants too little.
     """
     context = CallContext(address.url, "connect")
     frames = _HandshakeFrames(socket, address, deadline)
@@ -259,8 +257,8 @@ class _HandshakeFrames:
         return message
 
 
-def _not_a_gateway(address: GatewayAddress) -> NotAGateway:
-    return NotAGateway(
+def _not_a_gateway(address: GatewayAddress) -> PermanentGatewayError:
+    return PermanentGatewayError(
         f"what answers at {address.url} opens a WebSocket, but does not speak as an OpenClaw gateway does:"
         " check host, port and path in gateways.url",
         method="connect",
@@ -270,7 +268,7 @@ def _not_a_gateway(address: GatewayAddress) -> NotAGateway:
 def _read_challenge(challenge: Event, url: str) -> tuple[str, int | None]:
     nonce, sent_at = challenge.payload.get("nonce"), challenge.payload.get("ts")
     if not isinstance(nonce, str) or not nonce:
-        raise NotAGateway(
+        raise PermanentGatewayError(
             f"what answers at {url} begins as a gateway does, but its challenge has no nonce: check that"
             " gateways.url is an OpenClaw gateway's",
             method="connect",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.device import DeviceKey
-from worker.gateway.errors import BadParameters, NotAGateway
+from worker.gateway.errors import PermanentGatewayError
 from worker.printable import line
 
 MIN_PROTOCOL, MAX_PROTOCOL = 3, 4
@@ -79,10 +79,10 @@ class Hello:
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any], url: str) -> Hello:
-        """Parse the answer to ``connect`` at ``url``. Raises `NotAGateway` if it is not a gateway's hello."""
+        """Parse the answer to ``connect`` at ``url``. Raises `PermanentGatewayError` if it is no hello."""
         protocol = payload.get("protocol")
         if payload.get("type") != "hello-ok" or not isinstance(protocol, int) or isinstance(protocol, bool):
-            raise NotAGateway(
+            raise PermanentGatewayError(
                 f"what answers at {url} does not greet as an OpenClaw gateway does: check host and port in"
                 " gateways.url",
                 method="connect",
@@ -150,13 +150,13 @@ def connect_params(
 
 
 def encode_request(request_id: str, method: str, params: Mapping[str, Any] | None) -> bytes:
-    """A request frame. Raises `BadParameters` if ``params`` cannot be written as JSON."""
+    """A request frame. Raises `PermanentGatewayError` if ``params`` cannot be written as JSON."""
     frame = {"type": "req", "id": request_id, "method": method, "params": params or {}}
     try:
         return json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         # The error itself may quote the content, which may hold a token.
-        raise BadParameters(
+        raise PermanentGatewayError(
             f"the parameters of {method} cannot be written as JSON ({type(error).__name__})", method=method
         ) from None
 

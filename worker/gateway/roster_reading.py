@@ -61,7 +61,7 @@ class LiveRoster:
     ) -> LiveRoster:
         """Read config.get's ``answer``, and agents.list's if it is given.
 
-        Raises RosterUnknownError, or UnknownDialectError if the config is of another family.
+        Raises RosterUnknownError, or PermanentError if the config is of another family.
         """
         dialect.confirm(answer)
         parsed, config = answer.get("parsed"), answer.get("config")

@@ -30,17 +30,13 @@ from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.plan import RecordedFile
 
 
-class RefusedAgentError(PermanentError):
-    """The agent's rows are inconsistent; the sentence names the row and the cure."""
-
-
-class DeletedAgentError(RefusedAgentError):
+class DeletedAgentError(PermanentError):
     """The agent has no row, or no longer has one."""
 
     reason_code = ReasonCode.AGENT_DELETED
 
 
-class MovedAgentError(RefusedAgentError):
+class MovedAgentError(PermanentError):
     """The agent was moved to another gateway while a job was at work on it."""
 
     reason_code = ReasonCode.AGENT_MOVED
@@ -181,13 +177,13 @@ def load_agent(
     """Read a board's agent or, if ``main`` allows it, a gateway's main agent.
 
     ``user_id``: the user that the workspace is rendered for, None for the organization's owner. Raises
-    RefusedAgentError for an unusable agent, board, gateway or user (rules.md 13, 21, 22), and PermanentError
-    for an invalid URL or workspace root (rules.md 4).
+    PermanentError for an unusable agent, board, gateway or user (rules.md 13, 21, 22), and for an invalid
+    URL or workspace root (rules.md 4).
     """
     try:
         row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
     except (RecursionError, ValueError) as error:
-        raise RefusedAgentError(
+        raise PermanentError(
             f"Agent {agent_id} cannot be read ({type(error).__name__}): agents.identity_profile,"
             " agents.heartbeat_config or boards.success_metrics is nested too deep, or holds a number of"
             " thousands of digits: write it more simply."
@@ -241,35 +237,35 @@ class _Rival(Belonging):
 
 
 def _require_no_rival(record: AgentRecord, rivals: Sequence[Any]) -> None:
-    """Raise RefusedAgentError if another agent lives under the id that this one needs, as the other of two
+    """Raise PermanentError if another agent lives under the id that this one needs, as the other of two
     leads of a board may."""
     for held_id, key, name, status, board_id, is_board_lead, gateway_id in rivals:
         holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status)
         if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id):
             owner = f"agent {one_line(name)!r} ({key})"
-            raise RefusedAgentError(f"Agent {one_line(record.agent.name)!r}: {taken(held_id, owner)}")
+            raise PermanentError(f"Agent {one_line(record.agent.name)!r}: {taken(held_id, owner)}")
 
 
 def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:
     who = f"Agent {one_line(row.name)!r} ({row.id})"
     if row.gateway_key is None:
-        raise RefusedAgentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
+        raise PermanentError(f"{who} belongs to gateway {row.gateway_id}, which does not exist.")
     if not (row.url or "").strip():
-        raise RefusedAgentError(
+        raise PermanentError(
             f"Gateway {row.gateway_name!r} ({row.gateway_key}) has no URL: set gateways.url."
         )
     if row.board_id is None and not (main and row.is_main):
-        raise RefusedAgentError(f"{who} has no board: only a gateway's main agent may have none.")
+        raise PermanentError(f"{who} has no board: only a gateway's main agent may have none.")
     if row.board_id is not None and row.board_key is None:
-        raise RefusedAgentError(f"{who} belongs to board {row.board_id}, which does not exist.")
+        raise PermanentError(f"{who} belongs to board {row.board_id}, which does not exist.")
     if row.board_id is not None and row.board_gateway_id != row.gateway_id:
         elsewhere = f"is on gateway {row.board_gateway_id}" if row.board_gateway_id else "has no gateway"
-        raise RefusedAgentError(
+        raise PermanentError(
             f"{who} is on gateway {row.gateway_id}, but its board {row.board_name!r} ({row.board_id})"
             f" {elsewhere}: put both on one gateway."
         )
     if user_id is not None and row.user_id is None:
-        raise RefusedAgentError(
+        raise PermanentError(
             f"The user_id {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
         )
 

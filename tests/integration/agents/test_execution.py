@@ -25,23 +25,21 @@ from tests.rows import HANDLERS, execute_agent_row
 from worker.database_errors import DatabaseNotNow, Meaning
 from worker.errors import PermanentError, TransientError
 from worker.gateway.errors import (
-    AuthLocked,
     BadAnswer,
     CallTimedOut,
     ConnectionLost,
-    GatewayBusy,
     GatewayRestarting,
     GatewaySilent,
     GatewayUnreachable,
     InvalidConfig,
-    MissingScope,
     PairingRequired,
+    PermanentGatewayError,
     RateLimited,
     StaleConfig,
+    TransientGatewayError,
     Unavailable,
     UnknownAgent,
     UnsupportedFile,
-    UnsupportedProtocol,
     WrongToken,
 )
 from worker.jobs.executor import Ended
@@ -108,9 +106,8 @@ def raising(error: Exception, before: str | None = None) -> Handler:
 PERMANENT = [
     PermanentError("x"),
     WrongToken("x"),
-    MissingScope("x"),
+    PermanentGatewayError("x"),
     PairingRequired("x"),
-    UnsupportedProtocol("x"),
     InvalidConfig("x"),
     UnsupportedFile("x"),
     UnknownAgent("x"),
@@ -125,10 +122,9 @@ OUTAGE = [
 ]
 OF_THE_CALL = [
     CallTimedOut("x", sent=True),
-    GatewayBusy("x"),
+    TransientGatewayError("x"),
     StaleConfig("x"),
     RateLimited("x"),
-    AuthLocked("x"),
     TransientError("x"),
 ]
 
@@ -205,7 +201,7 @@ def test_no_gateway_has_a_job_wait_without_end(
 def test_what_stays_transient_for_the_whole_budget_ends_with_the_last_error(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    use_handler(raising(GatewayBusy("the server is busy"), before="online"))
+    use_handler(raising(TransientGatewayError("the server is busy"), before="online"))
     key = begin(fleet)
     assert isinstance(execute_agent_row(hands(), key, fleet.agent_id), Snooze)
     execute(

@@ -300,7 +300,7 @@ def test_frame_above_the_gateways_limit_fails_that_call_alone_and_is_not_sent(
     script.hello = hello_payload(policy={"maxPayload": 1000, "tickIntervalMs": 30000})
     connection = connect()
     outcomes = connection.call_many([Call("small"), Call("big", {"content": "x" * 1000}), Call("small")])
-    assert type(outcomes[1]) is errors.FrameTooLarge
+    assert type(outcomes[1]) is errors.PermanentGatewayError
     assert "big is 10" in str(outcomes[1])
     assert [type(outcomes[0]), type(outcomes[2])] == [dict, dict]
     assert [request["method"] for request in script.requests] == ["connect", "small", "small"]

@@ -85,12 +85,17 @@ def test_proxy_that_is_not_ready_is_unreachable(
     assert f"HTTP {status}" in str(refusal)
 
 
+def is_no_gateway(refusal: errors.GatewayError) -> bool:
+    """Whether the error says that something other than a gateway answered."""
+    return type(refusal) is errors.PermanentGatewayError and str(refusal).startswith("what answers at ")
+
+
 @pytest.mark.parametrize("status", [200, 401, 403, 404])
 def test_web_server_is_no_gateway(
     gateway: GatewayAddress, device: DeviceKey, script: Script, status: int
 ) -> None:
     script.upgrade_status = HTTPStatus(status)
-    assert type(refusal_of(gateway, device)) is errors.NotAGateway
+    assert is_no_gateway(refusal_of(gateway, device))
 
 
 def test_redirect_is_not_followed_with_the_token(device: DeviceKey, script: Script) -> None:
@@ -98,7 +103,7 @@ def test_redirect_is_not_followed_with_the_token(device: DeviceKey, script: Scri
     with scripted_gateway(other) as elsewhere, scripted_gateway(script) as gateway:
         script.upgrade_status = HTTPStatus.TEMPORARY_REDIRECT
         script.headers = {"Location": elsewhere.url}
-        assert type(refusal_of(gateway, device)) is errors.NotAGateway
+        assert is_no_gateway(refusal_of(gateway, device))
     assert other.upgrades == []
 
 
@@ -133,7 +138,7 @@ def test_connection_closed_in_the_upgrade_is_unreachable(device: DeviceKey) -> N
 
 def test_something_that_speaks_no_http_is_no_gateway(device: DeviceKey) -> None:
     with raw_server(b"220 mail.example ESMTP\r\n\r\n") as address:
-        assert type(refusal_of(address, device)) is errors.NotAGateway
+        assert is_no_gateway(refusal_of(address, device))
 
 
 def test_upgrade_that_is_never_answered_ends_at_the_deadline(device: DeviceKey) -> None:
@@ -171,7 +176,7 @@ def test_hello_that_never_comes_ends_at_the_deadline_also_under_a_stream_of_even
     ("error", "close_code", "expected"),
     [
         ({"code": "INVALID_REQUEST", "message": "unauthorized: token"}, 1008, errors.WrongToken),
-        ({"code": "INVALID_REQUEST", "message": "protocol mismatch"}, 1002, errors.UnsupportedProtocol),
+        ({"code": "INVALID_REQUEST", "message": "protocol mismatch"}, 1002, errors.PermanentGatewayError),
         ({"code": "UNAVAILABLE", "message": "gateway starting"}, 1013, errors.GatewayRestarting),
         ({"code": "NOT_PAIRED", "message": "pairing required"}, 1008, errors.PairingRequired),
     ],
@@ -216,8 +221,8 @@ def test_hello_without_admin_scope_is_refused_at_once(
 ) -> None:
     script.hello = hello_payload(auth={"scopes": ["operator.read"]})
     refusal = refusal_of(gateway, device)
-    assert isinstance(refusal, errors.MissingScope)
-    assert refusal.scope == "operator.admin"
+    assert type(refusal) is errors.PermanentGatewayError
+    assert "no operator.admin scope" in str(refusal)
 
 
 def test_a_hello_without_scopes_is_accepted(script: Script, connect: Connect) -> None:
@@ -227,7 +232,7 @@ def test_a_hello_without_scopes_is_accepted(script: Script, connect: Connect) ->
 
 def test_another_greeting_is_no_gateway(gateway: GatewayAddress, device: DeviceKey, script: Script) -> None:
     script.hello = {"type": "welcome"}
-    assert type(refusal_of(gateway, device)) is errors.NotAGateway
+    assert is_no_gateway(refusal_of(gateway, device))
 
 
 def test_untrusted_certificate_is_refused_unless_the_gateway_allows_it(
@@ -235,7 +240,7 @@ def test_untrusted_certificate_is_refused_unless_the_gateway_allows_it(
 ) -> None:
     with scripted_gateway(script, ssl=self_signed(tmp_path)) as address:
         refusal = refusal_of(address, device)
-        assert type(refusal) is errors.TlsRefused
+        assert type(refusal) is errors.PermanentGatewayError
         assert "allow_insecure_tls" in str(refusal)
         lenient = GatewayAddress(address.url, token=TOKEN, allow_insecure_tls=True)
         with GatewayConnection.open(lenient, device, deadline_s=30) as connection:
@@ -246,7 +251,7 @@ def test_untrusted_certificate_is_refused_unless_the_gateway_allows_it(
 def test_tls_to_a_plain_port_says_which_scheme_to_write(device: DeviceKey) -> None:
     with raw_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as plain:
         refusal = refusal_of(GatewayAddress(plain.url.replace("ws://", "wss://"), token=TOKEN), device)
-    assert type(refusal) is errors.TlsRefused
+    assert type(refusal) is errors.PermanentGatewayError
     assert "write ws://" in str(refusal)
 
 

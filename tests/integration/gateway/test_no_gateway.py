@@ -12,7 +12,7 @@ import pytest
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
-from worker.gateway.errors import GatewayError, GatewayUnreachable, NotAGateway
+from worker.gateway.errors import GatewayError, GatewayUnreachable, PermanentGatewayError
 
 
 @contextmanager
@@ -53,6 +53,7 @@ def test_what_speaks_another_protocol_is_no_gateway(words: bytes, asked: bool, s
         for _ in range(1 if stays else 10):  # what hangs up races with what we send
             with pytest.raises(GatewayError) as refusal:
                 GatewayConnection.open(GatewayAddress(url, "t"), device, deadline_s=0.4)
-            assert isinstance(refusal.value, NotAGateway | GatewayUnreachable)
+            assert isinstance(refusal.value, PermanentGatewayError | GatewayUnreachable)
     if stays:
-        assert isinstance(refusal.value, NotAGateway), refusal.value
+        assert isinstance(refusal.value, PermanentGatewayError), refusal.value
+        assert str(refusal.value).startswith("what answers at ")

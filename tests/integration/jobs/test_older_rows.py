@@ -9,9 +9,10 @@ from sqlalchemy import Engine, text
 
 from tests.integration.agents.fleet import execute, insert_job, one, seed_fleet
 from worker.cli.job_summary import read_jobs
+from worker.errors import PermanentError
 from worker.jobs.store import codes
 from worker.jobs.store.job_agents import Claim, claim
-from worker.jobs.store.retrying import NothingToRetryError, retry
+from worker.jobs.store.retrying import retry
 from worker.roster.intents import intent_states
 
 
@@ -183,7 +184,7 @@ def test_a_retry_goes_by_the_outcome_and_without_one_by_the_phase(
         if undone:
             assert retry(connection, job_id, requested_by=None)
         else:
-            with pytest.raises(NothingToRetryError, match="left no agent undone"):
+            with pytest.raises(PermanentError, match="left no agent undone"):
                 retry(connection, job_id, requested_by=None)
 
 

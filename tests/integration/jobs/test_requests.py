@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.integration.agents.fleet import execute, insert_job, job, job_agent, one, seed_fleet
+from worker.errors import PermanentError
 from worker.jobs.intake import Accepted, Refused, accept_agent_job
 from worker.jobs.requests import BadRequestError, EnsureBoardLead, ProvisionAgent, job_id
 from worker.jobs.store.job_agents import Claim, claim
 from worker.jobs.store.jobs import RequestConflictError, enqueue
-from worker.jobs.store.retrying import NothingToRetryError, retry
+from worker.jobs.store.retrying import retry
 
 KIND = "provision_agent"
 
@@ -174,7 +175,7 @@ def test_a_delete_whose_row_has_options_that_nobody_knows_deletes_nothing(
     refused = accept_agent_job(engine, "delete_agent", str(key), (), {})
     assert isinstance(refused, Refused)
     assert sentence in (refused.reason or "")
-    with engine.begin() as connection, pytest.raises(NothingToRetryError, match="would be again"):
+    with engine.begin() as connection, pytest.raises(PermanentError, match="would be again"):
         retry(connection, key, requested_by=None)
 
 

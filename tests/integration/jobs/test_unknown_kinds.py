@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 from tests.integration.agents.fleet import execute, insert_job, one, seed_fleet
 from tests.integration.conftest import Sent
 from worker.database import make_engine
+from worker.errors import PermanentError
 from worker.jobs.outbox import publish_due
-from worker.jobs.store.retrying import NothingToRetryError, retry
+from worker.jobs.store.retrying import retry
 from worker.schema_version import NEEDED_REVISION
 
 KIND = "adopt_everything"
@@ -81,5 +82,5 @@ def test_a_job_that_no_worker_serves_ends_with_its_rows_and_says_so(newer: Engin
 def test_a_job_of_a_kind_that_no_worker_serves_is_not_retried(engine: Engine, sent: Sent) -> None:
     key = a_job_of_that_kind(engine, seed_fleet(engine).agent_id)
     publish_due(engine, sent)
-    with pytest.raises(NothingToRetryError, match=f"jobs of kind {KIND}"), engine.begin() as connection:
+    with pytest.raises(PermanentError, match=f"jobs of kind {KIND}"), engine.begin() as connection:
         retry(connection, key, requested_by=None)

@@ -8,10 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
+from worker.errors import PermanentError
 from worker.jobs.outbox import publish_due
 from worker.jobs.store import sync_rows
-from worker.jobs.store.cancelling import EndedBeforeError, cancel
-from worker.jobs.store.retrying import NothingToRetryError, retry
+from worker.jobs.store.cancelling import cancel
+from worker.jobs.store.retrying import retry
 
 pytestmark = on_one_release
 
@@ -30,7 +31,7 @@ def again(scene: Scene, job_id: UUID) -> Any:
 
 
 def refused(scene: Scene, job_id: UUID) -> str:
-    with scene.engine.begin() as connection, pytest.raises(NothingToRetryError) as failure:
+    with scene.engine.begin() as connection, pytest.raises(PermanentError) as failure:
         retry(connection, job_id, requested_by="test")
     return str(failure.value)
 
@@ -74,7 +75,7 @@ def test_a_queued_job_is_cancelled_at_once_and_its_message_finds_nothing(settled
 
 def test_what_has_ended_stays_as_it_is(settled: Scene) -> None:
     job = settled.sync()
-    with settled.engine.begin() as connection, pytest.raises(EndedBeforeError, match="succeeded"):
+    with settled.engine.begin() as connection, pytest.raises(PermanentError, match="succeeded"):
         cancel(connection, job.id)
     assert settled.job(job.id).status == "succeeded"
 

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.sync.scene import Scene
+from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.roster_reading import LiveRoster
 from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator.faults import Fault, Garble, Refuse
-from worker.records.agent_repository import RefusedAgentError, load_agent
+from worker.records.agent_repository import load_agent
 from worker.roster import removals
 from worker.roster.writer import write_roster
 from worker.sync.heartbeats import execute_heartbeats
@@ -260,7 +261,7 @@ def test_two_leads_of_one_board_do_not_fight(scene: Scene, lead_id: str) -> None
     assert scene.job(heartbeats).status == "partial", scene.rows(heartbeats)
     assert f"belongs to agent {first} on this gateway" in scene.job(heartbeats).error
     assert scene.simulator.agents()[lead_id] == before
-    with scene.engine.connect() as connection, pytest.raises(RefusedAgentError, match="one lead"):
+    with scene.engine.connect() as connection, pytest.raises(PermanentError, match="one lead"):
         load_agent(connection, second)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -33,24 +34,32 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
     return {"code": "INVALID_REQUEST", "message": message, **more}
 
 
+TYPE_OF: Mapping[str, type[errors.GatewayError]] = {
+    "locks our address out for 300 s": errors.RateLimited,
+    "locks our address out for some minutes": errors.RateLimited,
+    "is too busy for some.method": errors.TransientGatewayError,
+}
+"""The types of refusals that share theirs with others; without an entry, it is PermanentGatewayError."""
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (invalid(MISMATCH), errors.WrongToken),
         (invalid("nope", details={"code": "AUTH_TOKEN_MISMATCH"}), errors.WrongToken),
         (invalid("unauthorized: gateway token missing"), errors.WrongToken),
-        (invalid(LOCKED, retryable=True, retryAfterMs=299834), errors.AuthLocked),
-        (invalid("x", details={"code": "AUTH_RATE_LIMITED"}), errors.AuthLocked),
-        (invalid("missing scope: operator.admin"), errors.MissingScope),
+        (invalid(LOCKED, retryable=True, retryAfterMs=299834), "locks our address out for 300 s"),
+        (invalid("x", details={"code": "AUTH_RATE_LIMITED"}), "locks our address out for some minutes"),
+        (invalid("missing scope: operator.admin"), "no operator.admin scope"),
         (
             {"code": "FORBIDDEN", "message": "x", "details": {"code": "MISSING_SCOPE"}},
-            errors.MissingScope,
+            "no operator.admin scope",
         ),
         ({"code": "NOT_PAIRED", "message": "pairing required"}, errors.PairingRequired),
-        ({"code": "NOT_PAIRED", "message": "device identity required"}, errors.DeviceRefused),
-        (invalid("device signature expired"), errors.DeviceRefused),
-        (invalid("device signature invalid"), errors.DeviceRefused),
-        (invalid("protocol mismatch", details={"expectedProtocol": 5}), errors.UnsupportedProtocol),
+        ({"code": "NOT_PAIRED", "message": "device identity required"}, "our device's signature"),
+        (invalid("device signature expired"), "synchronize both with NTP"),
+        (invalid("device signature invalid"), "check GATEWAY_DEVICE_KEY"),
+        (invalid("protocol mismatch", details={"expectedProtocol": 5}), "speaks protocol 5"),
         (invalid(STALE), errors.StaleConfig),
         (invalid("config base hash required; re-run config.get and retry"), errors.StaleConfig),
         (
@@ -59,7 +68,7 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
         ),
         (
             {"code": "UNAVAILABLE", "message": "The server is busy. Please try again in a moment."},
-            errors.GatewayBusy,
+            "is too busy for some.method",
         ),
         (RESTART, errors.GatewayRestarting),
         ({"code": "UNAVAILABLE", "message": "Agent failed before reply: no model"}, errors.Unavailable),
@@ -85,16 +94,16 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
         *(
             ({"code": "UNAVAILABLE", "message": f"Error: {code}: whatever, open '/x': code={code}"}, kind)
             for code, kind in (
-                ("EISDIR", errors.HostRefused),
-                ("EEXIST", errors.HostRefused),
-                ("EROFS", errors.HostRefused),
-                ("ENOSPC", errors.HostRefused),
-                ("EACCES", errors.HostRefused),
+                ("EISDIR", "a folder stands in the place of a file"),
+                ("EEXIST", "a file stands in the place of a folder"),
+                ("EROFS", "mount it writable"),
+                ("ENOSPC", "free space there"),
+                ("EACCES", "give the user that OpenClaw runs as access"),
                 ("EMFILE", errors.Unavailable),
             )
         ),
         *(
-            ({"code": "UNAVAILABLE", "message": message}, errors.HostRefused)
+            ({"code": "UNAVAILABLE", "message": message}, "on its machine")
             for message in (
                 "config write failed: Error: ENOSPC: no space left on device, write",
                 "Error: EIO: i/o error, read",
@@ -107,19 +116,31 @@ def invalid(message: str, **more: Any) -> dict[str, Any]:
         (invalid("unknown agent id"), errors.UnknownAgent),
         (invalid('agent "mc-1" not found'), errors.UnknownAgent),
         (invalid('Agent "mc-1" no longer exists in configuration'), errors.UnknownAgent),
-        (invalid("unknown method: cron.scratch.get"), errors.UnknownMethod),
+        (invalid("unknown method: cron.scratch.get"), "has no method some.method"),
         (invalid('agent "mc-1" already exists'), errors.AgentExists),
         (invalid("Cannot delete the main session (agent:x:main)."), errors.Refused),
         (invalid("x", details={"type": "agent_file_conflict", "currentHash": "ab"}), errors.FileConflict),
-        (invalid("invalid agents.files.set params: at root: unexpected property 'x'"), errors.BadParameters),
-        (invalid("invalid config.patch params: raw (string) required"), errors.BadParameters),
+        (
+            invalid("invalid agents.files.set params: at root: unexpected property 'x'"),
+            "does not take some.method as we send it",
+        ),
+        (
+            invalid("invalid config.patch params: raw (string) required"),
+            "does not take some.method as we send it",
+        ),
         (invalid("invalid config"), errors.InvalidConfig),
         (invalid("invalid config; fix before patching"), errors.InvalidConfig),
     ],
 )
-def test_seen_refusals_have_their_type(error: dict[str, Any], expected: type[errors.GatewayError]) -> None:
+def test_seen_refusals_have_their_type_or_their_words(
+    error: dict[str, Any], expected: type[errors.GatewayError] | str
+) -> None:
     refusal = from_response("some.method", error)
-    assert type(refusal) is expected
+    if isinstance(expected, str):
+        assert expected in str(refusal)
+        assert type(refusal) is TYPE_OF.get(expected, errors.PermanentGatewayError)
+    else:
+        assert type(refusal) is expected
     assert refusal.method == "some.method"
     assert refusal.code == error["code"]
     assert refusal.details == error.get("details", {})
@@ -185,8 +206,7 @@ def test_pairing_names_the_request_the_device_and_the_command() -> None:
 def test_missing_scope_and_unsupported_file_name_what_is_missing() -> None:
     scope = from_response("x", invalid("missing scope: operator.write"))
     file = from_response("agents.files.set", invalid('unsupported file "BOOT.md"'))
-    assert isinstance(scope, errors.MissingScope)
-    assert scope.scope == "operator.write"
+    assert "no operator.write scope" in str(scope)
     assert isinstance(file, errors.UnsupportedFile)
     assert file.name == "BOOT.md"
 
@@ -271,7 +291,7 @@ def test_any_error_object_becomes_an_error(error: dict[str, Any]) -> None:
         (1006, "", errors.GatewayUnreachable),
         (1012, "service restart", errors.GatewayRestarting),
         (1013, "", errors.GatewayRestarting),
-        (1002, "protocol mismatch", errors.UnsupportedProtocol),
+        (1002, "protocol mismatch", errors.PermanentGatewayError),
         (1008, "unauthorized: token mismatch", errors.WrongToken),
         (1008, "pairing required", errors.PairingRequired),
         (1008, "", errors.Refused),
@@ -286,7 +306,7 @@ def test_close_before_the_hello_is_judged_by_its_code(
 def test_errors_survive_copying_and_pickling_with_all_they_carry() -> None:
     locked = from_response("connect", invalid(LOCKED, retryable=True, retryAfterMs=1000))
     for twin in (copy.copy(locked), pickle.loads(pickle.dumps(locked))):
-        assert type(twin) is errors.AuthLocked
+        assert type(twin) is errors.RateLimited
         assert str(twin) == str(locked)
         assert twin.retry_after_s == 1.0
         assert twin.method == "connect"

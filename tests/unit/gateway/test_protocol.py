@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.gateway.device import DeviceKey
-from worker.gateway.errors import BadParameters, NotAGateway
+from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.protocol import (
     Event,
     Hello,
@@ -120,7 +120,7 @@ def test_request_is_compact_utf8_with_empty_params_by_default() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), object(), "\ud800"])
 def test_what_is_not_json_fails_by_method_without_quoting_the_content(value: object) -> None:
-    with pytest.raises(BadParameters, match=r"agents\.files\.set") as caught:
+    with pytest.raises(PermanentGatewayError, match=r"agents\.files\.set") as caught:
         encode_request("1", "agents.files.set", {"content": "hush", "other": value})
     assert "hush" not in str(caught.value)
     assert caught.value.method == "agents.files.set"
@@ -189,5 +189,5 @@ def test_no_strange_limit_breaks_the_hello(value: object) -> None:
 
 @pytest.mark.parametrize("payload", [{}, {"type": "hello-ok"}, {"type": "hi", "protocol": 4}])
 def test_another_greeting_is_no_gateway(payload: dict[str, object]) -> None:
-    with pytest.raises(NotAGateway):
+    with pytest.raises(PermanentGatewayError, match="does not greet"):
         Hello.parse(payload, URL)

@@ -20,14 +20,10 @@ CANCELLED = "Cancelled on request."
 """The recorded reason of a job or row that was cancelled."""
 
 
-class EndedBeforeError(PermanentError):
-    """The job has already ended, so it can be neither cancelled nor reopened."""
-
-
 def cancel(connection: Connection, job_id: UUID) -> bool:
     """Cancel the job. Returns true if it has ended, false if it ends once its leased rows are done.
 
-    Cancelling twice does no harm. Raises EndedBeforeError.
+    Cancelling twice does no harm. Raises PermanentError if it has ended before.
     """
     ending = {"job_id": job_id, "reason": CANCELLED, "code": ReasonCode.CANCELLED}
     queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
@@ -36,7 +32,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
         return True
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status != "running":
-        raise EndedBeforeError(f"Job {job_id} has ended before: {job.status}.")
+        raise PermanentError(f"Job {job_id} has ended before: {job.status}.")
     # Intents, rows, job: the lock order of every transaction that takes more than one of these.
     withdraw(connection, job_id, CANCELLED, ReasonCode.CANCELLED)
     if job.kind == "sync_heartbeats":

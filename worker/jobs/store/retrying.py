@@ -20,32 +20,28 @@ from worker.jobs.store.codes import outcome
 from worker.jobs.store.jobs import enqueue, stored_job
 
 
-class NothingToRetryError(PermanentError):
-    """A new job would have nothing to do, or would be refused; the message says why."""
-
-
 def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> UUID:
     """Enqueue a job with the same options for what the ended one left undone. Returns the new job's id.
 
     A job about one agent is repeated as it was. A sync is repeated for those of its agents that failed, were
     skipped because of an error, not attempted or cancelled, and for the main agent if it is one of these or
-    was missing. Raises NothingToRetryError.
+    was missing. Raises PermanentError if a new job would have nothing to do, or would be refused.
     """
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status in OPEN_STATUSES:
-        raise NothingToRetryError(f"Job {job_id} has not ended: it is {job.status}. Watch it, or cancel it.")
+        raise PermanentError(f"Job {job_id} has not ended: it is {job.status}. Watch it, or cancel it.")
     if job.status == "succeeded":
-        raise NothingToRetryError(f"Job {job_id} succeeded: there is nothing to do again.")
+        raise PermanentError(f"Job {job_id} succeeded: there is nothing to do again.")
     under_way = connection.execute(_UNDER_WAY, {"job_id": job_id, "kind": job.kind}).scalar_one_or_none()
     if under_way is not None:
-        raise NothingToRetryError(f"Job {job_id} is being done again: by job {under_way}.")
+        raise PermanentError(f"Job {job_id} is being done again: by job {under_way}.")
     stored = stored_job(connection, job_id)
     assert stored is not None
     try:
         request, _ = require_kind(job.kind).request.parse(stored.arguments)
         request.require_known_options(stored.options)
     except BadRequestError as error:
-        raise NothingToRetryError(f"Job {job_id} was refused, and would be again: {error}") from None
+        raise PermanentError(f"Job {job_id} was refused, and would be again: {error}") from None
     changes: dict[str, Any] = {"request_id": None, "requested_by": requested_by}
     if isinstance(request, SyncGateway | SyncHeartbeats):
         changes |= _left_undone(connection, job_id, request)
@@ -66,7 +62,7 @@ def _left_undone(connection: Connection, job_id: UUID, request: Request) -> dict
         mains = [row for row in rows if row.position is None]
         main = request.include_main and (not mains or mains[0].undone)
     if not agents and not main:
-        raise NothingToRetryError(f"Job {job_id} left no agent undone: there is nothing to do again.")
+        raise PermanentError(f"Job {job_id} left no agent undone: there is nothing to do again.")
     named: dict[str, Any] = {"agent_ids": agents}
     return {**named, "include_main": main} if isinstance(request, SyncGateway) else named
 
