@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from worker.lab.servers.account import server_account
 from worker.lab.servers.ports import free_port
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 _PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -51,7 +51,7 @@ def bouncer(database_url: str, *more: str) -> Iterator[str]:
             for path in (folder, users, configuration):
                 os.chown(path, account.uid, account.gid)
         program = Program([_PROGRAM, str(configuration)], {"PATH": os.defpath}, log, account=account)
-        running = Tethered(program)
+        running = SupervisedProcess(program)
         try:
             _await(port, log)
             yield url.set(port=port).render_as_string(hide_password=False)

@@ -63,7 +63,7 @@ def accepting(place: Place) -> Iterator[str]:
 @contextmanager
 def silent(place: Place) -> Iterator[str]:
     """The gateway greets, and says nothing more."""
-    place.simulator.faults.order(Fault(Silence(), times=None))
+    place.simulator.faults.schedule(Fault(Silence(), times=None))
     yield place.simulator.url
     place.simulator.faults.clear()
 
@@ -71,7 +71,7 @@ def silent(place: Place) -> Iterator[str]:
 @contextmanager
 def slow(place: Place) -> Iterator[str]:
     """The gateway takes five seconds for every call."""
-    place.simulator.faults.order(Fault(Delay(5.0), times=None))
+    place.simulator.faults.schedule(Fault(Delay(5.0), times=None))
     yield place.simulator.url
     place.simulator.faults.clear()
 
@@ -121,7 +121,7 @@ def main() -> None:
         workshop.start_worker(RETRY_TIMEOUT_S="600", RETRY_INLINE_S="20", LEASE_S="30")
         for place in (here, there):
             took_s(workshop, place)
-        here.simulator.faults.order(Fault(Delay(ANSWER_S), "agents.workspace.list", times=None))
+        here.simulator.faults.schedule(Fault(Delay(ANSWER_S), "agents.workspace.list", times=None))
         for name in wanted:
             alone, beside = [], []
             for _ in range(ROUNDS):

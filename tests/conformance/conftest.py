@@ -19,10 +19,10 @@ from tests.conformance.expected import EXPECTED, Expected
 from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.releases import ON_DEMAND
 from worker.lab.openclaw import OpenClaw, RunningGateway
-from worker.lab.simulator import Pace, Simulator
+from worker.lab.simulator import Simulator, Timings
 
 DEFAULT_TARGETS = ("sim:2026.2.12", "sim:2026.2.26", "sim:2026.3.13", "sim:2026.9.6")
-SIMULATED_PACE = Pace(restart_delay_s=0.7, restart_cooldown_s=3.0, limit_window_s=60.0)
+SIMULATED_PACE = Timings(restart_delay_s=0.7, restart_cooldown_s=3.0, limit_window_s=60.0)
 """Slow enough for a busy machine to do between two restarts what the suite does there."""
 
 OWNERS_CONFIG: dict[str, Any] = {
@@ -105,7 +105,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             state_dir=state_dir,
             config=OWNERS_CONFIG,
             environment=OWNERS_VARIABLES,
-            pace=SIMULATED_PACE,
+            timings=SIMULATED_PACE,
         )
     else:
         installed = OpenClaw.install(release)

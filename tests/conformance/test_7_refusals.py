@@ -152,7 +152,7 @@ def test_what_a_gateway_says_only_under_load(target: Target, behind: Any, kind: 
     method, refusal = fault.method or "config.get", fault.kind
     params = {"agentId": fault.agent} if fault.agent else {}
     if isinstance(target.process, Simulator):
-        target.process.faults.order(fault)
+        target.process.faults.schedule(fault)
         with Visitor.to(target) as visitor:
             error = visitor.refused("config.get" if method == "connect" else method, params, says=says)
     else:

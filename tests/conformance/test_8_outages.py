@@ -102,7 +102,7 @@ def outage(target: Target) -> Outage:
             target.process.stop()
         if isinstance(target.process, Simulator):
             says_so = target.expected.explains_errors
-            target.process.pace = replace(target.process.pace, starting_s=0.5 if says_so else 0.0)
+            target.process.timings = replace(target.process.timings, starting_s=0.5 if says_so else 0.0)
         else:
             config = target.stored_config()
             config["gateway"]["trustedProxies"] = ["127.0.0.1"]

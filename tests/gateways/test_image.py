@@ -18,7 +18,7 @@ from worker.gateway.device import DeviceKey
 from worker.lab.openclaw import Installed
 from worker.lab.openclaw.handshake import wait_until_ready
 from worker.lab.servers.ports import free_port
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 from worker.lab.simulated_gateway import RELEASE
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,9 @@ def running(installed: Installed, state: Path, port: int) -> Iterator[GatewayCli
     given = {"OPENCLAW_GATEWAY_TOKEN": TOKEN, "OPENCLAW_PORT": str(port), "OPENCLAW_BIND": "loopback"}
     program = [str(ROOT / "docker" / "gateway")]
     log = state.with_suffix(".log")
-    process = Tethered(Program(program, env=environment(state, installed, **given), log_path=log, cwd=state))
+    process = SupervisedProcess(
+        Program(program, env=environment(state, installed, **given), log_path=log, cwd=state)
+    )
     clients = ClientPool(DeviceKey.generate())
     url = f"ws://127.0.0.1:{port}"
     try:

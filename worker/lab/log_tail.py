@@ -16,7 +16,7 @@ _LONGEST_LINE = 65536
 STYLES = {"worker": "green", "beat": "yellow", "flower": "magenta", "gateway": "blue"}
 
 
-class Following:
+class LogTail:
     """A thread that shows what is appended to some files, until it is closed. A context manager.
 
     With a terminal each name has its colour. Where nobody reads any more, the lines are dropped.
@@ -25,15 +25,15 @@ class Following:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._width = max(map(len, STYLES))
-        self._files: list[_Followed] = []
+        self._files: list[_TailedFile] = []
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="log tail", daemon=True)
 
     def add(self, name: str, path: Path) -> None:
         """Show what stands in the file from its beginning, and what comes."""
-        self._files.append(_Followed(name, path))
+        self._files.append(_TailedFile(name, path))
 
-    def __enter__(self) -> Following:
+    def __enter__(self) -> LogTail:
         self._thread.start()
         return self
 
@@ -54,7 +54,7 @@ class Following:
                     say(name.append(plain(line), style="default"), console=self._console)
 
 
-class _Followed:
+class _TailedFile:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self._path = path

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from worker.errors import PermanentError
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 _START_S = 120.0
 _POLL_S = 0.05
@@ -30,12 +30,12 @@ def start_python(
     *,
     cwd: Path | None = None,
     grace_s: float = 10.0,
-) -> Tethered:
+) -> SupervisedProcess:
     """Start ``python -m module``, which writes to ``log`` and ends when this process does.
 
     ``environment`` is its whole environment; ``grace_s``: seconds between SIGTERM and SIGKILL at its end.
     """
-    return Tethered(
+    return SupervisedProcess(
         Program(
             [sys.executable, "-m", module, *arguments],
             env={**environment, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
@@ -46,7 +46,7 @@ def start_python(
     )
 
 
-def await_sign(sign: Callable[[], bool], process: Tethered, who: str) -> None:
+def await_sign(sign: Callable[[], bool], process: SupervisedProcess, who: str) -> None:
     """Wait until ``sign`` is there. Raises ProcessFailedError where the process ends, or after 120 s."""
     until = time.monotonic() + _START_S
     while time.monotonic() < until:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.lab.processes import await_sign, line_with, start_python
-from worker.lab.servers.tethered import Tethered
+from worker.lab.servers.supervised_process import SupervisedProcess
 
 RELEASE = "2026.9.6"
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
@@ -33,7 +33,7 @@ class SimulatedGateway:
         self.journal = journal
         self.port = port
         self._folder = folder
-        self._process: Tethered | None = None
+        self._process: SupervisedProcess | None = None
 
     @property
     def running(self) -> bool:

@@ -178,7 +178,7 @@ def test_the_budget_counts_from_the_first_failure_and_not_from_the_beginning_of_
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_timeout_s=600, retry_inline_s=0)
-    simulator.faults.order(busy("agents.files.set", times=40))
+    simulator.faults.schedule(busy("agents.files.set", times=40))
     job_id = begin(engine, fleet)
     execute_agent_row(hand, job_id, fleet.agent_id)
     execute(engine, "UPDATE provisioner.job_agents SET started_at = now() - interval '1 hour'")
@@ -234,7 +234,7 @@ def test_a_sync_at_a_gateway_that_lets_us_in_and_does_no_more_is_given_up(
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
-    simulator.faults.order(Fault(fault, "config.get", times=None))
+    simulator.faults.schedule(Fault(fault, "config.get", times=None))
     job_id, began = ask_for_sync(engine, fleet), time.monotonic()
     while job(engine, job_id).status == "running" and time.monotonic() - began < 10:
         execute(engine, "UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running'")
@@ -279,7 +279,7 @@ def test_a_gateway_that_lets_us_in_and_then_breaks_off_each_time_is_given_up(
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
-    simulator.faults.order(Fault(Drop(), "config.get", times=None))
+    simulator.faults.schedule(Fault(Drop(), "config.get", times=None))
     key = begin(engine, fleet, "update_agent")
     took_s = drive(hand, fleet, key, sent)
     assert BUDGET_S <= took_s < 2 * BUDGET_S + 2

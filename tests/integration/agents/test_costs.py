@@ -121,7 +121,7 @@ def test_no_file_waits_for_the_answer_to_another(
     assert isinstance(execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     files = CALLS[simulator.release.name]["agents.files.set"]
-    simulator.faults.order(Fault(Late(behind=files - 2), "agents.files.set"))
+    simulator.faults.schedule(Fault(Late(behind=files - 2), "agents.files.set"))
     accept_agent_job(engine, "provision_agent", str(job_id), (), arguments)
     assert execute_agent_row(hand, job_id, fleet.agent_id, "provision_agent") == Ended("succeeded")
     assert sum(call.method == "agents.files.set" for call in simulator.calls) == files

@@ -284,7 +284,7 @@ def test_a_writer_that_lost_its_lease_refuses_nothing(
 ) -> None:
     """What failed for this one may succeed for the holder."""
     want(engine, fleet)
-    simulator.faults.order(Fault(Refuse("no", "INVALID_REQUEST"), "config.get"))
+    simulator.faults.schedule(Fault(Refuse("no", "INVALID_REQUEST"), "config.get"))
     hold = held(door, "config.get", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
@@ -517,7 +517,7 @@ def test_a_config_that_others_write_all_the_time_is_tried_again_later_and_given_
 ) -> None:
     want(engine, fleet)
     stale = Refuse("config changed since last load; re-run config.get and retry", code="INVALID_REQUEST")
-    simulator.faults.order(Fault(stale, method="config.patch", times=None))
+    simulator.faults.schedule(Fault(stale, method="config.patch", times=None))
     write_roster(hand, fleet.gateway_id)
     assert all(i.applied_at is None and i.error is None for i in intents(engine))
     assert state(engine).writer_not_before is not None

@@ -67,7 +67,7 @@ def test_what_an_earlier_try_wrote_is_in_the_report(
 ) -> None:
     hand, promised, done = hands(), uuid4(), uuid4()
     assert execute_row(hand, changed, promised, dry_run=True) == Ended("succeeded")
-    simulator.faults.order(Fault(BUSY, "agents.files.set", file="AGENTS.md"))
+    simulator.faults.schedule(Fault(BUSY, "agents.files.set", file="AGENTS.md"))
     before = len(simulator.calls)
     assert isinstance(execute_row(hand, changed, done), Snooze)
     execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE status = 'running'")
@@ -117,7 +117,7 @@ def test_what_was_written_is_in_the_report_of_a_job_that_fails(
     hand, promised, done = hands(), uuid4(), uuid4()
     assert execute_row(hand, changed, promised, dry_run=True) == Ended("succeeded")
     refusal = Refuse("no space left on device", code="INVALID_REQUEST")
-    simulator.faults.order(Fault(refusal, "agents.files.set", file="AGENTS.md"))
+    simulator.faults.schedule(Fault(refusal, "agents.files.set", file="AGENTS.md"))
     outcome = execute_row(hand, changed, done)
     assert isinstance(outcome, Ended)
     assert outcome.status == "failed"
@@ -157,7 +157,7 @@ def test_a_token_that_an_earlier_try_minted_is_reported_as_minted(
     assert isinstance(execute_row(hand, fleet, job_id, "provision_agent"), Snooze)
     write_roster(hand, fleet.gateway_id)
     carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
-    simulator.faults.order(Fault(BUSY, "agents.files.get", file=carrier))
+    simulator.faults.schedule(Fault(BUSY, "agents.files.get", file=carrier))
     outcome: object = None
     for _ in range(40):  # 2026.9.6 makes the heartbeat's automation in its own time
         outcome = execute_row(hand, fleet, job_id, "provision_agent")
@@ -181,7 +181,7 @@ def test_a_file_that_was_not_read_back_is_looked_at_again(
         (simulator.workspace(_place(simulator)) / "TOOLS.md").write_text(_with_note(simulator))
     carrier = "TOOLS.md" if on_files(simulator) else "AGENTS.md"
     refusal = Refuse("no such device", code="INVALID_REQUEST")
-    simulator.faults.order(Fault(refusal, "agents.files.get", file=carrier, nth=2))
+    simulator.faults.schedule(Fault(refusal, "agents.files.get", file=carrier, nth=2))
     outcome = execute_row(hand, changed, uuid4())
     assert isinstance(outcome, Ended)
     assert outcome.status == "failed"

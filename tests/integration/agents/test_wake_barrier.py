@@ -124,7 +124,7 @@ def test_what_was_refused_is_sent_again_by_its_own_turn(
     simulator: Simulator,
     engine: Engine,
 ) -> None:
-    simulator.faults.order(Fault(Refuse("busy"), "chat.send"))
+    simulator.faults.schedule(Fault(Refuse("busy"), "chat.send"))
     together = [*waiting, fleet.agents[2]]
     assert go_on(hand, registered, together[-1]) == Ended("succeeded")  # its own is sent again at once
     rows = {agent_id: job_agent(engine, registered[agent_id]) for agent_id in together}
@@ -190,7 +190,7 @@ def test_what_may_have_arrived_is_sent_again_only_where_that_can_be_seen(
     engine: Engine,
     sent: Sent,
 ) -> None:
-    simulator.faults.order(Fault(Drop(carried_out=True), "chat.send"))
+    simulator.faults.schedule(Fault(Drop(carried_out=True), "chat.send"))
     together = [*waiting, fleet.agents[2]]
     outcome = go_on(hand, registered, together[-1])
     rows = {agent_id: job_agent(engine, registered[agent_id]) for agent_id in together}

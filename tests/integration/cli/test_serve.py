@@ -59,7 +59,7 @@ class Serving:
         return code
 
     def pid_of(self, *parts: str) -> int:
-        """The process itself, not the tether before it."""
+        """The process itself, not the supervisor in between."""
         return next(
             pid
             for pid, command in processes_of(self.folder).items()

@@ -17,7 +17,7 @@ import redis
 from tests.compose import ROOT, configured
 from worker.lab.servers.binaries import find_valkey
 from worker.lab.servers.ports import free_port
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 _BIN = Path(sys.executable).parent
 
@@ -39,15 +39,15 @@ class Started:
             **environment,
         }
         self._folder = folder
-        self._running: list[Tethered] = []
+        self._running: list[SupervisedProcess] = []
 
-    def start(self, name: str, command: list[str], **more: str) -> tuple[Tethered, Path]:
+    def start(self, name: str, command: list[str], **more: str) -> tuple[SupervisedProcess, Path]:
         folder = self._folder / name
         folder.mkdir()
         log = self._folder / f"{name}.log"
         health = {"HEALTH_FILE": str(self._folder / f"{name}.health")}
         program = [str(_BIN / command[0]) if (_BIN / command[0]).exists() else command[0], *command[1:]]
-        made = Tethered(
+        made = SupervisedProcess(
             Program(program, env={**self.environment, **health, **more}, log_path=log, cwd=folder)
         )
         self._running.append(made)
@@ -158,7 +158,7 @@ def test_redis_wants_its_password_and_keeps_everything(tmp_path: Path, password:
     environment = {"PATH": f"{servers}:{os.defpath}", "REDIS_PASSWORD": password}
     log = tmp_path / "log"
     shell = str(shutil.which(shell))
-    server = Tethered(Program([shell, flags, script], env=environment, log_path=log, cwd=tmp_path))
+    server = SupervisedProcess(Program([shell, flags, script], env=environment, log_path=log, cwd=tmp_path))
     try:
         eventually(lambda: "Ready to accept" in log.read_text(errors="replace"), log)
         with redis.Redis(port=port, password=password) as client:

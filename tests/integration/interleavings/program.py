@@ -18,7 +18,7 @@ from tests.integration.interleavings.stage import MOST_ACTORS, Stage
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import TransientGatewayError
 from worker.gateway.heartbeats import heartbeat_block
-from worker.lab.simulator.faults import Delay, Drop, Fault, Kind, Lie, Refuse, Restart
+from worker.lab.simulator.faults import Delay, Drop, FakeReply, Fault, Kind, Refuse, Restart
 from worker.lab.simulator.workspaces import with_home
 from worker.runtime.services import Services
 
@@ -37,7 +37,7 @@ _KINDS: Mapping[str, Sequence[Kind]] = {
         Restart(),
         Restart(carried_out=True),
         Restart(answered=True, carried_out=True, delay_s=0.01),
-        Lie(),
+        FakeReply(),
         _STALE,
         _LIMITED,
     ],
@@ -46,7 +46,7 @@ _KINDS: Mapping[str, Sequence[Kind]] = {
         Drop(carried_out=True),
         Restart(),
         Restart(carried_out=True),
-        Lie(),
+        FakeReply(),
         _BUSY,
     ],
     "config.get": [Drop(), Restart(), Delay(0.01), _BUSY],
@@ -170,12 +170,12 @@ class Program:
         method = self.random.choice(["config.patch"] * 3 + ["agents.delete", "config.get"])
         kind = self.random.choice(_KINDS[method])
         nth, times = self.random.randint(1, 3), self.random.choice([1, 1, 2])
-        if isinstance(kind, Lie):  # after two in a row a job rightly ends, with nothing done
+        if isinstance(kind, FakeReply):  # after two in a row a job rightly ends, with nothing done
             kind, times = (Drop(), times) if self.lied else (kind, 1)
             self.lied = True
         fault = Fault(kind, method, nth=nth, times=times)
         self.stage.log.append(f"ordered: {fault}")
-        self.stage.simulator.faults.order(fault)
+        self.stage.simulator.faults.schedule(fault)
 
     # --- wishes --------------------------------------------------------------------------------------------
 

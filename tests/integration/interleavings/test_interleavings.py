@@ -22,12 +22,12 @@ from tests.integration.interleavings.program import OWNERS, Program
 from tests.integration.interleavings.stage import Stage
 from worker.gateway.address import GatewayAddress
 from worker.gateway.dialect import Dialect
-from worker.lab.simulator import Pace, Simulator
+from worker.lab.simulator import Simulator, Timings
 from worker.lab.simulator.known_releases import RELEASES
 from worker.runtime.services import Services
 
 TOKEN = "the-gateways-own-token"
-PACE = Pace(
+PACE = Timings(
     config_write_s=0.005,
     restart_delay_s=0.01,
     restart_cooldown_s=0.05,
@@ -71,7 +71,7 @@ def program(
         if chance.random() < 0.4
     }
     config = config_with(release, known)
-    with Simulator(release, token=TOKEN, state_dir=tmp_path, pace=PACE, config=config) as simulator:
+    with Simulator(release, token=TOKEN, state_dir=tmp_path, timings=PACE, config=config) as simulator:
         execute(engine, "UPDATE gateways SET url = :url", url=simulator.url)
         workers = [hands(retry_inline_s=0.2) for _ in range(chance.randint(1, 3))]
         stage = Stage(

@@ -443,7 +443,7 @@ def test_a_first_write_that_is_refused_warns_of_nothing_that_it_did(
     with Simulator("2026.9.6", token="gateway-token", state_dir=tmp_path) as simulator:
         scene = make_scene(simulator, engine, hands(retry_inline_s=5, keep_default_heartbeat=True))
         invalid = Refuse("invalid config: agents.entries.main: nope", code="INVALID_REQUEST")
-        simulator.faults.order(Fault(invalid, "config.patch", times=None))
+        simulator.faults.schedule(Fault(invalid, "config.patch", times=None))
         job_id = scene.ask("provision_agent", agent_id=scene.agent("Ada"), wake=False)
         scene.serve()
         job = scene.job(job_id)

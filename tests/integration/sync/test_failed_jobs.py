@@ -19,7 +19,7 @@ def test_a_provision_that_fails_at_the_wake_has_registered_its_agent_and_written
 ) -> None:
     agent = scene.agent("Ann")
     refused = Fault(Refuse("no", code="INVALID_REQUEST"), "chat.send")
-    scene.simulator.faults.order(refused)
+    scene.simulator.faults.schedule(refused)
     job_id = scene.ask("provision_agent", agent_id=agent)
     scene.serve()
     job, row = scene.job(job_id), scene.rows(job_id)["Ann"]
@@ -42,7 +42,7 @@ def test_a_mode_that_takes_no_token_is_named_by_every_job_until_doctor_was_let_i
     """Also by those that do not try the token again (2026.9.6's own words)."""
     details = {"code": "AUTH_UNAUTHORIZED", "authReason": "trusted_proxy_untrusted_source"}
     refusal = Refuse("unauthorized", code="INVALID_REQUEST", details=details)
-    order = scene.simulator.faults.order(Fault(refusal, "connect", times=None))
+    order = scene.simulator.faults.schedule(Fault(refusal, "connect", times=None))
     agent = scene.agent("Ann")
     for again in (False, True, True):
         job_id = scene.ask("provision_agent", agent_id=agent)

@@ -126,7 +126,7 @@ def test_nor_does_one_that_is_retried_late(scene: Scene, lead_id: str) -> None:
     first = scene.agent("First", lead=True)
     provision(scene, first)
     refused = Fault(Refuse("not now", code="INVALID_REQUEST"), "agents.delete")
-    scene.simulator.faults.order(refused)
+    scene.simulator.faults.schedule(refused)
     failed = run(scene, "delete_agent", first)
     assert failed.status == "failed"
     delete(scene, first)
@@ -350,7 +350,7 @@ def test_what_the_gateway_could_not_clean_up_is_said(scene: Scene) -> None:
     provision(scene, agent)
     failed = {"path": "/srv/ws", "reason": "EACCES: permission denied"}
     payload = {"ok": True, "agentId": f"mc-{agent}", "removedBindings": 2, "removed": [], "failed": [failed]}
-    scene.simulator.faults.order(Fault(Garble(json.dumps(payload)), method="agents.delete"))
+    scene.simulator.faults.schedule(Fault(Garble(json.dumps(payload)), method="agents.delete"))
     job = delete(scene, agent)
     (warning,) = job.warnings
     assert "could not remove /srv/ws" in warning
@@ -366,7 +366,7 @@ def test_what_the_gateway_could_not_clean_up_is_said(scene: Scene) -> None:
         "failed": [],
         "purgeFailed": True,
     }
-    scene.simulator.faults.order(Fault(Garble(json.dumps(payload)), method="agents.delete"))
+    scene.simulator.faults.schedule(Fault(Garble(json.dumps(payload)), method="agents.delete"))
     assert "could not purge the sessions" in delete(scene, purge).warnings[0]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
 from worker.lab.simulator import Fault
-from worker.lab.simulator.faults import Lie
+from worker.lab.simulator.faults import FakeReply
 
 pytestmark = on_one_release
 CARRIER = "AGENTS.md"
@@ -43,7 +43,7 @@ def committed(scene: Scene, agent: UUID) -> tuple[str, Any]:
 @pytest.mark.parametrize("rotate", [False, True], ids=["the same token", "another token"])
 def test_a_file_that_reads_back_differently_is_not_committed(scene: Scene, agent: UUID, rotate: bool) -> None:
     before = committed(scene, agent)
-    scene.simulator.faults.order(Fault(Lie(), "agents.files.set", file=CARRIER))
+    scene.simulator.faults.schedule(Fault(FakeReply(), "agents.files.set", file=CARRIER))
     job_id = scene.ask("update_agent", agent_id=agent, rotate_tokens=rotate, wake=False)
     scene.serve()
     job = scene.job(job_id)

@@ -25,7 +25,7 @@ def hasty(settled: Scene, hands: Callable[..., Services]) -> Scene:
 
 
 def test_a_sync_counts_the_failed_tries_of_its_own_steps(hasty: Scene) -> None:
-    hasty.simulator.faults.order(busy("config.get", times=2))
+    hasty.simulator.faults.schedule(busy("config.get", times=2))
     job_id = hasty.ask("sync_gateway", gateway_id=hasty.fleet.gateway_id)
     hasty.serve_until_ended(job_id)
     job = hasty.job(job_id)
@@ -45,7 +45,7 @@ def test_an_agent_waits_longer_for_a_busy_gateway_after_each_failed_try_but_not_
 
     monkeypatch.setattr(execution, "_execute", watched)
     ann = hasty.row("SELECT openclaw_session_id AS key FROM agents WHERE name = 'Ann 0'").key
-    hasty.simulator.faults.order(busy("agents.workspace.list", agent=ann.split(":")[1], times=2))
+    hasty.simulator.faults.schedule(busy("agents.workspace.list", agent=ann.split(":")[1], times=2))
     job_id = hasty.ask("sync_gateway", gateway_id=hasty.fleet.gateway_id)
     hasty.one()
     hasty.execute("UPDATE provisioner.job_agents SET generation = 9 WHERE status = 'pending'")

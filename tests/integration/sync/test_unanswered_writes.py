@@ -35,7 +35,7 @@ def _sent(scene: Scene, agent: str) -> int:
 def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, kind: Kind) -> None:
     _without_retries(settled)
     settled.execute("UPDATE agents SET soul_template = :text WHERE name IN ('Ann 0', 'Bob 1')", text=SOUL)
-    settled.simulator.faults.order(Fault(kind, "agents.files.set", file="SOUL.md", times=None))
+    settled.simulator.faults.schedule(Fault(kind, "agents.files.set", file="SOUL.md", times=None))
     job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
     settled.serve()
     settled.simulator.faults.clear()
@@ -59,7 +59,7 @@ def test_a_lost_answer_does_not_make_a_written_file_unchanged(settled: Scene, ki
 def test_a_file_that_was_not_written_after_all_is_sent_again(settled: Scene) -> None:
     _without_retries(settled)
     settled.execute("UPDATE agents SET soul_template = :text WHERE name = 'Ann 0'", text=SOUL)
-    settled.simulator.faults.order(Fault(Drop(carried_out=False), "agents.files.set", file="SOUL.md"))
+    settled.simulator.faults.schedule(Fault(Drop(carried_out=False), "agents.files.set", file="SOUL.md"))
     job_id = settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id)
     settled.serve()
     assert settled.rows(job_id)["Ann 0"].files["SOUL.md"]["action"] == UNANSWERED
@@ -72,7 +72,7 @@ def test_a_file_that_was_not_written_after_all_is_sent_again(settled: Scene) -> 
 @on_one_release
 def test_a_file_whose_answer_cannot_be_read_is_not_said_to_be_written(settled: Scene) -> None:
     settled.execute("UPDATE agents SET soul_template = :text WHERE name = 'Ann 0'", text=SOUL)
-    settled.simulator.faults.order(Fault(Wrong("text"), "agents.files.set", file="SOUL.md", times=None))
+    settled.simulator.faults.schedule(Fault(Wrong("text"), "agents.files.set", file="SOUL.md", times=None))
     job = settled.sync()
     row = settled.rows(job.id)["Ann 0"]
     assert row.status == "failed"
@@ -83,7 +83,7 @@ def test_a_file_whose_answer_cannot_be_read_is_not_said_to_be_written(settled: S
 def test_a_new_token_whose_answer_is_lost_is_written_by_this_job(settled: Scene) -> None:
     _without_retries(settled)
     carrier = "AGENTS.md" if settled.simulator.release.name == "2026.9.6" else "TOOLS.md"
-    settled.simulator.faults.order(Fault(Drop(carried_out=True), "agents.files.set", file=carrier))
+    settled.simulator.faults.schedule(Fault(Drop(carried_out=True), "agents.files.set", file=carrier))
     agent = settled.row("SELECT id FROM agents WHERE name = 'Ann 0'").id
     job_id = settled.ask("update_agent", agent_id=agent, rotate_tokens=True)
     settled.serve()

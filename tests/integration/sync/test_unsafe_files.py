@@ -85,7 +85,7 @@ def test_what_stays_so_fails_its_agent_alone_with_the_cure(
 def test_what_passes_is_written_at_the_next_try(pair: tuple[Scene, Path]) -> None:
     scene, _ = pair
     refusal = Refuse('unsafe workspace file "SOUL.md"', "INVALID_REQUEST")
-    scene.simulator.faults.order(Fault(refusal, "agents.files.set", file="SOUL.md", times=2))
+    scene.simulator.faults.schedule(Fault(refusal, "agents.files.set", file="SOUL.md", times=2))
     assert scene.sync(include_main=False).status == "succeeded"
 
 
@@ -102,7 +102,7 @@ def test_a_memory_behind_a_link_is_left_as_it_is(pair: tuple[Scene, Path]) -> No
 def test_a_full_disk_is_no_outage(pair: tuple[Scene, Path]) -> None:
     scene, _ = pair
     full = Refuse("Error: ENOSPC: no space left on device, write: code=ENOSPC")
-    scene.simulator.faults.order(Fault(full, "agents.files.set", times=1))
+    scene.simulator.faults.schedule(Fault(full, "agents.files.set", times=1))
     job = scene.sync(include_main=False)
     assert sorted(row.status for row in scene.rows(job.id).values()) == ["failed", "succeeded"]
     assert "free space there" in str(job.result["errors"])

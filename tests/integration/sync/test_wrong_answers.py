@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene, on
 from worker.lab.simulator import Fault
-from worker.lab.simulator.faults import Garble, Kind, Lie, Refuse, Wrong
+from worker.lab.simulator.faults import FakeReply, Garble, Kind, Refuse, Wrong
 
 MEGABYTE = 2**20
 DIRTY = "a\x00b\ud800c\x1b[2J\u202e"
@@ -59,9 +59,9 @@ RAW = ['{"updatedAtMs": NaN}', '{"size": 1e999}', "[" * 5000, '{"a":' * 300 + "1
 def kinds(method: str) -> list[Kind]:
     payloads: list[object] = [{key: value} for key in KEYS[method] for value in WRONG]
     payloads += [{}, *INNER.get(method, [])]
-    lies: list[Kind] = [Lie(payload) for payload in payloads if isinstance(payload, dict)]
+    fakes: list[Kind] = [FakeReply(payload) for payload in payloads if isinstance(payload, dict)]
     shapes: list[Kind] = [Wrong("text"), Wrong("list"), Wrong("absent")]
-    every = [*lies, *shapes, *(Garble(payload) for payload in RAW)]
+    every = [*fakes, *shapes, *(Garble(payload) for payload in RAW)]
     return every if ALL else every[sorted(KEYS).index(method) % 7 :: 7]
 
 
@@ -149,7 +149,9 @@ def test_what_a_gateway_says_is_cleaned_and_cut_before_it_is_kept(scene: Scene, 
     agent = scene.agent("Ann")
     scene.provision(agent)
     scene.execute("UPDATE agents SET soul_template = 'Other.'")
-    scene.simulator.faults.order(Fault(Refuse(sentence, "INVALID_REQUEST"), "agents.files.set", times=None))
+    scene.simulator.faults.schedule(
+        Fault(Refuse(sentence, "INVALID_REQUEST"), "agents.files.set", times=None)
+    )
     job_id = scene.ask("update_agent", agent_id=agent)
     scene.serve()
     job = scene.job(job_id)
@@ -171,7 +173,7 @@ def test_lists_of_a_wrong_shape_do_not_stop_a_delete(scene: Scene) -> None:
         (bob, "agents.list", {"agents": there, "defaultId": ["main"], "mainKey": {}}),
         (ann, "agents.files.list", {"files": files}),
     ):
-        order = scene.simulator.faults.order(Fault(Lie(payload), method))
+        order = scene.simulator.faults.schedule(Fault(FakeReply(payload), method))
         job_id = scene.ask("delete_agent", agent_id=agent)
         scene.serve()
         assert order.spent, method
@@ -186,8 +188,8 @@ def test_a_listing_that_does_not_end_is_given_up(scene: Scene, total: int) -> No
     agent = scene.agent("Ann")
     scene.provision(agent)
     scene.execute("UPDATE agents SET soul_template = 'Other.'")
-    page = Lie({"entries": [{"name": "SOUL.md", "kind": "file", "size": 1}], "totalEntries": total})
-    scene.simulator.faults.order(Fault(page, "agents.workspace.list", times=None))
+    page = FakeReply({"entries": [{"name": "SOUL.md", "kind": "file", "size": 1}], "totalEntries": total})
+    scene.simulator.faults.schedule(Fault(page, "agents.workspace.list", times=None))
     with scene.counting() as costs:
         job_id = scene.ask("update_agent", agent_id=agent)
         scene.serve()

@@ -18,7 +18,7 @@ from tests.integration.agents.fleet import insert_job, job_agent
 from tests.integration.worker.workshop import Place, Workshop, calls
 from tests.worker_process import ROOT
 from worker.lab.servers import LocalServices
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 FAULT = "Unrecoverable error: AttributeError(\"'NoneType' object has no attribute 'hostname'\")"
 AWAY = 12
@@ -32,7 +32,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
         yield stack
 
 
-def _stock_worker(workshop: Workshop, log: Path) -> Tethered:
+def _stock_worker(workshop: Workshop, log: Path) -> SupervisedProcess:
     argv = [
         sys.executable,
         "-m",
@@ -44,7 +44,7 @@ def _stock_worker(workshop: Workshop, log: Path) -> Tethered:
         "s@%h",
     ]
     environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/"), **workshop.environment}
-    worker = Tethered(Program(argv, env=environment, log_path=log, cwd=ROOT, grace_s=5.0))
+    worker = SupervisedProcess(Program(argv, env=environment, log_path=log, cwd=ROOT, grace_s=5.0))
     deadline = time.monotonic() + 60
     while " ready." not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()

@@ -13,7 +13,7 @@ from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.retrying import retry
-from worker.lab.simulator import Pace
+from worker.lab.simulator import Timings
 from worker.workspace.tokens import PLACEHOLDER, find_token
 
 AGENTS = 30
@@ -45,7 +45,7 @@ def test_a_cancel_amid_a_sync_leaves_no_file_half_written_and_retry_finishes_the
     open_workshop: Callable[[], Workshop],
 ) -> None:
     workshop = open_workshop()
-    place = workshop.place("2026.9.6", agents=AGENTS, pace=Pace(latency_s=0.05))
+    place = workshop.place("2026.9.6", agents=AGENTS, timings=Timings(latency_s=0.05))
     plant(place, place.fleet.agents)
     for _ in range(2):
         workshop.start_worker(WORKER_CONCURRENCY="4")

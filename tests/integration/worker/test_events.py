@@ -110,7 +110,7 @@ def test_flower_sees_why_a_job_is_tried_again_and_why_it_failed(
     workshop = open_workshop()
     place = workshop.place("2026.9.6")
     refusal = Refuse("gateway starting; retry shortly", retryable=True, retry_after_ms=100)
-    place.simulator.faults.order(Fault(refusal, "connect", times=None))
+    place.simulator.faults.schedule(Fault(refusal, "connect", times=None))
     watch = Watch(workshop.redis_url)
     workshop.start_worker(RETRY_TIMEOUT_S="2")
     with watch.watching():

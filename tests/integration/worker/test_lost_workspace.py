@@ -34,7 +34,7 @@ def test_a_workspace_that_is_not_found_for_a_moment_is_left_as_it_is(
     workshop: Workshop, place: Place, agent_id: UUID
 ) -> None:
     before = place.token(agent_id)
-    place.simulator.faults.order(Fault(NOT_FOUND, method="agents.workspace.list", times=1))
+    place.simulator.faults.schedule(Fault(NOT_FOUND, method="agents.workspace.list", times=1))
     job = workshop.ended(workshop.send(agent_id, wake=False, reset_session=False))
     assert (job.status, job.result["token"]) == ("succeeded", "reused"), job.error
     assert place.file(agent_id, "MEMORY.md") == OWN_WORDS

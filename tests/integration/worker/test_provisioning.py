@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from tests.integration.agents.fleet import agent_row, execute, insert_job, one
 from tests.integration.worker.workshop import RELEASES, Place, Workshop, calls
-from worker.lab.simulator import Pace
+from worker.lab.simulator import Timings
 
 AT_ONCE = 10
 
@@ -187,7 +187,7 @@ def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(workshop: Workshop
 
 def test_a_heartbeat_automation_that_comes_late_is_waited_for(workshop: Workshop) -> None:
     """2026.9.6 makes it some seconds after the agent's heartbeat block (gateways.md 8)."""
-    place = workshop.place("2026.9.6", pace=Pace(heartbeat_job_s=1.0))
+    place = workshop.place("2026.9.6", timings=Timings(heartbeat_job_s=1.0))
     key = workshop.send(place.fleet.agent_id, wake=False)
     row = workshop.ended(key)
     assert (row.status, row.attempts, row.warnings) == ("succeeded", 0, [])

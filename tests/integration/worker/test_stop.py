@@ -10,7 +10,7 @@ import pytest
 from tests.integration.agents.fleet import one
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Workshop, calls
-from worker.lab.simulator import Pace
+from worker.lab.simulator import Timings
 
 GRACE_S = 45.0
 AGENTS = 50
@@ -62,9 +62,9 @@ def test_a_stop_amid_a_sync_and_provisions_loses_nothing_and_wakes_nobody_twice(
     """``--seconds-slow 5``: the calls of one provision take longer than there is time for."""
     slow_s = float(pytestconfig.getoption("--seconds-slow"))
     workshop = open_workshop()
-    fleet = workshop.place("2026.9.6", agents=AGENTS, pace=Pace(latency_s=min(1.0, slow_s)))
+    fleet = workshop.place("2026.9.6", agents=AGENTS, timings=Timings(latency_s=min(1.0, slow_s)))
     plant(fleet, fleet.fleet.agents)
-    fresh = workshop.place("2026.9.6", agents=PROVISIONS, pace=Pace(latency_s=slow_s))
+    fresh = workshop.place("2026.9.6", agents=PROVISIONS, timings=Timings(latency_s=slow_s))
     patient = {"RETRY_INLINE_S": "20", "RETRY_TIMEOUT_S": "600", "LEASE_S": "30"}
     worker = workshop.start_worker(**patient)
     holds = [fresh.door.hold(calls("agents.files.set", name="SOUL.md")) for _ in range(PROVISIONS)]

@@ -21,7 +21,7 @@ from tests.acceptance.proxy import Door, Wanted
 from tests.integration.agents.fleet import Fleet, agent_row, main_with_block, one, seed_fleet
 from tests.worker_process import WorkerProcess
 from worker.database import make_engine
-from worker.lab.simulator import Pace, Simulator
+from worker.lab.simulator import Simulator, Timings
 from worker.records.agent_repository import AgentRecord, load_agent
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
@@ -179,7 +179,9 @@ class Workshop:
         self.workers.append(worker)
         return worker
 
-    def place(self, release: str, *, agents: int = 1, pace: Pace | None = None, **columns: Any) -> Place:
+    def place(
+        self, release: str, *, agents: int = 1, timings: Timings | None = None, **columns: Any
+    ) -> Place:
         """One more gateway with a fleet; it stops when the workshop closes."""
         state = self.folder / f"gateway-{secrets.token_hex(4)}"
         token = secrets.token_urlsafe(24)
@@ -188,7 +190,7 @@ class Workshop:
             token=token,
             state_dir=state,
             reply="HEARTBEAT_OK",
-            pace=pace or Pace(),
+            timings=timings or Timings(),
             config=main_with_block(release),
         ).start()
         self._stack.callback(simulator.stop)

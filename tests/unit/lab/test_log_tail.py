@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from worker.lab.log_tail import Following
+from worker.lab.log_tail import LogTail
 
 
 def shown(tmp_path: Path, written: bytes, *, terminal: bool) -> str:
@@ -14,8 +14,8 @@ def shown(tmp_path: Path, written: bytes, *, terminal: bool) -> str:
         file=stream, force_terminal=terminal, color_system="standard" if terminal else None, width=80
     )
     log = tmp_path / "worker.log"
-    with Following(console) as following:
-        following.add("worker", log)
+    with LogTail(console) as log_tail:
+        log_tail.add("worker", log)
         log.write_bytes(written)
     return stream.getvalue()
 

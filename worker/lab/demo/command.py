@@ -14,7 +14,7 @@ from worker.cli.errors import STOPPED
 from worker.cli.job_summary import JobSummary
 from worker.cli.submit import watch
 from worker.lab.demo.fleet import Fleet, add_fleet, ask_for_all
-from worker.lab.demo.report import count_calls, document_of, look_at, show_next, show_standing
+from worker.lab.demo.report import count_calls, document_of, inspect_fleet, show_fleet_state, show_next
 from worker.lab.demo.stack import DemoFailedError, DemoStack, GatewayKind
 from worker.lab.demo.steps import Steps
 from worker.lab.demo.sync import change_and_sync
@@ -77,12 +77,12 @@ def _run(stack: DemoStack, steps: Steps) -> dict[str, Any]:
     jobs = _provision(stack, steps, fleet)
     seconds = time.monotonic() - began
     calls = count_calls(stack.journal)
-    standing = look_at(stack.client(), stack.engine, fleet, restarted=stack.boot_id() != boot)
-    show_standing(steps, standing, jobs, seconds, calls)
+    state = inspect_fleet(stack.client(), stack.engine, fleet, restarted=stack.boot_id() != boot)
+    show_fleet_state(steps, state, jobs, seconds, calls)
     synced = change_and_sync(stack, steps, fleet, _check(stack, "The syncs were not done"))
     show_next(steps)
     return {
-        **document_of(stack.gateway_name, standing, jobs, seconds, calls),
+        **document_of(stack.gateway_name, state, jobs, seconds, calls),
         "sync": synced.document(),
     }
 

@@ -50,7 +50,7 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class Standing:
+class FleetState:
     """The roster, and one agent's files; ``excerpt`` is of its AGENTS.md, the token masked."""
 
     roster: Sequence[Mapping[str, Any]]
@@ -71,7 +71,7 @@ def count_calls(journal: Path | None) -> Calls | None:
     return Calls(dict(methods), events["config-write"], events["restart"])
 
 
-def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: bool) -> Standing:
+def inspect_fleet(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: bool) -> FleetState:
     """Read the roster, and the workspace of the first agent after the lead. Raises GatewayError."""
     hello = client.hello()
     dialect = Dialect.from_hello(hello.server_version, hello.methods)
@@ -87,7 +87,7 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
     content = inline_retrying(PATIENCE_S)(files.read, ["AGENTS.md"])["AGENTS.md"].content or ""
     listed = inline_retrying(PATIENCE_S)(files.live)
     token = find_token(content, section=dialect.credentials_in == "AGENTS.md")
-    return Standing(
+    return FleetState(
         roster=_roster(live.document["agents"]),
         agent=agent.name,
         files={name: file.size for name, file in sorted(listed.items())},
@@ -97,54 +97,52 @@ def look_at(client: GatewayClient, engine: Engine, fleet: Fleet, *, restarted: b
     )
 
 
-def show_standing(
-    steps: Steps, standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
+def show_fleet_state(
+    steps: Steps, state: FleetState, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> None:
     """The roster, the files, the excerpt, and the figures."""
     steps.heading("On the gateway now, by its own config.get")
     roster = table("Agent", "Heartbeat", last="Id there")
-    for entry in standing.roster:
+    for entry in state.roster:
         every = (entry.get("heartbeat") or {}).get("every")
         beat = f"every {every}" if every else "none"
         roster.add_row(plain(entry.get("name") or "its own"), beat, plain(entry["id"]))
     steps.block(roster)
-    steps.block(Text(f"Each in a workspace of its own: {_pattern(standing.roster)}", style="dim"))
+    steps.block(Text(f"Each in a workspace of its own: {_pattern(state.roster)}", style="dim"))
     for job in jobs:
         for warning in job.every_warning:
             steps.block(Text(plain(f"Warning of {job.agent_name}'s job: {warning}")))
-    steps.heading(f"{standing.agent}'s workspace, by a listing of the gateway")
-    steps.block(_files(standing, next(job for job in jobs if job.agent_name == standing.agent)))
-    steps.heading(f"A few lines of {standing.agent}'s AGENTS.md")
-    for line in standing.excerpt:
+    steps.heading(f"{state.agent}'s workspace, by a listing of the gateway")
+    steps.block(_files(state, next(job for job in jobs if job.agent_name == state.agent)))
+    steps.heading(f"A few lines of {state.agent}'s AGENTS.md")
+    for line in state.excerpt:
         steps.block(Text(plain(line), style="dim", no_wrap=True, overflow="ellipsis"))
-    if not standing.token_matches:
+    if not state.token_matches:
         raise DemoFailedError("The token in the workspace does not match the hash in Postgres.")
     steps.block(Text("The token there matches the hash in Postgres; it stands nowhere else."))
     steps.heading("What it took")
-    for figure in _figures(standing, jobs, seconds, calls):
+    for figure in _figures(state, jobs, seconds, calls):
         steps.block(Text(figure))
 
 
 def document_of(
-    gateway: str, standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
+    gateway: str, state: FleetState, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> dict[str, Any]:
     """The demo as JSON."""
     return {
         "gateway": gateway,
         "seconds": round(seconds, 2),
         "jobs": [document(job) for job in jobs],
-        "roster": list(standing.roster),
-        "files": dict(standing.files),
-        "token_matches": standing.token_matches,
-        "restarted": standing.restarted,
+        "roster": list(state.roster),
+        "files": dict(state.files),
+        "token_matches": state.token_matches,
+        "restarted": state.restarted,
         "calls": calls.total if calls else None,
         "config_writes": calls.config_writes if calls else None,
     }
 
 
-def _figures(
-    standing: Standing, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
-) -> list[str]:
+def _figures(state: FleetState, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None) -> list[str]:
     slowest = max((job.took_s or 0.0) for job in jobs)
     lines = [f"{took(seconds)} for {len(jobs)} agents, the slowest {took(slowest)}"]
     if calls is not None:
@@ -154,7 +152,7 @@ def _figures(
         writes = f"{calls.config_writes} config write{'s' * (calls.config_writes != 1)}"
         lines.append(f"{writes} for all of them, {calls.restarts} restarts of the gateway")
     else:
-        lines.append(f"the gateway {'restarted' if standing.restarted else 'did not restart'}")
+        lines.append(f"the gateway {'restarted' if state.restarted else 'did not restart'}")
     return lines
 
 
@@ -165,16 +163,16 @@ def _roster(agents: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return listed or [*(agents.get("list") or [])]
 
 
-def _files(standing: Standing, job: JobSummary) -> Table:
+def _files(state: FleetState, job: JobSummary) -> Table:
     """The listing, and what the job wrote that no listing shows."""
     shown = lines()
     shown.add_column()
     shown.add_column(justify="right")
     shown.add_column(style="dim")
-    for name, octets in standing.files.items():
+    for name, octets in state.files.items():
         shown.add_row(plain(name), size(octets), "")
     for name, file in sorted(job.agents[0].files.items()):
-        if file.get("action") in ("create", "update") and name not in standing.files:
+        if file.get("action") in ("create", "update") and name not in state.files:
             where = "as the heartbeat scratch" if name == "HEARTBEAT.md" else "not listed by this release"
             shown.add_row(plain(name), size(int(file["size"])), where)
     return shown

@@ -21,7 +21,7 @@ from worker.gateway.device import DeviceKey
 from worker.lab.openclaw import OpenClaw, RunningGateway
 from worker.lab.processes import Processes, await_sign, line_with, start_python
 from worker.lab.servers import LocalServices
-from worker.lab.servers.tethered import Tethered
+from worker.lab.servers.supervised_process import SupervisedProcess
 from worker.lab.simulated_gateway import PASSED_ON, RELEASE, SimulatedGateway
 
 GatewayKind = Literal["simulator", "openclaw"]
@@ -59,7 +59,7 @@ class DemoStack(Processes):
         self.kind = kind
         self.gateway_name = f"{'a simulated' if kind == 'simulator' else 'a real'} OpenClaw {RELEASE}"
         self._gateway: DemoGateway | None = None
-        self._worker: Tethered | None = None
+        self._worker: SupervisedProcess | None = None
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="provisioner-demo-"))

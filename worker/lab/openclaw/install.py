@@ -18,7 +18,7 @@ from pathlib import Path
 
 from worker.errors import PermanentError
 from worker.lab.openclaw.libsignal_stub import needs_libsignal_stub, write_libsignal_stub
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 Progress = Callable[[str], None]
 
@@ -162,7 +162,9 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
     progress(f"openclaw {release}: installing from npm")
     argv = [str(node.program), str(node.npm), "install", *options]
     # SIGKILL: npm takes its time over SIGTERM, and an unfinished folder is thrown away.
-    npm = Tethered(Program(argv, env=environment, log_path=log, cwd=folder, stop_signal=signal.SIGKILL))
+    npm = SupervisedProcess(
+        Program(argv, env=environment, log_path=log, cwd=folder, stop_signal=signal.SIGKILL)
+    )
     try:
         while True:
             try:

@@ -19,7 +19,7 @@ from worker.lab.openclaw.install import Installed
 from worker.lab.openclaw.supervisor import Supervisor
 from worker.lab.servers.folder import last_lines
 from worker.lab.servers.ports import is_free
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 # A gateway also binds some ports after its own, so each gets twenty (gateways.md 2). All are below the ports
 # that Linux gives to outgoing connections.
@@ -68,7 +68,7 @@ class RunningGateway:
         self._given_port = port
         self._config_extra = dict(config_extra or {})
         self._env_extra = dict(env_extra or {})
-        self._process: Tethered | None = None
+        self._process: SupervisedProcess | None = None
         self._comebacks: list[int] = []
         self.config_path = self._state_dir / "openclaw.json"
         self.log_path = self._state_dir / "gateway.log"
@@ -130,7 +130,7 @@ class RunningGateway:
                 raise self._not_ready(f"ended with code {process.poll()}", process)
             self.port = _free_ports()
 
-    def _came_up(self, process: Tethered, deadline: float) -> bool:
+    def _came_up(self, process: SupervisedProcess, deadline: float) -> bool:
         try:
             return wait_until_ready(
                 self.url, self.token, deadline=deadline, is_alive=lambda: process.poll() is None
@@ -179,7 +179,7 @@ class RunningGateway:
             self._comebacks += self._supervisor.comebacks
             self._supervisor = None
 
-    def _launch_again(self, code: int) -> Tethered:
+    def _launch_again(self, code: int) -> SupervisedProcess:
         with self.log_path.open("a") as log:
             log.write(f"[supervisor] it ended with code {code}, and is started again\n")
         self._process = self._launch()
@@ -223,7 +223,7 @@ class RunningGateway:
         named = (reference for reference, value in self._references.items() if value == self.token)
         return next(named, self.token)
 
-    def _launch(self) -> Tethered:
+    def _launch(self) -> SupervisedProcess:
         home = self._state_dir / "home"
         # Shared by all gateways of a release: compiled sources are kept there, and without them the older
         # releases take 20 s more to start.
@@ -243,7 +243,7 @@ class RunningGateway:
             "OPENCLAW_SKIP_CHANNELS": "1",
         }
         argv = [str(self._installed.node), str(self._installed.script), "gateway", "run"]
-        return Tethered(
+        return SupervisedProcess(
             Program(
                 [*argv, "--port", str(self.port)],
                 env=environment | self._env_extra,
@@ -256,7 +256,7 @@ class RunningGateway:
         log = self.log_path.read_text(errors="replace")[-4000:]
         return any(sign in log for sign in signs)
 
-    def _not_ready(self, what: str, process: Tethered) -> GatewayNotReady:
+    def _not_ready(self, what: str, process: SupervisedProcess) -> GatewayNotReady:
         process.stop()
         if self._has_said(_TOO_SLOW):
             return GatewayNotReady(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from worker.lab.servers.tethered import Tethered
+from worker.lab.servers.supervised_process import SupervisedProcess
 
 AGAIN_AFTER_S = 1.0
 _LOOK_EVERY_S = 0.1
@@ -22,7 +22,11 @@ class Supervisor:
     """
 
     def __init__(
-        self, process: Tethered, launch: Callable[[int], Tethered], *, again_after_s: float = AGAIN_AFTER_S
+        self,
+        process: SupervisedProcess,
+        launch: Callable[[int], SupervisedProcess],
+        *,
+        again_after_s: float = AGAIN_AFTER_S,
     ) -> None:
         """``launch`` is called with the exit code, in a thread of ours."""
         self._process = process

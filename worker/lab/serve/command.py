@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.cli.console import note, out, plain, say
 from worker.cli.errors import WrongUseError
-from worker.lab.log_tail import Following
+from worker.lab.log_tail import LogTail
 from worker.lab.processes import signals_unwind
 from worker.lab.serve.stack import GATEWAY, Plan, ServeStack
 from worker.lab.servers.ports import free_port, is_free
@@ -67,7 +67,7 @@ def serve(
         if not started:
             say(f"{variable} is set: that one is used, and none is started here.")
     try:
-        with signals_unwind(), Following(out) as following, ServeStack(plan, following.add) as stack:
+        with signals_unwind(), LogTail(out) as log_tail, ServeStack(plan, log_tail.add) as stack:
             stack.start(say)
             _show_ready(plan, stack.exports)
             try:

@@ -17,7 +17,7 @@ from worker.cli.environment import engine_at
 from worker.lab.processes import Processes, ProcessFailedError, await_sign, start_python
 from worker.lab.servers import LocalServices
 from worker.lab.servers.ports import is_free
-from worker.lab.servers.tethered import Tethered
+from worker.lab.servers.supervised_process import SupervisedProcess
 from worker.lab.simulated_gateway import SimulatedGateway
 from worker.settings import Settings
 from worker.standalone import upsert_gateway
@@ -147,7 +147,9 @@ class ServeStack(Processes):
         shown = self._celery(flower, environment, _OTHERS_GRACE_S)  # it complains where no worker answers
         await_sign(lambda: not is_free(port), shown, "Flower")
 
-    def _celery(self, program: list[str], environment: Mapping[str, str], grace_s: float) -> Tethered:
+    def _celery(
+        self, program: list[str], environment: Mapping[str, str], grace_s: float
+    ) -> SupervisedProcess:
         name = program[0]
         log = self.plan.folder / f"{name}.log"
         log.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from worker.lab.servers.account import Account
 from worker.lab.servers.binaries import find_postgres, runnable_by
 from worker.lab.servers.folder import DataFolder, LocalServicesError, last_lines
 from worker.lab.servers.ports import PORT_TRIES, free_port
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 ROLE = DATABASE = "provisioner"
 _INITDB_S = 120.0
@@ -37,7 +37,7 @@ class Postgres:
         self._durable = durable
         self._home = folder.path / "postgres"
         self._data = self._home / "data"
-        self._server: Tethered | None = None
+        self._server: SupervisedProcess | None = None
         self._port: int | None = None
 
     @property
@@ -156,7 +156,7 @@ class Postgres:
             with self._reach() as (home, descriptors):
                 argv = [str(bin_folder / "initdb"), "-D", f"{home}/data.new", "-U", ROLE]
                 argv += ["--pwfile", f"{home}/password", "--auth=scram-sha-256", "-E", "UTF8", "--locale=C"]
-                initdb = Tethered(
+                initdb = SupervisedProcess(
                     self._program(argv + ([] if self._durable else ["--no-sync"]), log, descriptors)
                 )
             try:
@@ -186,7 +186,7 @@ class Postgres:
             argv = [str(bin_folder / "postgres"), "-D", f"{home}/data"]
             for name, value in settings.items():
                 argv += ["-c", f"{name}={value}"]
-            server = Tethered(self._program(argv, log, descriptors))
+            server = SupervisedProcess(self._program(argv, log, descriptors))
         self._server = server
         until = time.monotonic() + _START_S
         while not self._is_ready(server.pid):

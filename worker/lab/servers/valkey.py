@@ -9,7 +9,7 @@ from worker.lab.servers.account import Account
 from worker.lab.servers.binaries import find_valkey, runnable_by
 from worker.lab.servers.folder import DataFolder, LocalServicesError, last_lines
 from worker.lab.servers.ports import PORT_TRIES, free_port
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 _START_S = 30.0
 _READY = "Ready to accept connections"
@@ -24,7 +24,7 @@ class Valkey:
         self._account = account
         self._durable = durable
         self._data = folder.path / "valkey"
-        self._server: Tethered | None = None
+        self._server: SupervisedProcess | None = None
         self._port: int | None = None
 
     @property
@@ -88,7 +88,7 @@ class Valkey:
     def _try_port(self, program: str, port: int) -> bool:
         """True when it is ready, False when somebody else took the port."""
         log = self._folder.new_log("valkey")
-        server = self._server = Tethered(
+        server = self._server = SupervisedProcess(
             Program(
                 [program, "-"],
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},

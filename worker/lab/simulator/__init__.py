@@ -3,11 +3,11 @@
 The demo, ``serve`` and tests use it; nothing else here imports it.
 """
 
+from worker.lab.simulator.fault_schedule import ScheduledFault
 from worker.lab.simulator.faults import Fault
 from worker.lab.simulator.journal import Call
 from worker.lab.simulator.known_releases import RELEASES
-from worker.lab.simulator.orders import Order
-from worker.lab.simulator.pace import MEASURED, QUICK, Pace
 from worker.lab.simulator.simulator import Simulator
+from worker.lab.simulator.timings import MEASURED, QUICK, Timings
 
-__all__ = ["MEASURED", "QUICK", "RELEASES", "Call", "Fault", "Order", "Pace", "Simulator"]
+__all__ = ["MEASURED", "QUICK", "RELEASES", "Call", "Fault", "ScheduledFault", "Simulator", "Timings"]

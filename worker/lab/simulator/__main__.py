@@ -23,19 +23,19 @@ def main() -> None:
             token=token,
             state_dir=options.state_dir or Path(spare),
             port=options.port,
-            pace=MEASURED[options.release] if options.pace == "measured" else QUICK,
+            timings=MEASURED[options.release] if options.timings == "measured" else QUICK,
             reply=options.reply,
             journal=options.journal,
         )
-        _order(simulator, options.faults)
+        _schedule_faults(simulator, options.faults)
         with simulator:
             print(f"OpenClaw {options.release}, simulated, on {simulator.url}", flush=True)
             while signal.sigwait(signals) == signal.SIGHUP:
-                _order(simulator, options.faults)
+                _schedule_faults(simulator, options.faults)
 
 
-def _order(simulator: Simulator, path: Path | None) -> None:
-    """Order the faults of that file and no others. One that is not understood ends the process."""
+def _schedule_faults(simulator: Simulator, path: Path | None) -> None:
+    """Schedule the faults in that file and no others. An invalid one ends the process."""
     if path is None:
         return
     try:
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state-dir", type=Path, help="keeps its state; default: a folder that is deleted at the end"
     )
-    parser.add_argument("--pace", choices=["quick", "measured"], default="quick")
+    parser.add_argument("--pace", dest="timings", choices=["quick", "measured"], default="quick")
     parser.add_argument("--reply", help="what every agent's model answers; default: no model")
     parser.add_argument(
         "--journal", type=Path, help="append every call, config write and restart as JSON lines"

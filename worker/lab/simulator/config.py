@@ -20,10 +20,10 @@ from worker.lab.simulator.includes import (
     with_included,
 )
 from worker.lab.simulator.journal import Journal
-from worker.lab.simulator.pace import Pace
 from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import Release
 from worker.lab.simulator.roster import roster_of
+from worker.lab.simulator.timings import Timings
 from worker.lab.simulator.workspaces import with_home
 
 _READ_ONLY = (
@@ -51,7 +51,7 @@ class Config:
         self,
         path: Path,
         release: Release,
-        pace: Pace,
+        timings: Timings,
         journal: Journal,
         *,
         token: str,
@@ -62,7 +62,7 @@ class Config:
         self.path = path
         self.roster = roster_of(release)
         self._release = release
-        self._pace = pace
+        self._timings = timings
         self._journal = journal
         self._hash_key = hashlib.sha256(token.encode()).digest() if release.roster_is_map else None
         self._main_workspace = main_workspace
@@ -151,7 +151,7 @@ class Config:
         if not self._release.runs_from_memory:
             return snapshot
         age_s = time.time() - self.path.stat().st_mtime
-        if self._in_memory is None or age_s >= self._pace.reload_delay_s:
+        if self._in_memory is None or age_s >= self._timings.reload_delay_s:
             self._in_memory = snapshot
         return self._in_memory
 
@@ -219,11 +219,11 @@ class Config:
             raise Refusal(_READ_ONLY.format(path=self.path), code="UNAVAILABLE")
         if self._release.loses_concurrent_writes:
             snapshot = self._read()
-            await asyncio.sleep(self._pace.config_write_s)
+            await asyncio.sleep(self._timings.config_write_s)
             yield snapshot
             return
         async with self._lock:
-            await asyncio.sleep(self._pace.config_write_s)
+            await asyncio.sleep(self._timings.config_write_s)
             yield self._read()
 
     def _checked_patch(self, raw: str, base_hash: str | None, snapshot: document.Snapshot) -> JSON:

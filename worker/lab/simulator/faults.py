@@ -1,4 +1,4 @@
-"""Faults to order: what goes wrong, with which request, how often."""
+"""Faults to schedule: what goes wrong, with which request, how often."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """As `Delay`, until the order is released."""
+    """As `Delay`, until the scheduled fault is released."""
 
     stage: ClassVar[Stage] = "request"
     carried_out: bool = False
@@ -51,7 +51,7 @@ class Hold:
 class Restart:
     """The gateway restarts (1012) in place of an answer, or ``delay_s`` after it where ``answered``.
 
-    ``down_s``: how long its port refuses connections; None: as the pace says. ``answered`` implies
+    ``down_s``: how long its port refuses connections; None: as the timings say. ``answered`` implies
     ``carried_out``.
     """
 
@@ -106,7 +106,7 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
-class Lie:
+class FakeReply:
     """Answered ok and not carried out. ``payload`` None: what a gateway would answer to that request."""
 
     stage: ClassVar[Stage] = "request"
@@ -157,7 +157,7 @@ Kind = (
     | Garble
     | Late
     | Silence
-    | Lie
+    | FakeReply
     | RefuseConnections
     | RefuseUpgrade
     | NoChallenge

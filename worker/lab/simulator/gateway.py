@@ -8,14 +8,13 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from worker.lab.simulator.admission import Grant
 from worker.lab.simulator.agents import Agents
 from worker.lab.simulator.config import Config, Written
+from worker.lab.simulator.connect_handshake import Grant
 from worker.lab.simulator.deletions import RECOVERY, Deletions
 from worker.lab.simulator.heartbeats import Heartbeats
 from worker.lab.simulator.journal import Journal
 from worker.lab.simulator.method import Method, at_once
-from worker.lab.simulator.pace import Pace
 from worker.lab.simulator.pairing import Pairing
 from worker.lab.simulator.params import Kind, Shape
 from worker.lab.simulator.rate_limit import RateLimit
@@ -23,6 +22,7 @@ from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import ADMIN, Release
 from worker.lab.simulator.roster import MAIN
 from worker.lab.simulator.sessions import Run, Sessions, agent_of
+from worker.lab.simulator.timings import Timings
 from worker.lab.simulator.workspaces import Workspaces
 
 _RECOVERY_S = 0.2
@@ -56,7 +56,7 @@ class Gateway:
         self,
         state_dir: Path,
         release: Release,
-        pace: Pace,
+        timings: Timings,
         journal: Journal,
         host: Host,
         *,
@@ -67,14 +67,14 @@ class Gateway:
         pairing: Pairing,
     ) -> None:
         self.release = release
-        self._pace = pace
+        self._timings = timings
         self._host = host
         self._limit = limit
-        self.workspaces = Workspaces(state_dir, release, pace.file_write_s)
+        self.workspaces = Workspaces(state_dir, release, timings.file_write_s)
         self.config = Config(
             state_dir / "openclaw.json",
             release,
-            pace,
+            timings,
             journal,
             token=token,
             main_workspace=self.workspaces.configured(MAIN, {}),
@@ -193,9 +193,9 @@ class Gateway:
         return answer
 
     async def _run(self, run_id: str, run: Run, *, is_default: bool) -> None:
-        await asyncio.sleep(self._pace.history_s)
+        await asyncio.sleep(self._timings.history_s)
         self.sessions.begin(run_id, run, is_default_agent=is_default)
-        await asyncio.sleep(self._pace.run_s)
+        await asyncio.sleep(self._timings.run_s)
         await self.sessions.finish(run_id, run, is_default_agent=is_default)
 
     def _cron_list(self, params: JSON) -> JSON:
@@ -216,7 +216,7 @@ class Gateway:
         self._host.spawn(self._fit_heartbeats_later())
 
     async def _fit_heartbeats_later(self) -> None:
-        await asyncio.sleep(self._pace.heartbeat_job_s)
+        await asyncio.sleep(self._timings.heartbeat_job_s)
         self._fit_heartbeats()
 
     def _fit_heartbeats(self) -> None:

@@ -6,7 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
-from worker.lab.simulator.admission import Grant
+from worker.lab.simulator.connect_handshake import Grant
 from worker.lab.simulator.refusal import JSON
 from worker.lab.simulator.release import Release
 

@@ -6,7 +6,7 @@ import json
 import uuid
 from pathlib import Path
 
-from worker.lab.simulator.admission import Grant, HandshakeRefusal
+from worker.lab.simulator.connect_handshake import Grant, HandshakeRefusal
 from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import Release
 

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable
 
-from worker.lab.simulator.pace import Pace
 from worker.lab.simulator.refusal import JSON
 from worker.lab.simulator.release import Release
+from worker.lab.simulator.timings import Timings
 
 _LONGEST_S = 60.0
 _SAME_S = 0.001
@@ -25,9 +25,9 @@ class Restarts:
     change, waits for no cooldown and forgets what it saw when another restart comes first.
     """
 
-    def __init__(self, release: Release, pace: Pace, begin: Callable[[], None]) -> None:
+    def __init__(self, release: Release, timings: Timings, begin: Callable[[], None]) -> None:
         self._release = release
-        self._pace = pace
+        self._timings = timings
         self._begin = begin
         self._patched: set[asyncio.TimerHandle] = set()
         self._watched: asyncio.TimerHandle | None = None
@@ -38,7 +38,9 @@ class Restarts:
 
         ``delay_ms`` is the ``restartDelayMs`` of the request, at most a minute; None: the default.
         """
-        delay_s = self._pace.restart_delay_s if delay_ms is None else min(max(delay_ms / 1000, 0), _LONGEST_S)
+        delay_s = (
+            self._timings.restart_delay_s if delay_ms is None else min(max(delay_ms / 1000, 0), _LONGEST_S)
+        )
         answer: JSON = {"ok": True, "pid": os.getpid(), "signal": "SIGUSR1", "delayMs": round(delay_s * 1000)}
         answer |= {"reason": "config.patch", "mode": "emit"}
         if not self._release.spaces_restarts:
@@ -60,7 +62,7 @@ class Restarts:
         """Plan the restart that the config watcher makes of changed ``channels``."""
         if self._watched is None:
             loop = asyncio.get_running_loop()
-            self._watched = loop.call_later(self._pace.reload_delay_s, self._begin)
+            self._watched = loop.call_later(self._timings.reload_delay_s, self._begin)
 
     def began(self) -> None:
         """A restart has begun, whatever its cause."""
@@ -93,7 +95,7 @@ class Restarts:
     def _cooldown_left_s(self) -> float:
         if self._last_began is None:
             return 0.0
-        return max(0.0, self._last_began + self._pace.restart_cooldown_s - time.monotonic())
+        return max(0.0, self._last_began + self._timings.restart_cooldown_s - time.monotonic())
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -18,18 +18,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from worker.lab.simulator.dialogue import Boot, Dialogue, Setting
+from worker.lab.simulator.connection import Boot, Connection, SharedState
+from worker.lab.simulator.fault_schedule import FaultSchedule
 from worker.lab.simulator.faults import RefuseUpgrade
+from worker.lab.simulator.framing import FrameWriter, socket_logger
 from worker.lab.simulator.gateway import Gateway
 from worker.lab.simulator.journal import Journal
-from worker.lab.simulator.orders import Orders
-from worker.lab.simulator.pace import Pace
 from worker.lab.simulator.pairing import Pairing
 from worker.lab.simulator.rate_limit import RateLimit
 from worker.lab.simulator.refusal import JSON
 from worker.lab.simulator.release import Release
 from worker.lab.simulator.restarts import Restarts
-from worker.lab.simulator.wire import Wire, socket_logger
+from worker.lab.simulator.timings import Timings
 
 _LAST_ACCEPT_S = 0.01
 """After listening ends, for sockets that were accepted just before it."""
@@ -46,9 +46,9 @@ class Server:
         *,
         token: str,
         port: int,
-        pace: Pace,
+        timings: Timings,
         journal: Journal,
-        orders: Orders,
+        faults: FaultSchedule,
         reply: str | None,
         remote: bool,
         environment: Mapping[str, str],
@@ -58,16 +58,16 @@ class Server:
         self._release = release
         self._state_dir = state_dir
         self._token = token
-        self._pace = pace
+        self._timings = timings
         self._journal = journal
-        self._orders = orders
+        self._faults = faults
         self._reply = reply
         self._environment = environment
-        self._limit = RateLimit("config.patch", release.patch_limit, pace.limit_window_s)
-        self._restarts = Restarts(release, pace, self._begin_restart)
-        self._setting = Setting(release, state_dir, token, pace, journal, orders, self.pairing, self)
+        self._limit = RateLimit("config.patch", release.patch_limit, timings.limit_window_s)
+        self._restarts = Restarts(release, timings, self._begin_restart)
+        self._shared = SharedState(release, state_dir, token, timings, journal, faults, self.pairing, self)
         self._sockets: WeakSet[ServerConnection] = WeakSet()
-        self._admitted: set[Wire] = set()
+        self._writers: set[FrameWriter] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._restarting: asyncio.Task[None] | None = None
@@ -82,7 +82,7 @@ class Server:
         gateway = Gateway(
             self._state_dir,
             self._release,
-            self._pace,
+            self._timings,
             self._journal,
             self,
             token=self._token,
@@ -92,7 +92,9 @@ class Server:
             pairing=self.pairing,
         )
         self._boots += 1
-        self._boot = Boot(self._boots, str(uuid.uuid4()), time.monotonic() + self._pace.starting_s, gateway)
+        self._boot = Boot(
+            self._boots, str(uuid.uuid4()), time.monotonic() + self._timings.starting_s, gateway
+        )
         self._closing = False
         await self._listen()
         self.spawn(self._tick())
@@ -115,7 +117,7 @@ class Server:
         self._restarts.began()
         self._journal.restarted(time.time())
         await self._shut("gateway restarting", {"restartExpectedMs": 1500})
-        await asyncio.sleep(self._pace.down_s if down_s is None else down_s)
+        await asyncio.sleep(self._timings.down_s if down_s is None else down_s)
         if self._boot is None or self._boot.gateway.config.can_be_started_with():
             await self.open()
 
@@ -145,7 +147,7 @@ class Server:
     async def broadcast(self, event: str, payload: JSON) -> None:
         self._sequence += 1
         frame = {"type": "event", "event": event, "payload": payload, "seq": self._sequence}
-        await asyncio.gather(*(wire.send(frame) for wire in list(self._admitted)))
+        await asyncio.gather(*(writer.send(frame) for writer in list(self._writers)))
 
     async def _listen(self) -> None:
         self._listener = await serve(
@@ -198,7 +200,7 @@ class Server:
             open_now = [item for item in self._sockets if item.protocol.state is State.OPEN]
             await asyncio.gather(*(item.close(1012, "service restart") for item in open_now))
         if self._closing:
-            await asyncio.sleep(self._pace.closing_s)
+            await asyncio.sleep(self._timings.closing_s)
             await self._stop_listening()
         await self._drop_sockets()
         if self._listener is not None:
@@ -223,7 +225,7 @@ class Server:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self._pace.tick_s)
+            await asyncio.sleep(self._timings.tick_s)
             await self.broadcast("tick", {"ts": int(time.time() * 1000)})
 
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -231,22 +233,22 @@ class Server:
             return connection.respond(HTTPStatus.OK, f"OpenClaw {self._release.name}, simulated\n")
         if self._closing:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "Gateway websocket admission closed")
-        order = self._orders.struck("upgrade")
-        if order is not None and isinstance(order.fault.kind, RefuseUpgrade):
-            return connection.respond(HTTPStatus(order.fault.kind.status), "refused\n")
+        scheduled = self._faults.struck("upgrade")
+        if scheduled is not None and isinstance(scheduled.fault.kind, RefuseUpgrade):
+            return connection.respond(HTTPStatus(scheduled.fault.kind.status), "refused\n")
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert self._boot is not None
-        wire = Wire(connection)
-        dialogue = Dialogue(self._setting, self._boot, wire)
+        writer = FrameWriter(connection)
+        client = Connection(self._shared, self._boot, writer)
         try:
             with contextlib.suppress(ConnectionClosed):
-                if await dialogue.open():
-                    self._admitted.add(wire)
-                    await dialogue.answer_all()
+                if await client.open():
+                    self._writers.add(writer)
+                    await client.answer_all()
         finally:
-            self._admitted.discard(wire)
+            self._writers.discard(writer)
 
 
 async def _has_transport(connection: ServerConnection) -> bool:

@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.lab.simulator import document
+from worker.lab.simulator.fault_schedule import FaultSchedule
 from worker.lab.simulator.faults import Fault
 from worker.lab.simulator.journal import Call, Journal
 from worker.lab.simulator.known_releases import RELEASES
-from worker.lab.simulator.orders import Orders
-from worker.lab.simulator.pace import QUICK, Pace
 from worker.lab.simulator.release import Release
 from worker.lab.simulator.roster import roster_of
 from worker.lab.simulator.server import Server
+from worker.lab.simulator.timings import QUICK, Timings
 from worker.lab.simulator.workspaces import Workspaces
 
 _START_S = 10.0
@@ -35,8 +35,8 @@ class Simulator:
     ``reply`` is what every agent's model says; None: no model is configured. With ``remote`` clients
     count as coming from another machine: devices wait for `approve_devices`. ``config`` is laid into a
     fresh openclaw.json; ``environment`` has the variables that it names (None: ours). ``journal`` names a
-    JSONL file that repeats what `calls` holds. ``faults`` takes orders for what is to go wrong:
-    ``simulator.faults.order(Fault(Drop(), "config.patch"))``.
+    JSONL file that repeats what `calls` holds. ``faults`` schedules what is to go wrong:
+    ``simulator.faults.schedule(Fault(Drop(), "config.patch"))``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Simulator:
         token: str,
         state_dir: Path,
         port: int = 0,
-        pace: Pace = QUICK,
+        timings: Timings = QUICK,
         reply: str | None = None,
         remote: bool = False,
         config: Mapping[str, Any] | None = None,
@@ -58,9 +58,9 @@ class Simulator:
         self.release: Release = RELEASES[release]
         self.token = token
         self.state_dir = state_dir.absolute()
-        self.pace = pace
+        self.timings = timings
         self.journal = Journal(journal)
-        self.faults = Orders(self._tell)
+        self.faults = FaultSchedule(self._tell)
         self._port = port
         self._reply = reply
         self._remote = remote
@@ -176,9 +176,9 @@ class Simulator:
             self.state_dir,
             token=self.token,
             port=self._port,
-            pace=self.pace,
+            timings=self.timings,
             journal=self.journal,
-            orders=self.faults,
+            faults=self.faults,
             reply=self._reply,
             remote=self._remote,
             environment=self._environment,
@@ -188,7 +188,7 @@ class Simulator:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_S + self.pace.down_s)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_S + self.timings.down_s)
 
     def _end(self) -> None:
         loop, thread = self._loop, self._thread

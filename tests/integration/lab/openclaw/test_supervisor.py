@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.conformance.steps import eventually
 from worker.lab.openclaw.supervisor import Supervisor
-from worker.lab.servers.tethered import Program, Tethered
+from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
 PATIENCE_S = 20.0
 
@@ -22,16 +22,16 @@ class Scripts:
     def __init__(self, folder: Path, *scripts: str) -> None:
         self._folder = folder
         self._scripts = list(scripts)
-        self.started: list[Tethered] = []
+        self.started: list[SupervisedProcess] = []
         self.told: list[int] = []
 
-    def first(self) -> Tethered:
+    def first(self) -> SupervisedProcess:
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         program = Program(["/bin/sh", "-c", script], env={"PATH": os.defpath}, log_path=self._folder / "log")
-        self.started.append(Tethered(program))
+        self.started.append(SupervisedProcess(program))
         return self.started[-1]
 
-    def again(self, code: int) -> Tethered:
+    def again(self, code: int) -> SupervisedProcess:
         self.told.append(code)
         return self.first()
 

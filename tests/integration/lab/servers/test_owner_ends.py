@@ -93,13 +93,15 @@ def test_servers_end_when_a_fork_of_the_owner_lives_on(folder: Path) -> None:
             os.kill(up["fork"], signal.SIGKILL)
 
 
-def test_servers_end_when_owner_and_tethers_are_killed_together(folder: Path) -> None:
+def test_servers_end_when_owner_and_supervisors_are_killed_together(folder: Path) -> None:
     with owner_of(folder) as owner:
         up = wait_until_up(owner)
         below = descendants(owner.pid)
-        tethers = [process.pid for process in below if "tether.py" in command_line(process.pid)]
-        assert len(tethers) == len(up["servers"])
-        for pid in (owner.pid, *tethers):
+        supervisors = [
+            process.pid for process in below if "process_supervisor.py" in command_line(process.pid)
+        ]
+        assert len(supervisors) == len(up["servers"])
+        for pid in (owner.pid, *supervisors):
             os.kill(pid, signal.SIGKILL)
         wait_until_gone(below, GONE_WITHIN_S)
 

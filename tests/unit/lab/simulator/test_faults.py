@@ -1,4 +1,4 @@
-"""Each ordered fault, seen by a client."""
+"""Each scheduled fault, seen by a client."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.conformance.peer import Answer, Device, Peer, meet, meet_when_up
-from worker.lab.simulator import Fault, Pace, Simulator
+from worker.lab.simulator import Fault, Simulator, Timings
 from worker.lab.simulator.faults import (
     Delay,
     Drop,
+    FakeReply,
     GarbageChallenge,
     Hold,
     Late,
-    Lie,
     NoChallenge,
     Refuse,
     RefuseConnections,
@@ -42,8 +42,10 @@ QUIET_S = 0.3
 
 @pytest.fixture
 def simulator(tmp_path: Path) -> Iterator[Simulator]:
-    pace = Pace(tick_s=0.1)
-    with Simulator("2026.9.6", token=secrets.token_urlsafe(24), state_dir=tmp_path, pace=pace) as simulator:
+    timings = Timings(tick_s=0.1)
+    with Simulator(
+        "2026.9.6", token=secrets.token_urlsafe(24), state_dir=tmp_path, timings=timings
+    ) as simulator:
         yield simulator
 
 
@@ -68,9 +70,11 @@ def close_code(peer: Peer) -> int | None:
     return close.code
 
 
-def test_a_refusal_is_worded_as_ordered_and_nothing_is_carried_out(simulator: Simulator, peer: Peer) -> None:
+def test_a_refusal_is_worded_as_scheduled_and_nothing_is_carried_out(
+    simulator: Simulator, peer: Peer
+) -> None:
     kind = Refuse("not now", "UNAVAILABLE", True, 1500, {"why": "a test"})
-    order = simulator.faults.order(Fault(kind, "agents.files.set"))
+    scheduled = simulator.faults.schedule(Fault(kind, "agents.files.set"))
     assert peer.call(*write()).error == {
         "code": "UNAVAILABLE",
         "message": "not now",
@@ -80,49 +84,51 @@ def test_a_refusal_is_worded_as_ordered_and_nothing_is_carried_out(simulator: Si
     }
     assert not written(simulator)
     assert peer.call(*write()).ok
-    assert order.happened == 1
-    assert order.spent
+    assert scheduled.happened == 1
+    assert scheduled.spent
 
 
-def test_a_fault_strikes_the_nth_that_fits_and_as_often_as_ordered(simulator: Simulator, peer: Peer) -> None:
+def test_a_fault_strikes_the_nth_that_fits_and_as_often_as_scheduled(
+    simulator: Simulator, peer: Peer
+) -> None:
     fault = Fault(Refuse("no"), "agents.files.set", agent="one", file="SOUL.md", nth=2, times=2)
-    order = simulator.faults.order(fault)
+    scheduled = simulator.faults.schedule(fault)
     assert peer.call(*write("USER.md")).ok
     assert [peer.call(*write("SOUL.md")).ok for _ in range(4)] == [True, False, False, True]
-    assert order.happened == 2
+    assert scheduled.happened == 2
 
 
 def test_a_fault_finds_the_agent_of_a_session_key(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Refuse("no"), agent="one"))
+    simulator.faults.schedule(Fault(Refuse("no"), agent="one"))
     assert peer.call("sessions.patch", {"key": "agent:two:main"}).ok
     assert not peer.call("sessions.patch", {"key": "agent:one:main"}).ok
 
 
 def test_faults_without_a_method_leave_the_handshake_alone(simulator: Simulator) -> None:
-    simulator.faults.order(Fault(Refuse("no")))
+    simulator.faults.schedule(Fault(Refuse("no")))
     with meet(simulator.url, simulator.token) as peer:
         assert peer.hello.ok
         assert not peer.call("health").ok
 
 
 def test_two_faults_that_fit_strike_one_after_the_other(simulator: Simulator, peer: Peer) -> None:
-    orders = [simulator.faults.order(Fault(Refuse(text), "health")) for text in ("first", "second")]
+    scheduled = [simulator.faults.schedule(Fault(Refuse(text), "health")) for text in ("first", "second")]
     assert [peer.call("health").message for _ in range(3)] == ["first", "second", ""]
-    assert [order.happened for order in orders] == [1, 1]
+    assert [fault.happened for fault in scheduled] == [1, 1]
 
 
-def test_an_order_tells_that_it_did_not_happen(simulator: Simulator, peer: Peer) -> None:
-    order = simulator.faults.order(Fault(Refuse("no"), "config.patch"))
+def test_a_scheduled_fault_tells_that_it_did_not_happen(simulator: Simulator, peer: Peer) -> None:
+    scheduled = simulator.faults.schedule(Fault(Refuse("no"), "config.patch"))
     assert peer.call("health").ok
-    assert not order.wait(0)
-    assert simulator.faults.outstanding == [order]
+    assert not scheduled.wait(0)
+    assert simulator.faults.outstanding == [scheduled]
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_a_drop_ends_the_connection_without_a_close_frame(
     simulator: Simulator, peer: Peer, carried_out: bool
 ) -> None:
-    simulator.faults.order(Fault(Drop(carried_out), "agents.files.set"))
+    simulator.faults.schedule(Fault(Drop(carried_out), "agents.files.set"))
     peer.send(*write())
     assert close_code(peer) is None
     assert written(simulator) is carried_out
@@ -132,7 +138,7 @@ def test_a_drop_ends_the_connection_without_a_close_frame(
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_a_restart_stands_in_place_of_the_answer(simulator: Simulator, peer: Peer, carried_out: bool) -> None:
-    simulator.faults.order(Fault(Restart(carried_out), "agents.files.set"))
+    simulator.faults.schedule(Fault(Restart(carried_out), "agents.files.set"))
     peer.send(*write())
     assert close_code(peer) == 1012
     assert written(simulator) is carried_out
@@ -141,7 +147,7 @@ def test_a_restart_stands_in_place_of_the_answer(simulator: Simulator, peer: Pee
 
 
 def test_a_restart_may_come_some_time_after_the_answer(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(restart_after_burst(creates=2, delay_s=0.2))
+    simulator.faults.schedule(restart_after_burst(creates=2, delay_s=0.2))
     asked = time.monotonic()
     for name in ("two", "three"):
         peer.ask("agents.create", {"name": name, "workspace": f"/srv/{name}"})
@@ -150,7 +156,7 @@ def test_a_restart_may_come_some_time_after_the_answer(simulator: Simulator, pee
 
 
 def test_a_restart_may_take_its_time(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Restart(down_s=0.5), "health"))
+    simulator.faults.schedule(Fault(Restart(down_s=0.5), "health"))
     peer.send("health")
     assert close_code(peer) == 1012
     closed = time.monotonic()
@@ -160,7 +166,7 @@ def test_a_restart_may_take_its_time(simulator: Simulator, peer: Peer) -> None:
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_a_delay_is_before_or_after_the_work(simulator: Simulator, peer: Peer, carried_out: bool) -> None:
-    simulator.faults.order(Fault(Delay(0.6, carried_out), "agents.files.set"))
+    simulator.faults.schedule(Fault(Delay(0.6, carried_out), "agents.files.set"))
     began = time.monotonic()
     request = peer.send(*write())
     assert peer.call("health").ok
@@ -172,36 +178,36 @@ def test_a_delay_is_before_or_after_the_work(simulator: Simulator, peer: Peer, c
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_a_hold_lasts_until_it_is_released(simulator: Simulator, peer: Peer, carried_out: bool) -> None:
-    order = simulator.faults.order(Fault(Hold(carried_out), "agents.files.set"))
+    scheduled = simulator.faults.schedule(Fault(Hold(carried_out), "agents.files.set"))
     request = peer.send(*write())
-    assert order.wait(SOON_S)
+    assert scheduled.wait(SOON_S)
     assert peer.call("health").ok
     assert written(simulator) is carried_out
-    order.release()
+    scheduled.release()
     assert peer.answer(request).ok
     assert written(simulator)
 
 
 def test_clearing_releases_what_is_held(simulator: Simulator, peer: Peer) -> None:
-    order = simulator.faults.order(Fault(Hold(), "agents.files.set"))
+    scheduled = simulator.faults.schedule(Fault(Hold(), "agents.files.set"))
     request = peer.send(*write())
-    assert order.wait(SOON_S)
+    assert scheduled.wait(SOON_S)
     simulator.faults.clear()
     assert peer.answer(request).ok
 
 
 def test_a_held_request_does_not_keep_it_from_stopping(simulator: Simulator, peer: Peer) -> None:
-    order = simulator.faults.order(Fault(Hold(), "agents.files.set"))
+    scheduled = simulator.faults.schedule(Fault(Hold(), "agents.files.set"))
     peer.send(*write())
-    assert order.wait(SOON_S)
+    assert scheduled.wait(SOON_S)
     simulator.stop()
     assert close_code(peer) == 1012
     assert not written(simulator)
-    order.release()
+    scheduled.release()
 
 
 def test_answers_out_of_order(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Late(behind=2), "agents.files.set"))
+    simulator.faults.schedule(Fault(Late(behind=2), "agents.files.set"))
     requests = [peer.send(*write()), peer.send("health"), peer.send("config.get")]
     frames = [peer_frame(peer) for _ in range(3)]
     assert [frame["id"] for frame in frames] == [requests[1], requests[2], requests[0]]
@@ -222,7 +228,7 @@ def peer_frame(peer: Peer) -> dict[str, Any]:
 def test_a_payload_of_a_wrong_type(
     simulator: Simulator, peer: Peer, shape: WrongShape, payload: object
 ) -> None:
-    simulator.faults.order(Fault(Wrong(shape), "agents.files.set"))
+    simulator.faults.schedule(Fault(Wrong(shape), "agents.files.set"))
     peer.send(*write())
     frame = peer_frame(peer)
     assert frame["ok"] is True
@@ -231,14 +237,14 @@ def test_a_payload_of_a_wrong_type(
 
 
 def test_an_answer_without_a_payload(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Wrong("absent"), "health"))
+    simulator.faults.schedule(Fault(Wrong("absent"), "health"))
     peer.send("health")
     assert "payload" not in peer_frame(peer)
 
 
 def test_an_answer_that_is_no_frame(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Wrong("not JSON"), "health"))
-    simulator.faults.order(Fault(Wrong("frame is a list"), "health"))
+    simulator.faults.schedule(Fault(Wrong("not JSON"), "health"))
+    simulator.faults.schedule(Fault(Wrong("frame is a list"), "health"))
     peer.send("health")
     with pytest.raises(json.JSONDecodeError):
         peer_frame(peer)
@@ -252,7 +258,7 @@ def test_silence_is_no_answer_no_tick_and_no_close(
     simulator: Simulator, peer: Peer, carried_out: bool
 ) -> None:
     assert peer.event("tick", SOON_S)
-    simulator.faults.order(Fault(Silence(carried_out), "agents.files.set"))
+    simulator.faults.schedule(Fault(Silence(carried_out), "agents.files.set"))
     peer.send(*write())
     peer.send("health")
     ticks = len(peer.events)
@@ -275,18 +281,18 @@ def test_a_lie_is_shaped_like_the_truth(release: str, tmp_path: Path) -> None:
             ("sessions.patch", {"key": "agent:one:main", "label": "Bob"}),
             ("chat.send", {"sessionKey": "agent:one:main", "message": "Hi.", "idempotencyKey": "wake"}),
         ):
-            simulator.faults.order(Fault(Lie(), method))
-            lie, truth = peer.ask(method, params), peer.ask(method, params)
-            assert lie.keys() >= {"ok", "agentId", "key", "file", "runId"} & truth.keys()
+            simulator.faults.schedule(Fault(FakeReply(), method))
+            fake, truth = peer.ask(method, params), peer.ask(method, params)
+            assert fake.keys() >= {"ok", "agentId", "key", "file", "runId"} & truth.keys()
             if "file" in truth:
-                assert lie["file"].keys() == truth["file"].keys()
-                assert lie["file"]["size"] == truth["file"]["size"]
+                assert fake["file"].keys() == truth["file"].keys()
+                assert fake["file"]["size"] == truth["file"]["size"]
 
 
 def test_a_lie_carries_nothing_out(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Lie(), "agents.files.set"))
-    simulator.faults.order(Fault(Lie(), "agents.create"))
-    simulator.faults.order(Fault(Lie(), "config.patch"))
+    simulator.faults.schedule(Fault(FakeReply(), "agents.files.set"))
+    simulator.faults.schedule(Fault(FakeReply(), "agents.create"))
+    simulator.faults.schedule(Fault(FakeReply(), "config.patch"))
     assert peer.call(*write()).ok
     assert peer.call("agents.create", {"name": "two", "workspace": "/srv/two"}).ok
     base = peer.ask("config.get")["hash"]
@@ -295,7 +301,7 @@ def test_a_lie_carries_nothing_out(simulator: Simulator, peer: Peer) -> None:
     assert not written(simulator)
     assert "two" not in simulator.agents()
     assert peer.ask("config.get")["hash"] == base
-    simulator.faults.order(Fault(Lie({"own": "words"}), "agents.files.set"))
+    simulator.faults.schedule(Fault(FakeReply({"own": "words"}), "agents.files.set"))
     assert peer.ask(*write()) == {"own": "words"}
 
 
@@ -304,7 +310,7 @@ def test_a_patch_that_is_a_lie_restarts_the_older_releases_all_the_same(tmp_path
         Simulator("2026.2.12", token="secret", state_dir=tmp_path) as simulator,
         meet(simulator.url, "secret") as peer,
     ):
-        simulator.faults.order(Fault(Lie(), "config.patch"))
+        simulator.faults.schedule(Fault(FakeReply(), "config.patch"))
         base = peer.ask("config.get")["hash"]
         patch = {"raw": json.dumps({"messages": {"ackReactionScope": "direct"}}), "baseHash": base}
         assert peer.ask("config.patch", patch)["restart"]["ok"] is True
@@ -315,7 +321,7 @@ def test_a_patch_that_is_a_lie_restarts_the_older_releases_all_the_same(tmp_path
 
 def test_what_real_gateways_say_comes_ready_made(simulator: Simulator, peer: Peer) -> None:
     def error_of(fault: Fault, answer: Any) -> dict[str, Any]:
-        simulator.faults.order(fault)
+        simulator.faults.schedule(fault)
         given: Answer = answer()
         return given.error
 
@@ -329,7 +335,7 @@ def test_what_real_gateways_say_comes_ready_made(simulator: Simulator, peer: Pee
 
 
 def test_a_refused_connect_is_closed(simulator: Simulator) -> None:
-    simulator.faults.order(Fault(Refuse("later"), "connect"))
+    simulator.faults.schedule(Fault(Refuse("later"), "connect"))
     with meet(simulator.url, simulator.token) as peer:
         assert peer.hello.message == "later"
         assert close_code(peer) == 1013
@@ -338,17 +344,17 @@ def test_a_refused_connect_is_closed(simulator: Simulator) -> None:
 
 
 def test_an_upgrade_is_refused_with_a_status(simulator: Simulator) -> None:
-    order = simulator.faults.order(Fault(RefuseUpgrade(503)))
+    scheduled = simulator.faults.schedule(Fault(RefuseUpgrade(503)))
     with pytest.raises(InvalidStatus, match="503"), meet(simulator.url, simulator.token):
         pass
-    assert order.happened == 1
+    assert scheduled.happened == 1
     with meet(simulator.url, simulator.token) as peer:
         assert peer.hello.ok
 
 
 def test_no_challenge_and_a_challenge_of_garbage(simulator: Simulator) -> None:
-    simulator.faults.order(Fault(NoChallenge()))
-    simulator.faults.order(Fault(GarbageChallenge("{]")))
+    simulator.faults.schedule(Fault(NoChallenge()))
+    simulator.faults.schedule(Fault(GarbageChallenge("{]")))
     with connect(simulator.url, proxy=None) as socket, pytest.raises(TimeoutError):
         socket.recv(QUIET_S)
     with connect(simulator.url, proxy=None) as socket:
@@ -356,7 +362,7 @@ def test_no_challenge_and_a_challenge_of_garbage(simulator: Simulator) -> None:
 
 
 def test_connections_are_refused_for_a_while_and_open_ones_stay(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(RefuseConnections(0.6), "health"))
+    simulator.faults.schedule(Fault(RefuseConnections(0.6), "health"))
     began = time.monotonic()
     assert peer.call("health").ok
     with pytest.raises(ConnectionRefusedError), meet(simulator.url, simulator.token):
@@ -375,10 +381,10 @@ def test_connections_can_be_refused_at_once(simulator: Simulator) -> None:
 
 
 def test_the_newest_release_answers_503_while_it_closes(tmp_path: Path) -> None:
-    pace = Pace(closing_s=1.0)
-    with Simulator("2026.9.6", token="secret", state_dir=tmp_path, pace=pace) as simulator:
+    timings = Timings(closing_s=1.0)
+    with Simulator("2026.9.6", token="secret", state_dir=tmp_path, timings=timings) as simulator:
         with meet(simulator.url, "secret") as peer:
-            simulator.faults.order(Fault(Restart(), "health"))
+            simulator.faults.schedule(Fault(Restart(), "health"))
             peer.send("health")
             assert close_code(peer) == 1012
         with pytest.raises(InvalidStatus, match="503"), meet(simulator.url, "secret"):
@@ -401,7 +407,7 @@ def test_a_fault_that_could_never_happen_is_refused(fault: dict[str, Any], messa
 
 
 def test_a_dropped_connection_is_really_gone(simulator: Simulator, peer: Peer) -> None:
-    simulator.faults.order(Fault(Drop(), "health"))
+    simulator.faults.schedule(Fault(Drop(), "health"))
     peer.send("health")
     assert close_code(peer) is None
     with pytest.raises(ConnectionClosed):

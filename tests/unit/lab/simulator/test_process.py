@@ -15,7 +15,7 @@ import pytest
 
 from tests.conformance.peer import Answer, Device, Peer, meet
 from tests.conformance.steps import eventually
-from worker.lab.simulator import RELEASES, Pace, Simulator
+from worker.lab.simulator import RELEASES, Simulator, Timings
 from worker.lab.simulator.fault_file import KINDS, faults_in
 
 RELEASE = "2026.9.6"
@@ -169,7 +169,7 @@ def test_a_remote_device_waits_for_approval(release: str, token: str, tmp_path: 
 
 
 def test_a_new_boot_answers_that_it_is_starting(token: str, tmp_path: Path) -> None:
-    simulator = Simulator(RELEASE, token=token, state_dir=tmp_path, pace=Pace(starting_s=0.3))
+    simulator = Simulator(RELEASE, token=token, state_dir=tmp_path, timings=Timings(starting_s=0.3))
     with simulator:
         with meet(simulator.url, token) as peer:
             assert peer.hello.error == {
@@ -191,14 +191,14 @@ def test_a_new_boot_answers_that_it_is_starting(token: str, tmp_path: Path) -> N
 
 
 def test_a_tick_comes_by_itself(token: str, tmp_path: Path) -> None:
-    simulator = Simulator(RELEASE, token=token, state_dir=tmp_path, pace=Pace(tick_s=0.05))
+    simulator = Simulator(RELEASE, token=token, state_dir=tmp_path, timings=Timings(tick_s=0.05))
     with simulator, meet(simulator.url, token) as peer:
         assert peer.event("tick", 5)["ts"] > 0
 
 
 def test_the_port_refuses_while_it_restarts(token: str, tmp_path: Path) -> None:
     simulator = Simulator(
-        "2026.2.12", token=token, state_dir=tmp_path, pace=Pace(restart_delay_s=0, down_s=1.0)
+        "2026.2.12", token=token, state_dir=tmp_path, timings=Timings(restart_delay_s=0, down_s=1.0)
     )
     with simulator:
         with meet(simulator.url, token) as peer:
@@ -286,7 +286,7 @@ def test_a_faults_file_that_is_not_understood_is_named(tmp_path: Path, text: str
         faults_in(path)
 
 
-def test_a_faults_file_can_order_every_kind(tmp_path: Path) -> None:
+def test_a_faults_file_can_schedule_every_kind(tmp_path: Path) -> None:
     needed: dict[str, dict[str, object]] = {
         "refuse": {"message": "no"},
         "delay": {"seconds": 1},

@@ -1,4 +1,4 @@
-"""The faults that are ordered, and what has become of each."""
+"""The faults that are scheduled, and which of them have happened."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from worker.lab.simulator.faults import Fault, Stage
 
 
-class Order:
-    """One ordered fault. Safe to ask from any thread."""
+class ScheduledFault:
+    """One scheduled fault. Thread-safe."""
 
     def __init__(self, fault: Fault, told: Callable[[Fault], None]) -> None:
         self.fault = fault
@@ -22,7 +22,7 @@ class Order:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def __repr__(self) -> str:
-        return f"<Order {self.fault} happened {self._struck} times>"
+        return f"<ScheduledFault {self.fault} happened {self._struck} times>"
 
     @property
     def happened(self) -> int:
@@ -32,7 +32,7 @@ class Order:
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck as often as it was ordered to."""
+        """Whether it has struck as often as it was scheduled to."""
         return self.fault.times is not None and self.happened >= self.fault.times
 
     def wait(self, timeout_s: float, *, times: int = 1) -> bool:
@@ -73,49 +73,51 @@ class Order:
         self._told(self.fault)
 
 
-class Orders:
-    """All faults ordered from one simulator; they outlive its restarts, stops and starts.
+class FaultSchedule:
+    """All faults scheduled on one simulator; they outlive its restarts, stops and starts.
 
-    A request is struck by one fault at most, the first ordered of those that are due; the others strike
+    A request is struck by one fault at most, the first scheduled of those that are due; the others strike
     the next that fits.
     """
 
     def __init__(self, told: Callable[[Fault], None]) -> None:
         self._told = told
         self._lock = threading.Lock()
-        self._orders: list[Order] = []
+        self._scheduled: list[ScheduledFault] = []
 
-    def order(self, fault: Fault) -> Order:
-        """Order a fault. It counts the requests that arrive from now on."""
-        order = Order(fault, self._told)
+    def schedule(self, fault: Fault) -> ScheduledFault:
+        """Schedule a fault. It counts the requests that arrive from now on."""
+        one = ScheduledFault(fault, self._told)
         with self._lock:
-            self._orders.append(order)
-        return order
+            self._scheduled.append(one)
+        return one
 
     def replace(self, faults: list[Fault]) -> None:
-        """Order these and no others; requests held by the others go on."""
+        """Schedule these faults and no others; requests held by the others go on."""
         self.clear()
         for fault in faults:
-            self.order(fault)
+            self.schedule(fault)
 
     def clear(self) -> None:
-        """Forget all orders, and release what they hold."""
+        """Drop the whole schedule, and release the requests that it holds."""
         with self._lock:
-            orders, self._orders = self._orders, []
-        for order in orders:
-            order.release()
+            dropped, self._scheduled = self._scheduled, []
+        for one in dropped:
+            one.release()
 
     @property
-    def outstanding(self) -> list[Order]:
-        """Orders that have not happened at all."""
+    def outstanding(self) -> list[ScheduledFault]:
+        """The scheduled faults that have not happened at all."""
         with self._lock:
-            return [order for order in self._orders if not order.happened]
+            return [one for one in self._scheduled if not one.happened]
 
-    def struck(self, stage: Stage, method: str = "", names: Mapping[str, str] | None = None) -> Order | None:
-        """The order that strikes here, if one does; counts the request for all that it fits."""
+    def struck(
+        self, stage: Stage, method: str = "", names: Mapping[str, str] | None = None
+    ) -> ScheduledFault | None:
+        """The fault that strikes here, if one does; counts the request for all that it fits."""
         with self._lock:
-            due = [order for order in self._orders if order.fault.fits(stage, method, names or {})]
-            due = [order for order in due if order.counts()]
+            due = [one for one in self._scheduled if one.fault.fits(stage, method, names or {})]
+            due = [one for one in due if one.counts()]
             if not due:
                 return None
             due[0].strike()

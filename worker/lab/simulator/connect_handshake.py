@@ -103,7 +103,7 @@ class Challenge:
     ts: int
 
 
-def admit(
+def grant_for(
     params: Mapping[str, Any],
     *,
     release: Release,

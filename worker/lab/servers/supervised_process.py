@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.errors import PermanentError
 from worker.lab.servers.account import Account
 
-_TETHER = Path(__file__).with_name("tether.py")
+_SUPERVISOR = Path(__file__).with_name("process_supervisor.py")
 
 
 class CannotStart(PermanentError):
@@ -43,14 +43,14 @@ class Program:
     grace_s: float = 10.0
 
 
-class Tethered:
+class SupervisedProcess:
     """A running ``Program``. Raises ``CannotStart`` when there is nothing to execute."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         with program.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_TETHER)],
+                [sys.executable, "-I", "-S", str(_SUPERVISOR)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -73,7 +73,7 @@ class Tethered:
 
     def _hand_over(self) -> int:
         program = self._program
-        order = {
+        command = {
             "owner_pid": os.getpid(),
             "argv": list(program.argv),
             "env": dict(program.env),
@@ -85,7 +85,7 @@ class Tethered:
             "orphan_signal": int(program.orphan_signal),
             "grace_s": program.grace_s,
         }
-        self._order(json.dumps(order))
+        self._send(json.dumps(command))
         assert self._process.stdout is not None
         with self._process.stdout as answers:
             line = answers.readline()
@@ -100,7 +100,7 @@ class Tethered:
         """The exit code (128 + n when signal n ended it), None while it runs."""
         code = self._process.poll()
         if code is not None:
-            self._let_go()
+            self._close_stdin()
         return code
 
     def wait(self, timeout_s: float | None = None) -> int:
@@ -109,17 +109,17 @@ class Tethered:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{self._program.argv[0]} still runs after {timeout_s:g} s") from None
-        self._let_go()
+        self._close_stdin()
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send the program a signal, SIGSTOP and SIGCONT too; nothing happens once it has ended."""
-        self._order(str(int(number)))
+        self._send(str(int(number)))
 
     def stop(self) -> None:
         """Ask it to end, wait, and after the grace time kill it. May be called again."""
-        self._order("stop")
-        self._let_go()
+        self._send("stop")
+        self._close_stdin()
         try:
             self._process.wait(self._program.grace_s + 15)
         except subprocess.TimeoutExpired:
@@ -131,12 +131,12 @@ class Tethered:
         self.send_signal(signal.SIGKILL)
         self.stop()
 
-    def _let_go(self) -> None:
+    def _close_stdin(self) -> None:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
-    def _order(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         stdin = self._process.stdin
         if stdin is None or stdin.closed:
             return

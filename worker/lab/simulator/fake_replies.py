@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 
-from worker.lab.simulator.admission import Grant
+from worker.lab.simulator.connect_handshake import Grant
 from worker.lab.simulator.gateway import Gateway
 from worker.lab.simulator.refusal import JSON
 
 
-async def lie(gateway: Gateway, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
+async def fake_reply(gateway: Gateway, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
     """A payload as of success. Reads are carried out truly; a patch of the older releases still restarts."""
     if method == "config.patch":
         return await _patched(gateway, params, grant, caller)

@@ -1,4 +1,4 @@
-"""A tethered program: its exit code, its signals, its end, and the end of what it started."""
+"""A supervised process: its exit code, its signals, its end, and the end of what it started."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.integration.lab.servers.processes import descendants, wait_until_gone
-from worker.lab.servers.tethered import CannotStart, Program, Tethered
+from worker.lab.servers.supervised_process import CannotStart, Program, SupervisedProcess
 
 STUBBORN = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 )
 
 
-def python(code: str, log: Path, *, stdin: str = "", grace_s: float = 10.0) -> Tethered:
+def python(code: str, log: Path, *, stdin: str = "", grace_s: float = 10.0) -> SupervisedProcess:
     argv = [sys.executable, "-c", code]
-    return Tethered(Program(argv, env={"PATH": os.defpath}, log_path=log, stdin=stdin, grace_s=grace_s))
+    return SupervisedProcess(
+        Program(argv, env={"PATH": os.defpath}, log_path=log, stdin=stdin, grace_s=grace_s)
+    )
 
 
 def wait_for(text: str, log: Path) -> None:
@@ -54,7 +56,7 @@ def test_what_it_says_is_in_the_log_and_it_reads_what_it_was_given(tmp_path: Pat
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"cannot run /nowhere/at-all: No such file"):
-        Tethered(Program(["/nowhere/at-all"], env={}, log_path=tmp_path / "log"))
+        SupervisedProcess(Program(["/nowhere/at-all"], env={}, log_path=tmp_path / "log"))
 
 
 def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:

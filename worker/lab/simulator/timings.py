@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Timings:
     """All times in seconds. The defaults are quick, so that tests are; ratios are the real ones."""
 
     latency_s: float = 0.0
@@ -39,10 +39,10 @@ class Pace:
     """Between ``tick`` events."""
 
 
-QUICK = Pace()
+QUICK = Timings()
 
-MEASURED: dict[str, Pace] = {
-    "2026.2.12": Pace(
+MEASURED: dict[str, Timings] = {
+    "2026.2.12": Timings(
         latency_s=0.001,
         config_write_s=0.03,
         restart_delay_s=2.0,
@@ -51,7 +51,7 @@ MEASURED: dict[str, Pace] = {
         history_s=0.1,
         run_s=0.5,
     ),
-    "2026.3.13": Pace(
+    "2026.3.13": Timings(
         latency_s=0.001,
         config_write_s=0.03,
         restart_delay_s=2.0,
@@ -62,7 +62,7 @@ MEASURED: dict[str, Pace] = {
         history_s=0.1,
         run_s=0.5,
     ),
-    "2026.9.6": Pace(
+    "2026.9.6": Timings(
         latency_s=0.003,
         config_write_s=0.7,
         restart_delay_s=0.5,

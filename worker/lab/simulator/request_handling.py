@@ -9,33 +9,33 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.lab.simulator.admission import HandshakeRefusal
+from worker.lab.simulator.connect_handshake import HandshakeRefusal
+from worker.lab.simulator.fault_schedule import ScheduledFault
 from worker.lab.simulator.faults import (
     Delay,
     Drop,
+    FakeReply,
     Garble,
     Hold,
     Kind,
     Late,
-    Lie,
     Refuse,
     RefuseConnections,
     Restart,
     Silence,
     Wrong,
 )
-from worker.lab.simulator.orders import Order
+from worker.lab.simulator.framing import FrameWriter, response
 from worker.lab.simulator.refusal import JSON, Refusal
-from worker.lab.simulator.wire import Wire, response
 
 logger = logging.getLogger(__name__)
 
 Outcome = JSON | Refusal
 
-_SPOILED: dict[str, object] = {"text": "unexpected", "list": [], "number": 7, "empty": {}}
+_WRONG_PAYLOADS: dict[str, object] = {"text": "unexpected", "list": [], "number": 7, "empty": {}}
 
 
-class House(Protocol):
+class GatewayControls(Protocol):
     """What a fault may do to the gateway as a whole."""
 
     def restart_in(self, delay_s: float, down_s: float | None) -> None: ...
@@ -44,50 +44,51 @@ class House(Protocol):
 
 
 @dataclass(slots=True)
-class Exchange:
-    """``run`` carries the request out, ``lie`` makes up what it would answer; ``note`` writes it down."""
+class RequestHandler:
+    """``run`` carries the request out, ``fake`` makes up what it would answer; ``note`` writes it down."""
 
     method: str
     request_id: str
-    wire: Wire
+    writer: FrameWriter
     run: Callable[[], Awaitable[JSON]]
-    lie: Callable[[], Awaitable[JSON]]
+    fake: Callable[[], Awaitable[JSON]]
     note: Callable[[Refusal | None, str | None], None]
-    house: House
+    controls: GatewayControls
     fault: str | None = None
 
-    async def settle(self, order: Order | None) -> Outcome | None:
-        """Carry out and answer, as the order has it; what was answered, None for nothing or nonsense."""
-        if order is None:
+    async def handle(self, scheduled: ScheduledFault | None) -> Outcome | None:
+        """Carry out and answer, with the scheduled fault, if any; what was answered, None for nothing or
+        nonsense."""
+        if scheduled is None:
             return await self._answer(await self._carry_out())
-        self.fault = type(order.fault.kind).__name__
-        return await self._suffer(order.fault.kind, order)
+        self.fault = type(scheduled.fault.kind).__name__
+        return await self._apply(scheduled.fault.kind, scheduled)
 
-    async def _suffer(self, kind: Kind, order: Order) -> Outcome | None:
+    async def _apply(self, kind: Kind, scheduled: ScheduledFault) -> Outcome | None:
         match kind:
             case Refuse():
                 return await self._refuse(kind)
-            case Lie():
-                return await self._answer(await self._make_up(kind))
+            case FakeReply():
+                return await self._answer(await self._fake(kind))
             case Delay() | Hold():
-                return await self._wait(kind, order)
+                return await self._wait(kind, scheduled)
             case Late():
                 outcome = await self._carry_out()
-                await self.wire.after_answers(kind.behind)
+                await self.writer.after_answers(kind.behind)
                 return await self._answer(outcome)
             case Wrong():
-                await self._spoil(kind.shape)
+                await self._answer_malformed(kind.shape)
             case Garble():
                 await self._carry_out()
                 text = kind.frame.replace("{payload}", kind.payload).replace("{id}", self.request_id)
-                await self.wire.send_text(text)
-                await self.wire.has_answered()
+                await self.writer.send_text(text)
+                await self.writer.has_answered()
             case RefuseConnections():
-                await self.house.refuse_connections(kind.seconds)
+                await self.controls.refuse_connections(kind.seconds)
                 return await self._answer(await self._carry_out())
             case Restart(answered=True):
                 outcome = await self._answer(await self._carry_out())
-                self.house.restart_in(kind.delay_s, kind.down_s)
+                self.controls.restart_in(kind.delay_s, kind.down_s)
                 return outcome
             case Drop() | Restart() | Silence():
                 await self._leave_unanswered(kind)
@@ -100,11 +101,11 @@ class Exchange:
             self.note(Refusal("", code="FAULT"), self.fault)
         match kind:
             case Drop():
-                self.wire.drop()
+                self.writer.drop()
             case Restart():
-                self.house.restart_in(kind.delay_s, kind.down_s)
+                self.controls.restart_in(kind.delay_s, kind.down_s)
             case Silence():
-                self.wire.silent = True
+                self.writer.silent = True
 
     async def _refuse(self, kind: Refuse) -> Outcome:
         closing = 1013 if kind.code == "UNAVAILABLE" else 1008
@@ -118,12 +119,12 @@ class Exchange:
         self._note(refusal)
         return await self._answer(refusal)
 
-    async def _wait(self, kind: Delay | Hold, order: Order) -> Outcome:
+    async def _wait(self, kind: Delay | Hold, scheduled: ScheduledFault) -> Outcome:
         outcome = await self._carry_out() if kind.carried_out else None
-        await (asyncio.sleep(kind.seconds) if isinstance(kind, Delay) else order.released())
+        await (asyncio.sleep(kind.seconds) if isinstance(kind, Delay) else scheduled.released())
         return await self._answer(outcome or await self._carry_out())
 
-    async def _spoil(self, shape: str) -> None:
+    async def _answer_malformed(self, shape: str) -> None:
         frame: JSON = response(self.request_id, await self._carry_out())
         if shape == "not JSON":
             text = '{"type": "res", "ok": tr'
@@ -131,13 +132,13 @@ class Exchange:
             text = json.dumps([frame])
         else:
             frame.pop("payload", None)
-            text = json.dumps(frame if shape == "absent" else {**frame, "payload": _SPOILED[shape]})
-        await self.wire.send_text(text)
-        await self.wire.has_answered()
+            text = json.dumps(frame if shape == "absent" else {**frame, "payload": _WRONG_PAYLOADS[shape]})
+        await self.writer.send_text(text)
+        await self.writer.has_answered()
 
-    async def _make_up(self, kind: Lie) -> Outcome:
+    async def _fake(self, kind: FakeReply) -> Outcome:
         if kind.payload is None:
-            return await self._outcome_of(self.lie)
+            return await self._outcome_of(self.fake)
         self._note(dict(kind.payload))
         return dict(kind.payload)
 
@@ -157,7 +158,7 @@ class Exchange:
         return outcome
 
     async def _answer(self, outcome: Outcome) -> Outcome:
-        await self.wire.answer(self.request_id, outcome)
+        await self.writer.answer(self.request_id, outcome)
         return outcome
 
     def _note(self, outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ def socket_logger() -> logging.Logger:
     return logger
 
 
-class Wire:
+class FrameWriter:
     """Sends frames on one connection. A `silent` one sends nothing more."""
 
     def __init__(self, connection: ServerConnection) -> None:

@@ -1,7 +1,7 @@
 """The small process between an owner and its server: the server ends when the owner does.
 
-A program of its own, not a module to import: ``worker.lab.servers.tethered`` starts it as a file, isolated
-and without site packages, so that it is up in a few hundredths of a second.
+A program of its own, not a module to import: ``worker.lab.servers.supervised_process`` starts it as a file,
+isolated and without site packages, so that it is up in a few hundredths of a second.
 
 Standard input: one JSON line that says what to run, then lines that are a signal number or ``stop``. The end
 of the input means that the owner is gone. Standard output: one JSON line, ``{"pid": ...}`` or
@@ -39,8 +39,8 @@ def _prctl() -> Callable[[int, int], int] | None:
     return lambda option, value: int(libc.prctl(option, value, 0, 0, 0))
 
 
-class Lifeline:
-    """The orders that come from the owner, line by line, until its end."""
+class OwnerPipe:
+    """The commands that the owner sends, line by line, until it ends."""
 
     def __init__(self, owner_pid: int | None = None) -> None:
         self.owner_pid = owner_pid
@@ -57,12 +57,12 @@ class Lifeline:
         return self._lines.pop(0) if self._lines else None
 
     def wait(self, also: int, timeout_s: float) -> None:
-        """Until an order comes, ``also`` is readable or the time is over."""
+        """Until a command comes, ``also`` is readable or the time is over."""
         ready, _, _ = select.select([also] if self._ended else [0, also], [], [], timeout_s)
         if 0 in ready:
             self._read()
 
-    def orders(self) -> list[str]:
+    def commands(self) -> list[str]:
         lines, self._lines = self._lines, []
         # A fork of the owner may hold the other end of the pipe open: so its pid counts as well.
         if self._ended or (self.owner_pid is not None and os.getppid() != self.owner_pid):
@@ -79,38 +79,38 @@ class Lifeline:
 class Server:
     """The program under care and, on Linux, whatever it leaves behind."""
 
-    def __init__(self, order: dict[str, Any]) -> None:
-        self.stop_signal = int(order["stop_signal"])
-        self.grace_s = float(order["grace_s"])
+    def __init__(self, command: dict[str, Any]) -> None:
+        self.stop_signal = int(command["stop_signal"])
+        self.grace_s = float(command["grace_s"])
         self.code: int | None = None
         prctl = _prctl()
         if prctl is not None:
             prctl(PR_SET_CHILD_SUBREAPER, 1)
         here = os.getpid()
 
-        def die_with_the_tether() -> None:
+        def die_with_the_supervisor() -> None:
             if prctl is not None:
-                prctl(PR_SET_PDEATHSIG, int(order["orphan_signal"]))
+                prctl(PR_SET_PDEATHSIG, int(command["orphan_signal"]))
                 if os.getppid() != here:
                     os._exit(CANNOT_RUN)
 
-        drop = order["account"]
+        drop = command["account"]
         self._process = subprocess.Popen(
-            order["argv"],
-            env=order["env"],
-            cwd=order["cwd"],
-            stdin=subprocess.PIPE if order["stdin"] else subprocess.DEVNULL,
+            command["argv"],
+            env=command["env"],
+            cwd=command["cwd"],
+            stdin=subprocess.PIPE if command["stdin"] else subprocess.DEVNULL,
             stdout=2,
             start_new_session=True,
-            pass_fds=order["pass_fds"],
+            pass_fds=command["pass_fds"],
             # Runs after the change of user, which would clear the death signal.
-            preexec_fn=die_with_the_tether,
+            preexec_fn=die_with_the_supervisor,
             **({"user": drop[0], "group": drop[1], "extra_groups": []} if drop else {}),
         )
         self.pid = self._process.pid
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(order["stdin"].encode())
+                stdin.write(command["stdin"].encode())
 
     def signal(self, number: int) -> None:
         if self.code is None:
@@ -146,18 +146,18 @@ class Server:
             return []
 
 
-def _watch(server: Server, lifeline: Lifeline, wakeup: int) -> None:
+def _watch(server: Server, pipe: OwnerPipe, wakeup: int) -> None:
     kill_at: float | None = None
     while server.code is None:
-        for order in lifeline.orders():
-            if order != "stop":
-                server.signal(int(order))
+        for command in pipe.commands():
+            if command != "stop":
+                server.signal(int(command))
             elif kill_at is None:
                 server.signal(server.stop_signal)
                 kill_at = time.monotonic() + server.grace_s
         if kill_at is not None and time.monotonic() > kill_at:
             server.signal(signal.SIGKILL)
-        lifeline.wait(wakeup, 0.5 if kill_at is None else 0.05)
+        pipe.wait(wakeup, 0.5 if kill_at is None else 0.05)
         with contextlib.suppress(BlockingIOError):
             os.read(wakeup, 4096)
         server.reap()
@@ -169,12 +169,12 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    lifeline = Lifeline()
-    line = lifeline.first_line()
+    pipe = OwnerPipe()
+    line = pipe.first_line()
     if line is None:
         return CANNOT_RUN
-    order = json.loads(line)
-    lifeline.owner_pid = int(order["owner_pid"])
+    command = json.loads(line)
+    pipe.owner_pid = int(command["owner_pid"])
 
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
@@ -182,14 +182,14 @@ def main() -> int:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: lifeline.ask_to_stop())
+        signal.signal(number, lambda *_: pipe.ask_to_stop())
     try:
-        server = Server(order)
+        server = Server(command)
     except OSError as error:
-        _tell({"error": f"cannot run {order['argv'][0]}: {error.strerror}"})
+        _tell({"error": f"cannot run {command['argv'][0]}: {error.strerror}"})
         return CANNOT_RUN
     _tell({"pid": server.pid})
-    _watch(server, lifeline, woken)
+    _watch(server, pipe, woken)
     server.kill_the_rest()
     code = server.code
     return CANNOT_RUN if code is None else code if code >= 0 else 128 - code

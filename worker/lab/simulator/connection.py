@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.lab.simulator.admission import Challenge, Grant, HandshakeRefusal, admit
-from worker.lab.simulator.exchange import Exchange, House
+from worker.lab.simulator.connect_handshake import Challenge, Grant, HandshakeRefusal, grant_for
+from worker.lab.simulator.fake_replies import fake_reply
+from worker.lab.simulator.fault_schedule import FaultSchedule
 from worker.lab.simulator.faults import GarbageChallenge
+from worker.lab.simulator.framing import FrameWriter, request_in
 from worker.lab.simulator.gateway import Gateway
 from worker.lab.simulator.hello import hello
 from worker.lab.simulator.journal import Call, Journal, names_in
-from worker.lab.simulator.lies import lie
-from worker.lab.simulator.orders import Orders
-from worker.lab.simulator.pace import Pace
 from worker.lab.simulator.pairing import Pairing
 from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import Release
-from worker.lab.simulator.wire import Wire, request_in
+from worker.lab.simulator.request_handling import GatewayControls, RequestHandler
+from worker.lab.simulator.timings import Timings
 
 _HANDSHAKE_S = 15.0
 
@@ -38,29 +38,29 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SharedState:
     """What all connections of a simulator share."""
 
     release: Release
     state_dir: Path
     token: str
-    pace: Pace
+    timings: Timings
     journal: Journal
-    orders: Orders
+    faults: FaultSchedule
     pairing: Pairing
-    house: House
+    controls: GatewayControls
 
     def __repr__(self) -> str:
-        return f"<Setting of a simulated {self.release.name}>"
+        return f"<SharedState of a simulated {self.release.name}>"
 
 
-class Dialogue:
-    """Talks with one client over ``wire`` for as long as the connection lasts."""
+class Connection:
+    """Talks with one client over ``writer`` for as long as the connection lasts."""
 
-    def __init__(self, setting: Setting, boot: Boot, wire: Wire) -> None:
-        self._setting = setting
+    def __init__(self, shared: SharedState, boot: Boot, writer: FrameWriter) -> None:
+        self._shared = shared
         self._boot = boot
-        self._wire = wire
+        self._writer = writer
         self._name = str(uuid.uuid4())
         self._grant: Grant | None = None
 
@@ -70,14 +70,14 @@ class Dialogue:
         await self._challenge(challenge)
         try:
             async with asyncio.timeout(_HANDSHAKE_S):
-                frame = request_in(await self._wire.connection.recv())
+                frame = request_in(await self._writer.connection.recv())
         except TimeoutError:
             frame = None
         if frame is None:
-            await self._wire.close(1000)
+            await self._writer.close(1000)
             return False
         if frame.get("type") != "req" or not isinstance(frame.get("id"), str):
-            await self._wire.close(1008, "invalid request frame")
+            await self._writer.close(1008, "invalid request frame")
             return False
         return await self._connect(frame, challenge)
 
@@ -85,7 +85,7 @@ class Dialogue:
         """Answer requests as they come, many at a time, until the connection ends."""
         calls: set[asyncio.Task[None]] = set()
         try:
-            async for message in self._wire.connection:
+            async for message in self._writer.connection:
                 frame = request_in(message)
                 if frame is not None and frame.get("type") == "req":
                     task = asyncio.create_task(self._answer_one(frame))
@@ -96,33 +96,33 @@ class Dialogue:
                 task.cancel()
 
     async def _challenge(self, challenge: Challenge) -> None:
-        order = self._setting.orders.struck("challenge")
-        if order is None:
+        scheduled = self._shared.faults.struck("challenge")
+        if scheduled is None:
             payload = {"nonce": challenge.nonce, "ts": challenge.ts}
-            await self._wire.send({"type": "event", "event": "connect.challenge", "payload": payload})
-        elif isinstance(order.fault.kind, GarbageChallenge):
-            await self._wire.send_text(order.fault.kind.text)
+            await self._writer.send({"type": "event", "event": "connect.challenge", "payload": payload})
+        elif isinstance(scheduled.fault.kind, GarbageChallenge):
+            await self._writer.send_text(scheduled.fault.kind.text)
 
     async def _connect(self, frame: JSON, challenge: Challenge) -> bool:
         async def run() -> JSON:
-            self._grant = self._admitted(frame, challenge)
+            self._grant = self._accept_connect(frame, challenge)
             return hello(
-                self._setting.release,
+                self._shared.release,
                 self._grant,
                 connection=self._name,
                 boot_id=self._boot.id,
-                state_dir=self._setting.state_dir,
-                tick_s=self._setting.pace.tick_s,
+                state_dir=self._shared.state_dir,
+                tick_s=self._shared.timings.tick_s,
                 session_scope=self._boot.gateway.session_settings().get("scope", "per-sender"),
             )
 
-        outcome = await self._exchange("connect", frame["id"], {}, run, run)
+        outcome = await self._handle("connect", frame["id"], {}, run, run)
         if isinstance(outcome, HandshakeRefusal):
-            await self._wire.close(outcome.close_code, outcome.close_reason)
+            await self._writer.close(outcome.close_code, outcome.close_reason)
             return False
         return self._grant is not None
 
-    def _admitted(self, frame: JSON, challenge: Challenge) -> Grant:
+    def _accept_connect(self, frame: JSON, challenge: Challenge) -> Grant:
         if frame.get("method") != "connect":
             raise HandshakeRefusal("invalid handshake: first request must be connect")
         if time.monotonic() < self._boot.ready_at:
@@ -134,34 +134,34 @@ class Dialogue:
             )
             refusal.retryable, refusal.retry_after_ms = True, 500
             raise refusal
-        request = self._wire.connection.request
+        request = self._writer.connection.request
         assert request is not None
-        grant = admit(
+        grant = grant_for(
             frame.get("params") or {},
-            release=self._setting.release,
-            token=self._setting.token,
+            release=self._shared.release,
+            token=self._shared.token,
             challenge=challenge,
             now_ms=int(time.time() * 1000),
             origin=request.headers.get("Origin"),
         )
-        return self._setting.pairing.settle(grant)
+        return self._shared.pairing.settle(grant)
 
     async def _answer_one(self, frame: JSON) -> None:
         grant, gateway = self._grant, self._boot.gateway
         assert grant is not None
         method, params = str(frame.get("method")), frame.get("params") or {}
         caller = grant.device_id or self._name
-        if self._setting.pace.latency_s:
-            await asyncio.sleep(self._setting.pace.latency_s)
-        await self._exchange(
+        if self._shared.timings.latency_s:
+            await asyncio.sleep(self._shared.timings.latency_s)
+        await self._handle(
             method,
             str(frame.get("id")),
             names_in(params),
             lambda: gateway.call(method, params, grant, caller),
-            lambda: lie(gateway, method, params, grant, caller),
+            lambda: fake_reply(gateway, method, params, grant, caller),
         )
 
-    async def _exchange(
+    async def _handle(
         self,
         method: str,
         request_id: str,
@@ -173,7 +173,7 @@ class Dialogue:
             code, message = (refusal.code, refusal.message) if refusal is not None else (None, None)
             ok = refusal is None
             call = Call(method, time.time(), self._name, self._boot.number, names, ok, code, message, fault)
-            self._setting.journal.record(call)
+            self._shared.journal.record(call)
 
-        exchange = Exchange(method, request_id, self._wire, run, made_up, note, self._setting.house)
-        return await exchange.settle(self._setting.orders.struck("request", method, names))
+        handler = RequestHandler(method, request_id, self._writer, run, made_up, note, self._shared.controls)
+        return await handler.handle(self._shared.faults.struck("request", method, names))
