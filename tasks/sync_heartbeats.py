@@ -12,7 +12,7 @@ from worker.jobs.executor import Outcome
 from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import SyncHeartbeats
-from worker.sync.heartbeats import begin, execute_heartbeats
+from worker.sync.heartbeat_job import begin, execute_heartbeats
 
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:

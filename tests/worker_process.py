@@ -49,7 +49,7 @@ _FORKS.set_forkserver_preload(
         "worker.jobs.schedules",
         "worker.logs",
         "worker.records.agent_rows",
-        "worker.sync.heartbeats",
+        "worker.sync.heartbeat_job",
         "worker.roster.writer",
         "worker.sync.execution",
         "worker.agents.execution",

@@ -16,7 +16,7 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.client import ClientPool, GatewayClient
 from worker.gateway.device import DeviceKey
 from worker.lab.openclaw import Installed
-from worker.lab.openclaw.handshake import wait_until_ready
+from worker.lab.openclaw.readiness import wait_until_ready
 from worker.lab.servers.ports import free_port
 from worker.lab.servers.supervised_process import Program, SupervisedProcess
 from worker.lab.simulated_gateway import RELEASE

@@ -17,7 +17,7 @@ from tests.smoke.owner import owners_config
 from tests.smoke.verdicts import Scene, Weather, WrongResult
 from worker.lab.openclaw import GatewayNotReady, GatewayRefused, OpenClaw, RunningGateway
 from worker.lab.openclaw.__main__ import NPM_FAILED, REGISTRY_REFUSED
-from worker.lab.openclaw.handshake import Refused, wait_until_ready
+from worker.lab.openclaw.readiness import Refused, wait_until_ready
 
 UNFINISHED = 75
 """pytest's exit code where the scene could not go on (tests/smoke/conftest.py)."""

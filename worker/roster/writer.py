@@ -78,7 +78,6 @@ from worker.roster.intents import (
 )
 from worker.roster.lease import LONGEST_LEASE_S, RosterLease, RosterLeaseLostError, roster_lease
 from worker.roster.namesakes import reason_to_keep_entry
-from worker.roster.progress import Progress
 from worker.roster.removals import (
     EntryOwnership,
     entry_ownership,
@@ -91,6 +90,7 @@ from worker.roster.removals import (
     workspace_of,
 )
 from worker.roster.rewrite_permission import rewrite_refusal
+from worker.roster.write_check import WriteCheck
 from worker.runtime.services import Services
 from worker.shutdown import shutting_down
 
@@ -199,7 +199,7 @@ def _reconcile(
 
     Raises StaleConfig or PermanentError if the roster still differs after the last round.
     """
-    progress, stale, noted = Progress(), None, False
+    check, stale, noted = WriteCheck(), None, False
     first: tuple[LiveRoster, RosterPlan] | None = None
     claimed: set[str] = set()
     for _ in range(_ROUNDS):
@@ -212,13 +212,13 @@ def _reconcile(
                 continue
         unwanted = _removable(services, batch, gateway, live, batch.unwanted(plan.present))
         if plan.document is None and not unwanted:
-            if progress.writes:
-                log.info("roster written: config writes %d, agents %d", progress.writes, len(batch.intents))
+            if check.writes:
+                log.info("roster written: config writes %d, agents %d", check.writes, len(batch.intents))
                 if first is not None:
                     _warn_of_first_write(services, batch, *first)
             _settle(services, lease, batch, answered=True)
             return
-        progress.see(plan, unwanted)
+        check.before_write(plan, unwanted)
         leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
         refusal = rewrite_refusal(services.engine, gateway.gateway, gateway.address, live, leaving)
         if refusal is not None:
@@ -230,7 +230,7 @@ def _reconcile(
         to_reclaim = _ids_to_reclaim(services, lease, live, plan) - claimed
         if to_reclaim:
             claimed |= to_reclaim
-            progress.wrote(reclaim_ids(lease, client, batch.entries_of(to_reclaim)))
+            check.record_writes(reclaim_ids(lease, client, batch.entries_of(to_reclaim)))
             continue
         document = plan.document
         if document is None and delete_breaks_variables(live):
@@ -240,7 +240,7 @@ def _reconcile(
                 continue
             batch.leave_files(unwanted, live.entries)
         if document is None:
-            progress.wrote(_remove(services, lease, client, batch, unwanted, gateway, live))
+            check.record_writes(_remove(services, lease, client, batch, unwanted, gateway, live))
             continue
         connection = client.connection()
         try:
@@ -252,7 +252,7 @@ def _reconcile(
             log.info("%s", error)
             reclaim_ids(lease, client, batch.entries_of(plan.changed - claimed))
             claimed |= plan.changed
-            progress.wrote(1)
+            check.record_writes(1)
             connection.wait_closed(_UNTIMED_RESTART_S)
             _await_reconnect(client)
             continue
@@ -264,11 +264,11 @@ def _reconcile(
             continue
         if written is None:
             return
-        progress.wrote(written)
+        check.record_writes(written)
     if stale is not None:
         raise stale
     raise PermanentError(
-        f"The gateway answered ok to {progress.writes} config writes, but each time its config then held"
+        f"The gateway answered ok to {check.writes} config writes, but each time its config then held"
         " something else: somebody else rewrites it. See `provisioner doctor`.",
         reason_code=ReasonCode.GATEWAY_REFUSED,
     )

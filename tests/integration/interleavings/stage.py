@@ -28,7 +28,7 @@ from worker.lab.simulator import Simulator
 from worker.roster.intents import intent_states
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
-from worker.sync import heartbeats
+from worker.sync import heartbeat_job
 
 MOST_ACTORS = 4
 
@@ -189,9 +189,9 @@ def _sync_heartbeats(services: Services, task_id: str, kwargs: Mapping[str, Any]
         job = accept(connection, "sync_heartbeats", task_id, (), kwargs)
         if isinstance(job, Queued):
             try:
-                messages = heartbeats.begin(connection, job.job_id, cast(Any, job.request))
+                messages = heartbeat_job.begin(connection, job.job_id, cast(Any, job.request))
             except BadRequestError as error:
                 refuse(connection, job.job_id, "sync_heartbeats", str(error), kwargs)
     services.publish(messages)
     if isinstance(job, Started) and job.status == "running":
-        heartbeats.execute_heartbeats(services, job.job_id)
+        heartbeat_job.execute_heartbeats(services, job.job_id)

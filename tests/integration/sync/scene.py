@@ -26,8 +26,8 @@ from worker.roster.writer import write_roster
 from worker.runtime.services import Services
 from worker.sync.begin import begin
 from worker.sync.execution import execute_sync
-from worker.sync.heartbeats import begin as begin_heartbeats
-from worker.sync.heartbeats import execute_heartbeats
+from worker.sync.heartbeat_job import begin as begin_heartbeats
+from worker.sync.heartbeat_job import execute_heartbeats
 
 
 def on(*releases: str) -> pytest.MarkDecorator:

@@ -12,8 +12,8 @@ from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.leases import NotClaimed
 from worker.roster.writer import write_roster
-from worker.sync import heartbeats
-from worker.sync.heartbeats import execute_heartbeats
+from worker.sync import heartbeat_job
+from worker.sync.heartbeat_job import execute_heartbeats
 
 pytestmark = on_one_release
 
@@ -50,7 +50,7 @@ def test_a_worker_that_dies_at_it_is_followed_by_another(
     settled: Scene, settled_job: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeats, "_settle", _die_at_work)
+        patch.setattr(heartbeat_job, "_settle", _die_at_work)
         with pytest.raises(KeyboardInterrupt):
             execute_heartbeats(settled.services, settled_job)
     assert settled.job(settled_job).lease_until is not None
@@ -64,7 +64,7 @@ def test_a_worker_that_dies_at_it_is_followed_by_another(
 def test_a_job_at_which_workers_die_is_given_up(
     settled: Scene, settled_job: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeats, "_settle", _die_at_work)
+    monkeypatch.setattr(heartbeat_job, "_settle", _die_at_work)
     for _ in range(settled.services.settings.crash_limit):
         with pytest.raises(KeyboardInterrupt):
             execute_heartbeats(settled.services, settled_job)
@@ -79,7 +79,7 @@ def test_a_fault_of_our_own_ends_it_with_the_rows_that_wait(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(heartbeats, "give_up_overdue", fail)
+    monkeypatch.setattr(heartbeat_job, "give_up_overdue", fail)
     with settled.engine.begin() as connection:
         request = SyncHeartbeats(gateway_id=settled.fleet.gateway_id)
         job_id = enqueue(connection, request, published=True).job_id

@@ -23,7 +23,7 @@ from worker.lab.simulator.faults import Fault, Garble, Refuse
 from worker.records.agent_repository import load_agent
 from worker.roster import removals
 from worker.roster.writer import write_roster
-from worker.sync.heartbeats import execute_heartbeats
+from worker.sync.heartbeat_job import execute_heartbeats
 
 
 def run(scene: Scene, kind: str, agent_id: UUID, **options: Any) -> Any:

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.errors import PermanentError
-from worker.lab.openclaw.handshake import Refused, wait_until_ready
 from worker.lab.openclaw.install import Installed
+from worker.lab.openclaw.readiness import Refused, wait_until_ready
 from worker.lab.openclaw.supervisor import Supervisor
 from worker.lab.servers.folder import last_lines
 from worker.lab.servers.ports import is_free

@@ -38,9 +38,9 @@ GONE_WITHIN_S = 5.0
 def owner_of(
     folder: Path, *options: str, python: str = sys.executable, **popen: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """The program ``owner.py`` in a process of its own, ended at the end whatever happened."""
+    """The program ``owner_process.py`` in a process of its own, ended at the end whatever happened."""
     owner = subprocess.Popen(
-        [python, "-m", "tests.integration.lab.servers.owner", str(folder), *options],
+        [python, "-m", "tests.integration.lab.servers.owner_process", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,7 +135,8 @@ def test_a_start_straight_after_a_kill_waits_for_the_old_servers(folder: Path) -
 def test_the_folder_of_another_process_is_refused_with_its_name(folder: Path) -> None:
     with owner_of(folder) as owner:
         wait_until_up(owner)
-        with pytest.raises(LocalServicesError, match=rf"in use by process {owner.pid} \(owner\.py, since 20"):
+        found = rf"in use by process {owner.pid} \(owner_process\.py, since 20"
+        with pytest.raises(LocalServicesError, match=found):
             LocalServices(folder).start()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from worker.errors import PermanentError
 from worker.gateway.roster_plan import RosterPlan
-from worker.roster.progress import Progress
+from worker.roster.write_check import WriteCheck
 
 
 def plan(name: str = "Ada") -> RosterPlan:
@@ -17,19 +17,19 @@ def plan(name: str = "Ada") -> RosterPlan:
 
 
 def test_two_ok_writes_that_change_nothing_end_it_with_what_they_were_for() -> None:
-    progress = Progress()
+    check = WriteCheck()
     for _ in range(2):
-        progress.see(plan(), [])
-        progress.wrote(1)
+        check.before_write(plan(), [])
+        check.record_writes(1)
     with pytest.raises(PermanentError, match=r"answered ok to 2 config writes.* mc-1 \(name\)") as raised:
-        progress.see(plan(), [])
+        check.before_write(plan(), [])
     assert "somebody else" not in str(raised.value)
 
 
 def test_a_write_without_an_answer_or_with_some_effect_is_none_of_them() -> None:
-    progress = Progress()
+    check = WriteCheck()
     for name, writes in (("Ada", 1), ("Ben", 1), ("Ben", 0), ("Ben", 1), ("Ada", 1), ("Ada", 0), ("Ada", 1)):
-        progress.see(plan(name), [])
-        progress.wrote(writes)
-    progress.see(plan("Ben"), [])
-    assert progress.writes == 5
+        check.before_write(plan(name), [])
+        check.record_writes(writes)
+    check.before_write(plan("Ben"), [])
+    assert check.writes == 5

@@ -1,4 +1,4 @@
-"""Owns a local stack until it is killed: ``python -m tests.integration.lab.servers.owner FOLDER``.
+"""Owns a local stack until it is killed: ``python -m tests.integration.lab.servers.owner_process FOLDER``.
 
 It prints one JSON line when the stack is up. ``--thread``: started from a thread that then ends. ``--fork``:
 a forked child lives on and keeps all of the owner's descriptors open.

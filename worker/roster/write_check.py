@@ -14,7 +14,7 @@ _FRUITLESS = 2
 _SHOWN = 4
 
 
-class Progress:
+class WriteCheck:
     """Compares the outstanding changes before and after each write. ``writes``: how many were answered ok."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Progress:
         self._wrote = False
         self._fruitless = 0
 
-    def see(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
+    def before_write(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
         """Record the outstanding changes. Raises PermanentError if two writes in a row were answered ok and
         left them as they were."""
         outstanding = (plan.document, [intent.openclaw_id for intent in unwanted])
@@ -38,7 +38,7 @@ class Progress:
                 reason_code=ReasonCode.GATEWAY_REFUSED,
             )
 
-    def wrote(self, writes: int) -> None:
+    def record_writes(self, writes: int) -> None:
         """Record that ``writes`` more writes were answered ok."""
         self.writes += writes
         self._wrote = writes > 0
