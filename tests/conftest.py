@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--running", help="tests/smoke: the state folder of the gateway that is up")
     parser.addoption("--seeds", type=int, default=16, help="tests/integration/interleavings: how many")
     parser.addoption("--first-seed", type=int, default=1, help="the first of --seeds")
-    parser.addoption("--agents", type=int, default=60, help="test_sync_runs.py: how many in a killed run")
+    parser.addoption("--agents", type=int, default=60, help="test_syncs.py: how many in a killed run")
     parser.addoption(
         "--seconds-away", type=float, default=4, help="tests/integration/worker: how long Redis is stopped"
     )

@@ -1,5 +1,5 @@
 """What happened to one agent, job after job: from the record that Postgres kept of the rows, and from the
-calls that went through the gateway's door. Neither is told by the code under test."""
+calls that went through the gateway's proxy. Neither is told by the code under test."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from tests.acceptance.ledger_watch import Noted
 from tests.acceptance.proxy import Frame
+from tests.acceptance.row_watch import Noted
 
 _ENDS = frozenset(f"row {status}" for status in ("succeeded", "skipped", "failed", "cancelled"))
 
 
 @dataclass
-class Turn:
+class Execution:
     """The time in which one job had the agent, from its first claim to its end, in seconds since the epoch;
     ``frames``: the calls about the agent that the gateway saw meanwhile."""
 
@@ -26,27 +26,29 @@ class Turn:
     frames: list[Frame] = field(default_factory=list)
 
     def holds(self, frame: Frame) -> bool:
-        """Whether the call was made within the turn, and answered, unless a restart lost the answer."""
+        """Whether the call was made within the execution, and answered, unless a restart lost the answer."""
         return self.began < frame.at and (frame.answered_at or frame.at) < self.ended
 
 
-def turns_of(agent_id: UUID, noted: Iterable[Noted]) -> list[Turn]:
-    """The turns of all jobs that claimed the agent, by their beginning."""
-    turns: dict[UUID, Turn] = {}
+def executions_of(agent_id: UUID, noted: Iterable[Noted]) -> list[Execution]:
+    """The executions of all jobs that claimed the agent, by their beginning."""
+    executions: dict[UUID, Execution] = {}
     for step in noted:
         if step.agent_id != agent_id or step.job_id is None:
             continue
         if step.step == "claimed":
-            turns.setdefault(step.job_id, Turn(step.job_id, step.at))
-        elif step.step in _ENDS and step.job_id in turns:
-            turns[step.job_id].ended = step.at
-    return sorted(turns.values(), key=lambda turn: turn.began)
+            executions.setdefault(step.job_id, Execution(step.job_id, step.at))
+        elif step.step in _ENDS and step.job_id in executions:
+            executions[step.job_id].ended = step.at
+    return sorted(executions.values(), key=lambda execution: execution.began)
 
 
-def overlapping(turns: Sequence[Turn]) -> list[tuple[UUID, UUID]]:
+def overlapping(executions: Sequence[Execution]) -> list[tuple[UUID, UUID]]:
     """Jobs of which one had the agent while another did."""
     return [
-        (one.job_id, other.job_id) for one, other in itertools.pairwise(turns) if other.began <= one.ended
+        (one.job_id, other.job_id)
+        for one, other in itertools.pairwise(executions)
+        if other.began <= one.ended
     ]
 
 
@@ -57,11 +59,11 @@ def is_about(openclaw_id: str, params: Mapping[str, Any]) -> bool:
     return f"agent:{openclaw_id}:" in str(params.get("key") or params.get("sessionKey") or "")
 
 
-def share_out(openclaw_id: str, turns: Sequence[Turn], frames: Iterable[Frame]) -> list[Frame]:
-    """Give every turn the calls about the agent that fall into it; return those that fall into none."""
+def share_out(openclaw_id: str, executions: Sequence[Execution], frames: Iterable[Frame]) -> list[Frame]:
+    """Give every execution the calls about the agent that fall into it; return those that fall into none."""
     stray: list[Frame] = []
     for frame in frames:
         if is_about(openclaw_id, frame.params):
-            turn = next((turn for turn in turns if turn.holds(frame)), None)
-            (stray if turn is None else turn.frames).append(frame)
+            execution = next((execution for execution in executions if execution.holds(frame)), None)
+            (stray if execution is None else execution.frames).append(frame)
     return stray

@@ -1,4 +1,4 @@
-"""Opens a world around a gateway that runs: database, broker, door, rows of Mission Control, one worker."""
+"""Opens a world around a gateway that runs: database, broker, proxy, rows of Mission Control, one worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from celery import Celery
 
 from models.migrate import migrate
-from tests.acceptance.proxy import Door
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.world import World
 from tests.fleet import make_fleet
 from tests.gateways.stub_model import StubModel
@@ -37,9 +37,9 @@ def open_world(
         url = services.create_database(database)
         engine = make_engine(url)
         migrate(engine, standalone=True)
-        with Door(process.url) as door:
+        with Proxy(process.url) as proxy:
             fleet = make_fleet(
-                engine, url=door.url, token=token, workspace_root=str(root or folder / "agents")
+                engine, url=proxy.url, token=token, workspace_root=str(root or folder / "agents")
             )
             settings = {
                 "DATABASE_URL": url,
@@ -59,7 +59,7 @@ def open_world(
                 real=real,
                 process=process,
                 config_path=process.config_path,
-                door=door,
+                proxy=proxy,
                 engine=engine,
                 fleet=fleet,
                 app=app,

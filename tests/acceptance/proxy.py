@@ -1,4 +1,5 @@
-"""A gateway's door that a test can hold shut: passes frames on, notes them, and keeps those it is told to."""
+"""A gateway's proxy that a test can hold shut: passes frames on, notes them, and keeps those it is told
+to."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class Frame:
 
 
 class Hold:
-    """One call kept at the door, while all others pass. ``reached`` is set when it came; ``release`` lets
+    """One call kept at the proxy, while all others pass. ``reached`` is set when it came; ``release`` lets
     it, or its answer, on. Let go before it was reached, it keeps nothing."""
 
     def __init__(self, wanted: Wanted, *, after: bool) -> None:
@@ -76,7 +77,7 @@ class Hold:
                 go_on()
 
 
-class Door:
+class Proxy:
     """A websocket proxy before one gateway. ``frames`` are the calls that went through since `forget`."""
 
     def __init__(self, upstream: str) -> None:
@@ -136,7 +137,7 @@ class Door:
         self._thread.join(timeout=5)
 
     def _admit(self, client: ServerConnection, request: Request) -> Response | None:
-        """A gateway that is away looks away through the door as well."""
+        """A gateway that is away looks away through the proxy as well."""
         try:
             upstream = connect(
                 self._upstream,

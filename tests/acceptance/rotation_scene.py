@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from tests.acceptance.ledger_watch import LedgerWatch
 from tests.acceptance.proxy import Hold
 from tests.acceptance.rotation_steps import Call, Moment, Rehearsal, Subject, steps_of
+from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
 from worker.workspace.tokens import find_token, verify_token
@@ -74,7 +74,7 @@ class Scene:
     """One gateway on which rotations are killed, and the worker that is to die."""
 
     world: World
-    watch: LedgerWatch
+    watch: RowWatch
     worker: WorkerProcess
     subjects: Sequence[Subject]
 
@@ -101,10 +101,10 @@ class Scene:
         return find_token(content, section=self.carrier == "AGENTS.md")
 
     def brought(self, subject: Subject) -> set[str | None]:
-        """The tokens that came through the door for the agent."""
+        """The tokens that came through the proxy for the agent."""
         return {
             self.token_in(params["content"])
-            for method, params in self.world.door.calls
+            for method, params in self.world.proxy.calls
             if method == "agents.files.set"
             and (params["agentId"], params["name"]) == (subject.openclaw_id, self.carrier)
         }
@@ -123,10 +123,10 @@ class Scene:
         self.world.update(subject.agent_id, dry_run=True)
         self._new_words(subject, "Rehearsal")
         self.watch.forget()
-        self.world.door.forget()
+        self.world.proxy.forget()
         [job] = self.ended([self._enqueue(uuid4(), subject.agent_id, wake=True)])
         assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated"), job["error"]
-        return Rehearsal(steps_of(subject, self.world.door.frames, self.watch.steps()))
+        return Rehearsal(steps_of(subject, self.world.proxy.frames, self.watch.steps()))
 
     def kill_at_each(self, rehearsal: Rehearsal, moments: Sequence[Moment]) -> list[Victim]:
         """Let each moment have its victim, a rotation that stands still there, and kill the worker with all
@@ -140,7 +140,7 @@ class Scene:
         leaving = [each for each in victims if each.moment.index == rehearsal.leaving and each.moment.before]
         alone = [each for each in victims if each.moment.shared or each.moment.done > rehearsal.leaving]
         rest = [each for each in victims if each not in leaving and each not in alone]
-        self.world.door.forget()
+        self.world.proxy.forget()
         for crew in ([*alone, *leaving[:1]], *([each] for each in leaving[1:])):
             self._kill(rehearsal, [[victim] for victim in crew])
         self._kill(rehearsal, [rest])
@@ -161,7 +161,7 @@ class Scene:
                 self._new_words(victim.subject, "Rotation")
                 if isinstance(moment.step, Call):
                     wanted = moment.step.by(victim.subject)
-                    kept[victim] = self.world.door.hold(wanted, after=not moment.before)
+                    kept[victim] = self.world.proxy.hold(wanted, after=not moment.before)
                 else:
                     gates[self.watch.shut(victim.agent_id, moment.step.first)] = victim
                 self._enqueue(victim.job_id, victim.agent_id, wake=moment.done > rehearsal.commit)

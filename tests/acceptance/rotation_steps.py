@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from tests.acceptance.ledger_watch import Noted
 from tests.acceptance.proxy import Frame, Wanted
+from tests.acceptance.row_watch import Noted
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from tests.acceptance.agent_history import Turn, overlapping, share_out, turns_of
-from tests.acceptance.ledger_watch import LedgerWatch
+from tests.acceptance.agent_history import Execution, executions_of, overlapping, share_out
+from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import Settled, World
 from worker.workspace.tokens import find_token, verify_token
 
@@ -36,7 +36,7 @@ class Agent:
 
     settled: Settled
     token_before: str
-    turns: list[Turn]
+    executions: list[Execution]
     stray: list[str]
 
     @property
@@ -55,8 +55,8 @@ class Rush:
     heartbeats: UUID
 
     def kinds(self, agent: Agent) -> list[str]:
-        """What the jobs of the agent were, in the order of their turns."""
-        return [self.jobs[turn.job_id]["kind"] for turn in agent.turns]
+        """What the jobs of the agent were, in the order of their executions."""
+        return [self.jobs[execution.job_id]["kind"] for execution in agent.executions]
 
     def survivors(self) -> list[Agent]:
         return [agent for agent in self.agents if agent.id not in self.doomed]
@@ -71,28 +71,28 @@ def rush(world: World) -> Rush:
     again = {agent.agent_id for agent in agents[::7]}
     survivors = [agent.agent_id for agent in agents if agent.agent_id not in doomed]
     beating = [*survivors[:BEATING], *(agent.agent_id for agent in agents[::stride][:BEATING])]
-    wishes = [(agent.agent_id, *wish) for agent in agents for wish in FOR_ALL]
-    wishes += [(agent, *DELETE) for agent in doomed] + [(agent, *PROVISION) for agent in again]
-    random.shuffle(wishes)
+    changes = [(agent.agent_id, *wanted) for agent in agents for wanted in FOR_ALL]
+    changes += [(agent, *DELETE) for agent in doomed] + [(agent, *PROVISION) for agent in again]
+    random.shuffle(changes)
     tokens = dict(zip(agents, live_tokens(world, agents), strict=True))
     for agent_id in beating:
         world.set_agent(agent_id, heartbeat_config={"every": "45m"})
     world.start_worker()
-    with LedgerWatch(world.engine) as watch:
-        world.door.forget()
+    with RowWatch(world.engine) as watch:
+        world.proxy.forget()
         heartbeats = world.ask(
             "sync_heartbeats", gateway_id=world.fleet.gateway_id, agent_ids=[str(key) for key in beating]
         )
-        asked = [world.send(agent_id, kind, **options) for agent_id, kind, options in wishes]
+        asked = [world.send(agent_id, kind, **options) for agent_id, kind, options in changes]
         # Twenty-five deletes are twenty-five calls one after another: 2026.9.6 takes 0.6 s for each when the
         # machine is quiet, and 10 s when it is not.
         jobs = {job: world.ended(job, 2 * world.patience_s) for job in [heartbeats, *asked]}
-        noted, frames = watch.steps(), world.door.frames
+        noted, frames = watch.steps(), world.proxy.frames
     told = []
     for agent in agents:
-        turns = turns_of(agent.agent_id, noted)
-        stray = share_out(agent.openclaw_id, turns, frames)
-        told.append(Agent(agent, tokens[agent], turns, [frame.method for frame in stray]))
+        executions = executions_of(agent.agent_id, noted)
+        stray = share_out(agent.openclaw_id, executions, frames)
+        told.append(Agent(agent, tokens[agent], executions, [frame.method for frame in stray]))
     waits = sum(step.step == "postponed" for step in noted)
     first, last = noted[0].at, noted[-1].at
     print(f"\n{len(jobs)} jobs in {last - first:.1f} s, {waits} messages that found the agent busy")
@@ -107,36 +107,36 @@ def live_tokens(world: World, agents: Sequence[Settled]) -> list[str]:
 
 def test_never_two_jobs_are_at_work_on_an_agent(rush: Rush) -> None:
     for agent in rush.agents:
-        assert len(agent.turns) >= len(FOR_ALL), agent.id
-        assert overlapping(agent.turns) == [], agent.id
+        assert len(agent.executions) >= len(FOR_ALL), agent.id
+        assert overlapping(agent.executions) == [], agent.id
 
 
 def test_no_call_about_an_agent_is_made_but_by_the_job_that_has_it(rush: Rush) -> None:
     for agent in rush.agents:
         assert agent.stray == [], agent.id
-        for turn in agent.turns:
-            kind = rush.jobs[turn.job_id]["kind"]
-            methods = {frame.method for frame in turn.frames}
+        for execution in agent.executions:
+            kind = rush.jobs[execution.job_id]["kind"]
+            methods = {frame.method for frame in execution.frames}
             removals = methods & {"agents.delete", "sessions.delete"}
             writes = methods & {"agents.files.set", "cron.scratch.set", "chat.send"}
             assert not (writes if kind == "delete_agent" else removals), (agent.id, kind)
-            for frame in turn.frames:
+            for frame in execution.frames:
                 if frame.method == "chat.send":
-                    assert str(turn.job_id) in frame.params["idempotencyKey"], agent.id
-    assert any(turn.frames for agent in rush.agents for turn in agent.turns)
+                    assert str(execution.job_id) in frame.params["idempotencyKey"], agent.id
+    assert any(execution.frames for agent in rush.agents for execution in agent.executions)
 
 
 def test_every_job_ends_as_its_place_in_the_order_says(rush: Rush) -> None:
     for agent in rush.agents:
         token, deleted = agent.token_before, False
-        for turn in agent.turns:
-            job = rush.jobs[turn.job_id]
+        for execution in agent.executions:
+            job = rush.jobs[execution.job_id]
             if deleted:
                 assert_refused(rush, agent, job)
-                assert turn.frames == [], (agent.id, job["kind"])
+                assert execution.frames == [], (agent.id, job["kind"])
                 continue
             assert job["status"] == "succeeded", (agent.id, job["kind"], job["error"])
-            token = next_token(rush.world, job, turn, token)
+            token = next_token(rush.world, job, execution, token)
             deleted = job["kind"] == "delete_agent"
         assert deleted is (agent.id in rush.doomed)
         if not deleted:
@@ -148,12 +148,12 @@ def assert_refused(rush: Rush, agent: Agent, job: Mapping[str, Any]) -> None:
     assert (job["status"], job["error"]) == ("failed", f"There is no agent with agent_id {agent.id}.")
 
 
-def next_token(world: World, job: Mapping[str, Any], turn: Turn, token: str) -> str:
-    """The token after a turn: a rotation brought one new one, nothing else brought any."""
+def next_token(world: World, job: Mapping[str, Any], execution: Execution, token: str) -> str:
+    """The token after a execution: a rotation brought one new one, nothing else brought any."""
     section = world.release >= "2026.8"
     brought = {
         find_token(frame.params["content"], section=section)
-        for frame in turn.frames
+        for frame in execution.frames
         if frame.method == "agents.files.set"
         and frame.params["name"] == ("AGENTS.md" if section else "TOOLS.md")
     }

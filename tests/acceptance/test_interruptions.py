@@ -48,7 +48,7 @@ def reads_back(name: str) -> Wanted:
 @pytest.fixture
 def fresh_worker(world: World) -> Iterator[WorkerProcess]:
     """A worker that has no connection yet, alone."""
-    _ = world.crowd
+    _ = world.batch
     world.stop_workers()
     worker = world.start_worker()
     yield worker
@@ -70,17 +70,17 @@ def test_kill_9_in_any_phase_heals(world: World, fresh_worker: WorkerProcess, ph
         world.forget(agent_id)
         world.set_agent(agent_id, soul_template=f"Killed in {phase}.")
     hold = {
-        "intent": lambda: world.door.hold(calls("connect")),
-        "roster": lambda: world.door.hold(calls("config.patch")),
-        "patched": lambda: world.door.hold(calls("config.patch"), after=True),
-        "files": lambda: world.door.hold(calls("agents.files.set", name="SOUL.md")),
-        "credentials": lambda: world.door.hold(calls("agents.files.set", name=carrier), after=True),
-        "read back": lambda: world.door.hold(reads_back(carrier)),
+        "intent": lambda: world.proxy.hold(calls("connect")),
+        "roster": lambda: world.proxy.hold(calls("config.patch")),
+        "patched": lambda: world.proxy.hold(calls("config.patch"), after=True),
+        "files": lambda: world.proxy.hold(calls("agents.files.set", name="SOUL.md")),
+        "credentials": lambda: world.proxy.hold(calls("agents.files.set", name=carrier), after=True),
+        "read back": lambda: world.proxy.hold(reads_back(carrier)),
     }[phase]()
-    world.door.forget()
+    world.proxy.forget()
     job = kill_at(world, fresh_worker, hold, agent_id)
     assert job["status"] == "succeeded", job["error"]
-    assert world.door.count("chat.send") == 1
+    assert world.proxy.count("chat.send") == 1
     sees_its_token(world, agent_id, job)
     assert world.row(job["id"])["attempts"] == (0 if phase in ("roster", "patched") else 1)
 
@@ -90,13 +90,13 @@ def test_kill_9_while_waking_wakes_once_where_that_can_be_known(
     world: World, fresh_worker: WorkerProcess, lost: bool
 ) -> None:
     agent_id = world.take().agent_id
-    world.door.forget()
-    hold = world.door.hold(calls("chat.send"), after=not lost)
+    world.proxy.forget()
+    hold = world.proxy.hold(calls("chat.send"), after=not lost)
     job = kill_at(world, fresh_worker, hold, agent_id, lost=lost)
     assert job["status"] == "succeeded", job["error"]
     sees_its_token(world, agent_id, job)
     knows = world.release >= "2026.8"
-    assert world.door.count("chat.send") == (1 if knows or not lost else 0)
+    assert world.proxy.count("chat.send") == (1 if knows or not lost else 0)
     assert job["result"]["woken"] is knows
     assert bool(job["warnings"]) is not knows
 
@@ -104,7 +104,7 @@ def test_kill_9_while_waking_wakes_once_where_that_can_be_known(
 def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(world: World) -> None:
     agent_id = world.take().agent_id
     world.set_agent(agent_id, soul_template="Patient.")
-    hold = world.door.hold(calls("agents.files.set", name="SOUL.md"))
+    hold = world.proxy.hold(calls("agents.files.set", name="SOUL.md"))
     job_id = world.send(agent_id)
     assert hold.reached.wait(world.patience_s)
     world.process.stop()

@@ -120,7 +120,7 @@ def changes(world: World) -> Changes:
     for each in beating:
         world.set_agent(each.agent_id, heartbeat_config={"every": "25m"})
     world.set_agent(mover.agent_id, board_id=moved_to, is_board_lead=True)
-    world.door.forget()
+    world.proxy.forget()
     gateway_id = world.fleet.gateway_id
     asked_lead = {"board_id": board, "agent_name": "Grace", "identity_profile": {"emoji": ":owl:"}}
     mains = [world.ask("provision_gateway_main", gateway_id=gateway_id, wake=False) for _ in range(2)]
@@ -139,7 +139,7 @@ def changes(world: World) -> Changes:
         move=world.ended(move),
         mover=mover,
         moved_to=moved_to,
-        patches=[params for method, params in world.door.calls if method == "config.patch"],
+        patches=[params for method, params in world.proxy.calls if method == "config.patch"],
     )
 
 
@@ -184,10 +184,10 @@ def test_heartbeats_of_many_are_one_config_change(world: World, changes: Changes
     assert raw.count('"25m"') == 3
     for each in changes.beating:
         assert world.roster()[each.openclaw_id]["heartbeat"]["every"] == "25m"
-    world.door.forget()
+    world.proxy.forget()
     none = world.ended(world.ask("sync_heartbeats", gateway_id=world.fleet.gateway_id, agent_ids=[]))
     assert none["status"] == "succeeded"
-    assert world.door.count("config.patch", "config.get") == 0
+    assert world.proxy.count("config.patch", "config.get") == 0
 
 
 def unexpected(job: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ SLOW = 10, 15
 SIMULATED = 8, 12
 """The same on a simulator, where more of them prove nothing more."""
 SIMULATED_STAND = 10
-"""How many of the throng are looked at there."""
+"""How many of the large batch are looked at there."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def two_workers(world: World) -> Iterator[None]:
 
 def provision_at_once(world: World, name: str, number: int) -> Asked:
     agents = [world.fleet.add_agent(f"{name} {n}") for n in range(number)]
-    world.door.forget()
+    world.proxy.forget()
     with AwayClock(GatewayAddress(world.process.url, world.gateway_token)) as away:
         asked = [world.send(agent, wake=False) for agent in agents]
         jobs = [world.ended(job) for job in asked]
@@ -55,7 +55,7 @@ def provision_at_once(world: World, name: str, number: int) -> Asked:
     settled = [
         Settled(agent, str(job["result"]["openclaw_id"])) for agent, job in zip(agents, jobs, strict=True)
     ]
-    return Asked(settled, jobs, world.door.count("config.patch"), away.restarts)
+    return Asked(settled, jobs, world.proxy.count("config.patch"), away.restarts)
 
 
 def all_stand(world: World, agents: list[Settled]) -> None:
@@ -78,15 +78,15 @@ def stand(world: World, agents: list[Settled]) -> None:
         assert verify_token(token, world.agent(agent.agent_id)["agent_token_hash"])
 
 
-def test_a_crowd_asked_for_at_once_of_two_workers_costs_three_config_writes_at_most(
+def test_a_batch_requested_at_once_from_two_workers_costs_three_config_writes_at_most(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patches = sum(method == "config.patch" for method, _ in world.throng.calls)
+    patches = sum(method == "config.patch" for method, _ in world.large_batch.calls)
     with capsys.disabled():
-        cost = f"{patches} patches, {world.throng.restarts} restarts"
-        print(f"\n{world.release}: {world.throng.size} provisions, {cost}")
+        cost = f"{patches} patches, {world.large_batch.restarts} restarts"
+        print(f"\n{world.release}: {world.large_batch.size} provisions, {cost}")
     assert 1 <= patches <= 3
-    assert world.throng.restarts <= patches
+    assert world.large_batch.restarts <= patches
     all_stand(world, world.many if world.real else world.many[:SIMULATED_STAND])
 
 
@@ -96,7 +96,7 @@ def test_deletes_changes_and_an_outsider_in_between_lose_nothing(
     changes, provisions = (CHANGED, NEW) if world.real else SIMULATED
     if world.is_slow:
         changes, provisions = SLOW
-    deleted = world.condemned
+    deleted = world.to_delete
     changed = {agent: f"{n}m" for n, agent in enumerate(world.many[:changes], start=30)}
     for agent, every in changed.items():
         world.set_agent(agent.agent_id, heartbeat_config={"every": every})

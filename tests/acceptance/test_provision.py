@@ -28,12 +28,12 @@ HIDDEN_AFTER_SETUP = "BOOTSTRAP.md"
 @pytest.fixture(scope="module")
 def provisioned(world: World) -> Mapping[str, Any]:
     """A lead and members, all asked for in the same moment; and how the owner's keys were before."""
-    crowd = world.crowd
+    batch = world.batch
     return {
-        "agents": crowd.awake,
-        "rows": crowd.jobs,
-        "before": crowd.config_before,
-        "calls": crowd.calls,
+        "agents": batch.awake,
+        "rows": batch.jobs,
+        "before": batch.config_before,
+        "calls": batch.calls,
     }
 
 
@@ -123,17 +123,17 @@ def test_provisioned_again_nothing_is_written(world: World, provisioned: Mapping
     files = world.files(first["result"]["openclaw_id"])
     live_before = world.told(files.live)
     hash_before = world.agent(agent_id)["agent_token_hash"]
-    world.door.forget()
+    world.proxy.forget()
     [job] = world.provision(agent_id)
-    assert world.door.count("config.patch", "agents.files.set", "cron.scratch.set") == 0
-    assert world.door.count("agents.files.get") == 0
+    assert world.proxy.count("config.patch", "agents.files.set", "cron.scratch.set") == 0
+    assert world.proxy.count("agents.files.get") == 0
     assert world.config_path.read_bytes() == config_before
     assert world.told(files.live) == live_before
     files.client.close()
     assert world.agent(agent_id)["agent_token_hash"] == hash_before
     assert job["result"]["token"] == "reused"
-    assert world.door.count("chat.send") == 1
-    assert world.door.count("sessions.reset") == 1
+    assert world.proxy.count("chat.send") == 1
+    assert world.proxy.count("sessions.reset") == 1
 
 
 def test_an_edit_of_the_agents_is_kept_and_a_lost_file_comes_back(
@@ -183,7 +183,7 @@ def _rendering(world: World, agent_id: UUID, dialect: Dialect) -> RenderedWorksp
     return render_workspace(
         AgentFacts(agent_id, agent["name"], agent["is_board_lead"]),
         BoardFacts(world.fleet.board_id, "Launch", "goal", "Ship it.", goal_confirmed=True),
-        GatewayFacts(world.fleet.gateway_id, "workshop", world.door.url, str(world.folder / "agents")),
+        GatewayFacts(world.fleet.gateway_id, "workshop", world.proxy.url, str(world.folder / "agents")),
         UserFacts("Ada Lovelace", "Ada", timezone="Europe/London"),
         "http://127.0.0.1:8000",
         Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in),

@@ -65,29 +65,29 @@ def test_a_gateway_without_a_url_is_named(world: World) -> None:
 
 
 def test_a_wrong_token_is_said_once_and_not_tried_again(world: World) -> None:
-    gateway = world.fleet.add_gateway("locked", world.door.url, "wrong-token", str(world.folder / "x"))
+    gateway = world.fleet.add_gateway("locked", world.proxy.url, "wrong-token", str(world.folder / "x"))
     board = world.fleet.add_board("Locked", gateway_id=gateway)
     agent = world.fleet.add_agent("Outside", board_id=board, gateway_id=gateway)
-    world.door.forget()
+    world.proxy.forget()
     first = world.ended(world.send(agent))
     second = world.ended(world.send(agent))
     assert (first["status"], second["status"]) == ("failed", "failed")
     assert "token" in first["error"]
     assert "refused this token before" in second["error"]
     assert "wrong-token" not in first["error"] + second["error"]
-    assert world.door.count("connect") == 1
+    assert world.proxy.count("connect") == 1
     assert world.agent(agent)["status"] == "offline"
 
 
 def test_an_override_that_does_not_parse_fails_its_agent_before_the_gateway_is_touched(world: World) -> None:
     broken = world.fleet.add_agent("Broken", soul_template="fine\n{% if agent_name %}\nnever closed")
     shell = world.fleet.add_agent("Shell", identity_template="{{ ''.__class__.__mro__ }}")
-    world.door.forget()
+    world.proxy.forget()
     jobs = [world.ended(world.send(agent)) for agent in (broken, shell)]
     assert [job["status"] for job in jobs] == ["failed", "failed"]
     assert re.search(r"SOUL.md override, line \d", jobs[0]["error"]), jobs[0]["error"]
     assert re.search(r"IDENTITY.md override, line 1", jobs[1]["error"]), jobs[1]["error"]
-    assert world.door.count("config.patch", "agents.files.set") == 0
+    assert world.proxy.count("config.patch", "agents.files.set") == 0
     assert world.agent(broken)["status"] == "offline"
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.ledger_watch import LedgerWatch
 from tests.acceptance.rotation_scene import SLOT_FOR_EACH, Scene, Standing, Victim, subjects_of
 from tests.acceptance.rotation_steps import Rehearsal
+from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import World
 from worker.workspace.tokens import hash_token, mint_token
 
@@ -26,7 +26,7 @@ def scene(world: World) -> Iterator[Scene]:
     subjects = subjects_of(world)
     world.stop_workers()
     worker = world.start_worker(**SLOT_FOR_EACH)
-    watch = LedgerWatch(world.engine)
+    watch = RowWatch(world.engine)
     scene = Scene(world, watch, worker, subjects)
     try:
         with watch:
@@ -148,13 +148,13 @@ def promises_and_writes_nothing(scene: Scene, victims: list[Victim]) -> None:
     """A dry run says that the token stays, and writes nothing anywhere."""
     keys = [victim.agent_id for victim in victims]
     before = scene.rows_of(keys)
-    scene.world.door.forget()
+    scene.world.proxy.forget()
     jobs = scene.ended([scene.world.send(key, "update_agent", dry_run=True, diff=True) for key in keys])
     for victim, job in zip(victims, jobs, strict=True):
         outcome = (job["status"], job["result"] and job["result"]["token"])
         assert outcome == ("succeeded", "reused"), (victim.moment, job["error"])
         assert victim.at_death.token not in str(job), victim.moment
-    assert scene.world.door.count("agents.files.set", "cron.scratch.set", "config.patch", "chat.send") == 0
+    assert scene.world.proxy.count("agents.files.set", "cron.scratch.set", "config.patch", "chat.send") == 0
     assert scene.rows_of(keys) == before
     assert scene.standing([victim.subject for victim in victims]) == [v.at_death for v in victims]
 
@@ -164,7 +164,7 @@ def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, aftermath: A
     would leave a token in the workspace that nobody knows."""
     subject, left_behind = scene.subjects[-1], mint_token()
     scene.leave_behind(subject, left_behind, hash_token(left_behind))
-    hold = scene.world.door.hold(
+    hold = scene.world.proxy.hold(
         lambda method, params: method == "agents.files.set" and params.get("name") == scene.carrier
     )
     job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
@@ -186,7 +186,7 @@ def test_a_commit_that_the_database_breaks_off_is_taken_up_with_the_token_that_a
     """The worker lives on, and keeps on record what it wrote: the carrier is as we left it, but its token is
     not the one that was verified last."""
     subject = scene.subjects[0]
-    scene.world.door.forget()
+    scene.world.proxy.forget()
     gate = scene.watch.shut(subject.agent_id, "hash changed")
     job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
     scene.world.eventually(lambda: gate in scene.watch.standing(), "it never came to its commit")

@@ -50,7 +50,7 @@ class Night:
 
     def sync(self, **options: Any) -> Mapping[str, Any]:
         """A sync from its request to its end."""
-        self.world.door.forget()
+        self.world.proxy.forget()
         return self.world.ended(self.ask(**options), 240)
 
     def ask(self, **options: Any) -> UUID:
@@ -67,15 +67,15 @@ class Night:
             same = after[name]
             assert _files(row) == _files(same), name
             assert [row[key] for key in SAME] == [same[key] for key in SAME], name
-        calls = self.world.door.frames
+        calls = self.world.proxy.frames
         left = self.sync(dry_run=True, **options)
         assert (left["status"], drifted(left["result"])) == (done["status"], False), left["result"]
-        self.world.door.frames = calls
+        self.world.proxy.frames = calls
         return done
 
     def calls(self) -> Counter[str]:
-        """What went through the door since the last sync began."""
-        return Counter(method for method, _ in self.world.door.calls if method != "connect")
+        """What went through the proxy since the last sync began."""
+        return Counter(method for method, _ in self.world.proxy.calls if method != "connect")
 
     def rows(self, job_id: UUID) -> dict[str, Mapping[str, Any]]:
         with self.world.engine.connect() as connection:
@@ -108,7 +108,7 @@ def night(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ni
     world.start_worker()
     left = made.sync()
     made.execute("UPDATE boards SET gateway_id = :id WHERE gateway_id IS NULL", id=world.fleet.gateway_id)
-    assert left["status"] == "succeeded", "the crowd is not left as it was found"
+    assert left["status"] == "succeeded", "the batch is not left as it was found"
 
 
 def test_a_gateway_that_is_killed_in_the_middle_and_comes_back_ends_well(night: Night) -> None:

@@ -34,11 +34,11 @@ def actions(job: Mapping[str, Any]) -> dict[str, str]:
 def test_an_update_of_what_is_equal_writes_nothing_but_wakes(world: World, settled: tuple[UUID, str]) -> None:
     agent_id, openclaw_id = settled
     before, config = world.token(openclaw_id), world.config_path.read_bytes()
-    world.door.forget()
+    world.proxy.forget()
     job = world.update(agent_id)
     assert job["status"] == "succeeded", job["error"]
-    assert world.door.count("config.patch", "agents.files.set", "cron.scratch.set", "sessions.reset") == 0
-    assert world.door.count("chat.send") == 1
+    assert world.proxy.count("config.patch", "agents.files.set", "cron.scratch.set", "sessions.reset") == 0
+    assert world.proxy.count("chat.send") == 1
     assert world.token(openclaw_id) == before
     assert world.config_path.read_bytes() == config
     assert world.agent(agent_id)["status"] == "online"
@@ -49,9 +49,9 @@ def test_a_changed_template_is_promised_written_and_nothing_else(
 ) -> None:
     agent_id, openclaw_id = settled
     world.set_agent(agent_id, soul_template="I am {{ agent_name }}, and calm.")
-    world.door.forget()
+    world.proxy.forget()
     promise = world.update(agent_id, dry_run=True, diff=True)
-    assert world.door.count(*WRITES) == 0
+    assert world.proxy.count(*WRITES) == 0
     assert promise["result"]["dry_run"] is True
     assert promise["result"]["roster"]["action"] == "unchanged"
     assert world.agent(agent_id)["status"] == "online"
@@ -63,7 +63,7 @@ def test_a_changed_template_is_promised_written_and_nothing_else(
     job = world.update(agent_id, wake=False)
     assert job["status"] == "succeeded", job["error"]
     assert actions(job) == actions(promise)
-    written = [params["name"] for method, params in world.door.calls if method == "agents.files.set"]
+    written = [params["name"] for method, params in world.proxy.calls if method == "agents.files.set"]
     assert written == ["SOUL.md"]
     assert world.read(openclaw_id, "SOUL.md") == f"I am {name}, and calm."
     assert world.read(openclaw_id, "USER.md") == "About Ada: likes tea.\n"
@@ -104,11 +104,11 @@ def test_a_rotation_gives_a_new_token_and_a_plan_shows_none(world: World, settle
     assert promise["result"]["token"] == "new"
     assert before not in str(promise)
     assert world.token(openclaw_id) == before
-    world.door.forget()
+    world.proxy.forget()
     job = world.update(agent_id, rotate_tokens=True, wake=False)
     assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated")
     keeps_files_per_session = "2026.2.26" <= world.release < "2026.8"
-    assert world.door.count("sessions.reset") == keeps_files_per_session
+    assert world.proxy.count("sessions.reset") == keeps_files_per_session
     assert any("session was reset" in warning for warning in job["warnings"]) is keeps_files_per_session
     after = world.token(openclaw_id)
     assert after not in (None, before)
@@ -143,7 +143,7 @@ def test_without_a_usable_token_an_update_says_so_and_changes_nothing(world: Wor
     text = str(world.read(openclaw_id, f"{carrier}.md"))
     world.set_agent(agent_id, soul_template="New.", heartbeat_config={"every": "20m"})
     world.write(openclaw_id, **{carrier: text.replace(token, "x" * len(token))})
-    world.door.forget()
+    world.proxy.forget()
     wrong = world.update(agent_id)
     assert wrong["status"] == "failed"
     assert "is not the agent's" in wrong["error"]
@@ -151,7 +151,7 @@ def test_without_a_usable_token_an_update_says_so_and_changes_nothing(world: Wor
     world.write(openclaw_id, **{carrier: "nothing here"})
     missing = world.update(agent_id)
     assert "holds no token" in missing["error"].lower()
-    assert world.door.count(*WRITES) == 0
+    assert world.proxy.count(*WRITES) == 0
     assert world.agent(agent_id)["status"] == "online"
     world.set_agent(agent_id, heartbeat_config=None)
     healed = world.update(agent_id, rotate_tokens=True, wake=False)
@@ -161,8 +161,8 @@ def test_without_a_usable_token_an_update_says_so_and_changes_nothing(world: Wor
 
 def test_an_agent_that_is_not_in_the_roster_is_not_brought_back_by_an_update(world: World) -> None:
     agent_id = world.fleet.add_agent("Never there")
-    world.door.forget()
+    world.proxy.forget()
     job = world.update(agent_id)
     assert job["status"] == "failed"
     assert "rotate_tokens" in job["error"]
-    assert world.door.count(*WRITES) == 0
+    assert world.proxy.count(*WRITES) == 0

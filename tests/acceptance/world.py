@@ -1,4 +1,4 @@
-"""Everything that a provision needs, for real: database, broker, worker, and a gateway behind a door."""
+"""Everything that a provision needs, for real: database, broker, worker, and a gateway behind a proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import update as sql_update
 
 from models import Agent
 from tests.acceptance.patient import PatientClient
-from tests.acceptance.proxy import Door
+from tests.acceptance.proxy import Proxy
 from tests.benchmarks.bench import AwayClock
 from tests.fleet import Fleet
 from tests.gateways.stub_model import StubModel
@@ -39,11 +39,11 @@ from worker.workspace.tokens import find_token
 Value = TypeVar("Value")
 
 MANY, BOARDS = 50, 5
-"""How many of the throng tests take together, on how many boards, each with a lead."""
+"""How many of the large batch tests take together, on how many boards, each with a lead."""
 FEWER = 30
 """How many of them tests take that work on each one's files, on the newest releases, which it costs five
 times the CPU."""
-CONDEMNED, SLOW_CONDEMNED, SIMULATED_CONDEMNED = 10, 6, 4
+TO_DELETE, SLOW_TO_DELETE, SIMULATED_TO_DELETE = 10, 6, 4
 """How many more are there to be deleted."""
 AWAKE, SETTLED = 8, 24
 SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 20
@@ -61,10 +61,10 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Batch:
     """All who were asked for in one moment, so that a release which allows a roster change every half minute
     is not asked for one by each test. ``awake``: those who were woken; ``jobs``: theirs, in that order;
-    ``settled``: the others; ``calls``: what went through the door meanwhile; ``restarts``: how often the
+    ``settled``: the others; ``calls``: what went through the proxy meanwhile; ``restarts``: how often the
     gateway went away."""
 
     awake: Sequence[UUID]
@@ -87,7 +87,7 @@ class World:
     real: bool
     process: Simulator | RunningGateway
     config_path: Path
-    door: Door
+    proxy: Proxy
     engine: Engine
     fleet: Fleet
     app: Celery
@@ -98,7 +98,7 @@ class World:
     workers: list[WorkerProcess] = field(default_factory=list)
 
     @cached_property
-    def crowd(self) -> Crowd:
+    def batch(self) -> Batch:
         """A lead and members who are woken, and those that tests take one by one."""
         woken, taken = (AWAKE, SETTLED) if self.real else (SIMULATED_AWAKE, SIMULATED_SETTLED)
         awake = [self.fleet.add_agent("Lead", lead=True)]
@@ -108,7 +108,7 @@ class World:
         return self._at_once(awake, [self.fleet.add_agent(f"Settler {n}") for n in range(taken)])
 
     @cached_property
-    def throng(self) -> Crowd:
+    def large_batch(self) -> Batch:
         """Those for tests that need many at once: on boards of their own, then the others, then those that
         are there to be deleted."""
         quiet = []
@@ -117,15 +117,15 @@ class World:
             for m in range(self.on_boards // BOARDS):
                 quiet.append(self.fleet.add_agent(f"Settler {n}-{m}", lead=m == 0, board_id=board))
         quiet += [self.fleet.add_agent(f"Settler 9-{n}") for n in range(MANY - self.on_boards)]
-        condemned = SLOW_CONDEMNED if self.is_slow else CONDEMNED if self.real else SIMULATED_CONDEMNED
-        quiet += [self.fleet.add_agent(f"Condemned {n}") for n in range(condemned)]
+        to_delete = SLOW_TO_DELETE if self.is_slow else TO_DELETE if self.real else SIMULATED_TO_DELETE
+        quiet += [self.fleet.add_agent(f"To delete {n}") for n in range(to_delete)]
         return self._at_once([], quiet)
 
-    def _at_once(self, awake: Sequence[UUID], quiet: Sequence[UUID]) -> Crowd:
+    def _at_once(self, awake: Sequence[UUID], quiet: Sequence[UUID]) -> Batch:
         """Have two workers provision them all at once."""
         before = self.config()
         second = self.start_worker()
-        self.door.forget()
+        self.proxy.forget()
         with AwayClock(GatewayAddress(self.process.url, self.gateway_token)) as away:
             asked = [self.send(agent) for agent in awake] + [self.send(agent, wake=False) for agent in quiet]
             jobs = [self.ended(job) for job in asked]
@@ -133,7 +133,7 @@ class World:
         assert {job["status"] for job in jobs} == {"succeeded"}, [job["error"] for job in jobs]
         places = [str(job["result"]["openclaw_id"]) for job in jobs[len(awake) :]]
         settled = [Settled(agent, place) for agent, place in zip(quiet, places, strict=True)]
-        return Crowd(awake, jobs[: len(awake)], settled, before, list(self.door.calls), away.restarts)
+        return Batch(awake, jobs[: len(awake)], settled, before, list(self.proxy.calls), away.restarts)
 
     @property
     def on_boards(self) -> int:
@@ -144,22 +144,22 @@ class World:
 
     @property
     def many(self) -> list[Settled]:
-        """Those of the throng for tests that need many at once. Each test leaves them as well as it found
-        them, but for the last."""
-        return self.throng.settled[:MANY]
+        """Those of the large batch for tests that need many at once. Each test leaves them as well as it
+        found them, but for the last."""
+        return self.large_batch.settled[:MANY]
 
     @property
-    def condemned(self) -> list[Settled]:
-        """Those of the throng for the test that deletes some."""
-        return self.throng.settled[MANY:]
+    def to_delete(self) -> list[Settled]:
+        """Those of the large batch for the test that deletes some."""
+        return self.large_batch.settled[MANY:]
 
     def take(self) -> Settled:
-        """One of the crowd that no other test has."""
+        """One of the batch that no other test has."""
         return next(self._untaken)
 
     @cached_property
     def _untaken(self) -> Iterator[Settled]:
-        return iter(self.crowd.settled)
+        return iter(self.batch.settled)
 
     def forget(self, agent_id: UUID) -> None:
         """Make the agent one that no job of ours has ever seen, though its gateway's roster holds it."""
@@ -208,7 +208,7 @@ class World:
             allow(connection, self.fleet.gateway_id, [*shown])
 
     def direct(self) -> PatientClient:
-        """A client of the test's own, past the door, with a device of its own."""
+        """A client of the test's own, past the proxy, with a device of its own."""
         return PatientClient(GatewayAddress(self.process.url, self.gateway_token), DeviceKey.generate())
 
     def send(self, agent_id: object, kind: str = "provision_agent", **arguments: Any) -> UUID:
@@ -276,7 +276,7 @@ class World:
         return live.content if live else None
 
     def answers(self, calls: Sequence[Call]) -> list[Mapping[str, Any]]:
-        """What the gateway says to many calls at once, past the door. Raises GatewayError, the first one."""
+        """What the gateway says to many calls at once, past the proxy. Raises GatewayError, the first one."""
         client = self.direct()
         try:
             return self.told(lambda: _all_of(client.call_many(calls, deadline_s=60)))
@@ -328,7 +328,7 @@ class World:
         return parsed
 
     def files(self, openclaw_id: str) -> AgentFiles:
-        """Reads an agent's workspace over the gateway, past the door."""
+        """Reads an agent's workspace over the gateway, past the proxy."""
         client = self.direct()
         hello = client.hello()
         return AgentFiles(client, Dialect.from_hello(hello.server_version, hello.methods), openclaw_id)

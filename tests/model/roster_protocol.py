@@ -21,8 +21,8 @@ from tests.model.roster_world import (
     Frame,
     Intent,
     Roster,
+    RosterChange,
     Rules,
-    Wish,
     World,
     Writer,
 )
@@ -41,10 +41,10 @@ SLEPT_THROUGH = "a job waits for a settled intent"
 
 @dataclass(frozen=True)
 class Protocol:
-    """The steps that are possible in a state: one gateway, some wishes, ``writers`` worker processes."""
+    """The steps that are possible in a state: one gateway, some changes, ``writers`` worker processes."""
 
     rules: Rules
-    wishes: tuple[Wish, ...]
+    changes: tuple[RosterChange, ...]
     roster: Roster = ()
     writers: int = 2
 
@@ -52,15 +52,15 @@ class Protocol:
         """Nobody has asked for anything yet, and every agent has its row."""
         return World(
             config=Config(Config(self.roster).having(((OWNERS, STALE),))),
-            rows=frozenset(wish.agent for wish in self.wishes),
-            intents=(Intent(),) * len(self.wishes),
+            rows=frozenset(wanted.agent for wanted in self.changes),
+            intents=(Intent(),) * len(self.changes),
             writers=(Writer(),) * self.writers,
             budget=self.rules.budget,
         )
 
     def steps(self, w: World) -> Steps:
         """All that may happen next."""
-        for n in range(len(self.wishes)):
+        for n in range(len(self.changes)):
             yield from self._job(w, n)
         for me in range(self.writers):
             yield from self._writer(w, me)
@@ -71,24 +71,24 @@ class Protocol:
     # --- a job: record_intents with park, intent_states with park, mark_waiting_for --------------------
 
     def _job(self, w: World, n: int) -> Steps:
-        wish, intent = self.wishes[n], w.intents[n]
-        if intent.job == "before" and all(w.intents[m].job == "ended" for m in wish.after):
-            yield Step(f"record_intents, park: {wish}", _job_at(w, n, "parked", status="open"))
+        wanted, intent = self.changes[n], w.intents[n]
+        if intent.job == "before" and all(w.intents[m].job == "ended" for m in wanted.after):
+            yield Step(f"record_intents, park: {wanted}", _job_at(w, n, "parked", status="open"))
         elif intent.job == "parked" and self.rules.clock_visits:
-            yield Step(f"publish_due: {wish}", _job_at(w, n, "published"))
+            yield Step(f"publish_due: {wanted}", _job_at(w, n, "published"))
         elif intent.job == "published" and self.rules.clock_visits:
-            yield Step(f"claim: {wish}", _job_at(w, n, "looking"))
+            yield Step(f"claim: {wanted}", _job_at(w, n, "looking"))
         elif intent.job in ("looking", "published") and intent.status != "open":
-            gone = {wish.agent} if wish.ends_row and intent.status == "applied" else set()
+            gone = {wanted.agent} if wanted.ends_row and intent.status == "applied" else set()
             ended = _job_at(w, n, "ended")._replace(rows=w.rows - gone)
-            yield Step(f"intent_states, go on: {wish}", ended)
+            yield Step(f"intent_states, go on: {wanted}", ended)
         elif intent.job == "looking" and self.rules.parks_locked:
-            yield Step(f"intent_states, park: {wish}", _job_at(w, n, "parked"))
+            yield Step(f"intent_states, park: {wanted}", _job_at(w, n, "parked"))
         elif intent.job == "looking":
-            yield Step(f"intent_states: {wish} is open", _job_at(w, n, "parking"))
+            yield Step(f"intent_states: {wanted} is open", _job_at(w, n, "parking"))
         elif intent.job == "parking":
             slept = SLEPT_THROUGH if intent.status != "open" else None
-            yield Step(f"park: {wish}", _job_at(w, n, "parked"), slept)
+            yield Step(f"park: {wanted}", _job_at(w, n, "parked"), slept)
 
     # --- a writer: write_roster, step by step ------------------------------------------------------------
 
@@ -129,19 +129,19 @@ class Protocol:
 
     def _hopeless(self, w: World, batch: tuple[int, ...]) -> frozenset[int]:
         """`RosterBatch.read`: agents without a row, and agents that are leaving."""
-        leaving = {self.wishes[n].agent for n in batch if self.wishes[n].change == "remove"}
-        wishes = ((n, self.wishes[n]) for n in batch if self.wishes[n].change == "reconcile")
-        return frozenset(n for n, wish in wishes if wish.agent not in w.rows or wish.agent in leaving)
+        leaving = {self.changes[n].agent for n in batch if self.changes[n].change == "remove"}
+        changes = ((n, self.changes[n]) for n in batch if self.changes[n].change == "reconcile")
+        return frozenset(n for n, wanted in changes if wanted.agent not in w.rows or wanted.agent in leaving)
 
     def _look(self, w: World, me: int) -> World:
         """`_look` and `plan_roster`: what is to be written next, if anything."""
         writer, intents = w.writers[me], list(w.intents)
         for n in writer.batch:
             if intents[n].present_before is None:
-                there = w.config.of(self.wishes[n].agent) != ABSENT
+                there = w.config.of(self.changes[n].agent) != ABSENT
                 intents[n] = intents[n]._replace(present_before=there)
-        absent = {n for n in writer.batch if w.config.of(self.wishes[n].agent) == ABSENT}
-        refused = writer.refused | {n for n in absent if self.wishes[n].only_present}
+        absent = {n for n in writer.batch if w.config.of(self.changes[n].agent) == ABSENT}
+        refused = writer.refused | {n for n in absent if self.changes[n].only_present}
         seen = writer._replace(read=w.config, refused=refused)
         if self._planned(seen):
             return _with(w, me, seen._replace(at="write"), intents=tuple(intents))
@@ -149,10 +149,12 @@ class Protocol:
 
     def _planned(self, writer: Writer) -> Roster:
         """What the next frame of the writer changes: all entries in one patch, removals one by one."""
-        read, left = writer.read, [self.wishes[n] for n in writer.batch if n not in writer.refused]
-        entries = {wish.agent: RIGHT for wish in left if wish.change == "reconcile"}
+        read, left = writer.read, [self.changes[n] for n in writer.batch if n not in writer.refused]
+        entries = {wanted.agent: RIGHT for wanted in left if wanted.change == "reconcile"}
         patch = tuple(sorted((agent, RIGHT) for agent in entries if read.of(agent) != RIGHT))
-        gone = [(wish.agent, ABSENT) for wish in left if wish.change == "remove" and read.of(wish.agent)]
+        gone = [
+            (wanted.agent, ABSENT) for wanted in left if wanted.change == "remove" and read.of(wanted.agent)
+        ]
         return patch or tuple(sorted(gone))[:1]
 
     def _send(self, w: World, me: int, name: str) -> Step[World]:
@@ -171,12 +173,12 @@ class Protocol:
             return
         intents, broken = list(w.intents), None
         for n in writer.batch:
-            refused, wish = n in writer.refused, self.wishes[n]
-            if not refused and wish.agent not in writer.undone:
-                there = w.config.of(wish.agent)
-                if wish.change == "reconcile" and there != RIGHT:
+            refused, wanted = n in writer.refused, self.changes[n]
+            if not refused and wanted.agent not in writer.undone:
+                there = w.config.of(wanted.agent)
+                if wanted.change == "reconcile" and there != RIGHT:
                     broken = NOT_APPLIED
-                elif wish.change == "remove" and there != ABSENT:
+                elif wanted.change == "remove" and there != ABSENT:
                     broken = STILL_THERE
             if intents[n].present_before is None:
                 broken = NEVER_NOTED
@@ -189,8 +191,8 @@ class Protocol:
 
     def _woken(self, n: int) -> Any:
         """A job that nobody waits for may end at once: when it does makes no difference to anybody."""
-        matters = self.rules.clock_visits or self.wishes[n].ends_row
-        return "published" if matters or any(n in wish.after for wish in self.wishes) else "ended"
+        matters = self.rules.clock_visits or self.changes[n].ends_row
+        return "published" if matters or any(n in wanted.after for wanted in self.changes) else "ended"
 
     # --- a gateway: what becomes of a frame --------------------------------------------------------------
 
@@ -213,7 +215,7 @@ class Protocol:
 
     def _land(self, w: World, frame: Frame, base: Config, name: str) -> Step[World]:
         config, broken = Config(base.having(frame.changes)), None
-        agents = {wish.agent for wish in self.wishes}
+        agents = {wanted.agent for wanted in self.changes}
         changed = {agent for agent in agents if config.of(agent) != w.config.of(agent)}
         after = _answered(w, frame, self._after_ok(frame))
         if self.rules.races:
@@ -243,8 +245,8 @@ class Protocol:
         """What a landing of ours does that nobody asked for."""
         if w.config.of(OWNERS) == RIGHT and config.of(OWNERS) != RIGHT:
             return LOST_ENTRY
-        wished = zip(self.wishes, w.intents, strict=True)
-        cared_for = {v.agent for v, intent in wished if intent.status == "open" and not v.only_present}
+        wanted_states = zip(self.changes, w.intents, strict=True)
+        cared_for = {v.agent for v, intent in wanted_states if intent.status == "open" and not v.only_present}
         for agent in changed - cared_for:  # of the others, the read back sees what became of them
             if config.of(agent) == ABSENT:
                 return WIPED

@@ -99,7 +99,7 @@ class World(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wish:
+class RosterChange:
     """An intent that some job will record, once the jobs of the intents numbered ``after`` have ended.
     ``ends_row``: the job deletes the agent's row at its end, as `delete_job` does."""
 

@@ -26,7 +26,7 @@ from tests.model.roster_protocol import (
     Protocol,
 )
 from tests.model.roster_symmetry import steps_of_any_two
-from tests.model.roster_world import RIGHT, STALE, Budget, Roster, Rules, Wish, World
+from tests.model.roster_world import RIGHT, STALE, Budget, Roster, RosterChange, Rules, World
 
 
 @dataclass(frozen=True)
@@ -34,31 +34,35 @@ class Scene:
     """What some jobs want, and the roster that they find."""
 
     name: str
-    wishes: tuple[Wish, ...]
+    changes: tuple[RosterChange, ...]
     roster: Roster = ()
 
     def explored(self, rules: Rules, *, known: tuple[str, ...] = ()) -> Explored[World]:
-        protocol = Protocol(rules, self.wishes, self.roster)
+        protocol = Protocol(rules, self.changes, self.roster)
         return explore(protocol.start(), partial(steps_of_any_two, protocol), known=known)
 
     def first_broken(self, rules: Rules, *, known: tuple[str, ...] = ()) -> Explored[World]:
         """As far as the first fault, with the writers called by their names."""
-        protocol = Protocol(rules, self.wishes, self.roster)
+        protocol = Protocol(rules, self.changes, self.roster)
         return explore(protocol.start(), protocol.steps, known=known, first_only=True)
 
 
-ONE = Scene("one provision", (Wish("x"),))
-TWO = Scene("provision and delete", (Wish("x"), Wish("z", "remove", ends_row=True)), (("z", RIGHT),))
-THREE = Scene("two provisions and a delete", (Wish("x"), Wish("y"), *TWO.wishes[1:]), TWO.roster)
-HEARTBEAT = Wish("x", only_present=True)
+ONE = Scene("one provision", (RosterChange("x"),))
+TWO = Scene(
+    "provision and delete", (RosterChange("x"), RosterChange("z", "remove", ends_row=True)), (("z", RIGHT),)
+)
+THREE = Scene(
+    "two provisions and a delete", (RosterChange("x"), RosterChange("y"), *TWO.changes[1:]), TWO.roster
+)
+HEARTBEAT = RosterChange("x", only_present=True)
 COMES_BACK = Scene(
     "delete, then provision, and heartbeats of all",
-    (Wish("x", "remove"), Wish("x", after=(0,)), HEARTBEAT),
+    (RosterChange("x", "remove"), RosterChange("x", after=(0,)), HEARTBEAT),
     (("x", STALE),),
 )
 GOES = Scene(
     "provision, then delete, and heartbeats of all",
-    (Wish("x"), Wish("x", "remove", after=(0,), ends_row=True), HEARTBEAT),
+    (RosterChange("x"), RosterChange("x", "remove", after=(0,), ends_row=True), HEARTBEAT),
 )
 CRASH_LOSS_EDIT = Budget(crashes=1, losses=1, edits=1, restarts=0, limits=0)
 CRASH_LOSS = Budget(crashes=1, losses=1, edits=0, restarts=0, limits=0)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from tests.acceptance.proxy import Door
+from tests.acceptance.proxy import Proxy
 from tests.integration.agents.fleet import Fleet, execute, job, one, seed_fleet
 from tests.integration.conftest import Sent
 from tests.mute import mute
@@ -79,11 +79,11 @@ def test_a_gateway_that_accepts_and_never_answers_is_given_up_within_the_budget(
 def test_one_that_falls_silent_after_its_greeting_is_given_up_within_the_budget(
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator, method: str
 ) -> None:
-    with Door(simulator.url) as door:
-        fleet = seed_fleet(engine, url=door.url, token=TOKEN)
+    with Proxy(simulator.url) as proxy:
+        fleet = seed_fleet(engine, url=proxy.url, token=TOKEN)
         hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=0)
         for _ in range(20):
-            door.hold(lambda called, _: called == method)
+            proxy.hold(lambda called, _: called == method)
         job_id = begin(engine, fleet)
         took_s = drive(hand, fleet, job_id, sent)
         hand.clients.close_all()
@@ -93,7 +93,7 @@ def test_one_that_falls_silent_after_its_greeting_is_given_up_within_the_budget(
     assert "did not answer" in ended.error or "not written within" in ended.error
 
 
-def test_a_wish_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
+def test_an_intent_that_no_writer_settles_ends_with_the_budget_and_the_last_error(
     hands: Callable[..., Services], engine: Engine, sent: Sent, simulator: Simulator
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
@@ -262,9 +262,9 @@ def test_no_try_outlasts_what_is_left_of_the_budget_though_another_call_is_answe
 ) -> None:
     fleet = seed_fleet(engine, url=simulator.url, token=TOKEN)
     job_id = ask_for_sync(engine, fleet)
-    with Door(simulator.url) as door:
-        execute(engine, "UPDATE gateways SET url = :url", url=door.url)
-        door.hold(lambda called, _: called == "config.get")
+    with Proxy(simulator.url) as proxy:
+        execute(engine, "UPDATE gateways SET url = :url", url=proxy.url)
+        proxy.hold(lambda called, _: called == "config.get")
         hand = hands(retry_timeout_s=30, retry_inline_s=0)
         execute(engine, "UPDATE provisioner.jobs SET failing_since = now() - interval '28 s'")
         began = time.monotonic()

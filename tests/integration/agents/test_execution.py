@@ -270,14 +270,14 @@ def test_a_row_that_the_database_would_not_serve_is_given_back_and_says_why(
     assert row.next_attempt_at is not None
 
 
-def test_where_the_ledger_cannot_be_written_the_row_is_left_to_its_lease(
+def test_where_the_jobs_table_cannot_be_written_the_row_is_left_to_its_lease(
     hands: Any, engine: Engine, fleet: Fleet, begin: Any, use_handler: Any
 ) -> None:
-    def close_the_ledger(*_: Any) -> None:
+    def lock_the_jobs_table(*_: Any) -> None:
         execute(engine, "ALTER TABLE provisioner.job_agents RENAME TO elsewhere")
         raise not_now()
 
-    use_handler(close_the_ledger)
+    use_handler(lock_the_jobs_table)
     key = begin(fleet)
     try:
         with pytest.raises(DatabaseNotNow, match="permission denied for table x"):
@@ -475,7 +475,7 @@ def test_whoever_ends_calls_the_next_that_waits_for_the_agent(
     assert sent.take() == [("tasks.provision_agent", {"agent_id": str(fleet.agent_id)}, str(second))]
 
 
-def test_rows_by_insert_and_messages_take_the_same_turn(
+def test_rows_by_insert_and_messages_share_one_execution(
     hands: Any, engine: Engine, fleet: Fleet, use_handler: Any
 ) -> None:
     use_handler(raising(PermanentError("x")))

@@ -18,7 +18,7 @@ from psycopg import sql
 from sqlalchemy import Engine, Row, text
 from sqlalchemy.exc import OperationalError
 
-from tests.acceptance.proxy import Door
+from tests.acceptance.proxy import Proxy
 from tests.integration.agents.fleet import Fleet, execute, job, job_agent, one, seed_fleet
 from tests.integration.conftest import Sent
 from tests.rows import execute_agent_row
@@ -45,14 +45,14 @@ def simulator(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Simula
 
 
 @pytest.fixture
-def door(simulator: Simulator) -> Iterator[Door]:
-    with Door(simulator.url) as door:
-        yield door
+def proxy(simulator: Simulator) -> Iterator[Proxy]:
+    with Proxy(simulator.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def fleet(engine: Engine, door: Door) -> Fleet:
-    return seed_fleet(engine, agents=6, url=door.url, token=TOKEN)
+def fleet(engine: Engine, proxy: Proxy) -> Fleet:
+    return seed_fleet(engine, agents=6, url=proxy.url, token=TOKEN)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def patches(simulator: Simulator) -> int:
     return sum(call.method == "config.patch" for call in simulator.calls)
 
 
-def held(door: Door, method: str, *, after: bool = False) -> Any:
-    return door.hold(lambda called, _: called == method, after=after)
+def held(proxy: Proxy, method: str, *, after: bool = False) -> Any:
+    return proxy.hold(lambda called, _: called == method, after=after)
 
 
 def test_all_that_waits_is_written_with_one_patch_and_read_back(
@@ -180,10 +180,10 @@ def test_two_writers_at_once_lose_nothing(
 
 
 def test_an_outsiders_edit_in_the_middle_is_kept(
-    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     want(engine, fleet)
-    hold = held(door, "config.patch")
+    hold = held(proxy, "config.patch")
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
     assert hold.reached.wait(60)
@@ -199,10 +199,10 @@ def test_an_outsiders_edit_in_the_middle_is_kept(
 
 
 def test_a_patch_whose_answer_was_lost_is_read_back_and_not_sent_again(
-    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     want(engine, fleet)
-    hold = held(door, "config.patch", after=True)
+    hold = held(proxy, "config.patch", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
     assert hold.reached.wait(60)
@@ -220,10 +220,10 @@ def test_a_patch_whose_answer_was_lost_is_read_back_and_not_sent_again(
 
 
 def test_a_writer_that_lost_its_lease_sends_nothing(
-    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     want(engine, fleet)
-    hold = held(door, "config.get", after=True)
+    hold = held(proxy, "config.get", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
     assert hold.reached.wait(60)
@@ -261,15 +261,15 @@ def test_a_write_that_has_not_left_before_its_lease_may_be_over_never_leaves(
 
 
 def test_a_writer_that_lost_its_lease_after_the_read_back_settles_nothing(
-    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     """The next holder may have removed since what this one has seen."""
     want(engine, fleet)
-    patch = held(door, "config.patch")
+    patch = held(proxy, "config.patch")
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
     assert patch.reached.wait(60)
-    read_back = held(door, "config.get", after=True)
+    read_back = held(proxy, "config.get", after=True)
     patch.release()
     assert read_back.reached.wait(60)
     lose_the_lease(engine)
@@ -280,12 +280,12 @@ def test_a_writer_that_lost_its_lease_after_the_read_back_settles_nothing(
 
 
 def test_a_writer_that_lost_its_lease_refuses_nothing(
-    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     """What failed for this one may succeed for the holder."""
     want(engine, fleet)
     simulator.faults.schedule(Fault(Refuse("no", "INVALID_REQUEST"), "config.get"))
-    hold = held(door, "config.get", after=True)
+    hold = held(proxy, "config.get", after=True)
     writer = threading.Thread(target=write_roster, args=(hand, fleet.gateway_id))
     writer.start()
     assert hold.reached.wait(60)
@@ -471,7 +471,7 @@ def test_a_change_of_an_agent_that_is_being_deleted_cannot_bring_it_back(
 
 
 def test_whoever_waits_for_a_removal_does_not_wait_for_all_of_them(
-    hand: Services, engine: Engine, fleet: Fleet, door: Door, simulator: Simulator
+    hand: Services, engine: Engine, fleet: Fleet, proxy: Proxy, simulator: Simulator
 ) -> None:
     want(engine, fleet)
     write_roster(hand, fleet.gateway_id)
@@ -480,7 +480,7 @@ def test_whoever_waits_for_a_removal_does_not_wait_for_all_of_them(
             wanted = RosterChange(agent_id, f"mc-{agent_id}", "remove")
             record_intents(connection, fleet.gateway_id, uuid4(), wanted)
     *_, last = fleet.agents
-    hold = door.hold(lambda method, params: params.get("agentId") == f"mc-{last}")
+    hold = proxy.hold(lambda method, params: params.get("agentId") == f"mc-{last}")
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write_roster, hand, fleet.gateway_id)
         assert hold.reached.wait(60)
@@ -548,11 +548,11 @@ def no_database(services: LocalServices, engine: Engine) -> Iterator[None]:
 
 
 def test_a_writer_that_lost_postgres_sends_nothing_and_another_goes_on(
-    hands: Any, services: LocalServices, engine: Engine, fleet: Fleet, simulator: Simulator, door: Door
+    hands: Any, services: LocalServices, engine: Engine, fleet: Fleet, simulator: Simulator, proxy: Proxy
 ) -> None:
     want(engine, fleet)
     hand = hands(lease_s=2)
-    hold = held(door, "config.get", after=True)
+    hold = held(proxy, "config.get", after=True)
     with ThreadPoolExecutor(1) as pool:
         writer = pool.submit(write_roster, hand, fleet.gateway_id)
         assert hold.reached.wait(60)
@@ -570,9 +570,9 @@ def test_a_writer_that_lost_postgres_sends_nothing_and_another_goes_on(
 
 
 def test_hundreds_of_intents_are_one_patch(
-    hand: Services, engine: Engine, simulator: Simulator, door: Door
+    hand: Services, engine: Engine, simulator: Simulator, proxy: Proxy
 ) -> None:
-    many = seed_fleet(engine, agents=300, url=door.url, token=TOKEN)
+    many = seed_fleet(engine, agents=300, url=proxy.url, token=TOKEN)
     want(engine, many)
     write_roster(hand, many.gateway_id)
     assert patches(simulator) == 1

@@ -70,7 +70,8 @@ def wakes(simulator: Simulator) -> int:
 
 @pytest.fixture
 def waiting(hand: Services, fleet: Fleet, registered: dict[UUID, UUID], sent: Sent) -> tuple[UUID, ...]:
-    """Two agents that have their files and wait to be woken; the third of the fleet is to leave the crowd."""
+    """Two agents that have their files and wait to be woken; the third of the fleet is to pass the
+    barrier."""
     for agent_id in fleet.agents[:2]:
         outcome = go_on(hand, registered, agent_id)
         assert outcome == Snooze("waiting until the other agents have their files")
@@ -116,7 +117,7 @@ def test_wakes_wait_until_few_are_left_without_their_files_and_go_out_together_t
     assert sum(call.method == "sessions.patch" for call in simulator.calls) == len(fleet.agents)
 
 
-def test_what_was_refused_is_sent_again_by_its_own_turn(
+def test_what_was_refused_is_sent_again_by_its_own_execution(
     hand: Services,
     fleet: Fleet,
     registered: dict[UUID, UUID],
@@ -210,7 +211,7 @@ def test_what_may_have_arrived_is_sent_again_only_where_that_can_be_seen(
     assert wakes(simulator) <= (3 if not shows_keys(simulator) else 3 + len(unknown))
 
 
-def test_a_worker_that_dies_with_the_wakes_of_many_leaves_each_to_its_own_turn(
+def test_a_worker_that_dies_with_the_wakes_of_many_leaves_each_to_its_own_execution(
     hand: Services,
     fleet: Fleet,
     registered: dict[UUID, UUID],

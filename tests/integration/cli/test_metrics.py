@@ -44,8 +44,8 @@ def refusal(message: str, **more: Any) -> str:
     return str(from_response(CallContext.of("ws://g:1", "agents.files.set", {}), error))
 
 
-class Ledger:
-    """Rows as the ledger keeps them, of any age."""
+class StoredRows:
+    """Rows as the rows keeps them, of any age."""
 
     def __init__(self, engine: Engine, fleet: Fleet) -> None:
         self._engine = engine
@@ -89,13 +89,13 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger(engine: Engine) -> Ledger:
+def rows(engine: Engine) -> StoredRows:
     fleet = make_fleet(engine, url="ws://127.0.0.1:9", token="t0ken", workspace_root="~/.openclaw")
-    return Ledger(engine, fleet)
+    return StoredRows(engine, fleet)
 
 
 @pytest.fixture
-def figures(provisioner: Provisioner, ledger: Ledger) -> Callable[..., float | None]:
+def figures(provisioner: Provisioner, rows: StoredRows) -> Callable[..., float | None]:
     """What is printed now for one series."""
 
     def read(name: str, **labels: str) -> float | None:
@@ -107,11 +107,11 @@ def figures(provisioner: Provisioner, ledger: Ledger) -> Callable[..., float | N
 
 
 def test_jobs_are_counted_by_kind_and_status_for_a_day(
-    ledger: Ledger, figures: Callable[..., float | None]
+    rows: StoredRows, figures: Callable[..., float | None]
 ) -> None:
-    ledger.job("provision_agent", "failed", asked="2 h", took="1 min")
-    ledger.job("provision_agent", "failed", asked="3 days", took="1 min")
-    ledger.job("provision_agent", "running", asked="3 days")
+    rows.job("provision_agent", "failed", asked="2 h", took="1 min")
+    rows.job("provision_agent", "failed", asked="3 days", took="1 min")
+    rows.job("provision_agent", "running", asked="3 days")
     read = {
         status: figures("provisioner_jobs", kind="provision_agent", status=status)
         for status in ("failed", "running", "cancelled")
@@ -119,18 +119,18 @@ def test_jobs_are_counted_by_kind_and_status_for_a_day(
     assert read == {"failed": 1, "running": 1, "cancelled": 0}
 
 
-def test_the_oldest_waiting_job_has_its_age(ledger: Ledger, figures: Callable[..., float | None]) -> None:
-    ledger.job("update_agent", "queued", asked="90 s")
-    ledger.job("update_agent", "queued", asked="10 s")
+def test_the_oldest_waiting_job_has_its_age(rows: StoredRows, figures: Callable[..., float | None]) -> None:
+    rows.job("update_agent", "queued", asked="90 s")
+    rows.job("update_agent", "queued", asked="10 s")
     age = figures("provisioner_queue_oldest_seconds", kind="update_agent")
     assert age == pytest.approx(90, abs=30)
     assert figures("provisioner_queue_oldest_seconds", kind="sync_gateway") == 0
 
 
-def test_durations_are_those_of_the_last_day(ledger: Ledger, figures: Callable[..., float | None]) -> None:
+def test_durations_are_those_of_the_last_day(rows: StoredRows, figures: Callable[..., float | None]) -> None:
     for seconds in (5, 10, 300):
-        ledger.job("sync_gateway", "succeeded", asked="1 h", took=f"{seconds} s")
-    ledger.job("sync_gateway", "succeeded", asked="3 days", took="1000 s")
+        rows.job("sync_gateway", "succeeded", asked="1 h", took=f"{seconds} s")
+    rows.job("sync_gateway", "succeeded", asked="3 days", took="1000 s")
     took = {
         quantile: figures("provisioner_job_duration_seconds", kind="sync_gateway", quantile=quantile)
         for quantile in ("0.5", "1")
@@ -160,9 +160,9 @@ def test_durations_are_those_of_the_last_day(ledger: Ledger, figures: Callable[.
     ],
 )
 def test_a_row_that_an_older_worker_parked_is_counted_by_its_sentence(
-    ledger: Ledger, figures: Callable[..., float | None], reason: str | None, phase: str, told: str
+    rows: StoredRows, figures: Callable[..., float | None], reason: str | None, phase: str, told: str
 ) -> None:
-    ledger.parked(reason, phase)
+    rows.parked(reason, phase)
     assert figures("provisioner_parked_agents", reason=told) == 1
 
 
@@ -182,9 +182,9 @@ def test_a_row_that_an_older_worker_parked_is_counted_by_its_sentence(
     ],
 )
 def test_whoever_waits_is_counted_by_the_code(
-    ledger: Ledger, figures: Callable[..., float | None], code: str, told: str
+    rows: StoredRows, figures: Callable[..., float | None], code: str, told: str
 ) -> None:
-    ledger.parked("waiting for another job on this agent", code=code)
+    rows.parked("waiting for another job on this agent", code=code)
     assert figures("provisioner_parked_agents", reason=told) == 1
     assert code in WAITS
 
@@ -195,15 +195,15 @@ def test_every_wait_is_a_reason_that_is_told() -> None:
 
 
 def test_who_waits_for_a_gateway_that_is_away_is_counted_as_that(
-    ledger: Ledger, figures: Callable[..., float | None]
+    rows: StoredRows, figures: Callable[..., float | None]
 ) -> None:
-    ledger.run(
+    rows.run(
         "INSERT INTO provisioner.gateway_states (gateway_id, down_since, rate_limited_until,"
         " refused_token_fingerprint) VALUES (:id, now() - interval '5 min', now() + interval '40 s', 'f')",
-        id=ledger.fleet.gateway_id,
+        id=rows.fleet.gateway_id,
     )
-    ledger.parked("the gateway at ws://127.0.0.1:9 cannot be reached: refused")
-    gateway = {"gateway": "workshop", "gateway_id": str(ledger.fleet.gateway_id)}
+    rows.parked("the gateway at ws://127.0.0.1:9 cannot be reached: refused")
+    gateway = {"gateway": "workshop", "gateway_id": str(rows.fleet.gateway_id)}
     assert figures("provisioner_parked_agents", reason="gateway_down") == 1
     assert figures("provisioner_parked_agents", reason="gateway_error") == 0
     assert figures("provisioner_gateway_down_seconds", **gateway) == pytest.approx(300, abs=60)
@@ -211,32 +211,34 @@ def test_who_waits_for_a_gateway_that_is_away_is_counted_as_that(
     assert figures("provisioner_gateway_token_refused", **gateway) == 1
 
 
-def test_open_changes_of_the_roster_are_counted(ledger: Ledger, figures: Callable[..., float | None]) -> None:
+def test_open_changes_of_the_roster_are_counted(
+    rows: StoredRows, figures: Callable[..., float | None]
+) -> None:
     for applied in (None, "0 s"):
-        ledger.run(
+        rows.run(
             "INSERT INTO provisioner.roster_intents (gateway_id, agent_id, job_id, change, openclaw_id,"
             " created_at, applied_at) VALUES (:gateway, :agent, :job, 'reconcile', 'mc-1',"
             " now() - interval '1 min', now() - CAST(:applied AS interval))",
-            gateway=ledger.fleet.gateway_id,
+            gateway=rows.fleet.gateway_id,
             agent=uuid4(),
             job=uuid4(),
             applied=applied,
         )
-    gateway = {"gateway": "workshop", "gateway_id": str(ledger.fleet.gateway_id)}
+    gateway = {"gateway": "workshop", "gateway_id": str(rows.fleet.gateway_id)}
     assert figures("provisioner_roster_intents_open", **gateway) == 1
     assert figures("provisioner_roster_intent_oldest_seconds", **gateway) == pytest.approx(60, abs=30)
 
 
-def test_drift_is_that_of_the_newest_sync(ledger: Ledger, figures: Callable[..., float | None]) -> None:
-    gateway = {"gateway": "workshop", "gateway_id": str(ledger.fleet.gateway_id)}
+def test_drift_is_that_of_the_newest_sync(rows: StoredRows, figures: Callable[..., float | None]) -> None:
+    gateway = {"gateway": "workshop", "gateway_id": str(rows.fleet.gateway_id)}
     assert figures("provisioner_drift_files", **gateway) is None
     found = {"files_written": 3, "roster_changes": 1, "dry_run": True, "errors": [{}, {}]}
-    ledger.job("sync_gateway", "partial", asked="2 h", took="5 s", result=found)
+    rows.job("sync_gateway", "partial", asked="2 h", took="5 s", result=found)
     assert figures("provisioner_drift_files", **gateway) == 3
     assert figures("provisioner_drift_roster_entries", **gateway) == 1
     assert figures("provisioner_drift_unmended", **gateway) == 1
     assert figures("provisioner_sync_errors", **gateway) == 2
-    ledger.job("sync_gateway", "succeeded", asked="1 h", took="5 s", result={**found, "dry_run": False})
+    rows.job("sync_gateway", "succeeded", asked="1 h", took="5 s", result={**found, "dry_run": False})
     assert figures("provisioner_drift_unmended", **gateway) == 0
     assert figures("provisioner_sync_age_seconds", **gateway) == pytest.approx(3595, abs=60)
 
@@ -262,26 +264,26 @@ def test_the_reasons_that_are_told_apart_are_those_that_rows_hold(said: str) -> 
     assert any(said in file.read_text(encoding="utf-8") for file in sources)
 
 
-def test_lost_claims_and_overdue_schedules(ledger: Ledger, figures: Callable[..., float | None]) -> None:
+def test_lost_claims_and_overdue_schedules(rows: StoredRows, figures: Callable[..., float | None]) -> None:
     assert figures("provisioner_schedule_overdue_seconds") == 0
-    job = ledger.job("provision_agent", "running")
-    ledger.run(
+    job = rows.job("provision_agent", "running")
+    rows.run(
         "INSERT INTO provisioner.job_agents (job_id, agent_id, status, attempts, crashes, tries, started_at)"
         " VALUES (:job, :agent, 'running', 2, 1, 7, now())",
         job=job,
         agent=uuid4(),
     )
-    ledger.run(
+    rows.run(
         "INSERT INTO provisioner.sync_schedules (id, gateway_id, every, next_run_at)"
         " VALUES (:id, :gateway, interval '1 h', now() - interval '10 min')",
         id=uuid4(),
-        gateway=ledger.fleet.gateway_id,
+        gateway=rows.fleet.gateway_id,
     )
     assert figures("provisioner_lost_claims") == 2
     assert figures("provisioner_schedule_overdue_seconds") == pytest.approx(600, abs=60)
 
 
-def test_the_figures_as_json(provisioner: Provisioner, ledger: Ledger) -> None:
+def test_the_figures_as_json(provisioner: Provisioner, rows: StoredRows) -> None:
     printed = provisioner.json("metrics")
     assert {"name": "provisioner_up", "labels": {}, "value": 1.0} in printed
     assert len(printed) == len(samples(provisioner.run("metrics").stdout))
@@ -302,7 +304,7 @@ def test_a_port_that_is_taken_is_named(provisioner: Provisioner, redis_url: str)
 
 
 @pytest.fixture
-def served(provisioner: Provisioner, ledger: Ledger) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(provisioner: Provisioner, rows: StoredRows) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     url = f"127.0.0.1:{free_port()}"
     environment = {name: value for name, value in provisioner.env.items() if value is not None}
     process = subprocess.Popen(
@@ -325,32 +327,32 @@ def read(url: str) -> Samples:
 
 
 def test_they_are_served_fresh_until_it_is_told_to_stop(
-    served: tuple[str, subprocess.Popen[str]], ledger: Ledger
+    served: tuple[str, subprocess.Popen[str]], rows: StoredRows
 ) -> None:
     url, process = served
     series = ("provisioner_jobs", (("kind", "delete_agent"), ("status", "queued")))
     assert read(url)[series] == 0
-    ledger.job("delete_agent", "queued")
+    rows.job("delete_agent", "queued")
     assert read(url)[series] == 1
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
 
 
 def test_a_database_that_goes_away_is_a_figure_too(
-    served: tuple[str, subprocess.Popen[str]], ledger: Ledger
+    served: tuple[str, subprocess.Popen[str]], rows: StoredRows
 ) -> None:
     url, _ = served
     assert read(url)["provisioner_up", ()] == 1
-    ledger.run("ALTER TABLE gateways RENAME TO hidden")
+    rows.run("ALTER TABLE gateways RENAME TO hidden")
     try:
         assert read(url) == {("provisioner_up", ()): 0}
     finally:
-        ledger.run("ALTER TABLE hidden RENAME TO gateways")
+        rows.run("ALTER TABLE hidden RENAME TO gateways")
     assert read(url)["provisioner_up", ()] == 1
 
 
 def test_the_dashboard_shows_what_is_printed_and_nothing_else(
-    provisioner: Provisioner, ledger: Ledger
+    provisioner: Provisioner, rows: StoredRows
 ) -> None:
     printed = {family.name for family in text_string_to_metric_families(provisioner.run("metrics").stdout)}
     asked = {

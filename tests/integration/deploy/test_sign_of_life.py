@@ -46,7 +46,7 @@ def test_a_worker_that_works_gives_a_sign(ticking: Callable[[], Path]) -> None:
     assert ticking().exists()
 
 
-def test_a_clock_alone_is_no_sign_of_life(
+def test_a_dispatcher_alone_is_no_sign_of_life(
     ticking: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "_CONSUMER_SILENCE_S", 0.0)  # heard of longer ago

@@ -1,5 +1,5 @@
 """What happens in one seed's world: services ask, an outsider edits, faults strike, workers die, time passes;
-and what must be left of it all, whatever the order: what one writer would have made of the same wishes."""
+and what must be left of it all, whatever the order: what one writer would have made of the same changes."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Program:
         self.stage.log.append(f"ordered: {fault}")
         self.stage.simulator.faults.schedule(fault)
 
-    # --- wishes --------------------------------------------------------------------------------------------
+    # --- changes --------------------------------------------------------------------------------------------
 
     def _wish(self) -> Callable[[], None]:
         return self.random.choice(
@@ -261,7 +261,7 @@ class Program:
     # --- what must be left ---------------------------------------------------------------------------------
 
     def verify(self, dialect: Dialect) -> None:
-        """Compare the roster with what a serial run of the same wishes leaves. Where a release loses
+        """Compare the roster with what a serial run of the same changes leaves. Where a release loses
         one of two writes at once and an outsider's met ours, its own edit may be lost, and an agent that was
         being removed may be back (docs/roster.md)."""
         stage = self.stage

@@ -174,11 +174,11 @@ def _conclude(services: Services, job_id: UUID, agent_id: UUID, kind: str) -> No
     if isinstance(held, NotClaimed):
         return
     with services.engine.begin() as connection:
-        wishes = intent_states(connection, job_id, agent_id, "reconcile")
-        if wishes and wishes[-1].open:
+        changes = intent_states(connection, job_id, agent_id, "reconcile")
+        if changes and changes[-1].open:
             park(connection, held, 60, "waiting for the roster writer")
             return
-        error = wishes[-1].error if wishes else None
+        error = changes[-1].error if changes else None
         status = "succeeded" if error is None else "failed"
         finish(connection, held, status, reason=error, warnings=[], files={})
 

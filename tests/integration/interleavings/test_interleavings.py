@@ -1,5 +1,5 @@
 """Random interleavings of jobs, roster writers, an outsider, faults and deaths, on the simulated releases:
-the roster ends as a serial run of the same wishes leaves it, and nothing stays open.
+the roster ends as a serial run of the same changes leaves it, and nothing stays open.
 
 Each seed is a world of its own, and the same each time: ``--first-seed 1234 --seeds 1`` runs that one again,
 ``--seeds 3000`` runs thousands.

@@ -327,7 +327,7 @@ def test_an_id_that_no_url_could_hold_has_its_job() -> None:
     assert job_id("\ud800") == job_id("\ud800") != job_id("\ud801")
 
 
-def test_what_is_too_large_for_the_ledger_is_refused_all_the_same(engine: Engine) -> None:
+def test_what_is_too_large_for_the_jobs_table_is_refused_all_the_same(engine: Engine) -> None:
     """An index takes 2,700 bytes of a name, and a row is not to hold a hundred thousand of them."""
     names = {f"argument {number}": number for number in range(5000)}
     long = "".join(str(uuid4()) for _ in range(500))

@@ -214,7 +214,7 @@ def test_where_the_broker_is_away_the_marks_are_taken_back(
     assert {name for name, _, _ in sent} == {TASK, "tasks.write_roster"}
 
 
-def test_the_clock_outlives_an_absent_broker_and_says_so_once(
+def test_the_dispatcher_outlives_an_absent_broker_and_says_so_once(
     hands: Callable[..., Services], engine: Engine, fleet: Fleet, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -232,7 +232,7 @@ def test_the_clock_outlives_an_absent_broker_and_says_so_once(
     assert caplog.messages[-1] == "publishing again"
 
 
-def test_many_clocks_publish_each_row_once(engine: Engine, sent: Sent) -> None:
+def test_many_dispatchers_publish_each_row_once(engine: Engine, sent: Sent) -> None:
     fleet = seed_fleet(engine, agents=60)
     keys = {str(insert_job(engine, agent_id)) for agent_id in fleet.agents}
     together = Barrier(8)

@@ -247,10 +247,10 @@ def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at
     agent_id = seed_fleet(engine).agent_id
     first, second = accept(engine, agent_id), accept(engine, agent_id)
     held = take(engine, first, agent_id)
-    wait_for_outage: list[object] = []
+    meanwhile: list[object] = []
 
     def end_meanwhile(context: object) -> None:
-        wait_for_outage.append(context)
+        meanwhile.append(context)
         end(engine, held)
 
     event.listen(engine, "handle_error", end_meanwhile)
@@ -258,7 +258,7 @@ def test_an_agent_that_became_free_while_a_job_was_turned_away_is_tried_again_at
         assert claim(engine, second, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
     finally:
         event.remove(engine, "handle_error", end_meanwhile)
-    assert len(wait_for_outage) == 1
+    assert len(meanwhile) == 1
     assert publish_due(engine, lambda *_: None) == 1
     take(engine, second, agent_id)
 

@@ -110,7 +110,7 @@ def test_a_sync_ends_between_two_agents_and_retry_does_the_rest(
     assert settled.sync().result["files_written"] == 0
 
 
-def test_a_sync_that_waits_for_the_roster_takes_its_wishes_back(settled: Scene) -> None:
+def test_a_sync_that_waits_for_the_roster_withdraws_its_intents(settled: Scene) -> None:
     settled.execute("""UPDATE agents SET heartbeat_config = '{"every": "25m"}'""")
     job = ask(settled)
     settled.one()
@@ -134,7 +134,7 @@ def test_a_cancel_that_comes_too_late_leaves_the_job_succeeded(settled: Scene) -
     assert settled.job(job).status == "succeeded"
 
 
-def test_a_job_about_one_agent_that_is_parked_ends_at_its_next_turn(settled: Scene) -> None:
+def test_a_job_about_one_agent_that_is_parked_ends_at_its_next_execution(settled: Scene) -> None:
     agent = settled.row("SELECT id FROM agents WHERE name = 'Ann 0'").id
     settled.execute("""UPDATE agents SET heartbeat_config = '{"every": "25m"}' WHERE id = :id""", id=agent)
     job = settled.ask("update_agent", agent_id=agent)

@@ -30,7 +30,7 @@ class Scene:
         self.clock.write_text("0")
         self.beats: list[BeatProcess] = []
         place = workshop.place("2026.9.6")
-        url, token = place.door.url, place.simulator.token
+        url, token = place.proxy.url, place.simulator.token
         keys = [place.fleet.add_gateway(f"of beats {n}", url, token) for n in range(GATEWAYS)]
         with workshop.engine.begin() as connection:
             for key in keys:

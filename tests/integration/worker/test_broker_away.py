@@ -157,7 +157,7 @@ def test_every_row_is_served_once_and_every_caller_is_told_at_once(
         )
         service = Service(broker.redis_url, asker, tmp_path / "asked")
         workshop.eventually(lambda: len(service.told()) > 3 and status_of(workshop, asker) == "succeeded")
-        holds = [place.door.hold(calls("agents.files.set", name="SOUL.md")) for _ in at_work]
+        holds = [place.proxy.hold(calls("agents.files.set", name="SOUL.md")) for _ in at_work]
         keys = [insert_job(workshop.engine, agent) for agent in at_work]
         assert all(hold.reached.wait(60) for hold in holds)
         assert slowest_start_s(workshop) < PUBLISHED_WITHIN_S + SLACK_S

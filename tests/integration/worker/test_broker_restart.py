@@ -55,7 +55,7 @@ def _stock_worker(workshop: Workshop, log: Path) -> SupervisedProcess:
 def _at_work(workshop: Workshop) -> tuple[Place, Hold]:
     """A task of the workshop's worker that is in the middle of writing files."""
     place = workshop.place("2026.9.6", agents=1 + AWAY)
-    hold = place.door.hold(calls("agents.files.set", name="SOUL.md"))
+    hold = place.proxy.hold(calls("agents.files.set", name="SOUL.md"))
     workshop.send(place.fleet.agent_id, wake=False)
     assert hold.reached.wait(60)
     return place, hold

@@ -126,7 +126,7 @@ def test_flower_sees_why_a_job_is_tried_again_and_why_it_failed(
     assert "unreachable for 2 seconds" in str(seen[-1][1])
 
 
-def test_flower_sees_every_job_of_a_crowd_succeed(open_workshop: Callable[[], Workshop]) -> None:
+def test_flower_sees_every_job_of_a_batch_succeed(open_workshop: Callable[[], Workshop]) -> None:
     """Those too that end in the turn of the one that wakes them all."""
     workshop = open_workshop()
     place = workshop.place("2026.9.6", agents=12)

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Row
 
-from tests.acceptance.proxy import Door, Hold
+from tests.acceptance.proxy import Hold, Proxy
 from tests.integration.agents.fleet import agent_row, one
 from tests.integration.worker.workshop import CARRIER, RELEASES, Place, Workshop, calls
 
@@ -26,32 +26,34 @@ class Point:
     """Where a worker is stopped. ``phase``: what the row says by then; ``crashes``: claims that ended without
     a word; ``arrives``: whether the held call still reaches the gateway."""
 
-    hold: Callable[[Door, str], Hold]
+    hold: Callable[[Proxy, str], Hold]
     phase: str
     crashes: int = 1
     arrives: bool = False
 
 
 POINTS: Mapping[str, Point] = {
-    "intent": Point(lambda door, _: door.hold(calls("connect")), "intent"),
-    "before the patch": Point(lambda door, _: door.hold(calls("config.patch")), "roster", crashes=0),
+    "intent": Point(lambda proxy, _: proxy.hold(calls("connect")), "intent"),
+    "before the patch": Point(lambda proxy, _: proxy.hold(calls("config.patch")), "roster", crashes=0),
     "after the patch": Point(
-        lambda door, _: door.hold(calls("config.patch"), after=True), "roster", crashes=0, arrives=True
+        lambda proxy, _: proxy.hold(calls("config.patch"), after=True), "roster", crashes=0, arrives=True
     ),
-    "files": Point(lambda door, _: door.hold(calls("agents.files.set", name="SOUL.md")), "files"),
+    "files": Point(lambda proxy, _: proxy.hold(calls("agents.files.set", name="SOUL.md")), "files"),
     "before the token": Point(
-        lambda door, carrier: door.hold(calls("agents.files.set", name=carrier)), "credentials"
+        lambda proxy, carrier: proxy.hold(calls("agents.files.set", name=carrier)), "credentials"
     ),
     "after the token": Point(
-        lambda door, carrier: door.hold(calls("agents.files.set", name=carrier), after=True),
+        lambda proxy, carrier: proxy.hold(calls("agents.files.set", name=carrier), after=True),
         "credentials",
         arrives=True,
     ),
     "read back": Point(
-        lambda door, carrier: door.hold(calls("agents.files.get", name=carrier)), "credentials"
+        lambda proxy, carrier: proxy.hold(calls("agents.files.get", name=carrier)), "credentials"
     ),
-    "before the wake": Point(lambda door, _: door.hold(calls("chat.send")), "wake"),
-    "after the wake": Point(lambda door, _: door.hold(calls("chat.send"), after=True), "wake", arrives=True),
+    "before the wake": Point(lambda proxy, _: proxy.hold(calls("chat.send")), "wake"),
+    "after the wake": Point(
+        lambda proxy, _: proxy.hold(calls("chat.send"), after=True), "wake", arrives=True
+    ),
 }
 
 
@@ -88,7 +90,7 @@ def killed(open_workshop: Callable[[], Workshop]) -> Mapping[tuple[str, str], Ki
             for name, point in POINTS.items():
                 if (point.phase == "intent") is at_the_door:
                     place = workshop.place(release)
-                    hold = point.hold(place.door, CARRIER[release])
+                    hold = point.hold(place.proxy, CARRIER[release])
                     stopped[release, name] = place, hold, workshop.send(place.fleet.agent_id)
         for (release, name), (_, hold, _) in stopped.items():
             assert hold.reached.wait(60), f"{release} never came to {name}:\n{worker.log()[-3000:]}"

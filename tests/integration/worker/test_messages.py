@@ -184,22 +184,22 @@ def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
     app: Any = Celery(broker=alone.redis_url, backend="cache+memory://")
     app.conf.task_default_queue = "provisioning"
 
-    def wish() -> Any:
+    def request() -> Any:
         kwargs = {"agent_id": UNSERVED}
         return app.signature("tasks.provision_agent", kwargs=kwargs, immutable=True, queue="provisioning")
 
     after = app.signature("elsewhere.done", queue="elsewhere")
     keys = {
-        "chain": first(chain(wish(), wish()).apply_async()).id,
-        "link": wish().apply_async(link=after).id,
-        "link_error": wish().apply_async(link_error=after).id,
-        "chord": first(chord([wish()], after).apply_async()).results[0].id,
+        "chain": first(chain(request(), request()).apply_async()).id,
+        "link": request().apply_async(link=after).id,
+        "link_error": request().apply_async(link_error=after).id,
+        "chord": first(chord([request()], after).apply_async()).results[0].id,
     }
     for word, key in keys.items():
         row = alone.ended(UUID(key))
         assert row.status == "failed", word
         assert f"it carries a {word}, and Celery's canvas does not work here" in row.error
-    several: Any = group([wish(), wish()]).apply_async()
+    several: Any = group([request(), request()]).apply_async()
     alike = [alone.ended(UUID(one.id)).error for one in several.results]
     assert alike == [f"There is no agent with agent_id {UNSERVED}."] * 2
     app.close()

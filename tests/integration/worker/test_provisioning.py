@@ -170,7 +170,7 @@ def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(workshop: Workshop
     agent_id = place.fleet.agents[7]
     folder = place.simulator.workspace(place.record(agent_id).openclaw_id)
     (folder / "SOUL.md").unlink()
-    hold = place.door.hold(calls("agents.files.set", name="SOUL.md"))
+    hold = place.proxy.hold(calls("agents.files.set", name="SOUL.md"))
     key = workshop.send(agent_id, wake=False)
     assert hold.reached.wait(60)
     place.simulator.stop()

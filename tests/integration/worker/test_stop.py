@@ -27,7 +27,7 @@ def alone(open_workshop: Callable[[], Workshop]) -> Workshop:
 
 def test_what_is_at_work_is_finished_and_what_waits_is_parked(alone: Workshop) -> None:
     busy, waiting = alone.place("2026.9.6"), alone.place("2026.9.6")
-    hold = busy.door.hold(calls("agents.files.set", name="SOUL.md"))
+    hold = busy.proxy.hold(calls("agents.files.set", name="SOUL.md"))
     waiting.simulator.stop()
     at_work, in_backoff = alone.send(busy.fleet.agent_id), alone.send(waiting.fleet.agent_id)
     assert hold.reached.wait(60)
@@ -67,7 +67,7 @@ def test_a_stop_amid_a_sync_and_provisions_loses_nothing_and_wakes_nobody_twice(
     fresh = workshop.place("2026.9.6", agents=PROVISIONS, timings=Timings(latency_s=slow_s))
     patient = {"RETRY_INLINE_S": "20", "RETRY_TIMEOUT_S": "600", "LEASE_S": "30"}
     worker = workshop.start_worker(**patient)
-    holds = [fresh.door.hold(calls("agents.files.set", name="SOUL.md")) for _ in range(PROVISIONS)]
+    holds = [fresh.proxy.hold(calls("agents.files.set", name="SOUL.md")) for _ in range(PROVISIONS)]
     keys = [workshop.send(agent) for agent in fresh.fleet.agents]
     assert all(hold.reached.wait(30 + 20 * slow_s) for hold in holds)
     run = workshop.ask("sync_gateway", gateway_id=fleet.fleet.gateway_id, include_main=False)

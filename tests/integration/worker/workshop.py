@@ -17,7 +17,7 @@ from celery import Celery
 from sqlalchemy import Engine, Row
 
 from models.migrate import migrate
-from tests.acceptance.proxy import Door, Wanted
+from tests.acceptance.proxy import Proxy, Wanted
 from tests.integration.agents.fleet import Fleet, agent_row, main_with_block, one, seed_fleet
 from tests.worker_process import WorkerProcess
 from worker.database import make_engine
@@ -61,11 +61,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Place:
-    """One simulated gateway behind a door, with the fleet that lives on it."""
+    """One simulated gateway behind a proxy, with the fleet that lives on it."""
 
     engine: Engine
     simulator: Simulator
-    door: Door
+    proxy: Proxy
     fleet: Fleet
 
     @property
@@ -194,9 +194,14 @@ class Workshop:
             config=main_with_block(release),
         ).start()
         self._stack.callback(simulator.stop)
-        door = self._stack.enter_context(Door(simulator.url))
-        values: dict[str, Any] = {"url": door.url, "token": token, "workspace_root": "~/.openclaw", **columns}
-        return Place(self.engine, simulator, door, seed_fleet(self.engine, agents=agents, **values))
+        proxy = self._stack.enter_context(Proxy(simulator.url))
+        values: dict[str, Any] = {
+            "url": proxy.url,
+            "token": token,
+            "workspace_root": "~/.openclaw",
+            **columns,
+        }
+        return Place(self.engine, simulator, proxy, seed_fleet(self.engine, agents=agents, **values))
 
     def send(self, agent_id: object, *, task_id: str | None = None, **arguments: Any) -> UUID:
         """Ask for a provision by name, as any service does. With ``agent_id`` None, without that argument."""

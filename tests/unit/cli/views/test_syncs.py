@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.views.runs import MAIN, agent, run, written
+from tests.unit.cli.views.sync_samples import MAIN, agent, sync_job, written
 from worker.cli.job_summary import JobSummary
 from worker.cli.views.sync_agents import MOST_LINES
 from worker.cli.views.syncs import show_sync, steps_of_sync, summary
@@ -28,7 +28,7 @@ def page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_large_fleet_that_needed_nothing_is_a_few_lines(page: Any) -> None:
-    lines = page(run(*(agent(n) for n in range(200)), MAIN))
+    lines = page(sync_job(*(agent(n) for n in range(200)), MAIN))
     assert len(lines) < 10
     assert "agents 200 of 200 updated (200 needed nothing)" in lines
     assert "main agent needs nothing" in lines
@@ -36,7 +36,7 @@ def test_a_large_fleet_that_needed_nothing_is_a_few_lines(page: Any) -> None:
 
 
 def test_the_summary_leaves_out_what_there_is_none_of() -> None:
-    tally = run(
+    tally = sync_job(
         agent(1),
         agent(2, files=written("SOUL.md")),
         agent(3, "failed", phase="files", reason="No."),
@@ -53,7 +53,7 @@ def test_the_summary_leaves_out_what_there_is_none_of() -> None:
 def test_only_those_changed_or_not_well_are_listed_and_the_worst_come_first(page: Any) -> None:
     changes = {"heartbeat": {"every": "25m"}}
     lines = page(
-        run(
+        sync_job(
             agent(1),
             agent(2, files=written("SOUL.md", "AGENTS.md")),
             agent(3, roster={"action": "update", "changes": changes}),
@@ -74,7 +74,7 @@ def test_only_those_changed_or_not_well_are_listed_and_the_worst_come_first(page
 def test_what_many_share_is_one_line(page: Any) -> None:
     changed = [agent(n, files=written("SOUL.md")) for n in range(150)]
     away = [agent(n, "not_attempted", reason="Unreachable for 10 minutes.") for n in range(150, 200)]
-    lines = page(run(*changed, *away, MAIN))
+    lines = page(sync_job(*changed, *away, MAIN))
     assert lines[-2:] == [
         "50 agents not attempted Unreachable for 10 minutes.",
         "150 agents updated SOUL.md",
@@ -82,12 +82,12 @@ def test_what_many_share_is_one_line(page: Any) -> None:
 
 
 def test_a_table_has_an_end(page: Any) -> None:
-    lines = page(run(*(agent(n, "failed", reason=f"Fault {n}.") for n in range(500)), MAIN))
+    lines = page(sync_job(*(agent(n, "failed", reason=f"Fault {n}.") for n in range(500)), MAIN))
     assert lines[-1] == f"and {500 - MOST_LINES} more"
 
 
 def test_a_plan_with_nothing_to_do_is_one_line(page: Any) -> None:
-    job = run(*(agent(n) for n in range(3)), MAIN, options={"dry_run": True})
+    job = sync_job(*(agent(n) for n in range(3)), MAIN, options={"dry_run": True})
     assert page(job) == [
         "my gateway: nothing to do: 3 agents and the main agent as their templates want them."
     ]
@@ -99,7 +99,9 @@ def test_a_plan_says_who_would_change_why_and_how_to_do_it(page: Any) -> None:
         "USER.md": {"action": "update", "changed_by": "both"},
         "NEW.md": {"action": "create"},
     }
-    lines = page(run(agent(1), agent(2, files=files), MAIN, options={"dry_run": True, "overwrite": True}))
+    lines = page(
+        sync_job(agent(1), agent(2, files=files), MAIN, options={"dry_run": True, "overwrite": True})
+    )
     assert "plan for a sync of my gateway succeeded nothing was written" in lines
     assert "agents 1 of 2 would change, 1 need nothing" in lines
     assert 'do it provisioner sync "my gateway" --overwrite' in lines
@@ -112,12 +114,12 @@ def test_a_plan_says_who_would_change_why_and_how_to_do_it(page: Any) -> None:
 def test_diffs_are_shown_under_their_agent(page: Any) -> None:
     files = written("SOUL.md")
     files["SOUL.md"]["diff"] = "--- a\n+++ b\n@@ -1 +1 @@\n-old\n+new"
-    lines = page(run(agent(1, files=files), MAIN, options={"dry_run": True}))
+    lines = page(sync_job(agent(1, files=files), MAIN, options={"dry_run": True}))
     assert lines[lines.index("Agent 001: SOUL.md") + 1 :][-2:] == ["-old", "+new"]
 
 
 def test_each_fault_has_its_way_out_and_the_last_is_retry() -> None:
-    job = run(
+    job = sync_job(
         agent(1, "skipped", phase="files", reason_code=ReasonCode.NO_TOKEN, first_provision=False),
         agent(2, "skipped", phase="looked", reason_code=ReasonCode.NOT_REGISTERED, first_provision=True),
         agent(3, "not_attempted", reason="The gateway is away."),
@@ -129,4 +131,4 @@ def test_each_fault_has_its_way_out_and_the_last_is_retry() -> None:
         'provisioner provision "Agent 002"',
         "then: provisioner retry 00000000",
     ]
-    assert list(steps_of_sync(run(agent(1), MAIN))) == []
+    assert list(steps_of_sync(sync_job(agent(1), MAIN))) == []

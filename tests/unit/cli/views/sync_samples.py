@@ -42,7 +42,7 @@ def written(*names: str, by: str | None = "templates") -> dict[str, Any]:
     return {**KEPT, **{name: {"action": "update", "changed_by": by} for name in names}}
 
 
-def run(*agents: AgentSummary, **columns: Any) -> JobSummary:
+def sync_job(*agents: AgentSummary, **columns: Any) -> JobSummary:
     """A sync that has ended with these rows."""
     options = {"include_main": True, "dry_run": False, **columns.pop("options", {})}
     came_to = ending(GATEWAY, "my gateway", options, [record.row for record in agents])

@@ -87,7 +87,7 @@ class Noted:
     step: str
 
 
-class LedgerWatch:
+class RowWatch:
     """The triggers, while the block lasts. Each gate stops one agent's transaction after the step of that
     name, before its commit."""
 
