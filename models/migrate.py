@@ -48,8 +48,8 @@ def _revision(connection: Connection) -> str | None:
 
 def _make_mission_control(connection: Connection) -> None:
     wanted = set(MissionControl.metadata.tables)
-    look = text("SELECT to_regclass(:name) IS NOT NULL")
-    present = {name for name in wanted if connection.execute(look, {"name": name}).scalar_one()}
+    exists = text("SELECT to_regclass(:name) IS NOT NULL")
+    present = {name for name in wanted if connection.execute(exists, {"name": name}).scalar_one()}
     if not present:
         # A role called `provisioner` has our schema first on its search path, so its tables would go there.
         connection.execute(text("SET LOCAL search_path TO public"))

@@ -147,10 +147,10 @@ def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str,
     """Store the refusal, without the arguments if they are what cannot be stored. Raises DatabaseNotNow if
     that fails too, so that the message is not acknowledged."""
     failure: SQLAlchemyError | None = None
-    for said in (arguments, {}):
+    for payload in (arguments, {}):
         try:
             with services().engine.begin() as connection:
-                refuse(connection, job_id(task_id), kind, reason, said, code=ReasonCode.INTERNAL_ERROR)
+                refuse(connection, job_id(task_id), kind, reason, payload, code=ReasonCode.INTERNAL_ERROR)
         except DATABASE_AWAY:
             raise
         except SQLAlchemyError as error:

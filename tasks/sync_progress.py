@@ -34,8 +34,8 @@ def report_sync(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
     result = summary(outcome.result)
     if outcome.status in ("succeeded", "partial"):
         log.info("%s: %s", outcome.status, result)
-        said = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
-        send_task_event("task-succeeded", [job_id], result=said, runtime=None)
+        line = result if outcome.status == "succeeded" else f"{outcome.error} {result}"
+        send_task_event("task-succeeded", [job_id], result=line, runtime=None)
     else:
         log.warning("%s: %s", outcome.status, outcome.error)
         send_task_event("task-failed", [job_id], exception=outcome.error, traceback="", result=None)

@@ -166,14 +166,14 @@ def permanent_fault(error: BaseException, broker: Broker) -> str | None:
             return "the server wants a certificate of ours: name it with ssl_certfile and ssl_keyfile"
         if isinstance(cause, ssl.SSLError) and str(cause.reason).endswith(_OURS_REFUSED):
             return "the server does not accept the certificate that ssl_certfile names"
-    said = str(error).lower()
-    if isinstance(error, AuthenticationError) or "wrongpass" in said or "noauth" in said:
+    message = str(error).lower()
+    if isinstance(error, AuthenticationError) or "wrongpass" in message or "noauth" in message:
         return "the server refuses its user or password"
     if isinstance(error, NoPermissionError):
         return f"its user lacks rights: {_RIGHTS}"
-    if "db index is out of range" in said:
+    if "db index is out of range" in message:
         return f"the server has no database {broker.database}: take a smaller number"
-    if "select is not allowed" in said:
+    if "select is not allowed" in message:
         return "the server is a cluster, which Celery cannot use as a broker"
     if isinstance(error, InvalidResponse):
         return "what answers there is no Redis: check host and port"

@@ -48,8 +48,8 @@ def forbidden(pool: Any, database: int) -> list[str]:
     found: list[str] = []
     try:
         for command in (("MULTI",), *needed(database)):
-            if (said := _ask(connection, command)) is not None and said not in found:
-                found.append(said)
+            if (missing := _ask(connection, command)) is not None and missing not in found:
+                found.append(missing)
             if found == ["MULTI"]:
                 break  # outside a transaction the other commands would be executed
     finally:

@@ -119,8 +119,8 @@ def refusal_of(url: str) -> str | None:
     try:
         _connect(connect_arguments(make_url(url))).close()
     except psycopg.Error as error:
-        said = str(error)
-        return next((sentence for sign, sentence in _REFUSED.items() if sign in said), None)
+        message = str(error)
+        return next((sentence for sign, sentence in _REFUSED.items() if sign in message), None)
     return None
 
 

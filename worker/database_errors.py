@@ -71,8 +71,8 @@ class DatabaseNotNow(OperationalError):
 
     def __str__(self) -> str:
         code = f", SQLSTATE {self.sqlstate}" if self.sqlstate else ""
-        said = first_line(self.orig)
-        return f"{self.meaning.says} ({said}{code}): {self.wanted or self.meaning.cure}"
+        message = first_line(self.orig)
+        return f"{self.meaning.says} ({message}{code}): {self.wanted or self.meaning.cure}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return DatabaseNotNow, (self.meaning, self.orig)
@@ -124,12 +124,12 @@ _DENIED = re.compile(r"permission denied for (?:table|relation|view) (\w+)")
 _USES = {"INSERT": r"INSERT\s+INTO\s+", "UPDATE": r"UPDATE\s+", "DELETE": r"DELETE\s+FROM\s+"}
 
 
-def wanted_rights(said: str, statement: str) -> str:
+def wanted_rights(message: str, statement: str) -> str:
     """The GRANT that a statement denied access to a table needs, which Postgres does not say.
 
-    ``said``: Postgres's message; if it reports something else, the result is empty.
+    ``message``: Postgres's message; if it reports something else, the result is empty.
     """
-    denied = _DENIED.search(said)
+    denied = _DENIED.search(message)
     if denied is None:
         return ""
     table = rf"((?:\w+\.)?{denied[1]})\b"

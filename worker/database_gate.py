@@ -119,8 +119,8 @@ class DatabaseGate:
 
 def sentence(error: BaseException) -> str:
     """The error's message on one line, or its type if it has none."""
-    said = " ".join(str(error).split())
-    return said or type(error).__name__
+    message = " ".join(str(error).split())
+    return message or type(error).__name__
 
 
 gate = DatabaseGate()

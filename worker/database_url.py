@@ -108,11 +108,11 @@ def _ask_libpq(url: URL) -> None:
     connection = pq.PGconn.connect_start(
         make_conninfo("", host=",".join([_NOWHERE] * places), **arguments).encode()
     )
-    said = connection.error_message.decode(errors="replace")
+    message = connection.error_message.decode(errors="replace")
     connection.finish()
-    if "connection to server" in said:
+    if "connection to server" in message:
         return
-    named = re.search(r'invalid "?([a-z_]+)"? value', said)
+    named = re.search(r'invalid "?([a-z_]+)"? value', message)
     if named is not None:
         raise ValueError(f"holds the option `{named[1]}` with a value that Postgres's library does not know")
     raise ValueError("holds options that do not go together, or a service that is not defined: check them")

@@ -87,10 +87,10 @@ class Dispatcher:
         except (SQLAlchemyError, *PUBLISH_ERRORS) as error:
             self._note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         except Exception as error:
-            stumbled = f"it stumbled: {type(error).__name__}"
-            if self._trouble != stumbled:  # once, and not at every tick
+            failure = f"it stumbled: {type(error).__name__}"
+            if self._trouble != failure:  # once, and not at every tick
                 log.exception("the dispatcher stumbled, and tries again at each tick")
-            self._trouble = stumbled
+            self._trouble = failure
         else:
             self._note(None)
 
@@ -99,9 +99,9 @@ class Dispatcher:
         while not self._stopped.wait(tick_s if self._gate.closed_by is None else min(tick_s, PROBE_EVERY_S)):
             self.tick()
             if time.monotonic() - self._consumed_at < _CONSUMER_SILENCE_S:
-                health.touch(self._services.settings.health_file, self._trouble_with_the_database())
+                health.touch(self._services.settings.health_file, self._database_pause())
 
-    def _trouble_with_the_database(self) -> str:
+    def _database_pause(self) -> str:
         closed_by = self._gate.closed_by
         return f"No work is taken until the database serves us: {closed_by}" if closed_by is not None else ""
 

@@ -99,8 +99,8 @@ def require_for(connection: Connection, kind: str) -> None:
     lacks = missing_rights(connection, {**WORKER, table: (*WORKER[table], right)})
     _refuse(connection, [lack for lack in lacks if lack != MissingRight(table, right)])
     if lacks:
-        said = sentence(connection, lacks)
-        raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {said}.")
+        lacking = sentence(connection, lacks)
+        raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {lacking}.")
 
 
 def require_all_rows(connection: Connection, table: str) -> None:

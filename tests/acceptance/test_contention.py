@@ -86,7 +86,7 @@ def rush(world: World) -> Rush:
         asked = [world.send(agent_id, kind, **options) for agent_id, kind, options in changes]
         # Twenty-five deletes are twenty-five calls one after another: 2026.9.6 takes 0.6 s for each when the
         # machine is quiet, and 10 s when it is not.
-        jobs = {job: world.ended(job, 2 * world.patience_s) for job in [heartbeats, *asked]}
+        jobs = {job: world.ended(job, 2 * world.timeout_s) for job in [heartbeats, *asked]}
         noted, frames = watch.steps(), world.proxy.frames
     told = []
     for agent in agents:

@@ -106,7 +106,7 @@ def test_a_gateway_that_goes_away_in_the_middle_is_waited_for(world: World) -> N
     world.set_agent(agent_id, soul_template="Patient.")
     hold = world.proxy.hold(calls("agents.files.set", name="SOUL.md"))
     job_id = world.send(agent_id)
-    assert hold.reached.wait(world.patience_s)
+    assert hold.reached.wait(world.timeout_s)
     world.process.stop()
     hold.drop()
     time.sleep(2)
@@ -121,7 +121,7 @@ def kill_at(
 ) -> Mapping[str, Any]:
     """Kill the worker while the call is held, start another, and see the job end."""
     job_id = world.send(agent_id)
-    assert hold.reached.wait(world.patience_s), worker.log()[-2000:]
+    assert hold.reached.wait(world.timeout_s), worker.log()[-2000:]
     worker.kill()
     if lost:
         hold.drop()

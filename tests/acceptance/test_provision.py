@@ -162,7 +162,7 @@ def test_the_wake_reaches_the_model_with_all_that_the_agent_needs(
     assert world.model is not None
     job = provisioned["rows"][5]
     name = world.agent(provisioned["agents"][5])["name"]
-    wake = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.patience_s)
+    wake = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.timeout_s)
     token = world.token(job["result"]["openclaw_id"])
     assert token is not None
     assert f"AUTH_TOKEN={token}" in wake.text

@@ -168,7 +168,7 @@ def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, aftermath: A
         lambda method, params: method == "agents.files.set" and params.get("name") == scene.carrier
     )
     job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
-    assert hold.reached.wait(scene.world.patience_s)
+    assert hold.reached.wait(scene.world.timeout_s)
     [meanwhile] = scene.standing([subject])
     assert meanwhile.token == left_behind
     assert meanwhile.lets_in

@@ -125,12 +125,12 @@ def test_after_a_rotation_the_next_wake_holds_the_new_credentials_and_not_the_ol
     world.provision(agent.agent_id)
     before = world.token(agent.openclaw_id)
     greeting = f"Hello {name}. Your workspace was just"
-    woken = world.model.wait_for(lambda asked: f"{greeting} provisioned" in asked.text, world.patience_s)
+    woken = world.model.wait_for(lambda asked: f"{greeting} provisioned" in asked.text, world.timeout_s)
     assert f"AUTH_TOKEN={before}" in woken.text
     job = world.update(agent.agent_id, rotate_tokens=True)
     assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated"), job["error"]
     after = world.token(agent.openclaw_id)
-    woken = world.model.wait_for(lambda asked: f"{greeting} updated" in asked.text, world.patience_s)
+    woken = world.model.wait_for(lambda asked: f"{greeting} updated" in asked.text, world.timeout_s)
     assert f"AUTH_TOKEN={after}" in woken.text
     assert str(before) not in woken.text
 

@@ -173,7 +173,7 @@ class World:
         return self.real and self.release >= "2026.8"
 
     @property
-    def patience_s(self) -> float:
+    def timeout_s(self) -> float:
         """How long a job may take, on this machine, under load."""
         return 180.0 if self.real else 120.0
 
@@ -228,14 +228,14 @@ class World:
             row = connection.execute(_JOB, {"id": job_id}).one_or_none()
         return None if row is None else dict(row._mapping)
 
-    def ended(self, job_id: UUID, patience_s: float | None = None) -> Mapping[str, Any]:
-        """The job's row once it has ended; ``patience_s``: where it may take longer than others."""
+    def ended(self, job_id: UUID, timeout_s: float | None = None) -> Mapping[str, Any]:
+        """The job's row once it has ended; ``timeout_s``: where it may take longer than others."""
 
         def probe() -> Mapping[str, Any] | None:
             row = self.job(job_id)
             return row if row is not None and row["status"] not in ("queued", "running") else None
 
-        return self.eventually(probe, lambda: f"job {job_id} did not end: {self.job(job_id)}", patience_s)
+        return self.eventually(probe, lambda: f"job {job_id} did not end: {self.job(job_id)}", timeout_s)
 
     def provision(self, *agents: UUID, **arguments: Any) -> list[Mapping[str, Any]]:
         """Provision agents at once, and see them all succeed."""
@@ -286,7 +286,7 @@ class World:
     def told(self, ask: Callable[[], Value]) -> Value:
         """What ``ask`` reads from the gateway. For seconds after an agent was deleted, 2026.9.6 finds neither
         sessions nor workspaces of others: "Session history database read was revoked"."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 return ask()
@@ -337,10 +337,10 @@ class World:
         self,
         probe: Callable[[], Value | None],
         otherwise: str | Callable[[], str],
-        patience_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Value:
         """The first true value of ``probe``."""
-        deadline = time.monotonic() + (patience_s or self.patience_s)
+        deadline = time.monotonic() + (timeout_s or self.timeout_s)
         while not (value := probe()):
             if time.monotonic() > deadline:
                 logs = "\n".join(worker.log()[-2500:] for worker in self.workers[-2:])

@@ -66,7 +66,7 @@ class Target:
         return self.process.url
 
     @property
-    def patience_s(self) -> float:
+    def timeout_s(self) -> float:
         return 60.0 if self.real else 30.0
 
     @property
@@ -120,5 +120,5 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def peer(target: Target) -> Iterator[Peer]:
     """A connected peer with all scopes, as a new device: so no test eats from another's rate limit."""
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         yield peer

@@ -42,7 +42,7 @@ def patched(target: Target, peer: Peer, change: Mapping[str, Any], *, restarts: 
         if not target.expected.spaces_restarts:
             raise
         scopes = Device()  # without a device 2026.3.13 gives none
-        with meet_when_up(target.url, target.token, within_s=target.patience_s, device=scopes) as again:
+        with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=scopes) as again:
             answer = patch(again, change)
     assert answer.ok, answer.error
     if target.expected.restarts_on_patch and not target.expected.spaces_restarts:
@@ -54,14 +54,14 @@ def await_restarts(target: Target, peer: Peer, restarts: int) -> None:
     """See ``restarts`` closes with 1012 one after another, each announced, and the gateway up again."""
     assert_restarts(peer, target)
     for _ in range(restarts - 1):
-        with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
+        with meet_when_up(target.url, target.token, within_s=target.timeout_s) as again:
             assert_restarts(again, target)
-    with meet_when_up(target.url, target.token, within_s=target.patience_s):
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s):
         pass
 
 
 def assert_restarts(peer: Peer, target: Target) -> None:
-    close = peer.closed(within_s=target.patience_s)
+    close = peer.closed(within_s=target.timeout_s)
     assert close is not None, "no restart came"
     assert (close.code, close.reason) == (1012, "service restart")
     shutdown = next(event for event in peer.events if event["event"] == "shutdown")

@@ -340,7 +340,7 @@ def test_a_spaced_restart_comes_when_its_time_is_over(target: Target, peer: Peer
     assert_restarts(peer, target)
     came = time.monotonic()
     assert came - asked > wait_s - 0.1
-    assert came - answered < wait_s + target.patience_s / 4
+    assert came - answered < wait_s + target.timeout_s / 4
 
 
 def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer: Peer) -> None:
@@ -354,7 +354,7 @@ def test_changed_channels_restart_it_at_once_and_only_once(target: Target, peer:
     assert_restarts(peer, target)
     if target.expected.spaces_restarts:
         assert time.monotonic() - before < planned["delayMs"] / 1000
-    with meet_when_up(target.url, target.token, within_s=target.patience_s) as again:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s) as again:
         stay_open(target, again)
 
 
@@ -385,7 +385,7 @@ def heartbeat_job(peer: Peer, agent_id: str) -> dict[str, Any] | None:
 def test_a_heartbeat_block_makes_a_job_with_a_scratch(target: Target, peer: Peer) -> None:
     if not target.expected.roster_is_map:
         pytest.skip("heartbeat text is a file there")
-    job = eventually(lambda: heartbeat_job(peer, "two"), target.patience_s)
+    job = eventually(lambda: heartbeat_job(peer, "two"), target.timeout_s)
     assert job["agentId"] == "two"
     assert heartbeat_job(peer, "main") is None, "the first block ends the heartbeats of all without one"
     before = peer.ask("cron.scratch.get", {"jobId": job["id"]})
@@ -401,7 +401,7 @@ def test_a_heartbeat_block_makes_a_job_with_a_scratch(target: Target, peer: Peer
 def test_a_scratch_is_fenced_by_its_revision(target: Target, peer: Peer) -> None:
     if not target.expected.roster_is_map:
         pytest.skip("heartbeat text is a file there")
-    job = eventually(lambda: heartbeat_job(peer, "two"), target.patience_s)
+    job = eventually(lambda: heartbeat_job(peer, "two"), target.timeout_s)
     revision = peer.ask("cron.scratch.set", {"jobId": job["id"], "content": "again"})["currentRevision"]
     stale = {"jobId": job["id"], "content": "lost", "expectedRevision": revision - 1}
     conflict = {"ok": False, "reason": "revision-conflict", "currentRevision": revision}

@@ -22,7 +22,7 @@ def agent(target: Target, peer: Peer) -> str:
     """An agent of this module, created once for each gateway."""
     if AGENT not in roster(target, target.stored_config()):
         peer.ask("agents.create", {"name": AGENT, "workspace": str(target.state_dir / "ws-agent")})
-    eventually(lambda: is_known(peer, AGENT), target.patience_s)  # 2026.2.26 loads its config later
+    eventually(lambda: is_known(peer, AGENT), target.timeout_s)  # 2026.2.26 loads its config later
     return AGENT
 
 
@@ -67,7 +67,7 @@ def test_a_name_becomes_an_id(target: Target, peer: Peer) -> None:
     )
     assert created["agentId"] == "my-agent-" + "x" * 55
     assert eventually(
-        lambda: peer.call("agents.delete", {"agentId": created["agentId"]}).ok, target.patience_s
+        lambda: peer.call("agents.delete", {"agentId": created["agentId"]}).ok, target.timeout_s
     )
 
 
@@ -120,7 +120,7 @@ def test_files_of_an_unknown_agent(target: Target, peer: Peer, method: str, para
 def test_the_user_file_of_a_new_workspace_is_known_as_seeded(target: Target, peer: Peer, agent: str) -> None:
     """It runs before anything else is written there: a worker must tell this text from a human's words."""
     asked = {"agentId": agent, "name": "USER.md"}
-    eventually(lambda: peer.call("agents.files.get", asked).ok, within_s=target.patience_s)
+    eventually(lambda: peer.call("agents.files.get", asked).ok, within_s=target.timeout_s)
     assert is_seed("USER.md", fetch(peer, agent, "USER.md")["content"])
     assert "MEMORY.md" not in [
         file["name"]
@@ -190,7 +190,7 @@ def test_an_empty_file_is_there(peer: Peer, agent: str) -> None:
 
 def test_writing_the_same_again_moves_its_time(target: Target, peer: Peer, agent: str) -> None:
     first = write(peer, agent, "SOUL.md", TEXT)["updatedAtMs"]
-    assert eventually(lambda: write(peer, agent, "SOUL.md", TEXT)["updatedAtMs"] > first, target.patience_s)
+    assert eventually(lambda: write(peer, agent, "SOUL.md", TEXT)["updatedAtMs"] > first, target.timeout_s)
 
 
 def test_reading_moves_no_time(peer: Peer, agent: str) -> None:
@@ -262,12 +262,12 @@ def test_a_workspace_that_is_not_there_cannot_be_listed(target: Target, peer: Pe
 def test_a_deleted_agent_is_gone_with_its_files(target: Target, peer: Peer) -> None:
     workspace = target.state_dir / "ws-gone"
     peer.ask("agents.create", {"name": "gone", "workspace": str(workspace)})
-    deleted = eventually(lambda: delete(peer, "gone"), target.patience_s)
+    deleted = eventually(lambda: delete(peer, "gone"), target.timeout_s)
     assert deleted["agentId"] == "gone"
     assert ("removed" in deleted) is target.expected.roster_is_map
     assert workspace.exists() is target.expected.leaves_distant_folders, "outside the gateway's home"
     assert "gone" not in roster(target, target.stored_config())
-    eventually(lambda: not is_known(peer, "gone"), target.patience_s)
+    eventually(lambda: not is_known(peer, "gone"), target.timeout_s)
     assert "not found" in peer.call("agents.delete", {"agentId": "gone"}).message
 
 

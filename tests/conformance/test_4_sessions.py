@@ -70,15 +70,15 @@ def test_a_wake_is_started_once_for_its_key(target: Target, peer: Peer, agent: s
     assert first.payload == {"runId": "wake-1", "status": "started"}
     assert second.payload == {"runId": "wake-1", "status": "in_flight"}
     state = "error" if target.expected.reports_failed_runs else "final"
-    end = peer.event("chat", target.patience_s, runId="wake-1", state=state)
+    end = peer.event("chat", target.timeout_s, runId="wake-1", state=state)
     assert end["sessionKey"] == KEY
     if not target.expected.reports_failed_runs:
         assert NO_MODEL in json.dumps(end["message"])
-        eventually(lambda: chat(peer, KEY, "wake-1").payload["status"] == "ok", target.patience_s)
+        eventually(lambda: chat(peer, KEY, "wake-1").payload["status"] == "ok", target.timeout_s)
         return
     if not target.expected.repeats_failed_runs:
         return
-    again = eventually(lambda: failed(chat(peer, KEY, "wake-1")), target.patience_s)
+    again = eventually(lambda: failed(chat(peer, KEY, "wake-1")), target.timeout_s)
     assert again.error["code"] == "UNAVAILABLE"
     assert (NO_MODEL if target.expected.roster_is_map else OLD_FAULT) in again.message
     assert again.payload["runId"] == "wake-1"
@@ -96,7 +96,7 @@ def test_the_history_names_the_key_where_the_run_got_that_far(target: Target, pe
         return [message.get("idempotencyKey") for message in history["messages"]]
 
     if target.expected.names_wakes_in_history:
-        assert eventually(lambda: "wake-1:user" in keys(), target.patience_s)
+        assert eventually(lambda: "wake-1:user" in keys(), target.timeout_s)
     else:
         assert set(keys()) <= {None}
 
@@ -121,10 +121,10 @@ def test_the_first_run_of_a_configured_workspace_takes_its_bootstrap_file(target
     workspace = target.state_dir / "ws-boot"
     peer.ask("agents.create", {"name": "boot", "workspace": str(workspace)})
     for name in ("IDENTITY.md", "BOOTSTRAP.md"):
-        eventually(partial(_written, peer, name), target.patience_s)
+        eventually(partial(_written, peer, name), target.timeout_s)
     assert chat(peer, "agent:boot:main", "wake-boot").payload["status"] == "started"
     state = "error" if target.expected.reports_failed_runs else "final"
-    peer.event("chat", target.patience_s, runId="wake-boot", state=state)
+    peer.event("chat", target.timeout_s, runId="wake-boot", state=state)
     assert (workspace / "BOOTSTRAP.md").exists() is not target.expected.takes_bootstrap
     if target.expected.roster_is_map:
         write(peer, "boot", "BOOTSTRAP.md", "Once more.")

@@ -35,7 +35,7 @@ def test_concurrent_patches_on_one_hash(target: Target, peer: Peer) -> None:
     for _ in range(4):  # on a busy machine one may be written before the next has come in
         if accepted == SCOPES:
             break
-        with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as other:
+        with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as other:
             accepted = accepted_at_once(target, other)
             assert_restarts(other, target)
     assert accepted == SCOPES
@@ -58,4 +58,4 @@ def test_the_file_may_change_by_hand(target: Target, peer: Peer) -> None:
     before = peer.ask("config.get")["hash"]
     path = target.state_dir / "openclaw.json"
     path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n\n", encoding="utf-8")
-    assert eventually(lambda: peer.ask("config.get")["hash"] != before, target.patience_s)
+    assert eventually(lambda: peer.ask("config.get")["hash"] != before, target.timeout_s)

@@ -29,16 +29,16 @@ class Stop:
 
 @pytest.fixture(scope="module")
 def stop(target: Target) -> Stop:
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         peer.ask("agents.create", {"name": AGENT, "workspace": str(target.state_dir / "ws-kept")})
         peer.ask("sessions.patch", {"key": KEY, "label": "Kept"})
-        assert eventually(lambda: peer.call("chat.send", WAKE).ok, target.patience_s)  # 9.6 knows it later
+        assert eventually(lambda: peer.call("chat.send", WAKE).ok, target.timeout_s)  # 9.6 knows it later
         state = "error" if target.expected.reports_failed_runs else "final"
-        peer.event("chat", target.patience_s, runId=WAKE["idempotencyKey"], state=state)
-        eventually(lambda: peer.call("agents.files.list", {"agentId": AGENT}).ok, target.patience_s)
+        peer.event("chat", target.timeout_s, runId=WAKE["idempotencyKey"], state=state)
+        eventually(lambda: peer.call("agents.files.list", {"agentId": AGENT}).ok, target.timeout_s)
         config, files = target.stored_config(), peer.ask("agents.files.list", {"agentId": AGENT})
         target.process.stop()
-        close = peer.closed(within_s=target.patience_s)
+        close = peer.closed(within_s=target.timeout_s)
         shutdown = next(event for event in peer.events if event["event"] == "shutdown")["payload"]
     was_refused = _is_refused(target)
     target.process.start()

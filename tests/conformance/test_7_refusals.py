@@ -33,7 +33,7 @@ def resident(target: Target) -> Iterator[Visitor]:
         workspace = str(target.state_dir / "ws-refused")
         visitor.client.call("agents.create", {"name": AGENT, "workspace": workspace}, deadline_s=60)
         # 2026.9.6 may not find it for a moment after a single create too.
-        eventually(lambda: _knows(visitor, AGENT), target.patience_s)
+        eventually(lambda: _knows(visitor, AGENT), target.timeout_s)
         yield visitor
 
 

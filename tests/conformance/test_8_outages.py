@@ -107,10 +107,10 @@ def outage(target: Target) -> Outage:
             config = target.stored_config()
             config["gateway"]["trustedProxies"] = ["127.0.0.1"]
             (target.state_dir / "openclaw.json").write_text(json.dumps(config))
-        assert knocker.refused.wait(target.patience_s)
+        assert knocker.refused.wait(target.timeout_s)
         target.process.start()
         knocker.let_in.clear()
-        assert knocker.let_in.wait(target.patience_s)
+        assert knocker.let_in.wait(target.timeout_s)
     return Outage(lost[0], tuple(knocker.told.values()))
 
 
@@ -236,7 +236,7 @@ def _run_openclaw(target: Target, arguments: list[str]) -> None:
     command = [str(installed.node), str(installed.script), *arguments]
     try:
         ran = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=target.patience_s
+            command, env=environment, capture_output=True, text=True, timeout=target.timeout_s
         )
     except subprocess.TimeoutExpired:
         return  # 2026.2.12's sometimes never ends when its work is done; whether it was done, the caller sees

@@ -41,7 +41,7 @@ def original(target: Target) -> Iterator[dict[str, Any]]:
     agents = {"ownership": "explicit", "entries": entries} if is_map else {"list": as_list}
     config = {**json.loads(before), "agents": agents}
     saved(target, config, with_agents(config))
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         for _ in range(10):  # one that has just started does not see what is saved before it watches
             if loaded(target, peer, set(entries)):
                 break
@@ -68,7 +68,7 @@ def listed(peer: Peer) -> set[str]:
 
 def loaded(target: Target, peer: Peer, wanted: set[str]) -> bool:
     """Whether the gateway runs these agents within some seconds."""
-    until = time.monotonic() + target.patience_s / 10
+    until = time.monotonic() + target.timeout_s / 10
     while not wanted <= listed(peer):
         if time.monotonic() > until:
             return False
@@ -96,11 +96,11 @@ def shown(target: Target, fits: Callable[[Answer], bool]) -> Answer:
     """config.get's answer, once it is as expected."""
 
     def look() -> Answer | None:
-        with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+        with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
             answer = peer.ask("config.get")
             return answer if fits(answer) else None
 
-    found = eventually(look, target.patience_s)
+    found = eventually(look, target.timeout_s)
     assert found is not None
     return found
 
@@ -128,8 +128,8 @@ def test_the_root_file_is_shown_alone_and_the_config_whole(target: Target, origi
     config = moved(target, original)
     answer = saved(target, config, with_agents(config))
     assert ids(target, answer["config"]) == ids(target, original)
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
-        assert eventually(lambda: ids(target, original) <= listed(peer), target.patience_s)
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
+        assert eventually(lambda: ids(target, original) <= listed(peer), target.timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -145,20 +145,20 @@ def test_an_invalid_file_says_nothing_of_who_is_there(
         assert not answer["parsed"]
         assert answer["config"] == {}
     assert answer["issues"]
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         assert patch(peer, {}).message.startswith("invalid config")
 
         def as_expected() -> bool:  # the oldest release keeps what it read for 0.2 s
             return (ids(target, before["config"]) <= listed(peer)) is not target.expected.writes_variables
 
-        assert eventually(as_expected, target.patience_s)
+        assert eventually(as_expected, target.timeout_s)
 
 
 def test_defaults_name_only_agents_that_are_there(target: Target, original: dict[str, Any]) -> None:
     """A patch with any other is refused; a deletion drops each block that names the agent, whole."""
     if not target.expected.roster_is_map:
         pytest.skip("the defaults of a list's releases may name anybody")
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         for name in ("beats", "rules"):
             created = {"name": name, "workspace": str(target.state_dir / f"ws-{name}")}
             assert peer.call("agents.create", created).ok
@@ -178,7 +178,7 @@ def test_a_write_flattens_an_include_or_goes_through_it(target: Target, original
     """Last, because some releases restart after it, and none starts on the files of the other tests."""
     config = moved(target, original)
     saved(target, config, with_agents(config))
-    with meet_when_up(target.url, target.token, within_s=target.patience_s, device=Device()) as peer:
+    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
         _write(target, peer, original)
 
 

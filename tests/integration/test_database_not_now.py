@@ -18,7 +18,7 @@ from worker.lab.servers import LocalServices
 INSERT = "INSERT INTO provisioner.jobs (id, kind) VALUES (gen_random_uuid(), 'provision_agent')"
 
 
-class House:
+class RestrictedDatabase:
     """A separate database, and a role with every right in it, which the tests then obstruct."""
 
     def __init__(self, services: LocalServices, url: str, number: int) -> None:
@@ -50,10 +50,10 @@ class House:
 
 
 @pytest.fixture
-def house(services: LocalServices, database_url: str) -> Iterator[House]:
-    house = House(services, database_url, threading.get_native_id())
-    yield house
-    house.close()
+def restricted(services: LocalServices, database_url: str) -> Iterator[RestrictedDatabase]:
+    restricted = RestrictedDatabase(services, database_url, threading.get_native_id())
+    yield restricted
+    restricted.close()
 
 
 HINDRANCES = {
@@ -105,80 +105,82 @@ HINDRANCES = {
 
 
 @pytest.mark.parametrize("hindrance", HINDRANCES)
-def test_what_keeps_us_from_writing_is_not_now_and_passes(house: House, hindrance: str) -> None:
+def test_what_keeps_us_from_writing_is_not_now_and_passes(
+    restricted: RestrictedDatabase, hindrance: str
+) -> None:
     begin, end, sqlstate, words = HINDRANCES[hindrance]
-    house.do(begin)
+    restricted.do(begin)
     try:
         for _ in range(2):
             with pytest.raises(DatabaseNotNow) as raised:
-                house.write()
+                restricted.write()
             assert raised.value.sqlstate == sqlstate
             assert words in str(raised.value)
             assert "first" not in str(raised.value)
     finally:
-        house.do(end)
-    house.write()
+        restricted.do(end)
+    restricted.write()
 
 
-def test_a_standby_that_was_promoted_is_asked_over_a_new_connection(house: House) -> None:
+def test_a_standby_that_was_promoted_is_asked_over_a_new_connection(restricted: RestrictedDatabase) -> None:
     """A session stays read-only after the database no longer is, so sessions that said so are replaced."""
-    house.do("ALTER DATABASE {database} SET default_transaction_read_only = on")
-    opened = [house.engine.connect() for _ in range(3)]
+    restricted.do("ALTER DATABASE {database} SET default_transaction_read_only = on")
+    opened = [restricted.engine.connect() for _ in range(3)]
     for connection in opened:
         connection.close()
     with pytest.raises(DatabaseNotNow):
-        house.write()
-    house.do("ALTER DATABASE {database} RESET default_transaction_read_only")
+        restricted.write()
+    restricted.do("ALTER DATABASE {database} RESET default_transaction_read_only")
     for _ in range(3):
-        house.write()
+        restricted.write()
 
 
 @pytest.mark.parametrize("more", [(INSERT,), ()], ids=["amid", "before the commit"])
-def test_a_session_that_is_ended(house: House, more: tuple[str, ...]) -> None:
+def test_a_session_that_is_ended(restricted: RestrictedDatabase, more: tuple[str, ...]) -> None:
     def interrupted() -> None:
-        with house.engine.begin() as connection:
+        with restricted.engine.begin() as connection:
             connection.execute(text(INSERT))
             pid = connection.scalar(text("SELECT pg_backend_pid()"))
-            house.admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            restricted.admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
             for statement in more:
                 connection.execute(text(statement))
 
     with pytest.raises(DatabaseNotNow):
         interrupted()
-    house.write()
+    restricted.write()
 
 
 WAITS = {"55P03": "SET LOCAL lock_timeout = '20ms'", "57014": "SET LOCAL statement_timeout = '20ms'"}
 
 
 @pytest.mark.parametrize("sqlstate", WAITS)
-def test_a_lock_that_somebody_keeps(house: House, sqlstate: str) -> None:
-    with house.admin.transaction():
-        house.admin.execute("LOCK TABLE provisioner.jobs IN ACCESS EXCLUSIVE MODE")
+def test_a_lock_that_somebody_keeps(restricted: RestrictedDatabase, sqlstate: str) -> None:
+    with restricted.admin.transaction():
+        restricted.admin.execute("LOCK TABLE provisioner.jobs IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(DatabaseNotNow) as raised:
-            house.write(setting=WAITS[sqlstate])
+            restricted.write(setting=WAITS[sqlstate])
     assert raised.value.sqlstate == sqlstate
 
 
-def test_a_serialization_failure(house: House) -> None:
+def test_a_serialization_failure(restricted: RestrictedDatabase) -> None:
     def overtaken() -> None:
-        with house.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+        with restricted.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
             connection.execute(text("SELECT count(*) FROM provisioner.jobs"))
-            house.admin.execute("UPDATE provisioner.jobs SET phase = 'x'")
+            restricted.admin.execute("UPDATE provisioner.jobs SET phase = 'x'")
             connection.execute(text("UPDATE provisioner.jobs SET phase = 'y'"))
 
-    house.write(INSERT)
+    restricted.write(INSERT)
     with pytest.raises(DatabaseNotNow) as raised:
         overtaken()
     assert raised.value.sqlstate == "40001"
 
 
-def test_a_deadlock(house: House) -> None:
+def test_a_deadlock(restricted: RestrictedDatabase) -> None:
     met, said = threading.Barrier(2), []
 
     def lock(first: int, second: int) -> None:
         try:
-            with house.engine.begin() as connection:
+            with restricted.engine.begin() as connection:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({first})"))
                 met.wait(10)
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({second})"))
@@ -200,36 +202,40 @@ def test_a_server_that_is_not_there() -> None:
     assert "secret-word" not in str(raised.value)
 
 
-def test_a_database_that_is_not_there(house: House) -> None:
-    engine = make_engine(house.url.set(database="nowhere"))
+def test_a_database_that_is_not_there(restricted: RestrictedDatabase) -> None:
+    engine = make_engine(restricted.url.set(database="nowhere"))
     with pytest.raises(DatabaseNotNow, match="does not exist"), engine.connect():
         pass
 
 
-def test_a_pool_without_a_free_connection(house: House) -> None:
+def test_a_pool_without_a_free_connection(restricted: RestrictedDatabase) -> None:
     assert isinstance(DATABASE_AWAY, tuple)
-    engine = create_engine(house.url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    engine = create_engine(restricted.url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     with engine.connect(), pytest.raises(DATABASE_AWAY), engine.connect():
         pass
     engine.dispose()
 
 
 @pytest.mark.parametrize("sqlstate", ["53100", "58030", "XX000", "XX001", "26000", "42P05", "57P02"])
-def test_what_a_test_cannot_bring_about_is_told_by_its_code(house: House, sqlstate: str) -> None:
+def test_what_a_test_cannot_bring_about_is_told_by_its_code(
+    restricted: RestrictedDatabase, sqlstate: str
+) -> None:
     with pytest.raises(DatabaseNotNow) as raised:
-        house.write(f"DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{sqlstate}'; END $$")
+        restricted.write(f"DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{sqlstate}'; END $$")
     assert raised.value.sqlstate == sqlstate
-    house.write()
+    restricted.write()
 
 
-def test_a_column_that_gets_another_type_while_its_statement_is_prepared(house: House) -> None:
+def test_a_column_that_gets_another_type_while_its_statement_is_prepared(
+    restricted: RestrictedDatabase,
+) -> None:
     """Mission Control migrates while workers run; Postgres reports that as an unsupported feature."""
     asked = text("SELECT name FROM agents LIMIT 1")
-    engine = make_engine(house.url, pool_size=1)
+    engine = make_engine(restricted.url, pool_size=1)
     for _ in range(8):
         with engine.begin() as connection:
             connection.execute(asked)
-    house.do("ALTER TABLE agents ALTER COLUMN name TYPE text")
+    restricted.do("ALTER TABLE agents ALTER COLUMN name TYPE text")
     with pytest.raises(DatabaseNotNow, match="passes by itself"), engine.begin() as connection:
         connection.execute(asked)
     with engine.begin() as connection:
@@ -250,9 +256,9 @@ OURS = {
 
 
 @pytest.mark.parametrize("sqlstate", OURS)
-def test_a_fault_of_ours_is_not(house: House, sqlstate: str) -> None:
+def test_a_fault_of_ours_is_not(restricted: RestrictedDatabase, sqlstate: str) -> None:
     with pytest.raises(DBAPIError) as raised:
-        house.write(OURS[sqlstate])
+        restricted.write(OURS[sqlstate])
     assert not isinstance(raised.value, DatabaseNotNow)
 
 

@@ -74,9 +74,9 @@ class Protocol:
         wanted, intent = self.changes[n], w.intents[n]
         if intent.job == "before" and all(w.intents[m].job == "ended" for m in wanted.after):
             yield Step(f"record_intents, park: {wanted}", _job_at(w, n, "parked", status="open"))
-        elif intent.job == "parked" and self.rules.clock_visits:
+        elif intent.job == "parked" and self.rules.dispatcher_visits:
             yield Step(f"publish_due: {wanted}", _job_at(w, n, "published"))
-        elif intent.job == "published" and self.rules.clock_visits:
+        elif intent.job == "published" and self.rules.dispatcher_visits:
             yield Step(f"claim: {wanted}", _job_at(w, n, "looking"))
         elif intent.job in ("looking", "published") and intent.status != "open":
             gone = {wanted.agent} if wanted.ends_row and intent.status == "applied" else set()
@@ -191,7 +191,7 @@ class Protocol:
 
     def _woken(self, n: int) -> Any:
         """A job that nobody waits for may end at once: when it does makes no difference to anybody."""
-        matters = self.rules.clock_visits or self.changes[n].ends_row
+        matters = self.rules.dispatcher_visits or self.changes[n].ends_row
         return "published" if matters or any(n in wanted.after for wanted in self.changes) else "ended"
 
     # --- a gateway: what becomes of a frame --------------------------------------------------------------

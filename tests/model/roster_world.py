@@ -120,18 +120,18 @@ class Rules:
 
     ``races``: config writes at once are all told ok and the last to land wins; such a gateway restarts after
     each patch (up to 2026.3). ``overlaps``: the outsider's edit may meet a write of ours in such a gateway.
-    ``outlives``: a frame may be on its way still when its sender's lease has ended. ``clock_visits``: the
-    clock publishes parked rows again by itself.
-    ``checks_lease``: `about_to_write` is asked. ``bound``: a frame leaves only within the lease that
-    `about_to_write` renewed. ``reads_back``: after an ok, the roster is read before it counts.
-    ``settles_under_lease``: how intents ended is written down only by who holds the lease.
-    ``parks_locked``: a job looks at its intents and parks in one transaction that has them locked.
+    ``outlives``: a frame may be on its way still when its sender's lease has ended. ``dispatcher_visits``:
+    the dispatcher publishes parked rows that nothing made due. ``checks_lease``: `about_to_write` is asked.
+    ``bound``: a frame leaves only within the lease that `about_to_write` renewed. ``reads_back``: after an
+    ok, the roster is read before it counts. ``settles_under_lease``: how intents ended is written down only
+    by who holds the lease. ``parks_locked``: a job looks at its intents and parks in one transaction that has
+    them locked.
     """
 
     races: bool
     overlaps: bool = True
     outlives: bool = False
-    clock_visits: bool = False
+    dispatcher_visits: bool = False
     checks_lease: bool = True
     bound: bool = True
     reads_back: bool = True

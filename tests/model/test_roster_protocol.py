@@ -138,9 +138,9 @@ def test_an_old_gateway_loses_the_owners_entry_in_the_true_race_and_in_no_other_
 
 
 def test_no_job_sleeps_through_the_settling_of_its_intent() -> None:
-    """The clock looks in on parked jobs whenever it likes, while writers settle."""
+    """The dispatcher publishes parked jobs at any time, while writers settle."""
     for rules in (NEW, OLD):
-        require_unbroken(ONE.explored(replace(rules, clock_visits=True)))
+        require_unbroken(ONE.explored(replace(rules, dispatcher_visits=True)))
 
 
 WITHOUT = [
@@ -158,7 +158,7 @@ WITHOUT = [
     ("the lease in _settle", replace(NEW, settles_under_lease=False), GOES, (), NOT_APPLIED),
     (
         "the lock of intent_states",
-        replace(NEW, parks_locked=False, clock_visits=True),
+        replace(NEW, parks_locked=False, dispatcher_visits=True),
         ONE,
         (),
         SLEPT_THROUGH,

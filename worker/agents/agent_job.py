@@ -105,9 +105,9 @@ def _follow_to_gateway(connection: Connection, held: Claim, record: AgentRecord)
 
 def _run_steps(context: AgentContext) -> Snooze | None:
     if context.held.phase == "intent":
-        parked = _request_roster_change(context)
-        if parked is not None:
-            return parked
+        snooze = _request_roster_change(context)
+        if snooze is not None:
+            return snooze
     present_before = _was_in_roster(context)
     if isinstance(present_before, Snooze):
         return present_before
@@ -115,9 +115,9 @@ def _run_steps(context: AgentContext) -> Snooze | None:
     _record_place(context)
     if context.held.phase not in ("leaving", "wake"):
         apply_workspace(context, first=bool(context.held.first_provision))
-    parked = remove_from_former_places(context) or wake(context)
-    if parked is not None:
-        return parked
+    snooze = remove_from_former_places(context) or wake(context)
+    if snooze is not None:
+        return snooze
     _finish(context)
     return None
 

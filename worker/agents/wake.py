@@ -95,21 +95,21 @@ def _enter_wake_phase(context: AgentContext, own: Wake) -> Snooze | list[Wake]:
         leaves, sent = context.held.phase != "wake", context.held.wake_sent_at is not None
         ask = pass_barrier if leaves else is_barrier_open
         few = sent or ask(connection, context.held, context.record.gateway_id)
-        parked = _restart_due(connection, context)
-        if parked is None and not few and context.held.age_s < BARRIER_TIMEOUT_S:
-            parked = Snooze(
+        snooze = _restart_due(connection, context)
+        if snooze is None and not few and context.held.age_s < BARRIER_TIMEOUT_S:
+            snooze = Snooze(
                 "waiting until the other agents have their files",
                 RECHECK_S,
                 code=ReasonCode.WAITING_FOR_OTHER_AGENTS,
             )
-        if parked is None:
+        if snooze is None:
             columns["wake_sent_at"] = True  # before the frame goes out
             together = gather_wakes(connection, context.record.gateway_id) if few and leaves else []
-        context.advance(connection, "wake", **columns, wake=parked and own.stored())
-        if parked is not None:
-            park(connection, context.held, parked.wait_s or 0, parked.reason, code=parked.code)
+        context.advance(connection, "wake", **columns, wake=snooze and own.stored())
+        if snooze is not None:
+            park(connection, context.held, snooze.wait_s or 0, snooze.reason, code=snooze.code)
     context.held = replace(context.held, wake_key=key, phase="wake")
-    return together if parked is None else Snooze(parked.reason)
+    return together if snooze is None else Snooze(snooze.reason)
 
 
 def _send_batch(context: AgentContext, wakes: Sequence[Wake]) -> SendResult:

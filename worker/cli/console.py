@@ -101,7 +101,7 @@ def lines(*, pad: int = 0) -> Table:
     return Table(box=None, show_header=False, pad_edge=bool(pad), padding=(0, 0 if pad else 2, 0, pad))
 
 
-def facts(pairs: Iterable[tuple[str, str | Text]]) -> Padding:
+def fields(pairs: Iterable[tuple[str, str | Text]]) -> Padding:
     """Names and values to print below a heading, the names dimmed."""
     shown = lines()
     shown.add_column(style="dim", no_wrap=True)

@@ -40,11 +40,11 @@ def exit_code(error: BaseException) -> int:
 
 def sentence(error: BaseException) -> str:
     """The error as one sentence, with a full stop, and without the parameters of any statement."""
-    said = _of_database(error) if isinstance(error, SQLAlchemyError) else str(error)
-    said = said.strip() or type(error).__name__
-    if said.split(maxsplit=1)[0].isalpha():  # not the name of an argument
-        said = said[0].upper() + said[1:]
-    return said + ("" if said[-1] in ".!?" or "\n" in said else ".")
+    text = _of_database(error) if isinstance(error, SQLAlchemyError) else str(error)
+    text = text.strip() or type(error).__name__
+    if text.split(maxsplit=1)[0].isalpha():  # not the name of an argument
+        text = text[0].upper() + text[1:]
+    return text + ("" if text[-1] in ".!?" or "\n" in text else ".")
 
 
 def _of_database(error: SQLAlchemyError) -> str:

@@ -56,8 +56,8 @@ def find_schedule(connection: Connection, given: str) -> UUID:
     by_id = _id_between(SyncSchedule.id, given)
     ids = [] if by_id is None else connection.execute(select(SyncSchedule.id).where(by_id)).scalars().all()
     if len(ids) != 1:
-        said = "There is no schedule" if not ids else "Several schedules begin with"
-        raise WrongUseError(f"{said} {given!r}: `provisioner schedule list` shows those there are.")
+        problem = "There is no schedule" if not ids else "Several schedules begin with"
+        raise WrongUseError(f"{problem} {given!r}: `provisioner schedule list` shows those there are.")
     return ids[0]
 
 

@@ -89,20 +89,20 @@ def watch(
     """
     view = view_on(console)
 
-    def look() -> tuple[list[JobSummary], float]:
+    def read() -> tuple[list[JobSummary], float]:
         began = time.monotonic()
         with engine.connect() as connection:
             jobs = read_jobs(connection, ids, whole=False, failures=view.failures)
         return jobs, time.monotonic() - began
 
-    jobs, cost_s = look()
+    jobs, cost_s = read()
     if not all(job.ended for job in jobs):
         with view:
             view.show(jobs)
             while not all(job.ended for job in jobs):
                 check()
                 time.sleep(max(POLL_S, cost_s / SHARE))
-                jobs, cost_s = look()
+                jobs, cost_s = read()
                 view.show(jobs)
     with engine.connect() as connection:
         return read_jobs(connection, ids)

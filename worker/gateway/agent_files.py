@@ -190,7 +190,7 @@ class AgentFiles:
                 if error.may_have_had_effect:
                     self.unanswered.add(name)
         if failures:
-            raise self._told(failures[0])
+            raise self._error_for(failures[0])
 
     def _write_again(self, name: str, text: str, error: UnsafeFile) -> Written:
         """Write a file that the gateway did not touch: in the same words it speaks of one that is being
@@ -287,18 +287,18 @@ class AgentFiles:
         try:
             return self.client.query(method, {"agentId": self.openclaw_id, **params})
         except GatewayError as error:
-            raise self._told(error) from error
+            raise self._error_for(error) from error
 
     def _call_many(self, method: str, params: Sequence[Mapping[str, Any]]) -> list[Answer]:
         calls = [Call(method, {"agentId": self.openclaw_id, **each}) for each in params]
         answers = []
         for answer in self.client.call_many(calls) if calls else []:
             if isinstance(answer, GatewayError):
-                raise self._told(answer)
+                raise self._error_for(answer)
             answers.append(self.client.answer(method, answer))
         return answers
 
-    def _told(self, error: GatewayError) -> GatewayError | NotThereYetError:
+    def _error_for(self, error: GatewayError) -> GatewayError | NotThereYetError:
         if self.fresh and isinstance(error, UnknownAgent):
             return NotThereYetError.of_agent(self.client.address.url, self.openclaw_id)
         return error

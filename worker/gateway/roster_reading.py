@@ -242,12 +242,12 @@ def _leaves_of(patch: Mapping[str, Any], keys: Keys = ()) -> Iterator[Keys]:
 
 def _invalid(answer: Mapping[str, Any]) -> str:
     issues = answer.get("issues")
-    said = [
+    details = [
         f"{issue['path']}: {issue.get('message')}" if issue.get("path") else str(issue.get("message"))
         for issue in (issues if isinstance(issues, list) else [])
         if isinstance(issue, Mapping)
     ]
-    what = f" ({'; '.join(said)[:300]})" if said else ""
+    what = f" ({'; '.join(details)[:300]})" if details else ""
     return (
         f"The gateway's openclaw.json is invalid{what}, so its roster is unknown and nothing was changed:"
         " correct the file (`openclaw doctor` on its machine says what is wrong) and ask again."

@@ -257,13 +257,13 @@ class _Scanner:
             value = text[name.end + 1 : close] if close >= 0 else ""
             known = not name.strong or is_reference(value.strip())
             return name.end if known else self._take(name.end + 1, close)
-        said = _IS.match(text, gap, end) or _IS.match(text, name.end, end)
+        assignment = _IS.match(text, gap, end) or _IS.match(text, name.end, end)
         lower = name.text.lower()
         flag = _FLAG.fullmatch(name.text) is not None
         login = lower == "password" and "login" in text[max(self._start(line), name.start - 100) : name.start]
-        if said is None and not flag and not login and lower != "bearer":
+        if assignment is None and not flag and not login and lower != "bearer":
             return name.end
-        at = said.end() if said is not None else gap
+        at = assignment.end() if assignment is not None else gap
         opening = _OPENING.match(text, at, end)
         assert opening is not None
         at = opening.end()
@@ -272,7 +272,7 @@ class _Scanner:
         if stop == at or is_reference(value) or is_ordinary(value) or value.startswith("-"):
             return name.end
         mixed = any(letter.isdigit() for letter in value) and any(letter.isalpha() for letter in value)
-        if said is not None:
+        if assignment is not None:
             secret = (name.personal and (mixed or bool(opening["quote"]))) or is_random(value, 8)
         else:
             secret = flag or login or (len(value) >= 8 and mixed) or len(value) >= 20

@@ -126,7 +126,7 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
         if given is None:
             continue
         try:
-            at = _moment(given)
+            at = _timestamp(given)
             at.timestamp()
         except (AttributeError, TypeError, ValueError, OverflowError):
             return f"{field} must be a time in ISO 8601, not {escaped(repr(given), 60)}"
@@ -148,7 +148,7 @@ def _expired(at: datetime) -> str:
     return f"it expired at {at.isoformat()}, before a worker took it"
 
 
-def _moment(given: Any) -> datetime:
+def _timestamp(given: Any) -> datetime:
     at = maybe_iso8601(given) if isinstance(given, str) else None
     if at is None:
         raise TypeError
@@ -169,7 +169,7 @@ def _headers(
 
     # Celery would drop a message that expires while it waits, and no row would say so.
     expires = given.get("expires") if refusal is None else None
-    use_by = _moment(expires).isoformat() if expires is not None and name in _PUBLIC else None
+    use_by = _timestamp(expires).isoformat() if expires is not None and name in _PUBLIC else None
     return {
         "lang": "py",
         "task": name,

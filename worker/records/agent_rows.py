@@ -68,7 +68,7 @@ def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple
         _repair(connection, found, {**values, "openclaw_session_id": key})
         return found, False
     profile = {key: PROFILE_DEFAULTS[key] for key in ("communication_style", "emoji")}
-    given = {key: value for key, value in (request.identity_profile or {}).items() if _is_said(value)}
+    given = {key: value for key, value in (request.identity_profile or {}).items() if _is_given(value)}
     values |= {
         "board_id": board.id,
         "is_board_lead": True,
@@ -90,7 +90,7 @@ def _locked(connection: Connection, table: str, query: str, key: UUID) -> Row[An
     return connection.execute(text(query + suffix), {"id": key}).one_or_none()
 
 
-def _is_said(value: Any) -> bool:
+def _is_given(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value is not None
 
 

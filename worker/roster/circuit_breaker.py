@@ -165,8 +165,8 @@ def require_token_not_refused(
     """Raise WrongToken, with what the gateway said, if it refused the token of this very address before."""
     if condition.refused_token_fingerprint != fingerprint(address):
         return
-    said = condition.last_error if condition.down_at is None else None
-    cure = said or "set the token to gateway.auth.token of its openclaw.json"
+    last_error = condition.last_error if condition.down_at is None else None
+    cure = last_error or "set the token to gateway.auth.token of its openclaw.json"
     raise WrongToken(
         f"Gateway {gateway_name!r} refused this token before, and neither gateways.url nor gateways.token of"
         f" its row has changed since: {cure.rstrip('.')}. Where that was put right on its machine instead,"

@@ -32,7 +32,7 @@ def reason_to_keep_memory_files(
     """
     files = AgentFiles(client, live.dialect, openclaw_id)
     try:
-        found = _what_it_wrote(files, delivered, awake=awake)
+        found = _written_by_agent(files, delivered, awake=awake)
     except (PermanentError, WorkspaceAbsentError):
         found = "something that cannot be seen from here"
     if found is None:
@@ -44,7 +44,7 @@ def reason_to_keep_memory_files(
     )
 
 
-def _what_it_wrote(files: AgentFiles, delivered: Mapping[str, str], *, awake: bool) -> str | None:
+def _written_by_agent(files: AgentFiles, delivered: Mapping[str, str], *, awake: bool) -> str | None:
     """A phrase for what the agent left there, or None if it has not started and left our files unchanged."""
     held = files.live()
     if not held:

@@ -258,8 +258,8 @@ def what_is_left(
         )
     elif workspace is not None and isinstance(answer.get("removed"), list):
         gone = [item.get("path") for item in _list(answer["removed"]) if isinstance(item, Mapping)]
-        told = [str(path) for path in [*gone, *(item.get("path") for item in failed)]]
-        if not any(same_folder(path, workspace) for path in told):
+        reported = [str(path) for path in [*gone, *(item.get("path") for item in failed)]]
+        if not any(same_folder(path, workspace) for path in reported):
             yield (
                 f"The gateway left the workspace of {openclaw_id} where it is: delete {workspace} there by"
                 " hand, it may hold the agent's token."

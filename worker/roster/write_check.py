@@ -10,7 +10,7 @@ from worker.gateway.roster_plan import RosterPlan
 from worker.jobs.states import ReasonCode
 from worker.roster.intents import Intent
 
-_FRUITLESS = 2
+_MOST_IN_VAIN = 2
 _SHOWN = 4
 
 
@@ -21,20 +21,20 @@ class WriteCheck:
         self.writes = 0
         self._outstanding: Any = None
         self._wrote = False
-        self._fruitless = 0
+        self._without_effect = 0
 
     def before_write(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
         """Record the outstanding changes. Raises PermanentError if two writes in a row were answered ok and
         left them as they were."""
         outstanding = (plan.document, [intent.openclaw_id for intent in unwanted])
         same = self._wrote and outstanding == self._outstanding
-        self._fruitless = self._fruitless + 1 if same else 0
+        self._without_effect = self._without_effect + 1 if same else 0
         self._outstanding, self._wrote = outstanding, False
-        if self._fruitless == _FRUITLESS:
+        if self._without_effect == _MOST_IN_VAIN:
             raise PermanentError(
-                f"The gateway answered ok to {_FRUITLESS} config writes, but what they were for is as before:"
-                f" {_told(plan, unwanted)}. Either its release does not take that, or something puts the file"
-                " back: correct openclaw.json by hand, or see what else writes it.",
+                f"The gateway answered ok to {_MOST_IN_VAIN} config writes, but what they were for is as"
+                f" before: {_outstanding_changes(plan, unwanted)}. Either its release does not take that, or"
+                " something puts the file back: correct openclaw.json by hand, or see what else writes it.",
                 reason_code=ReasonCode.GATEWAY_REFUSED,
             )
 
@@ -44,9 +44,9 @@ class WriteCheck:
         self._wrote = writes > 0
 
 
-def _told(plan: RosterPlan, unwanted: Sequence[Intent]) -> str:
-    said = [f"{key} ({', '.join(sorted(patch))})" for key, patch in sorted(plan.patches.items())]
-    if plan.document is not None and not said:
-        said = ["the heartbeat visibility of the channels"]
-    said += [f"{intent.openclaw_id} (to be removed)" for intent in unwanted]
-    return ", ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")
+def _outstanding_changes(plan: RosterPlan, unwanted: Sequence[Intent]) -> str:
+    parts = [f"{key} ({', '.join(sorted(patch))})" for key, patch in sorted(plan.patches.items())]
+    if plan.document is not None and not parts:
+        parts = ["the heartbeat visibility of the channels"]
+    parts += [f"{intent.openclaw_id} (to be removed)" for intent in unwanted]
+    return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")

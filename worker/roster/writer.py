@@ -310,18 +310,18 @@ def _note_first_reading(
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
     """Warn about side effects of the first write, such as stopped heartbeats and lost comments."""
-    said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
+    warnings = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
-        said.append(kept_warning(live.dialect, plan.kept))
+        warnings.append(kept_warning(live.dialect, plan.kept))
     if plan.changed and has_comments(live):
-        said.append(COMMENTS_LOST)
+        warnings.append(COMMENTS_LOST)
     if plan.changed and not live.writes_visibility:
-        said.append(VISIBILITY_STAYS)
-    writer = batch.first_writer(plan) if said else None
+        warnings.append(VISIBILITY_STAYS)
+    writer = batch.first_writer(plan) if warnings else None
     if writer is None:
         return
     with services.engine.begin() as connection:
-        for sentence in said:
+        for sentence in warnings:
             add_warning(connection, writer.id, sentence)
             log.warning("%s", sentence)
 

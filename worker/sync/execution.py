@@ -97,7 +97,7 @@ def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -
         gateway.name if gateway else str(held.gateway_id),
         held.options,
         rows,
-        strays=gateway.strays if gateway else (),
+        without_board=gateway.without_board if gateway else (),
         cancelled=cancelled,
         stopped=stopped,
     )
@@ -126,7 +126,7 @@ _GATEWAY = text("""
     SELECT name, ARRAY(
         SELECT a.name FROM agents a WHERE a.gateway_id = g.id AND a.board_id IS NULL
         ORDER BY a.created_at, a.id OFFSET 1
-    ) AS strays
+    ) AS without_board
     FROM gateways g WHERE id = :gateway_id
 """)
 

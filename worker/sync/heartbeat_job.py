@@ -45,17 +45,19 @@ def begin(
     missing: Sequence[UUID] = sorted(set(wanted or ()) - {row.id for row in rows}, key=str)
     if missing:
         raise BadRequestError(f"agent_ids: gateway {gateway.name!r} has no agent {missing[0]}.")
-    strays = [row.id for row in rows if row.board_id is None and not row.is_main]
+    without_board = [row.id for row in rows if row.board_id is None and not row.is_main]
     places = {
-        row.id: home_of(row, "", places_of(row.places)).openclaw_id for row in rows if row.id not in strays
+        row.id: home_of(row, "", places_of(row.places)).openclaw_id
+        for row in rows
+        if row.id not in without_board
     }
     start_heartbeats(
         connection,
         job_id,
         gateway.organization_id,
         agents=[row.id for row in rows],
-        strays=strays,
-        patience_s=min(ROSTER_RECHECK_S, budget_s),
+        without_board=without_board,
+        recheck_s=min(ROSTER_RECHECK_S, budget_s),
     )
     changes = [RosterChange(agent_id, place, only_present=True) for agent_id, place in places.items()]
     messages = record_intents(connection, request.gateway_id, job_id, *changes)

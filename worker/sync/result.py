@@ -74,20 +74,20 @@ def ending(
     options: Mapping[str, Any],
     rows: Sequence[Row],
     *,
-    strays: Sequence[str] = (),
+    without_board: Sequence[str] = (),
     cancelled: bool = False,
     stopped: str | None = None,
 ) -> Ending:
     """Count the rows of a finished sync.
 
-    ``strays``: names of agents that have no board and are not the main agent; ``stopped``: why the sync ended
-    early, if it did.
+    ``without_board``: names of agents that have no board and are not the main agent; ``stopped``: why the
+    sync ended early, if it did.
     """
     agents = [row for row in rows if not row.is_main]
     main = next((row for row in rows if row.is_main), None)
     include_main = options.get("include_main") is True
     errors = [_error(row) for row in rows if row.faulty]
-    unattempted = [row for row in agents if row.status == "not_attempted"]
+    not_attempted = [row for row in agents if row.status == "not_attempted"]
     left = next((row for row in rows if row.status == "not_attempted"), None)
     if stopped is None and left is not None:
         stopped = left.reason
@@ -101,8 +101,10 @@ def ending(
             )
         )
     warnings = _grouped(rows)
-    if strays:
-        warnings.append(f"Left out, for they have no board and are not the main agent: {', '.join(strays)}.")
+    if without_board:
+        warnings.append(
+            f"Left out, for they have no board and are not the main agent: {', '.join(without_board)}."
+        )
     result = {
         "gateway_id": str(gateway_id),
         "include_main": include_main,
@@ -113,7 +115,7 @@ def ending(
         "agents_skipped": sum(row.status == "skipped" for row in agents),
         "agents_failed": sum(row.status == "failed" for row in agents),
         "agents_cancelled": sum(row.status == "cancelled" for row in agents),
-        "not_attempted": len(unattempted),
+        "not_attempted": len(not_attempted),
         "main_updated": main is not None and main.status == "succeeded",
         "files_written": sum(row.count(*_WRITTEN) for row in rows),
         "files_unchanged": sum(row.count("unchanged") for row in rows),
@@ -163,11 +165,11 @@ def _sentence(status: str, agents: Sequence[Row], errors: Sequence[Mapping[str, 
         (sum(row.status == "skipped" and row.faulty for row in agents), "skipped"),
         (sum(row.status == "not_attempted" for row in agents), "not attempted"),
     ]
-    told = ", ".join(f"{count} {what}" for count, what in counts if count)
+    summary = ", ".join(f"{count} {what}" for count, what in counts if count)
     first = errors[0]
     who = f"{first['agent_name']}: " if first.get("agent_name") else ""
     plural = "s" * (len(agents) != 1)
-    return f"{f'Of {len(agents)} agent{plural} {told}. ' if told else ''}{who}{first['message']}"
+    return f"{f'Of {len(agents)} agent{plural} {summary}. ' if summary else ''}{who}{first['message']}"
 
 
 def _error(row: Row) -> dict[str, Any]:

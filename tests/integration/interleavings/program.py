@@ -74,7 +74,7 @@ class Program:
         stage, chance = self.stage, self.random
         for _ in range(chance.choice([0, 1, 1, 2, 3])):
             self._order_fault()
-        todo = [self._wish() for _ in range(chance.randint(3, 6))]
+        todo = [self._change() for _ in range(chance.randint(3, 6))]
         todo += [self._edit] * chance.choice([0, 1, 1, 2])
         chance.shuffle(todo)
         self.jumps, self.kills = chance.choice([0, 1, 2, 3, 4]), chance.choice([0, 0, 1, 2])
@@ -179,7 +179,7 @@ class Program:
 
     # --- changes --------------------------------------------------------------------------------------------
 
-    def _wish(self) -> Callable[[], None]:
+    def _change(self) -> Callable[[], None]:
         return self.random.choice(
             [self._provision, self._provision, self._provision, self._delete, self._delete, self._heartbeats]
         )

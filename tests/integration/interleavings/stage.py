@@ -74,7 +74,7 @@ class Stage:
         elif kind == "sync_heartbeats":
             self.start(kind, partial(_sync_heartbeats, task_id=str(task_id), kwargs=kwargs))
         else:
-            self.start(kind, partial(_agent_turn, kind=kind, task_id=str(task_id), kwargs=kwargs))
+            self.start(kind, partial(_execute_agent, kind=kind, task_id=str(task_id), kwargs=kwargs))
 
     def step(self, actor: Actor) -> None:
         """Let one go on."""
@@ -100,7 +100,7 @@ class Stage:
         self.actors.remove(actor)
 
     def tick(self) -> None:
-        """A clock publishes what is due."""
+        """Publish what is due, as the dispatcher does."""
         publish_due(self.engine, self.send)
 
     def jump(self) -> bool:
@@ -156,7 +156,7 @@ _OPEN = """
 """
 
 
-def _agent_turn(services: Services, kind: str, task_id: str, kwargs: Mapping[str, Any]) -> None:
+def _execute_agent(services: Services, kind: str, task_id: str, kwargs: Mapping[str, Any]) -> None:
     """A turn of a provision or a delete. What a provision does once its agent is in the roster is left out:
     it touches no config."""
     accepted = accept_agent_job(services.engine, kind, task_id, (), kwargs)

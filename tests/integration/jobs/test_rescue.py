@@ -218,16 +218,16 @@ def test_the_dispatcher_outlives_an_absent_broker_and_says_so_once(
     hands: Callable[..., Services], engine: Engine, fleet: Fleet, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    clock = Dispatcher(hands())
+    dispatcher = Dispatcher(hands())
     insert_job(engine, fleet.agent_id)
     sent.broken = OperationalError("no broker")
-    clock.tick()
-    clock.tick()
+    dispatcher.tick()
+    dispatcher.tick()
     assert (
         caplog.messages.count("nothing can be published now, trying again: OperationalError: no broker") == 1
     )
     sent.broken = None
-    clock.tick()
+    dispatcher.tick()
     assert len(sent) == 1
     assert caplog.messages[-1] == "publishing again"
 

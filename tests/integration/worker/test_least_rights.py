@@ -38,7 +38,7 @@ def test_the_docs_grant_what_the_program_looks_for() -> None:
     assert granted(GRANTS[1]) == {"agents": {right for _, right in rights.KIND_RIGHTS.values()}}
 
 
-class House:
+class RestrictedWorker:
     """A worker with the role, a place for it to work on, and the owner's hand to take rights away."""
 
     def __init__(self, workshop: Workshop) -> None:
@@ -68,14 +68,14 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(open_workshop: Callable[[], Workshop]) -> Iterator[House]:
-    house = House(open_workshop())
-    yield house
-    house.worker.stop()
+def restricted(open_workshop: Callable[[], Workshop]) -> Iterator[RestrictedWorker]:
+    restricted = RestrictedWorker(open_workshop())
+    yield restricted
+    restricted.worker.stop()
 
 
-def test_every_kind_of_job_is_served(house: House) -> None:
-    shop, fleet = house.workshop, house.place.fleet
+def test_every_kind_of_job_is_served(restricted: RestrictedWorker) -> None:
+    shop, fleet = restricted.workshop, restricted.place.fleet
     gateway, agent = fleet.gateway_id, fleet.agent_id
     asked: dict[str, dict[str, Any]] = {
         "provision_agent": {"agent_id": agent},
@@ -91,22 +91,24 @@ def test_every_kind_of_job_is_served(house: House) -> None:
         assert (kind, row.status, row.error) == (kind, "succeeded", None)
         if kind == "ensure_board_lead":
             assert shop.ended(UUID(row.result["provision_job_id"])).status == "succeeded"
-    assert "permission denied" not in house.worker.log()
+    assert "permission denied" not in restricted.worker.log()
 
 
-def test_a_delete_that_may_not_delete_the_row_touches_nothing_and_names_the_right(house: House) -> None:
-    agent = house.place.fleet.agent_id
-    house.revoke("DELETE ON agents")
-    removals = house.place.count("agents.delete")
-    row = house.workshop.ended(house.workshop.ask("delete_agent", agent_id=agent))
-    house.grant("DELETE ON agents")
+def test_a_delete_that_may_not_delete_the_row_touches_nothing_and_names_the_right(
+    restricted: RestrictedWorker,
+) -> None:
+    agent = restricted.place.fleet.agent_id
+    restricted.revoke("DELETE ON agents")
+    removals = restricted.place.count("agents.delete")
+    row = restricted.workshop.ended(restricted.workshop.ask("delete_agent", agent_id=agent))
+    restricted.grant("DELETE ON agents")
     assert row.status == "failed"
     assert row.error == (
         "Delete_agent cannot be served here, and nothing was touched: "
-        f"the role {house.role} lacks DELETE on agents: GRANT DELETE ON agents TO {house.role}."
+        f"the role {restricted.role} lacks DELETE on agents: GRANT DELETE ON agents TO {restricted.role}."
     )
-    assert house.place.count("agents.delete") == removals
-    assert house.place.record(agent).openclaw_id in house.place.simulator.agents()
+    assert restricted.place.count("agents.delete") == removals
+    assert restricted.place.record(agent).openclaw_id in restricted.place.simulator.agents()
 
 
 @pytest.mark.parametrize(
@@ -114,44 +116,44 @@ def test_a_delete_that_may_not_delete_the_row_touches_nothing_and_names_the_righ
     [("INSERT", "provisioner.jobs"), ("UPDATE", "agents"), ("SELECT", "board_memory")],
 )
 def test_without_a_right_that_all_need_jobs_wait_and_the_log_names_it(
-    house: House, right: str, table: str
+    restricted: RestrictedWorker, right: str, table: str
 ) -> None:
-    shop, fleet = house.workshop, house.place.fleet
-    before = len(house.worker.log())
-    house.revoke(f"{right} ON {table}")
+    shop, fleet = restricted.workshop, restricted.place.fleet
+    before = len(restricted.worker.log())
+    restricted.revoke(f"{right} ON {table}")
     try:
         key = shop.ask("sync_gateway", gateway_id=fleet.gateway_id, rotate_tokens=True)
         provision = shop.send(fleet.agent_id)
-        named = f"lacks {right} on {table}: GRANT {right} ON {table} TO {house.role}"
-        shop.eventually(lambda: named in house.worker.log()[before:], within_s=20)
+        named = f"lacks {right} on {table}: GRANT {right} ON {table} TO {restricted.role}"
+        shop.eventually(lambda: named in restricted.worker.log()[before:], within_s=20)
     finally:
-        house.grant(f"{right} ON {table}")
+        restricted.grant(f"{right} ON {table}")
     for job in (key, provision):
         ended = shop.ended(job)
         assert (ended.status, ended.error) == ("succeeded", None)
 
 
 @pytest.fixture
-def least(house: House) -> Iterator[Engine]:
-    engine = make_engine(house.url)
+def least(restricted: RestrictedWorker) -> Iterator[Engine]:
+    engine = make_engine(restricted.url)
     yield engine
     engine.dispose()
 
 
-def test_what_is_lacking_is_named_with_its_grant(house: House, least: Engine) -> None:
+def test_what_is_lacking_is_named_with_its_grant(restricted: RestrictedWorker, least: Engine) -> None:
     with least.connect() as connection:
         assert rights.missing_rights(connection, rights.WORKER) == []
         wanted = {"provisioner.jobs": ("DELETE", "SELECT"), "provisioner.nothing": ("SELECT",)}
         lacks = rights.missing_rights(connection, wanted)
         assert rights.sentence(connection, lacks) == (
             "there is no table provisioner.nothing: run `provisioner migrate`, and check DATABASE_URL; "
-            f"the role {house.role} lacks DELETE on provisioner.jobs: "
-            f"GRANT DELETE ON provisioner.jobs TO {house.role}"
+            f"the role {restricted.role} lacks DELETE on provisioner.jobs: "
+            f"GRANT DELETE ON provisioner.jobs TO {restricted.role}"
         )
 
 
 def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
-    house: House, least: Engine
+    restricted: RestrictedWorker, least: Engine
 ) -> None:
     def says() -> list[tuple[str, str, str]]:
         with least.connect() as connection:
@@ -159,19 +161,19 @@ def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
 
     assert [found for found in says() if found[0] == "rights"] == []
     paused = "UPDATE provisioner.workers SET last_pause = 'it takes no writes', last_pause_at = now()"
-    assert execute(house.workshop.engine, paused) == 1
-    house.revoke("DELETE ON agents")
-    house.revoke("SELECT ON board_memory")
+    assert execute(restricted.workshop.engine, paused) == 1
+    restricted.revoke("DELETE ON agents")
+    restricted.revoke("SELECT ON board_memory")
     waits = says()
-    house.grant("SELECT ON board_memory")
+    restricted.grant("SELECT ON board_memory")
     refuses = says()
-    house.grant("DELETE ON agents")
+    restricted.grant("DELETE ON agents")
     assert waits == [
         (
             "rights",
             "fault",
-            f"workers of this role wait: the role {house.role} lacks SELECT on board_memory:"
-            f" GRANT SELECT ON board_memory TO {house.role}",
+            f"workers of this role wait: the role {restricted.role} lacks SELECT on board_memory:"
+            f" GRANT SELECT ON board_memory TO {restricted.role}",
         )
     ]
     assert ("rights", "warning") in [found[:2] for found in refuses]
@@ -179,27 +181,29 @@ def test_doctor_names_what_workers_of_this_role_wait_for_and_what_they_refuse(
     assert any(check == "database" and "waited for it" in text for check, _, text in refuses)
 
 
-def test_a_delete_looks_at_all_that_it_will_need_before_it_touches_anything(house: House) -> None:
-    agent = house.place.fleet.agents[2]  # one that no other test wants: pytest may run it before them
-    assert house.workshop.ended(house.workshop.send(agent)).status == "succeeded"
-    house.revoke("DELETE ON provisioner.agent_credentials")
-    before, removals = len(house.worker.log()), house.place.count("agents.delete")
-    key = house.workshop.ask("delete_agent", agent_id=agent, delete_row=True)
+def test_a_delete_looks_at_all_that_it_will_need_before_it_touches_anything(
+    restricted: RestrictedWorker,
+) -> None:
+    agent = restricted.place.fleet.agents[2]  # one that no other test wants: pytest may run it before them
+    assert restricted.workshop.ended(restricted.workshop.send(agent)).status == "succeeded"
+    restricted.revoke("DELETE ON provisioner.agent_credentials")
+    before, removals = len(restricted.worker.log()), restricted.place.count("agents.delete")
+    key = restricted.workshop.ask("delete_agent", agent_id=agent, delete_row=True)
     named = "lacks DELETE on provisioner.agent_credentials: GRANT DELETE ON provisioner.agent_credentials TO"
-    house.workshop.eventually(lambda: named in house.worker.log()[before:], within_s=20)
-    assert house.place.count("agents.delete") == removals
-    house.grant("DELETE ON provisioner.agent_credentials")
-    assert house.workshop.ended(key).status == "succeeded"
-    assert house.place.count("agents.delete") == removals + 1
+    restricted.workshop.eventually(lambda: named in restricted.worker.log()[before:], within_s=20)
+    assert restricted.place.count("agents.delete") == removals
+    restricted.grant("DELETE ON provisioner.agent_credentials")
+    assert restricted.workshop.ended(key).status == "succeeded"
+    assert restricted.place.count("agents.delete") == removals + 1
 
 
-def test_a_right_on_some_columns_counts(house: House, least: Engine) -> None:
-    house.revoke("UPDATE ON agents")
-    house.grant("UPDATE (status) ON agents")
+def test_a_right_on_some_columns_counts(restricted: RestrictedWorker, least: Engine) -> None:
+    restricted.revoke("UPDATE ON agents")
+    restricted.grant("UPDATE (status) ON agents")
     with least.connect() as connection:
         lacks = rights.missing_rights(connection, {"agents": ("UPDATE",)})
-    house.revoke("UPDATE (status) ON agents")
-    house.grant("UPDATE ON agents")
+    restricted.revoke("UPDATE (status) ON agents")
+    restricted.grant("UPDATE ON agents")
     assert lacks == []
 
 
@@ -211,8 +215,10 @@ def test_our_tables_are_all_on_the_list(least: Engine) -> None:
         assert set(tables) == {name for name in rights.WORKER if name.startswith("provisioner.")}
 
 
-def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(house: House) -> None:
-    shop, place = house.workshop, house.place
+def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(
+    restricted: RestrictedWorker,
+) -> None:
+    shop, place = restricted.workshop, restricted.place
     agent = place.fleet.agents[3]  # one that no other test wants
     assert shop.ended(shop.send(agent)).status == "succeeded"
     name = place.record(agent).openclaw_id
@@ -221,9 +227,9 @@ def test_an_agent_whose_row_may_be_hidden_is_not_deleted_as_one_without_a_row(ho
     try:
         row = shop.ended(shop.ask("delete_agent", agent_id=agent))
         assert row.status == "failed"
-        assert f"nothing was touched: ALTER ROLE {house.role} BYPASSRLS." in row.error
+        assert f"nothing was touched: ALTER ROLE {restricted.role} BYPASSRLS." in row.error
         assert name in place.simulator.agents()
-        execute(shop.engine, f"CREATE POLICY seen ON agents FOR SELECT TO {house.role} USING (true)")
+        execute(shop.engine, f"CREATE POLICY seen ON agents FOR SELECT TO {restricted.role} USING (true)")
         row = shop.ended(shop.ask("delete_agent", agent_id=agent))
         assert (row.status, "but its row stays: a trigger or row-level" in row.error) == ("failed", True)
     finally:
@@ -241,23 +247,27 @@ READER = (
 
 
 @pytest.fixture
-def role(house: House, request: pytest.FixtureRequest) -> Iterator[str]:
+def role(restricted: RestrictedWorker, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a role that has the rights of the parameter, and no others."""
-    name = f"{house.role}_other"
-    execute(house.workshop.engine, f"CREATE ROLE {name} LOGIN PASSWORD 'least-of-all'")
+    name = f"{restricted.role}_other"
+    execute(restricted.workshop.engine, f"CREATE ROLE {name} LOGIN PASSWORD 'least-of-all'")
     for right in request.param:
-        execute(house.workshop.engine, f"GRANT {right} TO {name}")
-    url = make_url(house.workshop.database_url).set(username=name, password="least-of-all")
+        execute(restricted.workshop.engine, f"GRANT {right} TO {name}")
+    url = make_url(restricted.workshop.database_url).set(username=name, password="least-of-all")
     yield url.render_as_string(hide_password=False)
-    execute(house.workshop.engine, f"DROP OWNED BY {name}")
-    execute(house.workshop.engine, f"DROP ROLE {name}")
+    execute(restricted.workshop.engine, f"DROP OWNED BY {name}")
+    execute(restricted.workshop.engine, f"DROP ROLE {name}")
 
 
 @pytest.mark.parametrize("role", [SENDER], indirect=True, ids=["a sender"])
-def test_a_service_inserts_its_jobs_with_the_rights_of_the_table(house: House, role: str) -> None:
+def test_a_service_inserts_its_jobs_with_the_rights_of_the_table(
+    restricted: RestrictedWorker, role: str
+) -> None:
     engine = make_engine(role, pool_size=1)
-    key = insert_job(engine, house.place.fleet.agents[2], kind="update_agent", options='{"dry_run": true}')
-    assert house.workshop.ended(key).status in ("succeeded", "failed")
+    key = insert_job(
+        engine, restricted.place.fleet.agents[2], kind="update_agent", options='{"dry_run": true}'
+    )
+    assert restricted.workshop.ended(key).status in ("succeeded", "failed")
     with pytest.raises(DatabaseNotNow, match="permission denied"):
         execute(engine, "DELETE FROM provisioner.jobs")
     engine.dispose()
@@ -265,10 +275,10 @@ def test_a_service_inserts_its_jobs_with_the_rights_of_the_table(house: House, r
 
 @pytest.mark.parametrize("role", [READER], indirect=True, ids=["a reader"])
 def test_what_only_reads_does_so_with_the_rights_of_the_table(
-    house: House, role: str, tmp_path: Path
+    restricted: RestrictedWorker, role: str, tmp_path: Path
 ) -> None:
-    key = house.workshop.send(house.place.fleet.agents[2], dry_run=True)
-    house.workshop.ended(key)
+    key = restricted.workshop.send(restricted.place.fleet.agents[2], dry_run=True)
+    restricted.workshop.ended(key)
     provisioner = Provisioner(role, tmp_path / "device.pem")
     for command in (["jobs"], ["job", str(key)], ["metrics"]):
         result = provisioner.run(*command)

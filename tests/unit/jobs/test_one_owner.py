@@ -101,8 +101,8 @@ def test_only_the_store_writes_jobs_and_their_rows() -> None:
         "jobs",
         "job_agents",
     }
-    strays = {n: tables for n, tables in written_by.items() if tables and not n.startswith(STORE)}
-    assert strays == {}
+    offenders = {n: tables for n, tables in written_by.items() if tables and not n.startswith(STORE)}
+    assert offenders == {}
 
 
 def test_only_the_store_gives_meaning_to_leases_and_due_times() -> None:

@@ -26,13 +26,13 @@ def imported_by(module: ast.Module) -> set[str]:
 def test_the_product_imports_nothing_of_the_lab() -> None:
     product = modules(but="worker/lab/")
     assert len(product) > 100
-    strays = {
+    offenders = {
         path: name
         for path, module in product.items()
         for name in imported_by(module)
         if name == LAB or name.startswith(f"{LAB}.")
     }
-    assert strays == {}
+    assert offenders == {}
 
 
 WITHOUT_LAB = """

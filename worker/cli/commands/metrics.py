@@ -21,13 +21,13 @@ from worker.cli.metric_queries import read_metrics
 
 
 class JobsCollector(Collector):
-    """Runs the queries at each scrape. With ``patient``, a database that is away yields `provisioner_up` 0
-    and one message on stderr; otherwise SQLAlchemyError is raised."""
+    """Runs the queries at each scrape. With ``wait_for_database``, a database that is away yields
+    `provisioner_up` 0 and one message on stderr; otherwise SQLAlchemyError is raised."""
 
-    def __init__(self, database: Engine, *, patient: bool) -> None:
+    def __init__(self, database: Engine, *, wait_for_database: bool) -> None:
         self._database = database
-        self._patient = patient
-        self._told = ""
+        self._waits_for_database = wait_for_database
+        self._last_error = ""
 
     def describe(self) -> Iterator[Metric]:
         yield from ()  # else registering would ask the database
@@ -36,12 +36,12 @@ class JobsCollector(Collector):
         try:
             with self._database.connect() as connection:
                 metrics: list[Metric] = list(read_metrics(connection))
-            self._told = ""
+            self._last_error = ""
         except SQLAlchemyError as error:
-            if not self._patient:
+            if not self._waits_for_database:
                 raise
-            if self._told != (now := sentence(error)):
-                self._told = now
+            if self._last_error != (now := sentence(error)):
+                self._last_error = now
                 complain(now)
             yield _up(0)
             return
@@ -68,7 +68,7 @@ def metrics(
     if listen is not None and as_json:
         raise WrongUseError("--listen serves Prometheus's own format: leave out --json.")
     address = _address(listen) if listen is not None else None
-    collector = JobsCollector(engine(), patient=address is not None)
+    collector = JobsCollector(engine(), wait_for_database=address is not None)
     registry = CollectorRegistry()
     registry.register(collector)
     if address is not None:

@@ -58,7 +58,7 @@ def add(
     if as_json:
         emit(_document(added))
         return
-    say(f"Gateway {added.gateway_name} is synced {_told(added.spec)}: schedule {short(added.id)}")
+    say(f"Gateway {added.gateway_name} is synced {_described(added.spec)}: schedule {short(added.id)}")
     moment = added.next_run_at
     assert moment is not None
     for _ in range(_SHOWN_RUNS):
@@ -77,7 +77,7 @@ def list_schedules(as_json: Json = False) -> None:
         shown.add_row(
             short(schedule.id),
             plain(schedule.gateway_name or "gone"),
-            _told(schedule.spec),
+            _described(schedule.spec),
             f"{due:%m-%d %H:%M:%S}" if due and schedule.enabled else "off",
             schedule.last_status or "none",
             plain(_options(schedule)),
@@ -108,7 +108,7 @@ def _interval(given: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _told(spec: ScheduleSpec) -> str:
+def _described(spec: ScheduleSpec) -> str:
     if spec.every is not None:
         minutes = int(spec.every.total_seconds() // 60)
         for size, unit in ((1440, "d"), (60, "h")):

@@ -86,14 +86,14 @@ def _document(report: Report) -> dict[str, Any]:
 
 def _show(report: Report) -> None:
     sign = marks(out)
-    looks = {"ok": (sign.done, "green"), "warning": ("!", "yellow"), "fault": (sign.failed, "red")}
+    styles = {"ok": (sign.done, "green"), "warning": ("!", "yellow"), "fault": (sign.failed, "red")}
     say(Text.assemble((plain(report.gateway), "bold"), "  ", plain(report.url)))
     shown = lines()
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     for finding in report.findings:
-        mark, style = looks[finding.status]
+        mark, style = styles[finding.status]
         says = Text(plain(finding.says), style="" if finding.status == "ok" else style)
         shown.add_row(Text(mark, style=style), Text(finding.check, style="dim"), says)
     say(shown)
@@ -104,9 +104,9 @@ def _verdict(report: Report) -> str:
     faults, warnings = (
         sum(finding.status == status for finding in report.findings) for status in ("fault", "warning")
     )
-    heed = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
+    warned = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     if report.ok and report.writes_refused:
-        return f"Config writes are refused until you allow them; {heed} to heed."
+        return f"Config writes are refused until you allow them; {warned} to heed."
     if report.ok:
-        return f"Fit to be provisioned{f', with {heed} to heed' if heed else ''}."
-    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {heed} to heed' if heed else ''}."
+        return f"Fit to be provisioned{f', with {warned} to warned' if warned else ''}."
+    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {warned} to warned' if warned else ''}."

@@ -38,14 +38,14 @@ def examine(
     report = Report(row.id, row.name, shown_url(row.url))
     report.extend(check_base_url(settings.base_url, row.url))
     try:
-        _look(row, fleet, settings, report, review_rewrites)
+        _connect_and_check(row, fleet, settings, report, review_rewrites)
     except ProvisionerError as error:
         check = "device" if isinstance(error, DeviceKeyError) else "config" if report.version else "connect"
         report.note(check, str(error), "fault")
     return report
 
 
-def _look(
+def _connect_and_check(
     row: GatewayRow, fleet: Fleet, settings: Settings, report: Report, review_rewrites: ReviewRewrites | None
 ) -> None:
     device_key = settings.gateway_device_key

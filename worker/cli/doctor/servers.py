@@ -41,8 +41,8 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         yield Finding("database", "fault", f"it {what}: workers take no work until it takes writes")
     lacks = rights.missing_rights(connection, rights.WORKER)
     if lacks:
-        said = f"workers of this role wait: {rights.sentence(connection, lacks)}"
-        yield Finding("rights", "fault", said, [lack.table for lack in lacks])
+        text = f"workers of this role wait: {rights.sentence(connection, lacks)}"
+        yield Finding("rights", "fault", text, [lack.table for lack in lacks])
         return
     for kind in rights.KIND_RIGHTS:
         try:
@@ -51,8 +51,8 @@ def check_database(connection: Connection) -> Iterator[Finding]:
             yield Finding("rights", "warning", str(error))
     for paused in connection.execute(_PAUSED):
         ago = counted(round(paused.ago_s / 60), "minute")
-        said = f"worker {paused.name} waited for it {ago} ago: {paused.last_pause}"
-        yield Finding("database", "warning", said)
+        text = f"worker {paused.name} waited for it {ago} ago: {paused.last_pause}"
+        yield Finding("database", "warning", text)
 
 
 def check_servers(settings: Settings) -> Iterator[Finding]:

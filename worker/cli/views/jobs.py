@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, facts, plain, say, short, table, took
+from worker.cli.console import ago, argument, fields, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
@@ -59,7 +59,7 @@ def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
 def show_job(job: JobSummary) -> None:
     """Print a job on a page: what it is, how far it has got, its result, and what to do next."""
     say(heading(job, f"{job.kind.replace('_', ' ')} {subject(job)}"))
-    say(facts(_facts(job)))
+    say(fields(_fields(job)))
     if job.is_about_many and job.agents:
         say(Padding(list_of_agents(job.agents), (1, 0, 0, 2)))
     for agent in job.agents:
@@ -90,7 +90,7 @@ def counts_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "crashes", f"{job.crashes} of the workers that had it died{most}"
 
 
-def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield from request_of(job)
     where = " on ".join(name for name in (job.board_name, job.gateway_name) if name)
     if where:

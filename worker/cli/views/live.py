@@ -60,10 +60,10 @@ class LiveView:
 
     def show(self, jobs: Sequence[JobSummary]) -> None:
         """Draw the jobs as they are now."""
-        self._live.update(picture(jobs, self._console), refresh=True)
+        self._live.update(live_view(jobs, self._console), refresh=True)
 
 
-def picture(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
+def live_view(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
     """A bar for each sync, and one table of all other jobs."""
     others = [job for job in jobs if not job.is_sync]
     shown: list[RenderableType] = [sync_bar(job, console) for job in jobs if job.is_sync]
@@ -155,8 +155,8 @@ class LineView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: dict[UUID | None, str] = {}
-        self._syncs: dict[UUID, _SyncNews] = {}
+        self._printed: dict[UUID | None, str] = {}
+        self._syncs: dict[UUID, _SyncLines] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -168,8 +168,8 @@ class LineView:
         others = [job for job in jobs if not job.is_sync]
         for job in jobs:
             if job.is_sync:
-                news = self._syncs.setdefault(job.id, _SyncNews())
-                for line in news.lines(job):
+                state = self._syncs.setdefault(job.id, _SyncLines())
+                for line in state.lines(job):
                     self._say(f"{plain(gateway_of(job))}: {plain(line)}".replace("\n", " "))
             else:
                 how = ", ".join(filter(None, [job.status if job.ended else "", progress(job)]))
@@ -178,16 +178,16 @@ class LineView:
         if without_worker(others):
             self._say_once(None, NO_WORKER, NO_WORKER)
 
-    def _say_once(self, about: UUID | None, news: str, line: str) -> None:
-        if self._said.get(about) != news:
-            self._said[about] = news
+    def _say_once(self, about: UUID | None, state: str, line: str) -> None:
+        if self._printed.get(about) != state:
+            self._printed[about] = state
             self._say(line)
 
     def _say(self, line: str) -> None:
         say(f"{datetime.now():%H:%M:%S}  {line}", console=self._console)
 
 
-class _SyncNews:
+class _SyncLines:
     """What has been said of one sync: a line for every tenth of its agents, every failure and every wait."""
 
     def __init__(self) -> None:
@@ -227,8 +227,8 @@ class _SyncNews:
             more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
             yield f"{', '.join(names[:_NAMES])}{more} {status}: {what}"
 
-    def _wait(self, what: str, news: str) -> Iterator[str]:
-        """Say ``what``, unless ``news`` was said last."""
-        if news and news != self._waits:
-            self._waits = news
+    def _wait(self, what: str, state: str) -> Iterator[str]:
+        """Say ``what``, unless ``state`` was said last."""
+        if state and state != self._waits:
+            self._waits = state
             yield what

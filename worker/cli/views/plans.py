@@ -9,7 +9,7 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import facts, plain, say
+from worker.cli.console import fields, plain, say
 from worker.cli.job_summary import JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import ACTION_STYLES, WRITES, Files, planned_files, show_diffs
@@ -29,7 +29,7 @@ def show_plan(job: JobSummary) -> None:
             say(Text(f"  {plain(warning)}", style="yellow"))
         return
     say(Text.assemble((f"plan for {name}", "bold"), ("  nothing was written", "dim")))
-    say(facts(_facts(job, result)))
+    say(fields(_fields(job, result)))
     if files:
         say(Padding(planned_files(files), (1, 0, 0, 2)))
     show_diffs(files)
@@ -55,7 +55,7 @@ def roster_changes(changes: Mapping[str, Any], before: str = "") -> Iterator[str
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
-def _facts(job: JobSummary, result: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
+def _fields(job: JobSummary, result: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if result.get("openclaw_id"):
         yield "agent", f"{result['openclaw_id']} on {job.gateway_name or 'its gateway'}"
     roster = result.get("roster") or {}

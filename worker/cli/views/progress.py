@@ -49,7 +49,7 @@ def counts(job: JobSummary) -> str:
     if job.status == "queued":
         return "not begun yet"
     tally = job.tally
-    told = [
+    parts = [
         (tally.unchanged, "need nothing"),
         (tally.changed, "would change" if job.dry_run else "changed"),
         (tally.failed, "failed"),
@@ -58,7 +58,7 @@ def counts(job: JobSummary) -> str:
         (tally.not_attempted, "not attempted"),
         (tally.cancelled, "cancelled"),
     ]
-    return ", ".join(f"{count} {word}" for count, word in told if count) or "none done yet"
+    return ", ".join(f"{count} {word}" for count, word in parts if count) or "none done yet"
 
 
 def doing(job: JobSummary) -> str:

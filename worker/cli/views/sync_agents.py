@@ -33,7 +33,7 @@ _CAUSES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class News:
+class ChangedAgent:
     """An agent that was changed, or that did not succeed."""
 
     agent: str
@@ -42,14 +42,14 @@ class News:
     what: str
 
 
-def news(job: JobSummary) -> list[News]:
+def changed_agents(job: JobSummary) -> list[ChangedAgent]:
     """The agents that were changed or did not succeed, the worst first, else in the order of the sync."""
     found = []
     for agent in job.agents:
         status = status_of(agent)
         if status is not None:
             board = "main agent" if agent.is_main else agent.board_name or ""
-            found.append(News(agent.name, board, status, _what(agent, status, planned=job.dry_run)))
+            found.append(ChangedAgent(agent.name, board, status, _what(agent, status, planned=job.dry_run)))
     return sorted(found, key=lambda item: _ORDER.index(item.status))
 
 
@@ -64,35 +64,35 @@ def status_of(agent: AgentSummary) -> str | None:
     return words.get(agent.status)
 
 
-def list_of_news(job: JobSummary) -> Table | None:
+def changed_agents_table(job: JobSummary) -> Table | None:
     """The table, or None if there is nothing to list."""
-    found = news(job)
+    found = changed_agents(job)
     if not found:
         return None
     shown = lines()
     shown.show_header = True
     shown.header_style = "bold"
     shown.add_column("Agent", no_wrap=True, overflow="ellipsis", max_width=20)
-    told = list(_merged(found))
-    boards = {item.board for item in told} - {""}
+    merged = list(_merged(found))
+    boards = {item.board for item in merged} - {""}
     if len(boards) > 1:
         shown.add_column("Board", no_wrap=True, overflow="ellipsis", max_width=14)
     shown.add_column("Status", no_wrap=True)
     shown.add_column("What", overflow="fold")
-    for item in islice(told, MOST_LINES):
+    for item in islice(merged, MOST_LINES):
         word = "would change" if job.dry_run and item.status == "updated" else item.status
         cells: list[str | Text] = [plain(item.agent), Text(word, style=_STYLES.get(item.status, ""))]
         if len(boards) > 1:
             cells.insert(1, plain(item.board))
         shown.add_row(*cells, plain(item.what))
-    if len(told) > MOST_LINES:
-        shown.add_row(f"and {len(told) - MOST_LINES} more")
+    if len(merged) > MOST_LINES:
+        shown.add_row(f"and {len(merged) - MOST_LINES} more")
     return shown
 
 
-def _merged(found: Sequence[News]) -> Iterator[News]:
+def _merged(found: Sequence[ChangedAgent]) -> Iterator[ChangedAgent]:
     """One line for many agents with the same outcome, where the first of them stands."""
-    same: dict[tuple[str, str], list[News]] = {}
+    same: dict[tuple[str, str], list[ChangedAgent]] = {}
     for item in found:
         same.setdefault((item.status, item.what), []).append(item)
     for (status, what), items in same.items():
@@ -100,7 +100,7 @@ def _merged(found: Sequence[News]) -> Iterator[News]:
             yield from items
         else:
             boards = {item.board for item in items}
-            yield News(f"{len(items)} agents", boards.pop() if len(boards) == 1 else "", status, what)
+            yield ChangedAgent(f"{len(items)} agents", boards.pop() if len(boards) == 1 else "", status, what)
 
 
 def _what(agent: AgentSummary, status: str, *, planned: bool) -> str:

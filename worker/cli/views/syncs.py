@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import argument, counted, facts, plain, say, short, took
+from worker.cli.console import argument, counted, fields, plain, say, short, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.cli.options import command_line
 from worker.cli.views.files import WRITES, show_diffs
 from worker.cli.views.jobs import WITHOUT_TOKEN, counts_of, heading, request_of
-from worker.cli.views.sync_agents import list_of_news, status_of
+from worker.cli.views.sync_agents import changed_agents_table, status_of
 from worker.sync.result import drifted
 
 MOST_WARNINGS = 12
@@ -28,8 +28,8 @@ def show_sync(job: JobSummary) -> None:
         return
     first = heading(job, f"{'plan for a sync' if job.dry_run else 'sync'} of {name}")
     say(first.append("  nothing was written", "dim") if job.dry_run and job.ended else first)
-    say(facts(_facts(job)))
-    listed = list_of_news(job)
+    say(fields(_fields(job)))
+    listed = changed_agents_table(job)
     if listed is not None:
         say(Padding(listed, (1, 0, 0, 2)))
     for agent in job.agents:
@@ -87,7 +87,7 @@ def summary(tally: Tally, *, planned: bool = False) -> str:
     return ", ".join([first, *(f"{count} {word}" for count, word in rest if count)])
 
 
-def _facts(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield from request_of(job)
     if job.board_name:
         yield "board", job.board_name
@@ -144,7 +144,7 @@ def _files(job: JobSummary) -> str:
 
 
 def _warnings(job: JobSummary) -> list[str]:
-    told = list(job.warnings[:MOST_WARNINGS])
+    lines = list(job.warnings[:MOST_WARNINGS])
     if len(job.warnings) > MOST_WARNINGS:
-        told.append(f"and {len(job.warnings) - MOST_WARNINGS} more: provisioner job {short(job.id)} --json")
-    return told
+        lines.append(f"and {len(job.warnings) - MOST_WARNINGS} more: provisioner job {short(job.id)} --json")
+    return lines

@@ -47,24 +47,24 @@ def reason_code(row: str, sentence: str = "reason") -> str:
     An older worker that parks or ends a row leaves the code that it found: a wait in a row that has ended,
     or one without a sentence, is not taken for its code.
     """
-    said = f"{row}.{sentence}"
+    text = f"{row}.{sentence}"
     waits = ", ".join(f"'{code}'" for code in sorted(WAITS))
     return f"""CASE
-        WHEN {said} IS NOT NULL AND ({row}.reason_code IN ({waits})) = ({row}.finished_at IS NULL)
+        WHEN {text} IS NOT NULL AND ({row}.reason_code IN ({waits})) = ({row}.finished_at IS NULL)
             THEN {row}.reason_code
         WHEN {row}.finished_at IS NULL AND {row}.lease_until IS NULL AND {row}.phase IN ('roster', 'leaving')
             THEN '{ReasonCode.WAITING_FOR_ROSTER}'
-        WHEN {said} IS NULL THEN NULL
+        WHEN {text} IS NULL THEN NULL
         WHEN {row}.finished_at IS NULL
-            THEN CASE{_matching(said, _OLDER_WAITS)} ELSE '{ReasonCode.TRANSIENT_ERROR}' END
+            THEN CASE{_matching(text, _OLDER_WAITS)} ELSE '{ReasonCode.TRANSIENT_ERROR}' END
         WHEN {row}.status = 'skipped' AND {row}.phase = 'paused' THEN '{ReasonCode.BOARD_PAUSED}'
-        ELSE CASE{_matching(said, _OLDER_ENDS)} END
+        ELSE CASE{_matching(text, _OLDER_ENDS)} END
     END"""
 
 
-def _matching(said: str, patterns: tuple[tuple[str, ReasonCode], ...]) -> str:
+def _matching(text: str, patterns: tuple[tuple[str, ReasonCode], ...]) -> str:
     quoted = [(pattern.replace("'", "''"), code) for pattern, code in patterns]
-    return "".join(f" WHEN {said} LIKE '{pattern}' THEN '{code}'" for pattern, code in quoted)
+    return "".join(f" WHEN {text} LIKE '{pattern}' THEN '{code}'" for pattern, code in quoted)
 
 
 def outcome(row: str) -> str:

@@ -14,8 +14,8 @@ from worker.jobs.store.job_agents import AGENT_NAME
 _BEGIN = text("""
     UPDATE provisioner.jobs
     SET status = 'running', phase = 'roster', started_at = now(), updated_at = now(),
-        next_attempt_at = now() + make_interval(secs => :patience_s), published_at = NULL,
-        agents_total = :total, agents_done = :strays, organization_id = :organization_id
+        next_attempt_at = now() + make_interval(secs => :recheck_s), published_at = NULL,
+        agents_total = :total, agents_done = :without_board, organization_id = :organization_id
     WHERE id = :job_id AND status = 'queued'
 """)
 _ROWS = text(f"""
@@ -29,7 +29,7 @@ _ROWS = text(f"""
             CASE WHEN lost THEN 'It has no board: only a gateway''s main agent may have none.' END AS reason,
             CASE WHEN lost THEN '{ReasonCode.PERMANENT_ERROR}' END AS code,
             CASE WHEN lost THEN now() END AS at
-        FROM (SELECT a.id = ANY(CAST(:strays AS uuid[])) AS lost) l
+        FROM (SELECT a.id = ANY(CAST(:without_board AS uuid[])) AS lost) l
     ) stray
     WHERE a.id = ANY(:agents)
 """)
@@ -41,22 +41,25 @@ def start_heartbeats(
     organization_id: UUID | None,
     *,
     agents: Sequence[UUID],
-    strays: Sequence[UUID],
-    patience_s: float,
+    without_board: Sequence[UUID],
+    recheck_s: float,
 ) -> None:
-    """Start a queued job with a row for each of ``agents``. ``strays`` are those among them without a board
-    that are not the main agent: their rows fail at once. The job is due again in ``patience_s`` seconds."""
+    """Start a queued job with a row for each of ``agents``. ``without_board`` are those among them without a
+    board that are not the main agent: their rows fail at once. The job is due again in ``recheck_s``
+    seconds."""
     connection.execute(
         _BEGIN,
         {
             "job_id": job_id,
             "organization_id": organization_id,
             "total": len(agents),
-            "strays": len(strays),
-            "patience_s": patience_s,
+            "without_board": len(without_board),
+            "recheck_s": recheck_s,
         },
     )
-    connection.execute(_ROWS, {"job_id": job_id, "agents": list(agents), "strays": list(strays)})
+    connection.execute(
+        _ROWS, {"job_id": job_id, "agents": list(agents), "without_board": list(without_board)}
+    )
 
 
 _END_SETTLED = text(f"""

@@ -146,7 +146,7 @@ def refuse(
         {
             "id": job_id,
             "kind": kind,
-            **{name: _said(arguments, name) for name in ("request_id", "requested_by")},
+            **{name: _text_argument(arguments, name) for name in ("request_id", "requested_by")},
             "options": {"arguments": names},
             "error": _printable(error),
             "code": code,
@@ -155,7 +155,7 @@ def refuse(
     release_agent(connection, kind, arguments.get("agent_id"))
 
 
-def _said(arguments: Mapping[str, Any], name: str) -> str | None:
+def _text_argument(arguments: Mapping[str, Any], name: str) -> str | None:
     given = arguments.get(name)
     return _printable(given) if isinstance(given, str) and len(given) <= LONGEST_NAME else None
 

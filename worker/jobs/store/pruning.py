@@ -37,12 +37,12 @@ def prune(engine: Engine, older_than: timedelta, *, dry_run: bool = False) -> It
     place = {"before": before, "finished_at": None, "id": None}
     while True:
         with engine.begin() as connection:
-            looked = connection.execute(_BATCH, {**place, "batch": BATCH}).all()
-            if not looked:
+            scanned = connection.execute(_BATCH, {**place, "batch": BATCH}).all()
+            if not scanned:
                 return
-            ids = [row.id for row in looked if row.spare]
+            ids = [row.id for row in scanned if row.spare]
             yield _remove(connection, ids, dry_run=dry_run) if ids else Pruned()
-        place |= {"finished_at": looked[-1].finished_at, "id": looked[-1].id}
+        place |= {"finished_at": scanned[-1].finished_at, "id": scanned[-1].id}
 
 
 def _remove(connection: Connection, ids: list[object], *, dry_run: bool) -> Pruned:
@@ -52,7 +52,7 @@ def _remove(connection: Connection, ids: list[object], *, dry_run: bool) -> Prun
 
 _BEFORE = text("SELECT now() - CAST(:older_than AS interval)")
 _BATCH = text("""
-    WITH looked AS (
+    WITH scanned AS (
         SELECT id, agent_id, finished_at FROM provisioner.jobs
         WHERE status NOT IN ('queued', 'running') AND finished_at < :before
           AND (CAST(:finished_at AS timestamptz) IS NULL OR (finished_at, id) > (:finished_at, :id))
@@ -77,7 +77,7 @@ _BATCH = text("""
                 WHERE o.agent_id = l.agent_id AND o.status NOT IN ('queued', 'running')
                   AND (o.finished_at, o.id) > (l.finished_at, l.id))
     ) AS spare
-    FROM looked l ORDER BY l.finished_at, l.id
+    FROM scanned l ORDER BY l.finished_at, l.id
 """)
 _COUNT = text("""
     SELECT cardinality(CAST(:ids AS uuid[])) AS jobs,

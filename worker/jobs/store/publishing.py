@@ -88,9 +88,9 @@ def mark_due(connection: Connection, batch: int) -> list[Message]:
     jobs = connection.execute(_DUE_JOBS, limits).all()
     for row in jobs:
         if row.kind not in KINDS:
-            said = {"error": not_served(row.kind), "code": ReasonCode.REFUSED_REQUEST}
+            values = {"error": not_served(row.kind), "code": ReasonCode.REFUSED_REQUEST}
             for statement in (_NOT_SERVED, _ROWS_NOT_SERVED):
-                connection.execute(statement, {"job_id": row.id, **said})
+                connection.execute(statement, {"job_id": row.id, **values})
     messages = [job_message(row) for row in jobs if row.kind in KINDS]
     messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
     writers = connection.execute(_DUE_WRITERS, {"batch": batch, "lost_s": _WRITER_LOST_AFTER_S})

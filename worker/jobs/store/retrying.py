@@ -59,8 +59,8 @@ def _left_undone(connection: Connection, job_id: UUID, request: Request) -> dict
     else:
         assert isinstance(request, SyncGateway)
         agents = [row.agent_id for row in rows if row.undone and row.position is not None]
-        mains = [row for row in rows if row.position is None]
-        main = request.include_main and (not mains or mains[0].undone)
+        main_rows = [row for row in rows if row.position is None]
+        main = request.include_main and (not main_rows or main_rows[0].undone)
     if not agents and not main:
         raise PermanentError(f"Job {job_id} left no agent undone: there is nothing to do again.")
     named: dict[str, Any] = {"agent_ids": agents}

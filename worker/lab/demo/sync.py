@@ -15,7 +15,7 @@ from models import Agent
 from worker.cli.console import plain, took
 from worker.cli.job_summary import JobSummary, document
 from worker.cli.submit import watch
-from worker.cli.views.sync_agents import list_of_news
+from worker.cli.views.sync_agents import changed_agents_table
 from worker.cli.views.syncs import summary
 from worker.gateway.agent_files import AgentFiles
 from worker.gateway.dialect import Dialect
@@ -72,7 +72,7 @@ def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callabl
     with steps.step("plan") as step:
         plan = _run(engine, fleet, quiet, check, dry_run=True)
         step.result = summary(plan.tally, planned=True)
-    listed = list_of_news(plan)
+    listed = changed_agents_table(plan)
     if listed is not None:
         steps.block(listed)
     steps.heading("The sync: one job, a row an agent")

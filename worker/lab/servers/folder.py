@@ -102,8 +102,8 @@ def last_lines(log: Path, secret: str, count: int = 6) -> str:
     return "\n".join(f"  {line}" for line in lines[-count:]).replace(secret, "***") or "  (its log is empty)"
 
 
-def _locked(descriptor: int, patience_s: float) -> bool:
-    until = time.monotonic() + patience_s
+def _locked(descriptor: int, recheck_s: float) -> bool:
+    until = time.monotonic() + recheck_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.unit.cli.views.test_jobs import JOB, shown
 from worker.cli.job_summary import JobSummary, Named, Tally
-from worker.cli.views.live import LineView, picture
+from worker.cli.views.live import LineView, live_view
 from worker.cli.views.progress import NO_WORKER, doing
 
 TALLY = Tally(
@@ -39,7 +39,7 @@ def changed(job: JobSummary, **columns: Any) -> JobSummary:
 
 
 def lines_of(run: JobSummary) -> list[str]:
-    return [line.rstrip() for line in shown(picture([run], Console(width=80)))]
+    return [line.rstrip() for line in shown(live_view([run], Console(width=80)))]
 
 
 def test_a_terminal_shows_a_bar_the_counts_who_is_at_work_and_what_failed() -> None:
