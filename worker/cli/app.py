@@ -16,28 +16,28 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {
     "demo": (
         "lab.demo.command:demo",
-        "Provision a lead and four agents on a gateway of its own and sync them; leaves nothing behind.",
+        "Provision a lead and four agents on a temporary gateway and sync them; leaves nothing behind.",
     ),
     "serve": (
         "lab.serve.command:serve",
-        "Run Postgres, Valkey, a worker, beat and Flower, here, until Ctrl-C.",
+        "Run Postgres, Valkey, a worker, beat and Flower on this machine until Ctrl-C.",
     ),
     "migrate": ("cli.commands.database:migrate", "Bring the schema `provisioner` up to date."),
     "provision": (
         "cli.commands.agents:provision",
-        "Bring an agent to life on its gateway, and wait until it is.",
+        "Provision an agent on its gateway and wait for the result.",
     ),
     "update": ("cli.commands.agents:update", "Bring an agent's files and its roster entry up to date."),
     "delete": ("cli.commands.agents:delete", "Take an agent off its gateway and out of the database."),
-    "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway to their templates and rows."),
+    "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
     "heartbeats": (
         "cli.commands.syncs:heartbeats",
-        "Bring the heartbeat settings of a gateway's agents to their rows, in one config change.",
+        "Apply the heartbeat settings of a gateway's agents, in one config change.",
     ),
-    "lead": ("cli.commands.boards:lead", "Make or repair the lead of a board and bring it to life."),
+    "lead": ("cli.commands.boards:lead", "Create or repair the lead of a board and provision it."),
     "main": (
         "cli.commands.agents:main_agent",
-        "Make or repair the main agent of a gateway and bring it to life.",
+        "Create or repair the main agent of a gateway and provision it.",
     ),
     "jobs": ("cli.commands.jobs:jobs", "List jobs, the newest first."),
     "job": ("cli.commands.jobs:job", "Show one job: how far it is, what it did, what went wrong."),
@@ -56,7 +56,7 @@ COMMANDS = {
         "cli.commands.metrics:metrics",
         "Print metrics for Prometheus: jobs, queues, retries, gateways, drift.",
     ),
-    "device": ("cli.commands.device:app", "The device key by which gateways recognize the workers."),
+    "device": ("cli.commands.device:app", "Show the device key by which gateways recognize the workers."),
 }
 """Each command's place below ``worker``, and the line that lists it: the first sentence of its help."""
 LAB = "lab."
@@ -121,7 +121,7 @@ def _imported(command: str, module: str) -> ModuleType:
 app = typer.Typer(
     name="provisioner",
     cls=Commands,
-    help="Brings OpenClaw agents to life on their gateways, by durable jobs in Postgres.",
+    help="Provisions OpenClaw agents on their gateways, by durable jobs in Postgres.",
     epilog="Exit codes: 0 done; 1 a job failed or a check found faults; 2 wrong use.",
     no_args_is_help=True,
     add_completion=False,

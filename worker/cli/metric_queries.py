@@ -142,7 +142,7 @@ _CRASHES = Query(
     {
         "crashes": (
             "provisioner_lost_claims",
-            "Turns that ended without a word (a worker died), of agents begun within the last 24 hours.",
+            "Claims whose worker died before it reported an outcome, of agents started in the last 24 hours.",
         )
     },
     f"""

@@ -84,7 +84,7 @@ ForceBootstrap = Annotated[bool, Option("--force-bootstrap", "Write BOOTSTRAP.md
 RotateTokens = Annotated[
     bool, Option("--rotate-tokens", "Issue new tokens even where the current ones are valid.")
 ]
-Overwrite = Annotated[bool, Option("--overwrite", "Also replace what is an agent's own: USER.md, MEMORY.md.")]
+Overwrite = Annotated[bool, Option("--overwrite", "Also replace the agent's own files: USER.md, MEMORY.md.")]
 Diff = Annotated[
     bool,
     Option(
@@ -157,7 +157,7 @@ class Request(BaseModel):
 
 
 class ProvisionAgent(Request):
-    """``tasks.provision_agent``: bring a board agent to life on its gateway."""
+    """``tasks.provision_agent``: provision a board agent on its gateway."""
 
     kind = "provision_agent"
     target = "agent_id"
@@ -177,7 +177,9 @@ class UpdateAgent(Request):
     target = "agent_id"
 
     agent_id: Annotated[UUID, Option("AGENT", "Name or id of an agent.")]
-    dry_run: Annotated[bool, Option("--dry-run", "Show what a run would change, and change nothing.")] = False
+    dry_run: Annotated[bool, Option("--dry-run", "Show what an update would change, and change nothing.")] = (
+        False
+    )
     diff: Diff = False
     rotate_tokens: RotateTokens = False
     overwrite: Overwrite = False
@@ -203,7 +205,7 @@ class DeleteAgent(Request):
         UUID,
         Option("AGENT", "Name or id of an agent; the full id if its row is gone.", even_without_row=True),
     ]
-    gateway_id: Annotated[UUID | None, Option("--gateway", "Where the agent is, if its row is gone.")] = None
+    gateway_id: Annotated[UUID | None, Option("--gateway", "The agent's gateway, if its row is gone.")] = None
     delete_files: Annotated[bool, Option("--keep-files", "Leave its workspace on disk.")] = True
     delete_session: Annotated[bool, Option("--keep-session", "Leave its session.")] = True
     delete_row: Annotated[bool, Option("--keep-row", "Leave its row in the database.")] = True
@@ -262,9 +264,9 @@ class SyncGateway(Request):
         UUID | None, Option("--board", "Only this board's agents: its name or id.", "NAME")
     ] = None
     include_main: Annotated[bool, Option("--no-main", "Leave the gateway's main agent out.")] = True
-    dry_run: Annotated[bool, Option("--dry-run", "Show what a sync would change; exits 1 if anything.")] = (
-        False
-    )
+    dry_run: Annotated[
+        bool, Option("--dry-run", "Show what a sync would change; exit 1 if anything would.")
+    ] = False
     diff: Diff = False
     reset_sessions: Annotated[bool, Option("--reset-sessions", "Start a new session for every agent.")] = (
         False

@@ -101,7 +101,7 @@ def test_flower_sees_a_sync_go_on_and_end_with_its_result(open_workshop: Callabl
         bad = workshop.ask("sync_gateway", gateway_id=place.fleet.gateway_id, include_main=False)
         told = workshop.eventually(lambda: ended(bad, "FAILURE"), lambda: str(watch.seen.get(str(bad))))
         assert "Of 30 agents 30 failed." in told[-1][1]
-        assert any("30 of 30 agents, 30 not well" in str(what) for _, what in told)
+        assert any("30 of 30 agents, 30 failed" in str(what) for _, what in told)
 
 
 def test_flower_sees_why_a_job_is_tried_again_and_why_it_failed(

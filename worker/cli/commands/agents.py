@@ -23,7 +23,7 @@ app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
 
 @from_request(ProvisionAgent)
 def provision(*, make: Make[ProvisionAgent], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring an agent to life on its gateway, and wait until it is. Exits 1 if that fails."""
+    """Provision an agent on its gateway and wait for the result. Exits 1 if that fails."""
     ask(make, no_wait=no_wait, as_json=as_json)
 
 
@@ -35,7 +35,7 @@ def update(*, make: Make[UpdateAgent], no_wait: NoWait = False, as_json: Json = 
 
 @from_request(ProvisionGatewayMain)
 def main_agent(*, make: Make[ProvisionGatewayMain], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Make or repair the main agent of a gateway and bring it to life. Exits 1 if that fails."""
+    """Create or repair the main agent of a gateway and provision it. Exits 1 if that fails."""
     ask(make, no_wait=no_wait, as_json=as_json)
 
 
@@ -87,7 +87,7 @@ def add(
     if as_json:
         emit({"id": key, "name": name})
     else:
-        say(f"Agent {name} added: {key}", "Bring it to life with:", f"  provisioner provision {key}")
+        say(f"Agent {name} added: {key}", "Provision it with:", f"  provisioner provision {key}")
 
 
 @app.command("list")

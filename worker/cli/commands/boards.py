@@ -65,9 +65,9 @@ def list_boards(as_json: Json = False) -> None:
 
 @from_request(EnsureBoardLead)
 def lead(*, make: Make[EnsureBoardLead], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Make or repair the lead of a board and bring it to life. Exits 1 if that fails.
+    """Create or repair the lead of a board and provision it. Exits 1 if that fails.
 
-    A board has one lead. --json prints the job of the request, whose result names the job that provisions.
+    A board has one lead. --json prints the request's job, whose result names the provisioning job.
     """
     job = ask(make, no_wait=no_wait, as_json=as_json)
     provision = (job.result or {}).get("provision_job_id")

@@ -22,7 +22,7 @@ def migrate(
     standalone: Annotated[
         bool,
         typer.Option(
-            "--standalone", help="Also make Mission Control's tables, where there is no Mission Control."
+            "--standalone", help="Also create Mission Control's tables, for use without Mission Control."
         ),
     ] = False,
     as_json: Json = False,
@@ -41,7 +41,7 @@ def migrate(
 
 def prune(
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="How long ago they ended, at least: 30d, 12h, 6w.")
+        str, typer.Option(metavar="AGE", help="Minimum time since they ended: 30d, 12h, 6w.")
     ] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and delete nothing.")] = False,
     as_json: Json = False,

@@ -27,7 +27,7 @@ from worker.roster.circuit_breaker import fingerprint
 CONNECT_S = 5.0
 _AT_ONCE = 8
 
-app = typer.Typer(help="The device key by which gateways recognize the workers.", no_args_is_help=True)
+app = typer.Typer(help="Show the device key by which gateways recognize the workers.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Known:
 
 @app.callback()
 def device() -> None:
-    """The device key by which gateways recognize the workers."""
+    """Show the device key by which gateways recognize the workers."""
 
 
 @app.command("show")

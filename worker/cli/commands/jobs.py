@@ -69,7 +69,7 @@ def cancel(
 ) -> None:
     """Cancel a job: at once, or as soon as the workers that have it are done.
 
-    Exits 1 if it ended otherwise.
+    Exits 1 if the job ended otherwise.
     """
     database = engine()
     with database.connect() as connection:

@@ -94,7 +94,7 @@ def remove(
     schedule: Annotated[str, typer.Argument(help="The schedule's id, or its first digits.")],
     as_json: Json = False,
 ) -> None:
-    """Remove a schedule. A sync that it has started goes on."""
+    """Remove a schedule. A sync that it started continues."""
     with engine().begin() as connection:
         key = find_schedule(connection, schedule)
         schedules.remove(connection, key)

@@ -14,7 +14,7 @@ from worker.sync.result import drifted
 
 @from_request(SyncGateway)
 def sync(*, make: Make[SyncGateway], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring all agents of a gateway to their templates and rows. Wakes nobody.
+    """Bring all agents of a gateway up to date with templates and rows. Wakes none.
 
     Exits 1 if any agent was not synced, or if a dry run finds anything to change.
     """
@@ -25,5 +25,5 @@ def sync(*, make: Make[SyncGateway], no_wait: NoWait = False, as_json: Json = Fa
 
 @from_request(SyncHeartbeats)
 def heartbeats(*, make: Make[SyncHeartbeats], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring the heartbeat settings of a gateway's agents to their rows, in one config change."""
+    """Apply the heartbeat settings of a gateway's agents, in one config change."""
     ask(make, no_wait=no_wait, as_json=as_json)

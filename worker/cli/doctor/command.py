@@ -28,7 +28,7 @@ from worker.roster.rewrite_permission import RewriteReview, review_rewrites
 def doctor(
     gateway: Annotated[str | None, typer.Argument(help="Name or id of a gateway.")] = None,
     all_gateways: Annotated[
-        bool, typer.Option("--all", help="Check every gateway of the database, one after another.")
+        bool, typer.Option("--all", help="Check every gateway in the database, one after another.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -61,7 +61,7 @@ def _missing(records: list[AgentRecord]) -> Iterator[Finding]:
         says = f"was provisioned but is not there any more: {named(gone)}; `provisioner provision NAME`"
         yield Finding(_CHECK, "fault", says, gone)
     if never:
-        says = f"not there yet: {named(never)}; `provisioner provision NAME` brings an agent to life"
+        says = f"not there yet: {named(never)}; `provisioner provision NAME` provisions an agent"
         yield Finding(_CHECK, "warning", says, never)
 
 

@@ -1,6 +1,6 @@
 """Cancels a job: at once if nothing was begun, otherwise between two agents, never inside a file.
 
-Rows that a worker has leased run to their end. Snooze rows become due, and their next claim ends them; a
+Rows that a worker has leased run to their end. Parked rows become due, and their next claim ends them; a
 sync's own row ends the rows that were not begun. Roster changes that the writer has not settled are withdrawn
 (decisions.md D6).
 """

@@ -36,7 +36,7 @@ class Progress:
     failed: int
 
     def __str__(self) -> str:
-        failed = f", {self.failed} not well" if self.failed else ""
+        failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.done} of {self.total} agents{failed}"
 
 

@@ -36,7 +36,7 @@ def demo(
     ] = Kind.simulator,
     as_json: Json = False,
 ) -> None:
-    """Provision a lead and four agents on a gateway of its own and sync them; leaves nothing behind."""
+    """Provision a lead and four agents on a temporary gateway and sync them; leaves nothing behind."""
     steps = Steps(err if as_json else out)
     kind: GatewayKind = "openclaw" if gateway is Kind.openclaw else "simulator"
     began = time.monotonic()

@@ -75,7 +75,7 @@ def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callabl
     listed = changed_agents_table(plan)
     if listed is not None:
         steps.block(listed)
-    steps.heading("The sync: one job, a row an agent")
+    steps.heading("The sync: one job, one row per agent")
     before, boot = _listings(stack, fleet), stack.boot_id()
     first = count_calls(stack.journal)
     sync = _run(engine, fleet, steps.console, check)
@@ -89,7 +89,7 @@ def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callabl
     restarted = stack.boot_id() != boot
     costs = _between(first, second)
     steps.block(Text(_figures(sync, costs, restarted=restarted)))
-    steps.heading("And once more, as every night")
+    steps.heading("Once more, as a nightly schedule would")
     third = count_calls(stack.journal)
     again = _run(engine, fleet, steps.console, check)
     idle = _between(third, count_calls(stack.journal))

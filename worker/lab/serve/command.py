@@ -54,13 +54,13 @@ def serve(
         ),
     ] = 5555,
 ) -> None:
-    """Run Postgres, Valkey, a worker, beat and Flower, here, until Ctrl-C.
+    """Run Postgres, Valkey, a worker, beat and Flower on this machine until Ctrl-C.
 
-    The tables are brought up to date first. Where DATABASE_URL or REDIS_URL is set,
-    that server is used instead. What it starts listens on 127.0.0.1 alone, and its
-    data stays in --folder, else in ~/.local/share/openclaw-provisioner.
+    The tables are migrated first. If DATABASE_URL or REDIS_URL is set, that server is used
+    instead. Everything listens on 127.0.0.1 only; data stays in --folder, by default
+    ~/.local/share/openclaw-provisioner.
 
-    Exit codes: 0 after Ctrl-C, 1 where a process ended by itself, 2 wrong use.
+    Exit codes: 0 after Ctrl-C, 1 if a process ended, 2 wrong use.
     """
     plan = _plan(base_url, gateway is not None, Path(folder or FOLDER).expanduser().absolute(), flower_port)
     for variable, started in (("DATABASE_URL", plan.database), ("REDIS_URL", plan.broker)):
