@@ -23,7 +23,7 @@ class JobAgent(Provisioner):
     ``reason``: why it waits, or why it ended without success, with ``reason_code`` for programs; ``outcome``:
     why it was skipped, if that is not an error (until the next release ``phase`` says that too).
     `worker.jobs.states` lists both kinds of codes; they are null in rows of workers before v0.3.0.
-    ``tries``: how often a try failed with an error that may pass, over all steps; ``crashes``: how many
+    ``tries``: how often it failed with a transient error, over all steps; ``crashes``: how many
     workers died while they held the row (until the next release ``attempts`` says that too, and workers
     before v0.3.0 count there alone).
     """

@@ -25,10 +25,10 @@ class Job(Provisioner):
     the known ones, and a newer worker may know more. ``finished_at`` is now() in the transaction that ends
     the job: by that, triggers of the table know which ends to tell of (decisions.md D17).
 
-    ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: the
-    trouble that a running sync waits out (until the next release ``error`` says that too). Codes are null in
-    rows of workers before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for a row that a worker
-    claims itself, as a sync's.
+    ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: why a
+    running sync waits (until the next release ``error`` says that too). Codes are null in rows of workers
+    before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for jobs whose own row is claimed, such
+    as syncs.
     """
 
     __tablename__ = "jobs"

@@ -79,7 +79,7 @@ def run_job(
     """Serve one message of a job that is not about one agent.
 
     ``begin`` completes or starts the job in one transaction and returns the messages to send after the
-    commit. ``then`` executes a job that has not ended with that; it returns None if it has reported the
+    commit. ``then`` executes a job that ``begin`` did not complete; it returns None if it has reported the
     outcome itself. Returns and raises what `run_agent_job` does.
     """
     kind = str(task.name).removeprefix("tasks.")

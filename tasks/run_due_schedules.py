@@ -1,5 +1,4 @@
-"""A tick of the schedules: beat sends it every ten seconds (worker/beat.py), and `worker.jobs.schedules`
-makes the syncs that are due."""
+"""Enqueues the syncs whose schedules are due; beat sends this task every ten seconds (worker/beat.py)."""
 
 from __future__ import annotations
 

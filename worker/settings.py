@@ -1,4 +1,4 @@
-"""Every environment variable, checked once at start; the error lists all faults together."""
+"""The environment variables, checked once at start; the error lists all faults together."""
 
 from __future__ import annotations
 

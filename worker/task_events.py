@@ -1,4 +1,4 @@
-"""What Flower is told: events about tasks, beside those that Celery sends itself (celery.md 3)."""
+"""Sends Flower events about tasks, in addition to Celery's own (celery.md 3)."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ class DeletionTarget:
     places: tuple[Place, ...] = ()
 
     def seen_at(self, gone: Sequence[IntentState]) -> DeletionTarget:
-        """Return this with the place from which the agent was in fact removed as ``home``, since its row may
-        name another by now."""
+        """A copy whose ``home`` is the place from which the agent was really removed: its row may name
+        another one by now."""
         assert self.home is not None
         found = [
             place

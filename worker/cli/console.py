@@ -33,7 +33,7 @@ err = _console(stderr=True)
 
 @dataclass(frozen=True)
 class Marks:
-    """Signs for the states of a job, in characters that the terminal can show."""
+    """Marks for the states of a job, in characters that the terminal can show."""
 
     done: str
     failed: str
@@ -42,7 +42,7 @@ class Marks:
 
 
 def marks(console: Console) -> Marks:
-    """The signs that ``console`` can encode."""
+    """The marks that ``console`` can encode."""
     if console.options.ascii_only:
         return Marks("+", "x", "*", ".")
     return Marks("\u2713", "\u2717", "\u25cf", "\u00b7")

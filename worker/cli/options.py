@@ -1,4 +1,4 @@
-"""The options of commands that ask for a job, derived from the request that they make."""
+"""The options of commands that enqueue a job, derived from its request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTED_BY = "cli"
 
 R = TypeVar("R", bound=Request)
 Make = Callable[[Connection], R]
-"""Makes the request that the command line describes. Raises WrongUseError for a name that no row has."""
+"""Builds the request from the command line. Raises WrongUseError for a name that no row has."""
 
 _NOUNS: Mapping[str, Noun] = {
     "agent_id": "agent",
@@ -37,9 +37,9 @@ _NOUNS: Mapping[str, Noun] = {
 def from_request(
     model: type[R], *, but: Collection[str] = (), other_help: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of the request that it makes, except for the fields in ``but``.
+    """Give a command the options of its request, except for the fields in ``but``.
 
-    They stand in the place of the command's parameter ``make``, through which it gets a ``Make``.
+    They replace the command's parameter ``make``, through which it gets a ``Make``.
     ``other_help``: the help of fields that mean something else to this command.
     """
     fields = [field for field in fields_of(model) if field.name not in but]
@@ -62,7 +62,7 @@ def from_request(
 
 
 def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:
-    """The command that asks for the same once more, without the fields in ``but``.
+    """The command that repeats the request, without the fields in ``but``.
 
     None for a job of an unknown kind, and for one without a target.
     """

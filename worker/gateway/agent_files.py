@@ -1,4 +1,4 @@
-"""Reading and writing an agent's files and heartbeat scratch over RPC; what to write is decided elsewhere."""
+"""Reads and writes an agent's files and heartbeat scratch over RPC; what to write is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from worker.workspace.plan import LiveFile
 MOST_PAGES = 200
 MOST_ENTRIES = 50_000
 LISTING_S = 12.0
-"""A listing of a workspace that goes beyond one of these is given up."""
+"""The listing of a workspace is given up beyond any of these limits."""
 FIRST_LOOK_S = 0.3
 SECOND_LOOK_S = 1.0
-"""How long after a file was refused it is looked at: replacing one takes less."""
+"""Seconds to wait before a refused file is read again: replacing a file takes less."""
 _FOLDER = "it is a folder"
 
 
@@ -39,7 +39,7 @@ class NotThereYetError(TransientError):
 
     @classmethod
     def of_agent(cls, url: str, openclaw_id: str) -> NotThereYetError:
-        """Of an agent that was registered a moment ago."""
+        """The error for an agent that was registered a moment ago."""
         return cls(
             f"agent {openclaw_id} was just registered, but the gateway at {url} does not know it yet: it"
             " follows its own config in seconds; if it stays so, restart it"
@@ -47,17 +47,17 @@ class NotThereYetError(TransientError):
 
 
 class WorkspaceAbsentError(NotThereYetError):
-    """The gateway says that there is no workspace. 2026.9.6 says so of any look that failed, at a moment when
-    a file is being replaced in it, say; so it is only to be believed when it stays so."""
+    """The gateway says that there is no workspace. 2026.9.6 says so of any listing that failed, for example
+    while a file in it is being replaced, so it is believed only after several tries."""
 
 
 class EndlessListingError(BadAnswer):
-    """The gateway says that a listing goes on, and does not come to its end."""
+    """The gateway's listing has no end."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the gateway says of a file it took: size in bytes, updatedAtMs."""
+    """What the gateway reports of a written file: its size in bytes, and its updatedAtMs."""
 
     size: int
     updated_at_ms: int | None
@@ -66,8 +66,8 @@ class Written:
 @dataclass(frozen=True)
 class AgentFiles:
     """The files of one agent on one gateway. ``fresh``: the agent was registered a moment ago; ``shown``:
-    their folder as the gateway shows it, once an answer has; ``unanswered``: the names of files that were
-    sent last without an answer, so that they may be written or not."""
+    their folder as the gateway shows it, once an answer has shown it; ``unanswered``: the names of files
+    whose last write was not answered, so that they may or may not be written."""
 
     client: GatewayClient
     dialect: Dialect
@@ -77,10 +77,10 @@ class AgentFiles:
     unanswered: set[str] = field(default_factory=set)
 
     def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
-        """The files there are, by name; one RPC, as a rule. ``may_be_empty``: nothing may have been written
-        there yet, which 2026.9.6 does not tell apart from a look that failed, so it is asked for each file
-        first. Raises BadAnswer for a listing that cannot be read (rules.md 18: never taken for "no files"),
-        and WorkspaceAbsentError."""
+        """The existing files, by name; usually one RPC. ``may_be_empty``: the workspace may not exist yet,
+        which 2026.9.6 does not distinguish from a failed listing, so agents.files.list is called first.
+        Raises BadAnswer for an unreadable listing (rules.md 18: never taken for "no files"), and
+        WorkspaceAbsentError."""
         if not self.dialect.lists_workspace:
             return self._listed()
         if may_be_empty and not self._listed():
@@ -88,7 +88,8 @@ class AgentFiles:
         return self._workspace()
 
     def has_folder(self, name: str) -> bool:
-        """Whether the workspace's top folder holds one of that name, where the release shows folders."""
+        """Whether the workspace's top folder contains a folder of that name, on a release that shows
+        folders."""
         return any(
             entry.value.get("name") == name and entry.value.get("kind") != "file" for entry in self._entries()
         )
@@ -100,8 +101,8 @@ class AgentFiles:
         return {file.text("name"): _live(file) for file in files if not file.flag("missing")}
 
     def _workspace(self) -> dict[str, LiveFile]:
-        """An agent that changes its folder meanwhile may spoil the count, so what does not end is listed once
-        more."""
+        """List the workspace; once more if the listing does not end, because an agent that changes its folder
+        meanwhile may spoil the count."""
         try:
             return self._browsed()
         except EndlessListingError:
@@ -116,7 +117,7 @@ class AgentFiles:
         return found
 
     def _entries(self) -> Iterator[Answer]:
-        """What the workspace's top folder holds, page by page. Raises EndlessListingError."""
+        """Yield the entries of the workspace's top folder, page by page. Raises EndlessListingError."""
         seen, names, until = 0, set[str](), time.monotonic() + LISTING_S
         for _ in range(MOST_PAGES):
             try:
@@ -146,8 +147,8 @@ class AgentFiles:
         )
 
     def read(self, names: Sequence[str]) -> dict[str, LiveFile]:
-        """The named files with their content, those that are missing left out; one RPC each, pipelined.
-        Raises FileRefused for one that stays unreadable."""
+        """Read the named files; missing ones are left out. One RPC each, pipelined. Raises FileRefused for
+        one that stays unreadable."""
         try:
             return self._read(names)
         except UnsafeFile:
@@ -168,8 +169,8 @@ class AgentFiles:
         return found
 
     def write(self, texts: Mapping[str, str], on_written: Callable[[str, Written], None]) -> None:
-        """Write the files, pipelined; ``on_written`` hears of each that the gateway took.
-        Raises the first failure after all answers are in: UnsupportedFile and FileRefused among them."""
+        """Write the files, pipelined, and call ``on_written`` for each written one. Raises the first failure
+        once all answers are in, such as UnsupportedFile or FileRefused."""
         failures: list[GatewayError] = []
         self.unanswered.difference_update(texts)
         calls = [
@@ -193,9 +194,9 @@ class AgentFiles:
             raise self._error_for(failures[0])
 
     def _write_again(self, name: str, text: str, error: UnsafeFile) -> Written:
-        """Write a file that the gateway did not touch: in the same words it speaks of one that is being
-        replaced at this moment, and of one that it will never touch. Looking tells them apart, but for one
-        that may not be written: that stays so at the third try. Raises FileRefused."""
+        """Write a file again that the gateway refused as unsafe. It says the same of a file that is being
+        replaced at this moment and of one that it never writes; reading it tells which, except for a
+        read-only one, which is still refused at the third try. Raises FileRefused."""
         for pause_s in (FIRST_LOOK_S, SECOND_LOOK_S):
             if shutting_down.wait(pause_s):
                 raise error
@@ -226,7 +227,7 @@ class AgentFiles:
         )
 
     def _kind(self, name: str | None) -> str:
-        """What stands in the place of a file that the gateway does not touch, as far as it shows."""
+        """What is in the place of a file that the gateway does not touch, as far as the gateway shows it."""
         unknown = "it is a link, or no plain file"
         if "agents.workspace.list" not in self.client.hello().methods:
             return unknown
@@ -262,12 +263,12 @@ class AgentFiles:
         raise NotThereYetError(f"The gateway has made no heartbeat automation for {self.openclaw_id} yet.")
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
-        """The heartbeat text as it stands, None where there is none."""
+        """The current heartbeat text, None if there is none."""
         scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
         return None if scratch is None else _content(scratch)
 
     def write_scratch(self, scratch_id: str, name: str, text: str) -> Written:
-        """Write the heartbeat text, which is the file ``name`` elsewhere."""
+        """Write the heartbeat text, which on other releases is the file ``name``."""
         self.unanswered.discard(name)
         try:
             answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})

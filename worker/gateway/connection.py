@@ -38,7 +38,7 @@ __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "Gatew
 
 DEFAULT_DEADLINE_S = 30.0
 MAX_IN_FLIGHT = 32
-"""With more calls in flight, the newest release answers "busy" (gateways.md 4)."""
+"""How many calls may be in flight: with more, the newest release answers "busy" (gateways.md 4)."""
 _HANGS_AFTER_S = 10.0
 """A gateway that has sent nothing for this long hangs; one that has sent something is only slow with this
 call."""

@@ -61,5 +61,5 @@ def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Mess
 
 
 def finisher_message(job_id: UUID) -> Message:
-    """The message for a sync's own row, to look after its agents or to end it."""
+    """The message for a sync's own row, to open its agents' rows or to end it."""
     return Message("tasks.finish_sync", {"job_id": str(job_id)}, job_id, own_id=False)

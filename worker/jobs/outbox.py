@@ -27,7 +27,7 @@ BATCH = 100
 
 
 def publish_due(engine: Engine, send: Send) -> int:
-    """Publish what is due now, BATCH of each sort at most. Returns the number of messages.
+    """Publish what is due now, at most BATCH of each kind. Returns the number of messages.
 
     Raises what ``send`` raises; nothing is lost by that.
     """

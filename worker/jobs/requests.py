@@ -1,4 +1,4 @@
-"""What may be asked for: the arguments of each kind of job, checked once, refused with a sentence."""
+"""The requests for each kind of job: their arguments, checked once, and refused with a sentence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from worker.jobs.states import ReasonCode
 
 
 class BadRequestError(PermanentError):
-    """An argument is missing or cannot be right; the sentence names it."""
+    """An argument is missing or invalid; the sentence names it."""
 
     reason_code = ReasonCode.REFUSED_REQUEST
 
 
 def storable(text: str) -> str:
-    """``text`` as it is. Raises ValueError for what Postgres cannot hold: a NUL, half a surrogate pair."""
+    """Return ``text`` unchanged. Raises ValueError if Postgres cannot store it: a NUL, a lone surrogate."""
     if "\x00" in text:
         raise ValueError("a NUL character")
     text.encode()
@@ -30,11 +30,11 @@ def storable(text: str) -> str:
 
 
 DEEPEST_JSON = 50
-"""Objects and lists within each other."""
+"""How many levels of objects and lists a request's JSON may have."""
 
 
 def storable_json(value: Any, depth: int = 0) -> Any:
-    """``value`` as it is. Raises ValueError where something in it is not storable, or it is too deep."""
+    """Return ``value`` unchanged. Raises ValueError if anything in it cannot be stored, or it is too deep."""
     if depth > DEEPEST_JSON:
         raise ValueError("too deep")
     if isinstance(value, str):
@@ -49,7 +49,7 @@ def storable_json(value: Any, depth: int = 0) -> Any:
         for item in value:
             storable_json(item, depth + 1)
     elif not isinstance(value, float | int | None):
-        raise ValueError("nothing of JSON")
+        raise ValueError("not JSON")
     return value
 
 
@@ -61,16 +61,16 @@ def _storable_profile(value: dict[str, Any]) -> dict[str, Any]:
 LONGEST_NAME = 500
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
-"""A text in an index of Postgres."""
+"""Text that Postgres can index."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """How `provisioner` takes a field of a request, and the help that it shows: a ``name`` with dashes is an
-    option, any other an argument.
+    """How the CLI takes a field of a request, with its help text: a ``name`` with dashes is an option, any
+    other an argument.
 
     The option of a field that is true by default turns it off, as ``--no-wake`` does. ``even_without_row``: a
-    whole id is taken although no row has it.
+    full id is accepted even if no row has it.
     """
 
     name: str
@@ -96,14 +96,14 @@ Diff = Annotated[
 
 
 class Request(BaseModel):
-    """One request for a job. ``options`` is all but the target and the identification."""
+    """A request for a job. Its options are all fields except the target, request_id and requested_by."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     kind: ClassVar[str]
     target: ClassVar[str]
     destroys: ClassVar[bool] = False
-    """Its defaults delete: a row that names an option nobody knows may have meant to prevent that."""
+    """The job deletes by default, so unknown options are refused: one may have been meant to prevent that."""
     request_id: Annotated[
         Name | None, Option("--request", "Idempotency key: repeating it returns the existing job.", "ID")
     ] = None
@@ -117,7 +117,8 @@ class Request(BaseModel):
         return value
 
     def places(self) -> dict[str, UUID | None]:
-        """The job's columns that say what it is about; the first that is set counts for request_id."""
+        """The job's columns that say what it is about; request_ids are unique for the first one that is
+        set."""
         return {"agent_id": None, "board_id": None, "gateway_id": None, self.target: self.target_id}
 
     def options(self) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Request(BaseModel):
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """The request, and the names of unknown arguments, which are warned about and not refused.
+        """Parse a request; also return the names of unknown arguments, which only cause a warning.
 
         Raises BadRequestError, whose message names every wrong argument.
         """
@@ -171,7 +172,8 @@ class ProvisionAgent(Request):
 
 
 class UpdateAgent(Request):
-    """``tasks.update_agent``: bring an agent to its templates; ``dry_run`` only says what would change."""
+    """``tasks.update_agent``: bring an agent up to date with its templates; ``dry_run`` only reports
+    changes."""
 
     kind = "update_agent"
     target = "agent_id"
@@ -212,7 +214,7 @@ class DeleteAgent(Request):
 
 
 class ProvisionGatewayMain(Request):
-    """``tasks.provision_gateway_main``: the agent of a gateway itself, made or repaired, then provisioned."""
+    """``tasks.provision_gateway_main``: create or repair a gateway's main agent, and provision it."""
 
     kind = "provision_gateway_main"
     target = "gateway_id"
@@ -228,7 +230,8 @@ class ProvisionGatewayMain(Request):
 
 
 class EnsureBoardLead(Request):
-    """``tasks.ensure_board_lead``: a board's lead, made or repaired, then provisioned by a job of its own."""
+    """``tasks.ensure_board_lead``: create or repair a board's lead, and enqueue the job that provisions
+    it."""
 
     kind = "ensure_board_lead"
     target = "board_id"
@@ -240,8 +243,8 @@ class EnsureBoardLead(Request):
 
 
 class SyncHeartbeats(Request):
-    """``tasks.sync_heartbeats``: the heartbeat settings of a gateway's agents, in one config change.
-    ``agent_ids`` null: of all."""
+    """``tasks.sync_heartbeats``: apply the heartbeat settings of these agents of a gateway, or of all of
+    them, in one config change."""
 
     kind = "sync_heartbeats"
     target = "gateway_id"
@@ -253,8 +256,8 @@ class SyncHeartbeats(Request):
 
 
 class SyncGateway(Request):
-    """``tasks.sync_gateway``: bring the agents of a gateway, or of one of its boards, to their templates.
-    ``agent_ids``: of those, only these; null for all."""
+    """``tasks.sync_gateway``: bring the agents of a gateway, or of one of its boards, up to date with their
+    templates. ``agent_ids``: only these of them; null for all."""
 
     kind = "sync_gateway"
     target = "gateway_id"
@@ -282,7 +285,7 @@ class SyncGateway(Request):
 
 
 def job_id(task_id: str) -> UUID:
-    """A Celery task id as a job id: itself where it is a UUID, else uuid5 of it (interfaces.md 3)."""
+    """The job id for a Celery task id: the same if it is a UUID, else its uuid5 (interfaces.md 3)."""
     try:
         return UUID(task_id)
     except ValueError:

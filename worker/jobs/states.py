@@ -1,4 +1,4 @@
-"""The words that rows of jobs and agents hold: statuses, steps, outcomes and reason codes (interfaces.md 4).
+"""The statuses, steps, outcomes and reason codes in rows of jobs and agents (interfaces.md 4).
 
 A job's row, with the function of `worker.jobs.store` that makes each step::
 
@@ -11,8 +11,8 @@ An agent's row in a job::
                        running, leased --park--> running, parked --published, claim--> running, leased
     pending --end_pending--> not_attempted | cancelled
 
-Programs decide by these, people read the sentence beside them. models/ repeats what its CHECKs need, so that
-a worker starts without the tables; a test compares the two.
+Programs read these, people the sentences beside them. models/ repeats what its CHECKs need, so that a worker
+starts without importing the tables; a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,97 +22,97 @@ from enum import StrEnum
 from worker.errors import ProvisionerError, TransientError
 
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
-"""``jobs.status``."""
+"""The values of ``jobs.status``."""
 OPEN_STATUSES = ("queued", "running")
-"""Those of a job that has not ended."""
+"""The statuses of a job that has not ended."""
 AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cancelled", "not_attempted")
-"""``job_agents.status``."""
+"""The values of ``job_agents.status``."""
 OPEN_AGENT_STATUSES = ("pending", "running")
-"""Those of an agent's row that has not ended."""
+"""The statuses of an agent's row that has not ended."""
 
 
 class Step(StrEnum):
     """``phase``: the step that a job or an agent's row is in, or ended in."""
 
     WAITING = "waiting"
-    """A queued sync waits for another one of its gateway."""
+    """A queued sync waits for another sync of its gateway."""
     LOOK = "look"
-    """A sync looks at its gateway's config."""
+    """A sync reads its gateway's config."""
     INTENT = "intent"
-    """Is about to ask for a roster change."""
+    """The roster change is about to be requested."""
     ROSTER = "roster"
-    """The roster writer is to write what was asked for."""
+    """The roster writer has to write the requested change."""
     FILES = "files"
     CREDENTIALS = "credentials"
     LEAVING = "leaving"
-    """An agent that moved is being removed where it was before."""
+    """An agent that moved is being removed from its former place."""
     WAKE = "wake"
     AGENTS = "agents"
     """A sync's agents are being synced."""
     MAIN = "main"
     """A sync's agents are done, and its gateway's main agent is being synced."""
     LOOKED = "looked"
-    """The row ended with the look of its sync."""
+    """The row ended when its sync read the gateway's config."""
     ENDED = "ended"
 
 
 class AgentOutcome(StrEnum):
-    """``job_agents.outcome``: why an agent was skipped without that being an error. Null for all others:
-    their status says how they ended."""
+    """``job_agents.outcome``: why an agent was skipped without an error. Null for all other rows: their
+    status says how they ended."""
 
     PAUSED = "paused"
     """Its board is paused (rules.md 32)."""
     DELETED = "deleted"
     """It was deleted while the job waited (rules.md 40)."""
     MOVED = "moved"
-    """It was put on another gateway meanwhile."""
+    """It was moved to another gateway meanwhile."""
 
     @property
     def phase(self) -> str:
-        """What ``phase`` says of it until the next release, for programs that read it there."""
+        """The value of ``phase`` until the next release, for programs that read it there."""
         return "paused" if self is AgentOutcome.PAUSED else "deleted"
 
 
 class ReasonCode(StrEnum):
-    """Why a row waits, or why it ended without success. Each is of one sort: see `WAITS`."""
+    """Why a row waits, or why it ended without success; `WAITS` lists the former."""
 
     BOARD_PAUSED = "board_paused"
     """A sync left the agent alone: its board is paused."""
     AGENT_DELETED = "agent_deleted"
-    """There is no row of the agent any more, or, for its roster entry, none that puts it on the gateway."""
+    """The agent no longer has a row, or, for its roster entry, none that puts it on the gateway."""
     AGENT_MOVED = "agent_moved"
-    """The agent was put on another gateway while the job was at work on it."""
+    """The agent was moved to another gateway while the job was at work on it."""
     NO_TOKEN = "no_token"
-    """Its workspace holds no token that the agent can use, and the request asks for no new one."""
+    """The workspace holds no token that the agent can use, and the request does not ask for a new one."""
     NOT_REGISTERED = "not_registered"
-    """The same of an agent that is not in its gateway's roster."""
+    """The same, for an agent that is not in its gateway's roster."""
     GATEWAY_UNREACHABLE = "gateway_unreachable"
     """The gateway was away for the whole retry timeout."""
     GATEWAY_REFUSED = "gateway_refused"
-    """The gateway refuses, or nothing can be done there as it is."""
+    """The gateway answered with a permanent error, or nothing can be done there as it is."""
     REWRITE_REFUSED = "rewrite_refused"
-    """A config write would rewrite what the gateway's owner wrote, and nobody has allowed that."""
+    """A config write would rewrite what the gateway's owner wrote, which is not allowed."""
     BROKEN_IDENTITY_TEMPLATE = "broken_identity_template"
     """agents.identity_template cannot be used."""
     BROKEN_SOUL_TEMPLATE = "broken_soul_template"
     """agents.soul_template cannot be used."""
     RETRIES_EXHAUSTED = "retries_exhausted"
-    """A step failed for the whole retry timeout, with the gateway there."""
+    """A step failed for the whole retry timeout although the gateway could be reached."""
     WORKER_CRASHES = "worker_crashes"
     """CRASH_LIMIT workers died at it."""
     CANCELLED = "cancelled"
-    """Somebody cancelled the job."""
+    """The job was cancelled on request."""
     REFUSED_REQUEST = "refused_request"
-    """The request cannot be served as it was made."""
+    """The request cannot be served as it is."""
     INTERNAL_ERROR = "internal_error"
     """An unexpected exception: a bug."""
     PERMANENT_ERROR = "permanent_error"
-    """Any other error that will not pass: the sentence says what to correct."""
+    """Any other permanent error; the sentence says what to correct."""
     AGENTS_FAILED = "agents_failed"
-    """Of a job of many agents: not all succeeded, for different reasons, which their rows say."""
+    """A job of many agents in which some failed for different reasons; their rows have them."""
 
     WAITING_FOR_ROSTER = "waiting_for_roster"
-    """Until the roster writer has settled what was asked for."""
+    """Until the roster writer has settled the requested change."""
     WAITING_FOR_AGENT = "waiting_for_agent"
     """Until another job is done with the agent."""
     WAITING_FOR_OTHER_AGENTS = "waiting_for_other_agents"
@@ -124,13 +124,13 @@ class ReasonCode(StrEnum):
     WAITING_FOR_DATABASE = "waiting_for_database"
     """Until the database serves it again."""
     RATE_LIMITED = "rate_limited"
-    """Until the gateway takes calls of this sort again."""
+    """Until the gateway accepts calls of this kind again."""
     BEING_WOKEN = "being_woken"
     """Another worker sends its wake message with others."""
     WORKER_STOPPING = "worker_stopping"
-    """The worker that had it is stopping: any other may take it at once."""
+    """The worker that held it is stopping: any other may take it at once."""
     TRANSIENT_ERROR = "transient_error"
-    """The last try failed with any other error that may pass."""
+    """The last try failed with another transient error."""
 
 
 WAITS = frozenset(
@@ -147,11 +147,12 @@ WAITS = frozenset(
         ReasonCode.TRANSIENT_ERROR,
     }
 )
-"""The codes of rows that wait; all others are of rows and jobs that have ended."""
+"""The codes of rows that wait; all others belong to rows and jobs that have ended."""
 
 
 def code_of(error: Exception) -> ReasonCode:
-    """The code of a row that the error stops: its own, else whether it may pass or was unexpected."""
+    """The code for a row that the error stops: the error's own, else that of a transient, permanent or internal
+    error."""
     if not isinstance(error, ProvisionerError):
         return ReasonCode.INTERNAL_ERROR
     if error.reason_code is not None:

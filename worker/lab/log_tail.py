@@ -1,4 +1,4 @@
-"""What several processes write, line by line, each behind the name of its process."""
+"""Shows what several processes log, each line prefixed with its process's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STYLES = {"worker": "green", "beat": "yellow", "flower": "magenta", "gateway": "
 class LogTail:
     """A thread that shows what is appended to some files, until it is closed. A context manager.
 
-    With a terminal each name has its colour. Where nobody reads any more, the lines are dropped.
+    On a terminal each name has its own colour. Once the output is closed, lines are dropped.
     """
 
     def __init__(self, console: Console) -> None:
@@ -30,7 +30,7 @@ class LogTail:
         self._thread = threading.Thread(target=self._run, name="log tail", daemon=True)
 
     def add(self, name: str, path: Path) -> None:
-        """Show what stands in the file from its beginning, and what comes."""
+        """Show the file from its beginning, and what is appended to it."""
         self._files.append(_TailedFile(name, path))
 
     def __enter__(self) -> LogTail:

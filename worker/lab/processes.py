@@ -1,4 +1,4 @@
-"""Our own programs as child processes of a command: started, waited for, put away without being disturbed."""
+"""Our own programs as child processes of a command: started, waited for, and stopped without interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_S = 0.05
 
 
 class ProcessFailedError(PermanentError):
-    """A process did not start, or ended by itself; the sentence says which."""
+    """A process did not start, or ended; the sentence says which."""
 
 
 def start_python(
@@ -47,7 +47,7 @@ def start_python(
 
 
 def await_sign(sign: Callable[[], bool], process: SupervisedProcess, who: str) -> None:
-    """Wait until ``sign`` is there. Raises ProcessFailedError where the process ends, or after 120 s."""
+    """Wait until ``sign`` appears. Raises ProcessFailedError if the process ends, or after 120 s."""
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
         ended = process.poll() is not None
@@ -63,14 +63,14 @@ def await_sign(sign: Callable[[], bool], process: SupervisedProcess, who: str) -
 
 
 def line_with(log: Path, part: str) -> str | None:
-    """The first line of ``log`` that holds ``part``, if there is one by now."""
+    """The first line of ``log`` that contains ``part``; None if there is none yet."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return next((line for line in lines if part in line), None)
 
 
 @contextlib.contextmanager
 def signals_unwind() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, with everything put away."""
+    """Make SIGTERM and SIGHUP end the command as Ctrl-C does, with all processes stopped."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -81,13 +81,13 @@ def signals_unwind() -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """No further signal gets in between while things are put away."""
+    """Ignore further signals while processes are stopped."""
     with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: None):
         yield
 
 
 class Processes:
-    """A context manager; what was given to ``_open`` is put away at its end, undisturbed, the last first."""
+    """A context manager that stops what was given to ``_open`` at its end, uninterrupted, the last first."""
 
     def __init__(self) -> None:
         self._open = contextlib.ExitStack()

@@ -1,4 +1,4 @@
-"""A simulated gateway as a process of its own, for who has no real one at hand."""
+"""A simulated gateway as a separate process, for users without a real one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTENS = " on ws://"
 class SimulatedGateway:
     """``python -m worker.lab.simulator`` of the newest known release; state and token stay in ``folder``.
 
-    ``port`` 0 takes a free one. ``journal``: where it notes every call, None for nowhere.
+    ``port`` 0 takes a free one. ``journal``: the file to which it appends every call, None for none.
     """
 
     def __init__(self, folder: Path, *, port: int = 0, journal: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Moves messages for our tasks out of Celery's default queue, where `send_task` without a queue puts them.
+"""Moves messages for our tasks out of Celery's default queue, where `send_task` puts them without a queue.
 
 The other messages there belong to other applications and stay, so the queue is not consumed.
 """

@@ -1,1 +1,1 @@
-"""What a worker process shares among its jobs: services, each gateway's slots, and the pool of new tokens."""
+"""What the jobs of a worker process share: services, each gateway's slots, and the pool of new tokens."""

@@ -41,7 +41,7 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Mode:
-    """What kind of run it is.
+    """How the workspace is written.
 
     ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due. ``main``: the agent is the gateway's
     own, whose USER.md is ours (rules.md 16).

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from worker.errors import PermanentError
 
 PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
-"""Stands for the token in every rendering, which can so be hashed and kept (decisions.md D2)."""
+"""Stands for the token in every rendering, so that it can be hashed and kept (decisions.md D2)."""
 
 ROUNDS = 200_000
-"""PBKDF2 rounds of new hashes. A stored hash says itself how many rounds it used (rules.md 23)."""
+"""PBKDF2 rounds of new hashes. A stored hash contains its own number of rounds (rules.md 23)."""
 _MOST_ROUNDS = 2_000_000  # a forged hash must not cost minutes of CPU
 _HASH = re.compile(r"pbkdf2_sha256\$([0-9]{1,9})\$([A-Za-z0-9_-]+)\$([A-Za-z0-9_-]+)", re.ASCII)
 _PUTTABLE = re.compile(r"[A-Za-z0-9._~+/=:-]+", re.ASCII)

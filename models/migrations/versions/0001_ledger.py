@@ -1,4 +1,4 @@
-"""The ledger."""
+"""The first tables of the schema: jobs, their agents, roster intents, gateway states."""
 
 from __future__ import annotations
 

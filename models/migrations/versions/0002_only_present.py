@@ -1,4 +1,4 @@
-"""Intents that bring no agent into a roster: heartbeat settings are for those that are there."""
+"""Intents that add no agent to a roster: heartbeat settings are only for agents that are in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator must know of a roster change, for the job that asked for it."""
+"""A roster change's warning for the operator, which its job passes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of many agents: the order in which they come, what the roster holds of each, one sync a gateway."""
+"""Jobs of many agents: each row's position, its planned roster change, and one open sync per gateway."""
 
 from __future__ import annotations
 

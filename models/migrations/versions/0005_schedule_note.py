@@ -1,4 +1,4 @@
-"""Why a schedule's last due run did not take place."""
+"""Why a schedule's last due run was not started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent that waits to be woken is to be sent, so that one worker can wake all who wait."""
+"""The wake message of an agent that waits to be woken, so that one worker can wake all waiting agents."""
 
 from __future__ import annotations
 

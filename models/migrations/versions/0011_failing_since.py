@@ -1,4 +1,4 @@
-"""When a row's present step failed for the first time: from there the retry budget counts."""
+"""When a row's current step first failed: the retry budget counts from then."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A job's kind is checked by the worker that begins it, and no longer by a list in the table that each new kind
-would have to migrate: any name will do, a text that is none is refused as before. The way back needs a table
-without rows of other kinds than the seven."""
+"""A job's kind is checked by the worker that starts it, and no longer by a list in the table that each new kind
+would have to migrate: the table accepts any name, and still refuses other text. The downgrade needs a table
+whose rows are all of the first seven kinds."""
 
 from __future__ import annotations
 

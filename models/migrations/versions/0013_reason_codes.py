@@ -1,5 +1,5 @@
-"""Codes for why a row waits or ended, beside the sentences that people read; why a running job waits, apart from
-why it ended; an agent's outcome, apart from its step. All nullable: rows of older workers hold null."""
+"""Codes for why a row waits or ended, beside the sentences for people; separate columns for why a running job
+waits and why it ended, and for an agent's outcome and its step. All nullable: rows of older workers hold null."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How often a row was tried without success, and how many workers died at it, each in a column of its own. The older
-``attempts`` counts only the second, and is still written beside it."""
+"""How often a row's tries failed, and how many workers died at it, each in a column of its own. The older
+``attempts`` counts only the second, and is still written as well."""
 
 from __future__ import annotations
 

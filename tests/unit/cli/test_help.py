@@ -57,7 +57,7 @@ def test_each_page_of_help_fits_80_columns(page: list[str]) -> None:
 
 def test_paragraphs_of_help_are_filled_to_the_width_of_the_terminal() -> None:
     shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["serve", "--help"]).stdout
-    paragraph = next(part for part in re.split(r"\n\s*\n", shown) if "brought up to date first" in part)
+    paragraph = next(part for part in re.split(r"\n\s*\n", shown) if "migrated first" in part)
     *lines, _ = paragraph.splitlines()
     assert len(lines) > 1
     assert all(len(line.rstrip()) > 70 for line in lines)

@@ -32,7 +32,8 @@ app = typer.Typer(help="Show the device key by which gateways recognize the work
 
 @dataclass(frozen=True)
 class Known:
-    """What one gateway makes of our device. ``paired``: None if it does not say, or did not let us in."""
+    """What one gateway knows of our device. ``paired``: None if it does not say, or refused the
+    connection."""
 
     gateway: str
     let_in: bool

@@ -34,7 +34,8 @@ ReviewRewrites = Callable[[LiveRoster], RewriteReview]
 def examine(
     row: GatewayRow, fleet: Fleet, settings: Settings, review_rewrites: ReviewRewrites | None = None
 ) -> Report:
-    """Connect once, check, and hang up. Faults of the gateway, of its rows and of our key become findings."""
+    """Connect once, check, and disconnect. Faults of the gateway, of its rows and of our key become
+    findings."""
     report = Report(row.id, row.name, shown_url(row.url))
     report.extend(check_base_url(settings.base_url, row.url))
     try:

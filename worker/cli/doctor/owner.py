@@ -88,7 +88,7 @@ def check_variables(dialect: Dialect, config: Mapping[str, Any]) -> Iterator[Fin
 
 
 def check_rewrites(live: LiveRoster, review: RewriteReview, gateway: str) -> Iterator[Finding]:
-    """Find what a write would rewrite, allowed or not. ``gateway``: the gateway's name."""
+    """Find what a write would rewrite, whether it is allowed or not. ``gateway``: the gateway's name."""
     about = [one.key for one in review.rewrites]
     command = f"`provisioner gateway allow-rewrite {argument(gateway)}`"
     if review.refused:

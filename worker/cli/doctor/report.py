@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """All findings about a gateway; the fields after them stay None if the gateway did not let us in.
+    """All findings about a gateway; the fields after them stay None if it refused the connection.
 
     ``writes_refused``: config writes are refused until `provisioner gateway allow-rewrite` allows them.
     """

@@ -105,9 +105,9 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
 def check_automations(
     connection: GatewayConnection, live: LiveRoster, records: Sequence[AgentRecord], deadline_s: float
 ) -> Iterator[Finding]:
-    """One finding for all agents with a heartbeat block and no automation to run it. Raises GatewayError.
+    """One finding for all agents with a heartbeat block but no automation that runs it. Raises GatewayError.
 
-    The gateway's automations are listed a second time if any is missing: it may just be being made.
+    The gateway's automations are listed a second time if any is missing: it may not have been created yet.
     """
     if not live.dialect.has_scratch:
         return

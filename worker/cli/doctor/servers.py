@@ -34,7 +34,7 @@ _PAUSED = text("""
 
 
 def check_database(connection: Connection) -> Iterator[Finding]:
-    """Check whether the database takes writes, what this role may do there, and which workers had to wait."""
+    """Check whether the database accepts writes, what this role may do, and which workers had to wait."""
     row = connection.execute(_WRITES).one()
     if not row.writes:
         what = "is a standby" if row.standby else "is read-only (default_transaction_read_only)"

@@ -26,7 +26,8 @@ UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 
 
 def check_file_support(dialect: Dialect) -> Iterator[Finding]:
-    """Find files that go another way, or that the release does not take (rules.md 6, gateways.md 8)."""
+    """Find files that are delivered in another form, or that the release does not take (rules.md 6,
+    gateways.md 8)."""
     names = sorted(template_paths("member"))
     ways = {}
     if dialect.credentials_in != "TOOLS.md":
@@ -51,7 +52,8 @@ def check_file_support(dialect: Dialect) -> Iterator[Finding]:
 def check_renderings(
     dialect: Dialect, records: Sequence[AgentRecord], base_url: str | None, templates: Path | None = None
 ) -> Iterator[Finding]:
-    """Render every agent as a job would: find broken templates and files too long (rules.md 9, 14)."""
+    """Render every agent as a job would; find broken templates and files that are too long (rules.md 9,
+    14)."""
 
     def render(record: AgentRecord) -> RenderedWorkspace:
         where = base_url or UNKNOWN_BASE_URL

@@ -74,7 +74,7 @@ def heading(job: JobSummary, what: str) -> Text:
 
 
 def request_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
-    """The facts of a page that say which job it is, and who asked for it."""
+    """The fields of a page that say which job it is, and who requested it."""
     yield "job", str(job.id)
     if job.request_id:
         yield "request", job.request_id
@@ -82,7 +82,7 @@ def request_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
 
 
 def counts_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
-    """The facts of a page that say how many tries failed, and how many workers died at it."""
+    """The fields of a page that say how many tries failed, and how many workers died at it."""
     most = ", the most for one agent" if job.is_about_many else ""
     if job.tries:
         yield "tries", f"{job.tries} failed and were repeated{most}"

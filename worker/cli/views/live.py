@@ -1,4 +1,4 @@
-"""Jobs in progress: a live picture on a terminal, elsewhere a line for each change."""
+"""Jobs in progress: a live view on a terminal, elsewhere a line for each change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def view_on(console: Console) -> LiveView | LineView:
 
 
 class LiveView:
-    """A picture that is redrawn in place. ``failures``: how many failures of a sync it shows."""
+    """A view that is redrawn in place. ``failures``: how many failures of a sync it shows."""
 
     failures = 3
 
@@ -188,7 +188,7 @@ class LineView:
 
 
 class _SyncLines:
-    """What has been said of one sync: a line for every tenth of its agents, every failure and every wait."""
+    """The lines printed for one sync: one for every tenth of its agents, every failure and every wait."""
 
     def __init__(self) -> None:
         self._tenth = -1

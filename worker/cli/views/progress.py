@@ -62,7 +62,7 @@ def counts(job: JobSummary) -> str:
 
 
 def doing(job: JobSummary) -> str:
-    """Which agents a sync is working on, or what it waits for."""
+    """Which agents a sync works on, or what it waits for."""
     tally = job.tally
     if job.status == "queued":
         waits = job.phase == Step.WAITING

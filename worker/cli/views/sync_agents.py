@@ -1,4 +1,4 @@
-"""What became of each agent of a sync: in words, and as a table.
+"""The outcome of each agent of a sync: in words, and as a table.
 
 Agents that needed nothing are counted and not listed; many with the same outcome share a line.
 """
@@ -19,7 +19,7 @@ from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
 
 MOST_LINES = 40
-"""A page lists no more than these; ``--json`` has them all."""
+"""A page lists at most this many; ``--json`` has them all."""
 _NAMES = 3
 _SHARED = {"updated": 6, "failed": 12, "skipped": 12}
 """How many agents with the same outcome share one line, by status; two for every other status."""

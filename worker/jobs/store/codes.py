@@ -1,8 +1,8 @@
-"""SQL: what rows say in codes and counts, for those who read them; rows of workers before v0.3.0 included.
+"""SQL expressions for a row's codes and counts that also understand rows of workers before v0.3.0.
 
-Such workers write no codes and count crashes under another name, may have a row between two workers that do,
-and run beside this version during an upgrade. What they write is read here alone, and no longer once the next
-release is out.
+Those write no codes, count crashes under another name, and run beside this version during an upgrade, so a
+row may pass from one version to the other and back. Only this module reads what they write, until the next
+release.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _OLDER_ENDS = (
 
 
 def reason_code(row: str, sentence: str = "reason") -> str:
-    """The `ReasonCode` of a row with the alias ``row``, null if there is none. ``sentence``: the column that
-    says the same for people.
+    """The `ReasonCode` of a row with the alias ``row``, null if there is none. ``sentence``: the column with
+    the sentence for people.
 
     An older worker that parks or ends a row leaves the code that it found: a wait in a row that has ended,
     or one without a sentence, is not taken for its code.
@@ -76,8 +76,8 @@ def outcome(row: str) -> str:
 
 
 def wait_reason(job: str) -> str:
-    """The trouble that a running job with the alias ``job`` waits out, null if there is none. Read from
-    ``error`` until the next release: all versions write that, older ones nothing else."""
+    """Why a running job with the alias ``job`` waits, null if it does not. Read from ``error`` until the next
+    release: all versions write that, older ones nothing else."""
     return f"CASE WHEN {job}.finished_at IS NULL THEN {job}.error END"
 
 

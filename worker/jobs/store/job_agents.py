@@ -193,8 +193,8 @@ _RENEW = text("""
 
 
 def renew(connection: Connection, held: Claim, *, lease_s: float) -> None:
-    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError, even if this worker gave the lease
-    back itself."""
+    """Hold the row for another ``lease_s`` seconds. Raises LeaseLostError, also if this worker gave the lease
+    back."""
     _require_one(connection.execute(_RENEW, {**_held(held), "lease_s": lease_s}).rowcount, held)
 
 
@@ -222,10 +222,10 @@ def park(
     code: ReasonCode | None = None,
     failed: bool = False,
 ) -> None:
-    """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is to
-    be cancelled, or when another transaction calls it. ``failing_s``: for how many seconds its step has been
-    failing, None if it is not; ``code``: what ``reason`` says, for programs; ``failed``: this try failed.
-    Raises LeaseLostError."""
+    """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is
+    being cancelled, or when another transaction makes it due. ``failing_s``: for how many seconds its step
+    has been failing, None if it is not; ``code``: what ``reason`` says, for programs; ``failed``: this try
+    failed. Raises LeaseLostError."""
     values = {
         **_held(held),
         "delay_s": delay_s,

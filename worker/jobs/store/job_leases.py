@@ -90,7 +90,7 @@ def park_job(
     failed: bool = False,
 ) -> None:
     """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
-    for, or when another transaction calls it. ``reason``: the trouble it waits out, if any, with its
+    for, or when another transaction makes it due. ``reason``: why it waits, if there is a reason, with its
     ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not; ``failed``:
     this try failed. Raises LeaseLostError."""
     parameters = {

@@ -1,4 +1,4 @@
-"""What the claims of all rows share: why one is not made, what it counts, and how its lease is lost."""
+"""What all claims share: why a row is not claimed, how crashes are counted, and the error of a lost lease."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 SWEEP_S = 15.0
-"""Seconds between two looks that a sync takes at its rows on its own."""
+"""Seconds after which a sync checks its rows even if no row has called it."""
 
 
 _START = text("""

@@ -1,7 +1,7 @@
 """The agents' rows of a sync, at most MOST_OPEN_ROWS of them open at a time (decisions.md D7).
 
 Each row that ends opens the next one, and the last one calls the finisher. If a worker dies in between, the
-sync's own look every SWEEP_S seconds catches up.
+sync's own check every SWEEP_S seconds catches up.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ _NOTE = text("""
 
 
 def store_agent_plans(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record what the look found for each agent: agent_id, openclaw_id, status, phase, reason,
+    """Record the plan for each agent: agent_id, openclaw_id, status, phase, reason,
     reason_code, first_provision, roster and warnings. A status other than ``pending`` ends the row."""
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
 
@@ -215,7 +215,7 @@ _RECOUNT = text("""
 
 
 def recount(connection: Connection, job_id: UUID) -> bool:
-    """Count the ended rows afresh. Returns true if all have ended, the main agent's aside."""
+    """Count the ended rows again. Returns true if all but the main agent's have ended."""
     connection.execute(_LOCK, {"job_id": job_id})  # a row that ends now waits, and counts itself afterwards
     row = connection.execute(_RECOUNT, {"job_id": job_id}).one()
     return bool(row.agents_done >= row.agents_total)

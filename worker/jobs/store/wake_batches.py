@@ -1,8 +1,9 @@
 """Rows whose agents wait to be woken: one worker gathers them, sends their messages and ends their jobs.
 
-Their gateway is asked nothing more, as it is busy with the agents' runs (`worker.agents.wake_barrier` decides
-when). A row with both ``wake`` and ``wake_sent_at`` belongs to the worker that gathered it, without a lease;
-if that worker dies, the row is due again and treated like any other whose wake message was sent.
+No further calls are made for them, since their gateway is busy with the agents' runs
+(`worker.agents.wake_barrier` decides when). A row with both ``wake`` and ``wake_sent_at`` belongs to the
+worker that gathered it, without a lease; if that worker dies, the row is due again and treated like any other
+whose wake message was sent.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Woken:
 
 @dataclass(frozen=True)
 class NotWoken:
-    """A gathered agent whose message did not arrive (``unsent``), or may or may not have."""
+    """A gathered agent whose message did not arrive (``unsent``), or may not have."""
 
     job_id: str
     agent_id: str

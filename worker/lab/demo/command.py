@@ -1,4 +1,4 @@
-"""``provisioner demo``: the whole way, on this machine alone, from an empty database to five agents."""
+"""``provisioner demo``: provisions five agents from an empty database, on this machine alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIME_OUT_S = 120.0
 
 
 class Kind(StrEnum):
-    """What stands in for the operator's gateway."""
+    """The kind of gateway that the demo runs against."""
 
     simulator = "simulator"
     openclaw = "openclaw"

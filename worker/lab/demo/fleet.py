@@ -39,7 +39,7 @@ def add_fleet(engine: Engine, url: str, token: str) -> Fleet:
 
 
 def ask_for_all(engine: Engine, fleet: Fleet) -> list[UUID]:
-    """One queued row for each agent, in one transaction; the jobs' ids."""
+    """Enqueue a job for each agent, in one transaction, and return the jobs' ids."""
     with engine.begin() as connection:
         return [
             enqueue(connection, ProvisionAgent(agent_id=agent, requested_by="demo")).job_id

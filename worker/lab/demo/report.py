@@ -1,4 +1,4 @@
-"""What stands on the gateway when the demo is done, read from the gateway itself, and what it took."""
+"""The demo's report: what is on the gateway at the end, read from the gateway itself, and what it took."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.workspace.identity import openclaw_id, session_key
 from worker.workspace.tokens import find_token, verify_token
 
 PATIENCE_S = 20.0
-"""How long a look at the gateway is tried again."""
+"""For how many seconds reading from the gateway is retried."""
 _HEAD_LINES = 3
 _BUSIEST = 3
 _CREDENTIALS = ("BASE_URL=", "AUTH_TOKEN=")
@@ -37,7 +37,7 @@ _CREDENTIALS = ("BASE_URL=", "AUTH_TOKEN=")
 
 @dataclass(frozen=True)
 class Calls:
-    """What the simulator's journal counts: answered calls by method, config writes, restarts."""
+    """Counts from the simulator's journal: answered calls by method, config writes, restarts."""
 
     by_method: Mapping[str, int]
     config_writes: int
@@ -62,7 +62,7 @@ class FleetState:
 
 
 def count_calls(journal: Path | None) -> Calls | None:
-    """Read the journal; None where there is none."""
+    """Count the journal's entries; None if there is no journal."""
     if journal is None:
         return None
     lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
@@ -100,7 +100,7 @@ def inspect_fleet(client: GatewayClient, engine: Engine, fleet: Fleet, *, restar
 def show_fleet_state(
     steps: Steps, state: FleetState, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> None:
-    """The roster, the files, the excerpt, and the figures."""
+    """Print the roster, the files, the excerpt and the numbers."""
     steps.heading("On the gateway now, by its own config.get")
     roster = table("Agent", "Heartbeat", last="Id there")
     for entry in state.roster:
@@ -191,7 +191,7 @@ def _excerpt(text: str) -> list[str]:
 
 
 def show_next(steps: Steps) -> None:
-    """Where to look next."""
+    """Print what to look at next."""
     shown = lines()
     shown.add_row("make demo GATEWAY=openclaw", "the same on a real OpenClaw, from npm")
     shown.add_row("README.md", "with your own database and gateway")

@@ -31,7 +31,7 @@ _BASE_URL = "http://127.0.0.1:8000"
 
 
 class DemoFailedError(PermanentError):
-    """The demo did not come to its end; the sentence says where."""
+    """The demo failed; the sentence says where."""
 
 
 class DemoGateway(Protocol):
@@ -52,7 +52,7 @@ class DemoGateway(Protocol):
 
 
 class DemoStack(Processes):
-    """Everything the demo runs, in a temporary folder that is gone at the end. A context manager."""
+    """All processes of the demo, in a temporary folder that is deleted at the end. A context manager."""
 
     def __init__(self, kind: GatewayKind) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class DemoStack(Processes):
 
     @property
     def gateway(self) -> DemoGateway:
-        """The gateway, once it was started."""
+        """The gateway, once it has started."""
         assert self._gateway is not None
         return self._gateway
 
@@ -93,11 +93,12 @@ class DemoStack(Processes):
         self._services.start()
 
     def migrate(self) -> str:
-        """All tables, Mission Control's included; the revision."""
+        """Create all tables, Mission Control's included, and return the schema's revision."""
         return migrate(self.engine, standalone=True)[1]
 
     def start_gateway(self, progress: Progress) -> None:
-        """A gateway that is ready. Raises InstallFailed, GatewayNotReady, ProcessFailedError."""
+        """Start a gateway and wait until it is ready. Raises InstallFailed, GatewayNotReady,
+        ProcessFailedError."""
         folder = self._folder / "gateway"
         if self.kind == "simulator":
             self._gateway = SimulatedGateway(folder, journal=folder / "journal.jsonl")
@@ -111,7 +112,7 @@ class DemoStack(Processes):
         self._gateway.start()
 
     def start_worker(self) -> None:
-        """A worker that takes jobs. Raises ProcessFailedError."""
+        """Start a worker and wait until it takes jobs. Raises ProcessFailedError."""
         environment = {
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
             "DATABASE_URL": self._services.database_url,
@@ -135,20 +136,20 @@ class DemoStack(Processes):
         return pool
 
     def boot_id(self) -> str | None:
-        """What changes when the gateway restarts."""
+        """An id that changes when the gateway restarts."""
         boot = self.client().hello().boot_id
         self.client().disconnect()
         return boot
 
     def check(self) -> None:
-        """Raises DemoFailedError where a process has ended that should not have."""
+        """Raise DemoFailedError if a process has ended that should not have."""
         if self._worker is not None and self._worker.poll() is not None:
             raise DemoFailedError("The worker ended by itself.")
         if self._gateway is not None and not self._gateway.running:
             raise DemoFailedError("The gateway ended by itself.")
 
     def keep_logs(self, error: Exception) -> None:
-        """After a failure, put the logs where they outlive the temporary folder, and say where."""
+        """After a failure, move the logs out of the temporary folder, and say where they are."""
         logs = [self._worker_log, *([self._gateway.log_path] if self._gateway else [])]
         texts = [f"== {log.name}\n{log.read_text(errors='replace')}" for log in logs if log.exists()]
         if not texts:

@@ -1,4 +1,4 @@
-"""The lines of the demo as it goes: a spinner on a terminal, one line a step everywhere."""
+"""The demo's progress: a spinner on a terminal, and one line per step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.cli.console import marks, plain, say, took
 
 
 class Step:
-    """One step under way; ``result`` is what its line says at the end."""
+    """A step in progress. ``result``: what its line says at the end."""
 
     def __init__(self, steps: Steps, name: str) -> None:
         self._steps = steps
@@ -23,32 +23,32 @@ class Step:
         self.result = ""
 
     def progress(self, line: str) -> None:
-        """A word on the way, for a step that takes long."""
+        """Report progress within a long step."""
         self._steps.progress(self._name, line)
 
 
 class Steps:
-    """Where the demo writes to."""
+    """Prints the demo's steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._status = console.status("")
 
     def title(self, text: str) -> None:
-        """The first line."""
+        """Print the first line."""
         say(Text(text, style="bold"), "", console=self.console)
 
     def heading(self, text: str) -> None:
-        """What the next lines are about."""
+        """Print what the next lines are about."""
         say("", Text(text, style="bold"), console=self.console)
 
     def block(self, shown: Text | Table) -> None:
-        """Something below a heading, as wide as fits."""
+        """Print something below a heading, as wide as fits."""
         self.console.print(Padding(shown, (0, 0, 0, 2)))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """One step; its line comes when it is done, with the time that it took."""
+        """Run a step in the block; print its line, with the time that it took, at the end."""
         step = Step(self, name)
         began = time.monotonic()
         self._status.update(f"{name} ...")
@@ -61,14 +61,14 @@ class Steps:
         say(line, console=self.console)
 
     def progress(self, name: str, line: str) -> None:
-        """A word on the way: on the spinner, or as a line."""
+        """Report progress on the spinner, or as a line without a terminal."""
         if self.console.is_terminal:
             self._status.update(f"{name}: {plain(line)}")
         else:
             say(f"    {line}", console=self.console)
 
     def close(self, seconds: float) -> None:
-        """The last lines."""
+        """Print the last lines."""
         say(
             "",
             f"All stopped, the temporary folder removed; {took(seconds)} in all.",

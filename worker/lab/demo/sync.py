@@ -1,4 +1,4 @@
-"""The demo's last act: a fact that the templates show is changed, and one sync brings it to every agent."""
+"""The demo's last part: changes a fact that the templates show, and syncs it to every agent."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from worker.workspace.identity import openclaw_id, session_key
 NEW_OBJECTIVE = "Publish the release notes of version 3 by Monday, every claim in them checked."
 
 Written = Mapping[str, Sequence[str]]
-"""Names of files, by the name of their agent."""
+"""Names of files, by agent name."""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What the last act came to: the jobs of plan, sync and second sync; ``changed`` by the gateway's own
-    listings; calls of the two syncs, None where nobody counts them."""
+    """The outcome: the jobs of the plan and the two syncs; ``changed``: the files that differ in the
+    gateway's own listings; the calls of the two syncs, None if they are not counted."""
 
     plan: JobSummary
     sync: JobSummary
@@ -62,7 +62,7 @@ class Synced:
 
 
 def change_and_sync(stack: DemoStack, steps: Steps, fleet: Fleet, check: Callable[[], None]) -> Synced:
-    """Change the board's goal, plan, sync, and sync again. Raises DemoFailedError where that does not change
+    """Change the board's goal, plan, sync, and sync again. Raises DemoFailedError if the sync does not change
     exactly what was planned."""
     engine = stack.engine
     with engine.begin() as connection:

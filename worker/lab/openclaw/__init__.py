@@ -1,4 +1,4 @@
-"""Real OpenClaw gateways for the demo and the tests: from npm, on loopback, and gone with us."""
+"""Real OpenClaw gateways for the demo and the tests: from npm, on loopback; they end with this process."""
 
 from __future__ import annotations
 

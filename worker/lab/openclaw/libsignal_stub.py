@@ -17,13 +17,13 @@ _FUNCTIONS = {
 
 
 def needs_libsignal_stub(release: str) -> bool:
-    """Seen up to 2026.3.13, and no more in 2026.5.22 (gateways.md 2)."""
+    """Whether the release depends on libsignal: up to 2026.3.13, no longer in 2026.5.22 (gateways.md 2)."""
     year, month = release.split(".")[:2]
     return (int(year), int(month)) < _FIRST_RELEASE_WITHOUT
 
 
 def write_libsignal_stub(folder: Path) -> dict[str, str]:
-    """Write the package into ``folder``; what to put under ``overrides`` of the package.json there."""
+    """Write the package into ``folder``; return the ``overrides`` for the package.json there."""
     stub = folder / "libsignal"
     (stub / "src").mkdir(parents=True)
     (stub / "package.json").write_text(

@@ -1,4 +1,4 @@
-"""Is this gateway ready? One real ``connect``, as small as can be (gateways.md 1, 5)."""
+"""Checks whether a gateway is ready, by a minimal real ``connect`` (gateways.md 1, 5)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PAUSE_S = 0.1
 
 
 class Refused(Exception):
-    """The gateway is up and says no, for a reason that waiting does not change."""
+    """The gateway is up and refuses the connection for a reason that does not pass."""
 
 
 def wait_until_ready(url: str, token: str, *, deadline: float, is_alive: Callable[[], bool]) -> bool:
-    """True once a ``connect`` is answered ok, False when the process ends or ``deadline`` passes first.
+    """Return true once a ``connect`` is answered ok, false if the process ends or ``deadline`` passes first.
 
     ``deadline`` is a value of ``time.monotonic()``.
     Raises ``Refused`` with the gateway's own words.

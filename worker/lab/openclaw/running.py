@@ -42,12 +42,11 @@ class GatewayRefused(GatewayNotReady):
 class RunningGateway:
     """One gateway process on ``state_dir``, which ends when this process ends. A context manager.
 
-    ``port`` None: a free one, of twenty that nobody else uses. ``token`` None: that of the state folder's
-    configuration, else a new one. ``config_extra`` is merged into a configuration that is made here, and
-    ignored where ``state_dir`` has one already. Nothing of our environment reaches the gateway but
-    ``env_extra``; where one of these holds the token, the configuration names it as ``${VARIABLE}``.
-
-    ``supervised``: once started, it comes back a second after it ended by anything but our `stop` and `kill`.
+    ``port`` None: a free one; a gateway also uses some of the nineteen above it. ``token`` None: that of the
+    state folder's configuration, else a new one. ``config_extra`` is merged into a new configuration, and
+    ignored if ``state_dir`` already has one. Of our environment the gateway gets only ``env_extra``; if one
+    of these variables holds the token, the configuration names it as ``${VARIABLE}``. ``supervised``: the
+    gateway is started again a second after it ends, unless `stop` or `kill` ended it.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class RunningGateway:
 
     @property
     def comebacks(self) -> list[int]:
-        """The exit codes with which it ended by itself before its supervisor started it again."""
+        """The exit codes with which it ended before its supervisor started it again."""
         return self._comebacks + (self._supervisor.comebacks if self._supervisor else [])
 
     def start(self, ready_timeout_s: float = 180.0) -> None:
@@ -142,13 +141,13 @@ class RunningGateway:
             raise
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL after ten seconds."""
+        """Send SIGTERM, and SIGKILL after ten seconds."""
         self._leave_alone()
         if self._process is not None:
             self._process.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would, but for good."""
+        """Send SIGKILL, as in a crash; the supervisor does not start it again."""
         self._leave_alone()
         if self._process is not None:
             self._process.kill()
@@ -159,7 +158,7 @@ class RunningGateway:
         self.start(ready_timeout_s)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """SIGSTOP and SIGCONT make it hang and go on."""
+        """Send a signal: SIGSTOP makes it hang, SIGCONT continue."""
         if self._process is not None:
             self._process.send_signal(number)
 

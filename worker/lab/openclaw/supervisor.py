@@ -1,6 +1,6 @@
-"""Starts a gateway again that ended by itself, as systemd and Docker do (``restart: unless-stopped``).
+"""Restarts a gateway that has ended, as systemd and Docker do (``restart: unless-stopped``).
 
-A gateway counts on that. Up to 2026.3 a connection that is let in while a restart closes all others is never
+Gateways rely on that. Up to 2026.3 a connection that is let in while a restart closes all others is never
 closed, and holds the restart up: 35 s later 2026.2.12 ends with code 0, 95 s later 2026.3.13 with code 1.
 """
 
@@ -16,7 +16,8 @@ _LOOK_EVERY_S = 0.1
 
 
 class Supervisor:
-    """Watches ``process`` until `end`: ``again_after_s`` seconds after it is gone, ``launch`` makes the next.
+    """Watches ``process`` until `end`; ``again_after_s`` seconds after it has ended, ``launch`` starts the
+    next.
 
     ``comebacks``: the exit codes of those that ended and were followed by another, 128 + n for signal n.
     """
@@ -38,7 +39,7 @@ class Supervisor:
         self._thread.start()
 
     def end(self) -> None:
-        """Nothing is started any more, once this returns. What runs is left alone."""
+        """Start no further process once this returns; a running one is left alone."""
         self._over.set()
         self._thread.join()
 

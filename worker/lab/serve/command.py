@@ -29,7 +29,7 @@ _URLS = {
 
 
 class Simulated(StrEnum):
-    """The gateway that can be had without installing one."""
+    """The kind of gateway that needs no installation."""
 
     simulator = "simulator"
 

@@ -33,9 +33,9 @@ _NAMES = {"worker": "The worker", "beat": "Beat", "flower": "Flower"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. ``database`` and ``broker``: whether we bring them, or the environment named them.
+    """What to run. ``database`` and ``broker``: whether to start one; false if the environment names one.
 
-    ``settings`` holds stand-ins in the place of URLs that are not known before their servers run.
+    ``settings`` holds placeholders for URLs that are not known before their servers run.
     """
 
     folder: Path
@@ -47,8 +47,8 @@ class Plan:
 
 
 class ServeStack(Processes):
-    """A context manager; what was started is stopped in the opposite order: Flower, beat, the worker, the
-    gateway, the servers."""
+    """A context manager that stops what it started in reverse order: Flower, beat, the worker, the gateway,
+    the servers."""
 
     def __init__(self, plan: Plan, follow: Callable[[str, Path], None]) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class ServeStack(Processes):
 
     @property
     def exports(self) -> Path:
-        """A file that a shell reads to have the commands meet this stack; mode 0600, gone at the end."""
+        """A file to source in a shell, so that commands use this stack; mode 0600, deleted at the end."""
         return self.plan.folder / EXPORTS
 
     def start(self, told: Callable[[str], None]) -> None:
-        """Start all, and tell each step. Raises LocalServicesError, ProcessFailedError, CannotAddError,
-        MixedDatabaseError and what a database raises."""
+        """Start everything, and report each step. Raises LocalServicesError, ProcessFailedError,
+        CannotAddError, MixedDatabaseError and what a database raises."""
         self._start_servers(told)
         engine = engine_at(self.database_url)
         try:
@@ -89,7 +89,7 @@ class ServeStack(Processes):
         self._start_celery()
 
     def check(self) -> None:
-        """Raises ProcessFailedError where a process has ended that should not have."""
+        """Raise ProcessFailedError if a process has ended that should not have."""
         for name, alive, log in self._watched:
             if not alive():
                 raise ProcessFailedError(f"{name} ended by itself. What it said is in {log}")

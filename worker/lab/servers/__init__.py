@@ -1,7 +1,7 @@
 """Real Postgres and Valkey for a machine that has neither (demo, serve, tests).
 
-They listen on loopback only, behind passwords, and are gone within seconds of the process that started them,
-however it ends.
+They listen on loopback only, behind passwords, and end within seconds of the process that started them,
+however that ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LocalServices:
     """A Postgres and a Valkey whose data stays in ``data_dir`` from run to run. A context manager.
 
     ``durable`` False is for tests: faster, and safe against everything but a crash of the machine. Starting
-    raises ``LocalServicesError``: the folder is in use (by whom), no such server here, or what its log said.
+    raises ``LocalServicesError`` if the folder is in use, a server is missing, or one does not start.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class LocalServices:
 
     @property
     def postgres(self) -> Postgres:
-        """The server itself, to stop, kill and start. Raises ``LocalServicesError`` where there is none."""
+        """The server itself, to stop, kill and start. Raises ``LocalServicesError`` if there is none."""
         if self._postgres is None:
             raise LocalServicesError("This local stack has no Postgres, or is not started.")
         return self._postgres
 
     @property
     def valkey(self) -> Valkey:
-        """The server itself, to stop, kill and start. Raises ``LocalServicesError`` where there is none."""
+        """The server itself, to stop, kill and start. Raises ``LocalServicesError`` if there is none."""
         if self._valkey is None:
             raise LocalServicesError("This local stack has no Valkey, or is not started.")
         return self._valkey
@@ -59,7 +59,7 @@ class LocalServices:
         return self.valkey.url
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Make one more database, as a copy of ``template`` if given; its URL."""
+        """Create another database, as a copy of ``template`` if given; return its URL."""
         return self.postgres.create_database(name, template)
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Whom a server runs as. Postgres refuses to be root, so root hands it to an account that exists already."""
+"""Chooses the account that a server runs as: Postgres refuses root, so root uses another existing account."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Account:
 def server_account() -> Account | None:
     """The account for the servers: None (ourselves) for an ordinary user, else `postgres`, else `nobody`.
 
-    Never makes one: initdb needs an entry in passwd, and both of these are there or nothing is.
+    Never creates one: initdb needs an entry in passwd, which both of these have.
     """
     if os.geteuid() != 0:
         return None

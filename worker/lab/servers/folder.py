@@ -26,8 +26,9 @@ class LocalServicesError(PermanentError):
 class DataFolder:
     """A folder that one stack at a time may use.
 
-    Two locks: ``owner`` is ours alone, and whoever finds it taken is refused. ``servers`` is inherited by the
-    servers, and whoever finds it taken waits: so a start right after a kill -9 does not meet the old ones.
+    Two locks: ``owner`` is ours alone, and a second stack is refused while it is taken. ``servers`` is
+    inherited by the servers, and a second stack waits while it is taken, so that a start right after a kill
+    -9 does not meet the old servers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +43,8 @@ class DataFolder:
         return self._locks[1]
 
     def open(self) -> None:
-        """Make the folder (0700) if need be, take its locks. Raises ``LocalServicesError``: who holds it."""
+        """Create the folder (0700) if necessary and take its locks. Raises ``LocalServicesError``: who holds
+        them."""
         descriptors: list[int] = []
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ class DataFolder:
         return self._password_path(server).exists()
 
     def password(self, server: str) -> str:
-        """The password of ``server``, made at the first call and kept in a file of mode 0600."""
+        """The password of ``server``, generated at the first call and kept in a file of mode 0600."""
         path = self._password_path(server)
         if not path.exists():
             unfinished = path.with_suffix(".new")
@@ -85,7 +87,7 @@ class DataFolder:
         return self.path / f"{server}.password"
 
     def new_log(self, server: str) -> Path:
-        """The path of an empty log; the one of the run before is kept beside it."""
+        """The path of an empty log; the previous run's is kept beside it."""
         path = self.path / f"{server}.log"
         if path.exists():
             path.rename(path.with_suffix(".log.1"))
@@ -94,7 +96,7 @@ class DataFolder:
 
 
 def last_lines(log: Path, secret: str, count: int = 6) -> str:
-    """The end of a server's log, for an error's text; ``secret`` is blotted out."""
+    """The end of a server's log, for an error's text, with ``secret`` masked."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:

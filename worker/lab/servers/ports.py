@@ -1,4 +1,4 @@
-"""Free TCP ports on loopback. One may be taken between the look and the use, so whoever asks tries again."""
+"""Free TCP ports on loopback. One may be taken between check and use, so callers retry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of 127.0.0.1 now."""
+    """Whether no process listens on this port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

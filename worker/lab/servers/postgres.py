@@ -1,4 +1,4 @@
-"""A Postgres of our own: made on first use, on a free loopback port, behind a SCRAM password."""
+"""A local Postgres: initialized on first use, on a free loopback port, behind a SCRAM password."""
 
 from __future__ import annotations
 
@@ -84,17 +84,18 @@ class Postgres:
         self._make_own_database()
 
     def stop(self) -> None:
-        """End it as Postgres's fast shutdown does: clients are cut off, nothing committed is lost."""
+        """Stop it by Postgres's fast shutdown: clients are disconnected, and nothing committed is lost."""
         if self._server is not None:
             self._server.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, as in a crash."""
         if self._server is not None:
             self._server.kill()
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Make database ``name``, as a copy of ``template`` (which nobody may be using) if given. Its URL."""
+        """Create database ``name``, as a copy of ``template`` (which must be unused) if given; return its
+        URL."""
         query = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             query += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
@@ -102,7 +103,7 @@ class Postgres:
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop database ``name`` if there is one, whoever is connected to it."""
+        """Drop database ``name`` if it exists, even with clients connected."""
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _execute(self, query: sql.Composed) -> None:

@@ -1,4 +1,4 @@
-"""The small process between an owner and its server: the server ends when the owner does.
+"""The small process between an owner and its server, which ends the server when the owner ends.
 
 A program of its own, not a module to import: ``worker.lab.servers.supervised_process`` starts it as a file,
 isolated and without site packages, so that it is up in a few hundredths of a second.
@@ -57,7 +57,7 @@ class OwnerPipe:
         return self._lines.pop(0) if self._lines else None
 
     def wait(self, also: int, timeout_s: float) -> None:
-        """Until a command comes, ``also`` is readable or the time is over."""
+        """Wait until a command comes, ``also`` is readable, or the time is over."""
         ready, _, _ = select.select([also] if self._ended else [0, also], [], [], timeout_s)
         if 0 in ready:
             self._read()
@@ -77,7 +77,7 @@ class OwnerPipe:
 
 
 class Server:
-    """The program under care and, on Linux, whatever it leaves behind."""
+    """The supervised program and, on Linux, the processes that it leaves behind."""
 
     def __init__(self, command: dict[str, Any]) -> None:
         self.stop_signal = int(command["stop_signal"])
@@ -118,14 +118,14 @@ class Server:
                 os.kill(self.pid, number)
 
     def reap(self) -> None:
-        """Collect all that ended: the server, and orphans of it that the kernel gave to us."""
+        """Reap all ended children: the server, and its orphans that the kernel gave to us."""
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if found[0] == self.pid:
                     self.code = self._process.returncode = os.waitstatus_to_exitcode(found[1])
 
     def kill_the_rest(self) -> None:
-        """SIGKILL to what the server left behind, in its group and among our children."""
+        """Send SIGKILL to what the server left behind, in its group and among our children."""
         until = time.monotonic() + 5
         if self.code is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -24,11 +24,11 @@ class CannotStart(PermanentError):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. ``stdin``: text that it reads, then the end; never on a command line.
+    """What to run. ``stdin``: the text that it gets on standard input; never on a command line.
 
-    ``env`` is its whole environment. ``account``: whom to run as, None = as ourselves. ``pass_fds``:
-    descriptors that it inherits under the same numbers. ``stop_signal`` asks it to end, SIGKILL follows after
-    ``grace_s`` seconds. ``orphan_signal`` is for when the process between is killed too.
+    ``env`` is its whole environment. ``account``: the account to run it as, None for our own. ``pass_fds``:
+    descriptors that it inherits under the same numbers. ``stop_signal`` asks it to end; SIGKILL follows after
+    ``grace_s`` seconds. ``orphan_signal`` is sent if the supervisor is killed too.
     """
 
     argv: Sequence[str]
@@ -44,7 +44,7 @@ class Program:
 
 
 class SupervisedProcess:
-    """A running ``Program``. Raises ``CannotStart`` when there is nothing to execute."""
+    """A running ``Program``. Raises ``CannotStart`` if it cannot be executed."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -68,7 +68,7 @@ class SupervisedProcess:
 
     @property
     def log_path(self) -> Path:
-        """Where it writes to."""
+        """The path of its log."""
         return self._program.log_path
 
     def _hand_over(self) -> int:
@@ -97,14 +97,14 @@ class SupervisedProcess:
         return int(answer["pid"])
 
     def poll(self) -> int | None:
-        """The exit code (128 + n when signal n ended it), None while it runs."""
+        """The exit code (128 + n if signal n ended it), None while it runs."""
         code = self._process.poll()
         if code is not None:
             self._close_stdin()
         return code
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """The exit code. Raises ``TimeoutError`` when it still runs after ``timeout_s`` seconds."""
+        """Wait for the exit code. Raises ``TimeoutError`` if it still runs after ``timeout_s`` seconds."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -113,11 +113,11 @@ class SupervisedProcess:
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send the program a signal, SIGSTOP and SIGCONT too; nothing happens once it has ended."""
+        """Send the program a signal, SIGSTOP and SIGCONT included; does nothing once it has ended."""
         self._send(str(int(number)))
 
     def stop(self) -> None:
-        """Ask it to end, wait, and after the grace time kill it. May be called again."""
+        """Ask it to end, wait, and kill it after the grace period. Idempotent."""
         self._send("stop")
         self._close_stdin()
         try:
@@ -127,7 +127,7 @@ class SupervisedProcess:
             self._process.wait()
 
     def kill(self) -> None:
-        """SIGKILL, at once."""
+        """Send SIGKILL at once."""
         self.send_signal(signal.SIGKILL)
         self.stop()
 

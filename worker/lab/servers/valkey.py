@@ -1,4 +1,4 @@
-"""A Valkey (or Redis) of our own: on a free loopback port, behind a password, and nothing lost at a stop."""
+"""A local Valkey (or Redis): on a free loopback port, behind a password; a stop loses nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _PORT_TAKEN = "Address already in use"
 
 
 class Valkey:
-    """One Valkey server on ``folder``. ``durable`` False leaves the time of writing to the kernel (tests)."""
+    """One Valkey server on ``folder``. ``durable`` False leaves it to the kernel when to write (for
+    tests)."""
 
     def __init__(self, folder: DataFolder, account: Account | None, *, durable: bool) -> None:
         self._folder = folder
@@ -67,7 +68,7 @@ class Valkey:
             self._server.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, as in a crash."""
         if self._server is not None:
             self._server.kill()
 

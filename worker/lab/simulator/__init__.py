@@ -1,6 +1,6 @@
-"""A gateway to try things on: it behaves as gateways.md 1-8 says of 2026.2.12, 2026.3.13 and 2026.9.6.
+"""A simulated gateway that behaves as gateways.md 1-8 says of 2026.2.12, 2026.3.13 and 2026.9.6.
 
-The demo, ``serve`` and tests use it; nothing else here imports it.
+The demo, ``serve`` and the tests use it; nothing else imports it.
 """
 
 from worker.lab.simulator.fault_schedule import ScheduledFault

@@ -12,7 +12,7 @@ from worker.lab.simulator.fault_file import faults_in
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the faults again. Prints its address once it listens."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the faults again. Prints the address once it listens."""
     options = _parser().parse_args()
     token = options.token_file.read_text(encoding="utf-8").strip()
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

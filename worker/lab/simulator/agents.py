@@ -1,4 +1,4 @@
-"""agents.*: the roster's own methods, and those of each agent's files (gateways.md 3)."""
+"""The methods agents.*, for the roster and for each agent's files (gateways.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing the gateway's config, one writer at a time or, as of old, many (gateways.md 4)."""
+"""Reads and writes the gateway's config; the older releases let several writers race (gateways.md 4)."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _READ_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write changed: the config as stored, and the dotted paths that differ."""
+    """The outcome of a write: the config as stored, and the dotted paths that differ."""
 
     config: JSON
     changed: list[str]
 
 
 class Config:
-    """``openclaw.json`` of one gateway. It is read from disk each time, so edits by hand count.
+    """The ``openclaw.json`` of one gateway. It is read from disk each time, so manual edits take effect.
 
-    ``environment`` has the values of the variables that it names.
+    ``environment`` holds the values of the variables that it names.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Config:
         self._in_memory: document.Snapshot | None = None
 
     def agents(self) -> dict[str, JSON]:
-        """Entries by agent id as the gateway runs them."""
+        """The roster's entries as the gateway runs them, by agent id."""
         return self.roster.agents(self._running())
 
     def effective(self) -> JSON:
@@ -82,11 +82,11 @@ class Config:
         return self._effective(self._running())
 
     def can_be_started_with(self) -> bool:
-        """Whether a gateway of this release starts on the file as it is now."""
+        """Whether a gateway of this release starts with the file as it is now."""
         return self._fault(self._read()) is None
 
     def get(self) -> JSON:
-        """The answer of ``config.get``."""
+        """The answer to ``config.get``."""
         snapshot = self._read()
         issues = self._issues(snapshot)
         if issues:
@@ -171,7 +171,7 @@ class Config:
         return self._last
 
     async def patch(self, raw: str, base_hash: str | None) -> JSON:
-        """The answer of ``config.patch`` but for ``restart``. Nothing is written where it refuses."""
+        """The answer to ``config.patch`` without ``restart``. Writes nothing if it refuses the patch."""
         async with self._writing() as snapshot:
             patch = self._checked_patch(raw, base_hash, snapshot)
             writes_all = self._release.writes_out_variables
@@ -201,7 +201,7 @@ class Config:
 
     @asynccontextmanager
     async def editing(self) -> AsyncIterator[JSON]:
-        """A parsed config to change in place; it is written at the end, unless the body raises."""
+        """Yield the parsed config to change in place; it is written at the end, unless the block raises."""
         async with self._writing() as snapshot:
             config = document.merged(self._loaded(snapshot).source, {})
             if self._release.writes_out_variables:
@@ -241,7 +241,8 @@ class Config:
         return document.patch_from(raw)
 
     def require_removable(self, agent_id: str) -> None:
-        """`Refusal` for an agent that is in an included file, of which 2026.9.6 removes none (measured)."""
+        """Raise `Refusal` for an agent in an included file: 2026.9.6 does not remove such agents
+        (measured)."""
         snapshot = self._read()
         if self._release.roster_is_map and has_includes(snapshot.parsed):
             without = document.merged(snapshot.source, {"agents": {"entries": {agent_id: None}}})

@@ -64,7 +64,7 @@ _AUTH = Shape(optional={"token": "string", "password": "string", "deviceToken": 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a connection may do. ``device_id`` is None where the client showed no device."""
+    """What a connection may do. ``device_id`` is None if the client sent no device."""
 
     role: str
     scopes: tuple[str, ...]
@@ -72,7 +72,7 @@ class Grant:
     mode: str
 
     def allows(self, scope: str | None) -> bool:
-        """Whether ``scope`` is granted; admin stands for all, and write for read."""
+        """Whether ``scope`` is granted; admin implies all, and write implies read."""
         held = set(self.scopes)
         if scope is None or "operator.admin" in held or scope in held:
             return True
@@ -97,7 +97,7 @@ class HandshakeRefusal(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What the gateway sends first. ``ts`` is Unix time in milliseconds."""
+    """The first frame that the gateway sends. ``ts``: Unix time in milliseconds."""
 
     nonce: str
     ts: int
@@ -112,7 +112,7 @@ def grant_for(
     now_ms: int,
     origin: str | None,
 ) -> Grant:
-    """The grant for a ``connect`` request, or `HandshakeRefusal`."""
+    """The grant for a ``connect`` request. Raises `HandshakeRefusal`."""
     _check_shape(params, release)
     _check_protocol(params, release)
     client: JSON = params["client"]

@@ -29,7 +29,7 @@ _HANDSHAKE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One life of the gateway, from its start to its next restart. ``ready_at`` is monotonic, in seconds."""
+    """The gateway from one start to its next restart. ``ready_at``: on the monotonic clock, in seconds."""
 
     number: int
     id: str
@@ -55,7 +55,7 @@ class SharedState:
 
 
 class Connection:
-    """Talks with one client over ``writer`` for as long as the connection lasts."""
+    """Serves one client over ``writer`` while the connection lasts."""
 
     def __init__(self, shared: SharedState, boot: Boot, writer: FrameWriter) -> None:
         self._shared = shared
@@ -65,7 +65,8 @@ class Connection:
         self._grant: Grant | None = None
 
     async def open(self) -> bool:
-        """Challenge the client and hear its ``connect``; whether it was let in. Closes where it was not."""
+        """Challenge the client and read its ``connect``. Returns whether it was accepted; closes it if
+        not."""
         challenge = Challenge(str(uuid.uuid4()), int(time.time() * 1000))
         await self._challenge(challenge)
         try:
@@ -82,7 +83,7 @@ class Connection:
         return await self._connect(frame, challenge)
 
     async def answer_all(self) -> None:
-        """Answer requests as they come, many at a time, until the connection ends."""
+        """Answer requests as they come, concurrently, until the connection ends."""
         calls: set[asyncio.Task[None]] = set()
         try:
             async for message in self._writer.connection:

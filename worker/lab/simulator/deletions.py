@@ -13,14 +13,14 @@ RECOVERY = (
 
 
 class Deletions:
-    """A journal in the state folder; nothing is ever in it where the release keeps none."""
+    """A journal in the state folder; it stays empty if the release keeps none."""
 
     def __init__(self, state_dir: Path, *, kept: bool) -> None:
         self._path = state_dir / "deleted-agents.json"
         self._kept = kept
 
     def fenced(self) -> set[str]:
-        """The ids that run no heartbeats, whatever the config says of them."""
+        """The ids that run no heartbeats, whatever the config says."""
         return set(json.loads(self._path.read_text(encoding="utf-8"))) if self._path.exists() else set()
 
     def note(self, agent_id: str) -> None:

@@ -26,8 +26,8 @@ _REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The config as one read found it: the root file's text, what it parses to, and ``source``, that with the
-    included files in their places. ``fault``: why the files make no config."""
+    """The config as one read found it: the root file's text, what it parses to, and ``source``, the same with
+    included files in place. ``fault``: why the files are no valid config."""
 
     raw: str
     parsed: JSON
@@ -35,7 +35,7 @@ class Snapshot:
     fault: str | None = None
 
     def digest(self, key: bytes | None) -> str:
-        """The hash that ``config.get`` shows: keyed where ``key`` is given (2026.9.6), else plain."""
+        """The hash that ``config.get`` shows: keyed if ``key`` is given (2026.9.6), else plain."""
         if key is None:
             return hashlib.sha256(self.raw.encode()).hexdigest()
         mac = hmac.digest(key, self.raw.encode(), "sha256")
@@ -43,7 +43,7 @@ class Snapshot:
 
 
 def read(path: Path, last: Snapshot | None = None) -> Snapshot:
-    """What the files say now: ``last`` itself, which nobody may change, where that is what they said then."""
+    """Read the files; returns ``last`` itself if they have not changed since, so it must not be modified."""
     raw = path.read_text(encoding="utf-8")
     if last is not None and last.raw == raw and not has_includes(last.parsed):
         return last
@@ -70,7 +70,8 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def patch_from(raw: str) -> JSON:
-    """The object in a ``config.patch``; `Refusal` as the gateways word it. Takes JSON, of all JSON5."""
+    """The object in a ``config.patch``, of which only JSON is understood, not all of JSON5. Raises `Refusal`
+    in the gateways' words."""
     try:
         patch = json.loads(raw)
     except json.JSONDecodeError as error:
@@ -101,8 +102,8 @@ def merged(base: Mapping[str, Any], patch: Mapping[str, Any], *, by_id: bool = F
 
 
 def redacted(value: Any, *, shows_references: bool = False) -> Any:
-    """A copy of ``value`` with every secret replaced by the mark; with ``shows_references`` not those that
-    are a ``${VAR}`` and nothing else (2026.9.6)."""
+    """A copy of ``value`` with every secret replaced by the mark. ``shows_references``: except those that are
+    a ``${VAR}`` and nothing else (2026.9.6)."""
     if isinstance(value, list):
         return [redacted(item, shows_references=shows_references) for item in value]
     if not isinstance(value, dict):
@@ -124,10 +125,9 @@ def redacted_text(snapshot: Snapshot, *, shows_references: bool = False) -> str:
 
 
 def restored(value: Any, stored: Any) -> Any:
-    """``value`` with each secret's mark that came back replaced by what is stored at its place; `Refusal`
-    where nothing is. An item of a list has its place by its position, whatever its ``id`` says: so it is up
-    to 2026.3, and later no list is sent that has secrets.
-    """
+    """``value`` with each mark of a secret replaced by what is stored in its place. Raises `Refusal` if
+    nothing is. The place of a list's item is its position, whatever its ``id``: so it is up to 2026.3, and
+    for later releases no list with secrets is sent."""
     if isinstance(value, list):
         items = stored if isinstance(stored, list) else []
         return [restored(item, _at(items, place)) for place, item in enumerate(value)]
@@ -146,8 +146,8 @@ def restored(value: Any, stored: Any) -> Any:
 
 
 def with_variables(value: Any, environment: Mapping[str, str]) -> Any:
-    """A copy of ``value`` with each ``${VAR}`` that the environment knows replaced by its value, and each
-    ``$${VAR}`` by ``${VAR}``."""
+    """A copy of ``value`` with each ``${VAR}`` that is set replaced by its value, and each ``$${VAR}`` by
+    ``${VAR}``."""
     if isinstance(value, dict):
         return {name: with_variables(item, environment) for name, item in value.items()}
     if isinstance(value, list):
@@ -160,7 +160,7 @@ def with_variables(value: Any, environment: Mapping[str, str]) -> Any:
 
 
 def unset_variables(value: Any, environment: Mapping[str, str]) -> list[str]:
-    """The names of the ``${VAR}`` in ``value`` that the environment does not know."""
+    """The names of the variables in ``value`` that are not set."""
     if isinstance(value, dict):
         return [name for item in value.values() for name in unset_variables(item, environment)]
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a gateway would have answered to a request that it does not carry out."""
+"""Makes up the answer to a request that is not carried out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from worker.lab.simulator.refusal import JSON
 
 
 async def fake_reply(gateway: Gateway, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
-    """A payload as of success. Reads are carried out truly; a patch of the older releases still restarts."""
+    """The payload of a success. Reads are really carried out, and a patch on the older releases still
+    restarts."""
     if method == "config.patch":
         return await _patched(gateway, params, grant, caller)
     if method == "agents.files.set":

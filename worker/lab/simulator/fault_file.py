@@ -28,7 +28,7 @@ KINDS: dict[str, type[Any]] = {_name_of(kind): kind for kind in get_args(Kind)}
 
 
 def faults_in(path: Path) -> list[Fault]:
-    """The faults in that file. ValueError, with the place, where one is not understood."""
+    """The faults in that file. Raises ValueError, which says where, for an invalid one."""
     held = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(held, list):
         raise ValueError(f"{path.name} holds no list of faults")

@@ -26,22 +26,22 @@ class ScheduledFault:
 
     @property
     def happened(self) -> int:
-        """How many requests it has struck so far."""
+        """How many requests it has affected so far."""
         with self._changed:
             return self._struck
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck as often as it was scheduled to."""
+        """Whether it has happened as often as it was scheduled to."""
         return self.fault.times is not None and self.happened >= self.fault.times
 
     def wait(self, timeout_s: float, *, times: int = 1) -> bool:
-        """Wait until it has happened that often; False when the time is over first."""
+        """Wait until it has happened that often; false if the time is over first."""
         with self._changed:
             return self._changed.wait_for(lambda: self._struck >= times, timeout_s)
 
     def release(self) -> None:
-        """Let go of the requests that are held, and hold no more."""
+        """Let the held requests continue, and hold no more."""
         with self._changed:
             self._released = True
             waiting, self._waiting = self._waiting, []
@@ -59,14 +59,14 @@ class ScheduledFault:
         await event.wait()
 
     def counts(self) -> bool:
-        """Count a request that fits; whether it is one to strike."""
+        """Count a matching request; return whether the fault applies to it."""
         with self._changed:
             self._fitted += 1
             times = self.fault.times
             return self._fitted >= self.fault.nth and (times is None or self._struck < times)
 
     def strike(self) -> None:
-        """Say that it strikes the request that was counted last."""
+        """Record that the fault happens to the request that was counted last."""
         with self._changed:
             self._struck += 1
             self._changed.notify_all()
@@ -76,8 +76,8 @@ class ScheduledFault:
 class FaultSchedule:
     """All faults scheduled on one simulator; they outlive its restarts, stops and starts.
 
-    A request is struck by one fault at most, the first scheduled of those that are due; the others strike
-    the next that fits.
+    At most one fault happens to a request, the first scheduled of those that are due; the others happen to
+    the next matching request.
     """
 
     def __init__(self, told: Callable[[Fault], None]) -> None:
@@ -93,7 +93,7 @@ class FaultSchedule:
         return one
 
     def replace(self, faults: list[Fault]) -> None:
-        """Schedule these faults and no others; requests held by the others go on."""
+        """Replace the schedule by these faults; requests held by the previous ones continue."""
         self.clear()
         for fault in faults:
             self.schedule(fault)
@@ -114,7 +114,7 @@ class FaultSchedule:
     def struck(
         self, stage: Stage, method: str = "", names: Mapping[str, str] | None = None
     ) -> ScheduledFault | None:
-        """The fault that strikes here, if one does; counts the request for all that it fits."""
+        """The fault that happens to this request, if any; counts the request for all faults that match it."""
         with self._lock:
             due = [one for one in self._scheduled if one.fault.fits(stage, method, names or {})]
             due = [one for one in due if one.counts()]

@@ -12,7 +12,8 @@ WrongShape = Literal["text", "list", "number", "empty", "absent", "frame is a li
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Refused with this error, and not carried out. A refused ``connect`` is closed after it."""
+    """The request is refused with this error and not carried out. A refused ``connect`` is closed
+    afterwards."""
 
     stage: ClassVar[Stage] = "request"
     message: str
@@ -24,7 +25,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The connection ends without a close frame (1006) in place of the answer."""
+    """The connection ends without a close frame (1006) instead of the answer."""
 
     stage: ClassVar[Stage] = "request"
     carried_out: bool = False
@@ -49,7 +50,8 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """The gateway restarts (1012) in place of an answer, or ``delay_s`` after it where ``answered``.
+    """The gateway restarts (1012) instead of answering, or ``delay_s`` seconds after the answer if
+    ``answered``.
 
     ``down_s``: how long its port refuses connections; None: as the timings say. ``answered`` implies
     ``carried_out``.
@@ -64,10 +66,10 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """Carried out, but the answer is of a wrong shape.
+    """The request is carried out, but the answer has a wrong shape.
 
-    ``text``, ``list``, ``number`` and ``empty`` (an object without keys) stand in place of the payload,
-    ``absent`` leaves it out; the other two spoil the frame itself.
+    ``text``, ``list``, ``number`` and ``empty`` (an object without keys) replace the payload, ``absent``
+    omits it; the other two corrupt the frame itself.
     """
 
     stage: ClassVar[Stage] = "request"
@@ -76,9 +78,9 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Garble:
-    """Carried out, but the answer is ``frame``, its ``{id}`` and ``{payload}`` filled in as they are.
+    """The request is carried out, but the answer is ``frame``, with ``{id}`` and ``{payload}`` filled in.
 
-    So a payload can be said that no serialiser writes: NaN, 1e999, half a surrogate pair, any nesting.
+    That allows payloads that no serialiser writes: NaN, 1e999, a lone surrogate, any nesting.
     """
 
     stage: ClassVar[Stage] = "request"
@@ -88,9 +90,9 @@ class Garble:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """Carried out, but answered only after ``behind`` requests that came later on the connection.
+    """The request is carried out, but answered only after ``behind`` later requests on the connection.
 
-    A caller that sends nothing more waits in vain.
+    A caller that sends nothing more gets no answer.
     """
 
     stage: ClassVar[Stage] = "request"
@@ -99,7 +101,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer; nothing more is ever said on the connection, ticks and events included. It stays open."""
+    """No answer, and nothing more is sent on the connection, not even ticks and events. It stays open."""
 
     stage: ClassVar[Stage] = "request"
     carried_out: bool = False
@@ -107,7 +109,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class FakeReply:
-    """Answered ok and not carried out. ``payload`` None: what a gateway would answer to that request."""
+    """The request is answered ok but not carried out. ``payload`` None: what a gateway would answer to it."""
 
     stage: ClassVar[Stage] = "request"
     payload: Mapping[str, Any] | None = None
@@ -115,9 +117,10 @@ class FakeReply:
 
 @dataclass(frozen=True, slots=True)
 class RefuseConnections:
-    """Carried out and answered, but from its arrival on the port refuses connections for ``seconds``.
+    """The request is carried out and answered, but from its arrival the port refuses connections for
+    ``seconds``.
 
-    Connections that are open stay open.
+    Open connections stay open.
     """
 
     stage: ClassVar[Stage] = "request"
@@ -134,14 +137,14 @@ class RefuseUpgrade:
 
 @dataclass(frozen=True, slots=True)
 class NoChallenge:
-    """A connection opens and no challenge comes."""
+    """The connection opens, but no challenge is sent."""
 
     stage: ClassVar[Stage] = "challenge"
 
 
 @dataclass(frozen=True, slots=True)
 class GarbageChallenge:
-    """``text`` comes in place of the challenge."""
+    """``text`` is sent instead of the challenge."""
 
     stage: ClassVar[Stage] = "challenge"
     text: str = "nonsense"
@@ -167,11 +170,11 @@ Kind = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: ``kind`` strikes the ``nth`` request that fits and the ``times - 1`` that fit after it.
+    """One fault: ``kind`` happens to the ``nth`` matching request and the ``times - 1`` after it.
 
-    A request fits by its ``method`` (``connect`` is one; None: any but ``connect``), by the ``agent`` that
-    it names (an id, or a session key's) and by the ``file`` that it names; None fits all. ``times`` None:
-    without end. Kinds that strike a connection before its first request know no method, agent or file.
+    A request matches by its ``method`` (``connect`` is one; None: any but ``connect``), by the ``agent`` that
+    it names (an id, or a session key's) and by the ``file`` that it names; None matches all. ``times`` None:
+    always. Kinds that affect a connection before its first request have no method, agent or file.
     """
 
     kind: Kind
@@ -188,7 +191,7 @@ class Fault:
             raise ValueError(f"{type(self.kind).__name__} strikes a connection, which names no method")
 
     def fits(self, stage: Stage, method: str, names: Mapping[str, str]) -> bool:
-        """Whether this request, or this stage of a connection, is one of those meant."""
+        """Whether this request, or this stage of a connection, matches."""
         if self.kind.stage != stage:
             return False
         if stage != "request":
@@ -201,13 +204,13 @@ class Fault:
 
 
 def busy(method: str | None = None, *, agent: str | None = None, nth: int = 1, times: int = 1) -> Fault:
-    """What 2026.9.6 says to some calls of a burst (gateways.md 4)."""
+    """The error with which 2026.9.6 answers some calls of a burst (gateways.md 4)."""
     kind = Refuse("The server is busy. Please try again in a moment.", retryable=True)
     return Fault(kind, method, agent, nth=nth, times=times)
 
 
 def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 1, times: int = 1) -> Fault:
-    """The limit on config writes, reached by others of the same device (gateways.md 4)."""
+    """The error of the limit on config writes, used up by other connections of the device (gateways.md 4)."""
     kind = Refuse(
         f"rate limit exceeded for {method}; retry after {after_s}s",
         retryable=True,
@@ -218,14 +221,15 @@ def rate_limited(method: str = "config.patch", *, after_s: int = 40, nth: int = 
 
 
 def not_found_yet(agent: str, method: str | None = None, *, times: int = 1) -> Fault:
-    """2026.9.6's running config behind its file: an agent just made is not found yet (gateways.md 4)."""
+    """2026.9.6's error for an agent that was just created: its running config lags its file (gateways.md
+    4)."""
     is_wake = method == "chat.send"
     words = f'Agent "{agent}" no longer exists in configuration' if is_wake else f'agent "{agent}" not found'
     return Fault(Refuse(words, "INVALID_REQUEST"), method, agent, times=times)
 
 
 def restart_after_burst(creates: int = 60, *, delay_s: float = 3.0) -> Fault:
-    """2026.9.6's restart of itself after a burst of agents.create (gateways.md 4)."""
+    """The restart that 2026.9.6 makes after a burst of agents.create (gateways.md 4)."""
     return Fault(Restart(answered=True, delay_s=delay_s), "agents.create", nth=creates)
 
 

@@ -1,4 +1,4 @@
-"""One socket's way out: frames to a client, events to all who listen."""
+"""Writes frames to a socket: answers to one client, events to all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.lab.simulator.refusal import JSON, Refusal
 
 
 class SocketLogger(logging.Logger):
-    """Tells what befalls sockets, but never a frame: frames hold tokens and agents' files."""
+    """Logs what happens to sockets, but never a frame: frames hold tokens and agents' files."""
 
     def isEnabledFor(self, level: int) -> bool:
         return level > logging.DEBUG and super().isEnabledFor(level)
@@ -28,7 +28,7 @@ def socket_logger() -> logging.Logger:
 
 
 class FrameWriter:
-    """Sends frames on one connection. A `silent` one sends nothing more."""
+    """Sends frames on one connection; nothing more once it is `silent`."""
 
     def __init__(self, connection: ServerConnection) -> None:
         self.connection = connection
@@ -56,13 +56,13 @@ class FrameWriter:
         await self.has_answered()
 
     async def has_answered(self) -> None:
-        """Count an answer, for those that wait for others to go first."""
+        """Count an answer, for answers that must wait for others."""
         async with self._answering:
             self._answered += 1
             self._answering.notify_all()
 
     async def after_answers(self, count: int) -> None:
-        """Return once ``count`` more answers were sent."""
+        """Wait until ``count`` more answers have been sent."""
         async with self._answering:
             wanted = self._answered + count
             await self._answering.wait_for(lambda: self._answered >= wanted)
@@ -86,7 +86,7 @@ def response(request_id: str, outcome: JSON | Refusal) -> JSON:
 
 
 def request_in(message: str | bytes) -> dict[str, Any] | None:
-    """The object that a client sent; None where it sent something else."""
+    """The object that a client sent; None if it sent something else."""
     try:
         frame = json.loads(message)
     except ValueError:

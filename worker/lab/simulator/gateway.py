@@ -1,4 +1,4 @@
-"""One boot of a gateway: its parts, and the methods that work on more than one of them (gateways.md 3)."""
+"""One boot of a gateway: its parts, and the methods that use more than one of them (gateways.md 3)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _RECOVERY_S = 0.2
 
 
 class Host(Protocol):
-    """What the methods need of the server that runs them."""
+    """What the methods need from the server that runs them."""
 
     async def broadcast(self, event: str, payload: JSON) -> None: ...
 
     def restart_after_patch(self, delay_ms: int | None) -> JSON:
-        """Plan the restart after a patch; the ``restart`` object of its answer."""
+        """Plan the restart after a patch; return the ``restart`` object of its answer."""
         ...
 
     def restart_for_channels(self) -> None:
@@ -43,7 +43,7 @@ class Host(Protocol):
         ...
 
     def restart_in(self, delay_s: float, down_s: float | None) -> None:
-        """Restart that much later; ``down_s`` None: down for as long as ever."""
+        """Restart after a delay. ``down_s`` None: down for as long as the timings say."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> None: ...
@@ -92,7 +92,7 @@ class Gateway:
             self._fit_heartbeats()
 
     async def call(self, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
-        """The payload of one request, or `Refusal`. ``caller`` is whom a rate limit counts."""
+        """The payload for one request. ``caller``: the name by which rate limits count. Raises `Refusal`."""
         scope = self.release.scope_for(method)
         if not grant.allows(scope):
             raise self._missing(scope or ADMIN)

@@ -12,7 +12,7 @@ from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.roster import MAIN
 
 MAX_SCRATCH = 262_144
-"""Characters that a scratch may hold."""
+"""How many characters a scratch may hold."""
 
 
 class Heartbeats:
@@ -25,7 +25,7 @@ class Heartbeats:
         self._path = state_dir / "cron" / "jobs.json"
 
     def reconcile(self, agents: dict[str, JSON], *, fenced: Collection[str] = ()) -> None:
-        """Make and drop jobs so that they fit the roster; a scratch goes with its job."""
+        """Create and delete jobs to match the roster; a scratch is deleted with its job."""
         wanted = [agent_id for agent_id, entry in agents.items() if entry.get("heartbeat")]
         if not wanted and MAIN in agents:
             wanted = [MAIN]
@@ -38,7 +38,7 @@ class Heartbeats:
         self._store(jobs)
 
     def jobs(self, agent_id: str | None, offset: int, limit: int | None) -> JSON:
-        """The answer of ``cron.list``, for one agent where asked; the scratch is not in it."""
+        """The answer to ``cron.list``, for one agent if given; it does not contain the scratch."""
         jobs = [{name: value for name, value in job.items() if name != "scratch"} for job in self._load()]
         jobs = [job for job in jobs if agent_id in (None, job["agentId"])]
         shown = jobs[offset : None if limit is None else offset + limit]
@@ -53,12 +53,12 @@ class Heartbeats:
         }
 
     def scratch(self, job_id: str) -> JSON:
-        """The answer of ``cron.scratch.get``."""
+        """The answer to ``cron.scratch.get``."""
         held: JSON = self._job(self._load(), job_id)["scratch"]
         return _answer(held)
 
     def set_scratch(self, job_id: str, content: str | None, expected_revision: int | None) -> JSON:
-        """The answer of ``cron.scratch.set``: a conflict of revisions is ``ok: false``, not an error."""
+        """The answer to ``cron.scratch.set``: a revision conflict is ``ok: false``, not an error."""
         jobs = self._load()
         held: JSON = self._job(jobs, job_id)["scratch"]
         if expected_revision is not None and expected_revision != held["revision"]:

@@ -1,4 +1,4 @@
-"""What a gateway says of itself to a client it lets in (gateways.md 1)."""
+"""The hello that a gateway sends to an accepted client (gateways.md 1)."""
 
 from __future__ import annotations
 

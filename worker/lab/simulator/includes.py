@@ -15,20 +15,19 @@ INCLUDE = "$include"
 
 
 class IncludeError(Exception):
-    """A file that cannot be included, in the gateways' words."""
+    """A file cannot be included; the message is in the gateways' words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A file that holds what stands at ``keys`` of the config; the root file's ``keys`` are ()."""
+    """A file that holds the part of the config at ``keys``; () for the root file."""
 
     path: Path
     keys: tuple[str, ...]
 
 
 def loads_json5(text: str) -> Any:
-    """What the text says, as far as comments go: JSON as it is, else JSON once they are taken out. Raises
-    ValueError."""
+    """Parse JSON with comments; the rest of JSON5 is not understood. Raises ValueError."""
     try:
         return json.loads(text)
     except ValueError:
@@ -36,7 +35,7 @@ def loads_json5(text: str) -> Any:
 
 
 def merged_files(parsed: Any, path: Path, seen: tuple[Path, ...] = ()) -> Any:
-    """``parsed``, of the file at ``path``, with every included file in its place. Raises IncludeError."""
+    """``parsed`` (the file at ``path``) with every included file in place. Raises IncludeError."""
     if isinstance(parsed, list):
         return [merged_files(item, path, seen) for item in parsed]
     if not isinstance(parsed, dict):
@@ -64,8 +63,8 @@ def has_includes(parsed: Any) -> bool:
 
 
 def owner_of_change(parsed: JSON, root: Path, before: JSON, after: JSON) -> Owner:
-    """The one file that a change is to be written into, where a release writes through (2026.9.6). `Refusal`
-    for a change that spans two, or that is in files which are not included alone."""
+    """The one file that a change must be written into, on a release that writes through (2026.9.6). Raises
+    `Refusal` for a change that spans two files, or is in files that are not included alone."""
     owners: set[Owner] = set()
     for keys in _changed(before, after, ()):
         owners.add(_owner(parsed, root, keys))
@@ -75,7 +74,7 @@ def owner_of_change(parsed: JSON, root: Path, before: JSON, after: JSON) -> Owne
 
 
 def with_included(parsed: JSON, after: JSON) -> JSON:
-    """``after`` as the root file says it: what comes from included files stays an ``$include`` there."""
+    """``after`` as the root file holds it: parts from included files stay an ``$include``."""
     whole: JSON = {}
     for key, value in after.items():
         held = parsed.get(key)
@@ -89,7 +88,7 @@ def with_included(parsed: JSON, after: JSON) -> JSON:
 
 
 def value_at(config: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """What stands there; None where nothing does."""
+    """The value there; None if there is none."""
     value: Any = config
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -123,7 +122,7 @@ def _file(directive: JSON, path: Path, keys: tuple[str, ...]) -> Path:
 
 
 def include_owned(keys: tuple[str, ...]) -> Refusal:
-    """What 2026.9.6 says to a change that it does not write through."""
+    """The refusal of 2026.9.6 for a change that it does not write through."""
     return Refusal(
         f"Error: Config write would flatten $include-owned config at {'.'.join(keys) or '<root>'}; edit that"
         " include file directly or remove the $include first.: code=CONFIG_INCLUDE_OWNERSHIP",

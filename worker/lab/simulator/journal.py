@@ -1,4 +1,4 @@
-"""What the simulated gateway was asked and did: for tests to count, never to leak."""
+"""The requests and actions of the simulated gateway, for tests to count; it holds no secrets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NAMES = ("agentId", "name", "key", "sessionKey", "idempotencyKey", "jobId", "id
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``at`` is Unix time in seconds; ``names`` the ids that its parameters held.
+    """One request. ``at``: Unix time in seconds; ``names``: the ids in its parameters.
 
-    ``ok`` is what it was answered, or would have been; ``fault`` names the ordered fault that struck it.
+    ``ok``: what was answered, or would have been; ``fault``: the name of the fault that happened to it.
 
     Contents, configs and messages are left out, so the journal can be shown and stored.
     """
@@ -32,7 +32,7 @@ class Call:
 
 
 class Journal:
-    """Calls, config writes and restarts since the simulator was made; safe to read from any thread."""
+    """Calls, config writes and restarts since the simulator was created. Thread-safe."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""One method of the gateway: the parameters it takes, and what runs."""
+"""One method of the gateway: its parameters, and the function that runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Method:
 
 
 def at_once(shape: Shape, run: Callable[[JSON], JSON]) -> Method:
-    """A method that never waits, so no other request comes between its reads and writes."""
+    """A method that never waits, so that no other request interleaves with it."""
 
     async def handler(params: JSON) -> JSON:
         return run(params)

@@ -14,8 +14,8 @@ from worker.lab.simulator.release import Release
 class Pairing:
     """Approved devices, kept in the state folder, and the requests that wait.
 
-    With ``remote`` every client counts as one from another machine; otherwise all are local, and a
-    new device is approved in silence or not asked for.
+    With ``remote`` every client counts as one from another machine; otherwise all are local, and a new device
+    is approved silently or not needed.
     """
 
     def __init__(self, state_dir: Path, release: Release, *, remote: bool) -> None:
@@ -25,7 +25,7 @@ class Pairing:
         self._pending: dict[str, str] = {}
 
     def settle(self, grant: Grant) -> Grant:
-        """The grant as it holds for this client's whereabouts; `HandshakeRefusal` while it must wait."""
+        """The grant for a client, local or remote. Raises `HandshakeRefusal` while it waits for approval."""
         if not self._remote:
             if grant.device_id is not None and self._release.pairs_local_backends:
                 self._approve(grant.device_id)
@@ -52,7 +52,7 @@ class Pairing:
         )
 
     def requests(self) -> JSON:
-        """The answer of ``device.pair.list``."""
+        """The answer to ``device.pair.list``."""
         return {
             "pending": [
                 {"requestId": request, "deviceId": device} for device, request in self._pending.items()
@@ -61,7 +61,7 @@ class Pairing:
         }
 
     def approve(self, request_id: str) -> JSON:
-        """Let the device of a waiting request in; `Refusal` where there is none."""
+        """Approve the device of a waiting request. Raises `Refusal` if there is none."""
         for device, waiting in self._pending.items():
             if waiting == request_id:
                 del self._pending[device]

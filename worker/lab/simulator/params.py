@@ -1,4 +1,4 @@
-"""Strict parameters: what a method takes, and the gateway's words for what it does not take."""
+"""Strict parameters: what a method accepts, and the gateway's words for everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PYTHON: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The properties of one object; anything else is refused (gateways.md 3)."""
+    """The properties of one object; any other is refused (gateways.md 3)."""
 
     required: Mapping[str, Kind] = field(default_factory=dict)
     optional: Mapping[str, Kind] = field(default_factory=dict)

@@ -9,11 +9,10 @@ from worker.lab.simulator.refusal import Refusal
 
 
 class RateLimit:
-    """At most ``limit`` calls a caller in a window of ``window_s`` that begins with its first call.
+    """At most ``limit`` calls per caller in a window of ``window_s`` seconds that begins with its first call.
 
-    Its words say 60 s, as a real gateway's do, however long the window.
-
-    Refused calls count, and the windows outlive a restart inside the process.
+    The error always says 60 s, as a real gateway's does. Refused calls count, and the windows outlive a
+    restart inside the process.
     """
 
     def __init__(self, method: str, limit: int | None, window_s: float) -> None:
@@ -23,7 +22,7 @@ class RateLimit:
         self._windows: dict[str, tuple[float, int]] = {}
 
     def count(self, caller: str) -> None:
-        """Count one call; `Refusal` with ``retry_after_ms`` where it is one too many."""
+        """Count one call. Raises `Refusal` with ``retry_after_ms`` if it exceeds the limit."""
         if self._limit is None:
             return
         now = time.monotonic()

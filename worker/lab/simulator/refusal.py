@@ -1,4 +1,4 @@
-"""How the simulated gateway says no."""
+"""The error with which the simulated gateway refuses a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ JSON = dict[str, Any]
 class Refusal(Exception):
     """An error answer: ``code`` and ``message`` as a gateway words them (gateways.md 3).
 
-    ``payload`` travels beside the error where a release sends both (a chat run that failed).
+    ``payload`` is sent beside the error if a release sends both (a chat run that failed).
     """
 
     def __init__(

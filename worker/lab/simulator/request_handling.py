@@ -1,4 +1,4 @@
-"""One request and its answer, with or without a fault on the way."""
+"""Handles one request: carries it out, answers it, and applies a scheduled fault."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WRONG_PAYLOADS: dict[str, object] = {"text": "unexpected", "list": [], "number"
 
 
 class GatewayControls(Protocol):
-    """What a fault may do to the gateway as a whole."""
+    """What a fault can do to the whole gateway."""
 
     def restart_in(self, delay_s: float, down_s: float | None) -> None: ...
 
@@ -45,7 +45,7 @@ class GatewayControls(Protocol):
 
 @dataclass(slots=True)
 class RequestHandler:
-    """``run`` carries the request out, ``fake`` makes up what it would answer; ``note`` writes it down."""
+    """``run`` carries the request out, ``fake`` makes up its answer, ``note`` records it."""
 
     method: str
     request_id: str
@@ -57,8 +57,8 @@ class RequestHandler:
     fault: str | None = None
 
     async def handle(self, scheduled: ScheduledFault | None) -> Outcome | None:
-        """Carry out and answer, with the scheduled fault, if any; what was answered, None for nothing or
-        nonsense."""
+        """Carry out and answer the request, with the scheduled fault, if any. Returns the answer, None if
+        there was none or an invalid one."""
         if scheduled is None:
             return await self._answer(await self._carry_out())
         self.fault = type(scheduled.fault.kind).__name__

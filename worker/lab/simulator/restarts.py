@@ -1,4 +1,4 @@
-"""When a gateway restarts by itself (gateways.md 4, measured on 2026.2.12 and 2026.3.13)."""
+"""When a gateway restarts on its own (gateways.md 4, measured on 2026.2.12 and 2026.3.13)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SAME_S = 0.001
 
 
 class Restarts:
-    """The restarts that are due, and the one ``begin`` that starts each of them.
+    """Plans restarts; ``begin`` starts each when it is due.
 
-    2026.2.12 keeps a timer for every patch, and they outlive the restarts of others. 2026.3.13 has one
-    timer: it rings when the cooldown after the last restart and the delay asked for are over, an earlier
-    request moves it, and any restart clears it. The config watcher, which restarts either when ``channels``
-    change, waits for no cooldown and forgets what it saw when another restart comes first.
+    2026.2.12 keeps a timer for each patch, and a timer survives the restarts of others. 2026.3.13 has one
+    timer: it fires when the cooldown after the last restart and the requested delay are over, an earlier
+    request moves it, and any restart clears it. On both, the config watcher restarts the gateway when
+    ``channels`` change; it waits for no cooldown, and forgets the change if another restart comes first.
     """
 
     def __init__(self, release: Release, timings: Timings, begin: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class Restarts:
         self._last_began: float | None = None
 
     def asked(self, delay_ms: int | None) -> JSON:
-        """Plan the restart after a config.patch; the ``restart`` object of its answer.
+        """Plan the restart after a config.patch; return the ``restart`` object of its answer.
 
         ``delay_ms`` is the ``restartDelayMs`` of the request, at most a minute; None: the default.
         """
@@ -59,13 +59,13 @@ class Restarts:
         return answer | {"coalesced": coalesced, "cooldownMsApplied": round(cooldown_s * 1000)}
 
     def watcher_saw_channels(self) -> None:
-        """Plan the restart that the config watcher makes of changed ``channels``."""
+        """Plan the restart that the config watcher makes because ``channels`` changed."""
         if self._watched is None:
             loop = asyncio.get_running_loop()
             self._watched = loop.call_later(self._timings.reload_delay_s, self._begin)
 
     def began(self) -> None:
-        """A restart has begun, whatever its cause."""
+        """Record that a restart has begun, whatever its cause."""
         self._last_began = time.monotonic()
         if self._watched is not None:
             self._watched.cancel()
@@ -74,7 +74,7 @@ class Restarts:
             self._clear_patched()
 
     def cancel(self) -> None:
-        """The process ends: nothing is due any more, and no cooldown is left."""
+        """Forget all timers and the cooldown, because the process ends."""
         self.began()
         self._clear_patched()
         self._last_began = None

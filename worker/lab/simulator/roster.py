@@ -11,7 +11,7 @@ from worker.lab.simulator.release import Release
 
 MAIN = "main"
 NAMING_DEFAULTS = ("heartbeat", "systemAgent")
-"""Blocks of ``agents.defaults`` whose ``agentId`` must be an agent's, in releases whose roster is a map."""
+"""Blocks of ``agents.defaults`` whose ``agentId`` must exist, in releases whose roster is a map."""
 
 
 class Roster(Protocol):
@@ -24,26 +24,27 @@ class Roster(Protocol):
     def add(self, config: JSON, agent_id: str, entry: JSON) -> None: ...
 
     def remove(self, config: JSON, agent_id: str) -> None:
-        """Take the entry out, and with it, in a map's release, each block of the defaults that names it."""
+        """Remove the entry and, if the roster is a map, each block of the defaults that names it."""
         ...
 
     def settle(self, before: Mapping[str, Any], after: JSON, main_workspace: str) -> None:
-        """What a patch makes the gateway add by itself; `Refusal` where it may not be written."""
+        """Add what the gateway itself adds to a patch. Raises `Refusal` if the patch may not be written."""
         ...
 
     def id_from(self, name: str) -> str:
-        """The id that agents.create makes of a name; `Refusal` where it makes none."""
+        """The id that agents.create makes of a name. Raises `Refusal` if it makes none."""
         ...
 
 
 def slug(name: str) -> str:
-    """Lower case, anything but letters, digits, ``_`` and ``-`` as ``-``, at most 64 characters."""
+    """The name in lower case, with anything but letters, digits, ``_`` and ``-`` as ``-``, at most 64
+    characters."""
     return re.sub(r"[^a-z0-9_-]+", "-", name.strip().lower()).strip("-")[:64].strip("-")
 
 
 class ListRoster:
-    """``agents.list``: a patch replaces it whole, so an entry left out is an agent lost. Ids are what `slug`
-    makes of those that are written; of two entries of one id the first counts, and both are removed."""
+    """``agents.list``: a patch replaces the whole list, so an omitted entry is a lost agent. Ids are the
+    `slug` of those in the file; of two entries with one id the first counts, and both are removed."""
 
     def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
         listed = config.get("agents", {}).get("list") or [{"id": MAIN}]
@@ -76,13 +77,13 @@ class ListRoster:
 
 
 def key_of(entries: Mapping[str, Any], agent_id: str) -> str | None:
-    """The key that an agent's entry has in the file; None where it has none."""
+    """The key of an agent's entry in the file; None if it has none."""
     return next((key for key in entries if slug(key) == agent_id), None)
 
 
 class EntriesRoster:
-    """``agents.entries``: a patch merges by key, and may add agents but never drop one. Ids are what `slug`
-    makes of the keys."""
+    """``agents.entries``: a patch merges by key, and may add agents but not remove one. Ids are the `slug` of
+    the keys."""
 
     def agents(self, config: Mapping[str, Any]) -> dict[str, JSON]:
         entries: dict[str, JSON] = config.get("agents", {}).get("entries") or {MAIN: {}}
@@ -130,5 +131,5 @@ class EntriesRoster:
 
 
 def roster_of(release: Release) -> Roster:
-    """The roster's shape in a release."""
+    """The roster of a config, in the release's shape."""
     return EntriesRoster() if release.roster_is_map else ListRoster()

@@ -1,4 +1,4 @@
-"""Which configs a gateway takes: known keys, durations, ids, ownership (gateways.md 4, 6, 8)."""
+"""Which configs a gateway accepts: known keys, durations, ids, ownership (gateways.md 4, 6, 8)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OWNERSHIP = (
 )
 
 Issue = tuple[str, str]
-"""A dotted path and what is wrong there."""
+"""A dotted path, and what is wrong there."""
 
 
 def check(config: Mapping[str, Any], release: Release) -> None:
@@ -35,7 +35,7 @@ def check(config: Mapping[str, Any], release: Release) -> None:
 
 
 def issues_of(config: Mapping[str, Any], release: Release) -> Iterator[Issue]:
-    """What is wrong with a config; nothing where a gateway takes it."""
+    """The issues of a config; none if a gateway accepts it."""
     yield from _unknown(config, release.keys.top_level, "")
     agents = config.get("agents", {})
     yield from _unknown(agents, release.keys.agents, "agents")

@@ -1,6 +1,6 @@
-"""What each release writes into a new agent's USER.md, word for word, so that a worker can tell it from what an
-agent or its human wrote. From ``docs/reference/templates/USER.md`` of OpenClaw (MIT licence), without the front
-matter, as a running gateway writes it.
+"""The USER.md that each release writes for a new agent, verbatim, so that a worker can tell it from what an agent
+or its human wrote. From ``docs/reference/templates/USER.md`` of OpenClaw (MIT licence), without the front matter,
+as a running gateway writes it.
 """
 
 # ruff: noqa: E501

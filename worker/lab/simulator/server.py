@@ -37,7 +37,7 @@ _TURNS_TO_A_TRANSPORT = 10
 
 
 class Server:
-    """Serves one gateway on loopback, and boots it anew at each restart. Lives in one event loop."""
+    """Serves one gateway on loopback, and boots it again at each restart. Runs in one event loop."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Server:
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
-        """Boot the gateway from its files and listen; a port of 0 becomes a free one, and is kept."""
+        """Boot the gateway from its files and listen; port 0 picks a free one, which is kept."""
         gateway = Gateway(
             self._state_dir,
             self._release,
@@ -100,7 +100,7 @@ class Server:
         self.spawn(self._tick())
 
     async def close(self) -> None:
-        """Stop for good, as on SIGTERM: event, then close 1012 like a restart's."""
+        """Stop for good, as on SIGTERM: the event, then a close with 1012, as in a restart."""
         self._end_plans()
         await self._shut(
             "gateway stopping", {} if self._release.explains_errors else {"restartExpectedMs": None}
@@ -113,7 +113,8 @@ class Server:
         await self._shut(None, {})
 
     async def restart(self, down_s: float | None = None) -> None:
-        """Go down and come back, as after a patch or SIGUSR1; the port refuses for ``down_s`` in between."""
+        """Restart, as after a patch or SIGUSR1; the port refuses connections for ``down_s`` seconds in
+        between."""
         self._restarts.began()
         self._journal.restarted(time.time())
         await self._shut("gateway restarting", {"restartExpectedMs": 1500})
@@ -128,11 +129,11 @@ class Server:
         self._restarts.watcher_saw_channels()
 
     def restart_in(self, delay_s: float, down_s: float | None) -> None:
-        """Restart ``delay_s`` from now, unless one is under way then."""
+        """Restart ``delay_s`` seconds from now, unless a restart is under way then."""
         self._later(delay_s, lambda: self._begin_restart(down_s))
 
     async def refuse_connections(self, seconds: float) -> None:
-        """Stop listening, and listen again after that time; open connections stay."""
+        """Stop listening, and listen again after that time; connections stay open."""
         await self._stop_listening()
         for connection in list(self._sockets):
             if connection.protocol.state is State.CONNECTING and await _has_transport(connection):

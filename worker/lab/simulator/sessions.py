@@ -16,7 +16,7 @@ from worker.lab.simulator.release import Release
 RunState = Literal["running", "failed", "done"]
 
 GLOBAL = "global"
-"""The scope in which all agents share one main session, and the key of that session."""
+"""The session scope in which all agents share one main session; also that session's key."""
 _LOST_SESSION_FILE = "Error: Session file path must be within sessions directory"
 _NO_MODEL = "No route-compatible authentication source is configured for openai."
 
@@ -32,9 +32,9 @@ class Run:
 
 
 class Sessions:
-    """Sessions on disk, one file an agent; runs and their keys in memory, so a restart forgets them.
+    """Sessions are on disk, one file per agent; runs and their keys in memory, so a restart forgets them.
 
-    ``reply`` is what every agent's model answers; None: there is no model, so runs fail as they do then.
+    ``reply``: what every agent's model answers; None: there is no model, so runs fail.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Sessions:
         self._runs: dict[str, Run] = {}
 
     def patch(self, key: str, changes: JSON) -> JSON:
-        """The answer of ``sessions.patch``; a session that is not there is made, for any agent id."""
+        """The answer to ``sessions.patch``; a missing session is created, for any agent id."""
         key = self._canonical(key)
         label, most = changes.get("label"), self._release.longest_label
         if isinstance(label, str) and len(label) > most:
@@ -69,7 +69,7 @@ class Sessions:
         return {"ok": True, "path": str(self._path(key)), "key": key, "entry": entry, "resolved": {}}
 
     def reset(self, key: str) -> JSON:
-        """The answer of ``sessions.reset``: a fresh session that keeps its label.
+        """The answer to ``sessions.reset``: a fresh session that keeps its label.
 
         2026.9.6 keeps the session's id too, and marks the end of the old history in the new one.
         """
@@ -88,7 +88,7 @@ class Sessions:
         return {"ok": True, "key": key, "entry": entry}
 
     def delete(self, key: str) -> JSON:
-        """The answer of ``sessions.delete``."""
+        """The answer to ``sessions.delete``."""
         key = self._canonical(key)
         if key == GLOBAL or (self._release.keeps_main_sessions and key.endswith(":main")):
             raise Refusal(f"Cannot delete the main session ({key}).")
@@ -99,7 +99,7 @@ class Sessions:
         return {"ok": True, "key": key, "deleted": deleted, "archived": []}
 
     def listing(self) -> JSON:
-        """The answer of ``sessions.list``, in short."""
+        """The answer to ``sessions.list``, abridged."""
         found = [
             {"key": key, **entry}
             for path in sorted(self._state_dir.glob("agents/*/sessions/sessions.json"))
@@ -108,7 +108,7 @@ class Sessions:
         return {"ts": _now_ms(), "path": "(multiple)", "count": len(found), "sessions": found}
 
     def history(self, key: str, limit: int | None) -> JSON:
-        """The answer of ``chat.history``."""
+        """The answer to ``chat.history``."""
         key = self._canonical(key)
         entry = self._load(key).get(key)
         messages: list[JSON] = []
@@ -127,9 +127,9 @@ class Sessions:
         return answer | {"thinkingLevel": "low"}
 
     def send(self, key: str, message: str, run_id: str, *, is_default_agent: bool) -> tuple[JSON, Run | None]:
-        """The answer of ``chat.send``, and the run it began, if it began one.
+        """The answer to ``chat.send``, and the run that it started, if any.
 
-        A key seen before answers ``in_flight`` while its run goes on, and with the run's end after it.
+        A key seen before is answered ``in_flight`` while its run goes on, and later with the run's end.
         """
         key = self._canonical(key)
         if self._denied(key):
@@ -141,7 +141,7 @@ class Sessions:
         return {"runId": run_id, "status": "started"}, run
 
     def begin(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
-        """Put the run's message into the history, which a real gateway does some time after its answer."""
+        """Add the run's message to the history, which a real gateway does some time after its answer."""
         if self._fails_before_history(is_default_agent) or self._ends_unheard():
             return
         if self._reply is None and not self._release.reports_failed_runs:
@@ -152,9 +152,9 @@ class Sessions:
         self._say(run.session_key, said)
 
     async def finish(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
-        """End a run and tell everybody: ``final`` with the model's reply, or ``error``.
+        """End a run and send all clients the event: ``final`` with the model's reply, or ``error``.
 
-        2026.3.13 without a model replies itself, that there is none.
+        Without a model, 2026.3.13 itself replies that there is none.
         """
         event: JSON = {"runId": run_id, "sessionKey": run.session_key, "seq": 1}
         if self._fails_before_history(is_default_agent):

@@ -1,4 +1,4 @@
-"""A simulated gateway that starts and stops like a process, in a thread of its own."""
+"""A simulated gateway in a thread of its own, which starts and stops like a process."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _START_S = 10.0
 class Simulator:
     """One gateway of ``release`` on loopback, with its state in the folder ``state_dir``.
 
-    Start and stop it as often as needed: all it knows is on disk, and the port stays the same. Agents'
+    Start and stop it as often as needed: its state is on disk, and the port stays the same. Agents'
     workspaces are kept inside ``state_dir`` whatever path the roster gives them (`workspace` finds them).
 
-    ``reply`` is what every agent's model says; None: no model is configured. With ``remote`` clients
-    count as coming from another machine: devices wait for `approve_devices`. ``config`` is laid into a
-    fresh openclaw.json; ``environment`` has the variables that it names (None: ours). ``journal`` names a
-    JSONL file that repeats what `calls` holds. ``faults`` schedules what is to go wrong:
+    ``reply``: what every agent's model says; None: no model is configured. With ``remote``, clients count as
+    coming from another machine: devices wait for `approve_devices`. ``config`` is merged into a new
+    openclaw.json; ``environment`` holds the variables that it names (None: ours). ``journal``: a JSONL file
+    to which everything in `calls` is appended. ``faults`` schedules failures:
     ``simulator.faults.schedule(Fault(Drop(), "config.patch"))``.
     """
 
@@ -75,7 +75,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where it listens; the port is 0 before the first start, if none was given."""
+        """Its URL; the port is 0 before the first start, if none was given."""
         return f"ws://127.0.0.1:{self._port}"
 
     @property
@@ -89,12 +89,12 @@ class Simulator:
 
     @property
     def restarts(self) -> int:
-        """Restarts by itself so far; `stop` and `start` are not counted."""
+        """How often it has restarted on its own; `stop` and `start` do not count."""
         return self.journal.restarts
 
     @property
     def config_writes(self) -> int:
-        """Times that a request changed the config file so far."""
+        """How often a request has changed the config file."""
         return self.journal.config_writes
 
     def agents(self) -> dict[str, dict[str, Any]]:
@@ -106,7 +106,7 @@ class Simulator:
         return Workspaces(self.state_dir, self.release).folder(agent_id, self.agents()[agent_id])
 
     def start(self) -> Self:
-        """Listen, and return. RuntimeError when it runs already, OSError when the port is taken."""
+        """Listen, and return. Raises RuntimeError if it is running, OSError if the port is taken."""
         if self._thread is not None:
             raise RuntimeError("the simulator runs already")
         self._prepare()
@@ -122,7 +122,7 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        """Stop as on SIGTERM; connected clients get the event and 1012. Nothing when it does not run."""
+        """Stop as on SIGTERM; connected clients get the event and 1012. Does nothing if it is not running."""
         if self._server is not None:
             self._run(self._server.close())
         self._end()
@@ -134,13 +134,13 @@ class Simulator:
         self._end()
 
     def restart(self) -> None:
-        """Restart from inside, as a patch makes 2026.2.12 do; returns when it listens again."""
+        """Restart as 2026.2.12 does after a patch; returns when it listens again."""
         if self._server is None:
             raise RuntimeError("the simulator does not run")
         self._run(self._server.restart())
 
     def refuse_connections(self, seconds: float) -> None:
-        """Refuse connections on the port from now on, for that time; open ones stay."""
+        """Refuse connections on the port for that time; open ones stay open."""
         if self._server is None:
             raise RuntimeError("the simulator does not run")
         self._run(self._server.refuse_connections(seconds))

@@ -1,4 +1,4 @@
-"""How long the simulated gateway takes for what a real one takes time for."""
+"""How long the simulated gateway takes for what takes a real one time."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """All times in seconds. The defaults are quick, so that tests are; ratios are the real ones."""
+    """All times are in seconds. The defaults are short for quick tests, in the real proportions."""
 
     latency_s: float = 0.0
     """Before every answer."""
     config_write_s: float = 0.01
-    """Between a config write's read and its write: on 2026.2.12 the window in which updates are lost."""
+    """Between the read and the write of a config write: on 2026.2.12 the window in which updates are lost."""
     restart_delay_s: float = 0.2
-    """From a patch's answer to the restart it causes, where the request names no restartDelayMs."""
+    """From a patch's answer to the restart that it causes, if the request has no restartDelayMs."""
     restart_cooldown_s: float = 1.5
     """On 2026.3.13, from one restart to the next that a patch can cause: 30 s on a real one."""
     limit_window_s: float = 3.0
-    """In which config.patch calls are counted: 60 s on a real one, and in the words of the refusal."""
+    """The window in which config.patch calls are counted: 60 s on a real gateway, and in the refusal."""
     file_write_s: float = 0.002
-    """How long a file is being written, where that keeps others from writing it (2026.3.13)."""
+    """How long writing a file takes, if that keeps others from writing it (2026.3.13)."""
     reload_delay_s: float = 0.05
-    """From a change to ``channels`` to the restart that the config watcher causes by itself."""
+    """From a change to ``channels`` to the restart that the config watcher causes."""
     down_s: float = 0.1
     """How long the port refuses connections in a restart."""
     closing_s: float = 0.02
-    """How long a 2026.9.6 that goes down answers upgrades with HTTP 503 before its port refuses them."""
+    """How long a stopping 2026.9.6 answers upgrades with HTTP 503 before its port refuses them."""
     starting_s: float = 0.0
     """How long a new boot answers ``connect`` with "gateway starting"."""
     heartbeat_job_s: float = 0.02

@@ -20,14 +20,14 @@ _OLD_MEMORY = "memory.md"
 
 
 def with_home(path: str, state_dir: Path) -> str:
-    """A path with its ``~`` resolved: the home folder is inside the state folder."""
+    """The path with ``~`` resolved to the home folder, which is inside the state folder."""
     return f"{state_dir / 'home'}{path[1:]}" if path == "~" or path.startswith("~/") else path
 
 
 class Workspaces:
-    """Files below the state folder only: a workspace path outside it is kept at a place inside.
+    """Keeps files below the state folder only: a workspace path outside is mapped to a place inside.
 
-    ``~`` is a home folder inside the state folder too, so nothing is written elsewhere.
+    ``~`` is a home folder inside the state folder, too.
     """
 
     def __init__(self, state_dir: Path, release: Release, write_s: float = 0.0) -> None:
@@ -52,7 +52,7 @@ class Workspaces:
         return self._state_dir.joinpath("root", *parts)
 
     def listing(self, agent_id: str, entry: JSON) -> JSON:
-        """The answer of ``agents.files.list``."""
+        """The answer to ``agents.files.list``."""
         names = [name for name in self._release.listed_files if not self._hides(name, agent_id)]
         old_memory = self.folder(agent_id, entry) / _OLD_MEMORY
         if _OLD_MEMORY in self._release.accepted_files and old_memory.exists():
@@ -63,7 +63,7 @@ class Workspaces:
         }
 
     def read(self, agent_id: str, entry: JSON, name: str) -> JSON:
-        """The answer of ``agents.files.get``; a file that is not there is ``missing``, no error."""
+        """The answer to ``agents.files.get``; an absent file is ``missing``, not an error."""
         self._check_supported(name)
         self._check_plain(self.folder(agent_id, entry) / name)
         state = self._state(agent_id, entry, name)
@@ -74,7 +74,7 @@ class Workspaces:
     async def write(
         self, agent_id: str, entry: JSON, name: str, content: str, expected_hash: str | None = None
     ) -> JSON:
-        """The answer of ``agents.files.set``. It writes even what is equal, so ``updatedAtMs`` moves."""
+        """The answer to ``agents.files.set``. It writes equal content too, so ``updatedAtMs`` changes."""
         self._check_supported(name)
         path = self.folder(agent_id, entry) / name
         self._check_plain(path)
@@ -118,7 +118,7 @@ class Workspaces:
             self._being_written.discard(path)
 
     def browse(self, agent_id: str, entry: JSON, path: str, offset: int, limit: int | None) -> JSON:
-        """The answer of ``agents.workspace.list``: one folder of the workspace, by name."""
+        """The answer to ``agents.workspace.list``: one folder of the workspace, by name."""
         root = self.folder(agent_id, entry)
         folder = root / path
         if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
@@ -136,7 +136,7 @@ class Workspaces:
         }
 
     def furnish(self, agent_id: str, entry: JSON) -> None:
-        """Write the default files that are not there yet."""
+        """Write the default files that do not exist yet."""
         folder = self.folder(agent_id, entry)
         folder.mkdir(parents=True, exist_ok=True)
         for name in self._release.default_files:
@@ -146,7 +146,7 @@ class Workspaces:
                 (folder / name).write_text(self._default(name), encoding="utf-8")
 
     def begin_run(self, agent_id: str, entry: JSON) -> None:
-        """What a run does to the workspace before the agent sees it.
+        """Do to the workspace what a run does before the agent sees it.
 
         2026.9.6 takes a workspace whose profile is no longer the default one for set up, and deletes its
         BOOTSTRAP.md; every release writes default files where some are missing.
@@ -158,7 +158,7 @@ class Workspaces:
         self.furnish(agent_id, entry)
 
     def discard(self, agent_id: str, entry: JSON, *, files: bool) -> bool:
-        """Forget an agent's workspace, delete it where ``files``; whether there was one."""
+        """Forget an agent's workspace, and delete it if ``files``; return whether there was one."""
         left = [agent for agent in self._set_up() if agent != agent_id]
         self._set_up_path.write_text(json.dumps(left), encoding="utf-8")
         folder = self.folder(agent_id, entry)
@@ -168,7 +168,7 @@ class Workspaces:
         return existed
 
     def is_shared(self, agent_id: str, entry: JSON, others: Mapping[str, JSON]) -> bool:
-        """Whether another agent's folder is the same, inside it or around it."""
+        """Whether another agent's folder is the same, inside it, or around it."""
         folder = self.folder(agent_id, entry)
         theirs = [self.folder(key, other) for key, other in others.items() if key != agent_id]
         return any(folder.is_relative_to(other) or other.is_relative_to(folder) for other in theirs)
