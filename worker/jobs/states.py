@@ -151,8 +151,8 @@ WAITS = frozenset(
 
 
 def code_of(error: Exception) -> ReasonCode:
-    """The code for a row that the error stops: the error's own, else that of a transient, permanent or internal
-    error."""
+    """The code for a row that the error stops: the error's own, else that of a transient, permanent or
+    internal error."""
     if not isinstance(error, ProvisionerError):
         return ReasonCode.INTERNAL_ERROR
     if error.reason_code is not None:

@@ -11,7 +11,7 @@ from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.jobs import enqueue
 from worker.roster.writer import write_roster
-from worker.sync.heartbeats import execute_heartbeats
+from worker.sync.heartbeat_job import execute_heartbeats
 
 pytestmark = on_one_release
 
