@@ -129,7 +129,7 @@ def _hung_up(error: BaseException) -> bool:
 
 
 def connect(broker: Broker) -> redis.Redis:
-    """A client that does not retry."""
+    """A Redis client that does not retry."""
     return redis.Redis(
         host=broker.host,
         port=broker.port,

@@ -20,7 +20,7 @@ NAME = f"{socket.gethostname()}:{os.getpid()}"
 
 
 class MessageCounts:
-    """Counts of this process since its start."""
+    """Counts of unreadable and moved messages since this process started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -103,7 +103,7 @@ class AgentContext:
             raise
 
     def result(self) -> dict[str, Any]:
-        """The agent's part of the job's result, as things stand (interfaces.md 5)."""
+        """The agent's part of the job's result so far (interfaces.md 5)."""
         tokens = [report["token"] for report in self.files.values() if "token" in report]
         return {
             "agent_id": str(self.agent_id),

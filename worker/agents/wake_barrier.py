@@ -27,7 +27,8 @@ _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('wakes ' ||
 def pass_barrier(connection: Connection, held: Claim, gateway_id: UUID) -> bool:
     """Whether wakes may begin now that the agent has its files, because few others still wait for theirs.
 
-    The row must be in phase wake by the end of the transaction: until then, other agents' jobs that ask wait.
+    The caller must put the row into phase wake in the same transaction, which blocks this question for the
+    jobs of other agents until it commits.
     """
     connection.execute(_ONE_AT_A_TIME, {"gateway_id": str(gateway_id)})
     return is_barrier_open(connection, held, gateway_id)

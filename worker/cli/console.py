@@ -112,7 +112,7 @@ def fields(pairs: Iterable[tuple[str, str | Text]]) -> Padding:
 
 
 def took(seconds: float | None) -> str:
-    """A length of time: ``0.84 s``, ``12.3 s``, ``4 min 10 s``, ``2 h 5 min``; "" for None."""
+    """A duration: ``0.84 s``, ``12.3 s``, ``4 min 10 s``, ``2 h 5 min``; "" for None."""
     if seconds is None:
         return ""
     if seconds < 60:
@@ -136,7 +136,7 @@ def ago(seconds: float | None) -> str:
 
 
 def size(octets: int) -> str:
-    """``812 B``, ``4.1 kB``, ``1.2 MB``."""
+    """A size for people: ``812 B``, ``4.1 kB``, ``1.2 MB``."""
     if octets < 1000:
         return f"{octets} B"
     return f"{octets / 1000:.1f} kB" if octets < 1_000_000 else f"{octets / 1_000_000:.1f} MB"
@@ -156,12 +156,12 @@ def argument(name: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 agent``, ``2 agents``."""
+    """The number with its noun: ``1 agent``, ``2 agents``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def named(names: Sequence[str]) -> str:
-    """``Ada, Ben and 3 more``."""
+    """The first names, as ``Ada, Ben and 3 more``."""
     shown = list(names[:_SHOWN])
     if len(names) > _SHOWN:
         return f"{', '.join(shown)} and {len(names) - _SHOWN} more"

@@ -105,8 +105,8 @@ class Tally:
 @dataclass(frozen=True)
 class JobSummary:
     """A job. Times are in seconds on Postgres's clock: ``age_s`` since the request, ``waited_s`` from the
-    request to the start, ``took_s`` from the start to the end or to now. ``tries``, ``crashes``: as of its
-    agents, the most that the job itself or any of them has."""
+    request to the start, ``took_s`` from the start to the end or to now. ``tries``, ``crashes``: the maximum
+    over the job itself and its agents."""
 
     id: UUID
     kind: str

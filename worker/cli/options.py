@@ -153,7 +153,7 @@ class _Field:
     def _place(self, job: JobSummary) -> str | UUID | None:
         """The agent, board or gateway that was given for the field: its name, or its id if it has none."""
         key: UUID | None = getattr(job, self.name)
-        # An agent's job shows the board and gateway of the agent, though nobody gave them.
+        # An agent's job also shows the agent's board and gateway, which were not given.
         if self.default is not ... and job.agent_id is not None:
             key = job.options.get(self.name)
         return key and (getattr(job, f"{_NOUNS[self.name]}_name") or key)

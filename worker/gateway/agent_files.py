@@ -35,7 +35,8 @@ _FOLDER = "it is a folder"
 
 
 class NotThereYetError(TransientError):
-    """The gateway does not know yet what it was just told: its runtime lags its file (gateways.md 4)."""
+    """The gateway does not yet know of a change that was just made: its runtime lags its file (gateways.md
+    4)."""
 
     @classmethod
     def of_agent(cls, url: str, openclaw_id: str) -> NotThereYetError:

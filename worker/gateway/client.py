@@ -21,7 +21,7 @@ from worker.masking import remember
 __all__ = ["Call", "ClientPool", "GatewayClient"]
 
 OPEN_DEADLINE_S = 15.0
-"""The longest that opening a connection may take, in seconds, whatever the call's own deadline."""
+"""Limit on opening a connection, in seconds, whatever the call's own deadline."""
 
 _T = TypeVar("_T")
 

@@ -79,7 +79,7 @@ def is_inside(folder: str, around: str) -> bool:
 
 
 def overlapping(folder: str, others: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
-    """(id, folder) for each of ``others`` that uses the folder, one inside it or one around it."""
+    """(id, folder) of each of ``others`` whose folder is this one, inside it, or around it."""
     for key, theirs in others.items():
         for other in theirs:
             ours, its = f"{_normal(folder)}/", f"{_normal(other)}/"

@@ -86,7 +86,7 @@ def open_socket(address: GatewayAddress, deadline: float) -> ClientConnection:
 
 
 class _NoRedirects(ClientConnection):
-    """Treats a redirect as an error: it would send the token to a host that nobody configured."""
+    """Treats a redirect as an error: it would send the token to a host that was not configured."""
 
     def handshake(self, *args: Any, **kwargs: Any) -> None:
         try:

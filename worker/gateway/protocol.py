@@ -60,7 +60,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a gateway says of itself when it accepts a connection.
+    """What a gateway reports about itself when it accepts a connection.
 
     ``scopes``: the granted scopes; None if the release does not list them. ``max_payload``: the largest frame
     that it accepts, in bytes. ``boot_id``: changes with each start; None up to 2026.3. ``one_session``: all

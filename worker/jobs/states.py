@@ -32,7 +32,7 @@ OPEN_AGENT_STATUSES = ("pending", "running")
 
 
 class Step(StrEnum):
-    """``phase``: the step that a job or an agent's row is in, or ended in."""
+    """The values of ``phase``: the step that a job or an agent's row is in, or ended in."""
 
     WAITING = "waiting"
     """A queued sync waits for another sync of its gateway."""
@@ -109,7 +109,7 @@ class ReasonCode(StrEnum):
     PERMANENT_ERROR = "permanent_error"
     """Any other permanent error; the sentence says what to correct."""
     AGENTS_FAILED = "agents_failed"
-    """A job of many agents in which some failed for different reasons; their rows have them."""
+    """A job of many agents in which some failed, for different reasons: their rows say which."""
 
     WAITING_FOR_ROSTER = "waiting_for_roster"
     """Until the roster writer has settled the requested change."""

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 NAME = "celery"
 _LOOKED_AT = 100
-"""How many entries to look at, at each end: the newest and the oldest."""
+"""How many entries to examine at each end of the queue: the newest and the oldest."""
 
 
 def move_to_our_queues(channel: Any, routes: Mapping[str, str]) -> int:

@@ -120,7 +120,7 @@ class AgentRecord:
 
     @property
     def shown_name(self) -> str:
-        """The agent's name on one line, cut where it is very long."""
+        """The agent's name on one line, cut if it is very long."""
         return shown_name(self.agent.name, self.openclaw_id)
 
     @property

@@ -75,7 +75,7 @@ class RosterBatch:
     skipped: set[int] = field(default_factory=set)
 
     def read(self, agents: Mapping[UUID, Wanted]) -> None:
-        """Take in what the agents' rows ask for now, and refuse the intents of agents whose entry cannot be
+        """Read what the agents' rows ask for now, and refuse the intents of agents whose entry cannot be
         written."""
         self.entries = {agent: wanted.entry for agent, wanted in agents.items()}
         self.homes = {agent: wanted.home for agent, wanted in agents.items()}

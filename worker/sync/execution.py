@@ -132,7 +132,7 @@ _GATEWAY = text("""
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """A sync's result in a few words, for Flower and the log."""
+    """Summarize a sync's result in a few words, for Flower and the log."""
     parts = [
         f"{result['agents_updated']} updated ({result['agents_unchanged']} needed nothing)",
         f"{result['agents_skipped']} skipped",

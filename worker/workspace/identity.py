@@ -108,7 +108,7 @@ def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway:
 
 
 def plain_path(path: str, gateway: str) -> str:
-    """``path`` itself. Raises PermanentError if it contains a variable.
+    """Return ``path`` unchanged. Raises PermanentError if it contains a variable.
 
     The gateway would replace it with its host's value, and the folder would not be known here.
     """

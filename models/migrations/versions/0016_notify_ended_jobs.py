@@ -1,8 +1,8 @@
 """Triggers that send NOTIFY provisioner_jobs when jobs end (decisions.md D17).
 
-Every end of a job sets finished_at to now(), the time of its transaction, so a statement's rows that have it are those
-that this transaction has ended. Triggers of statements see them all at once: a batch of ends is one notification,
-or one for each 100 jobs, since a payload must be shorter than 8000 bytes.
+A job that ends gets finished_at = now(), the time of its transaction, so the rows with that time are those that this
+transaction has ended. Statement triggers see them together: a batch is one notification, or one per 100 jobs, since a
+payload must be shorter than 8000 bytes.
 """
 
 from __future__ import annotations

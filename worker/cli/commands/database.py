@@ -61,7 +61,7 @@ def prune(
 
 
 def age_of(given: str) -> timedelta:
-    """``30d``, ``12h``, ``6w`` as a length of time. Raises WrongUseError."""
+    """Parse a duration such as ``30d``, ``12h`` or ``6w``. Raises WrongUseError."""
     found = re.fullmatch(r"(\d{1,5})\s*([hdw])", given.strip().lower())
     if found is None:
         raise WrongUseError(f"--older-than is a number with h, d or w, as in 30d, not {given!r}.")

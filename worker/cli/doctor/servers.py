@@ -97,7 +97,8 @@ def _check_broker(settings: Settings) -> Iterator[Finding]:
 def check_base_url(base_url: str, gateway_url: str) -> Iterator[Finding]:
     """GET {base_url}/healthz, as an agent would (interfaces.md 7).
 
-    Never a fault: agents call from the gateway's machine, which may reach more or less than this one.
+    A failure is only a warning: agents call from the gateway's machine, which may reach more or less than
+    this one.
     """
     if not base_url:
         says = "not set here, so not tried: set it as the workers have it, to have it checked"

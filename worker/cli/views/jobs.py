@@ -150,7 +150,7 @@ def phase_and_reason(agent: AgentSummary) -> str:
 
 
 def next_steps(job: JobSummary) -> Iterator[str]:
-    """What an operator can do about a job that did not succeed, in that order."""
+    """What an operator can do about a job that did not succeed, what helps most first."""
     if job.status not in ("failed", "partial"):
         return
     first = []
@@ -166,7 +166,7 @@ def next_steps(job: JobSummary) -> Iterator[str]:
 
 
 def _again(job: JobSummary) -> str | None:
-    """The command that asks for the same once more; None if its target is gone."""
+    """The command that repeats the request; None if its target is gone."""
     kind = KINDS.get(job.kind)
     if kind is None or not getattr(job, kind.target.replace("_id", "_name")):
         return None

@@ -45,7 +45,8 @@ def _summary(job: JobSummary) -> str:
 
 
 def counts(job: JobSummary) -> str:
-    """``30 need nothing, 3 changed, 1 failed``; zeros are left out, but the text is never empty."""
+    """The counts, as ``30 need nothing, 3 changed, 1 failed``; zeros are left out, but the text is never
+    empty."""
     if job.status == "queued":
         return "not begun yet"
     tally = job.tally

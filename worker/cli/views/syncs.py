@@ -46,7 +46,7 @@ def _show_idle(job: JobSummary, name: str) -> None:
 
 
 def steps_of_sync(job: JobSummary) -> Iterator[str]:
-    """What an operator can do about a sync that did not succeed, in that order."""
+    """What an operator can do about a sync that did not succeed, what helps most first."""
     if job.status not in ("partial", "failed", "cancelled"):
         return
     gateway = argument(job.gateway_name) if job.gateway_name else None
@@ -71,7 +71,7 @@ def _cure(agent: AgentSummary) -> str | None:
 
 
 def summary(tally: Tally, *, planned: bool = False) -> str:
-    """``44 of 50 updated (38 needed nothing), 3 skipped, 2 failed``; zeros are left out."""
+    """The counts, as ``44 of 50 updated (38 needed nothing), 3 skipped, 2 failed``; zeros are left out."""
     if planned:
         first = f"{tally.changed} of {tally.total} would change, {tally.unchanged} need nothing"
     else:

@@ -52,7 +52,7 @@ _WITHDRAW = text("""
 
 
 def withdraw(connection: Connection, job_id: UUID, reason: str, code: ReasonCode) -> None:
-    """Settle the job's intents that the roster writer has not come to, as refused with ``reason``. ``code``:
+    """Settle the job's intents that are still open, as refused with ``reason``. ``code``:
     what that says, for programs."""
     connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason, "code": code})
 

@@ -23,8 +23,8 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 BUSY_AGENT_WAIT_S = 5.0
-"""Seconds until a job that found its agent busy tries again; usually the job that frees the agent calls it
-earlier."""
+"""Seconds until a job that found its agent busy tries again; usually the job that frees the agent makes it
+due earlier."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine, text
 
 BATCH = 500
-"""How many jobs one transaction looks at."""
+"""How many jobs one transaction examines."""
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ _SETTLED = text(f"""
 
 
 def settle_rows(connection: Connection, job_id: UUID) -> None:
-    """Move rows on whose intents the roster writer has applied, and fail those that it refused."""
+    """Continue the rows whose intents the roster writer has applied, and fail those whose intents it
+    refused."""
     connection.execute(_SETTLED, {"job_id": job_id})
 
 

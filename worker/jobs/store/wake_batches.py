@@ -162,7 +162,7 @@ _WAKES_IN_FLIGHT = text("""
 
 
 def make_wakes_due(connection: Connection, gateway_id: UUID) -> None:
-    """Make rows due that wait to be woken on the gateway, except those whose message was sent."""
+    """Make the rows due that wait to be woken on the gateway, except those whose message was sent."""
     connection.execute(_WAKES_DUE, {"gateway_id": gateway_id})
 
 

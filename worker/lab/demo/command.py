@@ -88,7 +88,7 @@ def _run(stack: DemoStack, steps: Steps) -> dict[str, Any]:
 
 
 def _check(stack: DemoStack, otherwise: str) -> Callable[[], None]:
-    """Raises DemoFailedError where a process has ended, or all takes too long."""
+    """Raises DemoFailedError if a process has ended, or the demo takes too long."""
     until = time.monotonic() + TIME_OUT_S
 
     def check() -> None:

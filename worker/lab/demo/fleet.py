@@ -19,7 +19,7 @@ MEMBERS = (("Ben", "Researcher"), ("Chloe", "Writer"), ("Dev", "Fact checker"), 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What was added; the lead is the first of ``agents``."""
+    """The rows that were added; the lead is the first of ``agents``."""
 
     gateway_id: UUID
     board: str

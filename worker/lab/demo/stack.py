@@ -88,7 +88,7 @@ class DemoStack(Processes):
         return engine
 
     def start_services(self) -> None:
-        """Postgres and Valkey. Raises LocalServicesError."""
+        """Start Postgres and Valkey. Raises LocalServicesError."""
         self._open.callback(self._services.stop)
         self._services.start()
 

@@ -135,7 +135,7 @@ def _runs(binary: Binary, account: Account | None) -> bool:
 
 
 def _cache_folder() -> Path:
-    """A folder of root's that everybody can read and nobody else can write."""
+    """A folder of root's that all accounts can read and only root can write."""
     for parent in CACHE_PARENTS:
         folder = parent / "openclaw-provisioner"
         try:

@@ -173,7 +173,7 @@ class Postgres:
         unfinished.rename(self._data)
 
     def _try_port(self, bin_folder: Path, port: int) -> bool:
-        """True when it is ready, False when somebody else took the port."""
+        """True once it is ready, false if another process took the port."""
         settings = {
             "port": str(port),
             "listen_addresses": "127.0.0.1",

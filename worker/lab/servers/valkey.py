@@ -87,7 +87,7 @@ class Valkey:
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 
     def _try_port(self, program: str, port: int) -> bool:
-        """True when it is ready, False when somebody else took the port."""
+        """True once it is ready, false if another process took the port."""
         log = self._folder.new_log("valkey")
         server = self._server = SupervisedProcess(
             Program(

@@ -65,8 +65,8 @@ class Connection:
         self._grant: Grant | None = None
 
     async def open(self) -> bool:
-        """Challenge the client and read its ``connect``. Returns whether it was accepted; closes it if
-        not."""
+        """Challenge the client and read its ``connect``; return whether it was accepted. Closes a refused
+        connection."""
         challenge = Challenge(str(uuid.uuid4()), int(time.time() * 1000))
         await self._challenge(challenge)
         try:

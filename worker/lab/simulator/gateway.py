@@ -147,7 +147,7 @@ class Gateway:
         }
 
     def session_settings(self) -> JSON:
-        """The ``session`` section of the config as it is now."""
+        """The current ``session`` section of the config."""
         section: JSON = self.config.effective().get("session", {})
         return section
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from worker.lab.simulator.refusal import Refusal
 
 Kind = Literal["string", "text", "boolean", "integer", "object", "array", "any", "sha256"]
-"""``text`` is a string of at least one character; ``sha256`` 64 hexadecimal digits."""
+"""The kind of a value: ``text`` is a string of at least one character; ``sha256`` 64 hexadecimal digits."""
 
 _PYTHON: dict[str, type | tuple[type, ...]] = {
     "string": str,

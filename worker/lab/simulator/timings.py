@@ -16,7 +16,7 @@ class Timings:
     restart_delay_s: float = 0.2
     """From a patch's answer to the restart that it causes, if the request has no restartDelayMs."""
     restart_cooldown_s: float = 1.5
-    """On 2026.3.13, from one restart to the next that a patch can cause: 30 s on a real one."""
+    """On 2026.3.13, the shortest time between two restarts by patches: 30 s on a real gateway."""
     limit_window_s: float = 3.0
     """The window in which config.patch calls are counted: 60 s on a real gateway, and in the refusal."""
     file_write_s: float = 0.002

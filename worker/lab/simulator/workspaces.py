@@ -44,7 +44,7 @@ class Workspaces:
         return str(self._state_dir / ("workspace" if agent_id == "main" else f"workspace-{agent_id}"))
 
     def folder(self, agent_id: str, entry: JSON) -> Path:
-        """Where that workspace is on this disk."""
+        """The workspace's folder on this machine's disk."""
         path = Path(self.configured(agent_id, entry))
         if path.is_relative_to(self._state_dir):
             return path
