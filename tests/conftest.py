@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.releases import runs_here
-from tests.spreading import Together, place_in_line
+from tests.scheduling import SharedFixtureScheduling, place_in_line
 from worker.lab.openclaw import Installed, OpenClaw
 from worker.lab.servers import LocalServices
 
@@ -74,10 +74,10 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedFixtureScheduling:
     """Use our scheduler, whatever ``--dist`` says."""
     config.option.loadscopereorder = False  # keep our order instead of sorting by the number of tests
-    return Together(config, log)
+    return SharedFixtureScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

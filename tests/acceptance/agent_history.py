@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.acceptance.proxy import Frame
-from tests.acceptance.row_watch import Noted
+from tests.acceptance.row_watch import CommittedStep
 
 _ENDS = frozenset(f"row {status}" for status in ("succeeded", "skipped", "failed", "cancelled"))
 
@@ -30,7 +30,7 @@ class Execution:
         return self.began < frame.at and (frame.answered_at or frame.at) < self.ended
 
 
-def executions_of(agent_id: UUID, noted: Iterable[Noted]) -> list[Execution]:
+def executions_of(agent_id: UUID, noted: Iterable[CommittedStep]) -> list[Execution]:
     """The executions of all jobs that claimed the agent, by their beginning."""
     executions: dict[UUID, Execution] = {}
     for step in noted:

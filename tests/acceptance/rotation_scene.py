@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from tests.acceptance.proxy import Hold
-from tests.acceptance.rotation_steps import Call, Moment, Rehearsal, Subject, steps_of
+from tests.acceptance.rotation_steps import Call, Moment, Subject, UndisturbedRotation, steps_of
 from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import World
 from tests.worker_process import WorkerProcess
@@ -27,7 +27,7 @@ verifies = functools.lru_cache(maxsize=None)(verify_token)
 
 
 @dataclass(frozen=True)
-class Standing:
+class TokenState:
     """An agent as anybody finds it: the token in its workspace, and the hashes that are kept of it."""
 
     token: str
@@ -54,14 +54,14 @@ class Standing:
 
 
 @dataclass(eq=False)
-class Victim:
+class KilledRotation:
     """An agent whose rotation is killed at ``moment``; ``before`` and ``at_death``: how it stood."""
 
     moment: Moment
     subject: Subject
-    before: Standing
+    before: TokenState
     job_id: UUID = field(default_factory=uuid4)
-    at_death: Standing = field(init=False)
+    at_death: TokenState = field(init=False)
 
     @property
     def agent_id(self) -> UUID:
@@ -83,7 +83,7 @@ class Scene:
         """The file with the credentials."""
         return "AGENTS.md" if self.world.release >= "2026.8" else "TOOLS.md"
 
-    def standing(self, subjects: Sequence[Subject]) -> list[Standing]:
+    def token_states(self, subjects: Sequence[Subject]) -> list[TokenState]:
         """How the agents stand now."""
         with self.world.engine.connect() as connection:
             keys = [subject.agent_id for subject in subjects]
@@ -93,7 +93,7 @@ class Scene:
         for subject, content in zip(subjects, texts, strict=True):
             row, token = rows[subject.agent_id], self.token_in(content)
             assert token is not None
-            found.append(Standing(token, row.agent_token_hash, row.pending_hash))
+            found.append(TokenState(token, row.agent_token_hash, row.pending_hash))
         return found
 
     def token_in(self, content: str) -> str | None:
@@ -118,7 +118,7 @@ class Scene:
         """The jobs' rows once all have ended."""
         return [self.world.ended(job) for job in jobs]
 
-    def rehearse(self, subject: Subject) -> Rehearsal:
+    def rehearse(self, subject: Subject) -> UndisturbedRotation:
         """One rotation, seen from its first step to its last, by a worker that is connected already."""
         self.world.update(subject.agent_id, dry_run=True)
         self._new_words(subject, "Rehearsal")
@@ -126,36 +126,40 @@ class Scene:
         self.world.proxy.forget()
         [job] = self.ended([self._enqueue(uuid4(), subject.agent_id, wake=True)])
         assert (job["status"], job["result"]["token"]) == ("succeeded", "rotated"), job["error"]
-        return Rehearsal(steps_of(subject, self.world.proxy.frames, self.watch.steps()))
+        return UndisturbedRotation(steps_of(subject, self.world.proxy.frames, self.watch.steps()))
 
-    def kill_at_each(self, rehearsal: Rehearsal, moments: Sequence[Moment]) -> list[Victim]:
+    def kill_at_each(
+        self, undisturbed: UndisturbedRotation, moments: Sequence[Moment]
+    ) -> list[KilledRotation]:
         """Let each moment have its victim, a rotation that stands still there, and kill the worker with all
         that stand; where some would keep others from coming, one worker after another."""
         subjects = self.subjects[: len(moments)]
-        before = self.standing(subjects)
+        before = self.token_states(subjects)
         assert not any(each.pending for each in before)
-        victims = [Victim(*each) for each in zip(moments, subjects, before, strict=True)]
+        victims = [KilledRotation(*each) for each in zip(moments, subjects, before, strict=True)]
         # What names no agent can only be told apart while nobody else is at work; nobody is woken while
         # others wait for their files; one transaction at a time lets agents of the gateway be woken.
-        leaving = [each for each in victims if each.moment.index == rehearsal.leaving and each.moment.before]
-        alone = [each for each in victims if each.moment.shared or each.moment.done > rehearsal.leaving]
+        leaving = [
+            each for each in victims if each.moment.index == undisturbed.leaving and each.moment.before
+        ]
+        alone = [each for each in victims if each.moment.shared or each.moment.done > undisturbed.leaving]
         rest = [each for each in victims if each not in leaving and each not in alone]
         self.world.proxy.forget()
         for crew in ([*alone, *leaving[:1]], *([each] for each in leaving[1:])):
-            self._kill(rehearsal, [[victim] for victim in crew])
-        self._kill(rehearsal, [rest])
-        for victim, now in zip(victims, self.standing(subjects), strict=True):
+            self._kill(undisturbed, [[victim] for victim in crew])
+        self._kill(undisturbed, [rest])
+        for victim, now in zip(victims, self.token_states(subjects), strict=True):
             victim.at_death = now
         return victims
 
-    def _kill(self, rehearsal: Rehearsal, groups: Sequence[Sequence[Victim]]) -> None:
+    def _kill(self, undisturbed: UndisturbedRotation, groups: Sequence[Sequence[KilledRotation]]) -> None:
         """Begin one group after another, each once all before it stand still; then kill the worker."""
         if not self.worker.running:
             self.worker = self.world.start_worker(**SLOT_FOR_EACH)
         holds: list[Hold] = []
         for group in groups:
-            gates: dict[int, Victim] = {}
-            kept: dict[Victim, Hold] = {}
+            gates: dict[int, KilledRotation] = {}
+            kept: dict[KilledRotation, Hold] = {}
             for victim in group:
                 moment = victim.moment
                 self._new_words(victim.subject, "Rotation")
@@ -164,7 +168,7 @@ class Scene:
                     kept[victim] = self.world.proxy.hold(wanted, after=not moment.before)
                 else:
                     gates[self.watch.shut(victim.agent_id, moment.step.first)] = victim
-                self._enqueue(victim.job_id, victim.agent_id, wake=moment.done > rehearsal.commit)
+                self._enqueue(victim.job_id, victim.agent_id, wake=moment.done > undisturbed.commit)
             holds += kept.values()
             self._await(gates, kept)
         self.worker.kill()
@@ -173,16 +177,16 @@ class Scene:
             hold.drop()
         self.watch.open()
 
-    def _await(self, gates: Mapping[int, Victim], kept: Mapping[Victim, Hold]) -> None:
+    def _await(self, gates: Mapping[int, KilledRotation], kept: Mapping[KilledRotation, Hold]) -> None:
         def late() -> list[str]:
-            standing = self.watch.standing() if gates else ()
-            missing = [victim for key, victim in gates.items() if key not in standing]
+            blocked = self.watch.blocked_keys() if gates else ()
+            missing = [victim for key, victim in gates.items() if key not in blocked]
             missing += [victim for victim, hold in kept.items() if not hold.reached.is_set()]
             return [str(victim.moment) for victim in missing]
 
         self.world.eventually(lambda: not late(), lambda: f"not come to their moments: {late()}")
 
-    def cancel(self, victims: Sequence[Victim]) -> None:
+    def cancel(self, victims: Sequence[KilledRotation]) -> None:
         """Ask for the end of the killed jobs."""
         with self.world.engine.begin() as connection:
             connection.execute(_CANCEL, {"jobs": [victim.job_id for victim in victims]})
@@ -196,10 +200,10 @@ class Scene:
 
     def leave_behind(self, subject: Subject, token: str, digest: str) -> None:
         """Put the agent where a rotation leaves it that died straight before its commit."""
-        [standing] = self.standing([subject])
-        content = str(self.world.read(subject.openclaw_id, self.carrier)).replace(standing.token, token)
+        [state] = self.token_states([subject])
+        content = str(self.world.read(subject.openclaw_id, self.carrier)).replace(state.token, token)
         self.world.write(subject.openclaw_id, **{self.carrier.removesuffix(".md"): content})
-        values = {"agent_id": subject.agent_id, "pending": digest, "replaces": standing.hash}
+        values = {"agent_id": subject.agent_id, "pending": digest, "replaces": state.hash}
         with self.world.engine.begin() as connection:
             connection.execute(_LEAVE_PENDING, values)
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.acceptance.proxy import Frame, Wanted
-from tests.acceptance.row_watch import Noted
+from tests.acceptance.row_watch import CommittedStep
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Moment:
         return f"{'before' if self.before else 'after'} {self.step}"
 
 
-def steps_of(subject: Subject, frames: Sequence[Frame], noted: Sequence[Noted]) -> list[Step]:
+def steps_of(subject: Subject, frames: Sequence[Frame], noted: Sequence[CommittedStep]) -> list[Step]:
     """The steps of a job that ran alone, in order."""
     steps: list[Step] = []
     counts: dict[tuple[str, Any], int] = {}
@@ -106,7 +106,7 @@ def steps_of(subject: Subject, frames: Sequence[Frame], noted: Sequence[Noted]) 
         assert frame.answered_at is not None
         shared = not subject.is_meant(frame.params)
         steps.append(Call(*kind, counts[kind], shared, frame.at, frame.answered_at))
-    written: dict[int, list[Noted]] = {}
+    written: dict[int, list[CommittedStep]] = {}
     for each in noted:
         if each.agent_id == subject.agent_id:
             written.setdefault(each.transaction, []).append(each)
@@ -116,7 +116,7 @@ def steps_of(subject: Subject, frames: Sequence[Frame], noted: Sequence[Noted]) 
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class UndisturbedRotation:
     """What an undisturbed rotation does on a release, step by step."""
 
     steps: Sequence[Step]

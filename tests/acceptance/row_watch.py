@@ -75,7 +75,7 @@ END $$;
 
 
 @dataclass(frozen=True)
-class Noted:
+class CommittedStep:
     """One step of a job that was committed. ``at``: seconds since the epoch, by Postgres's clock at the
     moment of the write; ``generation``: of the row, for steps of a row."""
 
@@ -120,10 +120,10 @@ class RowWatch:
         with self._engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM watch.steps")
 
-    def steps(self) -> Sequence[Noted]:
+    def steps(self) -> Sequence[CommittedStep]:
         """What was committed, in the order in which it was written."""
         with self._engine.connect() as connection:
-            return [Noted(**row._mapping) for row in connection.execute(_STEPS)]
+            return [CommittedStep(**row._mapping) for row in connection.execute(_STEPS)]
 
     def shut(self, agent_id: UUID, step: str) -> int:
         """Stop the agent's next transaction with that step, uncommitted. Returns the gate's key."""
@@ -139,7 +139,7 @@ class RowWatch:
         self._shut[key] = (agent_id, step)
         return key
 
-    def standing(self) -> set[int]:
+    def blocked_keys(self) -> set[int]:
         """The keys of the gates at which a transaction stands."""
         with self._engine.connect() as connection:
             return {int(row.key) for row in connection.execute(_WAITING)}

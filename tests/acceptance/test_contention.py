@@ -45,7 +45,7 @@ class Agent:
 
 
 @dataclass
-class Rush:
+class ConcurrentJobs:
     """All that was asked for in one moment, once it is over. ``jobs``: rows of the jobs by their ids."""
 
     world: World
@@ -63,7 +63,7 @@ class Rush:
 
 
 @pytest.fixture(scope="module")
-def rush(world: World) -> Rush:
+def concurrent(world: World) -> ConcurrentJobs:
     agents = world.many[: world.on_boards if world.real else SIMULATED]
     # A delete costs 2026.9.6 a second and more.
     stride = 5 if world.is_slow else 2
@@ -88,15 +88,15 @@ def rush(world: World) -> Rush:
         # machine is quiet, and 10 s when it is not.
         jobs = {job: world.ended(job, 2 * world.timeout_s) for job in [heartbeats, *asked]}
         noted, frames = watch.steps(), world.proxy.frames
-    told = []
+    histories = []
     for agent in agents:
         executions = executions_of(agent.agent_id, noted)
         stray = share_out(agent.openclaw_id, executions, frames)
-        told.append(Agent(agent, tokens[agent], executions, [frame.method for frame in stray]))
+        histories.append(Agent(agent, tokens[agent], executions, [frame.method for frame in stray]))
     waits = sum(step.step == "postponed" for step in noted)
     first, last = noted[0].at, noted[-1].at
     print(f"\n{len(jobs)} jobs in {last - first:.1f} s, {waits} messages that found the agent busy")
-    return Rush(world, told, doomed, jobs, heartbeats)
+    return ConcurrentJobs(world, histories, doomed, jobs, heartbeats)
 
 
 def live_tokens(world: World, agents: Sequence[Settled]) -> list[str]:
@@ -105,17 +105,17 @@ def live_tokens(world: World, agents: Sequence[Settled]) -> list[str]:
     return [str(find_token(text, section=carrier == "AGENTS.md")) for text in texts]
 
 
-def test_never_two_jobs_are_at_work_on_an_agent(rush: Rush) -> None:
-    for agent in rush.agents:
+def test_never_two_jobs_are_at_work_on_an_agent(concurrent: ConcurrentJobs) -> None:
+    for agent in concurrent.agents:
         assert len(agent.executions) >= len(FOR_ALL), agent.id
         assert overlapping(agent.executions) == [], agent.id
 
 
-def test_no_call_about_an_agent_is_made_but_by_the_job_that_has_it(rush: Rush) -> None:
-    for agent in rush.agents:
+def test_no_call_about_an_agent_is_made_but_by_the_job_that_has_it(concurrent: ConcurrentJobs) -> None:
+    for agent in concurrent.agents:
         assert agent.stray == [], agent.id
         for execution in agent.executions:
-            kind = rush.jobs[execution.job_id]["kind"]
+            kind = concurrent.jobs[execution.job_id]["kind"]
             methods = {frame.method for frame in execution.frames}
             removals = methods & {"agents.delete", "sessions.delete"}
             writes = methods & {"agents.files.set", "cron.scratch.set", "chat.send"}
@@ -123,27 +123,27 @@ def test_no_call_about_an_agent_is_made_but_by_the_job_that_has_it(rush: Rush) -
             for frame in execution.frames:
                 if frame.method == "chat.send":
                     assert str(execution.job_id) in frame.params["idempotencyKey"], agent.id
-    assert any(execution.frames for agent in rush.agents for execution in agent.executions)
+    assert any(execution.frames for agent in concurrent.agents for execution in agent.executions)
 
 
-def test_every_job_ends_as_its_place_in_the_order_says(rush: Rush) -> None:
-    for agent in rush.agents:
+def test_every_job_ends_as_its_place_in_the_order_says(concurrent: ConcurrentJobs) -> None:
+    for agent in concurrent.agents:
         token, deleted = agent.token_before, False
         for execution in agent.executions:
-            job = rush.jobs[execution.job_id]
+            job = concurrent.jobs[execution.job_id]
             if deleted:
-                assert_refused(rush, agent, job)
+                assert_refused(concurrent, agent, job)
                 assert execution.frames == [], (agent.id, job["kind"])
                 continue
             assert job["status"] == "succeeded", (agent.id, job["kind"], job["error"])
-            token = next_token(rush.world, job, execution, token)
+            token = next_token(concurrent.world, job, execution, token)
             deleted = job["kind"] == "delete_agent"
-        assert deleted is (agent.id in rush.doomed)
+        assert deleted is (agent.id in concurrent.doomed)
         if not deleted:
-            assert live_tokens(rush.world, [agent.settled]) == [token]
+            assert live_tokens(concurrent.world, [agent.settled]) == [token]
 
 
-def assert_refused(rush: Rush, agent: Agent, job: Mapping[str, Any]) -> None:
+def assert_refused(concurrent: ConcurrentJobs, agent: Agent, job: Mapping[str, Any]) -> None:
     """A job that came after the delete says so."""
     assert (job["status"], job["error"]) == ("failed", f"There is no agent with agent_id {agent.id}.")
 
@@ -166,36 +166,36 @@ def next_token(world: World, job: Mapping[str, Any], execution: Execution, token
     return str(new)
 
 
-def test_what_was_deleted_is_gone_everywhere(rush: Rush) -> None:
-    world = rush.world
-    gone = [agent.settled for agent in rush.agents if agent.id in rush.doomed]
+def test_what_was_deleted_is_gone_everywhere(concurrent: ConcurrentJobs) -> None:
+    world = concurrent.world
+    gone = [agent.settled for agent in concurrent.agents if agent.id in concurrent.doomed]
     assert not {agent.openclaw_id for agent in gone} & set(world.roster())
     with world.engine.connect() as connection:
         left = connection.execute(_LEFT, {"agents": [agent.agent_id for agent in gone]}).scalar_one()
     assert left == 0
 
 
-def test_what_was_not_deleted_is_online_with_a_token_that_is_its_own(rush: Rush) -> None:
-    survivors = rush.survivors()
-    tokens = live_tokens(rush.world, [agent.settled for agent in survivors])
+def test_what_was_not_deleted_is_online_with_a_token_that_is_its_own(concurrent: ConcurrentJobs) -> None:
+    survivors = concurrent.survivors()
+    tokens = live_tokens(concurrent.world, [agent.settled for agent in survivors])
     for agent, token in zip(survivors, tokens, strict=True):
-        row = rush.world.agent(agent.id)
+        row = concurrent.world.agent(agent.id)
         assert row["status"] == "online", agent.id
         assert verify_token(token, row["agent_token_hash"]), agent.id
-        assert rush.world.pending_hash(agent.id) is None, agent.id
-        assert agent.settled.openclaw_id in rush.world.roster()
+        assert concurrent.world.pending_hash(agent.id) is None, agent.id
+        assert agent.settled.openclaw_id in concurrent.world.roster()
 
 
-def test_heartbeats_of_the_survivors_are_changed_amid_it_all(rush: Rush) -> None:
+def test_heartbeats_of_the_survivors_are_changed_amid_it_all(concurrent: ConcurrentJobs) -> None:
     """Those of agents that are being deleted meanwhile may come first or too late."""
-    job = rush.jobs[rush.heartbeats]
+    job = concurrent.jobs[concurrent.heartbeats]
     assert job["status"] in ("succeeded", "partial"), job["error"]
     assert BEATING <= job["result"]["updated"] <= 2 * BEATING, job["error"]
-    assert not {str(agent.id) for agent in rush.survivors()} & {
+    assert not {str(agent.id) for agent in concurrent.survivors()} & {
         error["agent_id"] for error in job["result"]["errors"]
     }
-    roster = rush.world.roster()
-    for agent in rush.survivors()[:BEATING]:
+    roster = concurrent.world.roster()
+    for agent in concurrent.survivors()[:BEATING]:
         assert roster[agent.settled.openclaw_id]["heartbeat"]["every"] == "45m"
 
 

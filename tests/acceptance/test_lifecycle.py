@@ -25,7 +25,7 @@ def count(world: World, statement: str, **values: object) -> int:
 
 def sessions(world: World, client: GatewayClient) -> set[str]:
     """The keys of the sessions that the gateway has."""
-    listed = world.told(lambda: client.call("sessions.list", {}, deadline_s=60))["sessions"]
+    listed = world.wait_for_answer(lambda: client.call("sessions.list", {}, deadline_s=60))["sessions"]
     return {str(session.get("key")) for session in listed}
 
 
@@ -43,8 +43,8 @@ def test_a_deleted_agent_is_gone_everywhere_and_again_succeeds(world: World) -> 
     assert deleted["result"]["workspace_path"].endswith(f"/workspace-{openclaw_id}")
     # On 2026.2.12 the owner's $${NAME} would be spoilt by agents.delete, so a patch removes the entry alone.
     stays = [f"its files stay in {deleted['result']['workspace_path']}"]
-    for told, expected in zip(deleted["warnings"], stays, strict=False):
-        assert expected in told
+    for warning, expected in zip(deleted["warnings"], stays, strict=False):
+        assert expected in warning
     assert len(deleted["warnings"]) == (world.release == "2026.2.12")
     assert key not in sessions(world, client)
     client.close()

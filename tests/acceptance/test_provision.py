@@ -80,7 +80,7 @@ def test_every_deliverable_file_equals_its_rendering(world: World, provisioned: 
         rendered = _rendering(world, agent_id, files.dialect)
         hash_ = world.agent(agent_id)["agent_token_hash"]
         names = [name for name, file in rendered.items() if file.kind == "file"]
-        live = world.told(partial(files.read, names))
+        live = world.wait_for_answer(partial(files.read, names))
         if files.dialect.drops_bootstrap:
             # The gateway deletes it at the first run; the wake message carries it.
             live.pop(HIDDEN_AFTER_SETUP, None)
@@ -121,14 +121,14 @@ def test_provisioned_again_nothing_is_written(world: World, provisioned: Mapping
     agent_id, first = provisioned["agents"][1], provisioned["rows"][1]
     config_before = world.config_path.read_bytes()
     files = world.files(first["result"]["openclaw_id"])
-    live_before = world.told(files.live)
+    live_before = world.wait_for_answer(files.live)
     hash_before = world.agent(agent_id)["agent_token_hash"]
     world.proxy.forget()
     [job] = world.provision(agent_id)
     assert world.proxy.count("config.patch", "agents.files.set", "cron.scratch.set") == 0
     assert world.proxy.count("agents.files.get") == 0
     assert world.config_path.read_bytes() == config_before
-    assert world.told(files.live) == live_before
+    assert world.wait_for_answer(files.live) == live_before
     files.client.close()
     assert world.agent(agent_id)["agent_token_hash"] == hash_before
     assert job["result"]["token"] == "reused"
@@ -142,11 +142,11 @@ def test_an_edit_of_the_agents_is_kept_and_a_lost_file_comes_back(
     agent_id, first = provisioned["agents"][2], provisioned["rows"][2]
     files = world.files(first["result"]["openclaw_id"])
     edits = {"MEMORY.md": "What I learned.\n", "SOUL.md": "Not me."}
-    world.told(lambda: files.write(edits, lambda name, written: None))
+    world.wait_for_answer(lambda: files.write(edits, lambda name, written: None))
     files.client.close()
     [job] = world.provision(agent_id, wake=False)
     files = world.files(first["result"]["openclaw_id"])
-    live = world.told(lambda: files.read(["MEMORY.md", "SOUL.md"]))
+    live = world.wait_for_answer(lambda: files.read(["MEMORY.md", "SOUL.md"]))
     files.client.close()
     assert live["MEMORY.md"].content == "What I learned.\n"
     assert live["SOUL.md"].content == _rendering(world, agent_id, files.dialect)["SOUL.md"].text
@@ -212,8 +212,8 @@ def test_a_heartbeat_run_holds_the_heartbeat_text(world: World, provisioned: Map
     assert model is not None
     job = provisioned["rows"][6]
     files = world.files(job["result"]["openclaw_id"])
-    scratch_id = world.told(files.scratch_id)
-    scratch = world.told(lambda: files.read_scratch(scratch_id))
+    scratch_id = world.wait_for_answer(files.scratch_id)
+    scratch = world.wait_for_answer(lambda: files.read_scratch(scratch_id))
     assert scratch is not None
     first_line = (scratch.content or "").splitlines()[0]
 

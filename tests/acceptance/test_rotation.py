@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.rotation_scene import SLOT_FOR_EACH, Scene, Standing, Victim, subjects_of
-from tests.acceptance.rotation_steps import Rehearsal
+from tests.acceptance.rotation_scene import SLOT_FOR_EACH, KilledRotation, Scene, TokenState, subjects_of
+from tests.acceptance.rotation_steps import UndisturbedRotation
 from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import World
 from worker.workspace.tokens import hash_token, mint_token
@@ -38,7 +38,7 @@ def scene(world: World) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def rehearsal(scene: Scene) -> Rehearsal:
+def undisturbed(scene: Scene) -> UndisturbedRotation:
     return scene.rehearse(scene.subjects[-1])
 
 
@@ -47,45 +47,49 @@ class Killed:
     """``taken_up``: a victim for every moment whose job goes on; ``given_up``: again for every moment, and
     some to spare, of jobs that were cancelled."""
 
-    rehearsal: Rehearsal
-    taken_up: list[Victim]
-    given_up: list[Victim]
-    spare: list[Victim]
+    undisturbed: UndisturbedRotation
+    taken_up: list[KilledRotation]
+    given_up: list[KilledRotation]
+    spare: list[KilledRotation]
 
     @property
-    def all(self) -> list[Victim]:
+    def all(self) -> list[KilledRotation]:
         return [*self.taken_up, *self.given_up, *self.spare]
 
 
 @pytest.fixture(scope="module")
-def killed(scene: Scene, rehearsal: Rehearsal) -> Killed:
-    every, once = rehearsal.moments, rehearsal.states
-    half_done = [moment for moment in once if rehearsal.carrier_set <= moment.done <= rehearsal.commit]
-    victims = scene.kill_at_each(rehearsal, [*every, *once, *half_done])
+def killed(scene: Scene, undisturbed: UndisturbedRotation) -> Killed:
+    every, once = undisturbed.moments, undisturbed.states
+    half_done = [moment for moment in once if undisturbed.carrier_set <= moment.done <= undisturbed.commit]
+    victims = scene.kill_at_each(undisturbed, [*every, *once, *half_done])
     spare = len(every) + len(once)
-    return Killed(rehearsal, victims[: len(every)], victims[len(every) : spare], victims[spare:])
+    return Killed(undisturbed, victims[: len(every)], victims[len(every) : spare], victims[spare:])
 
 
 @dataclass(frozen=True)
-class Aftermath:
+class KillOutcomes:
     """What became of the killed jobs, and how their agents stood then."""
 
-    jobs: Mapping[Victim, Mapping[str, Any]]
-    standing: Mapping[Victim, Standing]
+    jobs: Mapping[KilledRotation, Mapping[str, Any]]
+    token_states: Mapping[KilledRotation, TokenState]
 
 
 @pytest.fixture(scope="module")
-def aftermath(scene: Scene, killed: Killed) -> Aftermath:
+def outcomes(scene: Scene, killed: Killed) -> KillOutcomes:
     scene.cancel([*killed.given_up, *killed.spare])
     scene.let_a_minute_pass()
     scene.world.start_worker()
     rows = scene.ended([victim.job_id for victim in killed.all])
-    standing = scene.standing([victim.subject for victim in killed.all])
-    return Aftermath(dict(zip(killed.all, rows, strict=True)), dict(zip(killed.all, standing, strict=True)))
+    token_states = scene.token_states([victim.subject for victim in killed.all])
+    return KillOutcomes(
+        dict(zip(killed.all, rows, strict=True)), dict(zip(killed.all, token_states, strict=True))
+    )
 
 
-def test_a_new_token_is_made_the_agents_after_one_read_back(scene: Scene, rehearsal: Rehearsal) -> None:
-    steps = rehearsal.steps[rehearsal.carrier_set : rehearsal.commit + 1]
+def test_a_new_token_is_made_the_agents_after_one_read_back(
+    scene: Scene, undisturbed: UndisturbedRotation
+) -> None:
+    steps = undisturbed.steps[undisturbed.carrier_set : undisturbed.commit + 1]
     assert [str(step) for step in steps] == [
         f"agents.files.set {scene.carrier}",
         f"agents.files.get {scene.carrier} again",
@@ -97,17 +101,17 @@ def test_whenever_the_worker_dies_the_token_in_the_workspace_is_known(killed: Ki
     for victim in killed.all:
         now, before = victim.at_death, victim.before
         changed = (now.token != before.token, now.hash != before.hash, now.pending is not None)
-        assert changed == killed.rehearsal.changes(victim.moment), victim.moment
+        assert changed == killed.undisturbed.changes(victim.moment), victim.moment
         assert now.known, victim.moment
         # The agent is locked out between its new token and the commit, and at no other time.
-        assert now.lets_in is not killed.rehearsal.half_done(victim.moment), victim.moment
+        assert now.lets_in is not killed.undisturbed.half_done(victim.moment), victim.moment
 
 
 def test_a_killed_rotation_is_taken_up_as_the_one_that_it_is(
-    scene: Scene, killed: Killed, aftermath: Aftermath
+    scene: Scene, killed: Killed, outcomes: KillOutcomes
 ) -> None:
     for victim in killed.taken_up:
-        job, now = aftermath.jobs[victim], aftermath.standing[victim]
+        job, now = outcomes.jobs[victim], outcomes.token_states[victim]
         outcome = (job["status"], job["result"] and job["result"]["token"])
         assert outcome == ("succeeded", "rotated"), (victim.moment, job["error"])
         assert now.settled, victim.moment
@@ -116,16 +120,16 @@ def test_a_killed_rotation_is_taken_up_as_the_one_that_it_is(
 
 
 def test_a_killed_rotation_that_was_cancelled_leaves_all_as_it_was_at_its_death(
-    scene: Scene, killed: Killed, aftermath: Aftermath
+    scene: Scene, killed: Killed, outcomes: KillOutcomes
 ) -> None:
     for victim in [*killed.given_up, *killed.spare]:
-        assert aftermath.jobs[victim]["status"] == "cancelled", victim.moment
-        assert aftermath.standing[victim] == victim.at_death, victim.moment
+        assert outcomes.jobs[victim]["status"] == "cancelled", victim.moment
+        assert outcomes.token_states[victim] == victim.at_death, victim.moment
         assert scene.world.agent(victim.agent_id)["status"] == "online", victim.moment
 
 
 def test_plain_runs_settle_what_a_killed_rotation_left(
-    scene: Scene, killed: Killed, aftermath: Aftermath
+    scene: Scene, killed: Killed, outcomes: KillOutcomes
 ) -> None:
     promises_and_writes_nothing(scene, killed.given_up)
     kinds = dict.fromkeys(killed.given_up, "update_agent")
@@ -135,7 +139,7 @@ def test_plain_runs_settle_what_a_killed_rotation_left(
         for victim, kind in kinds.items()
     ]
     rows = scene.ended(asked)
-    after = scene.standing([victim.subject for victim in kinds])
+    after = scene.token_states([victim.subject for victim in kinds])
     for victim, job, now in zip(kinds, rows, after, strict=True):
         where = f"{job['kind']} after a death {victim.moment}"
         outcome = (job["status"], job["result"] and job["result"]["token"])
@@ -144,7 +148,7 @@ def test_plain_runs_settle_what_a_killed_rotation_left(
         assert now.token == victim.at_death.token, where
 
 
-def promises_and_writes_nothing(scene: Scene, victims: list[Victim]) -> None:
+def promises_and_writes_nothing(scene: Scene, victims: list[KilledRotation]) -> None:
     """A dry run says that the token stays, and writes nothing anywhere."""
     keys = [victim.agent_id for victim in victims]
     before = scene.rows_of(keys)
@@ -156,10 +160,10 @@ def promises_and_writes_nothing(scene: Scene, victims: list[Victim]) -> None:
         assert victim.at_death.token not in str(job), victim.moment
     assert scene.world.proxy.count("agents.files.set", "cron.scratch.set", "config.patch", "chat.send") == 0
     assert scene.rows_of(keys) == before
-    assert scene.standing([victim.subject for victim in victims]) == [v.at_death for v in victims]
+    assert scene.token_states([victim.subject for victim in victims]) == [v.at_death for v in victims]
 
 
-def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, aftermath: Aftermath) -> None:
+def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, outcomes: KillOutcomes) -> None:
     """What a dead rotation left behind becomes the agent's before another replaces it: else a second death
     would leave a token in the workspace that nobody knows."""
     subject, left_behind = scene.subjects[-1], mint_token()
@@ -169,19 +173,19 @@ def test_a_rotation_begins_with_a_token_that_is_known(scene: Scene, aftermath: A
     )
     job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
     assert hold.reached.wait(scene.world.timeout_s)
-    [meanwhile] = scene.standing([subject])
+    [meanwhile] = scene.token_states([subject])
     assert meanwhile.token == left_behind
     assert meanwhile.lets_in
     hold.release()
     [row] = scene.ended([job])
     assert (row["status"], row["result"]["token"]) == ("succeeded", "rotated"), row["error"]
-    [after] = scene.standing([subject])
+    [after] = scene.token_states([subject])
     assert after.settled
     assert after.token != left_behind
 
 
 def test_a_commit_that_the_database_breaks_off_is_taken_up_with_the_token_that_arrived(
-    scene: Scene, aftermath: Aftermath
+    scene: Scene, outcomes: KillOutcomes
 ) -> None:
     """The worker lives on, and keeps on record what it wrote: the carrier is as we left it, but its token is
     not the one that was verified last."""
@@ -189,12 +193,12 @@ def test_a_commit_that_the_database_breaks_off_is_taken_up_with_the_token_that_a
     scene.world.proxy.forget()
     gate = scene.watch.shut(subject.agent_id, "hash changed")
     job = scene.world.send(subject.agent_id, "update_agent", rotate_tokens=True, wake=False)
-    scene.world.eventually(lambda: gate in scene.watch.standing(), "it never came to its commit")
-    [meanwhile] = scene.standing([subject])
+    scene.world.eventually(lambda: gate in scene.watch.blocked_keys(), "it never came to its commit")
+    [meanwhile] = scene.token_states([subject])
     assert not meanwhile.lets_in
     scene.watch.break_off()
     [row] = scene.ended([job])
     assert (row["status"], row["result"]["token"]) == ("succeeded", "rotated"), row["error"]
-    [after] = scene.standing([subject])
+    [after] = scene.token_states([subject])
     assert after.settled
     assert scene.brought(subject) == {after.token} == {meanwhile.token}

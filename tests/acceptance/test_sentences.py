@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.world import World
-from tests.conformance.meddler import doorman, meddler
 from tests.conformance.peer import JSON
+from tests.conformance.tampering_proxy import refusing_upgrade, tampering_proxy
 from worker.gateway.device import DeviceKey
 from worker.lab.servers.ports import free_port
 from worker.lab.simulator import Simulator
@@ -93,11 +93,11 @@ def test_a_job_that_its_gateway_refuses_says_where_and_what_to_do(
             case "no token":
                 token = None
             case "no rights":
-                url = stack.enter_context(meddler(url, change=without_device))
+                url = stack.enter_context(tampering_proxy(url, change=without_device))
             case "another protocol":
-                url = stack.enter_context(meddler(url, change=from_the_future))
+                url = stack.enter_context(tampering_proxy(url, change=from_the_future))
             case "another web server":
-                url = stack.enter_context(doorman(HTTPStatus.NOT_FOUND))
+                url = stack.enter_context(refusing_upgrade(HTTPStatus.NOT_FOUND))
             case "not paired":
                 url = stack.enter_context(unpaired(world, tmp_path))
         sentence = told(world, agent_on(world, url, token), url, *REFUSALS[kind])

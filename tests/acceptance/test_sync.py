@@ -315,11 +315,11 @@ def _board_of(large_fleet: LargeFleet, agent: Settled) -> UUID:
 def _rewrite_token(world: World, agent: Settled, change: Any) -> None:
     files = world.files(agent.openclaw_id)
     carrier = files.dialect.credentials_in
-    content = world.told(lambda: files.read([carrier]))[carrier].content or ""
+    content = world.wait_for_answer(lambda: files.read([carrier]))[carrier].content or ""
     found = re.search(r"^AUTH_TOKEN=.*$", content, re.MULTILINE)
     assert found is not None
     text = content.replace(found[0], change(found[0]))
-    world.told(lambda: files.write({carrier: text}, lambda name, written: None))
+    world.wait_for_answer(lambda: files.write({carrier: text}, lambda name, written: None))
     files.client.close()
 
 

@@ -257,7 +257,7 @@ class World:
         """The token that stands in the agent's workspace."""
         files = self.files(openclaw_id)
         carrier = files.dialect.credentials_in
-        live = self.told(lambda: files.read([carrier])).get(carrier)
+        live = self.wait_for_answer(lambda: files.read([carrier])).get(carrier)
         files.client.close()
         return find_token(live.content or "", section=carrier == "AGENTS.md") if live else None
 
@@ -265,13 +265,13 @@ class World:
         """Write files as the agent itself would; MEMORY for MEMORY.md."""
         theirs = self.files(openclaw_id)
         texts = {f"{name}.md": text for name, text in files.items()}
-        self.told(lambda: theirs.write(texts, lambda name, written: None))
+        self.wait_for_answer(lambda: theirs.write(texts, lambda name, written: None))
         theirs.client.close()
 
     def read(self, openclaw_id: str, name: str) -> str | None:
         """A file's content as the gateway tells it."""
         files = self.files(openclaw_id)
-        live = self.told(lambda: files.read([name])).get(name)
+        live = self.wait_for_answer(lambda: files.read([name])).get(name)
         files.client.close()
         return live.content if live else None
 
@@ -279,11 +279,11 @@ class World:
         """What the gateway says to many calls at once, past the proxy. Raises GatewayError, the first one."""
         client = self.direct()
         try:
-            return self.told(lambda: _all_of(client.call_many(calls, deadline_s=60)))
+            return self.wait_for_answer(lambda: _all_of(client.call_many(calls, deadline_s=60)))
         finally:
             client.close()
 
-    def told(self, ask: Callable[[], Value]) -> Value:
+    def wait_for_answer(self, ask: Callable[[], Value]) -> Value:
         """What ``ask`` reads from the gateway. For seconds after an agent was deleted, 2026.9.6 finds neither
         sessions nor workspaces of others: "Session history database read was revoked"."""
         deadline = time.monotonic() + self.timeout_s

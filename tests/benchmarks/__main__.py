@@ -73,9 +73,9 @@ def main() -> None:
 def _costs(trace: Path, agents: int) -> Table:
     """What one agent costs, by kind and by what was done."""
     table = Table("kind", "an agent", "what", box=None, padding=(0, 1, 0, 0))
-    deeds = list(deeds_of(trace))
+    operations = list(deeds_of(trace))
     for kind in ("rpc", "sql", "message", "task", "hash"):
-        done = Counter(deed.name for deed in deeds if deed.kind == kind)
+        done = Counter(operation.name for operation in operations if operation.kind == kind)
         table.add_row(kind, f"{done.total() / agents:.2f}", style="bold")
         for name, times in done.most_common():
             table.add_row("", f"{times / agents:.2f}", name[:60])

@@ -22,7 +22,7 @@ from rich.table import Table
 from tests.integration.agents.fleet import execute
 from tests.integration.worker.planting import plant
 from tests.integration.worker.workshop import Place, Workshop
-from tests.mute import mute
+from tests.silent_server import silent_server
 from worker.lab.servers import LocalServices
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Delay, Silence
@@ -56,7 +56,7 @@ def refusing(place: Place) -> Iterator[str]:
 @contextmanager
 def accepting(place: Place) -> Iterator[str]:
     """Something takes the connection, and says nothing."""
-    with mute() as url:
+    with silent_server() as url:
         yield url
 
 

@@ -19,7 +19,7 @@ from worker.gateway.connection import GatewayConnection
 
 
 @dataclass(frozen=True)
-class Deed:
+class Operation:
     """One thing done: ``kind`` is rpc, sql, message, task or hash; ``began`` and ``ended`` are seconds on the
     monotonic clock, which all processes of a machine share; ``sent`` is when an RPC's frame had gone out."""
 
@@ -44,20 +44,20 @@ def trace_to(path: Path) -> None:
     def note(
         kind: str, name: str, began: float, sent: float | None = None, ended: float | None = None
     ) -> None:
-        deed = [kind, name, began, ended or time.monotonic(), threading.current_thread().name, sent]
+        operation = [kind, name, began, ended or time.monotonic(), threading.current_thread().name, sent]
         with lock:
-            file.write(json.dumps([os.getpid(), *deed]) + "\n")
+            file.write(json.dumps([os.getpid(), *operation]) + "\n")
 
     _trace_calls(note)
     _trace_statements(note)
     _trace_celery(note)
 
 
-def deeds_of(path: Path) -> Iterator[Deed]:
+def deeds_of(path: Path) -> Iterator[Operation]:
     """What was written down, in the order of the ends."""
     for line in path.read_text().splitlines():
         pid, kind, name, began, ended, thread, sent = json.loads(line)
-        yield Deed(kind, name, began, ended, f"{pid} {thread}", sent)
+        yield Operation(kind, name, began, ended, f"{pid} {thread}", sent)
 
 
 def _trace_calls(note: Any) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Target
-from tests.conformance.meddler import meddler, refusing
 from tests.conformance.peer import JSON
 from tests.conformance.steps import eventually, registering
+from tests.conformance.tampering_proxy import refusing, tampering_proxy
 from tests.conformance.visitor import Visitor, read
 from worker.gateway import errors, protocol
 from worker.gateway.agent_files import AgentFiles, NotThereYetError
@@ -47,11 +47,11 @@ def _knows(visitor: Visitor, agent_id: str) -> bool:
 
 @pytest.fixture
 def behind(target: Target) -> Iterator[Any]:
-    """Opens visitors who meet the target behind a meddler."""
+    """Opens visitors who meet the target behind a proxy that tampers with the frames."""
     with ExitStack() as stack:
 
-        def open_one(**meddling: Any) -> Visitor:
-            url = stack.enter_context(meddler(target.url, **meddling))
+        def open_one(**changes: Any) -> Visitor:
+            url = stack.enter_context(tampering_proxy(target.url, **changes))
             return stack.enter_context(Visitor.to(target, url=url))
 
         yield open_one
@@ -147,7 +147,7 @@ ORDERED: dict[str, tuple[Fault, type[errors.GatewayError], float | None, tuple[s
 
 @pytest.mark.parametrize("kind", ORDERED)
 def test_what_a_gateway_says_only_under_load(target: Target, behind: Any, kind: str) -> None:
-    """Ordered where it is simulated; said by a meddler in the same words before a real one."""
+    """Ordered where it is simulated; answered by the proxy in the same words before a real one."""
     fault, expected, retry_after_s, says = ORDERED[kind]
     method, refusal = fault.method or "config.get", fault.kind
     params = {"agentId": fault.agent} if fault.agent else {}

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import OWNERS_VARIABLES, Target
-from tests.conformance.meddler import Instead, closing, ignoring, meddler, vanishing
 from tests.conformance.steps import eventually
+from tests.conformance.tampering_proxy import Instead, closing, ignoring, tampering_proxy, vanishing
 from tests.conformance.visitor import Visitor, read
 from worker.gateway import errors
 from worker.lab.openclaw import OpenClaw
@@ -39,7 +39,10 @@ CLOSES: dict[str, tuple[Callable[[str], Instead], str, type[errors.GatewayError]
 @pytest.mark.parametrize("how", CLOSES)
 def test_a_connection_that_ends_before_the_hello_was_not_used(target: Target, how: str) -> None:
     ending, says, expected = CLOSES[how]
-    with meddler(target.url, instead=ending("connect")) as url, Visitor.to(target, url=url) as visitor:
+    with (
+        tampering_proxy(target.url, instead=ending("connect")) as url,
+        Visitor.to(target, url=url) as visitor,
+    ):
         error = visitor.refused(says=(says, "log"))
     assert type(error) is expected
 
@@ -47,14 +50,17 @@ def test_a_connection_that_ends_before_the_hello_was_not_used(target: Target, ho
 @pytest.mark.parametrize("how", CLOSES)
 def test_a_connection_that_ends_under_a_call_leaves_open_what_became_of_it(target: Target, how: str) -> None:
     ending, says, _ = CLOSES[how]
-    with meddler(target.url, instead=ending(WRITE)) as url, Visitor.to(target, url=url) as visitor:
+    with tampering_proxy(target.url, instead=ending(WRITE)) as url, Visitor.to(target, url=url) as visitor:
         error = visitor.refused(WRITE, WHAT, says=(says, WRITE, "unknown", "log"))
     assert type(error) is errors.ConnectionLost
 
 
 def test_a_connection_that_ends_under_a_read_leaves_nothing_open(target: Target) -> None:
     ending, says, _ = CLOSES["1012"]
-    with meddler(target.url, instead=ending("config.get")) as url, Visitor.to(target, url=url) as visitor:
+    with (
+        tampering_proxy(target.url, instead=ending("config.get")) as url,
+        Visitor.to(target, url=url) as visitor,
+    ):
         error = visitor.refused(says=(says, "config.get", "log"))
     assert type(error) is errors.ConnectionLost
     assert "unknown" not in str(error)
@@ -70,7 +76,10 @@ def test_a_connection_that_ends_under_a_read_leaves_nothing_open(target: Target)
 def test_our_own_deadline_is_transient(
     target: Target, ignored: str, expected: type[errors.GatewayError], says: tuple[str, ...]
 ) -> None:
-    with meddler(target.url, instead=ignoring(ignored)) as url, Visitor.to(target, url=url) as visitor:
+    with (
+        tampering_proxy(target.url, instead=ignoring(ignored)) as url,
+        Visitor.to(target, url=url) as visitor,
+    ):
         if ignored != "connect":
             visitor.client.hello()
         error = visitor.refused(WRITE, WHAT, says=says, deadline_s=0.5)
@@ -96,8 +105,8 @@ class Outage:
 def outage(target: Target) -> Outage:
     """One stop and start. Afterwards a real gateway believes what a proxy on this machine says of clients; up
     to 2026.3 it then takes all for clients from elsewhere, so what follows must be about those."""
-    knocker = _Knocker(target)
-    with knocker:
+    reconnecting = _Reconnecting(target)
+    with reconnecting:
         with _in_flight(target) as lost:
             target.process.stop()
         if isinstance(target.process, Simulator):
@@ -107,14 +116,14 @@ def outage(target: Target) -> Outage:
             config = target.stored_config()
             config["gateway"]["trustedProxies"] = ["127.0.0.1"]
             (target.state_dir / "openclaw.json").write_text(json.dumps(config))
-        assert knocker.refused.wait(target.timeout_s)
+        assert reconnecting.refused.wait(target.timeout_s)
         target.process.start()
-        knocker.let_in.clear()
-        assert knocker.let_in.wait(target.timeout_s)
-    return Outage(lost[0], tuple(knocker.told.values()))
+        reconnecting.let_in.clear()
+        assert reconnecting.let_in.wait(target.timeout_s)
+    return Outage(lost[0], tuple(reconnecting.told.values()))
 
 
-class _Knocker:
+class _Reconnecting:
     """Tries to get in, again and again, each time as a new client, and keeps what it is told."""
 
     def __init__(self, target: Target) -> None:
@@ -125,9 +134,9 @@ class _Knocker:
         # A real one that starts has its hands full; a simulated one is back in no time.
         self._every_s = 0.3 if target.real else 0.02
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._knock)
+        self._thread = threading.Thread(target=self._keep_connecting)
 
-    def __enter__(self) -> _Knocker:
+    def __enter__(self) -> _Reconnecting:
         self._thread.start()
         return self
 
@@ -135,7 +144,7 @@ class _Knocker:
         self._over.set()
         self._thread.join()
 
-    def _knock(self) -> None:
+    def _keep_connecting(self) -> None:
         while not self._over.wait(self._every_s):
             with Visitor.to(self._target) as visitor:
                 try:
@@ -154,7 +163,7 @@ class _Knocker:
 def _in_flight(target: Target) -> Iterator[list[errors.GatewayError]]:
     """A call that the gateway never sees, so that it is still in flight when the gateway goes."""
     lost: list[errors.GatewayError] = []
-    with meddler(target.url, instead=ignoring(WRITE)) as url, Visitor.to(target, url=url) as visitor:
+    with tampering_proxy(target.url, instead=ignoring(WRITE)) as url, Visitor.to(target, url=url) as visitor:
 
         def wait() -> None:
             try:
@@ -197,7 +206,7 @@ def test_a_gateway_that_is_starting_says_for_how_long_to_wait(target: Target, ou
 
 
 @dataclass(frozen=True)
-class Afar:
+class RemoteClient:
     """The target as a client on another machine meets it. ``type_in``: what its owner does with a command."""
 
     open: Callable[[], Visitor]
@@ -205,7 +214,7 @@ class Afar:
 
 
 @pytest.fixture
-def afar(target: Target, outage: Outage, tmp_path: Path) -> Iterator[Afar]:
+def remote_client(target: Target, outage: Outage, tmp_path: Path) -> Iterator[RemoteClient]:
     with ExitStack() as stack:
         if isinstance(target.process, Simulator):
             simulator = Simulator(target.release, token=target.token, state_dir=tmp_path, remote=True)
@@ -215,12 +224,12 @@ def afar(target: Target, outage: Outage, tmp_path: Path) -> Iterator[Afar]:
             def type_in(arguments: list[str]) -> None:
                 simulator.approve_devices()
         else:
-            url = stack.enter_context(meddler(target.url, headers={"X-Forwarded-For": "203.0.113.9"}))
+            url = stack.enter_context(tampering_proxy(target.url, headers={"X-Forwarded-For": "203.0.113.9"}))
 
             def type_in(arguments: list[str]) -> None:
                 _run_openclaw(target, arguments)
 
-        yield Afar(lambda: stack.enter_context(Visitor.to(target, url=url)), type_in)
+        yield RemoteClient(lambda: stack.enter_context(Visitor.to(target, url=url)), type_in)
 
 
 def _run_openclaw(target: Target, arguments: list[str]) -> None:
@@ -243,21 +252,23 @@ def _run_openclaw(target: Target, arguments: list[str]) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_an_unknown_device_gets_the_command_that_lets_it_in(afar: Afar) -> None:
-    visitor = afar.open()
+def test_an_unknown_device_gets_the_command_that_lets_it_in(remote_client: RemoteClient) -> None:
+    visitor = remote_client.open()
     error = visitor.refused(says=("openclaw devices approve", visitor.device.device_id))
     assert isinstance(error, errors.PairingRequired)
     (command,) = re.findall(r"run `openclaw ([^`]+)`", str(error))
     assert command == f"devices approve {error.request_id}"
-    afar.type_in(command.split())
+    remote_client.type_in(command.split())
     assert visitor.client.call("config.get")["hash"]
 
 
-def test_ten_wrong_tokens_lock_the_right_one_out_and_it_says_until_when(target: Target, afar: Afar) -> None:
+def test_ten_wrong_tokens_lock_the_right_one_out_and_it_says_until_when(
+    target: Target, remote_client: RemoteClient
+) -> None:
     if isinstance(target.process, Simulator) or not target.expected.locks_out:
         pytest.skip("only 2026.9.6 counts wrong tokens; test_7 shows the refusal for the others")
     headers = {"X-Forwarded-For": "203.0.113.77"}
-    with meddler(target.url, headers=headers) as url:
+    with tampering_proxy(target.url, headers=headers) as url:
         for _ in range(10):
             with Visitor(url, "wrong-hush-hush", release=target.release) as stranger:
                 stranger.refused()

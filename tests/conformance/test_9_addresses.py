@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import self_signed
-from tests.conformance.meddler import doorman
+from tests.conformance.tampering_proxy import refusing_upgrade
 from tests.conformance.visitor import Visitor
 from tests.integration.gateway.scripted import Script, scripted_gateway
 from worker.gateway import errors
@@ -25,7 +25,7 @@ TOKEN = "hush-hush-token"
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxy_that_is_not_ready_is_transient(status: int) -> None:
-    with doorman(HTTPStatus(status)) as url, Visitor(url, TOKEN) as visitor:
+    with refusing_upgrade(HTTPStatus(status)) as url, Visitor(url, TOKEN) as visitor:
         error = visitor.refused(says=(f"HTTP {status}", "proxy"))
     assert type(error) is errors.GatewayUnreachable
 
@@ -43,7 +43,7 @@ def test_a_proxy_that_is_not_ready_is_transient(status: int) -> None:
 def test_another_web_server_is_permanent_and_says_what_to_look_at(
     status: int, headers: dict[str, str], says: str
 ) -> None:
-    with doorman(HTTPStatus(status), **headers) as url, Visitor(url, TOKEN) as visitor:
+    with refusing_upgrade(HTTPStatus(status), **headers) as url, Visitor(url, TOKEN) as visitor:
         error = visitor.refused(says=(f"HTTP {status}", says))
     assert type(error) is errors.PermanentGatewayError
     assert "final-hush" not in str(error)

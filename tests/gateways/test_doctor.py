@@ -10,7 +10,14 @@ import pytest
 from models.migrate import migrate
 from tests.gateways.far_away import from_far_away
 from tests.integration.cli.conftest import Provisioner
-from tests.integration.cli.planted import SECRETS, TOKEN, VARIABLES, Planted, assert_all_found, known
+from tests.integration.cli.inconsistent import (
+    SECRETS,
+    TOKEN,
+    VARIABLES,
+    InconsistentGateway,
+    assert_all_found,
+    known,
+)
 from worker.database import make_engine
 from worker.lab.openclaw import Installed, RunningGateway
 
@@ -23,20 +30,20 @@ def test_every_fault_is_named_with_its_cure_and_a_device_is_followed_to_its_pair
     release = installed_openclaw.release
     engine = make_engine(empty_database_url)
     migrate(engine, standalone=True)
-    planted = Planted(engine, release)
+    inconsistent = InconsistentGateway(engine, release)
     provisioner = Provisioner(empty_database_url, tmp_path / "device.pem")
     knows_far = release >= "2026.8"  # a trusted proxy makes 2026.3.13 take its own machine for a remote one
-    config = planted.config | ({"gateway": {"trustedProxies": ["127.0.0.1"]}} if knows_far else {})
+    config = inconsistent.config | ({"gateway": {"trustedProxies": ["127.0.0.1"]}} if knows_far else {})
     gateway = RunningGateway(
         installed_openclaw, tmp_path / "state", token=TOKEN, config_extra=config, env_extra=VARIABLES
     )
     with gateway, from_far_away(gateway.port) as far:
-        planted.settle(gateway.url)
+        inconsistent.settle(gateway.url)
         before = gateway.config_path.read_bytes()
         assert_all_found(provisioner, release)
         assert gateway.config_path.read_bytes() == before
         if knows_far:
-            planted.add_gateway("far", far)
+            inconsistent.add_gateway("far", far)
             refused = provisioner.run("doctor", "far")
             assert refused.exit_code == 1
             approve = _command(refused.stdout, "openclaw devices approve")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.gateways.stub_model import StubModel
 from tests.smoke.owner import owners_config
-from tests.smoke.verdicts import Scene, Weather, WrongResult
+from tests.smoke.verdicts import EnvironmentFailed, Scene, WrongResult
 from worker.lab.openclaw import GatewayNotReady, GatewayRefused, OpenClaw, RunningGateway
 from worker.lab.openclaw.__main__ import NPM_FAILED, REGISTRY_REFUSED
 from worker.lab.openclaw.readiness import Refused, wait_until_ready
@@ -46,7 +46,7 @@ class RealGateway:
             )
         return True  # it is up, and refuses us
 
-    def play(self, limit_s: float) -> Scene:
+    def run_scene(self, limit_s: float) -> Scene:
         code = _run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/smoke"),
@@ -68,9 +68,9 @@ class RealRelease:
     def install(self, limit_s: float) -> None:
         code = _run([sys.executable, "-m", "worker.lab.openclaw", self.name], limit_s)
         if code is None:
-            raise Weather(f"npm did not install it in {limit_s:.0f} s")
+            raise EnvironmentFailed(f"npm did not install it in {limit_s:.0f} s")
         if code in (NPM_FAILED, REGISTRY_REFUSED):
-            raise Weather("npm did not install it (its reason is above)")
+            raise EnvironmentFailed("npm did not install it (its reason is above)")
         if code != 0:
             raise WrongResult(f"the install ended with code {code}")
 
@@ -87,7 +87,7 @@ class RealRelease:
             except GatewayRefused as refused:
                 raise WrongResult(str(refused)) from None
             except GatewayNotReady as not_ready:
-                raise Weather(str(not_ready)) from None
+                raise EnvironmentFailed(str(not_ready)) from None
             try:
                 yield RealGateway(process, state)
             finally:

@@ -30,7 +30,7 @@ JOB_S = 60.0
 
 
 @dataclass
-class Player:
+class SmokeAgent:
     """An agent of ours; ``workspace`` is its folder on the gateway's disk."""
 
     agent_id: UUID
@@ -40,48 +40,48 @@ class Player:
 
 
 @dataclass
-class Play:
+class SmokeFleet:
     """The lead and the member that all tests share, and the owner's part of the config before them."""
 
     world: World
     owners: Mapping[str, Any]
-    lead: Player
-    member: Player
+    lead: SmokeAgent
+    member: SmokeAgent
     provisions: list[Mapping[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def play(world: World) -> Play:
+def smoke_fleet(world: World) -> SmokeFleet:
     owners = _owners_part(world.config())
     ids = [world.fleet.add_agent("Grace", lead=True), world.fleet.add_agent("Ada")]
     main = world.ask("provision_gateway_main", gateway_id=world.fleet.gateway_id, wake=False)
     rows = [_done(world, job) for job in [*(world.send(agent) for agent in ids), main]]
     lead, member = (_player(world, agent, row) for agent, row in zip(ids, rows, strict=False))
-    return Play(world, owners, lead, member, rows[:2])
+    return SmokeFleet(world, owners, lead, member, rows[:2])
 
 
-def test_provision_registers_writes_and_wakes(play: Play) -> None:
-    for player, job in zip((play.lead, play.member), play.provisions, strict=True):
-        world, result = play.world, job["result"]
-        entry = _roster(world.config())[player.openclaw_id]
-        agent = world.agent(player.agent_id)
+def test_provision_registers_writes_and_wakes(smoke_fleet: SmokeFleet) -> None:
+    for smoke_agent, job in zip((smoke_fleet.lead, smoke_fleet.member), smoke_fleet.provisions, strict=True):
+        world, result = smoke_fleet.world, job["result"]
+        entry = _roster(world.config())[smoke_agent.openclaw_id]
+        agent = world.agent(smoke_agent.agent_id)
         assert (entry["name"], entry["workspace"]) == (agent["name"], result["workspace_path"])
         assert entry["heartbeat"]["every"] == "10m"
         delivered = [name for name, file in result["files"].items() if file["action"] in ("create", "update")]
         assert {"AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "MEMORY.md"} <= set(delivered)
         for name in set(delivered) - {"BOOTSTRAP.md", "HEARTBEAT.md"}:  # the first run may delete the former
-            assert (player.workspace / name).read_text().strip(), name
-        assert agent["name"] in (player.workspace / "IDENTITY.md").read_text()
-        assert verify_token(player.token, agent["agent_token_hash"])
+            assert (smoke_agent.workspace / name).read_text().strip(), name
+        assert agent["name"] in (smoke_agent.workspace / "IDENTITY.md").read_text()
+        assert verify_token(smoke_agent.token, agent["agent_token_hash"])
         assert agent["status"] == "online"
         assert result["woken"] is True
         assert world.row(job["id"])["woken_at"] is not None
         assert agent["openclaw_session_id"] in _sessions(world)
-    assert _owners_part(play.world.config()) == play.owners
+    assert _owners_part(smoke_fleet.world.config()) == smoke_fleet.owners
 
 
-def test_update_writes_what_changed_and_keeps_what_the_agent_wrote(play: Play) -> None:
-    world, member = play.world, play.member
+def test_update_writes_what_changed_and_keeps_what_the_agent_wrote(smoke_fleet: SmokeFleet) -> None:
+    world, member = smoke_fleet.world, smoke_fleet.member
     (member.workspace / "MEMORY.md").write_text("The release is on Friday.\n")
     world.set_agent(member.agent_id, soul_template="I am {{ agent_name }}, and calm.")
     job = _done(world, world.send(member.agent_id, "update_agent", wake=False))
@@ -92,23 +92,26 @@ def test_update_writes_what_changed_and_keeps_what_the_agent_wrote(play: Play) -
     assert _token(member) == member.token
 
 
-def test_sync_brings_all_agents_to_their_rows(play: Play) -> None:
-    world = play.world
-    world.set_agent(play.member.agent_id, heartbeat_config={"every": "35m"})
-    world.set_agent(play.lead.agent_id, soul_template="I lead, says {{ agent_name }}.")
+def test_sync_brings_all_agents_to_their_rows(smoke_fleet: SmokeFleet) -> None:
+    world = smoke_fleet.world
+    world.set_agent(smoke_fleet.member.agent_id, heartbeat_config={"every": "35m"})
+    world.set_agent(smoke_fleet.lead.agent_id, soul_template="I lead, says {{ agent_name }}.")
     job = _done(world, world.ask("sync_gateway", gateway_id=world.fleet.gateway_id))
     result = job["result"]
     assert (result["agents_updated"], result["main_updated"], result["errors"]) == (2, True, [])
-    assert _roster(world.config())[play.member.openclaw_id]["heartbeat"]["every"] == "35m"
-    assert (play.lead.workspace / "SOUL.md").read_text() == "I lead, says Grace."
-    assert (play.member.workspace / "MEMORY.md").read_text() == "The release is on Friday.\n"
-    assert [_token(player) for player in (play.lead, play.member)] == [play.lead.token, play.member.token]
+    assert _roster(world.config())[smoke_fleet.member.openclaw_id]["heartbeat"]["every"] == "35m"
+    assert (smoke_fleet.lead.workspace / "SOUL.md").read_text() == "I lead, says Grace."
+    assert (smoke_fleet.member.workspace / "MEMORY.md").read_text() == "The release is on Friday.\n"
+    assert [_token(smoke_agent) for smoke_agent in (smoke_fleet.lead, smoke_fleet.member)] == [
+        smoke_fleet.lead.token,
+        smoke_fleet.member.token,
+    ]
     again = _done(world, world.ask("sync_gateway", gateway_id=world.fleet.gateway_id, dry_run=True))
     assert (again["result"]["agents_unchanged"], again["result"]["files_written"]) == (2, 0)
 
 
-def test_rotation_replaces_the_token(play: Play) -> None:
-    world, member = play.world, play.member
+def test_rotation_replaces_the_token(smoke_fleet: SmokeFleet) -> None:
+    world, member = smoke_fleet.world, smoke_fleet.member
     job = _done(world, world.send(member.agent_id, "update_agent", rotate_tokens=True))
     assert job["result"]["token"] == "rotated"
     assert job["result"]["woken"] is True
@@ -117,23 +120,23 @@ def test_rotation_replaces_the_token(play: Play) -> None:
     assert verify_token(token, hash_)
     assert not verify_token(member.token, hash_)
     assert world.pending_hash(member.agent_id) is None
-    assert verify_token(_token(play.lead), world.agent(play.lead.agent_id)["agent_token_hash"])
+    assert verify_token(_token(smoke_fleet.lead), world.agent(smoke_fleet.lead.agent_id)["agent_token_hash"])
 
 
-def test_delete_removes_the_agent_and_nothing_else(play: Play) -> None:
-    world, member = play.world, play.member
+def test_delete_removes_the_agent_and_nothing_else(smoke_fleet: SmokeFleet) -> None:
+    world, member = smoke_fleet.world, smoke_fleet.member
     key = world.agent(member.agent_id)["openclaw_session_id"]
     before = _roster(world.config())
     job = _done(world, world.send(member.agent_id, "delete_agent"))
     assert job["result"]["removed"] is True
     after = _roster(world.config())
     assert after == {name: entry for name, entry in before.items() if name != member.openclaw_id}
-    assert play.lead.openclaw_id in after
+    assert smoke_fleet.lead.openclaw_id in after
     assert not (member.workspace / "SOUL.md").exists()
-    assert (play.lead.workspace / "SOUL.md").exists()
+    assert (smoke_fleet.lead.workspace / "SOUL.md").exists()
     assert key not in _sessions(world)
-    assert _owners_part(world.config()) == play.owners
-    assert _agents_on_record(world) >= {play.lead.agent_id}
+    assert _owners_part(world.config()) == smoke_fleet.owners
+    assert _agents_on_record(world) >= {smoke_fleet.lead.agent_id}
     assert member.agent_id not in _agents_on_record(world)
 
 
@@ -149,17 +152,17 @@ def _done(world: World, job_id: UUID) -> Mapping[str, Any]:
     return row
 
 
-def _player(world: World, agent_id: UUID, job: Mapping[str, Any]) -> Player:
+def _player(world: World, agent_id: UUID, job: Mapping[str, Any]) -> SmokeAgent:
     openclaw_id = str(job["result"]["openclaw_id"])
     if isinstance(world.process, Simulator):
         workspace = world.process.workspace(openclaw_id)
     else:
         workspace = Path(job["result"]["workspace_path"])
-    return Player(agent_id, openclaw_id, workspace, _token_in(workspace))
+    return SmokeAgent(agent_id, openclaw_id, workspace, _token_in(workspace))
 
 
-def _token(player: Player) -> str:
-    return _token_in(player.workspace)
+def _token(smoke_agent: SmokeAgent) -> str:
+    return _token_in(smoke_agent.workspace)
 
 
 def _token_in(workspace: Path) -> str:
@@ -177,7 +180,7 @@ def _token_in(workspace: Path) -> str:
 def _sessions(world: World) -> set[str]:
     client = world.direct()
     try:
-        listed = world.told(lambda: client.call("sessions.list", {}, deadline_s=30))["sessions"]
+        listed = world.wait_for_answer(lambda: client.call("sessions.list", {}, deadline_s=30))["sessions"]
     except ProvisionerError as error:
         raise Unfinished(str(error)) from error
     finally:

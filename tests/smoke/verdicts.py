@@ -1,7 +1,7 @@
-"""Tells the weather of a real gateway from a wrong result, and decides what is tried again.
+"""Tells failures of the environment from wrong results, and decides what is tried again.
 
-Weather is the state of a process and never a sentence: npm ended without the release, the gateway's process
-ended or never let us connect. What the scene compared and found wrong stands, whatever the gateway did since.
+A failure of the environment is a process's state and never a sentence: npm ended without the release, the
+gateway's process ended or never let us connect. A wrong result counts, whatever the gateway did since.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 TRIES = 2
 
 
-class Weather(Exception):
+class EnvironmentFailed(Exception):
     """The release could not show what we do with it; the message says why."""
 
 
@@ -43,12 +43,12 @@ class Gateway(Protocol):
     def lets_us_in(self) -> bool:
         """Whether it answers a ``connect``, now or soon."""
 
-    def play(self, limit_s: float) -> Scene:
+    def run_scene(self, limit_s: float) -> Scene:
         """The scene on it."""
 
 
 class Candidate(Protocol):
-    """A release to be tried. What it cannot do in time, or at all, it raises as ``Weather``."""
+    """A release to be tried. What it cannot do in time, or at all, it raises as ``EnvironmentFailed``."""
 
     @property
     def name(self) -> str: ...
@@ -131,9 +131,9 @@ def _try(
             return Report(candidate.name, Verdict.NOT_RUN, f"{reason}; no time was left for another try")
         try:
             _try_once(candidate, limits, until, clock)
-        except Weather as weather:
-            reason = str(weather).partition("\n")[0]
-            say(f"----- OpenClaw {candidate.name}, try {number} of {TRIES}: {weather}")
+        except EnvironmentFailed as failure:
+            reason = str(failure).partition("\n")[0]
+            say(f"----- OpenClaw {candidate.name}, try {number} of {TRIES}: {failure}")
         except WrongResult as wrong:
             return Report(candidate.name, Verdict.FAILED, str(wrong))
         else:
@@ -144,12 +144,12 @@ def _try(
 def _try_once(candidate: Candidate, limits: Limits, until: float, clock: Callable[[], float]) -> None:
     candidate.install(until - limits.after_install_s - clock())
     with candidate.gateway(min(limits.start_s, until - limits.scene_s - clock())) as gateway:
-        scene = gateway.play(limits.scene_s)
+        scene = gateway.run_scene(limits.scene_s)
         if scene is Scene.PASSED:
             return
         if scene is Scene.UNFINISHED:
             if not gateway.running:
-                raise Weather("its process ended by itself")
+                raise EnvironmentFailed("its process ended by itself")
             if not gateway.lets_us_in():
-                raise Weather("it no longer lets us connect")
+                raise EnvironmentFailed("it no longer lets us connect")
         raise WrongResult("see above")

@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 from tests.acceptance.proxy import Proxy
 from tests.integration.agents.fleet import Fleet, execute, job, one, seed_fleet
 from tests.integration.conftest import Sent
-from tests.mute import mute
 from tests.rows import execute_agent_row
+from tests.silent_server import silent_server
 from worker.gateway.idle_timeout import call_limits, note_failing_for, wait_within_limits, within_budget
 from worker.jobs.intake import Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -64,7 +64,7 @@ def drive(hand: Services, fleet: Fleet, job_id: UUID, sent: Sent, most_s: float 
 def test_a_gateway_that_accepts_and_never_answers_is_given_up_within_the_budget(
     hands: Callable[..., Services], engine: Engine, sent: Sent
 ) -> None:
-    with mute() as url:
+    with silent_server() as url:
         fleet = seed_fleet(engine, url=url, token=TOKEN)
         hand = hands(retry_timeout_s=BUDGET_S, retry_inline_s=20)
         job_id = begin(engine, fleet)

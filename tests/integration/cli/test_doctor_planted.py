@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.cli.conftest import Provisioner
-from tests.integration.cli.planted import TOKEN, VARIABLES, Planted, assert_all_found
+from tests.integration.cli.inconsistent import TOKEN, VARIABLES, InconsistentGateway, assert_all_found
 from worker.lab.simulator import Simulator
 
 
@@ -16,12 +16,12 @@ from worker.lab.simulator import Simulator
 def test_every_fault_is_named_with_its_cure(
     provisioner: Provisioner, engine: Engine, tmp_path: Path, release: str
 ) -> None:
-    planted = Planted(engine, release)
+    inconsistent = InconsistentGateway(engine, release)
     simulator = Simulator(
-        release, token=TOKEN, state_dir=tmp_path / "state", config=planted.config, environment=VARIABLES
+        release, token=TOKEN, state_dir=tmp_path / "state", config=inconsistent.config, environment=VARIABLES
     )
     with simulator:
-        planted.settle(simulator.url)
+        inconsistent.settle(simulator.url)
         before = simulator.config_path.read_bytes()
         assert_all_found(provisioner, release)
         assert simulator.config_path.read_bytes() == before

@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class SendAttempt:
     """One ask of a service: when it began, what it took, in seconds, and what came of it."""
 
     at: float
@@ -67,9 +67,9 @@ class Service:
                 stdout=out,
             )
 
-    def told(self) -> list[Told]:
+    def told(self) -> list[SendAttempt]:
         lines = self._log.read_text().splitlines(keepends=True)
-        return [Told(*json.loads(line)) for line in lines if line.endswith("\n")]
+        return [SendAttempt(*json.loads(line)) for line in lines if line.endswith("\n")]
 
     def end(self) -> None:
         assert self._process.stdin is not None
@@ -100,7 +100,7 @@ class Outage:
         self._broker.valkey.start()
         self.ended_at = time.time()
 
-    def told_meanwhile(self, told: list[Told]) -> list[Told]:
+    def told_meanwhile(self, told: list[SendAttempt]) -> list[SendAttempt]:
         """What was asked while it was surely away."""
         return [one for one in told if one.at > self.began_at + 0.5 and one.at + one.took_s < self.ended_at]
 
@@ -201,7 +201,7 @@ def test_every_row_is_served_once_and_every_caller_is_told_at_once(
     assert service.told()[-1].answer == "asked"
 
 
-def refused(told: list[Told]) -> list[Told]:
+def refused(told: list[SendAttempt]) -> list[SendAttempt]:
     """Who was told that it did not work, in the words of the page."""
     return [one for one in told if one.answer.startswith("nothing was asked for, try again: ")]
 

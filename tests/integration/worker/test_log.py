@@ -25,7 +25,7 @@ LINE = re.compile(
 
 
 @dataclass(frozen=True)
-class Said:
+class WorkerLog:
     """The lines of one worker, and what they are about."""
 
     lines: list[str]
@@ -36,10 +36,10 @@ class Said:
 
 
 @pytest.fixture(scope="module")
-def listen(open_workshop: Callable[[], Workshop]) -> Callable[[str], Said]:
+def listen(open_workshop: Callable[[], Workshop]) -> Callable[[str], WorkerLog]:
     """A worker that provisions, syncs, fails and stops, in one format."""
 
-    def work(log_format: str) -> Said:
+    def work(log_format: str) -> WorkerLog:
         workshop = open_workshop()
         worker = workshop.start_worker(LOG_FORMAT=log_format, LOG_LEVEL="INFO")
         place = workshop.place("2026.9.6")
@@ -60,31 +60,31 @@ def listen(open_workshop: Callable[[], Workshop]) -> Callable[[str], Said]:
         assert workshop.ended(jobs["refused"]).status == "failed"
         worker.stop()
         lines = [line for line in worker.log().splitlines() if line]
-        return Said(lines, secrets, jobs, agent, gateway)
+        return WorkerLog(lines, secrets, jobs, agent, gateway)
 
     return work
 
 
 @pytest.fixture(scope="module")
-def as_json(listen: Callable[[str], Said]) -> Said:
+def as_json(listen: Callable[[str], WorkerLog]) -> WorkerLog:
     return listen("json")
 
 
 @pytest.fixture(scope="module")
-def for_people(listen: Callable[[str], Said]) -> Said:
+def for_people(listen: Callable[[str], WorkerLog]) -> WorkerLog:
     return listen("console")
 
 
-def events(said: Said) -> list[dict[str, Any]]:
+def events(said: WorkerLog) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.lines if line != PRINTED_BY_CELERY]
 
 
-def test_json_is_one_object_a_line_with_time_level_and_event(as_json: Said) -> None:
+def test_json_is_one_object_a_line_with_time_level_and_event(as_json: WorkerLog) -> None:
     assert as_json.lines.count(PRINTED_BY_CELERY) == 1
     assert all(event.keys() >= {"timestamp", "level", "event"} for event in events(as_json))
 
 
-def test_every_line_about_a_job_names_its_agent_and_gateway(as_json: Said) -> None:
+def test_every_line_about_a_job_names_its_agent_and_gateway(as_json: WorkerLog) -> None:
     for name, job in as_json.jobs.items():
         of_job = [event for event in events(as_json) if event.get("job") == str(job)]
         assert of_job, name
@@ -93,12 +93,12 @@ def test_every_line_about_a_job_names_its_agent_and_gateway(as_json: Said) -> No
         assert {event.get("agent") for event in of_job} == wanted
 
 
-def test_the_rosters_lines_name_the_gateway_and_nobody_elses_job(as_json: Said) -> None:
+def test_the_rosters_lines_name_the_gateway_and_nobody_elses_job(as_json: WorkerLog) -> None:
     rosters = [event for event in events(as_json) if event["event"].startswith("roster written")]
     assert [(event["gateway"], event.get("job")) for event in rosters] == [(str(as_json.gateway), None)]
 
 
-def test_no_line_comes_twice_and_celery_does_not_repeat_ours(as_json: Said) -> None:
+def test_no_line_comes_twice_and_celery_does_not_repeat_ours(as_json: WorkerLog) -> None:
     said = Counter(
         json.dumps({key: value for key, value in event.items() if key != "timestamp"}, sort_keys=True)
         for event in events(as_json)
@@ -110,7 +110,7 @@ def test_no_line_comes_twice_and_celery_does_not_repeat_ours(as_json: Said) -> N
     assert [event["event"] for event in ends if "parked" not in event["event"]] == ["woken", "succeeded"]
 
 
-def test_a_line_for_people_is_short_and_says_whom_it_is_about(for_people: Said) -> None:
+def test_a_line_for_people_is_short_and_says_whom_it_is_about(for_people: WorkerLog) -> None:
     found = {name: [] for name in for_people.jobs}  # type: dict[str, list[re.Match[str]]]
     for line in for_people.lines:
         for name, job in for_people.jobs.items():
@@ -127,7 +127,7 @@ def test_a_line_for_people_is_short_and_says_whom_it_is_about(for_people: Said) 
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_secret_is_said(log_format: str, as_json: Said, for_people: Said) -> None:
+def test_no_secret_is_said(log_format: str, as_json: WorkerLog, for_people: WorkerLog) -> None:
     said = as_json if log_format == "json" else for_people
     assert all(len(secret) >= 16 for secret in said.secrets.values())
     text = "\n".join(said.lines)

@@ -16,7 +16,7 @@ from tests.integration.worker.workshop import Place, Workshop
 
 
 @dataclass(frozen=True)
-class Beside:
+class MissionControlRows:
     """What came of a gateway's life in Mission Control's database."""
 
     before: str
@@ -34,7 +34,7 @@ def _others(workshop: Workshop) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def beside(open_workshop: Callable[[], Workshop]) -> Beside:
+def beside(open_workshop: Callable[[], Workshop]) -> MissionControlRows:
     """Two agents, one of them with a history; a lead and a main agent are made, and both agents deleted."""
     workshop = open_workshop()
     place = workshop.place("2026.9.6", agents=2)
@@ -63,16 +63,16 @@ def beside(open_workshop: Callable[[], Workshop]) -> Beside:
     run("delete one with a history", "delete_agent", agent_id=kept)
     assert _others(workshop) == rows
     after = definitions(workshop.database_url, "public")
-    return Beside(before, after, jobs, workshop, place, kept, deleted)
+    return MissionControlRows(before, after, jobs, workshop, place, kept, deleted)
 
 
-def test_its_definitions_are_the_same_before_and_after(beside: Beside) -> None:
+def test_its_definitions_are_the_same_before_and_after(beside: MissionControlRows) -> None:
     assert "lifecycle_generation integer NOT NULL" in beside.before
     assert "REFERENCES public.agents(id)" in beside.before
     assert beside.after == beside.before
 
 
-def test_jobs_of_every_kind_succeed_beside_its_tables(beside: Beside) -> None:
+def test_jobs_of_every_kind_succeed_beside_its_tables(beside: MissionControlRows) -> None:
     ended = {name: (job.status, job.error) for name, job in beside.jobs.items()}
     del ended["delete one with a history"]
     assert set(ended.values()) == {("succeeded", None)}
@@ -80,7 +80,9 @@ def test_jobs_of_every_kind_succeed_beside_its_tables(beside: Beside) -> None:
     assert beside.jobs["sync"].result["main_updated"] is True
 
 
-def test_a_lead_and_a_main_agent_get_the_zero_of_a_column_that_we_do_not_know(beside: Beside) -> None:
+def test_a_lead_and_a_main_agent_get_the_zero_of_a_column_that_we_do_not_know(
+    beside: MissionControlRows,
+) -> None:
     assert beside.jobs["lead"].result["created"] is True
     made = (beside.jobs["lead"].result["agent_id"], beside.jobs["main"].result["agent_id"])
     for agent_id in made:
@@ -89,7 +91,7 @@ def test_a_lead_and_a_main_agent_get_the_zero_of_a_column_that_we_do_not_know(be
     assert "a zero is put into: lifecycle_generation" in beside.workshop.logs()
 
 
-def test_an_agent_with_a_history_is_deleted_once_that_is_gone(beside: Beside) -> None:
+def test_an_agent_with_a_history_is_deleted_once_that_is_gone(beside: MissionControlRows) -> None:
     engine = beside.workshop.engine
     assert one(engine, "SELECT count(*) FROM agents WHERE id = :id", id=beside.deleted)[0] == 0
     refused = beside.jobs["delete one with a history"]

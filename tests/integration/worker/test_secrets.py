@@ -28,7 +28,7 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedPlaces:
     """Everything that was said and stored, by place; the secrets by name; an agent that must be found."""
 
     places: Mapping[str, str]
@@ -107,7 +107,7 @@ def all_rows(workshop: Workshop) -> str:
 
 
 @pytest.fixture(scope="module")
-def searched(open_workshop: Callable[[], Workshop]) -> Searched:
+def searched(open_workshop: Callable[[], Workshop]) -> SearchedPlaces:
     """A worker at work, on success and on failure, and all that could be seen of it."""
     workshop = open_workshop()
     secrets = {
@@ -143,14 +143,14 @@ def searched(open_workshop: Callable[[], Workshop]) -> Searched:
         "the broker's keys": all_keys(workshop.redis_url),
         "the tables": all_rows(workshop),
     }
-    return Searched(places, secrets, agent_id)
+    return SearchedPlaces(places, secrets, agent_id)
 
 
 PLACES = ("the log", "the broker's commands", "the broker's keys", "the tables")
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_secret_is_in(searched: Searched, place: str) -> None:
+def test_no_secret_is_in(searched: SearchedPlaces, place: str) -> None:
     assert len(searched.secrets) == 10
     assert all(len(secret) >= 16 for secret in searched.secrets.values())
     found = [name for name, secret in searched.secrets.items() if secret in searched.places[place]]
@@ -158,7 +158,7 @@ def test_no_secret_is_in(searched: Searched, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_hash_of_a_gateways_token_is_in(searched: Searched, place: str) -> None:
+def test_no_hash_of_a_gateways_token_is_in(searched: SearchedPlaces, place: str) -> None:
     for name, secret in searched.secrets.items():
         prints = [sha256(secret.encode()).hexdigest()[:16]]
         prints.append((GatewayAddress("ws://x", secret).token_fingerprint or "")[:16])
@@ -167,12 +167,12 @@ def test_no_hash_of_a_gateways_token_is_in(searched: Searched, place: str) -> No
 
 
 @pytest.mark.parametrize("place", ["the log", "the broker's commands", "the tables"])
-def test_the_search_would_find_them(searched: Searched, place: str) -> None:
+def test_the_search_would_find_them(searched: SearchedPlaces, place: str) -> None:
     """The agent's id went the same ways as a leaked token would have gone."""
     assert str(searched.agent_id) in searched.places[place]
 
 
-def test_an_agents_hash_is_in_its_own_columns_alone(searched: Searched) -> None:
+def test_an_agents_hash_is_in_its_own_columns_alone(searched: SearchedPlaces) -> None:
     hashes = [
         line.split(" ", 1)[0]
         for line in searched.places["the tables"].splitlines()

@@ -21,7 +21,7 @@ from worker.jobs.requests import Option, Request
 BOARD, GATEWAY = UUID(int=1), UUID(int=2)
 
 
-class Polish(Request):
+class FakeRequest(Request):
     """A request that there is not."""
 
     kind = "polish"
@@ -35,14 +35,14 @@ class Polish(Request):
     user_id: UUID | None = None
 
 
-def polish(*arguments: str) -> Polish | str:
+def polish(*arguments: str) -> FakeRequest | str:
     """The request that a command line makes, or what is said against it."""
-    made: list[Polish] = []
+    made: list[FakeRequest] = []
     app = typer.Typer()
 
     @app.command()
-    @from_request(Polish)
-    def command(*, make: Make[Polish], twice: bool = False) -> None:
+    @from_request(FakeRequest)
+    def command(*, make: Make[FakeRequest], twice: bool = False) -> None:
         made.append(make(None))  # type: ignore[arg-type]
 
     result = CliRunner(env={"COLUMNS": "80"}).invoke(app, list(arguments))
@@ -60,12 +60,12 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_given_is_left_as_the_request_has_it() -> None:
-    assert polish("Ada") == Polish(agent_id=AGENT, requested_by="cli")
+    assert polish("Ada") == FakeRequest(agent_id=AGENT, requested_by="cli")
 
 
 def test_an_option_turns_its_field_over_and_names_become_ids() -> None:
     given = polish("Ada", "--no-wake", "--shine", "--board", "Launch", "--title", "A", "--request", "r")
-    assert given == Polish(
+    assert given == FakeRequest(
         agent_id=AGENT,
         wake=False,
         shine=True,
@@ -77,7 +77,7 @@ def test_an_option_turns_its_field_over_and_names_become_ids() -> None:
 
 
 def test_a_whole_id_without_a_row_is_taken_where_the_request_allows_it() -> None:
-    assert polish(str(GATEWAY)) == Polish(agent_id=GATEWAY, requested_by="cli")
+    assert polish(str(GATEWAY)) == FakeRequest(agent_id=GATEWAY, requested_by="cli")
     assert polish("Adam") == "There is no agent 'Adam'."
     assert polish("Ada", "--board", str(GATEWAY)) == f"There is no board {str(GATEWAY)!r}."
 

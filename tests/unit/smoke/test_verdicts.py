@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.smoke.verdicts import (
+    EnvironmentFailed,
     Gateway,
     Limits,
     Report,
     Scene,
     Verdict,
-    Weather,
     WrongResult,
     exit_code,
     try_releases,
@@ -59,7 +59,7 @@ class FakeGateway:
     def lets_us_in(self) -> bool:
         return not (self.how.hangs or self.how.ends)
 
-    def play(self, limit_s: float) -> Scene:
+    def run_scene(self, limit_s: float) -> Scene:
         self.limits.append(limit_s)
         self.clock.now += min(self.how.scene_s, limit_s)
         return self.how.scene
@@ -122,13 +122,13 @@ def run(old: list[Try], new: list[Try]) -> Run:
 
 GOOD = Try()
 DIED = Try(scene=Scene.UNFINISHED, ends=True)
-NEVER_UP = Try(start=Weather("was not ready"), start_s=1000)
+NEVER_UP = Try(start=EnvironmentFailed("was not ready"), start_s=1000)
 WRONG = Try(scene=Scene.WRONG)
-WEATHER = {
+ENVIRONMENT_FAILURES = {
     "does not come up": NEVER_UP,
     "dies of itself": DIED,
     "no longer lets us in": Try(scene=Scene.UNFINISHED, hangs=True),
-    "is refused by npm": Try(npm=Weather("npm did not install it")),
+    "is refused by npm": Try(npm=EnvironmentFailed("npm did not install it")),
 }
 
 
@@ -139,16 +139,16 @@ def test_where_all_goes_well_each_release_is_tried_once() -> None:
     assert not any("NOT RUN" in line for line in done.said)
 
 
-@pytest.mark.parametrize("weather", WEATHER.values(), ids=WEATHER)
-def test_weather_is_tried_again_once(weather: Try) -> None:
-    done = run([weather, GOOD], [GOOD])
+@pytest.mark.parametrize("failure", ENVIRONMENT_FAILURES.values(), ids=ENVIRONMENT_FAILURES)
+def test_weather_is_tried_again_once(failure: Try) -> None:
+    done = run([failure, GOOD], [GOOD])
     assert (done.verdicts, done.code) == ([Verdict.PASSED] * 2, 0)
     assert done.old.began == 2
 
 
-@pytest.mark.parametrize("weather", WEATHER.values(), ids=WEATHER)
-def test_the_second_time_the_release_is_not_run_which_is_said_last(weather: Try) -> None:
-    for done in (run([weather] * 3, [GOOD]), run([GOOD], [weather] * 3)):
+@pytest.mark.parametrize("failure", ENVIRONMENT_FAILURES.values(), ids=ENVIRONMENT_FAILURES)
+def test_the_second_time_the_release_is_not_run_which_is_said_last(failure: Try) -> None:
+    for done in (run([failure] * 3, [GOOD]), run([GOOD], [failure] * 3)):
         [missing] = [report for report in done.reports if report.verdict is Verdict.NOT_RUN]
         assert done.code == 0
         assert done.old.began + done.new.began == 3
@@ -202,6 +202,6 @@ def test_however_slow_all_is_it_ends_in_time_and_no_scene_is_cut_short() -> None
 
 
 def test_a_release_that_npm_keeps_us_waiting_for_leaves_the_other_its_time() -> None:
-    done = run([Try(npm=Weather("npm took too long"), npm_s=1000)] * 2, [GOOD])
+    done = run([Try(npm=EnvironmentFailed("npm took too long"), npm_s=1000)] * 2, [GOOD])
     assert (done.verdicts, done.code) == ([Verdict.NOT_RUN, Verdict.PASSED], 0)
     assert "no time was left" in done.said[-1]

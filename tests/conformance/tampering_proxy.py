@@ -19,7 +19,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.conformance.peer import JSON
 
 _MAX = 2**26
-_QUIET = logging.getLogger("tests.meddler.frames")
+_QUIET = logging.getLogger("tests.tampering_proxy.frames")
 _QUIET.setLevel(logging.CRITICAL)
 
 Change = Callable[[JSON], JSON]
@@ -30,7 +30,7 @@ Instead = Callable[[ServerConnection, JSON], bool]
 
 
 @contextmanager
-def meddler(
+def tampering_proxy(
     upstream: str,
     *,
     headers: Mapping[str, str] | None = None,
@@ -82,7 +82,7 @@ def _answers(client: ServerConnection, gateway: ClientConnection) -> None:
 
 
 @contextmanager
-def doorman(status: HTTPStatus, **headers: str) -> Iterator[str]:
+def refusing_upgrade(status: HTTPStatus, **headers: str) -> Iterator[str]:
     """The URL of a web server that answers every upgrade with ``status``."""
 
     def refuse(client: ServerConnection, request: Request) -> Response:

@@ -43,7 +43,7 @@ def place_in_line(nodeid: str) -> int:
     return next((n for n, start in enumerate(LONGEST_FIRST) if nodeid.startswith(start)), len(LONGEST_FIRST))
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]
+class SharedFixtureScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Runs all tests with the same `shared_by` in one process, in the order of collection."""
 
     def _split_scope(self, nodeid: str) -> str:

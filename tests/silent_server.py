@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def mute() -> Iterator[str]:
+def silent_server() -> Iterator[str]:
     """Run the server while the block runs, and yield its WebSocket URL. Its connections are closed at the
     end."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:

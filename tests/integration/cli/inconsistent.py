@@ -19,7 +19,7 @@ ORPHAN = f"mc-{UUID(int=0xAA)}"
 ORPHANED_LEAD = f"lead-{UUID(int=0xBB)}"
 
 
-class Planted:
+class InconsistentGateway:
     """Rows, in tables that are empty, and a config that do not fit each other. Start a gateway on
     ``config``, then say where it is with ``settle``."""
 

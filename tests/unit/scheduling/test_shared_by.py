@@ -1,4 +1,4 @@
-"""Tests that share a gateway or a module's fixtures run in one process (tests/spreading.py)."""
+"""Tests that share a gateway or a module's fixtures run in one process (tests/scheduling.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spreading import LONGEST_FIRST, place_in_line, shared_by
+from tests.scheduling import LONGEST_FIRST, place_in_line, shared_by
 
 
 def test_all_tests_of_a_folder_on_one_gateway_stay_together() -> None:
