@@ -11,5 +11,5 @@ from worker.app import app
 
 @app.task(name="tasks.delete_agent", bind=True, throws=(JobFailed,))
 def delete_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Remove an agent from its gateway and delete its row (docs/enqueue.md has the arguments)."""
+    """Remove an agent from its gateway and delete its row (interfaces.md 3 has the arguments)."""
     return run_agent_job(self, positional, arguments, delete)

@@ -37,5 +37,5 @@ def _ensure(connection: Connection, job: Queued) -> list[Message]:
 
 @app.task(name="tasks.ensure_board_lead", bind=True, throws=(JobFailed,))
 def ensure_board_lead(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Create or repair a board's lead and enqueue its provisioning (docs/enqueue.md has the arguments)."""
+    """Create or repair a board's lead and enqueue its provisioning (interfaces.md 3 has the arguments)."""
     return run_job(self, positional, arguments, _ensure)

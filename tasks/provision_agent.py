@@ -12,5 +12,5 @@ from worker.app import app
 
 @app.task(name="tasks.provision_agent", bind=True, throws=(JobFailed,))
 def provision_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Provision a board's agent on its gateway (docs/enqueue.md has the arguments)."""
+    """Provision a board's agent on its gateway (interfaces.md 3 has the arguments)."""
     return run_agent_job(self, positional, arguments, partial(reconcile, profile=PROVISION))

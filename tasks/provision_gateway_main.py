@@ -20,5 +20,5 @@ def _main_agent(connection: Connection, request: Request) -> UUID:
 
 @app.task(name="tasks.provision_gateway_main", bind=True, throws=(JobFailed,))
 def provision_gateway_main(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Create or repair a gateway's main agent and provision it (docs/enqueue.md has the arguments)."""
+    """Create or repair a gateway's main agent and provision it (interfaces.md 3 has the arguments)."""
     return run_agent_job(self, positional, arguments, partial(reconcile, profile=PROVISION_MAIN), _main_agent)

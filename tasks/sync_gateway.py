@@ -28,7 +28,7 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
 
 @app.task(name="tasks.sync_gateway", bind=True, throws=(JobFailed,))
 def sync_gateway(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Bring the agents of a gateway up to date with their templates (docs/enqueue.md has the arguments)."""
+    """Bring the agents of a gateway up to date with their templates (interfaces.md 3 has the arguments)."""
 
     def look(job_id: UUID) -> None:
         report_sync(job_id, execute_sync(services(), job_id))

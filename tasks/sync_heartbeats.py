@@ -26,5 +26,5 @@ def _execute(job_id: UUID) -> Outcome:
 
 @app.task(name="tasks.sync_heartbeats", bind=True, throws=(JobFailed,))
 def sync_heartbeats(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Write agents' heartbeat settings into their gateway's config (docs/enqueue.md has the arguments)."""
+    """Write agents' heartbeat settings into their gateway's config (interfaces.md 3 has the arguments)."""
     return run_job(self, positional, arguments, _begin, then=_execute)

@@ -12,6 +12,6 @@ from worker.app import app
 
 @app.task(name="tasks.update_agent", bind=True, throws=(JobFailed,))
 def update_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
-    """Bring an agent up to date with its templates, or report what that would change (docs/enqueue.md has the
+    """Bring an agent up to date with its templates, or report what that would change (interfaces.md 3 has the
     arguments)."""
     return run_agent_job(self, positional, arguments, partial(reconcile, profile=UPDATE))

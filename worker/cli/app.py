@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+REQUEST = "cli.commands.requests:command_of"
 COMMANDS = {
     "demo": (
         "lab.demo.command:demo",
@@ -24,19 +25,19 @@ COMMANDS = {
     ),
     "migrate": ("cli.commands.database:migrate", "Bring the schema `provisioner` up to date."),
     "provision": (
-        "cli.commands.agents:provision",
+        REQUEST,
         "Provision an agent on its gateway and wait for the result.",
     ),
-    "update": ("cli.commands.agents:update", "Bring an agent's files and its roster entry up to date."),
+    "update": (REQUEST, "Bring an agent's files and its roster entry up to date."),
     "delete": ("cli.commands.agents:delete", "Take an agent off its gateway and out of the database."),
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
     "heartbeats": (
-        "cli.commands.syncs:heartbeats",
+        REQUEST,
         "Apply the heartbeat settings of a gateway's agents, in one config change.",
     ),
     "lead": ("cli.commands.boards:lead", "Create or repair the lead of a board and provision it."),
     "main": (
-        "cli.commands.agents:main_agent",
+        REQUEST,
         "Create or repair the main agent of a gateway and provision it.",
     ),
     "jobs": ("cli.commands.jobs:jobs", "List jobs, the newest first."),
@@ -58,7 +59,8 @@ COMMANDS = {
     ),
     "device": ("cli.commands.device:app", "Show the device key by which gateways recognize the workers."),
 }
-"""Each command's place below ``worker``, and the line that lists it: the first sentence of its help."""
+"""Each command's place below ``worker``, and the line that lists it: the first sentence of its help.
+`REQUEST` is the place of those that ask for a job of their kind and do nothing else."""
 LAB = "lab."
 
 
@@ -86,8 +88,11 @@ class Commands(TyperGroup):
 @cache
 def load(name: str) -> Any:
     """The command of that name, ready to run."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
+    place, line = COMMANDS[name]
+    module, _, attribute = place.partition(":")
     part = getattr(_imported(name, module), attribute)
+    if place == REQUEST:
+        part = part(name, line)
     holder = typer.Typer()
     if isinstance(part, typer.Typer):
         holder.add_typer(part, name=name)

@@ -1,4 +1,4 @@
-"""``provisioner provision|update|delete|main``, jobs about one agent, and ``provisioner agent add|list``."""
+"""``provisioner delete``, which asks before it does, and ``provisioner agent add|list``."""
 
 from __future__ import annotations
 
@@ -14,29 +14,11 @@ from worker.cli.errors import FAILED
 from worker.cli.lookup import find
 from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
-from worker.jobs.requests import DeleteAgent, ProvisionAgent, ProvisionGatewayMain, UpdateAgent
+from worker.jobs.requests import DeleteAgent
 from worker.standalone import NewAgent, add_agent
 from worker.workspace.display_text import shown_name
 
 app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
-
-
-@from_request(ProvisionAgent)
-def provision(*, make: Make[ProvisionAgent], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Provision an agent on its gateway and wait for the result. Exits 1 if that fails."""
-    ask(make, no_wait=no_wait, as_json=as_json)
-
-
-@from_request(UpdateAgent)
-def update(*, make: Make[UpdateAgent], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Bring an agent's files and its roster entry up to date. Exits 1 if that fails."""
-    ask(make, no_wait=no_wait, as_json=as_json)
-
-
-@from_request(ProvisionGatewayMain)
-def main_agent(*, make: Make[ProvisionGatewayMain], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Create or repair the main agent of a gateway and provision it. Exits 1 if that fails."""
-    ask(make, no_wait=no_wait, as_json=as_json)
 
 
 @from_request(DeleteAgent)

@@ -1,4 +1,4 @@
-"""``provisioner sync`` and ``provisioner heartbeats``: jobs about all agents of a gateway."""
+"""``provisioner sync``, whose dry run exits 1 if it finds anything to change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.cli.console import Json
 from worker.cli.errors import FAILED
 from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
-from worker.jobs.requests import SyncGateway, SyncHeartbeats
+from worker.jobs.requests import SyncGateway
 from worker.sync.result import drifted
 
 
@@ -21,9 +21,3 @@ def sync(*, make: Make[SyncGateway], no_wait: NoWait = False, as_json: Json = Fa
     job = ask(make, no_wait=no_wait, as_json=as_json)
     if job.dry_run and not no_wait and drifted(job.result or {}):
         raise typer.Exit(FAILED)
-
-
-@from_request(SyncHeartbeats)
-def heartbeats(*, make: Make[SyncHeartbeats], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Apply the heartbeat settings of a gateway's agents, in one config change."""
-    ask(make, no_wait=no_wait, as_json=as_json)
