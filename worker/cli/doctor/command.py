@@ -108,5 +108,5 @@ def _verdict(report: Report) -> str:
     if report.ok and report.writes_refused:
         return f"Config writes are refused until you allow them; {warned} to heed."
     if report.ok:
-        return f"Fit to be provisioned{f', with {warned} to warned' if warned else ''}."
-    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {warned} to warned' if warned else ''}."
+        return f"Fit to be provisioned{f', with {warned} to heed' if warned else ''}."
+    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {warned} to heed' if warned else ''}."
