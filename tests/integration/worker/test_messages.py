@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from celery import Celery, chain, chord, group
+from celery.exceptions import TimeoutError as NoResultError
 from sqlalchemy import Row, text
 
 from tests.integration.agents.fleet import execute, one
@@ -181,7 +182,7 @@ def first(result: Any) -> Any:
 
 @pytest.mark.usefixtures("worker")
 def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
-    app: Any = Celery(broker=alone.redis_url, backend="cache+memory://")
+    app: Any = Celery(broker=alone.redis_url, backend=alone.redis_url)
     app.conf.task_default_queue = "provisioning"
 
     def request() -> Any:
@@ -202,6 +203,10 @@ def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
     several: Any = group([request(), request()]).apply_async()
     alike = [alone.ended(UUID(one.id)).error for one in several.results]
     assert alike == [f"There is no agent with agent_id {UNSERVED}."] * 2
+    # docs/enqueue.md: nobody answers there, so a caller that must not wait for ever gives a timeout.
+    with pytest.raises(NoResultError):
+        several.get(timeout=0.2)
+    assert {one.state for one in several.results} == {"PENDING"}
     app.close()
 
 
