@@ -56,6 +56,14 @@ def to_jsonb(value: Any) -> str:
     return json.dumps(storable(value)) if suspect else text
 
 
+def readable_json(written: str | None) -> Any:
+    """The value of JSON, to be shown; None if it is too deep to be read, or holds too long a number."""
+    try:
+        return None if written is None else json.loads(written)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _whole(text: str) -> str:
     return _HALVES.sub("\ufffd", text) if not text.isascii() else text
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from worker.jobs.states import OPEN_STATUSES
 from worker.jobs.store.codes import crashes, outcome, reason_code, wait_reason
+from worker.printable import readable_json
 from worker.sync import result
 from worker.workspace.display_text import one_line
 
@@ -167,22 +168,38 @@ class JobSummary:
         return self.warnings or [warning for agent in self.agents for warning in agent.warnings]
 
 
+_SHAPES: Mapping[str, dict[str, Any] | list[Any]] = {"options": {}, "result": {}, "warnings": []}
+"""What is shown of a column whose JSON cannot be read or has another shape: services write rows too."""
+
+
+def _within(column: str) -> str:
+    """SQL: a time that Python can hold. A row may say infinity."""
+    return (
+        f"CASE WHEN {column} < '1970-01-01' THEN '1970-01-01'"
+        f" WHEN {column} > '9999-01-01' THEN '9999-01-01' ELSE {column} END"
+    )
+
+
 _COLUMNS = f"""
     j.id, j.kind, j.status, j.phase, j.request_id, j.requested_by, j.agent_id, a.name AS agent_name,
     b.id AS board_id, b.name AS board_name, g.id AS gateway_id, g.name AS gateway_name, j.parent_job_id,
-    j.options, j.result, j.warnings, j.error, j.agents_total, j.agents_done,
+    CAST(j.options AS text) AS options, CAST(j.result AS text) AS result,
+    CAST(j.warnings AS text) AS warnings, j.error, j.agents_total, j.agents_done,
     {reason_code("j", "error")} AS reason_code, {wait_reason("j")} AS wait_reason,
     greatest(j.tries, most.tries) AS tries, greatest({crashes("j")}, most.crashes) AS crashes,
-    j.cancel_requested_at, j.created_at, j.started_at, j.finished_at,
-    extract(epoch FROM now() - j.created_at)::float AS age_s,
-    extract(epoch FROM j.started_at - j.created_at)::float AS waited_s,
-    extract(epoch FROM coalesce(j.finished_at, now()) - j.started_at)::float AS took_s
+    j.cancel_requested_at, t.created_at, t.started_at, t.finished_at,
+    extract(epoch FROM now() - t.created_at)::float AS age_s,
+    extract(epoch FROM t.started_at - t.created_at)::float AS waited_s,
+    extract(epoch FROM coalesce(t.finished_at, now()) - t.started_at)::float AS took_s
 """
 _TABLES = f"""
     provisioner.jobs j CROSS JOIN LATERAL (
         SELECT max(r.tries) AS tries, max({crashes("r")}) AS crashes
         FROM provisioner.job_agents r WHERE r.job_id = j.id
     ) most
+    CROSS JOIN LATERAL (
+        SELECT {_within("j.created_at")}, {_within("j.started_at")}, {_within("j.finished_at")}
+    ) t (created_at, started_at, finished_at)
     LEFT JOIN agents a ON a.id = j.agent_id
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
@@ -289,6 +306,10 @@ def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:
     name = values["agent_name"]
     if name is not None and one_line(name) != name:
         values["agent_name"] = None  # its id names it better, on a command line too
+    for column, otherwise in _SHAPES.items():
+        value = readable_json(values[column])
+        values[column] = value if isinstance(value, type(otherwise)) else otherwise
+    values["result"] = values["result"] or None
     return JobSummary(**{**values, "tally": _tally(values.get("tally", {}))}, agents=tuple(agents))
 
 

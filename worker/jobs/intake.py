@@ -123,7 +123,7 @@ def _of_another_kind(key: UUID, kind: str, stored: StoredJob) -> Refused:
 def _as_started(key: UUID, stored: StoredJob) -> Started | None:
     if stored.status == "queued":
         return None
-    note_ids(agent=stored.agent_id, gateway=stored.arguments.get("gateway_id"))
+    note_ids(agent=stored.agent_id, gateway=stored.gateway_id)
     return Started(key, stored.agent_id, stored.status, stored.gateway_id)
 
 
@@ -155,13 +155,14 @@ def accept(
     started = None if stored is None else _as_started(key, stored)
     if started is not None:
         return started
-    given = stored.arguments if stored is not None else arguments
+    given = stored.named if stored is not None else arguments
     model = KINDS[kind].request
     try:
         if refusal is not None and stored is None:
             raise BadRequestError(refusal)
         if positional:
             raise BadRequestError(f"tasks.{kind}: send keyword arguments, not positional ones.")
+        given = stored.arguments if stored is not None else arguments
         request, unknown = model.parse(given)
         note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
         if stored is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,19 @@ class BadRequestError(PermanentError):
     """An argument is missing or invalid; the sentence names it."""
 
     reason_code = ReasonCode.REFUSED_REQUEST
+
+
+def read_options(written: str | None) -> Any:
+    """Options as a row holds them. Raises BadRequestError if they are too deep, or hold too long a number.
+
+    They are selected as text and parsed here: in the driver, one row would fail the whole query.
+    """
+    try:
+        return json.loads(written or "{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(
+            f"options cannot be read ({type(error).__name__}): make them flatter."
+        ) from None
 
 
 def storable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.database import DATABASE_AWAY
-from worker.jobs.requests import BadRequestError, SyncGateway
+from worker.jobs.requests import BadRequestError, SyncGateway, read_options
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.log_context import log_context, note_ids
 from worker.masking.columns import MaskedText
+from worker.printable import readable_json
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +117,7 @@ def _spec_of(row: Any) -> ScheduleSpec:
 
 def _request(row: Any) -> SyncGateway:
     due = row.next_run_at.astimezone(UTC).isoformat(timespec="milliseconds") if row.next_run_at else None
-    try:  # parsed here because in the driver one schedule's bad JSON would fail all schedules
-        given = json.loads(row.options or "{}")
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(
-            f"options cannot be read ({type(error).__name__}): make them flatter."
-        ) from None
+    given = read_options(row.options)
     options = given if isinstance(given, Mapping) else {"options": given}
     arguments = {
         **options,
@@ -165,7 +160,7 @@ _ADD = text("""
 _NOW = text("SELECT now()")
 _LIST = text("""
     SELECT s.id, s.gateway_id, g.name AS gateway_name, extract(epoch FROM s.every)::float AS every_s, s.cron,
-        s.timezone, s.options, s.enabled,
+        s.timezone, CAST(s.options AS text) AS options, s.enabled,
         CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, s.last_run_at,
         s.last_job_id, j.status AS last_status, s.note
     FROM provisioner.sync_schedules s
@@ -203,7 +198,7 @@ def all_schedules(connection: Connection) -> list[Schedule]:
             row.gateway_id,
             row.gateway_name,
             _spec_of(row),
-            row.options,
+            readable_json(row.options) or {},
             row.enabled,
             row.next_run_at,
             row.last_run_at,

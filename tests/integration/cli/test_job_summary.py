@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, text
 
+from tests.integration.cli.conftest import Provisioner
 from worker.cli.job_summary import Tally, newest_jobs, read_jobs
 from worker.sync.result import ending
 
@@ -56,6 +57,35 @@ def add_sync(engine: Engine, *agents: Mapping[str, Any]) -> UUID:
                 values,
             )
     return key
+
+
+LONG = '{"x": ' + "9" * 5000 + "}"
+ODD: tuple[Mapping[str, Any], ...] = (
+    {"created_at": "infinity"},
+    {"created_at": "0044-03-15 BC", "started_at": "-infinity", "finished_at": "20000-01-01"},
+    {"options": LONG, "result": LONG, "warnings": LONG},
+    {"options": "[" * 5000 + "]" * 5000},
+    {"options": "[1]", "result": '"x"', "warnings": '{"a": 1}'},
+)
+
+
+def test_what_a_service_wrote_oddly_is_shown_and_hides_no_other_job(
+    provisioner: Provisioner, engine: Engine
+) -> None:
+    keys = [add_sync(engine, MAIN) for _ in range(len(ODD) + 1)]
+    for key, columns in zip(keys, ODD, strict=False):
+        kinds = {name: "timestamptz" if name.endswith("_at") else "jsonb" for name in columns}
+        assignments = ", ".join(f"{name} = CAST(:{name} AS {kind})" for name, kind in kinds.items())
+        with engine.begin() as connection:
+            statement = text(f"UPDATE provisioner.jobs SET {assignments} WHERE id = :id")
+            connection.execute(statement, {"id": key, **columns})
+    assert {job["id"] for job in provisioner.json("jobs")} == {str(key) for key in keys}
+    listed = provisioner.run("jobs")
+    assert (listed.exit_code, all(str(key)[:8] in listed.stdout for key in keys)) == (0, True)
+    for key in keys:
+        shown = provisioner.json("job", str(key))
+        assert (shown["options"], shown["result"], shown["warnings"]) == ({}, None, [])
+        assert provisioner.run("job", str(key)).exit_code == 0
 
 
 def tally_of(engine: Engine, key: UUID, **options: Any) -> Tally:

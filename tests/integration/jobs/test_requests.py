@@ -143,6 +143,28 @@ def test_a_bad_row_ends_with_a_sentence_too(
     assert (job(engine, key).status, job(engine, key).next_attempt_at) == ("failed", None)
 
 
+@pytest.mark.parametrize("wake", ["9" * 5000, "[" * 5000 + "]" * 5000], ids=["long", "deep"])
+def test_options_that_cannot_be_read_are_refused_and_hold_up_nobody(engine: Engine, wake: str) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent_id, options=f'{{"wake": {wake}}}', request_id="one")
+    again = receive(engine, uuid4(), agent_id=str(agent_id), request_id="one")
+    assert "request_id 'one' was used before, with other options" in str(again)
+    refused = receive(engine, key)
+    assert isinstance(refused, Refused)
+    assert "tasks.provision_agent: options cannot be read (" in str(refused.reason)
+    kept = one(engine, "SELECT status, request_id FROM provisioner.jobs WHERE id = :id", id=key)
+    assert tuple(kept) == ("failed", "one")
+    with engine.begin() as connection, pytest.raises(NothingToRetryError, match="options cannot be read"):
+        retry(connection, key, requested_by=None)
+
+
+@pytest.mark.parametrize("options", ["[1]", "null", '"x"'])
+def test_options_that_are_no_object_are_those_of_a_request_without_any(engine: Engine, options: str) -> None:
+    agent_id = seed_fleet(engine).agent_id
+    key = insert_job(engine, agent_id, options=options, request_id="one")
+    assert receive(engine, uuid4(), agent_id=str(agent_id), request_id="one") == Refused(key, None)
+
+
 def test_options_that_are_no_object_are_ignored_with_a_warning(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

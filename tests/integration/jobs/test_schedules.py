@@ -157,6 +157,7 @@ def test_a_row_by_a_service_begins_with_its_first_due_run_and_a_wrong_one_is_swi
         ({"every": "-1 day"}, "too often"),
         ({"cron": "0 3 * * *", "timezone": "Mars/Base"}, "'Mars/Base'"),
         ({"cron": "0 3 * * *", "options": "[1]"}, "knows no options"),
+        ({"cron": "0 3 * * *", "options": '{"x": ' + "9" * 5000 + "}"}, "options cannot be read"),
     ],
 )
 def test_a_due_row_that_cannot_be_followed_stops_no_other(

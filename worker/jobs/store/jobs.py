@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.jobs.kinds import ONE_AGENT_KINDS, target_of_kind
-from worker.jobs.requests import LONGEST_NAME, Request
+from worker.jobs.requests import LONGEST_NAME, BadRequestError, Request, read_options
 from worker.jobs.states import OPEN_STATUSES, ReasonCode
 from worker.jobs.store.publishing import REPUBLISH_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -36,7 +36,7 @@ _ENQUEUE = text("""
     ON CONFLICT DO NOTHING
 """).bindparams(bindparam("options", type_=JSONB), bindparam("requested_by", type_=MaskedText))
 _SAME_REQUEST = text("""
-    SELECT id, options FROM provisioner.jobs
+    SELECT id, CAST(options AS text) AS options FROM provisioner.jobs
     WHERE request_id = :request_id AND kind = :kind AND coalesce(agent_id, board_id, gateway_id) = :target
 """)
 
@@ -90,12 +90,22 @@ def enqueue(
     ).one_or_none()
     if same is None or same.id == key:
         return Enqueued(key, False)
-    if {**request.options(), **same.options} != request.options():
+    if not _asks_for(same.options, request):
         raise RequestConflictError(
             f"request_id {request.request_id!r} was used before, with other options, by job {same.id}:"
             " send a new request_id."
         )
     return Enqueued(same.id, False)
+
+
+def _asks_for(written: str, request: Request) -> bool:
+    """Whether a row's options are the request's, with the defaults of those that the row leaves out."""
+    try:
+        options = read_options(written)
+    except BadRequestError:
+        return False
+    given = request.options()
+    return {**given, **(options if isinstance(options, dict) else {})} == given
 
 
 _RECORD_REFUSAL = text("""
@@ -168,18 +178,33 @@ def _printable(given: str) -> str:
 @dataclass(frozen=True)
 class StoredJob:
     """A job's row as stored. ``agent_id``: of its one agent's row, once a job about one agent has started;
-    ``options`` and ``arguments`` are as the caller wrote them."""
+    ``named``: the request_id, the requester and the target that the caller named."""
 
     kind: str
     status: str
     agent_id: UUID | None
     gateway_id: UUID | None
-    options: Any
-    arguments: Mapping[str, Any]
+    named: Mapping[str, Any]
+    written_options: str | None
+
+    @property
+    def options(self) -> Any:
+        """The options as the caller wrote them. Raises BadRequestError if they cannot be read."""
+        try:
+            return read_options(self.written_options)
+        except BadRequestError as error:
+            raise BadRequestError(f"tasks.{self.kind}: {error}") from None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """All arguments of the request. Raises BadRequestError as ``options`` does."""
+        options = self.options
+        return {**(options if isinstance(options, dict) else {"options": options}), **self.named}
 
 
 _STORED = text("""
-    SELECT kind, status, options, request_id, requested_by, agent_id, board_id, gateway_id,
+    SELECT kind, status, CAST(options AS text) AS options, request_id, requested_by, agent_id, board_id,
+        gateway_id,
         (SELECT r.agent_id FROM provisioner.job_agents r WHERE r.job_id = jobs.id LIMIT 1) AS row_agent_id
     FROM provisioner.jobs WHERE id = :id
 """)
@@ -190,14 +215,13 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
     row = connection.execute(_STORED, {"id": job_id}).one_or_none()
     if row is None:
         return None
-    options = row.options if isinstance(row.options, dict) else {"options": row.options}
-    arguments = {**options, "request_id": row.request_id, "requested_by": row.requested_by}
+    named = {"request_id": row.request_id, "requested_by": row.requested_by}
     target = target_of_kind(row.kind)
     if getattr(row, target) is not None:
-        arguments[target] = getattr(row, target)
+        named[target] = getattr(row, target)
     if row.kind == "sync_gateway" and row.board_id is not None:
-        arguments["board_id"] = row.board_id
-    return StoredJob(row.kind, row.status, row.row_agent_id, row.gateway_id, row.options, arguments)
+        named["board_id"] = row.board_id
+    return StoredJob(row.kind, row.status, row.row_agent_id, row.gateway_id, named, row.options)
 
 
 _MOVE = text("UPDATE provisioner.jobs SET gateway_id = :gateway_id WHERE id = :job_id")
