@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.agents.agent_context import AgentContext
 from worker.errors import PermanentError
+from worker.gateway.folders import workspace_changes
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
@@ -26,7 +27,11 @@ def preview_entry(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
     plan, record = _plan(context, live), context.record
     if plan.changed and (fault := entry_fault(record.roster_entry, context.dialect)) is not None:
         raise PermanentError(fault)
-    return plan, predicted_refusal(context.services.engine, record.gateway, record.address, live, plan)
+    refusal = predicted_refusal(context.services.engine, record.gateway, record.address, live, plan)
+    change = workspace_changes(live, plan).get(record.openclaw_id)
+    if refusal is None and change is not None:
+        context.warn(change)
+    return plan, refusal
 
 
 def _read(context: AgentContext) -> LiveRoster:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from worker.gateway.errors import BadAddress
 
 _SCHEMES = {"http": "ws", "https": "wss"}
+_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class GatewayAddress:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host == "localhost" or host.endswith(".localhost")
+
+    @property
+    def server(self) -> tuple[str, int, str]:
+        """Host, port and path, normalised so that two URLs of one server compare equal."""
+        parts = urlsplit(self.url)
+        host = "localhost" if self.is_loopback else parts.hostname or ""
+        return host, parts.port or _PORTS.get(parts.scheme, 0), parts.path.rstrip("/")
 
 
 def _clean(url: str) -> str:

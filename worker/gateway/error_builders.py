@@ -33,6 +33,7 @@ from worker.gateway.errors import (
     UnsupportedFile,
     WrongToken,
 )
+from worker.gateway.includes import WHOLE_FILE
 
 
 def wrong_token(error: ErrorPayload) -> GatewayError:
@@ -320,9 +321,10 @@ def unwritten_include(gateway: str, method: str, where: str) -> str:
     """The sentence for a write to the config at ``where``, which included files own."""
     # 2026.9.6 writes entries into a file included alone, but removes none from it.
     alone = " (from 2026.8 on, one included file with nothing beside its $include will do)"
+    what = "everything" if where in ("<root>", WHOLE_FILE) else where
     return (
-        f"{gateway} does not do {method}, because its openclaw.json has {where} from files that it includes,"
-        f" and its release does not write into them: move {where} back into openclaw.json there"
+        f"{gateway} does not do {method}, because its openclaw.json has {what} from files that it includes,"
+        f" and its release does not write into them: move {what} back into openclaw.json there"
         f"{alone if method == 'config.patch' else ''}"
     )
 

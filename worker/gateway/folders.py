@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.gateway.dialect import Dialect
-from worker.gateway.roster_plan import roster_entries
+from worker.gateway.roster_plan import RosterPlan, roster_entries
 from worker.gateway.roster_reading import LiveRoster
 
 
@@ -45,6 +45,23 @@ def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
             _text(shown.get("agentDir")) or _text(entry.get("agentDir")),
             _text(entry.get("workspace")),
         )
+    return found
+
+
+def workspace_changes(live: LiveRoster, plan: RosterPlan) -> dict[str, str]:
+    """A warning for each agent of the roster that the plan gives another workspace, by id.
+
+    No release moves the files with it, so that the agent wakes in a folder without its notes and its token.
+    """
+    found, folders = {}, folders_of(live)
+    for key, patch in plan.patches.items():
+        if "workspace" in patch and key in folders:
+            before = folders[key].workspace or "the gateway's default folder"
+            found[key] = (
+                f"gateways.workspace_root puts its workspace at {patch['workspace']}, and until now it was"
+                f" {before}: the gateway moves no files, so the agent's notes and its token stay there. Copy"
+                " what it needs, or set workspace_root back and update it again."
+            )
     return found
 
 

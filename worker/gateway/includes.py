@@ -13,6 +13,8 @@ from typing import Any
 from worker.gateway.variables import REDACTED, escaped, id_or_number, place_in
 
 INCLUDE = "$include"
+WHOLE_FILE = "the whole file"
+"""The path of an include of the root object, where people read it."""
 
 Keys = tuple[str | int, ...]
 """The path to a value: keys of objects, indexes of list items."""
@@ -71,7 +73,7 @@ def _find(value: Any, keys: Keys, path: str) -> Iterator[Include]:
             named = value[INCLUDE]
             files = named if isinstance(named, list) else [named]
             alone = isinstance(named, str) and len(value) == 1
-            yield Include(path or "the whole file", keys, tuple(str(file) for file in files), alone)
+            yield Include(path or WHOLE_FILE, keys, tuple(str(file) for file in files), alone)
         for key, inner in value.items():
             yield from _find(inner, (*keys, str(key)), place_in(path, key))
     elif isinstance(value, list):

@@ -108,6 +108,18 @@ def has_comments(live: LiveRoster) -> bool:
     return isinstance(raw, str) and _has_comment(raw)
 
 
+def included_comments(live: LiveRoster) -> str | None:
+    """The warning for an included file that the release writes agents into: no answer shows its comments."""
+    ours = [one for one in live.includes if one.touches("agents", live.dialect.roster)]
+    files = [one.named for one in ours if live.writes_into(one)]
+    if not files:
+        return None
+    return (
+        f"OpenClaw drops the comments of a file when it writes it: those in {' and '.join(files)}, if there"
+        " are any, go with the first write."
+    )
+
+
 def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The patch ``document`` plus what must be sent along so that the file keeps its escapes.
 
@@ -156,7 +168,8 @@ def _from_includes(live: LiveRoster) -> Iterator[Rewrite]:
 def _from_variables(live: LiveRoster, credential: str | None) -> Iterator[Rewrite]:
     if not live.dialect.writes_variables:
         return
-    for one in _references(live.answer.get("parsed"), ""):
+    # The escapes of included files count too: the write that takes their content over undoes them.
+    for one in _references(live.document, ""):
         yield replace(one, kept=one.path.startswith("agents.list["))
     for path in _hidden(live, credential):
         yield Rewrite("hidden", path)

@@ -117,6 +117,11 @@ class LiveRoster:
         """
         return "sourceConfig" in self.answer
 
+    def writes_into(self, include: Include) -> bool:
+        """Whether the release writes into the included file: 2026.9.6 does, 2026.7.1 refuses (measured)."""
+        into_files = self.preserves_includes and self.dialect.roster == "entries"
+        return into_files and include.alone and bool(include.keys)
+
     @property
     def writes_visibility(self) -> bool:
         """Whether the release can write the channels' heartbeat visibility where this config keeps it."""
@@ -163,7 +168,7 @@ class LiveRoster:
             return None
         paths = list(_leaves_of(self.next_patch(document)))
         for include in self.includes:
-            written = self.dialect.roster == "entries" and include.alone and include.keys
+            written = self.writes_into(include)
             if not written and any(path[: len(include.keys)] == include.keys for path in paths):
                 return include.path
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -23,8 +22,6 @@ from worker.gateway.roster_reading import LiveRoster
 from worker.records.places import keeps
 from worker.runtime.services import Services
 from worker.workspace.display_text import one_line
-
-_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,15 @@ def namesakes_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> 
 
 
 def reason_to_keep_entry(
-    services: Services, url: str, live: LiveRoster, openclaw_id: str, namesakes: Sequence[Namesake]
+    services: Services,
+    address: GatewayAddress,
+    live: LiveRoster,
+    openclaw_id: str,
+    namesakes: Sequence[Namesake],
 ) -> str | None:
     """Why the entry of an agent that has moved must stay, or None: a namesake lives on this same gateway."""
     for namesake in namesakes:
-        if _server(namesake.address.url) == _server(url) or _has_config_of(services, namesake, live):
+        if namesake.address.server == address.server or _has_config_of(services, namesake, live):
             return (
                 f"{openclaw_id} was left on the gateway: gateway {namesake.gateway!r} is the same one under"
                 f" another row, and {namesake.agent} lives there. Keep one row for each gateway."
@@ -123,9 +124,3 @@ def _has_config_of(services: Services, namesake: Namesake, live: LiveRoster) -> 
     except (GatewayError, TransientError, PermanentError):
         return False
     return isinstance(own, str) and bool(own) and theirs.get("hash") == own
-
-
-def _server(url: str) -> tuple[str, int, str]:
-    """Host, port and path of a gateway's URL, normalised so that two URLs of one server compare equal."""
-    parts = urlsplit(url)
-    return (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0), parts.path.rstrip("/")

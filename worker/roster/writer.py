@@ -34,6 +34,7 @@ from worker.gateway.errors import (
     UnknownAgent,
     WrongToken,
 )
+from worker.gateway.folders import workspace_changes
 from worker.gateway.heartbeats import kept_warning, silenced_warning
 from worker.gateway.idle_timeout import call_limits, failing_for_s, no_call_limits
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
@@ -41,6 +42,7 @@ from worker.gateway.rewrites import (
     COMMENTS_LOST,
     delete_breaks_variables,
     has_comments,
+    included_comments,
     with_escapes,
 )
 from worker.gateway.roster_plan import RosterPlan, removal_patch
@@ -309,20 +311,25 @@ def _note_first_reading(
 
 
 def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoster, plan: RosterPlan) -> None:
-    """Warn about side effects of the first write, such as stopped heartbeats and lost comments."""
-    warnings = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
+    """Warn about side effects of the first write: stopped heartbeats, lost comments, folders left behind."""
+    said = [silenced_warning(live.dialect, plan.silenced)] if plan.silenced else []
     if plan.kept:
-        warnings.append(kept_warning(live.dialect, plan.kept))
+        said.append(kept_warning(live.dialect, plan.kept))
     if plan.changed and has_comments(live):
-        warnings.append(COMMENTS_LOST)
+        said.append(COMMENTS_LOST)
+    if plan.changed and not live.ours and (sentence := included_comments(live)) is not None:
+        said.append(sentence)
     if plan.changed and not live.writes_visibility:
-        warnings.append(VISIBILITY_STAYS)
-    writer = batch.first_writer(plan) if warnings else None
+        said.append(VISIBILITY_STAYS)
+    writer = batch.first_writer(plan)
     if writer is None:
         return
+    warnings = [(writer.id, sentence) for sentence in said]
+    changes = workspace_changes(live, plan)
+    warnings += [(i.id, changes[i.openclaw_id]) for i in batch.intents if i.openclaw_id in changes]
     with services.engine.begin() as connection:
-        for sentence in warnings:
-            add_warning(connection, writer.id, sentence)
+        for intent_id, sentence in warnings:
+            add_warning(connection, intent_id, sentence)
             log.warning("%s", sentence)
 
 
@@ -341,9 +348,7 @@ def _removable(
         if found.owner is not None:
             kept: str | None = owned_by_another(intent.openclaw_id, found.owner)
         else:
-            kept = reason_to_keep_entry(
-                services, gateway.address.url, live, intent.openclaw_id, found.namesakes
-            )
+            kept = reason_to_keep_entry(services, gateway.address, live, intent.openclaw_id, found.namesakes)
         if kept is None:
             removable.append(intent)
             continue

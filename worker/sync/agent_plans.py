@@ -18,6 +18,7 @@ from worker.agents.agent_context import NOT_REGISTERED, render
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
+from worker.gateway.folders import workspace_changes
 from worker.gateway.heartbeats import silenced_warning
 from worker.gateway.owner_settings import CRON_OFF, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
@@ -150,8 +151,8 @@ def _plan_roster(
         refusal = predicted_refusal(services.engine, gateway.gateway, gateway.address, live, plan)
         if refusal is not None:
             _predict_refusal(refusal, plan, differing)
-        elif plan.silenced:
-            differing[0].warnings.append(silenced_warning(live.dialect, plan.silenced))
+        else:
+            _warn_of_write(live, plan, differing)
     if heartbeats_switched_off(live.dialect, live.answer.get("config")):
         for agent in agents:
             if agent.status == "pending":
@@ -160,6 +161,16 @@ def _plan_roster(
         for agent in differing:
             agent.phase = "roster"
     return plan
+
+
+def _warn_of_write(live: LiveRoster, plan: RosterPlan, differing: list[AgentPlan]) -> None:
+    """In a dry run, warn of the side effects of which the roster writer would warn."""
+    if plan.silenced:
+        differing[0].warnings.append(silenced_warning(live.dialect, plan.silenced))
+    changes = workspace_changes(live, plan)
+    for agent in differing:
+        if (change := changes.get(str(agent.openclaw_id))) is not None:
+            agent.warnings.append(change)
 
 
 def _predict_refusal(refusal: Refusal, plan: RosterPlan, differing: list[AgentPlan]) -> None:

@@ -175,6 +175,17 @@ def test_the_oldest_release_replaces_variables_only_with_leave(
         assert "${TEXT}" not in str(config) or "$${TEXT}" in here.path.read_text(), "it would start no more"
 
 
+def test_an_escape_in_an_included_file_is_named_before_it_is_undone(place: Open) -> None:
+    """2026.2.12 writes the file's content into openclaw.json without the escape, and then may not start."""
+    models = {"providers": {"shop": {"name": "$${TEXT}"}}}
+    with place(OLDEST, {"models": {"$include": "./models.json5"}}, models_json5=models) as here:
+        assert "($${TEXT} at models.providers.shop.name)" in here.write()[0].error
+        here.allow()
+        assert [row.error for row in here.write()] == [None, None]
+        assert [row.error for row in here.write("remove")] == [None, None], "allowed with the include"
+        assert here.stored["models"] == models
+
+
 def test_an_ordinary_gateway_is_asked_nothing(place: Open) -> None:
     with place(OLDEST, {"agents": section(OLDEST)}) as here:
         for row in here.write():
@@ -218,7 +229,9 @@ def test_a_secret_in_an_included_file_is_named_and_never_shown(place: Open) -> N
 def test_the_newest_release_is_sent_one_patch_for_each_owner(place: Open) -> None:
     agents = {"$include": "./agents.json5"}
     with place(NEWEST, {"agents": agents}, agents_json5=section(NEWEST)) as here:
-        assert [row.error for row in here.write()] == [None, None]
+        first, second = here.write()
+        assert (first.error, second.error) == (None, None)
+        assert "the comments of a file when it writes it: those in ./agents.json5, if" in first.warning
         assert here.stored["agents"] == agents
         assert "heartbeatVisibility" in here.stored["channels"]["defaults"]
         written = json.loads((here.folder / "agents.json5").read_text())["entries"]

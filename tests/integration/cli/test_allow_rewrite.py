@@ -89,6 +89,18 @@ def test_on_a_release_that_merges_lists_the_included_agents_are_counted_and_a_se
     assert SHOP["apiKey"] not in shown.output + str(found)
 
 
+def test_on_the_newest_release_doctor_says_that_comments_of_the_included_file_go(
+    provisioner: Provisioner, engine: Engine, tmp_path: Path
+) -> None:
+    agents = {"ownership": "explicit", "entries": {"main": {}, "ops-bot": {}}}
+    root = {"agents": ROOT["agents"]}
+    with running(engine, tmp_path / "gateway", "2026.9.6", root, agents=agents):
+        found = provisioner.json("doctor", "workshop")
+    said = {one["says"] for one in found["findings"] if one["check"] == "rewrites"}
+    assert (found["agents"], len(said)) == (2, 2)
+    assert any("those in ./agents.json5, if there are any, go with the first write" in one for one in said)
+
+
 def test_doctor_looks_at_one_gateway_or_at_all(provisioner: Provisioner, gateway: Simulator) -> None:
     assert "give --all" in provisioner.refused("doctor")
     assert "give --all" in provisioner.refused("doctor", "workshop", "--all")

@@ -154,7 +154,7 @@ def test_options_that_cannot_be_read_are_refused_and_hold_up_nobody(engine: Engi
     assert "tasks.provision_agent: options cannot be read (" in str(refused.reason)
     kept = one(engine, "SELECT status, request_id FROM provisioner.jobs WHERE id = :id", id=key)
     assert tuple(kept) == ("failed", "one")
-    with engine.begin() as connection, pytest.raises(NothingToRetryError, match="options cannot be read"):
+    with engine.begin() as connection, pytest.raises(PermanentError, match="options cannot be read"):
         retry(connection, key, requested_by=None)
 
 

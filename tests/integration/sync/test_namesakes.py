@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene
 from tests.integration.sync.test_places import delete, folder, provision
+from worker.cli.doctor.fleet import read_fleet
 from worker.lab.simulator import Simulator
 
 NOTES = "Months of notes.\n"
@@ -100,6 +101,8 @@ def test_a_move_to_another_row_of_the_same_gateway_keeps_the_agent(
     assert (home / "MEMORY.md").read_text() == NOTES
     assert any("gateway 'Beside' is the same one under another row" in warning for warning in job.warnings)
     assert provision(scene, ann(home)).warnings == []
+    with scene.engine.connect() as connection:
+        assert read_fleet(connection, scene.fleet.gateway_id).twins == {"Beside"}
 
 
 def test_a_deleted_agent_goes_whichever_row_it_is_deleted_by(scene: Scene, home: Path) -> None:

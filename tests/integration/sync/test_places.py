@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
@@ -91,6 +92,25 @@ def test_a_place_is_written_before_the_entry_is_and_closed_once_it_is_gone(scene
     assert row.workspace == str(scene.simulator.state_dir / "ws" / f"workspace-mc-{agent}")
     delete(scene, agent)
     assert places(scene, agent) == [(f"mc-{agent}", False)]
+
+
+def test_a_new_workspace_root_is_not_followed_without_a_word(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    provision(scene, agent)
+    old = folder(scene, agent)
+    (old / "MEMORY.md").write_text("Months of notes.")
+    scene.execute("UPDATE gateways SET workspace_root = :root", root=str(scene.simulator.state_dir / "new"))
+    new = folder(scene, agent)
+    says = f"puts its workspace at {new}, and until now it was {old}: the gateway moves no files"
+    foretold = scene.sync(dry_run=True, include_main=False)
+    planned = run(scene, "update_agent", agent, dry_run=True)
+    copytree(old, new)  # as the sentence says
+    done = run(scene, "update_agent", agent, wake=False)
+    assert (done.status, done.result["token"]) == ("succeeded", "reused")
+    for job in (foretold, planned, done):
+        assert [says in warning for warning in job.warnings] == [True], job.warnings
+    assert scene.simulator.workspace(f"mc-{agent}") == new
+    assert (new / "MEMORY.md").read_text() == "Months of notes."
 
 
 def test_an_agent_that_is_right_already_gets_its_place_without_a_config_write(scene: Scene) -> None:

@@ -42,8 +42,9 @@ class GatewayRow:
 class Fleet:
     """The agents that belong on a gateway. ``refused``: one sentence for each whose rows are inconsistent.
 
-    Both by OpenClaw id: ``elsewhere`` names the gateway of each agent of another gateway, ``former`` the
-    agent of each entry that should have left this one. ``names``: the names of all agents by id.
+    By OpenClaw id: ``elsewhere`` names the gateway of each agent of another gateway, ``former`` the agent of
+    each entry that should have left this one. ``twins``: other rows with this gateway's URL, by name.
+    ``names``: the names of all agents by id.
     """
 
     records: Sequence[AgentRecord] = ()
@@ -51,6 +52,7 @@ class Fleet:
     refused_ids: frozenset[str] = frozenset()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     former: Mapping[str, str] = field(default_factory=dict)
+    twins: frozenset[str] = frozenset()
     names: Mapping[UUID, str] = field(default_factory=dict)
 
 
@@ -65,7 +67,7 @@ _ROW = text("""
 """)
 _AGENTS = text(f"""
     SELECT a.id, a.name, {LIVE_PLACES} AS places, a.board_id, a.is_board_lead, a.gateway_id,
-        g.name AS gateway_name,
+        g.name AS gateway_name, coalesce(g.url, '') AS gateway_url,
         a.gateway_id = :gateway_id OR coalesce(b.gateway_id = :gateway_id, false) AS here
     FROM agents a LEFT JOIN boards b ON b.id = a.board_id LEFT JOIN gateways g ON g.id = a.gateway_id
     ORDER BY a.created_at, a.id
@@ -79,11 +81,13 @@ def read_gateway(connection: Connection, gateway_id: UUID) -> GatewayRow:
 
 def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
     """Read the gateway's agents, oldest first, the main agent included."""
+    server = _server_of(read_gateway(connection, gateway_id).url)
     records: list[AgentRecord] = []
     refused: list[str] = []
     refused_ids: set[str] = set()
     elsewhere: dict[str, str] = {}
     former: dict[str, str] = {}
+    twins: set[str] = set()
     names: dict[UUID, str] = {}
     for row in connection.execute(_AGENTS, {"gateway_id": gateway_id}).all():
         name = shown_name(row.name, str(row.id))
@@ -94,6 +98,8 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
         former |= {place.openclaw_id: name for place in left if place.gateway_id == gateway_id}
         if not row.here:
             elsewhere[home.openclaw_id] = row.gateway_name or "that does not exist"
+            if server is not None and _server_of(row.gateway_url) == server:
+                twins.add(row.gateway_name)
             continue
         try:
             records.append(load_agent(connection, row.id, main=True))
@@ -105,8 +111,22 @@ def read_fleet(connection: Connection, gateway_id: UUID) -> Fleet:
             )
             refused_ids.add(home.openclaw_id)
     return Fleet(
-        tuple(records), tuple(dict.fromkeys(refused)), frozenset(refused_ids), elsewhere, former, names
+        tuple(records),
+        tuple(dict.fromkeys(refused)),
+        frozenset(refused_ids),
+        elsewhere,
+        former,
+        frozenset(twins),
+        names,
     )
+
+
+def _server_of(url: str) -> tuple[str, int, str] | None:
+    """What a stored URL leads to, None if it leads nowhere."""
+    try:
+        return GatewayAddress(url).server
+    except PermanentError:
+        return None
 
 
 _FORGET = text("""

@@ -11,9 +11,8 @@ from worker.cli.doctor.report import Finding
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import any_block, beating_agents, relying_on_defaults
 from worker.gateway.heartbeats import cure as how_to_beat
-from worker.gateway.includes import Include
 from worker.gateway.owner_settings import disabling_settings
-from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites
+from worker.gateway.rewrites import COMMENTS_LOST, describe_rewrites, included_comments
 from worker.gateway.roster_plan import ids_as_spelled, roster_entries
 from worker.gateway.roster_reading import OURS, VISIBILITY_STAYS, LiveRoster
 from worker.gateway.variables import REDACTED, strings_of
@@ -115,7 +114,7 @@ def _owned(live: LiveRoster) -> Iterator[Finding]:
     for include in live.includes:
         if not (include.touches("agents", roster) or include.touches("channels", "defaults")):
             continue
-        if include.touches("agents", roster) and not _written(live, include):
+        if include.touches("agents", roster) and not live.writes_into(include):
             says = (
                 f"openclaw.json has {include.path} from {include.named}, where this OpenClaw release does not"
                 " write: no agent can be brought there. Move the agents back into openclaw.json, or (from"
@@ -127,10 +126,7 @@ def _owned(live: LiveRoster) -> Iterator[Finding]:
                 f"openclaw.json has {include.path} from {include.named}: changes are written into that file"
             )
             yield Finding(_REWRITES, "ok", says, [include.path])
+    if (comments := included_comments(live)) is not None:
+        yield Finding(_REWRITES, "warning", comments)
     if not live.writes_visibility:
         yield Finding(_REWRITES, "warning", VISIBILITY_STAYS[0].lower() + VISIBILITY_STAYS[1:])
-
-
-def _written(live: LiveRoster, include: Include) -> bool:
-    """Whether the release writes into the included file: 2026.9.6 does, 2026.7.1 refuses (measured)."""
-    return live.dialect.roster == "entries" and include.alone and bool(include.keys)

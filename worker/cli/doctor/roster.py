@@ -14,7 +14,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.dialect import Dialect
 from worker.gateway.heartbeats import AUTOMATIONS_QUERY, FENCED_HINT, automation_key, heartbeat_enabled
-from worker.gateway.roster_plan import plan_roster
+from worker.gateway.roster_plan import plan_roster, roster_entries
 from worker.gateway.roster_reading import LiveRoster
 from worker.records.agent_repository import AgentRecord
 from worker.workspace.identity import derived_id
@@ -34,6 +34,7 @@ def check_roster(
         yield Finding(_CHECK, "fault", sentence)
     missing = [record for record in fleet.records if record.openclaw_id not in plan.present]
     yield from _missing(missing)
+    yield from _moving(fleet, plan.patches, roster_entries(dialect, parsed))
     differing = _differing(fleet, plan.patches, plan.present)
     for keys, names in differing.items():
         yield Finding(
@@ -65,6 +66,22 @@ def _missing(records: list[AgentRecord]) -> Iterator[Finding]:
         yield Finding(_CHECK, "warning", says, never)
 
 
+def _moving(
+    fleet: Fleet, patches: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """The agents whose next roster write gives them another folder: no release moves their files there."""
+    for record in fleet.records:
+        patch, entry = patches.get(record.openclaw_id, {}), entries.get(record.openclaw_id)
+        if "workspace" in patch and entry is not None:
+            before = entry.get("workspace") or "the default folder"
+            says = (
+                f"{record.shown_name} has its notes and its token in {before}, and the next roster write will"
+                f" point it to {patch['workspace']}, as gateways.workspace_root says: move the files there"
+                " first, or set workspace_root back"
+            )
+            yield Finding(_CHECK, "warning", says, [record.shown_name])
+
+
 def _differing(
     fleet: Fleet, patches: Mapping[str, Mapping[str, Any]], present: frozenset[str]
 ) -> dict[str, list[str]]:
@@ -88,9 +105,18 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
     made = derived_id(key)
     own = fleet.names.get(made.key) if made is not None and made.role == "mc" else None
     by_hand = f"run `openclaw agents delete {key}` on this gateway's machine"
-    if key in fleet.elsewhere:
+    other = fleet.elsewhere.get(key)
+    if other in fleet.twins:
+        says = (
+            f"{key} is an agent of gateway {other}, whose row has the same URL: it lives here, so leave it."
+            " Keep one row for each gateway"
+        )
+    elif other is not None:
         there = "provision it there, which takes it off here, or " if key in fleet.former else ""
-        says = f"{key} belongs to gateway {fleet.elsewhere[key]} now: {there}{by_hand}"
+        says = (
+            f"{key} belongs to gateway {other} now. Unless that is this same gateway under another row,"
+            f" {there}{by_hand}"
+        )
     elif key in fleet.former or own is not None:
         name = fleet.former.get(key) or own or ""
         says = f"{key} is where agent {name!r} was before: `provisioner provision {argument(name)}` moves it"

@@ -80,7 +80,9 @@ def test_a_roster_that_agrees_is_one_good_finding(dialect: Dialect) -> None:
 def test_what_differs_is_named_by_key_with_the_command_that_mends_it(dialect: Dialect) -> None:
     ada = record()
     entries = {ada.openclaw_id: entry(dialect, ada) | {"heartbeat": {"every": "1h"}, "workspace": "/else"}}
-    (found,) = roster(dialect, entries, Fleet([ada]))
+    moving, found = roster(dialect, entries, Fleet([ada]))
+    assert (moving.status, moving.about) == ("warning", ["Ada"])
+    assert "its token in /else, and the next roster write will point it to /w/workspace-mc-" in moving.says
     assert found.status == "warning"
     assert found.about == ["Ada"]
     assert "workspace" in found.says
@@ -108,7 +110,10 @@ def test_orphans_are_ours_alone_and_each_has_a_way_out(dialect: Dialect) -> None
     assert {one.status for one in found} == {"warning"}
     assert f'provisioner delete {ZOE.removeprefix("mc-")} --gateway "my gateway"' in says[ZOE]
     assert "openclaw agents delete" in says[lead]
-    assert "belongs to gateway other now: provision it there" in says[moved]
+    assert "belongs to gateway other now. Unless that is this same gateway under" in says[moved]
+    [twin] = roster(dialect, {moved: {}}, Fleet(elsewhere={moved: "other"}, twins=frozenset({"other"})))
+    assert "it lives here, so leave it" in twin.says
+    assert "delete" not in twin.says
 
 
 @FAMILIES
