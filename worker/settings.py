@@ -83,8 +83,11 @@ class Settings(BaseSettings):
             reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
             reachable = False
-        if not reachable or any(c.isspace() or c in "\"'`$\\" for c in value):
-            raise ValueError("must be the http:// or https:// address at which agents reach Mission Control")
+        if not reachable or any(not c.isprintable() or c in " \"'`$\\?#" for c in value):
+            raise ValueError(
+                "must be the http:// or https:// address at which agents reach Mission Control, without ? or"
+                " #: they append paths to it"
+            )
         return value.rstrip("/")
 
     @field_validator("log_level", "log_format", mode="before")

@@ -11,6 +11,7 @@ from worker.jobs.states import AgentOutcome, ReasonCode
 
 _WRITTEN = ("create", "update")
 _NAMES_SHOWN = 3
+_STRANGERS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def ending(
         warnings.append(
             f"Left out, for they have no board and are not the main agent: {', '.join(without_board)}."
         )
+    if strangers := _strangers(options, rows):
+        shown = ", ".join(strangers[:_STRANGERS_SHOWN]) + (
+            " and others" if strangers[_STRANGERS_SHOWN:] else ""
+        )
+        warnings.append(f"Left out, for no board of this sync has them (agent_ids): {shown}.")
     result = {
         "gateway_id": str(gateway_id),
         "include_main": include_main,
@@ -126,6 +132,12 @@ def ending(
     status = _status(rows, errors, cancelled=cancelled, stopped=stopped is not None)
     code = None if status == "succeeded" else _code(rows, left, cancelled=cancelled)
     return Ending(status, _sentence(status, agents, errors), result, warnings, code)
+
+
+def _strangers(options: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """The ids in agent_ids that are no agents of the gateway, or of the board that was asked for."""
+    served = {str(row.agent_id) for row in rows}
+    return [key for key in map(str, options.get("agent_ids") or ()) if key not in served]
 
 
 def drifted(result: Mapping[str, Any]) -> bool:

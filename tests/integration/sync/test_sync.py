@@ -210,6 +210,19 @@ def test_a_board_of_another_gateway_and_other_nonsense_is_refused_by_name(settle
         assert not settled.rows(job.id)
 
 
+@on_one_release
+def test_agent_ids_that_name_no_agent_of_the_sync_are_left_out_with_a_warning(scene: Scene) -> None:
+    agent, elsewhere = scene.agent("Ann"), scene.agent("Bob", board_id=scene.fleet.add_board("Second"))
+    scene.provision(agent)
+    nobody = uuid4()
+    named = [str(key) for key in (agent, elsewhere, nobody)]
+    job = scene.sync(agent_ids=named, board_id=scene.fleet.board_id, include_main=False)
+    assert (job.status, job.result["agents_updated"]) == ("succeeded", 1)
+    assert job.warnings == [
+        f"Left out, for no board of this sync has them (agent_ids): {elsewhere}, {nobody}."
+    ]
+
+
 def test_a_gateway_without_agents_or_main_agent_says_so(scene: Scene) -> None:
     job = scene.sync()
     assert (job.status, job.result["agents_updated"]) == ("failed", 0)
