@@ -39,7 +39,7 @@ def record_files(
     shown: str | None = None,
 ) -> None:
     """Record what the gateway now holds of these files. ``shown``: their folder as the gateway shows it, if
-    that is not on record yet."""
+    that is not recorded yet."""
     if not files:
         return
     rows = [

@@ -146,7 +146,7 @@ def compare_with_workers(report: Report, row: GatewayRow, *, refusal_forgotten: 
 def paired(connection: GatewayConnection, device_id: str) -> bool | None:
     """Whether the device is on the gateway's list; None if the gateway does not say. Raises TransientError.
 
-    A device that was let in need not be paired: the newest release admits a backend on its own machine.
+    An accepted device need not be paired: the newest release admits any backend on its own machine.
     """
     if _LIST not in connection.hello.methods:
         return None

@@ -109,7 +109,7 @@ def _bar(job: JobSummary, agent: AgentSummary | None, reached: str, ahead: str) 
 
 
 def sync_bar(job: JobSummary, console: Console) -> RenderableType:
-    """The bar with its counts; until the sync has ended, also who is at work and what failed last.
+    """The bar with its counts; until the sync has ended, also which agents are at work and what failed last.
 
     Lines are no wider than the console, and none is ever removed, so that nothing jumps.
     """

@@ -65,7 +65,7 @@ def status_of(agent: AgentSummary) -> str | None:
 
 
 def changed_agents_table(job: JobSummary) -> Table | None:
-    """The table, or None if there is nothing to list."""
+    """A table of the changed agents, or None if there are none."""
     found = changed_agents(job)
     if not found:
         return None

@@ -90,9 +90,8 @@ class OpenClaw:
     def install(release: str, *, progress: Progress = _silent) -> Installed:
         """The release, installed if it is not in the cache yet (30-110 s, 0.4-1.4 GB).
 
-        Two processes may ask at once: the second waits for the first. An install that was interrupted is
-        never taken for a whole one. ``progress`` gets a line now and then. Raises ``RegistryRefused``,
-        ``NpmFailed``, ``InstallFailed``.
+        Of two processes at once, the second waits for the first. An interrupted install is never used.
+        ``progress`` gets a line now and then. Raises ``RegistryRefused``, ``NpmFailed``, ``InstallFailed``.
         """
         if not _RELEASE.fullmatch(release):
             raise InstallFailed(f"{release!r} is not an OpenClaw release; one looks like 2026.9.6.")
