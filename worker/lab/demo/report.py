@@ -119,7 +119,7 @@ def show_fleet_state(
         steps.block(Text(plain(line), style="dim", no_wrap=True, overflow="ellipsis"))
     if not state.token_matches:
         raise DemoFailedError("The token in the workspace does not match the hash in Postgres.")
-    steps.block(Text("The token there matches the hash in Postgres; it stands nowhere else."))
+    steps.block(Text("The token there matches the hash in Postgres; it is stored nowhere else."))
     steps.heading("What it took")
     for figure in _figures(state, jobs, seconds, calls):
         steps.block(Text(figure))
@@ -148,7 +148,7 @@ def _figures(state: FleetState, jobs: Sequence[JobSummary], seconds: float, call
     if calls is not None:
         busiest = sorted(calls.by_method.items(), key=lambda item: -item[1])
         named = ", ".join(f"{method} {count}" for method, count in busiest[:_BUSIEST] if method != "connect")
-        lines.append(f"{calls.total} calls to the gateway, most of all {named}")
+        lines.append(f"{calls.total} calls to the gateway, mainly {named}")
         writes = f"{calls.config_writes} config write{'s' * (calls.config_writes != 1)}"
         lines.append(f"{writes} for all of them, {calls.restarts} restarts of the gateway")
     else:
