@@ -15,14 +15,18 @@ from worker.workspace.tokens import verify_token
 
 
 class Hashing:
-    """Stands before the hashing, counts it and can hold it up."""
+    """Stands in for the hashing, counts it and can hold it up. It does not count what the threads of earlier
+    tests' pools still do."""
 
     def __init__(self) -> None:
+        self._earlier = set(threading.enumerate()) - {threading.current_thread()}
         self.done = 0
         self.may_go = threading.Event()
         self.may_go.set()
 
     def __call__(self, token: str) -> str:
+        if threading.current_thread() in self._earlier:
+            return "hash for another test"
         assert self.may_go.wait(60)
         self.done += 1
         return f"hash of {token}"
