@@ -14,8 +14,10 @@ from worker.sync.execution import execute_sync
 
 @app.task(name="tasks.finish_sync", bind=True, throws=(JobFailed,))
 def finish_sync(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str | None:
-    """Execute a sync's own row after its agents: the main agent, then the end. Sent by the sync and by the
-    dispatcher."""
+    """Move a sync forward: open the next agents' rows, then its main agent's row, then end it.
+
+    Sent by the sync, when an agent's row ends, and by the dispatcher.
+    """
     (job_id,) = ids_of(self, positional, arguments, "job_id")
     with retry_on_database_outage(self), log_context(job=job_id):
         ended = report_sync(job_id, execute_sync(services(), job_id))

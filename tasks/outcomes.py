@@ -31,7 +31,7 @@ from worker.jobs.store.leases import NotClaimed
 from worker.log_context import log_context
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 from worker.task_events import send_task_event
 
 log = logging.getLogger(__name__)

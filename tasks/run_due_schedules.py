@@ -1,4 +1,8 @@
-"""Enqueues the syncs whose schedules are due; beat sends this task every ten seconds (worker/beat.py)."""
+"""Fires the schedules that are due; beat sends this task every ten seconds (worker/beat.py).
+
+`worker.jobs.schedules.fire_due` locks the due rows, enqueues a sync for each under a request_id made of the
+schedule and its time, and stores the next time.
+"""
 
 from __future__ import annotations
 

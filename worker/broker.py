@@ -68,7 +68,7 @@ def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
 
 
 def most_connections(slots: int) -> int:
-    """The limit on connections to the broker of a process with this many slots."""
+    """The most connections to the broker that a process with this many slots may open."""
     return slots + _SPARE_CONNECTIONS
 
 

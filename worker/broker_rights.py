@@ -1,8 +1,9 @@
 """The rights that the user of REDIS_URL needs, and a check of which are missing.
 
-They were measured with MONITOR on a worker, beat, Flower and `celery inspect` of celery and kombu 5.7;
-docs/operations.md shows the ACL. Redis checks a command's rights when the command is queued in a transaction,
-so each is queued as Celery would send it, and the transaction is discarded: nothing is read or written.
+They were found by watching Redis with MONITOR while a worker, beat, Flower and `celery inspect` ran (celery
+and kombu 5.7); docs/operations.md shows the ACL. Redis checks a command's rights when the command is queued
+in a transaction, so each command is queued as Celery would send it, and the transaction is discarded: nothing
+is read or written.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class PermanentError(ProvisionerError):
 
 
 def as_sentence(reason: str) -> str:
-    """The reason with a capital letter, as it is recorded."""
+    """``reason`` with its first letter capitalized, the form in which reasons are recorded."""
     return reason[:1].upper() + reason[1:]
 
 

@@ -1,7 +1,7 @@
-"""Start and stop of a worker, beat or Flower: Celery's signals, the dispatcher's thread, and SIGTERM.
+"""Starts and stops a worker, beat or Flower: Celery's signals, SIGTERM included, and the dispatcher's thread.
 
-On SIGTERM, ``shutting_down`` ends every wait: rows that wait are parked, and tasks at work go on. After
-BREAK_OFF_S all gateway connections are closed, so that the rest is parked too (celery.md 3).
+On SIGTERM, ``shutting_down`` ends every wait: tasks that were waiting park their rows, and the others go on.
+BREAK_OFF_S later all gateway connections are closed, so that those tasks park theirs too (celery.md 3).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from worker.logs import configure_logging
 from worker.messages.default_queue import move_to_our_queues
 from worker.schema_version import NEEDED_REVISION, revision_of
 from worker.settings import SettingsError, incomplete
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 from worker.startup_checks import refuse
 from worker.workspace.rendering import compile_templates
 

@@ -1,4 +1,7 @@
-"""Sends Flower events about tasks, in addition to Celery's own (celery.md 3)."""
+"""Sends Flower events about tasks, in addition to Celery's own (celery.md 3).
+
+What they say is written by `tasks.outcomes`, `tasks.sync_progress` and `worker.app`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""This process's row in `provisioner.workers`, which shows that the process can write, and its counts.
+"""This process's row in `provisioner.workers`: it shows that the process can write, and holds its counts.
 
-Writing the row is also the probe that opens the gate: only a write shows that the database accepts writes.
+Writing the row is also the probe after which a worker consumes messages again (worker/gate.py): only a write
+shows that the database accepts writes.
 """
 
 from __future__ import annotations

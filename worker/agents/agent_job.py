@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker.agents.agent_context import NOT_REGISTERED, AgentContext, JobProfile
-from worker.agents.credentials import NoTokenError, record_success
 from worker.agents.entry_plan import plan_entry, preview_entry
 from worker.agents.former_places import remove_from_former_places
+from worker.agents.token_choice import NoTokenError, record_success
 from worker.agents.wake import wake, wants_reset
 from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace

@@ -162,7 +162,7 @@ def _delete_sessions(services: Services, target: DeletionTarget, intents: Sequen
         return []
     client = services.clients.client(target.gateway.address)
     hello = services.retry_inline(client.hello)
-    if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).roster == "entries":
+    if hello.one_session or Dialect.from_hello(hello.server_version, hello.methods).deletes_sessions:
         return []
     keys = {place.openclaw_id: place.session_key for place in target.to_clear}
     warnings = []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from worker.agents.credentials import NoTokenError
+from worker.agents.token_choice import NoTokenError
 from worker.database import single
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits

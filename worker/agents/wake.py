@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from worker.agents.agent_context import AgentContext
-from worker.agents.credentials import record_success
+from worker.agents.token_choice import record_success
 from worker.agents.wake_barrier import BARRIER_TIMEOUT_S, RECHECK_S, is_barrier_open, pass_barrier
 from worker.database import single
 from worker.errors import TransientError

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from worker.agents.agent_context import AgentContext
-from worker.agents.credentials import Token, commit, new_token
+from worker.agents.token_choice import Token, commit, new_token
 from worker.agents.workspace_plan import Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
 from worker.gateway.agent_files import NotThereYetError, Written

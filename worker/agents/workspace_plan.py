@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.agents.agent_context import AgentContext
-from worker.agents.credentials import Token, choose_token
+from worker.agents.token_choice import Token, choose_token
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled

@@ -1,4 +1,7 @@
-"""Printing: the two consoles, tables, JSON, and how times, sizes and names are written."""
+"""Printing: the two consoles, tables, JSON, and how times, sizes and names are written.
+
+What a page says is in `worker.cli.views`; the columns of a list are in its command.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from worker.gateway.errors import (
 )
 from worker.gateway.heartbeats import AUTOMATIONS_QUERY, automation_key
 from worker.printable import utf8
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 from worker.workspace.plan import LiveFile
 
 MOST_PAGES = 200

@@ -51,9 +51,9 @@ class GatewayClient:
 
     @property
     def generation(self) -> int:
-        """How often a connection was opened.
+        """The number of connections opened so far.
 
-        When it changes, the old connection and its calls in flight are gone.
+        When it changes, the previous connection is gone, and so are the calls that were in flight on it.
         """
         return self._generation
 

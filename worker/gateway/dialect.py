@@ -49,7 +49,10 @@ class Dialect:
     ``removes_from_memory``: agents.delete writes the config as the gateway last loaded it, which loses
     whatever was saved in the second before, including another removal (measured on 2026.2.26; on 2026.3.13 it
     loses only what the owner saved). ``leaves_distant_folders``: agents.delete removes only folders below its
-    account's home or temporary folder, and does not report the others (2026.7.1).
+    account's home or temporary folder, and does not report the others (2026.7.1). ``deletes_sessions``: it
+    deletes the agent's sessions too. ``defaults_name_one``: agents.defaults may name the one agent that runs
+    heartbeats. ``writes_into_includes``: a patch is written into the included file that holds what changes;
+    2026.7.1 refuses it, and earlier releases write all into openclaw.json.
     """
 
     roster: Literal["list", "entries"]
@@ -71,6 +74,9 @@ class Dialect:
     defaults_beat_all: bool = False
     removes_from_memory: bool = False
     leaves_distant_folders: bool = False
+    deletes_sessions: bool = False
+    defaults_name_one: bool = False
+    writes_into_includes: bool = False
     restart_delay_ms: int = 0
 
     @classmethod
@@ -96,6 +102,9 @@ class Dialect:
                 writes_variables=False,
                 fences_deleted=True,
                 defaults_beat_all=True,
+                deletes_sessions=True,
+                defaults_name_one=True,
+                writes_into_includes=True,
             )
         # The ``secrets`` methods appeared in the release that also merges lists, keeps variables and delays
         # restarts. It still calls itself "dev" (2026.2.26).

@@ -118,7 +118,7 @@ class StaleConfig(TransientGatewayError):
 
 
 class Unavailable(TransientGatewayError):
-    """The gateway cannot carry out the call now, for a reason of its own."""
+    """The gateway reports a failure that may pass, and no class is more specific."""
 
     reason_code = "waiting_for_gateway"
 

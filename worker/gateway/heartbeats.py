@@ -74,7 +74,7 @@ def beating_agents(
     if isinstance(block, Mapping) and _OFF.fullmatch(str(block.get("every", "30m"))):
         return []
     there = sorted(entries) or [IMPLICIT_AGENT]
-    if dialect.roster == "entries":
+    if dialect.defaults_name_one:
         named = _mapping(block).get("agentId")
         owner = _mapping(defaults.get("systemAgent")).get("agentId")
         if isinstance(named, str) and named:

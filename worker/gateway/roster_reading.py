@@ -119,7 +119,7 @@ class LiveRoster:
 
     def writes_into(self, include: Include) -> bool:
         """Whether the release writes into the included file: 2026.9.6 does, 2026.7.1 refuses (measured)."""
-        into_files = self.preserves_includes and self.dialect.roster == "entries"
+        into_files = self.preserves_includes and self.dialect.writes_into_includes
         return into_files and include.alone and bool(include.keys)
 
     @property

@@ -39,7 +39,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refused:
-    """A message that is not served. ``reason``: why its job was refused, None if there is nothing to do."""
+    """A message that starts no work.
+
+    ``reason``: why its job was recorded as failed. None if no failure is recorded: the message was dropped,
+    another job serves the request (``job_id`` is then that job), or its job has no row left to claim.
+    """
 
     job_id: UUID
     reason: str | None

@@ -1,7 +1,7 @@
-"""Since when workers have served without a gap, and for how long a step has been failing.
+"""SQL for how long a step has been failing, counting only time in which workers could work.
 
-Retry budgets count from then at the earliest: time in which the database took no writes, or all workers were
-stopped, uses none of them up.
+A step's retry budget begins when it first failed, or when the present stretch of uninterrupted service began
+if that was later. Time in which the database accepted no writes, or no worker ran, uses up none of it.
 """
 
 from __future__ import annotations

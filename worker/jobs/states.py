@@ -8,7 +8,8 @@ A job's row, with the function of `worker.jobs.store` that makes each step::
 An agent's row in a job::
 
     pending --claim--> running, leased --finish--> succeeded | skipped | failed | cancelled
-                       running, leased --park--> running, parked --published, claim--> running, leased
+                       running, leased --park--> running, parked --mark_due, claim--> running, leased
+                       running, lease run out --mark_due, claim--> running, leased: a crash is counted
     pending --end_pending--> not_attempted | cancelled
 
 Programs read these, people the sentences beside them. models/ repeats what its CHECKs need, so that a worker

@@ -52,8 +52,8 @@ def is_ordinary(value: str) -> bool:
 def is_random(word: str, shortest: int) -> bool:
     """Whether ``word`` looks generated rather than written by a person.
 
-    That means at least ``shortest`` characters in a row in which letters and digits alternate. UUIDs do not
-    count.
+    That means a part of at least ``shortest`` characters that changes often between upper case, lower case
+    and digits; from 32 characters on, letters of both cases are enough. UUIDs do not count.
     """
     word = _UUID.sub(" ", word[:_LONGEST_LOOKED_AT]) if "-" in word else word[:_LONGEST_LOOKED_AT]
     return any(_alternates(part) for part in _WORD_PARTS.split(word) if len(part) >= shortest)

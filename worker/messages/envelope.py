@@ -136,9 +136,10 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
 
 
 def expiry_refusal(name: str, use_by: str | None) -> str | None:
-    """The refusal of a message whose ``use_by`` header has passed; None if it has not.
+    """The sentence that refuses a message after the time in its ``use_by`` header; None before it.
 
-    Celery does not check it, and a message may wait in its worker.
+    Checked when the task runs: Celery ignores this header, and a message may expire while it waits inside a
+    worker.
     """
     at = None if use_by is None else datetime.fromisoformat(use_by)
     return None if at is None or at > datetime.now(UTC) else f"{name}: {_expired(at)}."

@@ -30,10 +30,11 @@ class Belonging:
 
 @dataclass(frozen=True)
 class Place:
-    """A gateway, with the agent's id, session key and folder there.
+    """Where an agent lives: a gateway, and the agent's id, session key and folder on it.
 
-    ``workspace``: the folder that we configured, None if the gateway has no workspace_root;
-    ``resolved_workspace``: that folder as the gateway shows it; ``recorded``: a row holds exactly this.
+    ``workspace``: the folder as we configured it, None if the gateway has no workspace_root;
+    ``resolved_workspace``: that folder as the gateway reports it; ``recorded``: these values come from a row
+    of ``agent_places``.
     """
 
     gateway_id: UUID

@@ -28,7 +28,7 @@ from worker.jobs.store.releasing import make_gateway_rows_due
 from worker.masking.columns import MaskedText
 from worker.records.agent_repository import GatewayCondition
 from worker.runtime.services import Services
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 from worker.workspace.context import GatewayFacts
 
 _PROBE_TAKES_S = 25.0

@@ -31,7 +31,7 @@ from worker.roster.intents import Intent
 from worker.roster.memory_files import reason_to_keep_memory_files
 from worker.roster.namesakes import Namesake, namesakes_of, reason_to_keep_folder
 from worker.roster.shared_folders import MOST_ASKED, user_by_another_path
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 from worker.workspace.display_text import one_line
 from worker.workspace.identity import derived_id, derived_workspace_path
 

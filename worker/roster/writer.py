@@ -94,7 +94,7 @@ from worker.roster.removals import (
 from worker.roster.rewrite_permission import rewrite_refusal
 from worker.roster.write_check import WriteCheck
 from worker.runtime.services import Services
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 
 log = logging.getLogger(__name__)
 

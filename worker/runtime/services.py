@@ -20,7 +20,7 @@ from worker.jobs.retry_policy import RetryPolicy, inline_retrying
 from worker.runtime.gateway_slots import GatewaySlots, slots_per_gateway
 from worker.runtime.token_pool import TokenPool
 from worker.settings import Settings
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,10 @@ class Services:
         return RetryPolicy(self.settings.retry_timeout_s, self.settings.crash_limit)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Send messages whose marks are committed; if the broker is away, the dispatcher sends them later."""
+        """Send the messages of rows that are marked as published, in a transaction that has been committed.
+
+        If the broker cannot be reached, this logs a warning, and the dispatcher sends them later.
+        """
         try:
             send_marked(self.engine, self.send, messages)
         except PUBLISH_ERRORS as error:

@@ -72,7 +72,7 @@ def with_token(text: str, token: str) -> str:
 def find_token(text: str, section: bool) -> str | None:
     """The agent's token in a live file, or None.
 
-    ``section``: the file is AGENTS.md (see :func:`find_value`).
+    ``section``: whether to search only the ``## Tools`` section, as in AGENTS.md (see :func:`find_value`).
     """
     return find_value(text, "AUTH_TOKEN", section=section)
 

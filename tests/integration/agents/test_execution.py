@@ -50,7 +50,7 @@ from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.runtime.services import Services
-from worker.shutdown import shutting_down
+from worker.shutdown_flag import shutting_down
 
 Handler = Callable[[Services, Claim, list[str]], Snooze | None]
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.integration.agents.fleet import Fleet, agent_row, execute, job, job_agent, one, seed_fleet
 from tests.rows import execute_agent_row
-from worker.agents import credentials
+from worker.agents import token_choice
 from worker.jobs.executor import Ended
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.outbox import publish_due
@@ -93,7 +93,7 @@ def test_a_pair_that_was_verified_is_not_hashed_again_though_its_file_is_written
         hashed.append(known)
         return verify_token(token, known)
 
-    monkeypatch.setattr(credentials, "verify_token", verify)
+    monkeypatch.setattr(token_choice, "verify_token", verify)
     before = agent_row(engine, changed.agent_id).agent_token_hash
     job_id = uuid4()
     assert execute_row(hands(), changed, job_id) == Ended("succeeded")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.workspace.samples import render
-from worker.agents.credentials import Token
+from worker.agents.token_choice import Token
 from worker.agents.workspace_plan import Step, WorkspacePlan
 from worker.gateway.address import GatewayAddress
 from worker.gateway.agent_files import AgentFiles

@@ -1,1 +1,1 @@
-"""`provisioner serve`: everything that a trial needs, on this machine, until Ctrl-C."""
+"""``provisioner serve``: runs everything that a trial needs on this machine, until Ctrl-C."""

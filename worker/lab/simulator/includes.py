@@ -1,4 +1,4 @@
-"""``$include`` in a simulated gateway's config: how files are merged, and who owns what (gateways.md 12)."""
+"""``$include`` in a simulated gateway's config: merging files, and which one holds what (gateways.md 12)."""
 
 from __future__ import annotations
 

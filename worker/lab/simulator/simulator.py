@@ -122,7 +122,10 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        """Stop as on SIGTERM; connected clients get the event and 1012. Does nothing if it is not running."""
+        """Stop as on SIGTERM: connected clients get the ``shutdown`` event and a close with code 1012.
+
+        Does nothing if the simulator is not running.
+        """
         if self._server is not None:
             self._run(self._server.close())
         self._end()

@@ -1,8 +1,0 @@
-"""The flag that ends every wait of this process when it must stop; `worker.lifecycle` sets it."""
-
-from __future__ import annotations
-
-import threading
-
-shutting_down = threading.Event()
-"""Set by SIGTERM: waits and backoffs then end at once, and task bodies park their rows (celery.md 3)."""
