@@ -12,9 +12,9 @@ class AgentCredential(Provisioner):
     """The state of an agent's token rotation (rules.md 27).
 
     ``verified_hash``: the agents.agent_token_hash that the live token last matched; ``pending_hash``: the
-    hash of a token that is being written to the workspace, to replace the one of ``replaces_hash``;
-    ``gateway_id``: where a job of ours last succeeded for the agent. Unlike jobs, that is never pruned
-    (rules.md 16).
+    hash of a new token that is being written to the workspace; ``replaces_hash``: the hash of the token that
+    it replaces; ``gateway_id``: the gateway on which one of our jobs last succeeded for the agent. These rows
+    are not pruned with the jobs (rules.md 16).
     """
 
     __tablename__ = "agent_credentials"

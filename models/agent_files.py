@@ -14,9 +14,9 @@ FILE_KINDS = ("file", "section", "scratch")
 class AgentFile(Provisioner):
     """What we last wrote to one workspace file (decisions.md D2).
 
-    ``source_sha256``: hex hash of its text with a placeholder for the token; ``size``, in bytes, and
-    ``updated_at_ms``: as the gateway reported them; ``locator``: where the text is, if not under the file's
-    name (the id of the heartbeat automation, for a scratch).
+    ``source_sha256``: SHA-256, in hex, of the text with a placeholder in place of the token; ``size`` (bytes)
+    and ``updated_at_ms``: as the gateway reported them; ``locator``: where the text is stored if not in a
+    file of that name (for a scratch, the id of the heartbeat automation).
     """
 
     __tablename__ = "agent_files"

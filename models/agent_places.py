@@ -12,7 +12,7 @@ class AgentPlace(Provisioner):
     """Where an agent lives or has lived: one row for each gateway and OpenClaw id assigned to it.
 
     ``since``: when the place was first written to the gateway; ``until``: when the agent was seen to be gone
-    from it, null while it lives there. Two live places never share a gateway and an OpenClaw id.
+    from it, null while it lives there. No two rows without ``until`` share a gateway and an OpenClaw id.
     ``workspace``: the folder that we assigned, null if the gateway has no workspace_root;
     ``resolved_workspace``: that folder as the gateway shows it, with a leading ``~`` replaced, null until the
     gateway has shown it.

@@ -9,7 +9,7 @@ from models.jobs import one_of
 from models.schemas import BinaryJson, Moment, Provisioner
 
 AGENT_STATUSES = ("pending", "running", "succeeded", "skipped", "failed", "cancelled", "not_attempted")
-"""The statuses of worker.jobs.states; a test compares them."""
+"""A copy of the statuses in `worker.jobs.states`; a test compares the two."""
 
 
 class JobAgent(Provisioner):
@@ -19,13 +19,13 @@ class JobAgent(Provisioner):
     In a sync, ``position`` is the agent's place in the order, null for the gateway's main agent, which comes
     last; ``roster`` is the planned change to the roster, {"action": create | update | unchanged, "changes":
     a merge patch}; a row whose ``next_attempt_at`` is null has not started.
-    ``failing_since``: when its current step first failed, null while it has not.
-    ``reason``: why it waits, or why it ended without success, with ``reason_code`` for programs; ``outcome``:
-    why it was skipped, if that is not an error (until the next release ``phase`` says that too).
-    `worker.jobs.states` lists both kinds of codes; they are null in rows of workers before v0.3.0.
-    ``tries``: how often it failed with a transient error, over all steps; ``crashes``: how many
-    workers died while they held the row (until the next release ``attempts`` says that too, and workers
-    before v0.3.0 count there alone).
+    ``failing_since``: when the row's current step first failed, null if it has not failed.
+    ``reason``: why the row waits, or why it ended without success, with ``reason_code`` for programs;
+    ``outcome``: why the agent was skipped, if that is not an error (until the next release, ``phase`` holds
+    it too). `worker.jobs.states` lists the values of both; they are null in rows of workers before v0.3.0.
+    ``tries``: the number of tries that failed with a transient error, over all steps; ``crashes``: how many
+    workers died while they held the row (until the next release, ``attempts`` holds the same number, and
+    workers before v0.3.0 write only that).
     """
 
     __tablename__ = "job_agents"

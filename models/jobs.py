@@ -8,11 +8,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 JOB_STATUSES = ("queued", "running", "succeeded", "partial", "failed", "cancelled")
-"""The statuses of worker.jobs.states; a test compares them."""
+"""A copy of the statuses in `worker.jobs.states`; a test compares the two."""
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:
-    """The SQL of a CHECK that ``column`` is one of ``values`` (text with CHECK, no enums)."""
+    """The SQL of a CHECK that ``column`` is one of ``values``; such columns are text, not enums."""
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
@@ -22,11 +22,11 @@ class Job(Provisioner):
     ``next_attempt_at``: when the dispatcher publishes the row (again), null once the job has ended;
     ``lease_until``: set while a worker holds the row; ``published_at``: set from publication to claim, so
     that a late copy of the message finds nothing to do. ``kind`` may be any name: `worker.jobs.kinds` lists
-    the known ones, and a newer worker may know more. ``finished_at`` is now() in the transaction that ends
-    the job, by which the table's triggers find the jobs to notify about (decisions.md D17).
+    the known ones, and a newer worker may know more. ``finished_at`` is set to now() by the transaction that
+    ends the job: the table's triggers find the jobs to notify about by it (decisions.md D17).
 
     ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: why a
-    running sync waits (until the next release ``error`` says that too). Codes are null in rows of workers
+    running sync waits (until the next release, ``error`` holds it too). Codes are null in rows of workers
     before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for jobs whose own row is claimed, such
     as syncs.
     """

@@ -12,13 +12,14 @@ CHANGES = ("reconcile", "remove")
 
 
 class RosterIntent(Provisioner):
-    """A job's request that a gateway's roster match an agent's row, or lose the agent (decisions.md D1).
+    """A job's request to make a gateway's roster match an agent's row, or to remove the agent from the roster
+    (decisions.md D1).
 
     The entry itself is computed when the roster is written, and never stored. ``present_before``: whether the
     roster held the agent before our first write for this intent; ``delete_files``: a removal deletes the
     workspace too; ``only_present``: the agent is not added to a roster that does not hold it. An intent is
-    open until ``applied_at`` or ``error`` is set; ``reason_code`` says for programs why it was refused, null
-    where a worker before v0.3.0 did that; ``warning`` goes into the result of its job.
+    open until ``applied_at`` or ``error`` is set. ``error``: why it was refused, with ``reason_code`` for
+    programs (null if a worker before v0.3.0 refused it); ``warning``: is added to the warnings of the job.
     """
 
     __tablename__ = "roster_intents"

@@ -30,7 +30,7 @@ _NAMES = {
 
 
 class MissionControl(DeclarativeBase):
-    """Base of Mission Control's tables. They map the columns in interfaces.md 6; the database may have
+    """Base of Mission Control's tables. Only the columns in interfaces.md 6 are mapped; the tables may have
     more."""
 
     metadata = MetaData(naming_convention=_NAMES)
@@ -38,7 +38,7 @@ class MissionControl(DeclarativeBase):
 
 
 class Provisioner(DeclarativeBase):
-    """Base of our tables, in the schema ``provisioner``; no foreign key points out of it."""
+    """Base of our tables. They are in the schema ``provisioner``, and no foreign key points out of it."""
 
     metadata = MetaData(schema=PROVISIONER_SCHEMA, naming_convention=_NAMES)
     type_annotation_map = {str: Text()}

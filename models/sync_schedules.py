@@ -10,8 +10,8 @@ from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 
 
 class SyncSchedule(Provisioner):
-    """When a gateway's templates are synced automatically (decisions.md D9). ``note``: why the last due sync
-    was not started, or why the schedule is switched off."""
+    """A schedule by which a gateway is synced automatically (decisions.md D9). ``note``: why the last due
+    sync was not started, or why the schedule is switched off."""
 
     __tablename__ = "sync_schedules"
     __table_args__ = (

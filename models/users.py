@@ -9,7 +9,7 @@ from models.schemas import MissionControl, Utc, UuidKey
 
 
 class User(MissionControl):
-    """The person whom USER.md describes."""
+    """A user of Mission Control. An agent's USER.md describes one of them (rules.md 13)."""
 
     __tablename__ = "users"
 
@@ -27,7 +27,8 @@ class User(MissionControl):
 
 
 class OrganizationMember(MissionControl):
-    """A user's role in an organization. The oldest ``owner`` is used if no user is named (rules.md 13)."""
+    """A user's role in an organization. If a request names no user, the oldest member with the role ``owner``
+    is used (rules.md 13)."""
 
     __tablename__ = "organization_members"
     __table_args__ = (UniqueConstraint("organization_id", "user_id"),)

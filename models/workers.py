@@ -10,9 +10,10 @@ class Worker(Provisioner):
     """A worker process: its last sign of life, and its counts since it started.
 
     ``seen_at``: when it last wrote this row, which is how it finds out whether the database accepts writes;
-    ``pauses`` and ``paused_s``: how often, and for how many seconds, it consumed nothing because the database
-    said "not now"; ``last_pause``: why it last did; ``messages_dropped``: messages that could not be read;
-    ``messages_moved``: messages found in Celery's default queue and moved to ours.
+    ``pauses``: how many times it stopped consuming messages because the database did not serve it;
+    ``paused_s``: for how many seconds in all; ``last_pause``: the reason for the latest pause;
+    ``messages_dropped``: how many messages could not be read; ``messages_moved``: how many were found in
+    Celery's default queue and moved to ours.
     """
 
     __tablename__ = "workers"

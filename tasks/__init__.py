@@ -1,1 +1,1 @@
-"""Celery tasks, one thin module for each, named like its task; worker.sync and worker.agents do the work."""
+"""Celery tasks: one thin module each, with the name of its task. The work is done in worker/."""

@@ -1,4 +1,4 @@
-"""Reads the arguments of tasks that only our own workers send: ids, refused with a sentence if unusable."""
+"""Reads the ids in messages that only our own workers send; unusable ones are refused with a sentence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 def ids_of(
     task: Task[..., Any], positional: Sequence[Any], arguments: Mapping[str, Any], *names: str
 ) -> list[UUID]:
-    """The UUIDs that the message carries under ``names``. Raises JobFailed if one is missing or malformed,
-    for there is no row to record that."""
+    """The UUIDs that the message carries under ``names``.
+
+    Raises JobFailed if one is missing or malformed, or if there are positional arguments: no row records such
+    a message.
+    """
     faults = ["send keyword arguments, not positional ones"] if positional else []
     found: list[UUID] = []
     for name in names:

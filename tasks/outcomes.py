@@ -37,9 +37,10 @@ from worker.task_events import send_task_event
 log = logging.getLogger(__name__)
 
 _STATEMENT_AGAIN_S = 1.0
-"""Seconds for which a message is held before it is requeued, after a single statement that was not served."""
+"""Seconds for which a message is held before it is requeued, if the database refused only one statement."""
 NOTHING_TO_DO = "nothing to do"
-"""Result of a task that found its row leased, parked or ended, and whose task id is not a job's."""
+"""Result of a task that ended no row and whose id is not a job's: without a result, Flower would show it as
+started for ever."""
 _NO_ROWS = Meaning("it takes no rows in provisioner.jobs", "look for a trigger or a constraint there")
 
 
@@ -57,12 +58,12 @@ def run_agent_job(
     handler: Handler,
     agent_of: AgentOf = target_of,
 ) -> str:
-    """Serve one message of a task about one agent: find or create its job, then let the handler execute the
-    agent's row.
+    """Serve one message of a task about one agent: find or create the job, then execute the agent's row with
+    ``handler``.
 
-    Returns the status of a job that succeeded. Raises JobFailed for one that did not, Ignore if there is
-    nothing to report (the row is parked, leased elsewhere, or had ended before), and Reject if the database
-    is away.
+    Returns the job's status if it succeeded. Raises JobFailed if it did not, Ignore if there is no outcome to
+    report (the row is parked, was not claimed, or had ended before; or the message started no work), and
+    Reject if the database is away (`worker.database.DATABASE_AWAY`).
     """
     with retry_on_database_outage(task):
         return _serve(task, positional, arguments, handler, agent_of)
@@ -111,9 +112,9 @@ def run_job(
 
 @contextmanager
 def retry_on_database_outage(task: Task[..., Any]) -> Iterator[None]:
-    """Requeue the message while the database is away, because a job by send_task may have no row yet.
+    """Requeue the message if the database is away, because its job may have no row yet.
 
-    This process then consumes no more messages until the database is back, unless only this one statement was
+    The process also stops consuming messages until the database is back, unless only this one statement was
     refused. Raises Reject.
     """
     if gate.closed_by is not None:
@@ -130,8 +131,10 @@ def retry_on_database_outage(task: Task[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def fail_on_unexpected(kind: str, task_id: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Turns an unexpected exception before the job starts into a failed job; otherwise its message would come
-    again for ever, or be lost. Raises JobFailed."""
+    """Record an unexpected exception before the job starts as a failed job, and raise JobFailed.
+
+    Otherwise the message would be delivered again for ever, or be lost.
+    """
     try:
         yield
     except (Ignore, JobFailed, *DATABASE_AWAY):
@@ -195,8 +198,11 @@ def _refusal(task: Task[..., Any]) -> str | None:
 
 
 def report(task: Task[..., Any], job_id: UUID, outcome: Outcome) -> str:
-    """Report the outcome of one execution to Celery and the log: returns the status of a success, raises
-    JobFailed for a failure, and Ignore if the row is parked or was not claimed."""
+    """Report the outcome of one execution to Celery and the log.
+
+    Returns the status of a success; raises JobFailed for a failure, and Ignore if the row is parked or was
+    not claimed.
+    """
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         raise Ignore

@@ -17,6 +17,6 @@ from worker.jobs.schedules import fire_due
 
 @app.task(name="tasks.run_due_schedules", bind=True)
 def run_due_schedules(self: Task[..., Any], /, *_: Any, **__: Any) -> None:
-    """Enqueue the syncs that are due. Sent by beat; several beats, or more frequent ones, do no harm."""
+    """Enqueue the syncs that are due. Sent by beat; sending it more often, or from several beats, is safe."""
     with retry_on_database_outage(self):
         fire_due(services().engine)

@@ -1,7 +1,7 @@
-"""Reports a sync to Celery and Flower as one task that is in PROGRESS until its last agent is done.
+"""Shows a sync in Flower as one task that is in PROGRESS until the sync ends.
 
-The request's task ends long before its job does, so it reports nothing itself. On its behalf the agents'
-tasks report progress, and tasks.finish_sync the end (celery.md 3).
+The sync's own task, tasks.sync_gateway, returns long before the sync ends. So the tasks of its agents report
+progress under that task's id, and tasks.finish_sync reports the end (celery.md 3).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEPS = 20
 
 
 def report_sync(job_id: UUID, outcome: Ending | Snooze | NotClaimed) -> bool:
-    """Report the outcome of executing a sync's own row to Flower and the log; return whether it ended."""
+    """Tell Flower and the log how an execution of a sync's own row went; return whether the sync ended."""
     if isinstance(outcome, NotClaimed):
         log.debug("nothing to do: %s", outcome.value)
         return False
