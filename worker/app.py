@@ -73,7 +73,7 @@ start_up = run_startup_checks()
 
 
 class OurTask(Task[..., Any]):
-    """A task whose arguments may have any name: Celery's own ``__call__`` takes none called ``self``."""
+    """A task whose arguments may have any name, even ``self``, which Celery's own ``__call__`` refuses."""
 
     def __call__(self, /, *positional: Any, **arguments: Any) -> Any:
         return self.run(*positional, **arguments)
@@ -93,7 +93,7 @@ def settings() -> Settings:
 def services() -> Services:
     """The services that this process's tasks use, created on first use.
 
-    The pool holds at most one database connection for each slot and two for the dispatcher.
+    The engine's pool holds at most one database connection per slot and two for the dispatcher.
     """
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)

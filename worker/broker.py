@@ -1,7 +1,8 @@
-"""The broker: Celery's settings for it, and a check of it before a process starts.
+"""Celery's settings for the broker, and a check of the broker before a process starts.
 
-A fault is something that an operator must correct: a password, a database, a certificate, a right. Conditions
-that may pass (a server that is unreachable, loads its data or is a replica) are left to Celery, which waits.
+The check reports faults, which an operator must correct: a password, a database, a certificate, a right.
+Conditions that may pass (a server that is unreachable, loads its data or is a replica) are left to Celery,
+which waits.
 """
 
 from __future__ import annotations
@@ -68,16 +69,16 @@ def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
 
 
 def most_connections(slots: int) -> int:
-    """The most connections to the broker that a process with this many slots may open."""
+    """Limit on the broker connections of a process, given its number of slots."""
     return slots + _SPARE_CONNECTIONS
 
 
 @dataclass(frozen=True)
 class BrokerCheck:
-    """What a check of the broker found.
+    """The result of checking the broker.
 
-    ``fault``: what an operator must correct; ``away``: the name of the error if the broker could not be
-    checked yet; ``policy``: its maxmemory-policy, if it reports one.
+    ``fault``: what an operator must correct, if anything. ``away``: the type name of the error that prevented
+    the check, if that may pass. ``policy``: the server's maxmemory-policy, if it reports one.
     """
 
     fault: str | None = None

@@ -1,4 +1,4 @@
-"""Our own sign that a worker consumes messages: ``--without-heartbeat`` switches Celery's off."""
+"""Reports that a worker's consumer is alive; Celery's heartbeat may be off (``--without-heartbeat``)."""
 
 from __future__ import annotations
 

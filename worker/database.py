@@ -1,8 +1,8 @@
-"""A process's database engine: it hides parameters and bounds every wait, with or without a pooler.
+"""A process's database engine, which hides parameters and bounds every wait, with or without a pooler.
 
 Postgres takes ``statement_timeout`` and the time zone as connection options, which costs nothing. A pooler in
-transaction mode keeps no server connection for us, so it refuses such options or drops them. Each transaction
-then begins with these settings, in the same message as its BEGIN.
+transaction mode keeps no server connection for us, so it refuses such options or drops them. Behind such a
+pooler, each transaction makes these settings itself, in the same message as its BEGIN.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from worker.database_url import connect_arguments
 from worker.printable import to_jsonb
 
 DATABASE_AWAY = (DatabaseNotNow, PoolTimeout)
-"""The errors that mean that the database cannot be reached or used now (`worker.database_errors` has the
-table). Any other database error is a fault of ours."""
+"""The errors that mean that the database cannot be reached or used now (the table is in
+`worker.database_errors`). No other database error passes by waiting."""
 
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
@@ -100,8 +100,8 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
 def single(engine: Engine) -> Iterator[Connection]:
     """A connection in autocommit mode for a single statement.
 
-    That saves BEGIN and COMMIT, two of three round trips. Behind a pooler it is an ordinary transaction,
-    because the statement timeout is set when the transaction begins.
+    Autocommit saves BEGIN and COMMIT, two of three round trips. Behind a pooler the statement runs in an
+    ordinary transaction instead, because its timeout is set when a transaction begins.
     """
     with engine.connect() as connection:
         if _BEGIN in connection.connection.info:
@@ -112,9 +112,9 @@ def single(engine: Engine) -> Iterator[Connection]:
 
 
 def refusal_of(url: str) -> str | None:
-    """Why the server will refuse the connection until an operator changes something.
+    """Why the server refuses connections, if an operator must change something.
 
-    None if the connection succeeds, or fails for any other reason, such as an unreachable server.
+    None if a connection succeeds, or fails for any other reason, such as an unreachable server.
     """
     try:
         _connect(connect_arguments(make_url(url))).close()

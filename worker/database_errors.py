@@ -1,7 +1,7 @@
-"""Which database errors mean "not now": one table, by SQLSTATE class.
+"""Tells database errors that mean "not now" from all others, by one table of SQLSTATE classes.
 
-The conditions in the table pass, with or without an operator's help, and waiting for them loses nothing. Any
-other error is a fault of ours, or of the request (22xxx, 23xxx, 54xxx), and fails the job that caused it.
+"Not now" means that the condition passes, with or without an operator's help, and that waiting loses nothing.
+Any other error is a fault of ours, or of the request (22xxx, 23xxx, 54xxx), and fails the job that caused it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 
 class Meaning(NamedTuple):
-    """What a class of errors says about the database, and what an operator can do. ``anew``: open sessions
-    may still raise the error after its cause is gone, so they are replaced; ``one_statement``: other
+    """What a class of errors means.
+
+    ``says``: what is wrong; "it" is the database. ``cure``: what an operator can do. ``anew``: open sessions
+    may still raise the error after its cause is gone, so they are replaced. ``one_statement``: other
     statements succeed meanwhile, for example while one row is locked, so only the caller that got the error
-    waits."""
+    waits.
+    """
 
     says: str
     cure: str
@@ -125,9 +128,9 @@ _USES = {"INSERT": r"INSERT\s+INTO\s+", "UPDATE": r"UPDATE\s+", "DELETE": r"DELE
 
 
 def wanted_rights(message: str, statement: str) -> str:
-    """The GRANT that a statement denied access to a table needs, which Postgres does not say.
+    """The GRANT without which ``statement`` was refused; Postgres's own ``message`` names only the table.
 
-    ``message``: Postgres's message; if it reports something else, the result is empty.
+    "" if the message is not about a denied table.
     """
     denied = _DENIED.search(message)
     if denied is None:

@@ -1,7 +1,8 @@
-"""Pauses this process's work and publishing while the database says "not now".
+"""The database gate: while it is closed, this process takes no work and publishes nothing.
 
-Any thread that gets such an error closes the gate, unless the error concerns one statement only (such as a
-locked row). Only the dispatcher tries to open it, by a write, at most once a second.
+Any thread that gets a "not now" error (`worker.database_errors`) closes it, unless the error concerns one
+statement only, such as one for a locked row. Only the dispatcher opens it, once a test write succeeds, which
+it tries at most once a second.
 """
 
 from __future__ import annotations
@@ -19,25 +20,32 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 1.0
 LONGEST_HOLD_S = 8.0
-"""The longest time, in seconds, for which the gate stays closed before the first probe.
+"""Limit on the seconds from closing the gate to the first probe.
 
-That time doubles each time the gate is closed again right after it opened, because then statements fail
-although the probe succeeds.
+They double each time the gate is closed right after it opened, as statements then fail although the probe
+succeeds.
 """
 _AT_ONCE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A time during which the gate is closed. ``closed_by``: the sentence of the error that closed it;
-    ``began``: when it was closed, on the monotonic clock."""
+    """A period during which the gate is closed.
+
+    ``closed_by``: the sentence of the latest error that closed it. ``began``: when it was first closed, on
+    the monotonic clock.
+    """
 
     closed_by: str
     began: float
 
 
 class DatabaseGate:
-    """A gate that is open, or closed for a reason. Any thread may close it."""
+    """Whether this process may work: open, or closed with the reason. Any thread may close it.
+
+    ``pauses``, ``paused_s`` and ``last_pause``: the number of pauses since the process started, their total
+    length in seconds, and the sentence of the latest.
+    """
 
     def __init__(self, time_of: Callable[[], float] = time.monotonic) -> None:
         self._time_of = time_of
@@ -53,7 +61,7 @@ class DatabaseGate:
 
     @property
     def closed_by(self) -> str | None:
-        """Why the gate is closed; None while it is open."""
+        """The sentence of the error that closed the gate; None while it is open."""
         pause = self._pause
         return pause.closed_by if pause is not None else None
 
@@ -124,4 +132,4 @@ def sentence(error: BaseException) -> str:
 
 
 gate = DatabaseGate()
-"""This process's gate."""
+"""The gate of this process."""

@@ -1,4 +1,4 @@
-"""DATABASE_URL: what it may hold, checked before any connection is tried."""
+"""Parses DATABASE_URL, and checks it before any connection is tried."""
 
 from __future__ import annotations
 

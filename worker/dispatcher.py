@@ -1,7 +1,7 @@
-"""The timer of each worker process: it publishes the rows that are due (decisions.md D8).
+"""The timer of each worker process, which publishes the rows that are due (decisions.md D8).
 
-Rescue must depend neither on the broker whose losses it makes good, nor on beat. SKIP LOCKED makes several
-dispatchers harmless.
+It also publishes again what the broker lost, so it depends neither on the broker nor on beat. Any number of
+dispatchers may run at once, because SKIP LOCKED keeps them from publishing the same row.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ consumer gives one every two seconds (worker/consumer_liveness.py)."""
 
 
 class Dispatcher:
-    """A thread that ticks until it is stopped.
+    """A thread that publishes due rows at regular ticks until it is stopped.
 
-    ``rescue`` fetches messages from queues that no worker reads. What fails in one tick, the next one tries
-    again. While the database says "not now", the thread publishes nothing and probes once a second whether
-    the database accepts writes again.
+    ``rescue``: called at each tick, to fetch messages from a queue that no worker reads. What fails in one
+    tick is tried again in the next. While the database gate is closed, the thread publishes nothing and
+    probes once a second whether the database accepts writes again.
     """
 
     def __init__(
@@ -49,11 +49,14 @@ class Dispatcher:
         self._consumed_at = time.monotonic()
 
     def note_consuming(self) -> None:
-        """Record that the worker's consumer is connected and running; without it no sign of life is given."""
+        """Record that the worker's consumer is connected and running.
+
+        Without such a record for 20 seconds, the health file is no longer touched.
+        """
         self._consumed_at = time.monotonic()
 
     def check_database(self) -> None:
-        """Before the worker takes messages: close the gate unless the database accepts writes."""
+        """Close the gate unless the database accepts writes; called before the worker takes messages."""
         if self._gate.closed_by is None:
             try:
                 self._row.probe()

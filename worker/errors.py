@@ -14,9 +14,9 @@ _MOST_READ = 40_000
 class ProvisionerError(Exception):
     """A failure with one sentence for a person: what it is about, what went wrong, what to do.
 
-    The sentence can always be stored and shown: secrets in it are masked. ``reason_code``: the
-    code for programs in the rows that the failure stops, a value of `worker.jobs.states.ReasonCode`; None if
-    no program or operator needs to tell it from other failures of its class.
+    The sentence can always be stored and shown: secrets in it are masked. ``reason_code``: a value of
+    `worker.jobs.states.ReasonCode`, recorded for programs in the rows that the failure stops; None if neither
+    a program nor an operator needs to tell it from other failures of its class.
     """
 
     reason_code: str | None = None
@@ -45,9 +45,10 @@ def as_sentence(reason: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The sentence recorded for work that this error ended.
+    """The sentence recorded for work that ``error`` ended.
 
-    A PermanentError's own; for any other error, which is a fault of ours, its type and where to look.
+    That is a PermanentError's own sentence. Any other error is a fault of ours, whose sentence gives its type
+    and says where to look.
     """
     if isinstance(error, PermanentError):
         return as_sentence(str(error))

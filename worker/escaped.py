@@ -1,4 +1,4 @@
-"""Escapes text from elsewhere so that it cannot end a line, move a cursor or look like other text."""
+"""Escapes untrusted text so that it cannot end a line, move a cursor or look like other text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ breaks."""
 
 
 def escaped(text: str, longest: int | None = None) -> str:
-    """``text`` with control, format and other unsafe characters as backslash escapes.
+    """``text`` with control, format and other unsafe characters written as backslash escapes.
 
-    If it is longer than ``longest`` characters, its middle is replaced by a count of what was left out.
+    If ``text`` is longer than ``longest`` characters, its middle is replaced by the number of characters left
+    out.
     """
     if longest is not None and len(text) > longest:
         half = longest // 2

@@ -17,8 +17,10 @@ LONGEST_SILENCE_S = 60.0
 
 
 def touch(path: Path | None, trouble: str = "") -> None:
-    """Write a sign of life to ``path``, if there is one. ``trouble``: why the process cannot work now, if so.
-    Raises nothing: a full disk must not stop the work."""
+    """Write a sign of life to ``path``; do nothing if that is None.
+
+    ``trouble``: why the process cannot work now, or "". Raises nothing: a full disk must not stop the work.
+    """
     if path is not None:
         try:
             path.write_text(trouble, encoding="utf-8", errors="replace")
@@ -27,7 +29,7 @@ def touch(path: Path | None, trouble: str = "") -> None:
 
 
 def fault(path: Path, longest_silence_s: float = LONGEST_SILENCE_S) -> str | None:
-    """One sentence about what is wrong with the process that touches ``path``, or None."""
+    """A sentence that says what is wrong with the process that touches ``path``; None if it works."""
     try:
         silent_s = time.time() - path.stat().st_mtime
     except OSError as error:

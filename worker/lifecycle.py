@@ -1,7 +1,8 @@
 """Starts and stops a worker, beat or Flower: Celery's signals, SIGTERM included, and the dispatcher's thread.
 
-On SIGTERM, ``shutting_down`` ends every wait: tasks that were waiting park their rows, and the others go on.
-BREAK_OFF_S later all gateway connections are closed, so that those tasks park theirs too (celery.md 3).
+On SIGTERM, the flag ``shutting_down`` ends every wait: tasks that were waiting park their rows for a later
+claim, and all other tasks go on. BREAK_OFF_S seconds later all gateway connections are closed, so that these
+tasks park their rows too (celery.md 3).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from worker.workspace.rendering import compile_templates
 log = logging.getLogger(__name__)
 
 BREAK_OFF_S = 30.0
-"""Seconds from SIGTERM until all gateway connections are closed. Jobs still at work are then parked, as after
-a lost connection, so that the worker exits well before the 45 s that it is given."""
+"""Seconds from SIGTERM until all gateway connections are closed. The rows of tasks that are still running are
+then parked, as after a lost connection, so that the worker exits well within the 45 s that it is given."""
 
 
 @signals.setup_logging.connect

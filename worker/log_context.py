@@ -14,8 +14,8 @@ IDS = ("job", "agent", "gateway")
 def log_context(**ids: object) -> Iterator[None]:
     """Put ``ids`` on every log line of this thread until the block ends.
 
-    The ids that the block adds with `note_ids` are removed then too, because the slot serves another job
-    next.
+    Ids that were added in the block with `note_ids` are removed at its end too, because the thread serves
+    another job next.
     """
     before = structlog.contextvars.get_contextvars()
     note_ids(**ids)
@@ -27,7 +27,7 @@ def log_context(**ids: object) -> Iterator[None]:
 
 
 def note_ids(**ids: object) -> None:
-    """Add ``ids`` to the log lines of the current block; those that are None are left out."""
+    """Add ``ids`` to the log lines of the current `log_context` block, except those that are None."""
     structlog.contextvars.bind_contextvars(
         **{name: str(value) for name, value in ids.items() if value is not None}
     )

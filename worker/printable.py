@@ -1,4 +1,4 @@
-"""Makes text from elsewhere fit for a sentence, a log line and a row. Pure.
+"""Makes untrusted text fit to be quoted in a sentence, logged and stored. Pure.
 
 Postgres stores no NUL and no lone surrogate, a terminal obeys control characters, and a megabyte is too long
 to read.
@@ -22,12 +22,12 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 
 def line(words: str, most: int = LONGEST_SENTENCE) -> str:
-    """``words`` as one line of at most ``most`` characters."""
+    """``words`` without control characters, as one line of at most ``most`` characters."""
     return _cut(_CONTROLS_AND_ENDS.sub(" ", _whole(words[: 2 * most])).strip(), most)
 
 
 def paragraph(words: str, most: int = 20_000) -> str:
-    """``words`` with its line breaks, in at most ``most`` characters."""
+    """``words`` without control characters other than line feeds and tabs, in at most ``most`` characters."""
     return _cut(_CONTROLS.sub(" ", _whole(words[: 2 * most])), most)
 
 
@@ -50,14 +50,17 @@ def storable(value: Any) -> Any:
 
 
 def to_jsonb(value: Any) -> str:
-    """``value`` as JSON that a jsonb column accepts, whatever text from elsewhere it holds."""
+    """``value`` as JSON that a jsonb column accepts, made `storable` if necessary."""
     text = json.dumps(value)
     suspect = "\\u0000" in text or "\\ud" in text or "NaN" in text or "Infinity" in text
     return json.dumps(storable(value)) if suspect else text
 
 
 def readable_json(written: str | None) -> Any:
-    """The value of JSON, to be shown; None if it is too deep to be read, or holds too long a number."""
+    """Parse stored JSON in order to show it.
+
+    None without JSON, or if Python cannot read it, such as for its depth or the length of a number.
+    """
     try:
         return None if written is None else json.loads(written)
     except (ValueError, RecursionError):

@@ -2,7 +2,8 @@
 
 Unpatched, celery 5.7.0 with kombu 5.7.0 exits with ``'NoneType' object has no attribute 'hostname'`` if Redis
 drops while a worker holds an unacknowledged message (celery.md 0.1). With UPSTREAM set,
-tests/integration/worker/test_broker_restart.py runs Celery's own consumer, and so shows when this can go.
+tests/integration/worker/test_broker_restart.py runs Celery's own consumer, and so shows when the patch for
+that is no longer needed.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class ReconnectSafeConsumer(Consumer):
         gate.add_listener(partial(self.call_soon, self.apply_gate))
 
     def on_ready(self) -> None:
-        """Start consuming, unless the database does not serve us."""
+        """Start consuming, unless the database gate is closed."""
         super().on_ready()
         self.apply_gate()
 
     def apply_gate(self) -> None:
-        """Consume while the gate is open, and stop while it is closed; messages then stay in their queues.
-        Call it only in the consumer's own thread."""
+        """Start consuming if the database gate is open; stop if it is closed, so that messages stay in their
+        queues. Must be called in the consumer's own thread."""
         if self.task_consumer is None or self.blueprint.state != _RUN:
             return
         if gate.closed_by is not None:
@@ -130,7 +131,10 @@ class ReconnectSafeConsumer(Consumer):
         return super().ensure_connected(conn)
 
     def call_soon_ack(self, acknowledge: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Acknowledge, unless the channel is lost: then the message comes again and finds its row taken."""
+        """Acknowledge a message, unless its channel is lost.
+
+        Without an acknowledgement, the message is delivered again and finds its row taken.
+        """
 
         def guarded() -> Any:
             try:

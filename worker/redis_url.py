@@ -1,4 +1,4 @@
-"""REDIS_URL: what it may hold, and how to connect to the broker it names. TLS is verified by default."""
+"""Parses and checks REDIS_URL. A TLS server's certificate is verified unless the URL says otherwise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONS = [*_FILES, "ssl_cert_reqs", "ssl_check_hostname"]
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker is. ``tls``: redis-py's arguments for it, None without TLS."""
+    """How to connect to the broker. ``tls``: redis-py's arguments for TLS; None without TLS."""
 
     host: str
     port: int
@@ -37,7 +37,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """The URL for Celery, without options: Celery has a separate setting for those of TLS."""
+        """The URL for Celery. It has no options, since Celery has a separate setting for TLS."""
         user = quote(self.user or "", safe="")
         password = f":{quote(self.password, safe='')}" if self.password else ""
         host = f"[{self.host}]" if ":" in self.host else self.host

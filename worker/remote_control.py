@@ -1,4 +1,4 @@
-"""Makes the commands of `celery control` that this worker cannot carry out say so, instead of "ok"."""
+"""Answers `celery control` commands that this worker cannot carry out with an error instead of "ok"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The schema version of our tables: the one that this release needs, and the one that a database has.
 
-Alembic knows both as well, but importing it, and all tables with it, takes a fifth of a worker's start.
+Alembic knows both as well, but importing it, and all tables with it, takes a fifth of a worker's start time.
 """
 
 from __future__ import annotations

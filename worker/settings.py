@@ -24,7 +24,7 @@ class SettingsError(PermanentError):
 
 
 class Settings(BaseSettings):
-    """The settings from the environment, in seconds where they are times. The README's table lists them."""
+    """The settings from the environment; durations are in seconds. The README's table lists them."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
@@ -145,7 +145,7 @@ EARLIER_NAMES = {
     "ROSTER_BATCH_WINDOW_S": "ROSTER_BREATH_S",
     "DISPATCH_INTERVAL_S": "CLOCK_TICK_S",
 }
-"""Variables by name, with the names that they had up to v0.2.0; these are still read."""
+"""Maps each renamed variable to its name up to v0.2.0, which is still read."""
 
 
 def load_settings(**known: str) -> Settings:

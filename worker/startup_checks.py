@@ -1,7 +1,7 @@
-"""The checks before a Celery process starts: all faults that an operator must correct are listed together.
+"""Checks a Celery process's environment before it starts, and lists all faults for the operator together.
 
-A worker that cannot keep a job would take messages and lose them, so it does not start. It does start, and
-wait, if a server is unreachable, starting up or read-only.
+A worker that cannot store a job would take messages and lose them, so it does not start. It does start, and
+waits, if a server is unreachable, starting up or read-only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEEDS_NO_DATABASE = {"database_url": "postgresql+psycopg://not-needed", "base_u
 
 
 class BeatSettings(Settings):
-    """The settings of a process that gives a sign of life: HEALTH_FILE must be writable."""
+    """The settings of a process that gives a sign of life: HEALTH_FILE, if set, must be writable."""
 
     @field_validator("health_file")
     @classmethod
@@ -63,14 +63,14 @@ class WorkerSettings(BeatSettings):
 
 @dataclass(frozen=True)
 class StartUp:
-    """What a process starts with. ``broker`` is None if the command does not check the broker."""
+    """The result of the startup checks. ``broker``: None if the command does not check the broker."""
 
     settings: Settings
     broker: BrokerCheck | None
 
 
 def run_startup_checks() -> StartUp:
-    """Read the settings and check the servers. Exits with 2 and a list of all faults."""
+    """Read the settings and check the servers. If there are faults, lists them all and exits with 2."""
     command = _command()
     try:
         config = _read(command)

@@ -1,6 +1,6 @@
 """Sends Flower events about tasks, in addition to Celery's own (celery.md 3).
 
-What they say is written by `tasks.outcomes`, `tasks.sync_progress` and `worker.app`.
+`tasks.outcomes`, `tasks.sync_progress` and `worker.app` decide what the events say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parses a server's URL strictly, and never quotes any of it, because any part may be a piece of a password.
 
 Lenient parsers take ``user:pa@ss@host`` for a host called ``ss@host``, show it in their errors, and let the
-rest of the program start without a server.
+program start although it cannot reach its server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PORTS = range(1, 65536)
 
 @dataclass(frozen=True)
 class Place:
-    """A host, "" if the URL names none, and its port."""
+    """A host and its port in a URL: ``host`` is "" and ``port`` None if the URL names none."""
 
     host: str
     port: int | None
@@ -124,7 +124,7 @@ def _options(query: str) -> tuple[tuple[str, str], ...]:
 
 
 def unknown_option(name: str, known: list[str]) -> ValueError:
-    """The error for an option that the URL may not have; it shows the name only if it looks like one."""
+    """The error for an option that is not in ``known``; it quotes only what looks like an option's name."""
     if re.fullmatch(r"[a-z][a-z_]{2,30}", name):
         return ValueError(f"holds the unknown option `{name}`: there are {', '.join(known)}")
     return ValueError(f"holds an unknown option: there are {', '.join(known)}; and {ENCODE}")

@@ -1,7 +1,7 @@
-"""This process's row in `provisioner.workers`: it shows that the process can write, and holds its counts.
+"""This process's row in `provisioner.workers`, which shows that the process can write, and holds its counts.
 
-Writing the row is also the probe after which a worker consumes messages again (worker/gate.py): only a write
-shows that the database accepts writes.
+Writing the row is also the probe that reopens the database gate (`worker.database_gate`), because only a
+write shows that the database accepts writes.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class WorkerRow:
         self._begun = False
 
     def refresh(self) -> None:
-        """Write the row if it is due or a count has changed.
+        """Write the row if a count has changed, or once every REFRESH_EVERY_S seconds.
 
-        It is due every REFRESH_EVERY_S seconds; the role's rights are then checked as well. Raises database
-        errors.
+        Every REFRESH_EVERY_S seconds the role's rights are checked as well. Raises database errors.
         """
         due = time.monotonic() - self._written_at >= REFRESH_EVERY_S
         if due or self._counted() != self._written:
