@@ -1,4 +1,4 @@
-"""Reads and writes an agent's files and heartbeat scratch over RPC; what to write is decided elsewhere."""
+"""Reads and writes an agent's files and heartbeat scratch over RPC; `worker.workspace.plan` decides which."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from worker.workspace.plan import LiveFile
 MOST_PAGES = 200
 MOST_ENTRIES = 50_000
 LISTING_S = 12.0
-"""The listing of a workspace is given up beyond any of these limits."""
+"""Limits on listing one workspace, in pages, entries and seconds; beyond any of them the listing fails."""
 FIRST_LOOK_S = 0.3
 SECOND_LOOK_S = 1.0
-"""Seconds to wait before a refused file is read again: replacing a file takes less."""
+"""Seconds to wait before the first and the second retry of a refused file; replacing a file takes less."""
 _FOLDER = "it is a folder"
 
 
 class NotThereYetError(TransientError):
-    """The gateway does not yet know of a change that was just made: its runtime lags its file (gateways.md
-    4)."""
+    """The gateway does not know of a change that was just made: it has not loaded its config file again yet
+    (gateways.md 4)."""
 
     @classmethod
     def of_agent(cls, url: str, openclaw_id: str) -> NotThereYetError:
@@ -48,12 +48,15 @@ class NotThereYetError(TransientError):
 
 
 class WorkspaceAbsentError(NotThereYetError):
-    """The gateway says that there is no workspace. 2026.9.6 says so of any listing that failed, for example
-    while a file in it is being replaced, so it is believed only after several tries."""
+    """The gateway reports that an agent has no workspace.
+
+    2026.9.6 reports that whenever a listing fails, for example while a file is being replaced, so callers
+    believe it only after several tries.
+    """
 
 
 class EndlessListingError(BadAnswer):
-    """The gateway's listing has no end."""
+    """A workspace listing exceeded a limit, while the gateway still reported more entries."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,12 @@ class Written:
 
 @dataclass(frozen=True)
 class AgentFiles:
-    """The files of one agent on one gateway. ``fresh``: the agent was registered a moment ago; ``shown``:
-    their folder as the gateway shows it, once an answer has shown it; ``unanswered``: the names of files
-    whose last write was not answered, so that they may or may not be written."""
+    """The files of one agent on one gateway.
+
+    ``fresh``: the agent was registered a moment ago. ``shown``: the workspace folders that the gateway's
+    answers have named so far. ``unanswered``: names of files whose last write was not answered, so that it
+    may or may not have taken effect.
+    """
 
     client: GatewayClient
     dialect: Dialect
@@ -78,10 +84,12 @@ class AgentFiles:
     unanswered: set[str] = field(default_factory=set)
 
     def live(self, *, may_be_empty: bool = False) -> Mapping[str, LiveFile]:
-        """The existing files, by name; usually one RPC. ``may_be_empty``: the workspace may not exist yet,
-        which 2026.9.6 does not distinguish from a failed listing, so agents.files.list is called first.
-        Raises BadAnswer for an unreadable listing (rules.md 18: never taken for "no files"), and
-        WorkspaceAbsentError."""
+        """The existing files, by name; usually one RPC.
+
+        ``may_be_empty``: the workspace may not exist yet. 2026.9.6 does not distinguish that from a failed
+        listing, so agents.files.list is called first. Raises BadAnswer for an unreadable listing, which must
+        not be taken for "no files" (rules.md 18), and WorkspaceAbsentError.
+        """
         if not self.dialect.lists_workspace:
             return self._listed()
         if may_be_empty and not self._listed():
@@ -89,7 +97,7 @@ class AgentFiles:
         return self._workspace()
 
     def has_folder(self, name: str) -> bool:
-        """Whether the workspace's top folder contains a folder of that name, on a release that shows
+        """Whether the workspace's top folder contains a folder of that name. Only for releases that list
         folders."""
         return any(
             entry.value.get("name") == name and entry.value.get("kind") != "file" for entry in self._entries()
@@ -148,8 +156,8 @@ class AgentFiles:
         )
 
     def read(self, names: Sequence[str]) -> dict[str, LiveFile]:
-        """Read the named files; missing ones are left out. One RPC each, pipelined. Raises FileRefused for
-        one that stays unreadable."""
+        """Read the named files, except missing ones; one RPC each, pipelined. Raises FileRefused for a file
+        that the gateway refuses twice."""
         try:
             return self._read(names)
         except UnsafeFile:
@@ -170,8 +178,10 @@ class AgentFiles:
         return found
 
     def write(self, texts: Mapping[str, str], on_written: Callable[[str, Written], None]) -> None:
-        """Write the files, pipelined, and call ``on_written`` for each written one. Raises the first failure
-        once all answers are in, such as UnsupportedFile or FileRefused."""
+        """Write the files, pipelined, and call ``on_written`` for each one that was written.
+
+        After the last answer, raises the first failure, such as UnsupportedFile or FileRefused.
+        """
         failures: list[GatewayError] = []
         self.unanswered.difference_update(texts)
         calls = [
@@ -253,7 +263,10 @@ class AgentFiles:
 
     def scratch_id(self) -> str:
         """The id of the agent's heartbeat automation, whose scratch holds the heartbeat text (gateways.md 8).
-        Raises NotThereYetError: it appears up to 3 s after the agent's heartbeat block."""
+
+        Raises NotThereYetError if there is none: gateways create it up to 3 s after they get the agent's
+        heartbeat block.
+        """
         answer = self.client.query(
             "cron.list",
             {"agentId": self.openclaw_id, **AUTOMATIONS_QUERY},
@@ -264,12 +277,12 @@ class AgentFiles:
         raise NotThereYetError(f"The gateway has made no heartbeat automation for {self.openclaw_id} yet.")
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
-        """The current heartbeat text, None if there is none."""
+        """The heartbeat text in the automation's scratch; None if there is none."""
         scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
         return None if scratch is None else _content(scratch)
 
     def write_scratch(self, scratch_id: str, name: str, text: str) -> Written:
-        """Write the heartbeat text, which on other releases is the file ``name``."""
+        """Write the heartbeat text into the automation's scratch. ``name``: its file on other releases."""
         self.unanswered.discard(name)
         try:
             answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})

@@ -14,7 +14,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 def canonical_id(written: Any) -> str:
     """The id that a gateway uses for an id written in its config (measured on 2026.2.12 and 2026.9.6).
 
-    It is in lower case, and each run of characters that an id may not have is one ``-``.
+    It is lower-cased and cut to 64 characters, with a ``-`` for each run of characters that an id may not
+    have; if nothing is left, it is ``main``.
     """
     text = str(written).strip().lower()
     if _ID.fullmatch(text):

@@ -1,6 +1,6 @@
 """Reads a gateway's answers by name and type.
 
-A value of another shape raises BadAnswer, which names its place.
+A value of another type raises BadAnswer, which names the place of the value.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from worker.printable import utf8
 LARGEST_COUNT = 2**53
 """The largest integer that JavaScript represents exactly; Postgres's bigint holds larger ones."""
 LONGEST_WAIT_S = 600.0
-"""The longest wait that a gateway may ask for, in seconds: twice what any release asks for."""
+"""Limit on the seconds that a gateway may ask us to wait: twice what any release asks for."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One object of an answer.
+    """An object in a gateway's answer.
 
-    ``gateway`` and ``method`` say which call was answered, ``path`` where in the answer this object is (""
-    for the whole).
+    ``gateway`` and ``method`` say which call was answered. ``path``: where in the answer this object is; ""
+    for the whole answer.
     """
 
     value: Mapping[str, Any]

@@ -36,7 +36,7 @@ class _Opening:
 
 
 class GatewayClient:
-    """Calls one gateway over whatever connection is alive. Safe for any number of threads."""
+    """Calls one gateway over its live connection, which is opened when needed. Thread-safe."""
 
     def __init__(self, address: GatewayAddress, device: DeviceKey) -> None:
         self.address = address
@@ -59,12 +59,12 @@ class GatewayClient:
 
     @property
     def users(self) -> int:
-        """How many threads are calling now, including those that wait for a connection."""
+        """The number of threads that are in a call now or wait for a connection to make one."""
         return self._users
 
     @property
     def idle(self) -> bool:
-        """Whether no thread is calling now."""
+        """Whether there are no `users`."""
         return self._users == 0
 
     def call(
@@ -75,7 +75,7 @@ class GatewayClient:
         deadline_s: float = DEFAULT_DEADLINE_S,
         send_by: float | None = None,
     ) -> dict[str, Any]:
-        """As `GatewayConnection.call`; ``deadline_s`` includes opening a connection if needed."""
+        """Like `GatewayConnection.call`; ``deadline_s`` includes opening a connection if needed."""
 
         def work(connection: GatewayConnection, left_s: float) -> dict[str, Any]:
             return connection.call(method, params, deadline_s=left_s, send_by=send_by)
@@ -89,7 +89,7 @@ class GatewayClient:
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
     ) -> Answer:
-        """As `call`, but returns an `Answer`, which is read by name and type."""
+        """Like `call`, but returns an `Answer`, which is read by name and type."""
         return self.answer(method, self.call(method, params, deadline_s=deadline_s))
 
     def answer(self, method: str, payload: Mapping[str, Any]) -> Answer:
@@ -99,7 +99,7 @@ class GatewayClient:
     def call_many(
         self, calls: Sequence[Call], *, deadline_s: float = DEFAULT_DEADLINE_S
     ) -> list[dict[str, Any] | GatewayError]:
-        """As `GatewayConnection.call_many`. Raises if there is no connection; then nothing was sent."""
+        """Like `GatewayConnection.call_many`. Raises if there is no connection, and has sent nothing then."""
 
         def work(connection: GatewayConnection, left_s: float) -> list[dict[str, Any] | GatewayError]:
             outcomes = connection.call_many(calls, deadline_s=left_s)
@@ -119,8 +119,9 @@ class GatewayClient:
     def connection(self, *, deadline_s: float = DEFAULT_DEADLINE_S) -> GatewayConnection:
         """The live connection, opened now if there is none.
 
-        Threads that call this at the same time share one attempt and its failure, so that a wrong token is
-        tried once and not by each. Raises what `GatewayConnection.open` does, or `GatewaySilent`.
+        Threads that need a connection at the same time share one attempt and its failure, so that a wrong
+        token is sent once and not by each thread. Raises what `GatewayConnection.open` does, or
+        `GatewaySilent` if another thread's attempt takes too long.
         """
         deadline = time.monotonic() + deadline_s
         with self._state:
@@ -241,7 +242,8 @@ class ClientPool:
     def client(self, address: GatewayAddress) -> GatewayClient:
         """The client for ``address``; a different token or TLS setting gets a different client.
 
-        Get it anew for each piece of work instead of keeping it. After `close_all` the client is closed.
+        Call this again for each piece of work instead of keeping the client, which may be dropped when idle.
+        After `close_all`, the returned client is closed.
         """
         remember(address.token)  # a gateway may quote it in an error
         key = (address.url, address.token_fingerprint, address.allow_insecure_tls)

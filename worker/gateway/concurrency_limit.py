@@ -16,7 +16,7 @@ LOWEST_LIMIT = 2
 class ConcurrencyLimit:
     """A semaphore whose limit follows what the gateway can handle.
 
-    ``highest``: the limit at first, which it never exceeds.
+    ``highest``: the initial limit, which is never exceeded later.
     """
 
     def __init__(self, highest: int) -> None:
@@ -46,7 +46,7 @@ class ConcurrencyLimit:
             self._changed.notify()
 
     def release_answered(self) -> None:
-        """Free the permit of a call answered in time; a full round of those raises the limit by one."""
+        """Free the permit of a call that was answered in time, and raise the limit by 1/limit."""
         with self._changed:
             self._limit = min(self._highest, self._limit + 1 / self._limit)
             self._in_flight -= 1

@@ -62,9 +62,11 @@ def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why this release cannot store text that looks like a variable, as a sentence; None if it can.
+    """Why this release cannot store an agent's name or heartbeat settings that look like a variable, as a
+    sentence; None if it can.
 
-    Its own config writes undo an escape, and the gateway then stops if that variable is unset (2026.2.12).
+    On 2026.2.12 the gateway's own config writes undo escapes, and then the gateway stops if the variable is
+    unset.
     """
     if not dialect.writes_variables:
         return None

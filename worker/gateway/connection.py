@@ -64,9 +64,9 @@ class CloseReason:
     """Why a connection ended.
 
     ``code``: the close code; None if no close frame came. ``restart_announced``: the gateway announced a
-    restart before. Only that distinguishes a restart from a stop, since both close with 1012 (gateways.md 5).
-    ``restart_expected_s``: in how many seconds it expects to be back, if it said so. ``oversized``: we ended
-    the connection because an answer was larger than LARGEST_ANSWER.
+    restart beforehand, which alone distinguishes a restart from a stop, since both close with 1012
+    (gateways.md 5). ``restart_expected_s``: in how many seconds it expects to be back, if it said so.
+    ``oversized``: we ended the connection because an answer was larger than LARGEST_ANSWER.
     """
 
     code: int | None

@@ -1,6 +1,6 @@
-"""The device key by which gateways know us: one Ed25519 key for all workers of a deployment (gateways.md 1).
+"""The device key by which gateways recognize us: one Ed25519 key for all workers of a deployment.
 
-The setting GATEWAY_DEVICE_KEY names its file.
+The setting GATEWAY_DEVICE_KEY names its file (gateways.md 1).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What one gateway understands: the only module that knows of OpenClaw's releases.
+"""Describes what each OpenClaw release understands; no other module distinguishes releases.
 
 See decisions.md D3 and gateways.md 8.
 
 There are two known families. Up to 2026.7 the roster is a list, and an agent's tools and heartbeat text are
 files. From 2026.8 on it is a map, credentials are in a section of AGENTS.md, and the heartbeat text is in the
-scratch of the agent's heartbeat automation. The methods in the gateway's hello decide; the shape of its
-config confirms the choice, and its answers correct it. The version counts only if the methods do not decide:
-2026.2.12 and 2026.2.26 both call themselves "dev", and a later release may do so too.
+scratch of the agent's heartbeat automation. The methods in a gateway's hello select its dialect, the shape of
+its config confirms the choice, and its later answers correct it. The version counts only where the methods do
+not decide: 2026.2.12 and 2026.2.26 both call themselves "dev", and a later release may do so too.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ class Dialect:
 
     ``removes_from_memory``: agents.delete writes the config as the gateway last loaded it, which loses
     whatever was saved in the second before, including another removal (measured on 2026.2.26; on 2026.3.13 it
-    loses only what the owner saved). ``leaves_distant_folders``: agents.delete removes only folders below its
-    account's home or temporary folder, and does not report the others (2026.7.1). ``deletes_sessions``: it
-    deletes the agent's sessions too. ``defaults_name_one``: agents.defaults may name the one agent that runs
-    heartbeats. ``writes_into_includes``: a patch is written into the included file that holds what changes;
-    2026.7.1 refuses it, and earlier releases write all into openclaw.json.
+    loses only what the owner saved). ``leaves_distant_folders``: agents.delete removes only folders below the
+    home or temporary folder of the gateway's account, and does not report the others (2026.7.1).
+    ``deletes_sessions``: agents.delete deletes the agent's sessions too. ``defaults_name_one``:
+    agents.defaults may name the one agent that runs heartbeats. ``writes_into_includes``: a patch is written
+    into the included file that holds what changes; 2026.7.1 refuses such a patch, and earlier releases write
+    everything into openclaw.json.
     """
 
     roster: Literal["list", "entries"]
@@ -136,7 +137,7 @@ class Dialect:
         return f"agents.{self.roster}"
 
     def confirm(self, config: Mapping[str, Any]) -> None:
-        """Check the choice against a config.get answer. Raises PermanentError if they disagree."""
+        """Raise PermanentError if a config.get answer has its roster in the other family's place."""
         for document in (config.get("config"), config.get("parsed")):
             agents = document.get("agents") if isinstance(document, Mapping) else None
             if not isinstance(agents, Mapping):
@@ -152,7 +153,7 @@ class Dialect:
                 )
 
     def without_file(self, name: str) -> Dialect:
-        """The dialect after the gateway has called ``name`` an unsupported file."""
+        """This dialect, corrected for a gateway that does not support the file ``name``."""
         changes: dict[str, Any] = {"files": self.files - {name}}
         if name == self.credentials_in:
             changes["credentials_in"] = "AGENTS.md"

@@ -242,7 +242,7 @@ _ANY_CODE = rf"\b(?:{'|'.join(_HOST_CURES)})\b"
 HOST_REFUSALS = (
     rf"^(?:Error: )?{_ANY_CODE}: |{_ANY_CODE}: [a-z][a-z /-]+, [a-z]+|\b(?:{'|'.join(_HOST_WORDS)})\b"
 )
-"""A pattern, matched without regard to case."""
+"""Matches, ignoring case, refusals by the operating system of the gateway's machine."""
 
 
 def refused_by_host(error: ErrorPayload) -> GatewayError:

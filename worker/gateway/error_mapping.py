@@ -1,4 +1,4 @@
-"""Which error a gateway's refusal becomes, for every release from 2026.2.12 to 2026.9.6."""
+"""Maps a gateway's refusals to our errors, for every release from 2026.2.12 to 2026.9.6."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from worker.gateway.errors import GatewayError, GatewayRestarting, GatewayUnreac
 def from_response(context: CallContext, error: Mapping[str, Any]) -> GatewayError:
     """The typed error for ``{"ok": false, "error": ...}``, whatever the release.
 
-    The detail code decides; without one the message does, and then ``retryable`` and the code (rules.md 44).
-    Never raises: an error of unknown shape becomes `Refused`.
+    The detail code decides if it is a known one; otherwise the message does, or else ``retryable`` and the
+    code (rules.md 44). Never raises: an error of unknown shape becomes `Refused`.
     """
     payload = ErrorPayload(context, error)
     builder = _BY_DETAIL.get(payload.detail_code)
@@ -29,7 +29,7 @@ def from_response(context: CallContext, error: Mapping[str, Any]) -> GatewayErro
 def from_close(context: CallContext, code: int | None, reason: str) -> GatewayError:
     """The typed error for a connection that closed before the hello (rules.md 44, gateways.md 1, 5).
 
-    ``code``: the close code, which decides first; None if no close frame came.
+    ``code``: the close code, which decides before ``reason`` does; None if no close frame came.
     """
     if code == 1002:
         return from_response(context, {"code": "1002", "message": reason or "protocol mismatch"})

@@ -1,4 +1,4 @@
-"""The error object of a gateway's answer with every field made safe to read, and the call it answers."""
+"""Reads the error object of a gateway's answer safely, and notes which call it answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_ISSUES = 20
 
 @dataclass(frozen=True)
 class CallContext:
-    """The call that an error answers: the gateway's URL, the method, and the agent and file it was about.
+    """The call that an error answers: the gateway's URL, the method, and the agent and file concerned.
 
     It never holds a parameter's content, which may be a token (rules.md 29).
     """
@@ -69,7 +69,7 @@ class ErrorPayload:
         }
 
     def detail(self, name: str) -> str:
-        """A detail that is text; "" if there is none."""
+        """The detail of that name; "" if it is missing or not text."""
         return _text(self.details.get(name))
 
     def find(self, pattern: str) -> str | None:

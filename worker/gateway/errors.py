@@ -1,8 +1,8 @@
-"""What can go wrong between a worker and one OpenClaw gateway (rules.md 44).
+"""The errors between a worker and an OpenClaw gateway (rules.md 44).
 
-The base class says whether a retry can help; the sentence says what went wrong and what to do. A failure has
-a class of its own only if some code treats it differently. `worker.gateway.error_mapping` turns a gateway's
-refusal into one of these.
+An error's base class says whether a retry can help; its sentence says what went wrong and what to do. A
+failure has a class of its own only if some code treats it differently. `worker.gateway.error_mapping` turns a
+gateway's refusal into one of these.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ class GatewayRestarting(TransientGatewayError):
 
 
 class CallTimedOut(TransientGatewayError):
-    """Our deadline passed. ``sent``: whether the call was sent and so may have been carried out."""
+    """We stopped waiting for the gateway: the deadline or a limit of `worker.gateway.idle_timeout` passed.
+
+    ``sent``: whether the call was sent and so may have been carried out.
+    """
 
     def __init__(self, message: str, *, sent: bool = False, **fields: Any) -> None:
         super().__init__(message, **fields)
@@ -88,7 +91,7 @@ class CallTimedOut(TransientGatewayError):
 
 
 class GatewaySilent(CallTimedOut):
-    """Our deadline passed and the gateway sent nothing at all in that time: it hangs."""
+    """We stopped waiting for a gateway that has sent nothing at all for some time: it hangs."""
 
     reason_code = "waiting_for_gateway"
 
@@ -118,7 +121,7 @@ class StaleConfig(TransientGatewayError):
 
 
 class Unavailable(TransientGatewayError):
-    """The gateway reports a failure that may pass, and no class is more specific."""
+    """The gateway reports a failure that may pass and that no other class stands for."""
 
     reason_code = "waiting_for_gateway"
 
@@ -219,7 +222,7 @@ class FileConflict(PermanentGatewayError):
 
 
 class Refused(PermanentGatewayError):
-    """The gateway refused for a reason that has no type of its own."""
+    """The gateway refused for a reason that no other class stands for."""
 
 
 class BadAnswer(PermanentGatewayError):

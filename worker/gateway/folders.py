@@ -26,15 +26,15 @@ class AgentFolders:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """The folders that are known."""
+        """The folders that the config names, as resolved."""
         return tuple(folder for folder in (self.workspace, self.agent_dir) if folder)
 
 
 def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
-    """The folders of each entry, by id.
+    """The folders of each entry of the roster, by id.
 
-    In config.get's ``config`` every release has resolved ``~``; an entry that it does not show is taken from
-    the file.
+    They are taken from config.get's ``config``, in which every release has resolved ``~``, or from the file
+    itself for an entry that is missing there.
     """
     resolved = _entries(live.dialect, live.answer.get("config"))
     found = {}
@@ -49,9 +49,9 @@ def folders_of(live: LiveRoster) -> dict[str, AgentFolders]:
 
 
 def workspace_changes(live: LiveRoster, plan: RosterPlan) -> dict[str, str]:
-    """A warning for each agent of the roster that the plan gives another workspace, by id.
+    """A warning for each agent in the roster to which the plan gives another workspace, by id.
 
-    No release moves the files with it, so that the agent wakes in a folder without its notes and its token.
+    No release moves the files, so the agent would wake in a folder without its notes and its token.
     """
     found, folders = {}, folders_of(live)
     for key, patch in plan.patches.items():
@@ -91,12 +91,15 @@ def same_folder(one: str, other: str) -> bool:
 
 
 def is_inside(folder: str, around: str) -> bool:
-    """Whether a folder is inside another one, and not the same."""
+    """Whether ``folder`` lies inside ``around``; a folder does not lie inside itself."""
     return _normal(folder).startswith(f"{_normal(around)}/")
 
 
 def overlapping(folder: str, others: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
-    """(id, folder) of each of ``others`` whose folder is this one, inside it, or around it."""
+    """Yield (id, folder) for each folder in ``others`` that is this one, or lies inside or around it.
+
+    ``others``: folders by agent's id.
+    """
     for key, theirs in others.items():
         for other in theirs:
             ours, its = f"{_normal(folder)}/", f"{_normal(other)}/"

@@ -1,4 +1,4 @@
-"""Heartbeats in a gateway's config: one agent's block, and which agents run heartbeats by the defaults.
+"""Heartbeats in a gateway's config: an agent's block, and which agents run heartbeats without one.
 
 Pure.
 """
@@ -44,7 +44,7 @@ def heartbeat_block(dialect: Dialect, agent_settings: Mapping[str, Any]) -> dict
 
 
 def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
-    """Why no release accepts an agent's settings, as a sentence; None if only the gateway can tell."""
+    """Why no release accepts an agent's heartbeat settings, as a sentence; None if some release may."""
     every = agent_settings.get("every", DEFAULT_HEARTBEAT["every"])
     if isinstance(every, str) and re.search(r"\d", every):
         return None
@@ -52,7 +52,7 @@ def heartbeat_fault(agent_settings: Mapping[str, Any]) -> str | None:
 
 
 def heartbeat_enabled(agent_settings: Mapping[str, Any]) -> bool:
-    """Whether an agent with these settings of its own should run heartbeats."""
+    """Whether an agent with these heartbeat settings, over the defaults, should run heartbeats."""
     every = without_nulls({**DEFAULT_HEARTBEAT, **agent_settings}).get("every")
     return _OFF.fullmatch(str(every)) is None
 
@@ -62,9 +62,9 @@ def beating_agents(
 ) -> list[str]:
     """The agents that run heartbeats under the current config, decided as the releases' own code does it.
 
-    If any agent has a block of its own, only agents with one do. Otherwise it is the default agent, every 30
-    minutes, whether or not agents.defaults.heartbeat is set. From 2026.7 on that block applies to all agents,
-    and from 2026.8 on it may name one.
+    If any agent has a heartbeat block of its own, only agents with such a block do. Otherwise the default
+    agent does, every 30 minutes, whether or not agents.defaults.heartbeat is set. From 2026.7 on
+    agents.defaults.heartbeat applies to all agents, and from 2026.8 on it may name one.
     """
     if any_block(entries):
         return sorted(key for key, entry in entries.items() if _has_block(entry))
@@ -92,7 +92,7 @@ def beating_agents(
 def relying_on_defaults(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Agents that agents.defaults.heartbeat is meant for but does not reach, as other agents have blocks."""
+    """Agents that agents.defaults.heartbeat does not reach only because other agents have own blocks."""
     defaults = _mapping(_mapping(document.get("agents")).get("defaults"))
     if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
         return []
@@ -116,7 +116,7 @@ def silenced_warning(dialect: Dialect, silenced: Collection[str]) -> str:
 
 
 def kept_warning(dialect: Dialect, kept: Collection[str]) -> str:
-    """The warning that agents in ``kept`` got blocks too, so that the first block did not silence them."""
+    """The warning that agents in ``kept`` got blocks too, so that our first block does not silence them."""
     names = ", ".join(sorted(kept))
     return (
         f"This is the gateway's first heartbeat block; KEEP_DEFAULT_HEARTBEAT gave {names} one too"
@@ -125,7 +125,7 @@ def kept_warning(dialect: Dialect, kept: Collection[str]) -> str:
 
 
 def cure(dialect: Dialect, agents: Collection[str]) -> str:
-    """What to write into openclaw.json so that the agents beat although others have blocks."""
+    """What to write into openclaw.json so that these agents run heartbeats although others have blocks."""
     return f"write {empty_blocks(dialect, agents)} into openclaw.json"
 
 

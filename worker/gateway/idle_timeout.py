@@ -1,8 +1,8 @@
-"""Limits how long a call waits for a gateway, below the call's own deadline.
+"""Limits how long calls wait for a gateway, in addition to each call's own deadline.
 
-There are two limits. The idle timeout ends calls to a gateway that sends nothing, so that a hanging gateway
-does not hold slots that other gateways' jobs need. The budget, which begins with the first failure, ends a
-failing try once it is used up.
+`call_limits` sets two limits for the calls of a block. The idle timeout ends calls to a gateway that sends
+nothing, so that a hanging gateway does not hold slots that other gateways' jobs need. The budget is the time
+for which calls may go unanswered; once it is used up, they end almost at once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _limits: ContextVar[_CallLimits | None] = ContextVar("call_limits", default=None
 
 
 def idle_timeout_s() -> float | None:
-    """The idle timeout in seconds; None if a call may wait until its deadline."""
+    """The current idle timeout in seconds; None if there is none."""
     limits = _limits.get()
     return None if limits is None else limits.idle_timeout_s()
 
@@ -71,20 +71,20 @@ def note_answer() -> None:
 
 
 def note_failing_for(seconds: float) -> None:
-    """Count the ``seconds`` for which the gateway had been failing before this block against the budget."""
+    """Charge the budget with ``seconds`` of failing, which may have begun before the block."""
     limits = _limits.get()
     if limits is not None:
         limits.failed_before_s = max(limits.failed_before_s, seconds - limits.failing_for_s())
 
 
 def failing_for_s() -> float:
-    """Seconds since the last answer, or since the block began."""
+    """Seconds since the last answer in the current `call_limits` block, or since it began; 0 without one."""
     limits = _limits.get()
     return 0.0 if limits is None else limits.failing_for_s()
 
 
 def has_been_answered() -> bool:
-    """Whether the gateway has answered any call of this block."""
+    """Whether the gateway has answered any call of the current `call_limits` block."""
     limits = _limits.get()
     return limits is not None and limits.last_answer_at > limits.began_at
 
@@ -92,10 +92,10 @@ def has_been_answered() -> bool:
 def wait_within_limits(
     wait: Callable[[float], bool], deadline: float, last_frame_at: Callable[[], float] = lambda: float("-inf")
 ) -> bool:
-    """Whether ``wait(seconds)`` succeeds by the deadline and before the idle timeout.
+    """Call ``wait(seconds)`` until it succeeds or a limit passes; returns whether it succeeded.
 
-    ``deadline`` and ``last_frame_at()``, when the gateway last sent something, are on the monotonic clock.
-    The idle timeout may change during the wait.
+    ``deadline`` and ``last_frame_at()``, the time when the gateway last sent something, are on the monotonic
+    clock. The idle timeout may change during the wait.
     """
     since = time.monotonic()
     deadline = since + within_budget(deadline - since)

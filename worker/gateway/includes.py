@@ -14,7 +14,7 @@ from worker.gateway.variables import REDACTED, escaped, id_or_number, place_in
 
 INCLUDE = "$include"
 WHOLE_FILE = "the whole file"
-"""The path of an include of the root object, where people read it."""
+"""The path shown to people for an include that stands in the root object."""
 
 Keys = tuple[str | int, ...]
 """The path to a value: keys of objects, indexes of list items."""
@@ -50,7 +50,7 @@ def includes_of(parsed: Any) -> tuple[Include, ...]:
 
 
 def merged_document(parsed: Any, config: Any, missing: Collection[str] = ()) -> Any:
-    """``parsed`` with each included part taken from ``config``, in a form that may be sent back.
+    """``parsed`` with each included part taken from ``config``, escaped so that the gateway can take it back.
 
     ``missing``: variables without a value, which ``config`` shows as references.
     """

@@ -1,7 +1,7 @@
-"""Settings of a gateway's owner that disable what provisioning promises. Pure: config in, sentences out.
+"""Finds settings of a gateway's owner that disable what provisioning promises. Pure.
 
-The owner decides on them, so the provisioner never changes them: doctor reports them, and a job says what it
-left undone and what would allow it.
+The provisioner never changes them, since they are the owner's decision: doctor reports them, and a job says
+what it left undone and what would allow it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def has_one_session(config: Any) -> bool:
 
 
 def heartbeats_switched_off(dialect: Dialect, config: Any) -> bool:
-    """Whether the automations that run heartbeats are switched off."""
+    """Whether the owner has switched off the automations that run heartbeats on this release."""
     return dialect.has_scratch and _mapping(_mapping(config).get("cron")).get("enabled") is False
 
 
 def denial_of(config: Any, session_key: str) -> Denial | None:
-    """What forbids sending to an agent's main session; None if nothing is known to.
+    """The rule that forbids sending to an agent's main session; None if no known rule does.
 
     Decided as gateways do: the first matching rule that denies, else the default if no rule allows it.
     """
@@ -70,7 +70,7 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
 
 
 def disabling_settings(dialect: Dialect, config: Any) -> Iterator[tuple[str, str]]:
-    """(check, sentence) for each setting of this kind, for doctor."""
+    """Yield (check, sentence) for each setting that disables something, for doctor."""
     if has_one_session(config):
         yield "sessions", ONE_SESSION
     keys = [f"agent:{kind}-x:main" for kind in ("mc", "lead", "mc-gateway")]

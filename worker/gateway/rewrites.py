@@ -1,8 +1,8 @@
-"""What a config write would change in what the gateway's owner wrote into openclaw.json. Pure.
+"""Finds what a config write would change in the owner's own text of openclaw.json. Pure.
 
 Up to 2026.3 any config write, including the gateway's own, copies the content of every included file into
 openclaw.json. 2026.2.12 also replaces each ``${NAME}`` with its value and undoes the escape of each
-``$${NAME}``, after which it may not start (gateways.md 4, 12).
+``$${NAME}``; the gateway may not start with the result (gateways.md 4, 12).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ KIND_DESCRIPTIONS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, order=True)
 class Rewrite:
-    """One thing that a config write loses.
+    """One thing in openclaw.json that a config write loses.
 
     ``path``: its place in the config. ``what``: the files of an include, the name of a variable, or "".
-    ``kept``: our own writes send it again, so that only the gateway's own writes lose it.
+    ``kept``: our own writes preserve it by sending it again, so that only the gateway's own writes lose it.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ class Rewrite:
 
     @property
     def shown(self) -> str:
-        """The rewrite alone, for messages."""
+        """What is lost and where, for messages."""
         if self.kind == "include":
             return f"{self.path} from {self.what}"
         reference = {"variable": f"${{{self.what}}}", "escape": f"$${{{self.what}}}"}.get(self.kind)
@@ -62,7 +62,7 @@ class Rewrite:
 def rewrites_of(live: LiveRoster, credential: str | None = None) -> tuple[Rewrite, ...]:
     """Everything that any config write would rewrite.
 
-    ``credential``: the gateway's own, with which we connect.
+    ``credential``: the gateway's own token, with which we connect.
     """
     if live.preserves_includes:
         return ()
@@ -70,10 +70,10 @@ def rewrites_of(live: LiveRoster, credential: str | None = None) -> tuple[Rewrit
 
 
 def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrite, ...]:
-    """What the release's agents.delete would rewrite in addition.
+    """What agents.delete for the ids in ``leaving`` would rewrite in addition.
 
-    It keeps a variable or an escape by its entry's index in the list, which changes for all entries after the
-    removed one (measured on 2026.3.13).
+    Some releases restore a variable or an escape by its entry's index in the list, which changes for all
+    entries after the removed one (measured on 2026.3.13).
     """
     if live.preserves_includes or live.dialect.roster != "list" or live.dialect.writes_variables:
         return ()
@@ -109,7 +109,10 @@ def has_comments(live: LiveRoster) -> bool:
 
 
 def included_comments(live: LiveRoster) -> str | None:
-    """The warning for an included file that the release writes agents into: no answer shows its comments."""
+    """The warning that the first write drops comments from included files; None if it writes into none.
+
+    Whether there are comments is unknown, because no answer shows the text of an included file.
+    """
     ours = [one for one in live.includes if one.touches("agents", live.dialect.roster)]
     files = [one.named for one in ours if live.writes_into(one)]
     if not files:
@@ -121,9 +124,9 @@ def included_comments(live: LiveRoster) -> str | None:
 
 
 def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The patch ``document`` plus what must be sent along so that the file keeps its escapes.
+    """The patch ``document``, with escapes added that the release would otherwise undo.
 
-    A release that undoes escapes may not start without them. The agents' list is always sent as a whole.
+    Without them it may not start. Those in the agents' list need no addition: it is always sent as a whole.
     """
     config = live.answer.get("config")
     if not live.dialect.writes_variables or not isinstance(config, Mapping):
@@ -136,7 +139,10 @@ def with_escapes(live: LiveRoster, document: Mapping[str, Any]) -> Mapping[str, 
 
 
 def describe_rewrites(rewrites: Sequence[Rewrite], *, comments: bool = False) -> str:
-    """``replaces variables with their values (${A} at models.x and 2 more)``, and the like for each kind."""
+    """The rewrites by kind, as in ``replaces variables with their values (${A} at models.x and 2 more)``.
+
+    ``comments``: whether comments are dropped too.
+    """
     parts = []
     for kind, words in KIND_DESCRIPTIONS.items():
         shown = [one.shown for one in rewrites if one.kind == kind]

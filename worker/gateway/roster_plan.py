@@ -38,8 +38,8 @@ class RosterPlan:
     ``document``: the patch for config.patch; None if nothing differs. ``changed``: ids whose entry is new or
     differs. ``present``: ids that the roster has now. ``patches``: a merge patch for each changed entry, by
     id. ``silenced``: other agents whose heartbeats stop, since the patch writes the first heartbeat block.
-    ``kept``: other agents to which the patch gives a block of their own, so that their heartbeats go on. Both
-    hold ids as the config spells them.
+    ``kept``: other agents to which the patch gives a block of their own, so that their heartbeats go on.
+    ``silenced`` and ``kept`` hold ids as the config spells them.
     """
 
     document: Mapping[str, Any] | None
@@ -91,10 +91,10 @@ def plan_roster(
     *,
     keep_others_beating: bool = False,
 ) -> RosterPlan:
-    """Plan the one patch after which ``parsed`` (config.get's) holds every wanted entry.
+    """Plan the one patch after which the config ``parsed`` (as config.get shows it) holds every wanted entry.
 
-    Keys of an entry that are not ours, and entries that are not in ``wanted``, are not changed.
-    ``keep_others_beating``: give the latter a heartbeat block of their own if ours would silence them.
+    Keys of an entry that are not ours, and entries that are not in ``wanted``, are not changed, except that
+    ``keep_others_beating`` gives other agents a heartbeat block if ours would silence them.
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
@@ -151,10 +151,9 @@ def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapp
 
 
 def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
-    """The patch that removes agents from a list which patches replace as a whole, and from the bindings.
+    """The patch that removes agents from a roster that is a list, which it replaces, and from the bindings.
 
-    An entry with a secret keeps its index, by which the gateway restores the secret. None if that is not
-    possible.
+    An entry with a secret keeps its index, by which the gateway restores the secret. None if it cannot.
     """
     listed, bindings = _mapping(document.get("agents")).get("list"), document.get("bindings")
     before = listed if isinstance(listed, list) else []

@@ -1,7 +1,7 @@
-"""The one reading of a gateway's roster: which agents it runs, and its config, which may be sent back.
+"""Reads a gateway's roster and config, with included files in place; no other code does.
 
 ``parsed`` of config.get is the root file alone, without its ``$include``s. It is empty or null if the file is
-invalid, while the gateway keeps running (gateways.md 12). So no other code takes the roster from it.
+invalid, while the gateway keeps running (gateways.md 12). So the roster must not be taken from it directly.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LiveRoster:
     def of(
         cls, dialect: Dialect, answer: Mapping[str, Any], listed: Mapping[str, Any] | None = None
     ) -> LiveRoster:
-        """Read config.get's ``answer``, and agents.list's if it is given.
+        """Read config.get's ``answer``, and check it against ``listed``, agents.list's answer, if given.
 
         Raises RosterUnknownError, or PermanentError if the config is of another family.
         """
@@ -86,7 +86,7 @@ class LiveRoster:
 
     @cached_property
     def present(self) -> frozenset[str]:
-        """The ids of the roster. It includes the implicit agent only if that is written down."""
+        """The ids in the roster; the implicit agent's only if the config names it."""
         return frozenset(self.entries)
 
     @property
@@ -118,7 +118,10 @@ class LiveRoster:
         return "sourceConfig" in self.answer
 
     def writes_into(self, include: Include) -> bool:
-        """Whether the release writes into the included file: 2026.9.6 does, 2026.7.1 refuses (measured)."""
+        """Whether the release writes into the included files: 2026.9.6 does, 2026.7.1 refuses (measured).
+
+        It does so only for a single file with nothing beside its ``$include``, which is not the whole config.
+        """
         into_files = self.preserves_includes and self.dialect.writes_into_includes
         return into_files and include.alone and bool(include.keys)
 
@@ -147,8 +150,8 @@ class LiveRoster:
     def next_patch(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """The part of a plan's ``document`` to send now.
 
-        That is all of it, unless included files own some of it: such a release refuses a patch that spans two
-        files, so only the part for one file is returned.
+        That is all of it, unless the config has includes and the release preserves them. It then refuses a
+        patch that spans two files, so the part for one file is returned.
         """
         if not self.preserves_includes or not self.includes:
             return document

@@ -1,7 +1,7 @@
-"""``${NAME}`` in openclaw.json: how a gateway reads it, and how to write text that must stay text. Pure.
+"""Finds ``${NAME}`` in openclaw.json, and escapes text so that it stays text. Pure.
 
-A gateway replaces it with the value of the environment variable; ``$${NAME}`` stands for ``${NAME}`` itself
-(OpenClaw's documentation, and measured on 2026.2.12 to 2026.9.6).
+A gateway replaces ``${NAME}`` with the value of the environment variable; ``$${NAME}`` stands for ``${NAME}``
+itself (OpenClaw's documentation, and measured on 2026.2.12 to 2026.9.6).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REDACTED = "__OPENCLAW_REDACTED__"
 
 
 def escaped(value: Any, references: Collection[str] = ()) -> Any:
-    """``value`` (a text, or a document of texts) escaped so that a gateway reads it as it is.
+    """``value`` (a text, or a document of texts) escaped so that a gateway reads it literally.
 
     Names in ``references`` are not escaped: they are variables, not text.
     """
@@ -43,9 +43,9 @@ def escapes_in(text: str) -> list[str]:
 
 
 def strings_of(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, text) for each string of a document.
+    """Yield (path, text) for each string of a document.
 
-    The path is dotted; list items go by their ids if they have any.
+    The path is dotted; a list item is named by its id if it has one, else by its index.
     """
     if isinstance(value, str):
         yield path, value
