@@ -29,7 +29,7 @@ Most texts of a job's row are the names of its files, of their fields and of wha
 def mask(text: str, tokens: Iterable[str | None] = ()) -> str:
     """``text`` with every secret in it replaced by ``<masked>``.
 
-    ``tokens``: secrets of the text's subject.
+    ``tokens``: secrets to hide beside the remembered ones, such as the token of the agent concerned.
     """
     return _masked(text, _with_remembered(tokens))
 
@@ -64,7 +64,7 @@ def _mask_name_cached(name: str, known: frozenset[str]) -> str:
 
 
 def mask_all(value: Any, tokens: Iterable[str | None] = ()) -> Any:
-    """A JSON value with every text in it masked; in keys, only known secrets are."""
+    """A JSON value with every text in it masked; in keys, only known secrets are masked."""
     return _all_masked(value, _with_remembered(tokens))
 
 

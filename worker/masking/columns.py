@@ -1,4 +1,4 @@
-"""Parameter types that mask sentences, reports and results on their way into a table."""
+"""SQLAlchemy types that mask sentences, reports and results on their way into a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.masking import mask_all
 
 
 class MaskedText(TypeDecorator[Any]):
-    """A sentence or a list of sentences, masked."""
+    """The type of a sentence or a list of sentences, which it masks."""
 
     impl = NullType
     cache_ok = True
@@ -22,7 +22,7 @@ class MaskedText(TypeDecorator[Any]):
 
 
 class MaskedJson(TypeDecorator[Any]):
-    """A JSON document with every text in it masked; None is stored as NULL."""
+    """The type of a JSON document, every text of which it masks; None is stored as NULL."""
 
     impl = JSONB(none_as_null=True)
     cache_ok = True

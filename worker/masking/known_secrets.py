@@ -64,14 +64,20 @@ REMEMBERED = _Remembered()
 
 
 def remember(*tokens: str | None) -> None:
-    """Remember secrets, of which the newest 128 are kept, so that they are masked in every text."""
+    """Remember secrets, so that they are masked in every text; the 128 last remembered are kept.
+
+    Secrets of fewer than 4 characters are ignored.
+    """
     for token in tokens:
         if token and len(token) >= _SHORTEST:
             REMEMBERED.add(token)
 
 
 def remember_for_good(*secrets: str | None) -> None:
-    """Remember secrets of the process itself for its lifetime, such as its database and broker passwords."""
+    """Remember secrets of the process itself for its lifetime, such as its database and broker passwords.
+
+    Secrets of fewer than 8 characters are ignored.
+    """
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST_ANYWHERE:
             REMEMBERED.add_lasting(secret)

@@ -1,7 +1,7 @@
 """Finds secrets that a text names: ``AUTH_TOKEN=...``, ``password: ...``, ``Authorization: Bearer ...``.
 
-It scans the lines forward. A value ends with its line or its indented block, and no part of the text is
-examined more than a fixed number of times, whatever its author wrote.
+The scanner reads the lines forward. A value ends with its line or its indented block, and no part of the text
+is examined more than a fixed number of times, whatever its author wrote.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SHOWN = 512
 
 @dataclass(frozen=True)
 class Found:
-    """Where a secret is. ``named``: a name before it says that it is one."""
+    """The span of a secret in a text. ``named``: whether a name before it says that it is a secret."""
 
     start: int
     end: int
@@ -354,5 +354,5 @@ class _Scanner:
 
 
 def named_secrets(text: str) -> list[Found]:
-    """Every secret that ``text`` names, in no particular order."""
+    """Every secret that ``text`` names, and random words near such names, in no particular order."""
     return _Scanner(text).scan()

@@ -32,9 +32,10 @@ def mask_patterns(text: str, mask: str) -> str:
 
 
 def secrets_in(text: str, shortest: int = 8) -> set[str]:
-    """The secrets that ``text`` itself names, by lines such as ``AUTH_TOKEN=...``.
+    """The secrets that ``text`` itself marks as such, as in ``AUTH_TOKEN=...``.
 
-    They are secrets wherever else they occur. ``shortest``: the fewest characters of one.
+    They must be hidden wherever else they occur, so ordinary words are left out, and values of fewer than
+    ``shortest`` characters.
     """
     found = (text[each.start : each.end] for each in _all_in(text) if each.named)
     return {value for value in found if len(value) >= shortest and not is_ordinary(value)}

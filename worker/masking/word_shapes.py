@@ -1,4 +1,4 @@
-"""Tells what a word looks like: a secret, a reference to one, or an ordinary word."""
+"""Tells whether a word looks like a secret, a reference to one, or an ordinary word."""
 
 from __future__ import annotations
 

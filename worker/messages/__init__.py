@@ -1,1 +1,1 @@
-"""Messages from the broker before Celery makes tasks of them: read without trust, normalized, or dropped."""
+"""Reads untrusted messages from the broker, and normalizes or drops each before Celery makes a task of it."""

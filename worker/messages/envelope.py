@@ -52,7 +52,7 @@ class _Content:
 def normalize(message: Message, known: Container[str]) -> bool:
     """Normalize ``message``; returns whether its task is one of the ``known`` names.
 
-    The header ``refusal`` gets the sentence that says why it cannot be served, or None. Raises
+    Its header ``refusal`` becomes the sentence that says why the message cannot be served, or None. Raises
     UnreadableMessage.
     """
     content = _read(message)
@@ -136,9 +136,9 @@ def _wrong_time(name: str, headers: Mapping[str, Any]) -> str | None:
 
 
 def expiry_refusal(name: str, use_by: str | None) -> str | None:
-    """The sentence that refuses a message after the time in its ``use_by`` header; None before it.
+    """The sentence that refuses a message whose ``use_by`` header is in the past; None for any other message.
 
-    Checked when the task runs: Celery ignores this header, and a message may expire while it waits inside a
+    Tasks check it when they run: Celery ignores this header, and a message may expire while it waits inside a
     worker.
     """
     at = None if use_by is None else datetime.fromisoformat(use_by)

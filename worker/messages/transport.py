@@ -1,7 +1,7 @@
-"""kombu's Redis transport, made safe against list entries that are not messages.
+"""Makes kombu's Redis transport safe against list entries that are not messages.
 
-kombu itself raises out of the consumer's loop: the worker ends or reconnects, and the entries that it had
-noted as unacknowledged are delivered again and again.
+For such an entry, kombu itself raises out of the consumer's loop: the worker ends or reconnects, and the
+entries that it had noted as unacknowledged are delivered again and again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHOWN = 200
 
 
 def drop(where: str, why: str, content: object = "") -> None:
-    """Log and count a message that cannot be served or refused."""
+    """Log and count a message that can be neither served nor refused in a row."""
     message_counts.drop()
     log.error("dropped a message from %s: %s: %s", where, why, escaped(str(content), _SHOWN))
 
@@ -64,7 +64,7 @@ class SafeChannel(redis.Channel):
 class SafeTransport(redis.Transport):
     """Drops a JSON entry that is not framed as kombu frames messages.
 
-    It hands back a message that arrives when its queue is no longer consumed.
+    Returns a message to its queue if it arrives when that queue is no longer consumed.
     """
 
     Channel = SafeChannel

@@ -14,7 +14,7 @@ from worker.escaped import escaped
 LONGEST_BODY = 1024 * 1024
 """The longest body of a message, in bytes."""
 FAULT = "openclaw-fault"
-"""A header of ours, removed from what others send: why the body was left out, as the end of a sentence."""
+"""The header that says why a body was left out, as the end of a sentence. Senders cannot set it."""
 TOO_LARGE = f"its arguments are too large: at most {LONGEST_BODY} bytes are taken"
 
 

@@ -1,4 +1,4 @@
-"""What a template may use: plain facts in, a flat dictionary of strings out (rules.md 10, 11)."""
+"""Builds a template's context, a flat dictionary of strings, from plain facts (rules.md 10, 11)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class GatewayFacts:
 
 @dataclass(frozen=True)
 class UserFacts:
-    """The person an agent serves: the one in the request, or else the organization's owner (rules.md 13)."""
+    """The person whom an agent serves: the request's, or else the organization's owner (rules.md 13)."""
 
     name: str | None = None
     preferred_name: str | None = None
@@ -118,7 +118,7 @@ def _json_text(board: BoardFacts) -> str:
 def main_agent_context(
     agent: AgentFacts, gateway: GatewayFacts, user: UserFacts | None, base_url: str
 ) -> dict[str, str]:
-    """The context of a gateway-main agent: a board agent's without what belongs to a board (rules.md 10)."""
+    """The context of a gateway-main agent: a board agent's without the names about boards (rules.md 10)."""
     return _shared_context(agent, gateway, user, base_url, main_session_key(gateway.id))
 
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from worker.masking import mask, secrets_in
 
 DIFF_LIMIT = 20 * 1024
-"""The longest diff of one file that is kept, in bytes."""
+"""Limit on the bytes of one file's diff; the rest is cut off."""
 MOST_COMPARED = 512 * 1024
-"""Longer texts, in characters, are not compared."""
+"""Limit on the characters of a text that is compared."""
 _MOST_PAIRS = 1_000_000
 """The most line pairs to match: difflib's time grows faster than their number."""
 _MOST_SECRETS = 64
@@ -18,7 +18,7 @@ _CONTEXT = 3
 
 
 def known_secrets(texts: Iterable[str], tokens: Iterable[str | None]) -> frozenset[str]:
-    """An agent's secrets: ``tokens``, and the longest of those that its files name."""
+    """An agent's secrets: ``tokens``, and the 64 longest of those that ``texts``, its files, name."""
     noted: set[str] = set()
     for text in texts:
         if len(text) <= MOST_COMPARED:

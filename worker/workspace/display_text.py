@@ -1,7 +1,4 @@
-"""Makes text from users fit to display, and an agent's name fit for files, roster, label and message.
-
-Pure.
-"""
+"""Cleans users' text for display, and fits an agent's name into files, roster, label and message. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from worker.workspace.tokens import PLACEHOLDER
 
 MOST_IN_ROSTER = 200
 MOST_IN_LABEL = 64
-"""The longest label that sessions.patch accepts up to 2026.7; 512 from 2026.8 on.
+"""The longest label that sessions.patch accepts up to 2026.7; it accepts 512 from 2026.8 on.
 
-Both count as JavaScript does.
+This limit and MOST_IN_ROSTER are in UTF-16 units, as JavaScript counts.
 """
 
 _LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")

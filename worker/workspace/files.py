@@ -1,4 +1,4 @@
-"""Which files a workspace has, and the shipped template of each (rules.md 6, 7).
+"""Lists the files of a workspace, and the shipped template of each (rules.md 6, 7).
 
 To add a file: name it here and put its template below templates/. If gateways accept it by agents.files.set,
 add it to ``files`` in worker/gateway/dialect.py; if agents keep notes in it, add it to MEMORY_FILES in

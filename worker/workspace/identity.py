@@ -80,9 +80,9 @@ def derived_id(openclaw_id: str) -> DerivedId | None:
 
 
 def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
-    """The folder of an agent whose id is derived from a UUID (rules.md 4).
+    """The folder of an agent whose OpenClaw id is derived from a UUID (rules.md 4).
 
-    None for any other id or without a root.
+    None for any other id, and for a blank root.
     """
     made, root = derived_id(openclaw_id), workspace_root.strip()
     if made is None or not root:
@@ -97,20 +97,21 @@ def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
 def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:
     """The agent's folder on the gateway's machine (rules.md 4). The gateway resolves a leading ``~``.
 
-    ``gateway``: the gateway's name, for the sentence. Raises PermanentError if the root is empty.
+    ``gateway``: the gateway's name, for the error. Raises PermanentError if the root is blank, or if ``slug``
+    of the id would be empty.
     """
     return f"{_root(workspace_root, gateway)}/workspace-{slug(openclaw_id)}"
 
 
 def main_workspace_path(workspace_root: str, gateway_id: UUID | str, *, gateway: str = "") -> str:
-    """The gateway-main agent's folder, not derived from its OpenClaw id, which once changed (rules.md 2)."""
+    """The gateway-main agent's folder, from its gateway's id: its OpenClaw id once changed (rules.md 2)."""
     return f"{_root(workspace_root, gateway)}/workspace-gateway-{gateway_id}"
 
 
 def plain_path(path: str, gateway: str) -> str:
     """Return ``path`` unchanged. Raises PermanentError if it contains a variable.
 
-    The gateway would replace it with its host's value, and the folder would not be known here.
+    The gateway would replace the variable by its value on the gateway's host, which is unknown here.
     """
     variable = _VARIABLE.search(path)
     if variable is not None:

@@ -1,9 +1,9 @@
-"""Renders overrides that users and agents write: a checked subset of Jinja with limits.
+"""Renders template overrides that users and agents write, in a checked subset of Jinja with limits.
 
-The text is hostile (rules.md 8): a language model may have written it, and a thread cannot be killed. So the
-parsed template is checked against a list of allowed nodes before it is compiled, each filter knows the length
-of its result before it makes it, and all filters of one rendering share one budget of work. Size, memory and
-time are bounded.
+An override is hostile text (rules.md 8): a language model may have written it, and a thread that renders it
+cannot be killed. So the parsed template is checked against a list of allowed nodes before it is compiled,
+each filter computes the length of its result before making it, and all filters of one rendering share one
+budget of work. Size, memory and time are bounded.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class _Refused(Exception):
 def render_override(name: str, source: str, context: Mapping[str, str]) -> str:
     """Render a user's template; the result is not stripped.
 
-    ``name`` is for the sentences. ``context`` has the names that the template may use, except ``auth_token``.
-    Raises only TemplateError: for what is not in the subset of rules.md 8, an unknown name, an exceeded
-    limit, and anything else that Jinja or Python raise.
+    ``name``: what errors call the template. ``context``: the names that it may use, and ``auth_token``, which
+    it may not. Raises only TemplateError: for what is not in the subset of rules.md 8, an unknown name, an
+    exceeded limit, and anything else that Jinja or Python raise.
     """
     try:
         return _render(name, source, context)

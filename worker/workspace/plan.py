@@ -1,7 +1,4 @@
-"""Decides what to do with each file of a workspace: desired and live in, actions out (decisions.md D2).
-
-Pure.
-"""
+"""Decides what to do with a workspace file, from its desired and its live content (decisions.md D2). Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class LiveFile:
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """What we last wrote: columns of ``agent_files``, in this order."""
+    """What we last wrote into a file: columns of ``agent_files``, in this order."""
 
     kind: str
     source_sha256: str
@@ -43,8 +40,9 @@ class RecordedFile:
 class Mode:
     """How the workspace is written.
 
-    ``first``: the agent is new on its gateway, so BOOTSTRAP.md is due. ``main``: the agent is the gateway's
-    own, whose USER.md is ours (rules.md 16).
+    ``first``: the agent is new on its gateway, so it gets BOOTSTRAP.md. ``overwrite``: replace even text that
+    the agent or its human wrote. ``force_bootstrap``: write BOOTSTRAP.md to any agent. ``main``: the agent is
+    the gateway's main agent, whose USER.md is ours (rules.md 16).
     """
 
     first: bool
@@ -53,7 +51,7 @@ class Mode:
     main: bool = False
 
     def keeps(self, name: str) -> bool:
-        """Whether a file of that name is filled in by the agent or its human."""
+        """Whether the agent or its human fills in the file of that name."""
         return name in MEMORY_FILES and not (self.main and name == "USER.md")
 
 
@@ -62,8 +60,8 @@ def decide(
 ) -> Action | None:
     """What to do with ``file``, whose final text is ``text``; None if its live content must be read first.
 
-    ``live``: None if the gateway has no such file. A file that carries the token never counts as unchanged
-    just because its record matches, since its caller knows more about the token.
+    ``live``: None if the gateway has no such file. For a file that carries the token, a matching ``record``
+    does not suffice for "unchanged", because it says nothing about the token.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
         return "preserved"  # the agent finished and deleted it, or it was hidden since (rules.md 17)
@@ -85,7 +83,8 @@ def decide(
 def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
     """Whether the agent or its human wrote the file's text; None if its content must be read to tell.
 
-    They did unless it is empty, seeded by OpenClaw, or what we delivered last.
+    The text counts as theirs unless it is empty, seeded by OpenClaw, what we delivered last, or what we would
+    deliver now.
     """
     if live.size == 0 or unchanged_since_write(live, record):
         return False
@@ -99,7 +98,7 @@ def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | No
 
 
 def unchanged_since_write(live: LiveFile | None, record: RecordedFile | None) -> bool:
-    """Whether the file is still as we wrote it, by its size and time."""
+    """Whether the file still has the size and time with which we wrote it; False if either is unknown."""
     return (
         live is not None
         and record is not None

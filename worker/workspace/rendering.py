@@ -1,6 +1,6 @@
-"""Renders the files of a workspace from facts, as one kind of gateway takes them (decisions.md D2, D3).
+"""Renders the files of a workspace from facts, in a gateway's layout (decisions.md D2, D3).
 
-A rendering has a placeholder instead of the token, so it can be hashed, compared and kept.
+A rendering has a placeholder instead of the agent's token, so it can be hashed, compared and kept.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _TOOLS, _AGENTS, _HEARTBEAT = "TOOLS.md", "AGENTS.md", "HEARTBEAT.md"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a gateway wants things, according to its dialect.
+    """The workspace files that a gateway accepts, and where it keeps credentials and the heartbeat text.
 
-    ``files``: the names that agents.files.set accepts.
+    All of it is according to the gateway's dialect. ``files``: the names that agents.files.set accepts.
     """
 
     files: frozenset[str]
@@ -71,10 +71,10 @@ class RenderedFile:
 
 @dataclass(frozen=True)
 class RenderedWorkspace(Mapping[str, RenderedFile]):
-    """What to deliver, by name.
+    """What to deliver, by file name.
 
-    ``unsupported``: sizes in bytes of files that this gateway accepts in no form. ``warnings``: about files
-    that should be delivered and are not.
+    ``unsupported``: the sizes in bytes, by name, of files that this gateway accepts in no form. ``warnings``:
+    sentences about files that should be delivered but cannot be.
     """
 
     files: Mapping[str, RenderedFile]

@@ -1,6 +1,6 @@
-"""Texts that OpenClaw itself writes into a new workspace.
+"""Recognizes texts that OpenClaw itself writes into a new workspace (seeds).
 
-No agent or person wrote them, so they may be replaced.
+Neither the agent nor a person wrote them, so they may be replaced.
 
 Of the files that an agent or its human fill in, OpenClaw seeds only USER.md: the release's
 ``docs/reference/templates/USER.md`` without its front matter and the blank lines after it. The hashes are

@@ -30,10 +30,10 @@ def shipped() -> frozenset[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError for a folder that is missing, unreadable, or holds files that would have no effect.
+    """Raise ValueError for a folder of templates that is missing, unreadable or holds an unusable file.
 
-    Those are a template that overrides no shipped one, a file without .j2, and one that is not UTF-8 or not a
-    plain file.
+    Such a file is a template that overrides no shipped one, is not UTF-8 or is not a plain file, or a file
+    that seems meant as a template but has no .j2 at the end of its name.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
@@ -91,7 +91,7 @@ def _is_meant_for_a_template(name: str) -> bool:
 
 
 def loader(folder: Path | None) -> BaseLoader:
-    """A loader of the shipped templates, and of those in ``folder`` before them."""
+    """A loader of the shipped templates; those in ``folder``, if given, take precedence."""
     package = PackageLoader(_SHIPPED, "")
     if folder is None:
         return package

@@ -1,4 +1,4 @@
-"""Renders one template, shipped or an operator's own. Any error names its file and line."""
+"""Renders a template, either a shipped one or an operator's own. Errors name the template and the line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _bounded(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def check_token(path: str, text: str, carries: bool, folder: Path | None = None) -> None:
-    """Raise TemplateError if a rendering lacks the token that it must carry, or has one that it must not."""
+    """Raise TemplateError unless a rendering has the token's placeholder once (``carries``) or never."""
     found = text.count(PLACEHOLDER)
     if found == int(carries):
         return
@@ -87,7 +87,7 @@ def check_token(path: str, text: str, carries: bool, folder: Path | None = None)
 
 
 def shown_path(path: str, folder: Path | None) -> str:
-    """A template's path as sentences name it; an operator's own is one in TEMPLATES_DIR."""
+    """A template's path as messages show it, with TEMPLATES_DIR before the path of an operator's own."""
     return f"{OWN}{path}" if folder is not None and (folder / path).is_file() else path
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from worker.errors import PermanentError
 
 PLACEHOLDER = "@@AUTH-TOKEN-IS-PUT-IN-HERE@@"
-"""Stands for the token in every rendering, so that it can be hashed and kept (decisions.md D2)."""
+"""Stands for the token in a rendering, which can therefore be hashed and kept (decisions.md D2)."""
 
 ROUNDS = 200_000
 """PBKDF2 rounds of new hashes. A stored hash contains its own number of rounds (rules.md 23)."""
