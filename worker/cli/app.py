@@ -59,8 +59,8 @@ COMMANDS = {
     ),
     "device": ("cli.commands.device:app", "Show the device key by which gateways recognize the workers."),
 }
-"""Each command's place below ``worker``, and the line that lists it: the first sentence of its help.
-`REQUEST` is the place of those that ask for a job of their kind and do nothing else."""
+"""Maps each command to its place below ``worker`` and its line in the list, the first sentence of its help.
+The place `REQUEST` stands for commands that submit a job of their kind and do nothing else."""
 LAB = "lab."
 
 
@@ -87,7 +87,7 @@ class Commands(TyperGroup):
 
 @cache
 def load(name: str) -> Any:
-    """The command of that name, ready to run."""
+    """Import the command ``name``, or make it if its place is `REQUEST`."""
     place, line = COMMANDS[name]
     module, _, attribute = place.partition(":")
     part = getattr(_imported(name, module), attribute)

@@ -1,4 +1,4 @@
-"""The settings and the database engine of this run of the command."""
+"""Reads the settings of a ``provisioner`` command, and makes its database engine."""
 
 from __future__ import annotations
 

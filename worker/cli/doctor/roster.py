@@ -28,7 +28,7 @@ _MAKING_S = 3.5
 def check_roster(
     dialect: Dialect, parsed: Mapping[str, Any], fleet: Fleet, gateway: str
 ) -> Iterator[Finding]:
-    """One finding for each kind of difference. ``parsed``: from config.get; ``gateway``: its name."""
+    """Find each kind of difference. ``parsed``: from config.get; ``gateway``: the gateway's name."""
     plan = plan_roster(dialect, parsed, [record.roster_entry for record in fleet.records])
     for sentence in fleet.refused:
         yield Finding(_CHECK, "fault", sentence)
@@ -131,9 +131,9 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
 def check_automations(
     connection: GatewayConnection, live: LiveRoster, records: Sequence[AgentRecord], deadline_s: float
 ) -> Iterator[Finding]:
-    """One finding for all agents with a heartbeat block but no automation that runs it. Raises GatewayError.
+    """Find agents that have a heartbeat block but no automation that runs it. Raises GatewayError.
 
-    The gateway's automations are listed a second time if any is missing: it may not have been created yet.
+    If an automation is missing, they are listed again after a pause, since it may not have been created yet.
     """
     if not live.dialect.has_scratch:
         return

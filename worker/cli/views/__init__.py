@@ -1,1 +1,1 @@
-"""What an operator sees of jobs, syncs, plans and files, on a page or live."""
+"""Shows an operator jobs, syncs, plans and files, on a page or live."""
