@@ -1,4 +1,4 @@
-"""Our own programs as child processes of a command: started, waited for, and stopped without interruption."""
+"""Runs our own programs as child processes of a command, and stops them without interruption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def start_python(
 
 
 def await_sign(sign: Callable[[], bool], process: SupervisedProcess, who: str) -> None:
-    """Wait until ``sign`` appears. Raises ProcessFailedError if the process ends, or after 120 s."""
+    """Wait until ``sign()`` is true. Raises ProcessFailedError if the process ends, or after 120 s."""
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
         ended = process.poll() is not None
@@ -87,7 +87,10 @@ def undisturbed() -> Iterator[None]:
 
 
 class Processes:
-    """A context manager that stops what was given to ``_open`` at its end, uninterrupted, the last first."""
+    """A context manager that at its end stops what was registered in ``_open``, in reverse order.
+
+    Signals do not interrupt it.
+    """
 
     def __init__(self) -> None:
         self._open = contextlib.ExitStack()

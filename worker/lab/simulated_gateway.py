@@ -16,9 +16,9 @@ _LISTENS = " on ws://"
 
 
 class SimulatedGateway:
-    """``python -m worker.lab.simulator`` of the newest known release; state and token stay in ``folder``.
+    """Runs ``python -m worker.lab.simulator`` as the newest known release, with its state in ``folder``.
 
-    ``port`` 0 takes a free one. ``journal``: the file to which it appends every call, None for none.
+    ``port``: 0 for a free one. ``journal``: the file to which the gateway appends every call, if any.
     """
 
     def __init__(self, folder: Path, *, port: int = 0, journal: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The demo's rows: a gateway, a board with a goal, a lead and four agents; and the requests for them."""
+"""Adds the demo's rows (a gateway, a board with a goal, a lead and four agents), and requests their jobs."""
 
 from __future__ import annotations
 

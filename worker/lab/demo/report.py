@@ -1,4 +1,4 @@
-"""The demo's report: what is on the gateway at the end, read from the gateway itself, and what it took."""
+"""The demo's report: what is on the gateway at the end, by the gateway's own answers, and what it took."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.workspace.identity import openclaw_id, session_key
 from worker.workspace.tokens import find_token, verify_token
 
 PATIENCE_S = 20.0
-"""For how many seconds reading from the gateway is retried."""
+"""Limit on the seconds for which reading from the gateway is retried."""
 _HEAD_LINES = 3
 _BUSIEST = 3
 _CREDENTIALS = ("BASE_URL=", "AUTH_TOKEN=")
@@ -51,7 +51,10 @@ class Calls:
 
 @dataclass(frozen=True)
 class FleetState:
-    """The roster, and one agent's files; ``excerpt`` is of its AGENTS.md, the token masked."""
+    """What is on the gateway: its roster, and the files of one agent.
+
+    ``files``: sizes in bytes, by name. ``excerpt``: lines of AGENTS.md, with the token masked.
+    """
 
     roster: Sequence[Mapping[str, Any]]
     agent: str
@@ -128,7 +131,7 @@ def show_fleet_state(
 def document_of(
     gateway: str, state: FleetState, jobs: Sequence[JobSummary], seconds: float, calls: Calls | None
 ) -> dict[str, Any]:
-    """The demo as JSON."""
+    """The report as a JSON document."""
     return {
         "gateway": gateway,
         "seconds": round(seconds, 2),

@@ -82,7 +82,7 @@ class DemoStack(Processes):
 
     @cached_property
     def engine(self) -> Engine:
-        """The demo's own database."""
+        """An engine for the demo's own database."""
         engine = make_engine(self._services.database_url, pool_size=2)
         self._open.callback(engine.dispose)
         return engine
@@ -126,7 +126,7 @@ class DemoStack(Processes):
         await_sign(lambda: bool(line_with(self._worker_log, "ready")), worker, "The worker")
 
     def client(self) -> GatewayClient:
-        """A connection of our own to the gateway, as the worker's device."""
+        """A client for the gateway, with the worker's device key."""
         return self._clients.client(GatewayAddress(self.gateway.url, self.gateway.token))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The demo's progress: a spinner on a terminal, and one line per step."""
+"""Shows the demo's progress: a spinner on a terminal, and one line per step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Steps:
         say(Text(text, style="bold"), "", console=self.console)
 
     def heading(self, text: str) -> None:
-        """Print what the next lines are about."""
+        """Print a heading for the next lines."""
         say("", Text(text, style="bold"), console=self.console)
 
     def block(self, shown: Text | Table) -> None:

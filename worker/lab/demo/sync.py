@@ -31,13 +31,16 @@ from worker.workspace.identity import openclaw_id, session_key
 NEW_OBJECTIVE = "Publish the release notes of version 3 by Monday, every claim in them checked."
 
 Written = Mapping[str, Sequence[str]]
-"""Names of files, by agent name."""
+"""The names of written files, by their agent's name."""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """The outcome: the jobs of the plan and the two syncs; ``changed``: the files that differ in the
-    gateway's own listings; the calls of the two syncs, None if they are not counted."""
+    """The outcome of the demo's last part.
+
+    ``plan``, ``sync``, ``again``: the jobs of the dry run and of the two syncs. ``changed``: the files that
+    differ in the gateway's own listings. ``calls``: those of the two syncs; None if calls are not counted.
+    """
 
     plan: JobSummary
     sync: JobSummary
@@ -47,7 +50,7 @@ class Synced:
     restarted: bool
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """The outcome as a JSON document."""
         sync, again = self.calls or (None, None)
         return {
             "plan": document(self.plan),

@@ -88,9 +88,10 @@ def _silent(line: str) -> None:
 class OpenClaw:
     @staticmethod
     def install(release: str, *, progress: Progress = _silent) -> Installed:
-        """The release, installed if it is not in the cache yet (30-110 s, 0.4-1.4 GB).
+        """Install the release unless it is in the cache already (30-110 s, 0.4-1.4 GB).
 
-        Of two processes at once, the second waits for the first. An interrupted install is never used.
+        If two processes install it at once, the second waits for the first. An interrupted install is never
+        used.
         ``progress`` gets a line now and then. Raises ``RegistryRefused``, ``NpmFailed``, ``InstallFailed``.
         """
         if not _RELEASE.fullmatch(release):

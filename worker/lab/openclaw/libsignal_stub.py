@@ -1,6 +1,6 @@
 """A stand-in for `libsignal`, which older releases take from a git address that npm cannot always reach.
 
-Only WhatsApp needs the real one. The names must be there to be imported; none of them does anything.
+Only WhatsApp needs the real package. Its names must exist so that they can be imported; none does anything.
 """
 
 from __future__ import annotations

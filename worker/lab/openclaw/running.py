@@ -40,13 +40,14 @@ class GatewayRefused(GatewayNotReady):
 
 
 class RunningGateway:
-    """One gateway process on ``state_dir``, which ends when this process ends. A context manager.
+    """A gateway process with its state in ``state_dir``; it ends when this process ends. A context manager.
 
-    ``port`` None: a free one; a gateway also uses some of the nineteen above it. ``token`` None: that of the
-    state folder's configuration, else a new one. ``config_extra`` is merged into a new configuration, and
-    ignored if ``state_dir`` already has one. Of our environment the gateway gets only ``env_extra``; if one
-    of these variables holds the token, the configuration names it as ``${VARIABLE}``. ``supervised``: the
-    gateway is started again a second after it ends, unless `stop` or `kill` ended it.
+    ``port``: None for a free one; a gateway also uses some of the nineteen ports above its own. ``token``:
+    None for the one in the state folder's configuration, or else a new one. ``config_extra``: merged into a
+    new configuration, and ignored if ``state_dir`` already has one. ``env_extra``: variables that the gateway
+    gets, which inherits none of ours; if one of them holds the token, the configuration names it as
+    ``${VARIABLE}``. ``supervised``: start the gateway again a second after it ends, unless `stop` or `kill`
+    ended it.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class RunningGateway:
 
     @property
     def comebacks(self) -> list[int]:
-        """The exit codes with which it ended before its supervisor started it again."""
+        """The exit codes of the processes that the supervisor replaced, in order."""
         return self._comebacks + (self._supervisor.comebacks if self._supervisor else [])
 
     def start(self, ready_timeout_s: float = 180.0) -> None:

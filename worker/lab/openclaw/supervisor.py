@@ -19,7 +19,7 @@ class Supervisor:
     """Watches ``process`` until `end`; ``again_after_s`` seconds after it has ended, ``launch`` starts the
     next.
 
-    ``comebacks``: the exit codes of those that ended and were followed by another, 128 + n for signal n.
+    ``comebacks``: the exit codes of the processes that were replaced, 128 + n for signal n.
     """
 
     def __init__(

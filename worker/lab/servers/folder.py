@@ -26,9 +26,9 @@ class LocalServicesError(PermanentError):
 class DataFolder:
     """A folder that one stack at a time may use.
 
-    Two locks: ``owner`` is ours alone, and a second stack is refused while it is taken. ``servers`` is
-    inherited by the servers, and a second stack waits while it is taken, so that a start right after a kill
-    -9 does not meet the old servers.
+    It has two locks. ``owner`` belongs to this process alone; while it is taken, a second stack is refused.
+    ``servers`` is inherited by the servers; while it is taken, a second stack waits, so that a stack started
+    right after a kill -9 does not meet the old servers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,8 +43,8 @@ class DataFolder:
         return self._locks[1]
 
     def open(self) -> None:
-        """Create the folder (0700) if necessary and take its locks. Raises ``LocalServicesError``: who holds
-        them."""
+        """Create the folder (0700) if necessary and take its locks. Raises ``LocalServicesError`` if that is
+        impossible, or if others hold the locks."""
         descriptors: list[int] = []
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ class OwnerPipe:
         return self._lines.pop(0) if self._lines else None
 
     def wait(self, also: int, timeout_s: float) -> None:
-        """Wait until a command comes, ``also`` is readable, or the time is over."""
+        """Wait until a command comes, ``also`` is readable, or ``timeout_s`` seconds have passed."""
         ready, _, _ = select.select([also] if self._ended else [0, also], [], [], timeout_s)
         if 0 in ready:
             self._read()
@@ -125,7 +125,7 @@ class Server:
                     self.code = self._process.returncode = os.waitstatus_to_exitcode(found[1])
 
     def kill_the_rest(self) -> None:
-        """Send SIGKILL to what the server left behind, in its group and among our children."""
+        """Send SIGKILL to processes that the server left behind, in its group and among our children."""
         until = time.monotonic() + 5
         if self.code is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -68,7 +68,7 @@ class SupervisedProcess:
 
     @property
     def log_path(self) -> Path:
-        """The path of its log."""
+        """The path of the program's log."""
         return self._program.log_path
 
     def _hand_over(self) -> int:
@@ -97,7 +97,7 @@ class SupervisedProcess:
         return int(answer["pid"])
 
     def poll(self) -> int | None:
-        """The exit code (128 + n if signal n ended it), None while it runs."""
+        """The program's exit code (128 + n if signal n ended it); None while it runs."""
         code = self._process.poll()
         if code is not None:
             self._close_stdin()
@@ -117,7 +117,7 @@ class SupervisedProcess:
         self._send(str(int(number)))
 
     def stop(self) -> None:
-        """Ask it to end, wait, and kill it after the grace period. Idempotent."""
+        """Ask the program to end, wait, and kill it after the grace period. Idempotent."""
         self._send("stop")
         self._close_stdin()
         try:

@@ -1,4 +1,4 @@
-"""The methods agents.*, for the roster and for each agent's files (gateways.md 3)."""
+"""The methods agents.* of a gateway, for its roster and its agents' files (gateways.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handshake: who may connect, and with which scopes (gateways.md 1)."""
+"""Decides who may connect, and with which scopes (gateways.md 1)."""
 
 from __future__ import annotations
 

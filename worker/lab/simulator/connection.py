@@ -1,4 +1,4 @@
-"""One client's connection: the challenge, its ``connect``, then its requests (gateways.md 1)."""
+"""Serves one client's connection: the challenge, ``connect``, then the client's requests (gateways.md 1)."""
 
 from __future__ import annotations
 

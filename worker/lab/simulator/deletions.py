@@ -1,4 +1,4 @@
-"""The ids that a gateway has deleted, which 2026.9.6 fences until agents.create claims them."""
+"""Records which ids a gateway has deleted; 2026.9.6 fences these until agents.create claims them."""
 
 from __future__ import annotations
 

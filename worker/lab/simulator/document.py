@@ -26,8 +26,11 @@ _REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The config as one read found it: the root file's text, what it parses to, and ``source``, the same with
-    included files in place. ``fault``: why the files are no valid config."""
+    """The config as it was at one read.
+
+    ``raw``: the root file's text. ``parsed``: what that parses to. ``source``: ``parsed`` with included files
+    in place. ``fault``: why the files are no valid config, if so.
+    """
 
     raw: str
     parsed: JSON
@@ -125,9 +128,11 @@ def redacted_text(snapshot: Snapshot, *, shows_references: bool = False) -> str:
 
 
 def restored(value: Any, stored: Any) -> Any:
-    """``value`` with each mark of a secret replaced by what is stored in its place. Raises `Refusal` if
-    nothing is. The place of a list's item is its position, whatever its ``id``: so it is up to 2026.3, and
-    for later releases no list with secrets is sent."""
+    """``value`` with each mark of a secret replaced by what is stored in its place.
+
+    Raises `Refusal` if nothing is stored there. Items of lists are matched by position, not by ``id``, as on
+    releases up to 2026.3; the product sends no list with secrets to later ones.
+    """
     if isinstance(value, list):
         items = stored if isinstance(stored, list) else []
         return [restored(item, _at(items, place)) for place, item in enumerate(value)]
@@ -171,12 +176,15 @@ def unset_variables(value: Any, environment: Mapping[str, str]) -> list[str]:
 
 
 def changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted paths that differ, cut at the first level that is new or gone, but never at the top."""
+    """The dotted paths at which the configs differ.
+
+    An object that is gone, or is new below the top level, counts as one path.
+    """
     return sorted(_changes(before, after, ""))
 
 
 def leaf_paths(patch: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted paths of every value that a patch sets."""
+    """The dotted path of each value that a patch sets or removes."""
     found: list[str] = []
     for name, value in patch.items():
         if isinstance(value, dict) and value:

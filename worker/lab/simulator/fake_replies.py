@@ -11,8 +11,10 @@ from worker.lab.simulator.refusal import JSON
 
 
 async def fake_reply(gateway: Gateway, method: str, params: JSON, grant: Grant, caller: str) -> JSON:
-    """The payload of a success. Reads are really carried out, and a patch on the older releases still
-    restarts."""
+    """The payload of a success, without carrying the request out.
+
+    Reads are carried out all the same, and on the older releases a patch still restarts the gateway.
+    """
     if method == "config.patch":
         return await _patched(gateway, params, grant, caller)
     if method == "agents.files.set":

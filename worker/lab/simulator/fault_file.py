@@ -1,4 +1,4 @@
-"""Faults from a JSON file, for a simulator that is a process of its own.
+"""Reads faults from a JSON file, for a simulator that runs as a separate process.
 
 The file holds a list of objects: ``kind``, its name in `KINDS`; ``method``, ``agent``, ``file``, ``nth`` and
 ``times`` of `Fault`; any other key belongs to the kind. For example::
@@ -28,7 +28,7 @@ KINDS: dict[str, type[Any]] = {_name_of(kind): kind for kind in get_args(Kind)}
 
 
 def faults_in(path: Path) -> list[Fault]:
-    """The faults in that file. Raises ValueError, which says where, for an invalid one."""
+    """Read the faults in a file. Raises ValueError for an invalid one, and says where it is."""
     held = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(held, list):
         raise ValueError(f"{path.name} holds no list of faults")

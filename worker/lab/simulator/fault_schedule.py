@@ -1,4 +1,4 @@
-"""The faults that are scheduled, and which of them have happened."""
+"""Keeps track of scheduled faults, and of which have happened."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class ScheduledFault:
 
     @property
     def happened(self) -> int:
-        """How many requests it has affected so far."""
+        """The number of requests that the fault has affected so far."""
         with self._changed:
             return self._struck
 
     @property
     def spent(self) -> bool:
-        """Whether it has happened as often as it was scheduled to."""
+        """Whether the fault has happened as often as it was scheduled to."""
         return self.fault.times is not None and self.happened >= self.fault.times
 
     def wait(self, timeout_s: float, *, times: int = 1) -> bool:
-        """Wait until it has happened that often; false if the time is over first."""
+        """Wait until the fault has happened ``times`` times; false if ``timeout_s`` seconds pass first."""
         with self._changed:
             return self._changed.wait_for(lambda: self._struck >= times, timeout_s)
 

@@ -1,4 +1,4 @@
-"""Faults to schedule: what goes wrong, with which request, how often."""
+"""The faults that can be scheduled: what goes wrong, with which requests, and how often."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """``seconds`` pass before the request is carried out, or between that and its answer."""
+    """``seconds`` pass before the request is carried out, or afterwards, before its answer."""
 
     stage: ClassVar[Stage] = "request"
     seconds: float
@@ -42,7 +42,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """As `Delay`, until the scheduled fault is released."""
+    """Like `Delay`, but until `ScheduledFault.release` is called."""
 
     stage: ClassVar[Stage] = "request"
     carried_out: bool = False

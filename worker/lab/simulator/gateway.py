@@ -26,7 +26,7 @@ from worker.lab.simulator.timings import Timings
 from worker.lab.simulator.workspaces import Workspaces
 
 _RECOVERY_S = 0.2
-"""From the answer that announces a recovery restart to the restart."""
+"""Seconds from the answer that announces a recovery restart to the restart."""
 
 
 class Host(Protocol):

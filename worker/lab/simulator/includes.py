@@ -1,4 +1,4 @@
-"""``$include`` in a simulated gateway's config: merging files, and which one holds what (gateways.md 12)."""
+"""Merges the files that ``$include`` names, and finds which file holds what (gateways.md 12)."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ def has_includes(parsed: Any) -> bool:
 
 
 def owner_of_change(parsed: JSON, root: Path, before: JSON, after: JSON) -> Owner:
-    """The one file that a change must be written into, on a release that writes through (2026.9.6). Raises
-    `Refusal` for a change that spans two files, or is in files that are not included alone."""
+    """The one file into which 2026.9.6 writes a change.
+
+    Raises `Refusal` for a change that spans two files, or that is in a file which is not included alone.
+    """
     owners: set[Owner] = set()
     for keys in _changed(before, after, ()):
         owners.add(_owner(parsed, root, keys))
@@ -88,7 +90,7 @@ def with_included(parsed: JSON, after: JSON) -> JSON:
 
 
 def value_at(config: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """The value there; None if there is none."""
+    """The value at the path ``keys``; None if there is none."""
     value: Any = config
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -11,7 +11,10 @@ from worker.lab.simulator.refusal import JSON
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``run`` takes checked parameters and returns the payload, or raises `Refusal`."""
+    """A method: the ``shape`` of its parameters, and ``run``, which takes them once they are checked.
+
+    ``run`` returns the payload, or raises `Refusal`.
+    """
 
     shape: Shape
     run: Callable[[JSON], Awaitable[JSON]]

@@ -1,4 +1,4 @@
-"""Devices that connect from elsewhere and wait for the owner's approval (gateways.md 1)."""
+"""Holds back devices of other machines until the owner approves them (gateways.md 1)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from worker.lab.simulator.release import Release
 
 
 class Pairing:
-    """Approved devices, kept in the state folder, and the requests that wait.
+    """The approved devices, kept in the state folder, and the requests that wait for approval.
 
-    With ``remote`` every client counts as one from another machine; otherwise all are local, and a new device
-    is approved silently or not needed.
+    With ``remote`` every client counts as one from another machine. Otherwise all clients are local, and need
+    no approval; some releases record their devices as approved.
     """
 
     def __init__(self, state_dir: Path, release: Release, *, remote: bool) -> None:

@@ -27,7 +27,10 @@ class ConfigKeys:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release. Names are OpenClaw's; sizes in bytes, times in milliseconds."""
+    """One release. Names are OpenClaw's; sizes are in bytes, times in milliseconds.
+
+    The text below a flag says what the release does if the flag is true.
+    """
 
     name: str
     reported_version: str

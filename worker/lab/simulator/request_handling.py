@@ -45,7 +45,11 @@ class GatewayControls(Protocol):
 
 @dataclass(slots=True)
 class RequestHandler:
-    """``run`` carries the request out, ``fake`` makes up its answer, ``note`` records it."""
+    """Handles one request.
+
+    ``run`` carries the request out, ``fake`` makes up its answer, and ``note`` records it. ``fault``: the
+    name of the fault that was applied to it, if any.
+    """
 
     method: str
     request_id: str

@@ -1,4 +1,4 @@
-"""When a gateway restarts on its own (gateways.md 4, measured on 2026.2.12 and 2026.3.13)."""
+"""Plans the restarts that a gateway makes on its own (gateways.md 4, measured on 2026.2.12 and 2026.3.13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which configs a gateway accepts: known keys, durations, ids, ownership (gateways.md 4, 6, 8)."""
+"""Checks whether a gateway accepts a config: keys, durations, ids, ownership (gateways.md 4, 6, 8)."""
 
 from __future__ import annotations
 

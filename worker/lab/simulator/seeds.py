@@ -65,4 +65,4 @@ USER_MD = {
     "2026.3.13": _UP_TO_2026_3,
     "2026.9.6": _2026_9_6,
 }
-"""By release."""
+"""The text of USER.md, by release."""

@@ -1,4 +1,4 @@
-"""The listening side: upgrades, events, restarts and stops (gateways.md 1, 5)."""
+"""Listens for connections, sends events, restarts and stops (gateways.md 1, 5)."""
 
 from __future__ import annotations
 

@@ -32,9 +32,10 @@ class Run:
 
 
 class Sessions:
-    """Sessions are on disk, one file per agent; runs and their keys in memory, so a restart forgets them.
+    """The sessions and runs of one boot of a gateway.
 
-    ``reply``: what every agent's model answers; None: there is no model, so runs fail.
+    Sessions are on disk, in one file per agent; runs and their keys are in memory, so a restart forgets them.
+    ``reply``: what every agent's model answers; None if there is no model, so that runs fail.
     """
 
     def __init__(

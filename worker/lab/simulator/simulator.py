@@ -75,7 +75,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Its URL; the port is 0 before the first start, if none was given."""
+        """The gateway's URL; before the first start, its port is 0 if none was given."""
         return f"ws://127.0.0.1:{self._port}"
 
     @property
@@ -89,12 +89,12 @@ class Simulator:
 
     @property
     def restarts(self) -> int:
-        """How often it has restarted on its own; `stop` and `start` do not count."""
+        """The number of restarts that the gateway made on its own; `stop` and `start` do not count."""
         return self.journal.restarts
 
     @property
     def config_writes(self) -> int:
-        """How often a request has changed the config file."""
+        """The number of times that a request has changed the config file."""
         return self.journal.config_writes
 
     def agents(self) -> dict[str, dict[str, Any]]:

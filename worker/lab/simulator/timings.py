@@ -1,4 +1,4 @@
-"""How long the simulated gateway takes for what takes a real one time."""
+"""The delays of the simulated gateway, which stand for the times that a real one needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """All times are in seconds. The defaults are short for quick tests, in the real proportions."""
+    """Durations in seconds, each described below its name.
+
+    The defaults keep the proportions of real gateways, but are short for quick tests.
+    """
 
     latency_s: float = 0.0
     """Before every answer."""
@@ -76,4 +79,4 @@ MEASURED: dict[str, Timings] = {
         run_s=2.0,
     ),
 }
-"""As gateways.md 4, 5, 8 measured them."""
+"""The durations that were measured on real gateways, by release (gateways.md 4, 5, 8)."""

@@ -25,9 +25,9 @@ def with_home(path: str, state_dir: Path) -> str:
 
 
 class Workspaces:
-    """Keeps files below the state folder only: a workspace path outside is mapped to a place inside.
+    """The agents' workspaces, all of them inside the state folder.
 
-    ``~`` is a home folder inside the state folder, too.
+    A workspace path outside of the state folder is mapped to a place inside it, and so is ``~``.
     """
 
     def __init__(self, state_dir: Path, release: Release, write_s: float = 0.0) -> None:
