@@ -1,4 +1,4 @@
-"""Log context: the ids of the job, agent and gateway that log lines are about."""
+"""Adds the ids of the job, agent and gateway concerned to log lines."""
 
 from __future__ import annotations
 

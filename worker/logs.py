@@ -1,4 +1,4 @@
-"""Logging: one line for each event, for a console or as JSON, with the ids that the event is about."""
+"""Sets up logging: a line for each event, for a console or as JSON, with the ids that the event is about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment variables, checked once at start; the error lists all faults together."""
+"""Reads the settings from environment variables and checks them at start; one error lists all faults."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The flag that ends every wait of this process when it must stop.
 
-On SIGTERM `worker.lifecycle` sets it, lets tasks at work go on, and closes all gateway connections after
-`BREAK_OFF_S` seconds.
+On SIGTERM, `worker.lifecycle` sets the flag, lets running tasks go on, and closes all gateway connections
+after `BREAK_OFF_S` seconds.
 """
 
 from __future__ import annotations
@@ -9,4 +9,4 @@ from __future__ import annotations
 import threading
 
 shutting_down = threading.Event()
-"""Set by SIGTERM: waits and backoffs then end at once, and task bodies park their rows (celery.md 3)."""
+"""Set on SIGTERM. Once it is set, waits end at once, and tasks that waited park their rows (celery.md 3)."""

@@ -62,7 +62,7 @@ def find_schedule(connection: Connection, given: str) -> UUID:
 
 
 def find_job_of_request(connection: Connection, request_id: str) -> UUID:
-    """The id of the one job with that request_id. Raises WrongUseError if there is none, or several."""
+    """The id of the one job with that request_id. Raises WrongUseError if there are none or several."""
     return _one_job(connection, Job.request_id == request_id, f"request {request_id!r}")
 
 

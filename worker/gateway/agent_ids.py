@@ -1,4 +1,4 @@
-"""An agent's id in the form that a gateway uses, however its config spells it."""
+"""Brings an agent's id into the form that a gateway uses, however the gateway's config spells it."""
 
 from __future__ import annotations
 

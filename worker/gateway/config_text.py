@@ -33,7 +33,7 @@ def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why no release can store an agent's name and heartbeat settings, as a sentence; None if all can."""
+    """Why no release can store an agent's name or heartbeat settings, as a sentence; None if some can."""
     if REDACTED in name:
         return f"agents.name holds {REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
     if _depth(settings) > _DEEPEST or len(json.dumps(settings, default=str)) > _MOST_CHARACTERS:

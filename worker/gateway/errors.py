@@ -170,7 +170,7 @@ class UnsafeFile(TransientGatewayError):
     """The gateway refuses to touch a workspace file. ``name``: the file.
 
     Either the file is being replaced at this moment, or it is a link, not a plain file, or not writable. Only
-    another look tells which.
+    another attempt tells which.
     """
 
     def __init__(self, message: str, *, name: str | None = None, **fields: Any) -> None:

@@ -1,4 +1,4 @@
-"""``$include`` in openclaw.json: where it is, and the config with the included parts in place. Pure.
+"""Finds each ``$include`` in openclaw.json, and puts the included parts in their places. Pure.
 
 config.get shows the root file alone as ``parsed``. Its ``config`` is what the gateway runs: all files merged,
 variables replaced and escapes undone (gateways.md 12).

@@ -1,4 +1,4 @@
-"""The frames of the gateway protocol, versions 3 and 4: bytes in, values out, no socket (gateways.md 1)."""
+"""Encodes and decodes frames of the gateway protocol, versions 3 and 4, without a socket (gateways.md 1)."""
 
 from __future__ import annotations
 

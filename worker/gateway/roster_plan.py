@@ -1,4 +1,4 @@
-"""A gateway's roster: which agents its config holds, and the one patch that corrects it. Pure."""
+"""Reads which agents a gateway's config holds, and plans the one patch that corrects its roster. Pure."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapp
 
 
 def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict[str, Any] | None:
-    """The patch that removes agents from a roster that is a list, which it replaces, and from the bindings.
+    """The patch that removes agents from the bindings and from a list of agents; it replaces both lists.
 
-    An entry with a secret keeps its index, by which the gateway restores the secret. None if it cannot.
+    An entry with a secret must keep its index, by which the gateway restores the secret. None if one cannot.
     """
     listed, bindings = _mapping(document.get("agents")).get("list"), document.get("bindings")
     before = listed if isinstance(listed, list) else []

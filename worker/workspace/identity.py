@@ -97,8 +97,8 @@ def derived_workspace_path(workspace_root: str, openclaw_id: str) -> str | None:
 def workspace_path(workspace_root: str, openclaw_id: str, *, gateway: str = "") -> str:
     """The agent's folder on the gateway's machine (rules.md 4). The gateway resolves a leading ``~``.
 
-    ``gateway``: the gateway's name, for the error. Raises PermanentError if the root is blank, or if ``slug``
-    of the id would be empty.
+    ``gateway``: the gateway's name, for the error. Raises PermanentError if the root is blank, or if the id
+    has no letter or digit.
     """
     return f"{_root(workspace_root, gateway)}/workspace-{slug(openclaw_id)}"
 

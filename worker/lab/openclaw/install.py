@@ -91,8 +91,8 @@ class OpenClaw:
         """Install the release unless it is in the cache already (30-110 s, 0.4-1.4 GB).
 
         If two processes install it at once, the second waits for the first. An interrupted install is never
-        used.
-        ``progress`` gets a line now and then. Raises ``RegistryRefused``, ``NpmFailed``, ``InstallFailed``.
+        used. ``progress`` gets a line now and then. Raises ``RegistryRefused``, ``NpmFailed``,
+        ``InstallFailed``.
         """
         if not _RELEASE.fullmatch(release):
             raise InstallFailed(f"{release!r} is not an OpenClaw release; one looks like 2026.9.6.")

@@ -12,8 +12,8 @@ WrongShape = Literal["text", "list", "number", "empty", "absent", "frame is a li
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request is refused with this error and not carried out. A refused ``connect`` is closed
-    afterwards."""
+    """The request is refused with this error and not carried out. After a refused ``connect`` the connection
+    is closed."""
 
     stage: ClassVar[Stage] = "request"
     message: str
@@ -109,7 +109,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class FakeReply:
-    """The request is answered ok but not carried out. ``payload`` None: what a gateway would answer to it."""
+    """The request is answered ok but not carried out. ``payload``: None for what a gateway would answer."""
 
     stage: ClassVar[Stage] = "request"
     payload: Mapping[str, Any] | None = None

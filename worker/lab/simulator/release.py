@@ -55,7 +55,7 @@ class Release:
     writes_out_variables: bool
     """Any config write replaces each ``${VAR}`` in the file with its value, except in what a patch sends."""
     needs_variables: bool
-    """A gateway whose config names a variable that is not set ends, and does not start again."""
+    """A gateway ends, and does not start again, if its config names a variable that is not set."""
     shows_references: bool
     """config.get hides no secret that is given as ``${VAR}``."""
     loses_concurrent_writes: bool
