@@ -40,7 +40,7 @@ class SimulatedGateway:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it and wait until it listens. Raises ProcessFailedError."""
+        """Start the gateway and wait until it listens. Raises ProcessFailedError."""
         self.log_path.unlink(missing_ok=True)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         process = self._process = start_python(

@@ -34,7 +34,7 @@ class SafeQoS(redis.QoS):
     """Serves a message even if a full Redis refuses to note it as unacknowledged.
 
     The message has left its queue, and Redis would not take it back either. It is lost only if the worker
-    dies meanwhile.
+    dies before it is done with the message.
     """
 
     def append(self, message: Any, delivery_tag: str) -> None:

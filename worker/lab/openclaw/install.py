@@ -48,7 +48,7 @@ class RegistryRefused(NpmFailed):
 
 @dataclass(frozen=True)
 class Node:
-    """Node and its npm: the ``program``, and npm's script."""
+    """A Node installation: the ``program``, and the script of its ``npm``."""
 
     program: Path
     npm: Path

@@ -107,9 +107,9 @@ class RunningGateway:
         return self._comebacks + (self._supervisor.comebacks if self._supervisor else [])
 
     def start(self, ready_timeout_s: float = 180.0) -> None:
-        """Start it and wait for an accepted ``connect`` (6-12 s, more on a cold disk).
+        """Start the gateway and wait for an accepted ``connect`` (6-12 s, more on a cold disk).
 
-        Raises ``GatewayNotReady``, after ending it.
+        If it does not get ready, ends it and raises ``GatewayNotReady``.
         """
         if self.running:
             return
@@ -159,7 +159,7 @@ class RunningGateway:
         self.start(ready_timeout_s)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal: SIGSTOP makes it hang, SIGCONT continue."""
+        """Send the gateway a signal: SIGSTOP makes it hang, SIGCONT continue."""
         if self._process is not None:
             self._process.send_signal(number)
 

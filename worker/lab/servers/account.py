@@ -17,9 +17,10 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """The account for the servers: None (ourselves) for an ordinary user, else `postgres`, else `nobody`.
+    """The account for the servers: None (our own) unless we are root; then `postgres`, or else `nobody`.
 
-    Never creates one: initdb needs an entry in passwd, which both of these have.
+    Never creates an account. initdb needs one with an entry in passwd, which both of these have. Raises
+    PermanentError if neither exists.
     """
     if os.geteuid() != 0:
         return None

@@ -84,7 +84,7 @@ class Postgres:
         self._make_own_database()
 
     def stop(self) -> None:
-        """Stop it by Postgres's fast shutdown: clients are disconnected, and nothing committed is lost."""
+        """Stop the server by fast shutdown: clients are disconnected, and nothing committed is lost."""
         if self._server is not None:
             self._server.stop()
 

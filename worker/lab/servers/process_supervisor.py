@@ -40,7 +40,7 @@ def _prctl() -> Callable[[int, int], int] | None:
 
 
 class OwnerPipe:
-    """The commands that the owner sends, line by line, until it ends."""
+    """Reads the commands that the owner sends, one per line, until the owner ends."""
 
     def __init__(self, owner_pid: int | None = None) -> None:
         self.owner_pid = owner_pid

@@ -24,7 +24,7 @@ class CannotStart(PermanentError):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. ``stdin``: the text that it gets on standard input; never on a command line.
+    """A program to run. ``stdin``: the text for its standard input, which never shows on a command line.
 
     ``env`` is its whole environment. ``account``: the account to run it as, None for our own. ``pass_fds``:
     descriptors that it inherits under the same numbers. ``stop_signal`` asks it to end; SIGKILL follows after

@@ -13,7 +13,7 @@ RECOVERY = (
 
 
 class Deletions:
-    """A journal in the state folder; it stays empty if the release keeps none."""
+    """The deleted ids, in a journal in the state folder, which stays empty if the release keeps none."""
 
     def __init__(self, state_dir: Path, *, kept: bool) -> None:
         self._path = state_dir / "deleted-agents.json"

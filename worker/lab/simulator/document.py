@@ -63,7 +63,7 @@ def read(path: Path, last: Snapshot | None = None) -> Snapshot:
 
 
 def write(path: Path, config: Mapping[str, Any]) -> None:
-    """Replace the file in one step, readable by its owner only."""
+    """Replace the config file atomically; only its owner may read it."""
     draft = path.with_suffix(".tmp")
     with os.fdopen(
         os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"

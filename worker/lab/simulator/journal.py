@@ -69,5 +69,5 @@ class Journal:
 
 
 def names_in(params: dict[str, Any]) -> dict[str, str]:
-    """The parameters that name what a call is about (an agent, a file, a session)."""
+    """The parameters that say which agent, file or session a call is about."""
     return {name: params[name] for name in _NAMES if isinstance(params.get(name), str)}

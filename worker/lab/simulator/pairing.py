@@ -25,7 +25,7 @@ class Pairing:
         self._pending: dict[str, str] = {}
 
     def settle(self, grant: Grant) -> Grant:
-        """The grant for a client, local or remote. Raises `HandshakeRefusal` while it waits for approval."""
+        """The grant for a client. Raises `HandshakeRefusal` for one that must wait for approval."""
         if not self._remote:
             if grant.device_id is not None and self._release.pairs_local_backends:
                 self._approve(grant.device_id)
