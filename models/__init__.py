@@ -14,6 +14,7 @@ from models.roster_intents import RosterIntent
 from models.schemas import MissionControl, Provisioner
 from models.sync_schedules import SyncSchedule
 from models.users import OrganizationMember, User
+from models.webhooks import Webhook, WebhookDelivery
 from models.workers import Worker
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "RosterIntent",
     "SyncSchedule",
     "User",
+    "Webhook",
+    "WebhookDelivery",
     "Worker",
 ]

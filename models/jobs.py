@@ -28,7 +28,7 @@ class Job(Provisioner):
     ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: why a
     running sync waits (until the next release, ``error`` holds it too). Codes are null in rows of workers
     before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for jobs whose own row is claimed, such
-    as syncs.
+    as syncs. ``webhook``: the name of the webhook that is called when the job ends.
     """
 
     __tablename__ = "jobs"
@@ -87,3 +87,4 @@ class Job(Provisioner):
     wait_reason: Mapped[str | None]
     tries: Mapped[int] = mapped_column(Integer, server_default="0")
     crashes: Mapped[int] = mapped_column(Integer, server_default="0")
+    webhook: Mapped[str | None]

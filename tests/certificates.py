@@ -1,10 +1,11 @@
-"""A self-signed certificate for 127.0.0.1, which no client trusts."""
+"""A self-signed certificate for 127.0.0.1, and for names, which a client trusts only if it is told to."""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(folder: Path, *, expired: bool = False) -> ssl.SSLContext:
+def self_signed(folder: Path, *, expired: bool = False, names: Sequence[str] = ()) -> ssl.SSLContext:
     """A server's TLS context with a new certificate, which is also written to ``folder``/gateway.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
@@ -23,7 +24,9 @@ def self_signed(folder: Path, *, expired: bool = False) -> ssl.SSLContext:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=-1 if expired else 1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([address, *(x509.DNSName(name) for name in names)]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(

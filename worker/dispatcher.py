@@ -31,16 +31,22 @@ consumer gives one every two seconds (worker/consumer_liveness.py)."""
 class Dispatcher:
     """A thread that publishes due rows at regular ticks until it is stopped.
 
-    ``rescue``: called at each tick, to fetch messages from a queue that no worker reads. What fails in one
-    tick is tried again in the next. While the database gate is closed, the thread publishes nothing and
-    probes once a second whether the database accepts writes again.
+    Called at each tick: ``rescue``, to fetch messages from a queue that no worker reads, and ``deliver``, to
+    begin to call the webhooks of jobs that have ended. What fails in one tick is tried again in the next.
+    While the database gate is closed, the thread publishes nothing and probes once a second whether the
+    database accepts writes again.
     """
 
     def __init__(
-        self, services: Services, gate: DatabaseGate = gate, rescue: Callable[[], object] = lambda: None
+        self,
+        services: Services,
+        gate: DatabaseGate = gate,
+        rescue: Callable[[], object] = lambda: None,
+        deliver: Callable[[], object] = lambda: None,
     ) -> None:
         self._services = services
         self._rescue = rescue
+        self._deliver = deliver
         self._gate = gate
         self._row = WorkerRow(services.engine, gate)
         self._stopped = threading.Event()
@@ -77,13 +83,15 @@ class Dispatcher:
                 self._row.delete()
 
     def tick(self) -> None:
-        """Publish the rows that are due, in batches, until a batch is not full. Raises nothing."""
+        """Publish the rows that are due, in batches, until a batch is not full; then deliver and
+        rescue. Raises nothing."""
         try:
             if not self._gate.try_to_open(self._row.probe):
                 return
             self._row.refresh()
             while publish_due(self._services.engine, self._services.send) >= BATCH:
                 pass
+            self._deliver()
             self._rescue()
         except DATABASE_AWAY as error:
             self._gate.close(error)

@@ -34,6 +34,7 @@ from worker.schema_version import NEEDED_REVISION, revision_of
 from worker.settings import SettingsError, incomplete
 from worker.shutdown_flag import shutting_down
 from worker.startup_checks import refuse
+from worker.webhooks.deliverer import Deliverer
 from worker.workspace.rendering import compile_templates
 
 log = logging.getLogger(__name__)
@@ -154,12 +155,23 @@ def _warn_of_rights() -> None:
 
 
 _dispatchers: list[Dispatcher] = []
+_deliverers: list[Deliverer] = []
+
+
+def _deliverer() -> Deliverer | None:
+    """The deliverer of this worker; None without WEBHOOK_KEY: the worker then leaves webhooks to others."""
+    config = settings()
+    if not config.webhook_keys:
+        return None
+    return Deliverer(services().engine, config.webhook_keys, config.webhook_networks)
 
 
 @signals.worker_ready.connect
 def _start(**_: Any) -> None:
     try:
-        dispatcher = Dispatcher(services(), rescue=_rescue)
+        deliverer = _deliverer()
+        deliver = deliverer.send_due if deliverer is not None else lambda: None
+        dispatcher = Dispatcher(services(), rescue=_rescue, deliver=deliver)
         _recheck_broker()
         _check_schema()
         dispatcher.check_database()
@@ -170,6 +182,8 @@ def _start(**_: Any) -> None:
         log.exception("this worker cannot begin")
         raise SystemExit(1) from None
     _dispatchers.append(dispatcher)
+    if deliverer is not None:
+        _deliverers.append(deliverer)
     dispatcher.start()
     services().token_pool.start()
 
@@ -215,5 +229,7 @@ def _shut_down(**_: Any) -> None:
 def _stop(**_: Any) -> None:
     for dispatcher in _dispatchers:
         dispatcher.stop()
+    for deliverer in _deliverers:
+        deliverer.stop()
     if _dispatchers:
         services().clients.close_all()

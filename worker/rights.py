@@ -27,6 +27,8 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.sync_schedules": ("SELECT", "UPDATE"),
     "provisioner.workers": _ALL,
+    "provisioner.webhooks": ("SELECT", "UPDATE"),
+    "provisioner.webhook_deliveries": ("SELECT", "INSERT", "UPDATE"),
     "users": ("SELECT",),
     "organization_members": ("SELECT",),
     "gateways": ("SELECT",),

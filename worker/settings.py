@@ -16,6 +16,8 @@ from worker.database_url import read_database_url
 from worker.errors import PermanentError
 from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
+from worker.webhooks.addresses import Networks, read_networks
+from worker.webhooks.signatures import read_keys
 from worker.workspace.template_sources import check_folder
 
 
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     dispatch_interval_s: float = Field(default=1, ge=0.05, le=10)
     health_file: Path | None = Field(default=None, description="touched while the process works")
     crash_limit: int = Field(default=5, ge=1, description="claims that may end without a word")
+    webhook_key: SecretStr | None = Field(
+        default=None, description="from which the secrets of webhooks are derived"
+    )
+    webhook_allowed_networks: str | None = Field(
+        default=None, description="private networks that webhooks may be in"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +123,28 @@ class Settings(BaseSettings):
     @classmethod
     def _there(cls, value: Path | None) -> Path | None:
         return None if value is None else _expanded(value)
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _keys(cls, value: SecretStr | None) -> SecretStr | None:
+        read_keys(_secret(value) or "")
+        return value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _networks(cls, value: str | None) -> str | None:
+        read_networks(value or "")
+        return value
+
+    @property
+    def webhook_keys(self) -> Sequence[str]:
+        """The keys of WEBHOOK_KEY, the newest first; none if it is not set."""
+        return read_keys(_secret(self.webhook_key) or "")
+
+    @property
+    def webhook_networks(self) -> Networks:
+        """The networks of WEBHOOK_ALLOWED_NETWORKS."""
+        return read_networks(self.webhook_allowed_networks or "")
 
     @property
     def broker(self) -> Broker:

@@ -48,6 +48,7 @@ COMMANDS = {
     ),
     "retry": ("cli.commands.jobs:retry", "Retry what an ended job left undone, as a new job."),
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
+    "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),
     "doctor": ("cli.doctor.command:doctor", "Check a gateway and report what is right and wrong with it."),
     "gateway": ("cli.commands.gateways:app", "List OpenClaw gateways, and add new ones."),

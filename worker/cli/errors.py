@@ -12,6 +12,8 @@ from worker.errors import PermanentError, ProvisionerError
 from worker.jobs.store.jobs import RequestConflictError
 from worker.settings import SettingsError
 from worker.standalone import CannotAddError
+from worker.webhooks.addresses import WebhookUrlError
+from worker.webhooks.registry import CannotChangeError
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 
@@ -22,6 +24,14 @@ class WrongUseError(PermanentError):
     """An argument or option of the command cannot be right; the sentence says which and why."""
 
 
+_WRONG = (
+    WrongUseError,
+    SettingsError,
+    RequestConflictError,
+    CannotAddError,
+    CannotChangeError,
+    WebhookUrlError,
+)
 EXPECTED = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
 
 
@@ -34,8 +44,7 @@ def report(error: Exception) -> None:
 
 def exit_code(error: BaseException) -> int:
     """2 for wrong use, which includes the environment; 1 for everything else."""
-    wrong = (WrongUseError, SettingsError, RequestConflictError, CannotAddError)
-    return WRONG_USE if isinstance(error, wrong) else FAILED
+    return WRONG_USE if isinstance(error, _WRONG) else FAILED
 
 
 def sentence(error: BaseException) -> str:

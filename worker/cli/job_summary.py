@@ -107,6 +107,18 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class WebhookSummary:
+    """The webhook that a job names, and the delivery to it. ``status``: pending, delivered or failed; None
+    while no worker has looked the name up. ``answer``: the HTTP status of its last answer."""
+
+    name: str
+    status: str | None
+    attempts: int
+    answer: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
 class JobSummary:
     """A job with its agents.
 
@@ -147,6 +159,7 @@ class JobSummary:
     wait_reason: str | None = None
     tries: int = 0
     crashes: int = 0
+    webhook: WebhookSummary | None = None
 
     @property
     def ended(self) -> bool:
@@ -193,6 +206,9 @@ _COLUMNS = f"""
     CAST(j.warnings AS text) AS warnings, j.error, j.agents_total, j.agents_done,
     {reason_code("j", "error")} AS reason_code, {wait_reason("j")} AS wait_reason,
     greatest(j.tries, most.tries) AS tries, greatest({crashes("j")}, most.crashes) AS crashes,
+    CASE WHEN coalesce(w.name, j.webhook) IS NOT NULL THEN jsonb_build_object(
+        'name', coalesce(w.name, j.webhook), 'status', d.status, 'attempts', coalesce(d.attempts, 0),
+        'answer', d.answer, 'error', d.error) END AS webhook,
     j.cancel_requested_at, t.created_at, t.started_at, t.finished_at,
     extract(epoch FROM now() - t.created_at)::float AS age_s,
     extract(epoch FROM t.started_at - t.created_at)::float AS waited_s,
@@ -206,6 +222,8 @@ _TABLES = f"""
     CROSS JOIN LATERAL (
         SELECT {_within("j.created_at")}, {_within("j.started_at")}, {_within("j.finished_at")}
     ) t (created_at, started_at, finished_at)
+    LEFT JOIN provisioner.webhook_deliveries d ON d.job_id = j.id
+    LEFT JOIN provisioner.webhooks w ON w.id = d.webhook_id
     LEFT JOIN agents a ON a.id = j.agent_id
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
@@ -316,6 +334,7 @@ def _job(row: Row[Any], agents: Sequence[AgentSummary] = ()) -> JobSummary:
         value = readable_json(values[column])
         values[column] = value if isinstance(value, type(otherwise)) else otherwise
     values["result"] = values["result"] or None
+    values["webhook"] = values["webhook"] and WebhookSummary(**values["webhook"])
     return JobSummary(**{**values, "tally": _tally(values.get("tally", {}))}, agents=tuple(agents))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models import Agent, Board, Gateway, Job, SyncSchedule
+from models import Agent, Board, Gateway, Job, Organization, SyncSchedule, Webhook
 from worker.cli.errors import WrongUseError
 
 Noun = Literal["gateway", "board", "agent"]
@@ -22,6 +23,15 @@ _MODELS: dict[Noun, type[Gateway] | type[Board] | type[Agent]] = {
 }
 _PREFIX = re.compile(r"[0-9a-f]{4,}[0-9a-f-]*", re.IGNORECASE)
 _SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FoundWebhook:
+    """The webhook that an operator means."""
+
+    id: UUID
+    name: str
+    url: str
 
 
 def find(connection: Connection, noun: Noun, given: str) -> UUID:
@@ -59,6 +69,39 @@ def find_schedule(connection: Connection, given: str) -> UUID:
         problem = "There is no schedule" if not ids else "Several schedules begin with"
         raise WrongUseError(f"{problem} {given!r}: `provisioner schedule list` shows those there are.")
     return ids[0]
+
+
+def find_organization(connection: Connection, given: str | None) -> UUID:
+    """The id of the organization of that name or id; without one, of the only one there is. Raises
+    WrongUseError."""
+    rows = connection.execute(select(Organization.id, Organization.name).order_by(Organization.name)).all()
+    found: list[UUID] = [row.id for row in rows if given in (None, row.name, str(row.id))]
+    names = ", ".join(f"{row.name} ({row.id})" for row in rows[:_SHOWN]) or "none"
+    if not found:
+        raise WrongUseError(f"There is no organization {given or ''!r}: there are {names}.")
+    if len(found) > 1:
+        raise WrongUseError(f"Name an organization, with --organization NAME or ID: there are {names}.")
+    return found[0]
+
+
+def find_webhook(connection: Connection, given: str, organization: str | None) -> FoundWebhook:
+    """The one webhook of that name, or whose id begins so; of an organization if one is given. Raises
+    WrongUseError."""
+    way = Webhook.name == given
+    if (by_id := _id_between(Webhook.id, given)) is not None:
+        way = or_(way, by_id)
+    if organization is not None:
+        way = and_(way, Webhook.organization_id == find_organization(connection, organization))
+    rows = connection.execute(
+        select(Webhook.id, Webhook.name, Webhook.url).where(way).limit(_SHOWN + 1)
+    ).all()
+    if not rows:
+        raise WrongUseError(
+            f"There is no webhook {given!r}: `provisioner webhook list` shows those there are."
+        )
+    if len(rows) > 1:
+        raise WrongUseError(_several(f"webhooks are meant by {given!r}", [row.id for row in rows]))
+    return FoundWebhook(*rows[0])
 
 
 def find_job_of_request(connection: Connection, request_id: str) -> UUID:

@@ -261,4 +261,33 @@ _WORKERS = Query(
     """,
 )
 
-QUERIES = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS)
+_WEBHOOKS = Query(
+    ("webhook", "webhook_id"),
+    {
+        "failures": (
+            "provisioner_webhook_failures",
+            "How often in a row the webhook did not accept a message; 0 of one that answers.",
+        ),
+        "waiting": ("provisioner_webhook_waiting", "Jobs that have ended, of which it is not told yet."),
+        "oldest": (
+            "provisioner_webhook_oldest_seconds",
+            "Time since the first of these ended; 0 without any. It grows where no worker has WEBHOOK_KEY.",
+        ),
+        "given_up": (
+            "provisioner_webhook_given_up",
+            "Jobs of which it will not be told, given up within the last 24 hours.",
+        ),
+    },
+    """
+    SELECT w.name AS webhook, w.id AS webhook_id, w.failures, count(j.id) AS waiting,
+        coalesce(extract(epoch FROM now() - min(j.finished_at)), 0) AS oldest,
+        count(*) FILTER (WHERE d.status = 'failed') AS given_up
+    FROM provisioner.webhooks w
+    LEFT JOIN provisioner.webhook_deliveries d ON d.webhook_id = w.id
+        AND (d.status = 'pending' OR d.status = 'failed' AND d.finished_at > now() - interval '24 hours')
+    LEFT JOIN provisioner.jobs j ON j.id = d.job_id AND d.status = 'pending' AND j.finished_at IS NOT NULL
+    GROUP BY w.id
+    """,
+)
+
+QUERIES = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS, _WEBHOOKS)

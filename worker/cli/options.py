@@ -139,6 +139,8 @@ class _Field:
     def words(self, job: JobSummary) -> Iterator[str]:
         """What to type for the field to get the job's value; nothing for its default."""
         value = job.options.get(self.name, self.default)
+        if self.name == "webhook" and job.webhook is not None:
+            value = job.webhook.name
         if isinstance(self.default, bool):
             if bool(value) is not self.default:
                 yield self.option.name

@@ -13,14 +13,14 @@ from sqlalchemy import Engine
 
 from worker.cli.console import emit, err, note, out, say, short
 from worker.cli.environment import engine
-from worker.cli.errors import FAILED, STOPPED
+from worker.cli.errors import FAILED, STOPPED, WrongUseError
 from worker.cli.job_summary import JobSummary, document, read_jobs
 from worker.cli.options import Make
 from worker.cli.views.jobs import show_job
 from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
 from worker.cli.views.syncs import show_sync
-from worker.jobs.requests import Request
+from worker.jobs.requests import BadRequestError, Request
 from worker.jobs.store.jobs import enqueue
 
 POLL_S = 0.25
@@ -38,7 +38,10 @@ def ask(make: Make[Request], *, no_wait: bool, as_json: bool) -> JobSummary:
     database = engine()
     with database.begin() as connection:
         request = make(connection)
-        enqueued = enqueue(connection, request)
+        try:
+            enqueued = enqueue(connection, request)
+        except BadRequestError as error:
+            raise WrongUseError(str(error)) from None
     if not enqueued.created:
         note(f"Request {request.request_id!r} was made before: this is its job.")
     if no_wait:

@@ -23,6 +23,7 @@ from worker.jobs.store.jobs import (
     refuse,
     stored_job,
 )
+from worker.jobs.store.webhooks import expect_delivery, webhook_of
 from worker.log_context import note_ids
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ def accept(
         note_ids(**{name: getattr(request, f"{name}_id", None) for name in ("agent", "gateway")})
         if stored is not None:
             model.require_known_options(stored.options)
+            expect_delivery(connection, key, webhook_of(connection, request))
         if unknown:
             names = escaped(", ".join(unknown), 500)
             log.warning("tasks.%s: unknown arguments are ignored: %s", kind, names)

@@ -122,6 +122,9 @@ class Request(BaseModel):
         Name | None, Option("--request", "Idempotency key: repeating it returns the existing job.", "ID")
     ] = None
     requested_by: Text | None = None
+    webhook: Annotated[
+        Name | None, Option("--webhook", "Call this webhook of the organization when the job ends.", "NAME")
+    ] = None
 
     @property
     def target_id(self) -> UUID:
@@ -137,7 +140,7 @@ class Request(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """The options as JSON, defaults included, so that equal requests compare equal."""
-        return self.model_dump(mode="json", exclude={"request_id", "requested_by", self.target})
+        return self.model_dump(mode="json", exclude={*Request.model_fields, self.target})
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:

@@ -16,6 +16,7 @@ from worker.database import DATABASE_AWAY
 from worker.jobs.requests import BadRequestError, SyncGateway, read_options
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.store.jobs import RequestConflictError, enqueue
+from worker.jobs.store.webhooks import webhook_of
 from worker.log_context import log_context, note_ids
 from worker.masking.columns import MaskedText
 from worker.printable import readable_json
@@ -174,9 +175,11 @@ _REMOVE = text("DELETE FROM provisioner.sync_schedules WHERE id = :id")
 def add(connection: Connection, request: SyncGateway, spec: ScheduleSpec) -> Schedule:
     """Store a schedule that enqueues the sync whenever ``spec`` is due. Raises BadRequestError."""
     spec.check()
+    webhook_of(connection, request)
     key = uuid4()
     now = connection.execute(_NOW).scalar_one()
-    options = {name: value for name, value in request.options().items() if value is not None}
+    given = {**request.options(), "webhook": request.webhook}
+    options = {name: value for name, value in given.items() if value is not None}
     values = {
         "id": key,
         "gateway_id": request.gateway_id,

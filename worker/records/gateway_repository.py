@@ -21,16 +21,12 @@ from worker.workspace.identity import plain_path, workspace_path
 
 @dataclass(frozen=True)
 class GatewayRecord:
-    """A gateway, its address, and the condition that workers found it in.
-
-    ``twin_in_hand``: another row with the same URL, by name, if a writer holds that row's roster now.
-    """
+    """A gateway, its address, and the condition that workers found it in."""
 
     gateway: GatewayFacts
     address: GatewayAddress
     condition: GatewayCondition
     organization_id: UUID
-    twin_in_hand: str | None = None
 
     @property
     def gateway_id(self) -> UUID:
@@ -42,10 +38,7 @@ _GATEWAY = text("""
     SELECT g.id, g.name, g.url, g.token, g.workspace_root, g.organization_id,
         s.refused_token_fingerprint, s.last_error, s.down_at,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
-        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
-        (SELECT min(o.name) FROM gateways o JOIN provisioner.gateway_states w ON w.gateway_id = o.id
-         WHERE lower(rtrim(o.url, '/ ')) = lower(rtrim(g.url, '/ ')) AND o.id <> g.id
-           AND w.writer_until > now()) AS twin_in_hand
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
 """)
 _WANTED = text(f"""
@@ -65,7 +58,6 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
         GatewayAddress(row.url, row.token, row.allow_insecure_tls),
         GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at),
         row.organization_id,
-        row.twin_in_hand,
     )
 
 

@@ -113,7 +113,6 @@ _RESTART_SLACK_S = 3.0
 _UNTIMED_RESTART_S = 5.0
 """Seconds to wait for a restart that the gateway announces without saying when."""
 _WAKE_WAIT_S = 5.0
-_TWIN_WAIT_S = 0.5
 _ROUNDS = 6
 _BATCHES = 20
 _MOST_WINDOWS = 15
@@ -177,11 +176,6 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
                 raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
             batch.read(wanted_agents(connection, gateway, wanted))
-        if gateway.twin_in_hand is not None:
-            # Each takes its lease before it looks, so two that meet step back both, and neither goes on.
-            log.info("gateway %r has the same URL, and is being written", gateway.twin_in_hand)
-            lease.again_in_s = jittered(_TWIN_WAIT_S)
-            return
         require_token_not_refused(gateway.gateway.name, gateway.address, gateway.condition)
         _reconcile(services, lease, batch, services.clients.client(gateway.address), gateway)
     except RosterLeaseLostError:

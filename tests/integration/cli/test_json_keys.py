@@ -85,6 +85,13 @@ def test_every_command_prints_the_keys_that_are_on_record(staffed: Provisioner, 
     ask("device show")
     ask("metrics")
     ask("prune", "--dry-run")
+    staffed.env["WEBHOOK_KEY"] = "k" * 32
+    webhook = ask("webhook add", "ci", "--url", "https://nobody.invalid/")
+    ask("webhook list")
+    ask("webhook secret", "ci")
+    ask("webhook test", "ci", code=1)
+    ask("webhook retry", "ci")
+    ask("webhook remove", webhook["id"])
     assert used == commands_with_json() - LAB
     assert keys.differences(of=used) == ([], [])
 

@@ -116,6 +116,7 @@ class Stack:
 def stack(provisioner: Provisioner, engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     token = tmp_path / "token.txt"
     token.write_text(TOKEN)
+    provisioner.env["WEBHOOK_KEY"] = "k" * 32
     settings = {
         "DATABASE_URL": str(provisioner.env["DATABASE_URL"]),
         "GATEWAY_DEVICE_KEY": str(provisioner.env["GATEWAY_DEVICE_KEY"]),

@@ -124,6 +124,7 @@ def test_the_list_of_kinds_comes_back_with_the_revision_before(
         ("0013", "0014", {"jobs": {"tries": 0, "crashes": 0}}),
         ("0014", "0015", {"roster_intents": {"reason_code": None}}),
         ("0015", "0016", {}),
+        ("0016", "0017", {"jobs": {"webhook": None}}),
     ],
 )
 def test_columns_come_without_a_rewrite_and_go_again(

@@ -13,7 +13,6 @@ from tests.integration.sync.scene import Scene
 from tests.integration.sync.test_places import delete, folder, provision
 from worker.cli.doctor.fleet import read_fleet
 from worker.lab.simulator import Simulator
-from worker.roster.lease import roster_lease
 
 NOTES = "Months of notes.\n"
 
@@ -104,18 +103,6 @@ def test_a_move_to_another_row_of_the_same_gateway_keeps_the_agent(
     assert provision(scene, ann(home)).warnings == []
     with scene.engine.connect() as connection:
         assert read_fleet(connection, scene.fleet.gateway_id).twins == {"Beside"}
-
-
-def test_two_rows_of_one_gateway_are_written_one_after_the_other(scene: Scene, home: Path) -> None:
-    """Up to 2026.3 two writers at once would each be told ok, and one write would be lost."""
-    twin = second_row(scene, f"{scene.simulator.url}/", scene.simulator.token)["gateway_id"]
-    job_id = scene.ask("delete_agent", agent_id=ann(home))
-    with roster_lease(scene.engine, twin, 10) as lease:
-        assert lease is not None
-        scene.serve()
-        assert (scene.job(job_id).status, f"mc-{ann(home)}" in scene.simulator.agents()) == ("running", True)
-    scene.serve_until_ended(job_id)
-    assert (scene.job(job_id).status, f"mc-{ann(home)}" in scene.simulator.agents()) == ("succeeded", False)
 
 
 def test_a_deleted_agent_goes_whichever_row_it_is_deleted_by(scene: Scene, home: Path) -> None:

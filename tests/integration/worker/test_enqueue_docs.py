@@ -53,7 +53,7 @@ def test_a_row_and_a_message_by_the_book_are_served(workshop: Workshop, place: P
     by_row, by_message = place.fleet.agents
     for _ in range(2):
         execute(workshop.engine, insert.replace(":agent_id", "CAST(:agent_id AS uuid)"), agent_id=by_row)
-    update, send, wait, _ = PYTHON
+    update, send, wait, *_ = PYTHON
     sent = run(send, workshop, by_message)
     assert sent.returncode == 0, sent.stderr
     again = run(send, workshop, by_message)
@@ -99,7 +99,7 @@ def listeners(workshop: Workshop) -> bool:
 
 
 def test_who_waits_for_what_was_refused_hears_it(workshop: Workshop, place: Place) -> None:
-    _, send, wait, _ = PYTHON
+    _, send, wait, *_ = PYTHON
     name = "sign-up-4714"
     agent_id = place.fleet.agents[0]
     refused = run(send.replace("sign-up-4713", name), workshop, "not-a-uuid")

@@ -32,6 +32,7 @@ EXPECTED = {
     "schedule",
     "metrics",
     "device",
+    "webhook",
 }
 PAGES = [
     [],
@@ -39,6 +40,7 @@ PAGES = [
     *([noun, verb] for noun in ("gateway", "board", "agent") for verb in ("add", "list")),
     *(["schedule", verb] for verb in ("add", "list", "remove")),
     ["device", "show"],
+    *(["webhook", verb] for verb in ("add", "list", "test", "secret", "retry", "remove")),
 ]
 
 

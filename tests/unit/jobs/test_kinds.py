@@ -15,7 +15,7 @@ from worker.jobs.requests import BadRequestError, Request
 
 ROW = re.compile(r"^\| `(tasks\.\w+)` \| `?(\w+)`? \| (.*?) \|$", re.MULTILINE)
 ARGUMENT = re.compile(r"([a-z]+(?:_[a-z]+)*)(?: \(([^)]*)\))?(?:, |$)")
-IDENTIFICATION = {"request_id", "requested_by"}
+IDENTIFICATION = {"request_id", "requested_by", "webhook"}
 """What each task takes, beside what the tables list."""
 
 

@@ -116,7 +116,18 @@ def test_only_the_store_gives_meaning_to_leases_and_due_times() -> None:
 
 
 def test_jobs_import_nothing_of_those_who_use_them() -> None:
-    rooms = ("sync", "agents", "roster", "records", "runtime", "gateway", "workspace", "cli", "app")
+    rooms = (
+        "sync",
+        "agents",
+        "roster",
+        "records",
+        "runtime",
+        "gateway",
+        "workspace",
+        "webhooks",
+        "cli",
+        "app",
+    )
     above = (*(f"worker.{room}" for room in rooms), "tasks")
     imported = {
         (name, node.module)

@@ -30,7 +30,10 @@ _SHOWN_RUNS = 3
 @from_request(
     SyncGateway,
     but={"diff", "force_bootstrap", "request_id"},
-    other_help={"dry_run": "Only find drift: `provisioner metrics` reports it."},
+    other_help={
+        "dry_run": "Only find drift: `provisioner metrics` reports it.",
+        "webhook": "Call this webhook of the organization when each sync ends.",
+    },
 )
 def add(
     *,

@@ -33,6 +33,17 @@ _PAUSED = text("""
 """)
 
 
+_WEBHOOKS = text("""
+    SELECT w.name, w.failures, w.last_error, count(j.id) AS waiting,
+        count(j.id) FILTER (WHERE d.attempts = 0 AND w.not_before < now() - interval '1 minute'
+                            AND j.finished_at < now() - interval '1 minute') AS unsent
+    FROM provisioner.webhooks w
+    LEFT JOIN provisioner.webhook_deliveries d ON d.webhook_id = w.id AND d.status = 'pending'
+    LEFT JOIN provisioner.jobs j ON j.id = d.job_id AND j.finished_at IS NOT NULL
+    GROUP BY w.id ORDER BY w.name
+""")
+
+
 def check_database(connection: Connection) -> Iterator[Finding]:
     """Check whether the database accepts writes, what this role may do, and which workers had to wait."""
     row = connection.execute(_WRITES).one()
@@ -53,6 +64,20 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         ago = counted(round(paused.ago_s / 60), "minute")
         text = f"worker {paused.name} waited for it {ago} ago: {paused.last_pause}"
         yield Finding("database", "warning", text)
+    yield from _check_webhooks(connection)
+
+
+def _check_webhooks(connection: Connection) -> Iterator[Finding]:
+    """Warn of webhooks that do not accept messages, and of messages that no worker sends."""
+    for webhook in connection.execute(_WEBHOOKS):
+        name = repr(webhook.name)
+        if webhook.failures:
+            text = f"webhook {name} failed {webhook.failures} times in a row: {webhook.last_error}"
+            yield Finding("webhooks", "warning", text)
+        elif webhook.unsent:
+            waiting = f"{counted(webhook.waiting, 'message')} to webhook {name}"
+            text = f"{waiting} not sent within a minute: start a worker that has WEBHOOK_KEY"
+            yield Finding("webhooks", "warning", text)
 
 
 def check_servers(settings: Settings) -> Iterator[Finding]:

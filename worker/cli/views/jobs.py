@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, fields, plain, say, short, table, took
+from worker.cli.console import ago, argument, counted, fields, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
@@ -111,7 +111,24 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         begun = f", begun after {took(job.waited_s)}" if job.waited_s and job.waited_s >= 2 else ""
         yield "took", ("" if job.ended else "so far ") + took(job.took_s) + begun
     yield from counts_of(job)
+    yield from webhook_of(job)
     yield from _outcome(job)
+
+
+def webhook_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
+    """The field of a page that shows whether the job's webhook has been called."""
+    webhook = job.webhook
+    if webhook is None:
+        return
+    if webhook.status == "delivered":
+        yield "webhook", f"{webhook.name} was called"
+    elif webhook.error is None:
+        yield "webhook", f"{webhook.name} is called " + ("next" if job.ended else "when the job has ended")
+    else:
+        state = "did not accept" if webhook.status == "failed" else "has not accepted"
+        attempts = counted(webhook.attempts, "attempt")
+        text = f"{webhook.name} {state} the message, after {attempts}: {webhook.error}"
+        yield "webhook", Text(plain(text), style="yellow")
 
 
 def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:

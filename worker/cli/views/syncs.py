@@ -12,7 +12,7 @@ from worker.cli.console import argument, counted, fields, plain, say, short, too
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.cli.options import command_line
 from worker.cli.views.files import WRITES, show_diffs
-from worker.cli.views.jobs import WITHOUT_TOKEN, counts_of, heading, request_of
+from worker.cli.views.jobs import WITHOUT_TOKEN, counts_of, heading, request_of, webhook_of
 from worker.cli.views.sync_agents import changed_agents_table, status_of
 from worker.sync.result import drifted
 
@@ -111,6 +111,7 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         entries = f"{changed} entr{'y' if changed == 1 else 'ies'} {verb}"
         yield "roster", entries if changed else "as it should be"
     yield from counts_of(job)
+    yield from webhook_of(job)
     for warning in _warnings(job):
         yield "warning", Text(plain(warning), style="yellow")
     for name, trouble in (("error", job.error if job.ended else None), ("trouble", job.wait_reason)):

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import release_agent
+from worker.jobs.store.webhooks import deliver_anyway
 from worker.masking.columns import MaskedText
 
 CANCELLED = "Cancelled on request."
@@ -29,6 +30,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
     if queued is not None:
         release_agent(connection, queued.kind, queued.agent_id)
+        deliver_anyway(connection, job_id, dict(queued._mapping))
         return True
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status != "running":
@@ -64,7 +66,7 @@ _CANCEL_QUEUED = text("""
         cancel_requested_at = now(), next_attempt_at = NULL, published_at = NULL, finished_at = now(),
         updated_at = now()
     WHERE id = :job_id AND status = 'queued'
-    RETURNING kind, agent_id
+    RETURNING kind, agent_id, board_id, gateway_id, webhook
 """)
 _END_HEARTBEATS = text("""
     WITH settled AS (

@@ -16,6 +16,7 @@ from worker.jobs.kinds import ONE_AGENT_KINDS, target_of_kind
 from worker.jobs.requests import LONGEST_NAME, BadRequestError, Request, read_options
 from worker.jobs.states import OPEN_STATUSES, ReasonCode
 from worker.jobs.store.publishing import REPUBLISH_AFTER_S
+from worker.jobs.store.webhooks import deliver_anyway, expect_delivery, webhook_of
 from worker.masking.columns import MaskedJson, MaskedText
 
 _NAMES_ON_RECORD = 100
@@ -28,15 +29,15 @@ class RequestConflictError(Exception):
 
 _ENQUEUE = text("""
     INSERT INTO provisioner.jobs
-        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, parent_job_id, options,
+        (id, kind, request_id, requested_by, agent_id, board_id, gateway_id, parent_job_id, options, webhook,
          published_at, next_attempt_at)
     VALUES (:id, :kind, :request_id, :requested_by, :agent_id, :board_id, :gateway_id, :parent, :options,
-            CASE WHEN :published THEN now() END,
+            :webhook, CASE WHEN :published THEN now() END,
             CASE WHEN :published THEN now() + make_interval(secs => :republish_s) ELSE now() END)
     ON CONFLICT DO NOTHING
 """).bindparams(bindparam("options", type_=JSONB), bindparam("requested_by", type_=MaskedText))
 _SAME_REQUEST = text("""
-    SELECT id, CAST(options AS text) AS options FROM provisioner.jobs
+    SELECT id, CAST(options AS text) AS options, webhook FROM provisioner.jobs
     WHERE request_id = :request_id AND kind = :kind AND coalesce(agent_id, board_id, gateway_id) = :target
 """)
 
@@ -60,10 +61,12 @@ def enqueue(
     """Write the request as a queued job, or find the job that an equal request made before.
 
     ``published``: its message was already sent or received. Raises RequestConflictError if the request_id was
-    used for the same target with other options.
+    used for the same target with other options, and BadRequestError if the request names a webhook that there
+    is not.
     """
     key = job_id or uuid4()
     values = request.places()
+    webhook_id = webhook_of(connection, request)
     inserted = connection.execute(
         _ENQUEUE,
         {
@@ -74,10 +77,13 @@ def enqueue(
             "requested_by": request.requested_by,
             "parent": parent,
             "options": request.options(),
+            "webhook": request.webhook,
             "published": published,
             "republish_s": REPUBLISH_AFTER_S,
         },
     ).rowcount
+    if inserted:
+        expect_delivery(connection, key, webhook_id)
     if inserted or request.request_id is None:
         return Enqueued(key, bool(inserted))
     same = connection.execute(
@@ -90,7 +96,7 @@ def enqueue(
     ).one_or_none()
     if same is None or same.id == key:
         return Enqueued(key, False)
-    if not _asks_for(same.options, request):
+    if same.webhook != request.webhook or not _asks_for(same.options, request):
         raise RequestConflictError(
             f"request_id {request.request_id!r} was used before, with other options, by job {same.id}:"
             " send a new request_id."
@@ -110,9 +116,10 @@ def _asks_for(written: str, request: Request) -> bool:
 
 _RECORD_REFUSAL = text("""
     INSERT INTO provisioner.jobs
-        (id, kind, status, request_id, requested_by, options, error, reason_code, next_attempt_at,
+        (id, kind, status, request_id, requested_by, webhook, options, error, reason_code, next_attempt_at,
          finished_at)
-    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :options, :error, :code, NULL, now())
+    VALUES (:id, :kind, 'failed', :request_id, :requested_by, :webhook, :options, :error, :code, NULL,
+            now())
     ON CONFLICT (id) DO UPDATE SET status = 'failed', error = excluded.error,
         reason_code = excluded.reason_code, next_attempt_at = NULL, published_at = NULL,
         updated_at = now(), finished_at = now()
@@ -156,13 +163,14 @@ def refuse(
         {
             "id": job_id,
             "kind": kind,
-            **{name: _text_argument(arguments, name) for name in ("request_id", "requested_by")},
+            **{name: _text_argument(arguments, name) for name in ("request_id", "requested_by", "webhook")},
             "options": {"arguments": names},
             "error": _printable(error),
             "code": code,
         },
     )
     release_agent(connection, kind, arguments.get("agent_id"))
+    deliver_anyway(connection, job_id, arguments)
 
 
 def _text_argument(arguments: Mapping[str, Any], name: str) -> str | None:
@@ -203,8 +211,8 @@ class StoredJob:
 
 
 _STORED = text("""
-    SELECT kind, status, CAST(options AS text) AS options, request_id, requested_by, agent_id, board_id,
-        gateway_id,
+    SELECT kind, status, CAST(options AS text) AS options, request_id, requested_by, webhook, agent_id,
+        board_id, gateway_id,
         (SELECT r.agent_id FROM provisioner.job_agents r WHERE r.job_id = jobs.id LIMIT 1) AS row_agent_id
     FROM provisioner.jobs WHERE id = :id
 """)
@@ -216,6 +224,8 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
     if row is None:
         return None
     named = {"request_id": row.request_id, "requested_by": row.requested_by}
+    if row.webhook is not None:
+        named["webhook"] = row.webhook
     target = target_of_kind(row.kind)
     if getattr(row, target) is not None:
         named[target] = getattr(row, target)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.jobs.kinds import KINDS, not_served
 from worker.jobs.messages import Message, job_message, message_of, roster_writer_message
 from worker.jobs.states import ReasonCode
+from worker.jobs.store.webhooks import deliver_anyway
 from worker.masking.columns import MaskedText
 from worker.schema_version import NEEDED_REVISION
 
@@ -33,7 +34,8 @@ _DUE_JOBS = text("""
     SET published_at = now(), next_attempt_at = now() + make_interval(
         secs => CASE status WHEN 'queued' THEN CAST(:queued_s AS float) ELSE :republish_s END)
     FROM due WHERE jobs.id = due.id
-    RETURNING jobs.id, jobs.kind, jobs.status, jobs.phase, jobs.agent_id, jobs.board_id, jobs.gateway_id
+    RETURNING jobs.id, jobs.kind, jobs.status, jobs.phase, jobs.agent_id, jobs.board_id, jobs.gateway_id,
+        jobs.webhook
 """)
 _NOT_SERVED = text("""
     UPDATE provisioner.jobs
@@ -91,6 +93,7 @@ def mark_due(connection: Connection, batch: int) -> list[Message]:
             values = {"error": not_served(row.kind), "code": ReasonCode.REFUSED_REQUEST}
             for statement in (_NOT_SERVED, _ROWS_NOT_SERVED):
                 connection.execute(statement, {"job_id": row.id, **values})
+            deliver_anyway(connection, row.id, dict(row._mapping))
     messages = [job_message(row) for row in jobs if row.kind in KINDS]
     messages += [message_of(row) for row in connection.execute(_DUE_AGENTS, limits)]
     writers = connection.execute(_DUE_WRITERS, {"batch": batch, "lost_s": _WRITER_LOST_AFTER_S})
