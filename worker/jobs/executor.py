@@ -1,8 +1,8 @@
 """Executes a leased row: the one engine for agents' rows, syncs and heartbeat jobs (decisions.md D5, D6).
 
-A handler does one row's work while a thread renews the row's lease. It returns how the row ended or a
-`Snooze`, or raises. What an error means for the row is decided here and in `worker.jobs.retry_policy`; the
-caller passes the handler and the function that ends the row for an error.
+A handler does one row's work while a thread renews the row's lease. The handler returns how the row ended or
+a `Snooze`, or raises. What an error means for the row is decided here and in `worker.jobs.retry_policy`; the
+caller passes the handler and the functions that snooze or end the row after an error.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _Ended = TypeVar("_Ended")
 
 @dataclass(frozen=True)
 class Ended:
-    """The row has ended. ``reason``: the sentence if it did not succeed; ``progress``: that of its sync, if
-    it belongs to one."""
+    """The outcome of a row that has ended. ``reason``: why it did not succeed, None if it did; ``progress``:
+    the progress of the sync that the row belongs to, if any."""
 
     status: str
     reason: str | None = None
@@ -49,9 +49,9 @@ Outcome = Ended | Snooze | NotClaimed
 class LeasedRow:
     """A row of any kind that this worker has claimed.
 
-    ``name``: for the log; ``crashes``: how many workers died at it; ``renew``: extends the lease to
-    ``lease_s`` seconds from now; ``snooze``: gives the lease back until the row is due. Both raise
-    LeaseLostError. ``failing_s``: reads for how many seconds the row's step has been failing.
+    ``name``: for the log; ``crashes``: how many workers died while they held it; ``renew``: extends the lease
+    to ``lease_s`` seconds from now; ``snooze``: gives the lease back and sets when the row is due again.
+    Both raise LeaseLostError. ``failing_s``: reads for how many seconds the row's step has been failing.
     """
 
     name: str
@@ -64,7 +64,7 @@ class LeasedRow:
 
 
 def agent_row(held: Claim, lease_s: float) -> LeasedRow:
-    """An agent's row. One whose job is cancelled may be ended however many workers died at it."""
+    """The `LeasedRow` of an agent. Crashes are ignored if its job is being cancelled, so that it can end."""
 
     def snooze(connection: Connection, wait: Snooze) -> None:
         wait_s = wait.wait_s or 0.0
@@ -90,7 +90,7 @@ def agent_row(held: Claim, lease_s: float) -> LeasedRow:
 
 
 def job_row(held: JobClaim, lease_s: float) -> LeasedRow:
-    """The own row of a sync or of a heartbeat job."""
+    """The `LeasedRow` of a sync or heartbeat job itself, not of one of its agents."""
 
     def snooze(connection: Connection, wait: Snooze) -> None:
         wait_s = wait.wait_s or 0.0
@@ -124,10 +124,10 @@ def execute(
     retry: Callable[[TransientError], Snooze],
     fail: Callable[[Exception], _Ended | Snooze],
 ) -> _Ended | Snooze | NotClaimed:
-    """Run ``handler`` on a claimed row until the row ends or snoozes; return which.
+    """Run ``handler`` on a claimed row; return how the row ended, or the snooze in which it waits.
 
-    ``retry`` returns the snooze after a transient failure, or raises PermanentError to give it up; ``fail``
-    ends the row after a permanent one. Returns NOTHING_TO_DO if the lease was lost. Raises only
+    ``retry`` returns the snooze after a transient error, or raises PermanentError to give the row up;
+    ``fail`` ends the row after any other error. Returns NOTHING_TO_DO if the lease was lost. Raises only
     DATABASE_AWAY: the row is then snoozed if Postgres accepts that, else its lease runs out, and the
     dispatcher publishes it again.
     """

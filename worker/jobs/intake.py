@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message that is served: its job, the agent whose row to claim, and the agent's gateway, if known."""
+    """A message to serve: its job, the agent whose row to claim, and the agent's gateway, if known."""
 
     job_id: UUID
     agent_id: UUID
@@ -70,8 +70,8 @@ def accept_agent_job(
 ) -> Accepted | Refused:
     """Find or create the job of a message for a task about one agent, and create the agent's row.
 
-    ``agent_of`` returns the agent that the request is about; ``refusal``: why the message cannot be served if
-    it has no row. A request that cannot be served becomes a failed job whose error names the argument.
+    ``agent_of`` returns the agent that the request is about; ``refusal``: why the message is refused unless
+    its job already has a row. A request that cannot be served becomes a failed job whose error says why.
     """
     key = job_id(task_id)
     with single(engine) as connection:
@@ -98,7 +98,7 @@ def accept_agent_job(
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that this message starts."""
+    """A queued job, for the caller to start."""
 
     job_id: UUID
     request: Request
@@ -106,7 +106,8 @@ class Queued:
 
 @dataclass(frozen=True)
 class Started:
-    """A job that has started and may have ended; ``agent_id``: the agent of its only row, if it has one."""
+    """A job that has started and may have ended. ``agent_id``: the agent of its row in ``job_agents``, for a
+    job about one agent; None if there is no row."""
 
     job_id: UUID
     agent_id: UUID | None
@@ -148,8 +149,8 @@ def accept(
 ) -> Queued | Started | Refused:
     """Find the job of a message by its row, or create it from ``arguments``.
 
-    ``refusal``: why the message cannot be served if there is no row. A request that cannot be served becomes
-    a failed job whose error names the argument.
+    ``refusal``: why the message is refused unless its job already has a row. A request that cannot be served
+    becomes a failed job whose error says why.
     """
     key = job_id(task_id)
     if str(key) != task_id.lower():

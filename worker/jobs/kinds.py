@@ -1,8 +1,8 @@
 """The kinds of jobs, each declared once: its request, its task's queue, its command, and what it needs.
 
-Celery's routes, the modules of tasks that a worker loads, and the kinds that it publishes are derived from
-this; a test compares the docs. A kind's task is the module of its name in tasks/, which hands its handler to
-the executor (interfaces.md 3).
+Celery's routes, the task modules that a worker loads, and the kinds that it publishes are derived from
+`KINDS`; a test compares the docs with it. The task of a kind is in the module of the same name in tasks/,
+which passes a handler to the executor (interfaces.md 3).
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ QUEUES = ("provisioning", "sync", "control")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of job that services and the CLI may request. ``command``: the CLI's for it.
+    """A kind of job that services and the CLI may request.
 
-    ``one_agent``: the job has one agent's row, is published as that row's message, and ends with it;
-    ``right``: a table, and the right on it that these jobs need beside those that every job needs. Without
-    it they are refused, and others are served.
+    ``command``: the CLI command that requests it; ``one_agent``: a job of this kind has the row of one agent,
+    is published as that row's message once it has started, and ends with the row; ``right``: a table and the
+    privilege on it that this kind needs beyond those that every kind needs. If the database role lacks it,
+    jobs of this kind are refused and all others are served.
     """
 
     request: type[Request]
@@ -77,11 +78,10 @@ INTERNAL_TASKS: Mapping[str, str] = {
     "tasks.write_roster": "control",
     "tasks.run_due_schedules": "control",
 }
-"""Tasks that only the provisioner itself sends, with their queues. They serve rows and are not kinds of
-jobs."""
+"""The queue of each task that only the provisioner itself sends. These tasks are not kinds of jobs."""
 TASK_QUEUES: Mapping[str, str] = {**{kind.task: kind.queue for kind in KINDS.values()}, **INTERNAL_TASKS}
-"""The queue of each task. A task has the name of its module, so these are also the modules that a worker
-loads."""
+"""The queue of each task. Tasks are named after their modules, so a worker loads the modules of these
+names."""
 
 
 def target_of_kind(name: str) -> str:
@@ -92,7 +92,7 @@ def target_of_kind(name: str) -> str:
 
 
 def not_served(name: str) -> str:
-    """The error of a job whose kind this version does not know."""
+    """The sentence that refuses a job whose kind this version does not know."""
     return (
         f"No worker of this version serves jobs of kind {name}: check its spelling; if a newer version has"
         " it, run that version's `provisioner migrate` and upgrade the workers."

@@ -1,4 +1,4 @@
-"""Renews a lease from a thread for as long as its worker lives, so that an expired one means a dead worker.
+"""Renews a lease from a thread during the work under it, so that it expires only if its worker dies.
 
 Without renewal, a slow gateway would outlast the lease and two workers would serve the same row.
 """
@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def lease_renewed(renew: Callable[[], object], lease_s: float, name: str) -> Iterator[None]:
-    """Call ``renew`` three times per ``lease_s`` seconds until the block ends, or until ``renew`` raises a
-    TransientError: the lease was given back or taken over, which the block finds out at its next write.
-    ``name``: what is held, for the log."""
+    """Call ``renew`` three times per ``lease_s`` seconds until the block ends.
+
+    Renewal stops early if ``renew`` raises a TransientError, because the lease was given back or taken over;
+    the block finds that out at its next write. ``name``: what the lease is on, for the log.
+    """
     over = threading.Event()
     work = partial(copy_context().run, _keep, renew, lease_s, name, over)  # with the block's log context
     renewal = threading.Thread(target=work, name="lease", daemon=True)

@@ -1,4 +1,4 @@
-"""The messages that are sent for rows: which task, with which ids (interfaces.md 3). Pure."""
+"""Makes the messages that are sent for rows: which task, with which ids (interfaces.md 3). Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, target_of_kind
 
 @dataclass(frozen=True)
 class Message:
-    """The message of a marked row. Without ``agent_id`` it is for the whole job, without ``job_id`` for the
-    gateway's roster writer. ``own_id``: the task is the job's own and has the job's id."""
+    """A message to a worker: to execute an agent's row; without ``agent_id``, the job's own row; or, without
+    ``job_id``, to run a gateway's roster writer. ``own_id``: the task has the job's id."""
 
     task: str
     kwargs: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Message:
 
     @property
     def task_id(self) -> str | None:
-        """The job's id if the task is the job's own; None lets Celery make one."""
+        """The job's id if ``own_id``; None has Celery make a new id."""
         return str(self.job_id) if self.job_id is not None and self.own_id else None
 
 
@@ -34,7 +34,8 @@ def roster_writer_message(gateway_id: UUID) -> Message:
 
 
 def job_message(row: Any) -> Message:
-    """The message for a job's row: its own task, or the finisher once a sync's agents have been opened."""
+    """The message for a job's own row: the task of its kind, or tasks.finish_sync for a sync that has reached
+    its agents."""
     if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
         return finisher_message(row.id)
     target = target_of_kind(row.kind)
@@ -43,8 +44,8 @@ def job_message(row: Any) -> Message:
 
 
 def message_of(row: Any) -> Message:
-    """The message for one agent's row (job_id, agent_id, kind, gateway_id): the job's own task if the job is
-    about one agent."""
+    """The message for an agent's row: the task of the job's kind if the job is about one agent, else
+    tasks.sync_agent. ``row`` has job_id, agent_id, kind and gateway_id."""
     if row.kind in ONE_AGENT_KINDS:
         target = KINDS[row.kind].target
         return Message(f"tasks.{row.kind}", {target: str(getattr(row, target))}, row.job_id, row.agent_id)
@@ -52,8 +53,8 @@ def message_of(row: Any) -> Message:
 
 
 def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Message:
-    """The message for one agent's row in a job of many. It names the gateway, whose share of the slots the
-    worker checks first."""
+    """The message for an agent's row in a job of many agents. It names the gateway so that the worker can
+    check for a free slot (`worker.runtime.gateway_slots`) before it claims the row."""
     kwargs = {"agent_id": str(agent_id), "job_id": str(job_id)}
     if gateway_id is not None:
         kwargs["gateway_id"] = str(gateway_id)
@@ -61,5 +62,5 @@ def agent_message(job_id: UUID, agent_id: UUID, gateway_id: UUID | None) -> Mess
 
 
 def finisher_message(job_id: UUID) -> Message:
-    """The message for a sync's own row, to open its agents' rows or to end it."""
+    """The message for a sync's own row, to open further agents' rows or to end the sync."""
     return Message("tasks.finish_sync", {"job_id": str(job_id)}, job_id, own_id=False)

@@ -1,8 +1,9 @@
 """Publishes what is due: queued jobs, parked and abandoned rows, roster writes (decisions.md D8).
 
-Rows are marked, the marks are committed, and then the messages are sent: a message that arrived before the
-commit would find nothing to claim. If the broker is away, the marks are taken back and the next tick tries
-again; if the process dies in between, the marks expire (`worker.jobs.store.publishing`).
+Rows are marked as published, the marks are committed, and then the messages are sent: a message that arrived
+before the commit would find nothing to claim. If the broker cannot be reached, the marks are taken back, and
+the dispatcher's next tick tries again; if the process dies in between, the marks expire
+(`worker.jobs.store.publishing`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ Send = Callable[[str, Mapping[str, Any], str | None], None]
 """``send(task name, kwargs, task id)``; raises one of PUBLISH_ERRORS if the broker cannot be reached."""
 
 PUBLISH_ERRORS = (BrokerError, RedisError, OSError, RuntimeError)
-"""What publishing may raise while the broker is away (celery.md 0.4)."""
+"""What publishing may raise if the broker cannot be reached (celery.md 0.4)."""
 BATCH = 100
-"""How many jobs, agents' rows and roster writers one transaction marks, each."""
+"""The most jobs that one transaction marks; the same limit applies to agents' rows and to roster writers."""
 
 
 def publish_due(engine: Engine, send: Send) -> int:
-    """Publish what is due now, at most BATCH of each kind. Returns the number of messages.
+    """Publish the jobs, agents' rows and roster writers that are due, at most BATCH of each.
 
-    Raises what ``send`` raises; nothing is lost by that.
+    Returns the number of messages. Raises what ``send`` raises; what was not sent is then due again.
     """
     with engine.begin() as connection:
         messages = mark_due(connection, BATCH)
@@ -38,8 +39,10 @@ def publish_due(engine: Engine, send: Send) -> int:
 
 
 def send_marked(engine: Engine, send: Send, messages: Sequence[Message]) -> None:
-    """Send the messages of rows whose marks are committed. Raises what ``send`` raises, after taking back the
-    marks of all messages that were not sent."""
+    """Send the messages of rows that a committed transaction has marked as published.
+
+    Raises what ``send`` raises, after taking back the marks of all rows whose messages were not sent.
+    """
     sent = 0
     try:
         for message in messages:

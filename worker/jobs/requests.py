@@ -1,4 +1,4 @@
-"""The requests for each kind of job: their arguments, checked once, and refused with a sentence."""
+"""A request model for each kind of job: checks the arguments, and refuses unusable ones with a sentence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class BadRequestError(PermanentError):
 
 
 def read_options(written: str | None) -> Any:
-    """Options as a row holds them. Raises BadRequestError if they are too deep, or hold too long a number.
+    """Parse the options of a row. Raises BadRequestError if they are nested too deeply or contain a number
+    with too many digits.
 
-    They are selected as text and parsed here: in the driver, one row would fail the whole query.
+    Options are selected as text and parsed here: if the driver parsed them, one row would fail the whole
+    query.
     """
     try:
         return json.loads(written or "{}")
@@ -36,7 +38,8 @@ def read_options(written: str | None) -> Any:
 
 
 def storable(text: str) -> str:
-    """Return ``text`` unchanged. Raises ValueError if Postgres cannot store it: a NUL, a lone surrogate."""
+    """Return ``text`` unchanged. Raises ValueError for a NUL or a lone surrogate, which Postgres cannot
+    store."""
     if "\x00" in text:
         raise ValueError("a NUL character")
     text.encode()
@@ -48,7 +51,8 @@ DEEPEST_JSON = 50
 
 
 def storable_json(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` unchanged. Raises ValueError if anything in it cannot be stored, or it is too deep."""
+    """Return ``value`` unchanged. Raises ValueError if part of it cannot be stored as JSON, or if it is
+    nested too deeply."""
     if depth > DEEPEST_JSON:
         raise ValueError("too deep")
     if isinstance(value, str):
@@ -80,10 +84,10 @@ Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
 
 @dataclass(frozen=True)
 class Option:
-    """How the CLI takes a field of a request, with its help text: a ``name`` with dashes is an option, any
-    other an argument.
+    """How a field of a request appears in the CLI: as an option if ``name`` begins with dashes, else as an
+    argument.
 
-    The option of a field that is true by default turns it off, as ``--no-wake`` does. ``even_without_row``: a
+    If the field is true by default, its option turns it off, as ``--no-wake`` does. ``even_without_row``: a
     full id is accepted even if no row has it.
     """
 
@@ -134,8 +138,8 @@ class Request(BaseModel):
         return value
 
     def places(self) -> dict[str, UUID | None]:
-        """The job's columns that say what it is about; request_ids are unique for the first one that is
-        set."""
+        """The columns of ``jobs`` that say what the job is about. A request_id is unique per kind and value
+        of the first of them that is set."""
         return {"agent_id": None, "board_id": None, "gateway_id": None, self.target: self.target_id}
 
     def options(self) -> dict[str, Any]:
@@ -157,8 +161,8 @@ class Request(BaseModel):
 
     @classmethod
     def require_known_options(cls, options: object) -> None:
-        """Raise BadRequestError for unknown ``options`` of a row, if the job would delete things
-        regardless."""
+        """Raise BadRequestError if a row's ``options`` are no object or contain unknown names. Does nothing
+        unless the job ``destroys``."""
         if not cls.destroys or options is None:
             return
         if not isinstance(options, Mapping):
@@ -260,8 +264,8 @@ class EnsureBoardLead(Request):
 
 
 class SyncHeartbeats(Request):
-    """``tasks.sync_heartbeats``: apply the heartbeat settings of these agents of a gateway, or of all of
-    them, in one config change."""
+    """``tasks.sync_heartbeats``: apply the heartbeat settings of a gateway's agents in one config change.
+    ``agent_ids``: only of these agents; null for all."""
 
     kind = "sync_heartbeats"
     target = "gateway_id"

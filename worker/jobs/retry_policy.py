@@ -30,11 +30,11 @@ class GatewayGivenUpError(PermanentError):
 
 @dataclass(frozen=True)
 class Snooze:
-    """A row's wait until its next try: it keeps its agent, but gives its slot back.
+    """A row's wait until its next try: the row keeps its agent, but gives its slot back.
 
-    ``reason``: what it waits for; ``wait_s``: seconds until it is due, None if the handler has parked the row
-    already; ``failing_s``: seconds for which its step has been failing, None if it is not; ``code``:
-    ``reason`` for programs; ``failed``: it follows a failed try, which the row counts.
+    ``reason``: what the row waits for; ``wait_s``: seconds until it is due, None if the handler has already
+    parked the row; ``failing_s``: seconds for which its step has been failing, None if it is not; ``code``:
+    ``reason`` for programs; ``failed``: this try failed, and the row counts it.
     """
 
     reason: str
@@ -46,24 +46,24 @@ class Snooze:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Waits in seconds, limits in the unit that they name."""
+    """How long failed work waits for its next try, and when it is given up. Waits are in seconds."""
 
     timeout_s: float
     """RETRY_TIMEOUT_S: a step that has failed for this long, or whose gateway has been unreachable for this
     long, is given up."""
     crash_limit: int
-    """CRASH_LIMIT: a row at which this many workers died, one after another, is given up."""
+    """CRASH_LIMIT: a row is given up once this many workers have died while they held it."""
     shortest_wait_s: float = FIRST_DELAY_S
     longest_wait_s: float = LONGEST_DELAY_S
     share_of_age: float = 0.25
     """A step waits for this fraction of the time for which it has been failing."""
     requested_wait_s: float = 60.0
     """A wait that a gateway asks for is honoured up to this many seconds even if less is left until the
-    timeout: every release restarts its call counts within that time."""
+    timeout: every release resets its rate limits within that time."""
     database_wait_s: float = 2.0
     """Seconds until a row is tried again after the database did not serve a statement."""
     idle_timeout_s: float = 3.0
-    """Idle timeout for the first try of an agent within a sync."""
+    """Idle timeout (`worker.gateway.idle_timeout`) for the first try of an agent within a sync."""
     idle_timeout_growth: float = 1.5
     """Factor by which the idle timeout grows with each failed try: a gateway that is busy for longer at a
     time, as 2026.9.6 is with the heartbeats of a hundred agents, would otherwise time out every time."""
@@ -76,7 +76,7 @@ class RetryPolicy:
     def after_failure(self, error: TransientError, failing_s: float) -> Snooze:
         """The snooze of a step that has been failing for ``failing_s`` seconds.
 
-        Raises PermanentError once that reaches the timeout.
+        Raises PermanentError once ``failing_s`` reaches the timeout.
         """
         if failing_s >= self.timeout_s:
             raise PermanentError(
@@ -91,8 +91,8 @@ class RetryPolicy:
     def after_outage(
         self, error: TransientError, down_for_s: float, probe_in_s: float, failing_s: float | None
     ) -> Snooze:
-        """The snooze of a step whose gateway has been away for ``down_for_s`` seconds and may be probed in
-        ``probe_in_s`` seconds.
+        """The snooze of a step whose gateway has been unreachable for ``down_for_s`` seconds and may be
+        probed in ``probe_in_s`` seconds.
 
         ``failing_s``: seconds for which the step has been failing, if the gateway accepts connections and
         then drops them; else None. Raises GatewayGivenUpError once either time reaches the timeout.
@@ -103,13 +103,13 @@ class RetryPolicy:
         return self._snooze(error, probe_in_s, left_s, left_s, failing_s)
 
     def unreachable(self, last_error: str) -> str:
-        """The error of a job whose gateway stayed away for the whole timeout."""
+        """The error of a job whose gateway was unreachable for the whole timeout."""
         minutes = self.timeout_s / 60
         time = f"{minutes:g} minutes" if minutes >= 1 else f"{self.timeout_s:g} seconds"
         return f"The gateway was unreachable for {time}. Last error: {last_error}"
 
     def require_survivable(self, crashes: int, phase: str | None) -> None:
-        """Raise PermanentError if ``crash_limit`` workers, one after another, died at the row."""
+        """Raise PermanentError if ``crash_limit`` workers or more died while they held the row."""
         if crashes >= self.crash_limit:
             raise PermanentError(
                 f"Given up: {crashes} workers died while at work on it, in phase {phase}.",
@@ -147,7 +147,7 @@ def jittered(delay_s: float) -> float:
 def retry_delay_s(failures: int, error: BaseException | None) -> float:
     """Seconds to wait before the next try after ``error``, with jitter.
 
-    The delay is the time that the gateway asked for, or slightly longer; without one, the backoff.
+    The delay is the time that the gateway asked for, or slightly longer; if it asked for none, the backoff.
     """
     named_s = error.retry_after_s if isinstance(error, TransientError) else None
     if named_s is None:

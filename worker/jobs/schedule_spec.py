@@ -14,14 +14,15 @@ from worker.jobs.requests import BadRequestError
 SHORTEST = timedelta(minutes=1)
 LONGEST = timedelta(days=366)
 SPREAD_S = 300
-"""Seconds over which cron schedules for the same time are spread. Each always has the same delay, which is at
-most a tenth of its period."""
+"""Cron schedules for the same time are spread over this many seconds. A schedule always has the same delay,
+which is at most a tenth of its period."""
 _ANY_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Either an interval ``every``, or a five-field ``cron`` expression in an IANA ``timezone``."""
+    """The times at which a schedule is due: either at an interval ``every``, or by a five-field ``cron``
+    expression in an IANA ``timezone``."""
 
     every: timedelta | None = None
     cron: str | None = None
@@ -52,8 +53,8 @@ class ScheduleSpec:
     def after(self, moment: datetime, schedule_id: UUID) -> datetime:
         """The first time after ``moment`` at which the schedule is due, in UTC.
 
-        Each schedule keeps its own fixed offset, and missed times are left out. Raises BadRequestError for a
-        cron expression that never fires.
+        Each schedule has a fixed offset, derived from its id. Raises BadRequestError for a cron expression
+        that never fires.
         """
         if self.every is not None:
             period_s = int(self.every.total_seconds())

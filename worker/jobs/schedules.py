@@ -1,4 +1,4 @@
-"""Schedules of syncs in Postgres: each due sync is enqueued once, by one or many beats (decisions.md D9)."""
+"""Schedules of syncs, in Postgres: a due sync is enqueued once, however many beats run (decisions.md D9)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def fire_due(engine: Engine) -> int:
     """Enqueue a sync for each schedule that is due by Postgres's clock, and store when it is due next.
 
     Returns how many syncs were created. A schedule that was due several times since the last call gets one
-    sync. Raises only DATABASE_AWAY: any other error switches off its schedule and no other.
+    sync; one whose last sync is still open gets none. Raises only DATABASE_AWAY: any other error switches off
+    the schedule that caused it, and only that one.
     """
     made = 0
     with engine.begin() as connection:
@@ -214,5 +215,5 @@ def all_schedules(connection: Connection) -> list[Schedule]:
 
 
 def remove(connection: Connection, schedule_id: UUID) -> bool:
-    """Delete a schedule and return whether there was one. A sync that it has enqueued goes on."""
+    """Delete a schedule and return whether there was one. Syncs that it has enqueued are not cancelled."""
     return bool(connection.execute(_REMOVE, {"id": schedule_id}).rowcount)

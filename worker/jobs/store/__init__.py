@@ -5,6 +5,6 @@ in status ``running`` holds its agent, leased or parked. ``next_attempt_at`` is 
 the row (again); ``published_at`` is set while a message for it is on its way. Whatever ends a job sets
 its ``finished_at`` to now(): triggers then send NOTIFY provisioner_jobs (decisions.md D17).
 
-A function that returns messages has marked their rows as published: the caller sends them after the commit.
-One named ``make_..._due`` marks nothing: the dispatcher publishes the rows.
+A function that returns messages has marked their rows as published; the caller sends the messages after the
+commit. A function named ``make_..._due`` marks nothing; the dispatcher publishes the rows.
 """

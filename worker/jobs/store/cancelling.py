@@ -1,8 +1,8 @@
-"""Cancels a job: at once if nothing was begun, otherwise between two agents, never inside a file.
+"""Cancels a job: at once if no agent was begun, otherwise after the agents that workers hold at the moment.
 
-Rows that a worker has leased run to their end. Parked rows become due, and their next claim ends them; a
-sync's own row ends the rows that were not begun. Roster changes that the writer has not settled are withdrawn
-(decisions.md D6).
+A worker goes on with a row that it has leased until the row ends or snoozes. Parked rows become due, and
+their next claim ends them; a sync's own row ends the rows that were not begun. Intents that the roster writer
+has not settled are withdrawn (decisions.md D6).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CANCELLED = "Cancelled on request."
 
 
 def cancel(connection: Connection, job_id: UUID) -> bool:
-    """Cancel the job. Returns true if it has ended, false if it ends once its leased rows are done.
+    """Cancel the job. Returns true if this ended the job, false if the job ends once its open rows have.
 
-    Cancelling twice does no harm. Raises PermanentError if it has ended before.
+    Cancelling a job again while it is open is safe. Raises PermanentError if the job had already ended.
     """
     ending = {"job_id": job_id, "reason": CANCELLED, "code": ReasonCode.CANCELLED}
     queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
@@ -54,8 +54,7 @@ _WITHDRAW = text("""
 
 
 def withdraw(connection: Connection, job_id: UUID, reason: str, code: ReasonCode) -> None:
-    """Settle the job's intents that are still open, as refused with ``reason``. ``code``:
-    what that says, for programs."""
+    """Refuse the job's open roster intents with ``reason``; ``code`` is the reason for programs."""
     connection.execute(_WITHDRAW, {"job_id": job_id, "reason": reason, "code": code})
 
 

@@ -1,8 +1,8 @@
 """SQL expressions for a row's codes and counts that also understand rows of workers before v0.3.0.
 
-Those write no codes, count crashes under another name, and run beside this version during an upgrade, so a
-row may pass from one version to the other and back. Only this module reads what they write, until the next
-release.
+Such workers write no codes and count crashes under another name. They run beside this version during an
+upgrade, so a row may pass from one version to the other and back. Only this module reads what they write, and
+only until the next release.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _OLDER_ENDS = (
 
 
 def reason_code(row: str, sentence: str = "reason") -> str:
-    """The `ReasonCode` of a row with the alias ``row``, null if there is none. ``sentence``: the column with
-    the sentence for people.
+    """SQL: the `ReasonCode` of the row with the alias ``row``, null if there is none. ``sentence``: the
+    column with the sentence for people.
 
-    An older worker that parks or ends a row leaves the code that it found: a wait in a row that has ended,
-    or one without a sentence, is not taken for its code.
+    An older worker parks or ends a row without changing its code. So a stored code is ignored if the row has
+    no sentence, if the row has ended and the code is a wait's, or if the row is open and the code is not.
     """
     text = f"{row}.{sentence}"
     waits = ", ".join(f"'{code}'" for code in sorted(WAITS))
@@ -68,27 +68,27 @@ def _matching(text: str, patterns: tuple[tuple[str, ReasonCode], ...]) -> str:
 
 
 def outcome(row: str) -> str:
-    """The `AgentOutcome` of an agent's row with the alias ``row``, null if there is none. Older workers say
-    it by the phase, and take an agent that moved for one that was deleted."""
+    """SQL: the `AgentOutcome` of the agent's row with the alias ``row``, null if there is none. Older workers
+    record it in ``phase``, and record an agent that was moved as deleted."""
     older = f"'{AgentOutcome.PAUSED}', '{AgentOutcome.DELETED}'"
     return f"""coalesce({row}.outcome,
         CASE WHEN {row}.status = 'skipped' AND {row}.phase IN ({older}) THEN {row}.phase END)"""
 
 
 def wait_reason(job: str) -> str:
-    """Why a running job with the alias ``job`` waits, null if it does not. Read from ``error`` until the next
-    release: all versions write that, older ones nothing else."""
+    """SQL: why the running job with the alias ``job`` waits, null if it does not. Read from ``error`` until
+    the next release, because that is the only column which all versions write."""
     return f"CASE WHEN {job}.finished_at IS NULL THEN {job}.error END"
 
 
 def crashes(row: str) -> str:
-    """How many workers died at the row with the alias ``row``. Read from ``attempts`` until the next release:
-    all versions count there, older ones nowhere else."""
+    """SQL: how many workers died while they held the row with the alias ``row``. Read from ``attempts`` until
+    the next release, because that is the only column in which all versions count."""
     return f"{row}.attempts"
 
 
 def refusal_code(intent: str) -> str:
-    """The `ReasonCode` of a roster intent with the alias ``intent``, null unless it was refused. Older roster
-    writers refuse with a sentence alone."""
+    """SQL: the `ReasonCode` of the roster intent with the alias ``intent``, null unless it was refused. If an
+    older roster writer refused it, the code is derived from the sentence."""
     older = f"CASE{_matching(f'{intent}.error', _OLDER_ENDS)} END"
     return f"CASE WHEN {intent}.error IS NOT NULL THEN coalesce({intent}.reason_code, {older}) END"

@@ -44,9 +44,11 @@ def start_heartbeats(
     without_board: Sequence[UUID],
     recheck_s: float,
 ) -> None:
-    """Start a queued job with a row for each of ``agents``. ``without_board`` are those among them without a
-    board that are not the main agent: their rows fail at once. The job is due again in ``recheck_s``
-    seconds."""
+    """Start a queued job with a row for each of ``agents``; the job is due again in ``recheck_s`` seconds.
+
+    ``without_board``: those of the agents that have no board and are not the main agent; their rows fail at
+    once.
+    """
     connection.execute(
         _BEGIN,
         {
@@ -121,6 +123,8 @@ _END_IF_DONE = text(f"""
 
 
 def end_if_done(connection: Connection, job_id: UUID) -> None:
-    """End the job once all of its rows have ended, with a result that counts them. Its code is the one that
-    the rows that did not succeed share, else AGENTS_FAILED."""
+    """End the job if all of its rows have ended, with a result that counts them.
+
+    If some rows did not succeed, the job gets their reason code, or AGENTS_FAILED if their codes differ.
+    """
     connection.execute(_END_IF_DONE, {"job_id": job_id})

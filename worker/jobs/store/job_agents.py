@@ -1,4 +1,4 @@
-"""One agent's row in a job: start, claim, advance, renew, park and finish (decisions.md D5)."""
+"""Writes one agent's row in a job: start, claim, advance, renew, park and finish it (decisions.md D5)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 BUSY_AGENT_WAIT_S = 5.0
-"""Seconds until a job that found its agent busy tries again; usually the job that frees the agent makes it
-due earlier."""
+"""Seconds until a job that found its agent busy tries again. Usually it is published earlier, when the other
+job frees the agent."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on one agent's row of a job. ``tries``: how many tries failed before; ``crashes``: how
-    many workers died at it; ``age_s``: seconds since its first claim; ``failing_s``: seconds since its
-    current step first failed, 0 if it has not; ``roster``: in a sync, the roster change that its parent
-    planned."""
+    """A worker's hold on one agent's row of a job.
+
+    ``single``: the job is about this one agent; ``tries``: how many earlier tries failed; ``crashes``: how
+    many workers died while they held the row; ``age_s``: seconds since its first claim; ``failing_s``: for
+    how many seconds its current step has been failing, 0 if it is not; ``roster``: in a sync, the roster
+    change that the sync planned for the agent.
+    """
 
     job_id: UUID
     agent_id: UUID
@@ -117,16 +120,18 @@ _POSTPONE_BUSY = text(f"""
 
 
 def start_single(connection: Connection, job_id: UUID, agent_id: UUID, request: Request) -> UUID | None:
-    """Start a queued job about one agent: give it its row, and its options with all defaults filled in.
-    Does nothing if the job has started. Returns its gateway, if known."""
+    """Start a queued job about one agent: insert the agent's row, and store the options with all defaults.
+
+    Returns the job's gateway, if known. Does nothing and returns None if the job has already started.
+    """
     parameters = {"agent_id": agent_id, "options": request.options()}
     started = connection.execute(_START_SINGLE, {"job_id": job_id, **parameters, "republish_s": LOST_AFTER_S})
     return started.scalar_one_or_none()
 
 
 def claim(engine: Engine, job_id: UUID, agent_id: UUID, kind: str, *, lease_s: float) -> Claim | NotClaimed:
-    """Lease the agent's row for ``lease_s`` seconds, if its job is of that kind, it was published and the
-    agent is free.
+    """Lease the agent's row for ``lease_s`` seconds, if its job is running and of that kind, the row is
+    published and not leased, and no other job holds the agent.
 
     A lease that ran out counts as a crash, since a worker died; a planned wait does not.
     """
@@ -222,10 +227,13 @@ def park(
     code: ReasonCode | None = None,
     failed: bool = False,
 ) -> None:
-    """Give the lease back and keep the agent. The row is due in ``delay_s`` seconds, at once if the job is
-    being cancelled, or when another transaction makes it due. ``failing_s``: for how many seconds its step
-    has been failing, None if it is not; ``code``: what ``reason`` says, for programs; ``failed``: this try
-    failed. Raises LeaseLostError."""
+    """Give the lease back and keep the agent. Raises LeaseLostError.
+
+    The row is due in ``delay_s`` seconds, at once if the job is being cancelled, or when another transaction
+    makes it due. ``reason``: what the row waits for, with ``code`` for programs; ``phase``: the step from now
+    on, None to keep it; ``failing_s``: for how many seconds its step has been failing, None if it is not;
+    ``failed``: this try failed.
+    """
     values = {
         **_held(held),
         "delay_s": delay_s,
@@ -245,7 +253,7 @@ _FAILING = text(f"""
 
 
 def failing_s(connection: Connection, held: Claim) -> float:
-    """Seconds since the row's current step first failed; 0 if it has not."""
+    """For how many seconds the row's current step has been failing; 0 if it is not."""
     return float(connection.execute(_FAILING, _held(held)).scalar_one_or_none() or 0)
 
 
@@ -297,11 +305,11 @@ def finish(
     code: ReasonCode | None = None,
     outcome: AgentOutcome | None = None,
 ) -> None:
-    """End the agent's row, and with it a job about one agent.
+    """End the agent's row, and also its job if that is about one agent.
 
-    ``files`` None keeps what the row has; ``code``: what ``reason`` says, for programs; ``outcome``: why an
-    agent was skipped without that being an error. The step is ``ended`` after a success, else the one that
-    the row ended in. Raises LeaseLostError.
+    ``files``: None keeps what the row has; ``code``: ``reason`` for programs; ``outcome``: why an agent was
+    skipped, if that is no error. After a success ``phase`` is ``ended``, else it stays the step in which the
+    row ended (or repeats the outcome, `AgentOutcome.phase`). Raises LeaseLostError.
     """
     values = {
         **_held(held),

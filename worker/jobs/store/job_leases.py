@@ -1,4 +1,5 @@
-"""The own row of a job that is not about one agent, leased as an agent's row is (decisions.md D5)."""
+"""Leases a job's own row, for jobs that are not about one agent, as agents' rows are leased (decisions.md
+D5)."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from worker.masking.columns import MaskedText
 
 @dataclass(frozen=True)
 class JobClaim:
-    """A worker's hold on a job's own row. ``crashes``: how many workers died at it; ``failing_s``: seconds
-    since its current step first failed, 0 if it has not."""
+    """A worker's hold on a job's own row. ``crashes``: how many workers died while they held it;
+    ``failing_s``: for how many seconds its current step has been failing, 0 if it is not."""
 
     job_id: UUID
     gateway_id: UUID
@@ -47,7 +48,8 @@ _CLAIM = text(f"""
 
 
 def claim_job(engine: Engine, job_id: UUID, kind: str, *, lease_s: float) -> JobClaim | NotClaimed:
-    """Lease the job's own row for ``lease_s`` seconds, if it is of that kind and was published."""
+    """Lease the job's own row for ``lease_s`` seconds, if the job is running and of that kind, and the row is
+    published and not leased."""
     parameters = {"job_id": job_id, "kind": kind, "lease_s": lease_s}
     with engine.begin() as connection:
         row = connection.execute(_CLAIM, parameters).one_or_none()
@@ -89,10 +91,12 @@ def park_job(
     code: ReasonCode | None = None,
     failed: bool = False,
 ) -> None:
-    """Give the lease back. The row is due in ``delay_s`` seconds, at once if there is nothing left to wait
-    for, or when another transaction makes it due. ``reason``: why it waits, if there is a reason, with its
-    ``code``; ``failing_s``: for how many seconds its step has been failing, None if it is not; ``failed``:
-    this try failed. Raises LeaseLostError."""
+    """Give the lease back. Raises LeaseLostError.
+
+    The row is due in ``delay_s`` seconds, at once if there is nothing left to wait for, or when another
+    transaction makes it due. ``reason``: what the row waits for, with ``code`` for programs; ``failing_s``:
+    for how many seconds its step has been failing, None if it is not; ``failed``: this try failed.
+    """
     parameters = {
         **key_of(held),
         "delay_s": delay_s,
@@ -109,16 +113,16 @@ _FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id"
 
 
 def job_failing_s(connection: Connection, held: JobClaim) -> float:
-    """Seconds since the job's current step first failed; 0 if it has not."""
+    """For how many seconds the job's current step has been failing; 0 if it is not."""
     return float(connection.execute(_FAILING, key_of(held)).scalar_one_or_none() or 0)
 
 
 def key_of(held: JobClaim) -> dict[str, Any]:
-    """The parameters of `HELD`."""
+    """The parameters of the condition `HELD`."""
     return {"job_id": held.job_id, "generation": held.generation}
 
 
 def require_held(rows: int, held: JobClaim) -> None:
-    """Raise LeaseLostError unless the statement that needed the lease changed its one row."""
+    """Raise LeaseLostError unless the statement with the condition `HELD` changed exactly one row."""
     if rows != 1:
         raise LeaseLostError(f"Another worker has taken over job {held.job_id}.")

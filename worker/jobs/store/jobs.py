@@ -1,4 +1,4 @@
-"""A job's own row: enqueued or refused, read back, and ended where no agent's row ends it."""
+"""Writes and reads a job's own row: enqueue, refuse, read, and end it where no agent's row ends it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SAME_REQUEST = text("""
 
 @dataclass(frozen=True)
 class Enqueued:
-    """``job_id``: the job that serves the request; ``created``: false if the job existed before."""
+    """The job that serves a request. ``created``: false if the job existed before."""
 
     job_id: UUID
     created: bool
@@ -138,8 +138,8 @@ _RELEASE_AGENT = text("""
 
 
 def release_agent(connection: Connection, kind: str, agent_id: object) -> None:
-    """Set an agent that was marked as being worked on to offline, because its job ended before it started
-    (rules.md 38). Does nothing while another job holds the agent or is queued for it."""
+    """Set an agent's status from provisioning, updating or deleting to offline, because its job ended without
+    having started (rules.md 38). Does nothing while another job holds the agent or is queued for it."""
     if kind not in ONE_AGENT_KINDS or agent_id is None:
         return
     with suppress(ValueError):
@@ -155,8 +155,11 @@ def refuse(
     *,
     code: ReasonCode = ReasonCode.REFUSED_REQUEST,
 ) -> None:
-    """Record a request that cannot be served as a failed job. The row keeps the request_id, by which a caller
-    may be waiting, but no target, so that the corrected request can use the same request_id."""
+    """Record a request that cannot be served as a failed job.
+
+    A new row keeps the request_id, by which the caller may look for the job, but gets no target, so that the
+    corrected request can use the same request_id.
+    """
     names = sorted(_printable(name)[:LONGEST_NAME] for name in islice(arguments, _NAMES_ON_RECORD))
     connection.execute(
         _RECORD_REFUSAL,
@@ -185,8 +188,8 @@ def _printable(given: str) -> str:
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's row as stored. ``agent_id``: of its one agent's row, once a job about one agent has started;
-    ``named``: the request_id, the requester and the target that the caller named."""
+    """A job's row as stored. ``agent_id``: the agent of its row in ``job_agents``, for a job about one agent
+    that has started; ``named``: the request_id, the requester and the target that the caller named."""
 
     kind: str
     status: str
@@ -219,7 +222,7 @@ _STORED = text("""
 
 
 def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
-    """The job's row, None if there is none yet."""
+    """The job's row, or None if the job has none yet."""
     row = connection.execute(_STORED, {"id": job_id}).one_or_none()
     if row is None:
         return None
@@ -251,7 +254,7 @@ _FINISH_QUEUED = text("""
 
 
 def finish_queued(connection: Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
-    """End a queued job that was carried out in this same transaction."""
+    """End a queued job as succeeded, because this same transaction did its work."""
     connection.execute(_FINISH_QUEUED, {"job_id": job_id, "result": dict(result)})
 
 

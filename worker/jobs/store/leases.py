@@ -20,10 +20,10 @@ class NotClaimed(Enum):
 
 
 def count_crash(row: str = "") -> str:
-    """SQL: the assignments of a claim that count the worker that died with the row's lease, if one did.
+    """SQL: the assignments by which a claim counts a crash if the row still has a lease: its worker died.
 
-    Workers before v0.3.0 count in ``attempts`` alone, so ``crashes`` follows that until the next release.
-    ``row``: the row's alias with a dot.
+    Workers before v0.3.0 count only in ``attempts``, so ``crashes`` is copied from that until the next
+    release. ``row``: the row's alias, followed by a dot.
     """
     count = f"{row}attempts + ({row}lease_until IS NOT NULL)::int"
     return f"attempts = {count}, crashes = {count}"

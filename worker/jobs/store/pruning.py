@@ -19,7 +19,7 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Pruned:
-    """How many rows of each table were deleted, or would be."""
+    """How many rows of each table were deleted, or in a dry run would be."""
 
     jobs: int = 0
     agents: int = 0

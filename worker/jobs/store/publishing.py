@@ -1,6 +1,6 @@
 """Marks due rows as published, and unmarks those whose message was not sent.
 
-A mark expires: a row whose message led to nothing is due again after one of the times below.
+A mark expires: if its message leads to no claim, the row is due again after one of the times below.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ REPUBLISH_AFTER_S = 60
 """Seconds after which the message of a queued job counts as lost. It may only be waiting in a long queue, so
 this is generous."""
 LOST_AFTER_S = 15
-"""The same for work that has started. A worker that is killed loses the messages it received and had not
-claimed; a duplicate message is harmless, while a row that waits for a lost one holds its agent."""
+"""Seconds after which the message of any other row counts as lost. A worker that is killed loses the messages
+that it received and had not claimed; a duplicate message is harmless, while a row whose message was lost may
+hold its agent."""
 _WRITER_LOST_AFTER_S = 10
 
 # Unknown kinds are left to newer workers while the database is newer than this worker.
@@ -80,10 +81,10 @@ _DUE_WRITERS = text("""
 
 
 def mark_due(connection: Connection, batch: int) -> list[Message]:
-    """Mark the jobs, agents' rows and roster writers that are due, ``batch`` of each at most.
+    """Mark the jobs, agents' rows and roster writers that are due, at most ``batch`` of each.
 
-    A job of a kind that this version does not know is left to newer workers while the database's revision is
-    newer than this worker. In a database of this revision no worker serves it, so the job fails.
+    A job of an unknown kind is left to newer workers if the schema is newer than this worker needs.
+    Otherwise no worker serves it, and the job fails.
     """
     served = {"served": list(KINDS), "revision": NEEDED_REVISION}
     limits = {"batch": batch, "queued_s": REPUBLISH_AFTER_S, "republish_s": LOST_AFTER_S, **served}
@@ -114,7 +115,7 @@ _UNMARK_WRITER = text(
 
 
 def unmark(connection: Connection, message: Message) -> None:
-    """Take back the mark of a message that was not sent, so that its row is due at once."""
+    """Remove the mark from the row of a message that was not sent, so that the row is due at once."""
     if message.agent_id is not None:
         connection.execute(_UNMARK_AGENT, {"job_id": message.job_id, "agent_id": message.agent_id})
     elif message.job_id is not None:

@@ -1,4 +1,4 @@
-"""Publishes rows that wait for the roster writer, for a free agent, or for a gateway that was away."""
+"""Marks or makes due the rows whose wait is over: for the roster writer, a busy agent, or a gateway."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARK_JOBS = text("""
 
 
 def mark_waiting_for(connection: Connection, intents: list[int]) -> list[Message]:
-    """Mark the parked rows and jobs that waited for these intents, which are settled now."""
+    """Mark as published the parked rows and the jobs that waited for these intents, which are now settled."""
     parameters = {"intents": intents, "republish_s": LOST_AFTER_S}
     messages = [message_of(row) for row in connection.execute(_MARK_ROWS, parameters)]
     return messages + [job_message(row) for row in connection.execute(_MARK_JOBS, parameters)]
@@ -55,7 +55,7 @@ _NEXT_IN_LINE = text("""
 
 
 def mark_next_in_line(connection: Connection, *agents: UUID) -> list[Message]:
-    """Mark, for each of these agents, the oldest job that found it busy: the agent is free now."""
+    """Mark as published, for each of these agents, the row of the oldest job that waits for the agent."""
     rows = connection.execute(_NEXT_IN_LINE, {"agents": list(agents), "republish_s": LOST_AFTER_S})
     return [message_of(row) for row in rows]
 
@@ -75,6 +75,6 @@ _MAKE_GATEWAY_ROWS_DUE = text("""
 
 
 def make_gateway_rows_due(connection: Connection, gateway_id: UUID) -> None:
-    """Make rows and syncs due that were parked because the gateway was away. Rows that wait for the roster
-    writer, or whose wake message was sent, are left as they are."""
+    """Make the gateway's parked rows and syncs due, because the gateway can be reached again. Rows that wait
+    for the roster writer, or that are being woken in a batch, are left as they are."""
     connection.execute(_MAKE_GATEWAY_ROWS_DUE, {"gateway_id": gateway_id})

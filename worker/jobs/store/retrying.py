@@ -1,4 +1,4 @@
-"""Retries an ended job: a new job, which points to it, for what it left undone (decisions.md D6)."""
+"""Retries a job that ended: enqueues a new job, its child, for what it left undone (decisions.md D6)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from worker.jobs.store.jobs import enqueue, stored_job
 
 
 def retry(connection: Connection, job_id: UUID, *, requested_by: str | None) -> UUID:
-    """Enqueue a job with the same options for what the ended one left undone. Returns the new job's id.
+    """Enqueue a job with the same options for what the ended job left undone. Returns the new job's id.
 
     A job about one agent is repeated as it was. A sync is repeated for those of its agents that failed, were
-    skipped because of an error, not attempted or cancelled, and for the main agent if it is one of these or
-    was missing. Raises PermanentError if a new job would have nothing to do, or would be refused.
+    skipped because of an error, were not attempted or were cancelled; the main agent is included if it is one
+    of these or had no row. Raises PermanentError if the job has not ended, if a retry of it is open, or if
+    the new job would have nothing to do or would be refused.
     """
     job = connection.execute(_JOB, {"job_id": job_id}).one()
     if job.status in OPEN_STATUSES:

@@ -1,7 +1,7 @@
-"""A sync's start and end, and the sync that waits behind another one of its gateway.
+"""Starts and ends syncs, one at a time per gateway: further ones wait behind the running one.
 
-In between, the ends of its agents' rows drive the sync (`worker.jobs.store.sync_rows`), and its own row is
-leased for its first and last steps (`worker.jobs.store.job_leases`).
+In between, each agent's row that ends moves the sync on (`worker.jobs.store.sync_rows`), and the sync's own
+row is leased for its first and last steps (`worker.jobs.store.job_leases`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 SWEEP_S = 15.0
-"""Seconds after which a sync checks its rows even if no row has called it."""
+"""Seconds after which a running sync checks its rows, in case the end of one was missed, and after which a
+waiting sync tries to start."""
 
 
 _START = text("""
@@ -37,8 +38,8 @@ _START = text("""
 def start_sync(
     connection: Connection, job_id: UUID, request: SyncGateway, organization_id: UUID | None
 ) -> bool:
-    """Start a queued sync. Returns false if another sync of the gateway is running: this one then waits for
-    it."""
+    """Start a queued sync. If another sync of the gateway is running, have it wait for that and return
+    false."""
     try:
         with connection.begin_nested():
             connection.execute(
@@ -80,8 +81,8 @@ def end_sync(
     warnings: Sequence[str],
     code: ReasonCode | None = None,
 ) -> list[Message]:
-    """End the sync, and mark the one that waits for it. ``code``: what ``error`` says, for programs. Raises
-    LeaseLostError."""
+    """End the sync, and mark the next sync of the gateway as published. ``code``: ``error`` for programs.
+    Raises LeaseLostError."""
     ending = {
         "status": status,
         "error": error,
@@ -113,11 +114,11 @@ _WAIT_BEHIND = text("""
 
 
 def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
-    """Mark the oldest sync that waits for another one of the gateway."""
+    """Mark as published the oldest sync that waits behind another one of the gateway."""
     rows = connection.execute(_NEXT_SYNC, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 
 
 def wait_behind(connection: Connection, job_id: UUID) -> None:
-    """Have a queued sync wait for the running one; it also tries again every SWEEP_S seconds."""
+    """Have a queued sync wait until the running one ends; it also tries to start every SWEEP_S seconds."""
     connection.execute(_WAIT_BEHIND, {"job_id": job_id, "sweep_s": SWEEP_S})

@@ -1,7 +1,8 @@
 """The agents' rows of a sync, at most MOST_OPEN_ROWS of them open at a time (decisions.md D7).
 
-Each row that ends opens the next one, and the last one calls the finisher. If a worker dies in between, the
-sync's own check every SWEEP_S seconds catches up.
+To open a row is to publish it for the first time. A worker that ends a row opens the next one, or after the
+last one publishes the sync's own row (tasks.finish_sync). If the worker dies in between, the check that the
+sync makes every SWEEP_S seconds catches up (`worker.jobs.store.sync_jobs`).
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
 MOST_OPEN_ROWS = 6
-"""How many rows of a sync are open at a time: its share of the workers, and the most that a cancel waits for.
-As many as a gateway has slots in one worker (`worker.runtime.gateway_slots`); fewer already keep two cores
-busy."""
+"""How many rows of a sync are open at a time: its share of the workers, and the most rows that a cancel has
+to wait for. As many as a gateway has slots in one worker (`worker.runtime.gateway_slots`); fewer already keep
+two cores busy."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sync is: agents done, of how many, and how many of those failed."""
+    """A sync's progress: how many of its agents' rows have ended, of how many, and how many agents failed."""
 
     done: int
     total: int
@@ -78,8 +79,10 @@ _COUNT = text("""
 
 
 def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None:
-    """Insert a sync's rows, oldest agent first. Agents of paused boards are skipped; the gateway's main agent
-    has no position."""
+    """Insert the agents' rows of a sync, oldest agent first.
+
+    The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position.
+    """
     parameters = {
         "job_id": job_id,
         "gateway_id": request.gateway_id,
@@ -113,8 +116,11 @@ _NOTE = text("""
 
 
 def store_agent_plans(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record the plan for each agent: agent_id, openclaw_id, status, phase, reason,
-    reason_code, first_provision, roster and warnings. A status other than ``pending`` ends the row."""
+    """Record the plan for each agent. A status other than ``pending`` ends its row.
+
+    Each of ``rows`` has agent_id, openclaw_id, status, phase, reason, reason_code, first_provision, roster
+    and warnings.
+    """
     connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
 
 
@@ -180,7 +186,7 @@ _NEXT = text("""
 
 
 def open_next_rows(connection: Connection, job_id: UUID) -> tuple[list[Message], Progress]:
-    """Open further rows up to the limit; mark the sync itself once no row is left to open or to wait for.
+    """Open further rows up to the limit; mark the sync's own row as published once all of them have ended.
 
     Returns the messages to send after the commit, and the sync's progress.
     """
@@ -201,7 +207,7 @@ _OPEN_MAIN = text("""
 
 
 def open_main(connection: Connection, job_id: UUID) -> list[Message]:
-    """Mark the row of the gateway's main agent, if there is one and it was not opened yet."""
+    """Open the row of the gateway's main agent, if there is one and it was not opened before."""
     rows = connection.execute(_OPEN_MAIN, {"job_id": job_id, "republish_s": LOST_AFTER_S})
     return [agent_message(job_id, row.agent_id, row.gateway_id) for row in rows]
 
@@ -216,7 +222,7 @@ _RECOUNT = text("""
 
 
 def recount(connection: Connection, job_id: UUID) -> bool:
-    """Count the ended rows again. Returns true if all but the main agent's have ended."""
+    """Recount the rows that have ended; return whether all have, apart from the main agent's."""
     connection.execute(_LOCK, {"job_id": job_id})  # a row that ends now waits, and counts itself afterwards
     row = connection.execute(_RECOUNT, {"job_id": job_id}).one()
     return bool(row.agents_done >= row.agents_total)
@@ -237,7 +243,7 @@ _END_PENDING = text("""
 
 
 def end_pending(connection: Connection, job_id: UUID, status: str, reason: str, *, code: ReasonCode) -> None:
-    """End all rows that no worker has claimed yet, the main agent's included. ``code``: what ``reason`` says,
-    for programs."""
+    """End all rows that no worker has claimed yet, the main agent's included. ``code``: ``reason`` for
+    programs."""
     parameters = {"job_id": job_id, "status": status, "reason": reason, "code": code}
     connection.execute(_END_PENDING, parameters)

@@ -1,9 +1,9 @@
-"""Rows whose agents wait to be woken: one worker gathers them, sends their messages and ends their jobs.
+"""Wakes agents in batches: one worker gathers the rows that wait, sends their messages and ends their jobs.
 
-No further calls are made for them, since their gateway is busy with the agents' runs
-(`worker.agents.wake_barrier` decides when). A row with both ``wake`` and ``wake_sent_at`` belongs to the
-worker that gathered it, without a lease; if that worker dies, the row is due again and treated like any other
-whose wake message was sent.
+`worker.agents.wake_barrier` decides when. After the messages no further calls are made for these agents,
+since their gateway is busy with the runs that the messages start. A row with both ``wake`` and
+``wake_sent_at`` belongs to the worker that gathered it, without a lease; if that worker dies, the row becomes
+due again and is treated like any other whose wake message was sent.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from worker.masking.columns import MaskedJson
 
 BEING_WOKEN = "being woken"
 SENDING_TAKES_S = 90.0
-"""Seconds until a gathered row is due again: more than two calls may take, at 30 s each."""
+"""Seconds until a gathered row is due again: more than its two calls can take, at 30 s each."""
 
 
 @dataclass(frozen=True)
 class Wake:
-    """A waiting agent's wake: ``label`` of its session, ``params`` of its ``chat.send``, and the ``result``
-    that its job will have."""
+    """The wake of an agent: the ``label`` for its session, the ``params`` of its ``chat.send``, and the
+    ``result`` that its job will have."""
 
     job_id: UUID
     agent_id: UUID
@@ -38,7 +38,7 @@ class Wake:
     result: Mapping[str, Any]
 
     def stored(self) -> dict[str, Any]:
-        """As ``job_agents.wake`` keeps it."""
+        """The wake as ``job_agents.wake`` holds it."""
         return {"label": self.label, "params": dict(self.params), "result": dict(self.result)}
 
 
@@ -63,7 +63,7 @@ class NotWoken:
 
 @dataclass(frozen=True)
 class EndedRow:
-    """A row that has succeeded, and its job with it."""
+    """A row that has succeeded, and whose job has succeeded with it."""
 
     job_id: UUID
     agent_id: UUID
@@ -128,8 +128,8 @@ def gather_wakes(connection: Connection, gateway_id: UUID) -> list[Wake]:
 
 
 def end_woken(connection: Connection, woken: Sequence[Woken]) -> list[EndedRow]:
-    """End the rows and jobs of gathered agents that were woken. If an agent's own row was deleted meanwhile,
-    its job is left alone: it becomes due and says so itself."""
+    """End the rows and jobs of gathered agents that were woken. If an agent was deleted meanwhile, its row is
+    left alone: once due again, it is executed and reports the deletion."""
     if not woken:
         return []
     parameters = {"woken": [asdict(each) for each in woken]}
@@ -137,7 +137,7 @@ def end_woken(connection: Connection, woken: Sequence[Woken]) -> list[EndedRow]:
 
 
 def give_back(connection: Connection, others: Sequence[NotWoken]) -> list[Message]:
-    """Mark the rows of gathered agents that were not seen to wake, so that each is tried again on its own."""
+    """Mark as published the rows of gathered agents that did not confirm the wake, to try each on its own."""
     if not others:
         return []
     parameters = {"others": [asdict(each) for each in others], "republish_s": LOST_AFTER_S}
@@ -162,12 +162,12 @@ _WAKES_IN_FLIGHT = text("""
 
 
 def make_wakes_due(connection: Connection, gateway_id: UUID) -> None:
-    """Make the rows due that wait to be woken on the gateway, except those whose message was sent."""
+    """Make due the rows that wait to be woken on the gateway, except those in a batch that is being sent."""
     connection.execute(_WAKES_DUE, {"gateway_id": gateway_id})
 
 
 def wakes_in_flight(connection: Connection, gateway_id: UUID) -> bool:
-    """Whether a wake message was sent to the gateway and is not answered yet."""
+    """Whether a worker is still at work on a row of the gateway whose wake message is marked as sent."""
     return bool(connection.scalar(_WAKES_IN_FLIGHT, {"gateway_id": gateway_id}))
 
 
