@@ -1,4 +1,4 @@
-"""What the steps of an agent's job work with: the claimed row, the agent's record and its gateway."""
+"""The context of an agent's job, which its steps share: the claimed row, the agent's record, its gateway."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NOT_REGISTERED = (
 
 @dataclass(frozen=True)
 class JobProfile:
-    """What distinguishes the kinds of job that bring an agent up to date.
+    """How the kinds of jobs that bring an agent up to date differ.
 
     ``status``: agents.status during the job, None to leave it as it is (rules.md 35); ``action``:
-    provision_action during the job; ``done``: what the wake message says was done to the workspace;
-    ``mints``: a missing token is minted without a request for it (rules.md 25); ``serves_main``: the agent
-    may be a gateway's main agent.
+    agents.provision_action during the job; ``done``: what the wake message says was done to the workspace;
+    ``mints``: a missing token is minted even if the request does not ask for a new one (rules.md 25);
+    ``serves_main``: the agent may be a gateway's main agent.
     """
 
     status: str | None
@@ -45,11 +45,11 @@ class JobProfile:
 
 @dataclass
 class AgentContext:
-    """A claimed row with all that its steps need to know.
+    """A claimed row and everything that the steps of its job need.
 
-    ``files``: what ``job_agents.files`` will hold; ``fresh``: this job registered the agent, so the gateway
-    may not know it everywhere yet; ``rekeyed``: the agent's token was changed in this claim;
-    ``one_session``: the gateway has one main session for all agents, and it is the owner's.
+    ``files``: the report for ``job_agents.files``; ``fresh``: this job added the agent to the roster, so some
+    of the gateway's calls may not know it yet; ``rekeyed``: the agent's token was changed during this claim;
+    ``one_session``: the gateway has a single main session for all agents, which is its owner's.
     """
 
     services: Services
@@ -65,7 +65,8 @@ class AgentContext:
 
     @property
     def client(self) -> GatewayClient:
-        """The client of the agent's gateway, looked up on each use so that an idle one may be dropped."""
+        """The client of the agent's gateway. It is looked up on each use because the pool may drop idle
+        clients."""
         return self.services.clients.client(self.record.address)
 
     @property
@@ -88,13 +89,13 @@ class AgentContext:
         advance(connection, self.held, phase, lease_s=self.services.settings.lease_s, **columns)
 
     def warn(self, sentence: str) -> None:
-        """Add a warning to the result, unless it is there already."""
+        """Add a warning to the job's result, unless the result already has it."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one RPC about the agent. Raises GatewayError, and NotThereYetError if the agent is fresh and
-        the gateway does not know it yet."""
+        """Make one RPC about the agent. Raises GatewayError, or NotThereYetError if the gateway does not know
+        the agent yet because this job has just added it."""
         try:
             return self.client.call(method, params)
         except UnknownAgent as error:

@@ -1,6 +1,7 @@
 """Brings one agent up to date, by provision, update or sync: intent, roster, files, credentials, wake.
 
-Each step is a phase in the agent's row and can be repeated: a claim goes on where the last one stopped.
+Each step is a phase in the agent's row and can be repeated: each claim resumes at the phase that the last one
+reached.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _ROSTER_WAIT = "waiting for the roster writer"
 
 
 def reconcile(services: Services, held: Claim, warnings: list[str], profile: JobProfile) -> Snooze | None:
-    """Work on the agent until its row has succeeded (returns None) or has to wait (returns the snooze).
+    """Bring the agent up to date; return None once its row has succeeded, or the snooze in which it waits.
 
     Adds to ``warnings``. Raises TransientError (try again later), PermanentError (the job fails with its
     sentence), LeaseLostError.

@@ -1,4 +1,4 @@
-"""Deletes an agent: roster entry, session, row (rules.md 40). Whatever is gone already counts as deleted."""
+"""Deletes an agent: roster entry, session, row (rules.md 40). What no longer exists counts as deleted."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _WAIT = "waiting for the roster writer"
 
 @dataclass(frozen=True)
 class DeletionTarget:
-    """What is still known of an agent that is being deleted.
+    """What is known about an agent that is being deleted.
 
-    ``home``: where it is, or was last, None if that is unknown; ``gateway``: the gateway of ``home``, None if
-    that has no row; ``to_clear``: all places where something of it may be left; ``lost``: places on gateways
-    that no longer have a row; ``places``: all places on record.
+    ``home``: where it lives or last lived, None if that is unknown; ``gateway``: the gateway to delete it
+    from, as far as it has a row; ``to_clear``: all places from which it has to be removed; ``lost``: its live
+    places on gateways that no longer have a row; ``places``: all its places on record.
     """
 
     home: Place | None
@@ -57,8 +57,8 @@ class DeletionTarget:
     places: tuple[Place, ...] = ()
 
     def seen_at(self, gone: Sequence[IntentState]) -> DeletionTarget:
-        """A copy whose ``home`` is the place from which the agent was really removed: its row may name
-        another one by now."""
+        """A copy whose ``home`` is a place from which the agent was actually removed: the agent's row may by
+        now say that it lives elsewhere. ``gone``: the removals that found the agent."""
         assert self.home is not None
         found = [
             place
@@ -72,8 +72,8 @@ class DeletionTarget:
 
 
 def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
-    """Delete the agent from its gateways and the database until that is done (returns None) or has to wait
-    (returns the snooze).
+    """Delete the agent from its gateways and the database; return None once that is done, or the snooze in
+    which the row waits.
 
     Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
     """

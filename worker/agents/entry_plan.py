@@ -1,4 +1,4 @@
-"""Reads a gateway's roster and plans the change that one agent's entry needs; writes nothing."""
+"""Reads a gateway's roster and plans how one agent's entry must change; writes nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.roster.rewrite_permission import predicted_refusal
 
 
 def plan_entry(context: AgentContext) -> RosterPlan:
-    """Plan the patch that the agent's entry needs. Raises TransientError, PermanentError."""
+    """Plan the patch for the agent's entry. Raises TransientError, PermanentError."""
     return _plan(context, _read(context))
 
 
 def preview_entry(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
-    """Plan the patch that the agent's entry needs, and say why it would be refused, if that is known.
+    """Plan the patch for the agent's entry, for a dry run, and predict the refusal if it would be refused.
 
     Raises TransientError, PermanentError.
     """

@@ -32,16 +32,17 @@ from worker.runtime.services import Services
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Services, Claim, list[str]], Snooze | None]
-"""Does a claimed row's work, and adds to its warnings; returns None once the row has succeeded, or the snooze
-in which it waits."""
+"""Does the work of a claimed row and adds to the row's warnings. Returns None once the row has succeeded, or
+the snooze in which it waits."""
 
 
 def execute_in_slot(
     services: Services, gateway_id: UUID | None, message: Message, kind: str, handler: Handler
 ) -> Outcome:
-    """Run `execute_agent_row` for the message's row if this process has a free slot for its gateway.
+    """Run `execute_agent_row` for the message's row if this process has a free slot for the gateway.
 
-    Otherwise returns NO_SLOT: the message waits in this process and is published again once a slot is free.
+    Otherwise returns NO_SLOT: the message waits in this process (`worker.runtime.gateway_slots`) and is
+    published again once a slot is free. If ``gateway_id`` is None, no slot is needed.
     """
     assert message.job_id is not None
     assert message.agent_id is not None
@@ -60,12 +61,11 @@ def execute_in_slot(
 def execute_agent_row(
     services: Services, job_id: UUID, agent_id: UUID, kind: str, handler: Handler
 ) -> Outcome:
-    """Claim the agent's row, if its job is of that kind, and let the handler work on it until it ends or
-    snoozes.
+    """Claim the agent's row, if its job is of that kind, and run the handler on it; return the outcome.
 
-    Once it has ended, the next job that waits for the agent is published, and in a sync the next agent's row.
-    Raises only DATABASE_AWAY: then the row is parked, or its lease runs out, and the dispatcher publishes it
-    again.
+    If the row has ended, the next job that waits for the agent is published, and in a sync also the next
+    agent's row. Raises only DATABASE_AWAY: the row is then parked, or its lease runs out, and the dispatcher
+    publishes it again.
     """
     held = claim(services.engine, job_id, agent_id, kind, lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):

@@ -1,6 +1,6 @@
-"""Removes an agent from the places that it has left: another gateway, or a former id (rules.md 39).
+"""Removes an agent from places where it no longer belongs: another gateway, or a former id (rules.md 39).
 
-That happens once the agent is at its new place, so that it is always on some gateway.
+The removal begins once the agent is set up at its new place, so that it is always on some gateway.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _WAIT = "waiting for the roster writer to remove the agent where it was before"
 
 
 def remove_from_former_places(context: AgentContext) -> Snooze | None:
-    """Ask for the agent's removal from the places it has left, and wait until it is removed.
+    """Ask the roster writer to remove the agent from its former places; return the snooze until that is
+    settled, or None if there is nothing left to wait for.
 
-    Returns the snooze while it waits. A removal that fails is only a warning: the agent is at its new place.
+    A failed removal is only a warning, because the agent is already set up at its new place.
     """
     if context.held.phase == "wake":
         return None

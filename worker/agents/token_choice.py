@@ -1,6 +1,6 @@
-"""The agent's token: read from its workspace and verified, or replaced in two phases (rules.md 23-28).
+"""Chooses an agent's token: the verified one in its workspace, or a new one in two phases (rules.md 23-28).
 
-A token is minted by `worker.workspace.tokens.mint_token`, ahead of time in `worker.runtime.token_pool`.
+Tokens are minted by `worker.workspace.tokens.mint_token`, ahead of time in `worker.runtime.token_pool`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class NoTokenError(PermanentError):
 
 @dataclass(frozen=True)
 class Token:
-    """A plain token, and what has to be stored once the workspace holds it.
+    """A plain token, and what has to be stored once the workspace holds the token.
 
-    ``hash``: what agents.agent_token_hash is or will be, None for a token that was not verified
-    (rules.md 25); ``settle``: commit the token's pending hash (which replaces the hash ``replaces``), drop
-    the pending hash of another token, or do nothing.
+    ``hash``: the present or future agents.agent_token_hash, None for a token that was not verified
+    (rules.md 25); ``settle``: what to do then: commit the token's pending hash in place of the hash
+    ``replaces``, drop the pending hash of another token, or nothing.
     """
 
     plain: str
@@ -49,19 +49,20 @@ class Token:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which token the workspace will hold: ``keep``, or a new one if that is None. ``outgoing``: the live
-    token that the new one replaces, if it is the agent's."""
+    """Which token the workspace will hold: ``keep``, or a new one if ``keep`` is None. ``outgoing``: the
+    verified live token that the new one replaces, None if there is none."""
 
     keep: Token | None
     outgoing: Token | None = None
 
 
 def choose_token(context: AgentContext, content: str | None, *, trusted: bool) -> Choice:
-    """Keep the live token if it is the agent's, or have a new one minted.
+    """Decide whether to keep the live token, which is the one in the workspace, or to have a new one minted.
 
-    ``content``: the live file that carries the token; ``trusted``: the file is as we left it and its token
-    was verified against the present hash, which saves PBKDF2 (0.1 s of CPU). A token that an earlier try of
-    this job brought into the workspace is not rotated again. Raises NoTokenError (rules.md 25, 26).
+    ``content``: the live text of the file that carries the token; ``trusted``: the file is as we left it and
+    its token was verified against the present hash, so PBKDF2 (0.1 s of CPU) is skipped. A token that an
+    earlier try of this job wrote into the workspace is not rotated again. Raises NoTokenError (rules.md 25,
+    26).
     """
     record = context.record
     live = find_token(content, section=context.dialect.credentials_in == "AGENTS.md") if content else None
@@ -102,10 +103,10 @@ def _recognise(record: AgentRecord, live: str, *, trusted: bool) -> Token | None
 
 
 def new_token(context: AgentContext, outgoing: Token | None) -> Token:
-    """Mint a token and store its hash as pending: the first of the two phases of replacing a token.
+    """Mint a token and store its hash as pending: the first phase of replacing a token.
 
-    If a job whose worker died brought the ``outgoing`` token into the workspace, its pending hash first
-    becomes the agent's: the token must be valid as long as the workspace holds it.
+    If the hash of the ``outgoing`` token is still pending, because the worker that wrote the token died, it
+    is committed first: a token must be valid as long as the workspace holds it.
     """
     minted = context.services.token_pool.take()
     remember(minted.plain)
@@ -127,8 +128,10 @@ def new_token(context: AgentContext, outgoing: Token | None) -> Token:
 
 
 def commit(connection: Connection, context: AgentContext, token: Token) -> None:
-    """Settle a token that the workspace now holds: make a pending hash the agent's, and record what was
-    verified. Raises TransientError if another program changed the agent's hash meanwhile."""
+    """Carry out ``settle`` of a token that the workspace now holds, and record the hash that it matched.
+
+    Raises TransientError if another program changed the agent's hash meanwhile.
+    """
     if token.settle == "commit":
         if not _commit(connection, context, token):
             raise TransientError(
@@ -156,7 +159,7 @@ def _commit(connection: Connection, context: AgentContext, token: Token) -> bool
 
 
 def record_success(connection: Connection, gateway_id: UUID, agents: Sequence[UUID]) -> None:
-    """Record permanently that a job succeeded for these agents on this gateway (rules.md 16)."""
+    """Record that a job succeeded for these agents on this gateway; pruning keeps that (rules.md 16)."""
     connection.execute(_SUCCEEDED, {"agents": list(agents), "gateway_id": gateway_id})
 
 

@@ -48,10 +48,10 @@ log = logging.getLogger(__name__)
 
 
 def wake(context: AgentContext) -> Snooze | None:
-    """Reset the session if asked or needed, label it, and send the wake message once.
+    """Reset the session if requested or needed, label it, and send the wake message once.
 
-    A fresh agent has no session to reset. Parks the row while the gateway is about to restart, and while
-    other agents wait for their files. A reset that fails is a warning; a wake that fails is the job's error.
+    Returns the snooze if the row was parked, because the gateway is about to restart or other agents still
+    wait for their files. A failed reset is usually only a warning; a failed wake raises the gateway's error.
     """
     if context.held.woken_at is not None or _has_owners_session(context):
         return None
@@ -134,7 +134,8 @@ def _send_batch(context: AgentContext, wakes: Sequence[Wake]) -> SendResult:
 
 @dataclass(frozen=True)
 class SendResult:
-    """What became of a wake message: the gateway's ``answer``; ``unsent`` if it certainly did not arrive."""
+    """The result of sending a wake message: the gateway's ``answer``, which may be an error. ``unsent``: the
+    message certainly did not arrive."""
 
     answer: Mapping[str, Any] | GatewayError
     unsent: bool = False
@@ -197,10 +198,11 @@ def _restart_due(connection: Connection, context: AgentContext) -> Snooze | None
 
 
 def wants_reset(context: AgentContext) -> bool:
-    """Whether to reset the session; warns of a reset that was not asked for, and of files that need one.
+    """Whether to reset the session. Warns of a reset that was not requested, and of changed files that the
+    agent does not see without one.
 
-    On releases whose sessions keep the files that they began with, an agent whose token was changed would go
-    on with the old one and be locked out, so its session is reset without a request for it.
+    On some releases a session shows the agent its files as they were when the session began. An agent whose
+    token was changed would keep using the old token there and be locked out, so its session is always reset.
     """
     if context.wants_reset or context.one_session or not context.dialect.keeps_files_per_session:
         return context.wants_reset

@@ -21,15 +21,16 @@ from worker.workspace.rendering import RenderedFile
 from worker.workspace.tokens import find_token, with_token
 
 UNANSWERED = "unanswered"
-"""The action that ``job_agents.files`` shows for a file that was sent but not answered: whether it was
-written is unknown until the next try reads it. ``sent`` holds the action that was tried."""
+"""The action in ``job_agents.files`` for a file that was sent without getting an answer: whether it was
+written is unknown until the next try reads it. The entry's ``sent`` holds the action that was tried."""
 
 
 def apply_workspace(context: AgentContext, *, first: bool) -> None:
-    """Make the workspace equal to its rendering, and report in ``context.files`` what was done.
+    """Write the workspace as it was rendered, and report in ``context.files`` what was done.
 
-    ``first``: the agent is new on its gateway. If the gateway refuses a file by name, the name is taken out
-    of the dialect and the workspace is rendered again. Raises TransientError, PermanentError, LeaseLostError.
+    ``first``: the agent is new on its gateway. If the gateway does not support a file name, the name is
+    removed from the dialect, and the workspace is rendered and planned again. Raises TransientError,
+    PermanentError, LeaseLostError.
     """
     for _ in range(len(context.dialect.files) + 1):
         try:
@@ -208,7 +209,7 @@ def _newly_shown(context: AgentContext, plan: WorkspacePlan) -> str | None:
 
 
 def warn_of_sizes(context: AgentContext, rendered: Mapping[str, RenderedFile]) -> None:
-    """Warn of files that a gateway would cut before its agent sees them (rules.md 14)."""
+    """Warn of files so long that gateways would truncate them before the agent sees them (rules.md 14)."""
     for file in rendered.values():
         if file.too_long:
             context.warn(

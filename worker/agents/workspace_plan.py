@@ -1,6 +1,6 @@
 """Plans what a job will do to an agent's workspace: reads, decides, and writes nothing (decisions.md D2).
 
-The job applies exactly this plan, so it does what a dry run promises.
+A dry run reports this plan, and a job applies it unchanged.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from worker.workspace.rendering import RenderedFile, RenderedWorkspace
 from worker.workspace.tokens import find_token, with_token
 
 SCRATCH_WAIT_S = 30.0
-"""Age in seconds up to which a fresh agent's job waits, parked, for the heartbeat automation, which takes 3 s
-on a quiet 2026.9.6."""
+"""Age of a row's first claim, in seconds, up to which the job waits for the gateway to make a new agent's
+heartbeat automation; an idle 2026.9.6 takes 3 s."""
 ABSENCE_WAIT_S = 30.0
-"""Age in seconds up to which a job keeps looking for a workspace that its gateway does not find."""
+"""Age of a row's first claim, in seconds, up to which the job tries again to find a workspace that its
+gateway does not find."""
 
 
 @dataclass
 class Step:
-    """The action planned for one file. ``text`` holds the token, or its placeholder while a new one has not
-    been minted; ``live``: the file on the gateway, None if there is none."""
+    """The action planned for one file. ``text``: the text to write; in the file that carries the token, with
+    a placeholder until a new token is minted; ``live``: the file on the gateway, None if there is none."""
 
     file: RenderedFile
     action: Action
@@ -47,10 +48,11 @@ class Step:
 
 @dataclass
 class WorkspacePlan:
-    """One agent's workspace as it should be and as it is.
+    """One agent's workspace as it should be and as it is, with a step for each file.
 
-    ``token``: the one to keep. If it is None, ``mints`` says that a new one replaces ``outgoing``; without
-    ``mints``, the file that carries the token is not touched.
+    ``token``: the token to keep. If it is None and ``mints`` is true, a new token replaces ``outgoing``; if
+    it is None and ``mints`` is false, the file that carries the token is not touched. ``left_alone``: names
+    of the agent's own files, which are reported as preserved.
     """
 
     rendered: RenderedWorkspace
@@ -71,7 +73,7 @@ class WorkspacePlan:
         return next(step for step in self.steps.values() if step.file.carries_token)
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
-        """The plan in the form that ``job_agents.files`` holds; diffs mask credentials (rules.md 29)."""
+        """The plan in the form of ``job_agents.files``, with credentials masked in diffs (rules.md 29)."""
         shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
         for name, size in self.rendered.unsupported.items():
             shown[name] = {"action": "unsupported", "size": size}
@@ -113,9 +115,9 @@ class WorkspacePlan:
 
 
 def plan_workspace(context: AgentContext, *, first: bool, registered: bool = True) -> WorkspacePlan:
-    """Read what the gateway has and decide what happens to every file.
+    """Read the agent's workspace on the gateway and decide what happens to every file.
 
-    ``first``: the agent is new on its gateway, though its workspace may hold files (rules.md 16);
+    ``first``: the agent is new on its gateway, though its workspace may already hold files (rules.md 16);
     ``registered``: the gateway knows the agent, so its files can be read. Raises NoTokenError,
     TransientError, PermanentError.
     """

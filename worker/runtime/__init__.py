@@ -1,1 +1,1 @@
-"""What the jobs of a worker process share: services, each gateway's slots, and the pool of new tokens."""
+"""Objects that all jobs of a worker process share: services, gateways' slots, and the pool of new tokens."""

@@ -17,7 +17,7 @@ from uuid import UUID
 from worker.jobs.messages import Message
 
 DOUBTFUL_S = 3.0
-"""Seconds after which a gateway whose oldest work has not finished gets half its slots: it may be silent."""
+"""Once a gateway has held a slot for this many seconds, it gets only half its slots: it may be hanging."""
 
 
 def slots_per_gateway(slots: int) -> int:
@@ -48,7 +48,7 @@ class GatewaySlots:
         self._numbers = 0
 
     def acquire(self, gateway_id: UUID, message: Message) -> int | None:
-        """Take a slot and return its number, or None if all are taken: the message then waits for one."""
+        """Take a slot and return its number. If all are taken, keep the message waiting and return None."""
         with self._lock:
             gateway = self._gateways.setdefault(gateway_id, _Gateway())
             if len(gateway.taken) >= self._limit(gateway):
@@ -60,7 +60,7 @@ class GatewaySlots:
             return self._numbers
 
     def release(self, gateway_id: UUID, slot: int) -> list[Message]:
-        """Give the slot up; return the messages that may have a slot now, which must be published."""
+        """Release the slot; return the messages that can have one now, for the caller to publish."""
         with self._lock:
             gateway = self._gateways[gateway_id]
             del gateway.taken[slot]
@@ -88,8 +88,8 @@ class GatewaySlots:
 def held_slot(
     slots: GatewaySlots, gateway_id: UUID, message: Message, released: list[Message]
 ) -> Iterator[bool]:
-    """Hold a slot at the gateway during the block; yields False if there is none. ``released`` receives the
-    messages to publish afterwards."""
+    """Hold one of the gateway's slots during the block, and yield True. If all are taken, keep the message
+    waiting and yield False. ``released`` receives the messages to publish after the block."""
     slot = slots.acquire(gateway_id, message)
     if slot is None:
         yield False

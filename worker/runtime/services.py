@@ -1,4 +1,4 @@
-"""The services that jobs are given: built once per process, and by hand in tests."""
+"""The services that every job receives; a process builds them once."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Services:
-    """Settings, database, gateways and message sending.
+    """Gives jobs access to settings, database and gateways, and sends messages.
 
     ``send(name, kwargs, task_id)`` publishes a message and raises if the broker cannot be reached;
+    ``waits_for_outages()``: whether `retry_inline` may wait for a gateway that cannot be reached;
     ``announce`` sends the success events of jobs that were ended while another job was being executed.
     """
 
@@ -50,7 +51,7 @@ class Services:
         return RetryPolicy(self.settings.retry_timeout_s, self.settings.crash_limit)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Send the messages of rows that are marked as published, in a transaction that has been committed.
+        """Send the messages of rows that a committed transaction has marked as published.
 
         If the broker cannot be reached, this logs a warning, and the dispatcher sends them later.
         """
@@ -60,10 +61,10 @@ class Services:
             log.warning("not published now: %s", type(error).__name__)
 
     def for_gateway(self, gateway_id: UUID | None, *, in_sync: bool) -> Services:
-        """Return the services for work at one gateway.
+        """Return a copy of the services for work at one gateway.
 
-        With these, an outage is not waited for in the slot by an agent of a sync, nor while messages wait for
-        the gateway's slots, so that a gateway that is away does not hold up the others (decisions.md D7).
+        With the copy, `retry_inline` does not wait for an outage in a sync, nor while messages wait for the
+        gateway's slots, so that an unreachable gateway does not hold up the others (decisions.md D7).
         """
 
         def waits() -> bool:
@@ -72,9 +73,8 @@ class Services:
         return replace(self, waits_for_outages=waits)
 
     def retry_inline(self, work: Callable[[], _T]) -> _T:
-        """Call ``work`` and repeat it after transient errors, for RETRY_INLINE_S seconds at most.
-
-        Raises the last error.
+        """Call ``work`` and return its result; repeat it after transient errors for at most RETRY_INLINE_S
+        seconds, then raise the last error.
         """
 
         def never_retried(error: TransientError) -> bool:

@@ -1,7 +1,7 @@
-"""Tokens minted ahead of need, since hashing one takes 0.1 s of CPU, which an idle worker has to spare.
+"""Mints tokens ahead of need: hashing one takes 0.1 s of CPU, which an idle worker can spare.
 
 A plain token is only in this process's memory until a workspace holds it (rules.md 29). It is not reserved
-for a job, whose next claim may be another process's: any job that this process executes may take it.
+for a particular job, which another process may claim next: any job that this process executes may take it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MOST_AHEAD = 64
 STOCK = 32
 """How many tokens an idle worker has ready for jobs that arrive together: 3 s of CPU, once."""
 QUIET_S = 15.0
-"""Seconds without a request for a token after which the stock is refilled: sooner, minting would take CPU
-from the jobs that it should speed up."""
+"""The stock is refilled after this many seconds without a request for a token: earlier, minting would take
+CPU from the jobs that it is meant to speed up."""
 _NICE = 10
 
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token that no agent has yet, and its hash (rules.md 23)."""
+    """A token that no agent uses yet, and its hash (rules.md 23)."""
 
     plain: str
     hash: str
@@ -38,9 +38,10 @@ class NewToken:
 
 
 class TokenPool:
-    """Mints tokens: ahead of time for jobs that announced their need, and a stock for those that did not.
+    """Mints tokens ahead of time: one for each call of `expect`, and a stock for jobs that do not call it.
 
-    ``stock``: size of the stock, refilled in quiet times; `start` mints the first of it. Thread-safe.
+    ``stock``: size of the stock, which is refilled in quiet times; `start` fills it for the first time.
+    Thread-safe.
     """
 
     def __init__(self, stock: int = 0) -> None:
@@ -64,7 +65,7 @@ class TokenPool:
             self._ensure_thread()
 
     def take(self) -> NewToken:
-        """Return a token that no other caller gets: one minted ahead if there is one, else a new one."""
+        """Return a token that no other caller gets: one minted earlier if there is one, else a new one."""
         with self._changed:
             self._asked_at = time.monotonic()
             self._expected = max(0, self._expected - 1)
