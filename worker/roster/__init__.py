@@ -1,2 +1,2 @@
-"""The one writer of a gateway's config: the intents that jobs record, the batch, the lease and the removals.
-The circuit breaker, which says whether a gateway may be tried at all, is here too."""
+"""The one writer of a gateway's config: the intents that jobs record, batches, the lease and removals; and
+each gateway's circuit breaker, which decides whether the gateway may be tried at all."""

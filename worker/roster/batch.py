@@ -1,4 +1,4 @@
-"""The intents that the roster writer settles together, and which of them a rejected patch is blamed on."""
+"""A batch of intents that the roster writer settles together, and what it decides about each of them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 MOST_REJECTED_PATCHES = 2
 """Limit on rejected patches in one batch: they count against the gateway's rate limit (decisions.md D1)."""
 REMOVALS_PER_BATCH = 5
-"""Limit on the removals of one batch, so that no job waits for all of them: a patch is one call however many
-agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
+"""Limit on the removals in one batch, so that the jobs in it do not wait long: a patch is one call however
+many agents it changes, but each removal is a separate call, which takes 0.6 s or more on 2026.9.6."""
 _ELSEWHERE = Refusal("The agent was deleted, or moved to another gateway.", ReasonCode.AGENT_DELETED)
 _LEAVING = Refusal("The agent is being deleted.", ReasonCode.AGENT_DELETED)
 _ABSENT = Refusal(
@@ -35,10 +35,10 @@ _ABSENT = Refusal(
 
 
 def select_batch(intents: Sequence[Intent]) -> list[Intent]:
-    """The intents of the next batch: all writes, since one patch holds them, and the oldest removals.
+    """Select the next batch: all writes, since they fit into one patch, and the oldest removals.
 
-    The removal of an id that is also to be written is never postponed. Where one agent's id passes to another
-    agent, the write for the new agent waits until the old one has been removed.
+    The removal of an id for which there is also a write is never postponed. If an id passes from one agent to
+    another, the write for the new agent waits until the old one has been removed.
     """
     written = {intent.openclaw_id for intent in intents if intent.change == "reconcile"}
     can_wait = [i.id for i in intents if i.change == "remove" and i.openclaw_id not in written]
@@ -54,14 +54,14 @@ def select_batch(intents: Sequence[Intent]) -> list[Intent]:
 
 @dataclass
 class RosterBatch:
-    """The intents that were open when the batch was selected, and what has been decided about each.
+    """The intents of a batch, and what has been decided about each.
 
-    ``entries``: by agent, the roster entry that the agent's row asks for now; ``refused``: by intent id, why
+    ``entries``: by agent, the roster entry that the agent's row now calls for; ``refused``: by intent id, why
     the intent cannot be applied; ``warned``: by intent id, a warning for the job of an intent that is
-    applied; ``held``: ids of intents whose entry is left unchanged; ``leaves_visibility``: the heartbeat
-    visibility of the channels, which belongs to no single agent, is not written; ``rejected``: patches that
-    the gateway has rejected so far; ``homes``: where the agents of ``entries`` live; ``skipped``: ids of
-    removals that are not made because the entry must stay.
+    applied; ``held``: ids of intents that count as applied although their entry is left unchanged;
+    ``leaves_visibility``: do not write the channels' heartbeat visibility, which belongs to no single agent;
+    ``rejected``: how many patches the gateway has rejected so far; ``homes``: where the agents of
+    ``entries`` live; ``skipped``: ids of removals that are not made because the entry must stay.
     """
 
     intents: Sequence[Intent]
@@ -75,8 +75,8 @@ class RosterBatch:
     skipped: set[int] = field(default_factory=set)
 
     def read(self, agents: Mapping[UUID, Wanted]) -> None:
-        """Read what the agents' rows ask for now, and refuse the intents of agents whose entry cannot be
-        written."""
+        """Take over what the agents' rows now call for, and refuse the writes for agents that are gone, are
+        being removed, or have a faulty entry."""
         self.entries = {agent: wanted.entry for agent, wanted in agents.items()}
         self.homes = {agent: wanted.home for agent, wanted in agents.items()}
         leaving = {intent.openclaw_id for intent in self.intents if intent.change == "remove"}
@@ -90,7 +90,7 @@ class RosterBatch:
                 self.refused[intent.id] = Refusal(fault, ReasonCode.PERMANENT_ERROR)
 
     def refuse_unwritable(self, dialect: Dialect) -> None:
-        """Refuse intents whose entry a gateway of this dialect cannot store as it stands."""
+        """Refuse the writes of entries that a gateway of this dialect cannot store."""
         for intent in self._open("reconcile"):
             if fault := entry_fault(self.entries[intent.agent_id], dialect):
                 self.refused[intent.id] = Refusal(fault, ReasonCode.PERMANENT_ERROR)
@@ -102,7 +102,7 @@ class RosterBatch:
                 self.refused[intent.id] = _ABSENT
 
     def wanted(self) -> list[RosterEntry]:
-        """The entries that the roster must hold, without duplicates."""
+        """The entries to be written, each once, without those that are refused or held."""
         agents = {i.agent_id: None for i in self._open("reconcile") if i.id not in self.held}
         return [self.entries[agent] for agent in agents]
 
@@ -111,7 +111,7 @@ class RosterBatch:
         return [entry for entry in self.wanted() if entry.openclaw_id in ids]
 
     def unwanted(self, present: frozenset[str]) -> list[Intent]:
-        """The removals still to be made: those whose id the roster holds and that are not spared."""
+        """The removals still to be made: the roster has the id, and they are neither refused nor skipped."""
         return [
             intent
             for intent in self._open("remove")
@@ -128,7 +128,7 @@ class RosterBatch:
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
 
     def refuse_writes(self, agent_id: UUID, refusal: Refusal) -> None:
-        """Refuse to write the agent's entry, but not to remove it."""
+        """Refuse the agent's writes, but not its removals."""
         for intent in self._open("reconcile"):
             if intent.agent_id == agent_id:
                 self.refused[intent.id] = refusal
@@ -152,11 +152,11 @@ class RosterBatch:
             self.refused.setdefault(intent.id, refusal)
 
     def hold_back(self, plan: RosterPlan, refusal: Refusal) -> None:
-        """Settle the intents that the plan would write, without writing anything.
+        """Decide about the intents whose entries the plan changes, given that the patch must not be written.
 
         If the agent is already in the roster and its job does more than write the entry, the job continues
-        with the refusal's sentence as a warning; otherwise its intent is refused. A plan that changes the
-        heartbeat visibility only gives the warning to the first open intent.
+        with the refusal's sentence as a warning; otherwise its intent is refused. If the plan changes nothing
+        but the heartbeat visibility, the first open intent gets the warning.
         """
         for intent in self._open("reconcile"):
             if self.entries[intent.agent_id].openclaw_id not in plan.changed:
@@ -171,7 +171,7 @@ class RosterBatch:
             self.warned[first[0].id] = visibility_stays(refusal)
 
     def leave_files(self, removals: Sequence[Intent], entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Warn the jobs that remove agents by a patch that the workspaces stay on the gateway."""
+        """Add to removals that are made by a patch the warning that the workspaces stay on the gateway."""
         for intent in removals:
             if intent.delete_files:
                 workspace = entries[intent.openclaw_id].get("workspace", "its workspace")
@@ -224,10 +224,10 @@ def _names(path: str, openclaw_id: str, listed: Any) -> bool:
 def plan_without_faulty(
     plan: Callable[[Sequence[RosterEntry]], RosterPlan], wanted: Sequence[RosterEntry]
 ) -> tuple[RosterPlan, dict[str, Refusal]]:
-    """Plan the ``wanted`` entries, leaving out those that cannot be planned.
+    """Call ``plan`` for the ``wanted`` entries, without those for which it raises an unexpected exception.
 
-    One agent's faulty row must not stop its gateway. Returns the plan and, by OpenClaw id, why each of the
-    entries left out cannot be planned.
+    So one agent's faulty row does not stop the writes to its gateway. Returns the plan and, by OpenClaw id,
+    the refusals of the entries that were left out.
     """
     try:
         return plan(wanted), {}

@@ -1,8 +1,9 @@
-"""Each gateway's circuit breaker: whether it may be tried, and what each try records (rules.md 44, 45).
+"""Each gateway's circuit breaker: decides whether the gateway may be tried, and records what each try showed
+(rules.md 44, 45).
 
-An outage belongs to the gateway, not to a job: its ten minutes are counted in one row of gateway_states for
-all jobs, and one probe at a time finds out whether it is over (decisions.md D7). A refused token is not tried
-again.
+An outage belongs to the gateway, not to a job: one row of gateway_states counts its duration for all jobs,
+which give up after RETRY_TIMEOUT_S, and one probe at a time finds out whether it is over (decisions.md D7). A
+refused token is not tried again.
 """
 
 from __future__ import annotations
@@ -73,10 +74,10 @@ def note_failure(
     took_s: float = 0.0,
     address: GatewayAddress | None = None,
 ) -> Outage:
-    """Record that a try of the gateway at ``address``, which took ``took_s`` seconds, failed.
+    """Record that a try to reach the gateway at ``address``, which took ``took_s`` seconds, failed.
 
-    An outage begins with the first failed try and belongs to the address that was tried. If no try has failed
-    for ``budget_s`` seconds, the outage counts as over, and the next failure begins a new one.
+    An outage begins with the first failed try and belongs to the address that was tried. A failure begins a
+    new outage if the one before it is more than ``budget_s`` seconds old, or was at another address.
     """
     row = connection.execute(
         _NOTE_FAILURE,
@@ -109,8 +110,8 @@ _PROBE_WAIT = text("""
 def try_probe(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
     """Decide whether the caller may probe a gateway that is known to be down.
 
-    Returns None if it may, and otherwise the outage with the seconds until it may ask again. If no try has
-    failed for ``budget_s`` seconds, ``down_for_s`` is 0, so that the probe's result decides.
+    Returns None if it may, else the outage with the seconds until the caller may ask again. If no try has
+    failed for ``budget_s`` seconds, ``down_for_s`` is 0, so that the result of the probe decides.
     """
     parameters = {"gateway_id": gateway_id}
     if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:
@@ -132,10 +133,8 @@ _NOTE_UP = text("""
 
 
 def note_up(connection: Connection, gateway_id: UUID) -> None:
-    """Record that the gateway answered: its outage is over, and rows parked because of it are due now.
-
-    That includes syncs.
-    """
+    """Record that the gateway answered. If it was down, its outage is over, and its parked rows and syncs are
+    due now."""
     if connection.execute(_NOTE_UP, {"gateway_id": gateway_id}).rowcount:
         make_gateway_rows_due(connection, gateway_id)
 
@@ -152,7 +151,7 @@ _REFUSED_TOKEN = text("""
 def note_refused_token(connection: Connection, gateway_id: UUID, address: GatewayAddress, error: str) -> None:
     """Record that the token of this address was refused and why, so that no job tries it again.
 
-    Ten failures would lock out a remote backend (gateways.md 4). Does nothing if that is on record.
+    After ten failures a gateway may lock us out (gateways.md 4). Does nothing if this is already recorded.
     """
     connection.execute(
         _REFUSED_TOKEN, {"gateway_id": gateway_id, "fingerprint": fingerprint(address), "error": error}
@@ -162,7 +161,7 @@ def note_refused_token(connection: Connection, gateway_id: UUID, address: Gatewa
 def require_token_not_refused(
     gateway_name: str, address: GatewayAddress, condition: GatewayCondition
 ) -> None:
-    """Raise WrongToken, with what the gateway said, if it refused the token of this very address before."""
+    """Raise WrongToken, with the gateway's own words, if it has already refused the token of this address."""
     if condition.refused_token_fingerprint != fingerprint(address):
         return
     last_error = condition.last_error if condition.down_at is None else None
@@ -181,7 +180,8 @@ def fingerprint(address: GatewayAddress) -> str:
 
 
 class Reachable(Protocol):
-    """What is known about a gateway before it is tried: a gateway's record, or that of an agent on it."""
+    """A record with all that is needed to try a gateway: a `GatewayRecord`, or the `AgentRecord` of an agent
+    on it."""
 
     @property
     def gateway(self) -> GatewayFacts: ...
@@ -194,7 +194,7 @@ class Reachable(Protocol):
 
 
 def connect_and_record(services: Services, record: Reachable) -> Hello:
-    """Connect to the gateway and record the result: the outage is over, or the token was refused.
+    """Connect to the gateway; record that its outage is over, or that it refused the token.
 
     Raises WrongToken, and what connecting raises.
     """
@@ -211,9 +211,10 @@ def connect_and_record(services: Services, record: Reachable) -> Hello:
 
 
 def refresh_one_session(client: GatewayClient, config: Any) -> None:
-    """Disconnect if ``config``, from config.get, has one session for all agents and the hello has not.
+    """Disconnect if ``config``, from config.get, sets one session for all agents, but the hello does not say
+    so.
 
-    The hello is then older than that setting; the next call connects again and gets a new one.
+    The hello is then older than the setting; the next call connects again and gets a new hello.
     """
     if has_one_session(config) and not client.hello().one_session:
         client.disconnect()
@@ -222,10 +223,9 @@ def refresh_one_session(client: GatewayClient, config: Any) -> None:
 def check_circuit(services: Services, record: Reachable) -> Snooze | None:
     """Decide whether the caller may try the gateway.
 
-    Returns None if it may. While the gateway is known to be down, one caller may probe it, and the others get
-    a Snooze.
-    Raises WrongToken for a token that was refused before, and GatewayGivenUpError once the outage has lasted
-    for the whole retry timeout.
+    Returns None if it may. While the gateway is known to be down, one caller at a time may probe it, and the
+    others get a Snooze. Raises WrongToken for a token that was refused before, and GatewayGivenUpError once
+    the outage has lasted for the whole retry timeout.
     """
     require_token_not_refused(record.gateway.name, record.address, record.condition)
     condition = record.condition
@@ -252,11 +252,11 @@ def snooze_after(
     failing_s: Callable[[Connection], float],
     error: TransientError,
 ) -> Snooze:
-    """The snooze after a transient error that lasted longer than a slot waits.
+    """Decide on the snooze after a transient error that the retries in the slot did not overcome.
 
-    ``failing_s`` reads from the row for how many seconds its step has been failing; the tries just made count
-    as well. A worker that is stopping hands the row on at once. Raises GatewayGivenUpError and PermanentError
-    as `RetryPolicy` does.
+    If the error shows an outage, also records the failure of the gateway. ``failing_s`` reads from the row
+    for how many seconds its step has been failing; the tries just made count as well. If the worker is
+    stopping, the row is due at once. Raises GatewayGivenUpError and PermanentError as `RetryPolicy` does.
     """
     policy = services.retry_policy
     if shutting_down.is_set():

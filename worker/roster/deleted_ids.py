@@ -1,8 +1,8 @@
-"""Lifts the fence that a gateway keeps around a deleted id (2026.9.6).
+"""Makes deleted ids usable again on a release that blocks them (2026.9.6).
 
-A config write that brings such an id back is committed, but the agent gets no heartbeat automation, and each
-later change to it restarts the gateway. agents.create claims the id, even if it answers that the agent exists
-already; the patch that follows corrects the entry that it writes.
+A config write that brings a deleted id back is committed, but the agent gets no heartbeat automation, and
+each later change to it restarts the gateway. A call of agents.create frees the id, even if the answer is that
+the agent already exists; the patch that follows corrects the entry that the call writes.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _DELETED = text("""
 
 
 def deleted_before(connection: Connection, gateway_id: UUID, ids: Collection[str]) -> set[str]:
-    """Those of ``ids`` that were once removed from the gateway, according to our records."""
+    """Which of ``ids`` were once removed from the gateway, according to our records."""
     parameters = {"gateway_id": gateway_id, "ids": list(ids)}
     return set(connection.execute(_DELETED, parameters).scalars())
 
 
 def reclaim_ids(lease: RosterLease, client: GatewayClient, entries: Iterable[RosterEntry]) -> int:
-    """Claim the ids of the entries, one at a time like all config writes. Returns how many were created.
+    """Call agents.create for the entries, one at a time like all config writes; return how many it created.
 
-    An id that cannot be claimed is left to the patch, whose answer says what is wrong with it.
+    An id for which the call fails is left to the patch, whose answer says what is wrong with it.
     """
     created = 0
     for entry in entries:

@@ -1,4 +1,7 @@
-"""Intents: rows for what jobs want of a gateway's roster, until the writer settles them (decisions.md D1)."""
+"""Intents: rows in which jobs request roster changes, settled by the roster writer (decisions.md D1).
+
+To settle an intent is to mark it as applied or as refused; until then it is open.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,13 @@ published it."""
 
 @dataclass(frozen=True)
 class Intent:
-    """An open intent. ``present_before``: whether the roster held the agent when the writer first read it;
-    ``only_present``: the intent may change an entry of the roster but not add one; ``entry_alone``: its job
-    writes the entry and does nothing else; ``age_s``: seconds since it was recorded, not counting those in
-    which no worker could serve it."""
+    """An open intent.
+
+    ``present_before``: whether the roster held the agent when the writer first read the roster, None before
+    that; ``only_present``: change the agent's entry if there is one, but do not add it; ``entry_alone``: the
+    intent's job only writes the entry; ``age_s``: seconds since the intent was recorded, or since the present
+    stretch of uninterrupted service began if that was later (`worker.jobs.service_time`).
+    """
 
     id: int
     agent_id: UUID
@@ -42,9 +48,11 @@ class Intent:
 
 @dataclass(frozen=True)
 class IntentState:
-    """The state of an intent: applied, refused with the sentence in ``error``, or open if it is neither.
+    """The state of an intent: applied, refused with the sentence in ``error``, or open.
+
     ``reason_code``: why it was refused, for programs; ``age_s``: as in `Intent`; ``last_error``: the last
-    error of its gateway."""
+    recorded error of its gateway.
+    """
 
     gateway_id: UUID
     openclaw_id: str
@@ -66,21 +74,24 @@ class IntentState:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a roster change is not made: the sentence that its job fails with, and its code for programs."""
+    """Why a roster change is not made: a sentence for the job that requested it, and a code for programs."""
 
     sentence: str
     code: ReasonCode
 
     @classmethod
     def by(cls, error: Exception) -> Refusal:
-        """The refusal of a change that the error prevents."""
+        """The refusal with the sentence and code of ``error``."""
         return cls(str(error), code_of(error))
 
 
 @dataclass(frozen=True)
 class RosterChange:
-    """What a job wants done to an agent's roster entry: ``change`` is reconcile (make the entry match the
-    agent's row) or remove. ``only_present``: change the entry if there is one, but do not add it."""
+    """A change that a job requests for an agent's roster entry.
+
+    ``change``: ``reconcile`` (make the entry match the agent's row) or ``remove``; ``delete_files``: a
+    removal deletes the workspace too; ``only_present``: change the entry if there is one, but do not add it.
+    """
 
     agent_id: UUID
     openclaw_id: str
@@ -108,10 +119,10 @@ _NEED_WRITER = text("""
 def record_intents(
     connection: Connection, gateway_id: UUID, job_id: UUID, *changes: RosterChange
 ) -> list[Message]:
-    """Record what a job wants of one gateway's roster.
+    """Record the changes that a job requests for one gateway's roster.
 
-    The caller parks the job's rows in the same transaction. Returns the messages that the caller must send
-    after the commit: a write_roster, unless one is already on its way.
+    The caller parks the job's rows in the same transaction. Returns the messages for the caller to send after
+    the commit: one for the gateway's roster writer, unless one is already on its way.
     """
     rows = [{"gateway_id": gateway_id, "job_id": job_id, **asdict(change)} for change in changes]
     if not rows:
@@ -147,7 +158,8 @@ _ARRIVALS = text(f"""
 
 
 def arrivals(connection: Connection, gateway_id: UUID) -> tuple[int | None, bool]:
-    """The id of the newest open intent, and whether a job that is being worked on may soon record another."""
+    """The id of the gateway's newest open intent, None if there is none, and whether an agent's row that is
+    being executed may soon record another."""
     row = connection.execute(_ARRIVALS, {"gateway_id": gateway_id}).one()
     return row.newest, row.asking
 
@@ -169,8 +181,8 @@ def intent_states(
 ) -> list[IntentState]:
     """Read the job's intents for the agent with this ``change``, oldest first, and lock them.
 
-    The lock makes a row that parks because of an open intent do so before the writer can settle that intent.
-    An intent that has been open for ``budget_s`` seconds is refused here, whatever delays the writer.
+    Because of the lock, a row that parks to wait for an open intent is parked before the writer can settle
+    that intent. Intents that have been open for ``budget_s`` seconds are refused.
     """
     parameters = {"job_id": job_id, "agent_id": agent_id, "change": change}
     states = [IntentState(**row._mapping) for row in connection.execute(_SETTLED, parameters)]
@@ -201,14 +213,15 @@ _OVERDUE = text(f"""
 
 
 def give_up_overdue(connection: Connection, job_id: UUID, budget_s: float) -> None:
-    """Refuse those intents of the job that have been open for ``budget_s`` seconds."""
+    """Refuse the job's intents that have been open for ``budget_s`` seconds."""
     refusal = not_in_time(budget_s, None)
     said = {"sentence": refusal.sentence, "code": refusal.code}
     connection.execute(_OVERDUE, {"job_id": job_id, "budget_s": budget_s, **said})
 
 
 def recheck_in_s(states: Sequence[IntentState], budget_s: float) -> float:
-    """Seconds until a row that waits for open intents is due anyway: at the latest when their budget ends."""
+    """Seconds until a row that waits for open intents is due anyway: ROSTER_RECHECK_S, or less if an intent's
+    ``budget_s`` ends earlier."""
     left_s = [budget_s - state.age_s for state in states if state.open]
     return max(0.1, min([ROSTER_RECHECK_S, *left_s]))
 
@@ -231,7 +244,8 @@ _REFUSE = text("""
 
 
 def note_present(connection: Connection, intents: list[int], present: frozenset[str]) -> None:
-    """Record once for each intent whether the roster held its agent before our first change (rules.md 16)."""
+    """Record for each intent, unless it is recorded already, whether the roster held its agent before our
+    first change (rules.md 16). ``present``: the ids in the roster."""
     connection.execute(_NOTE_PRESENT, {"ids": intents, "present": list(present)})
 
 
@@ -241,12 +255,12 @@ _SKIP_REMOVAL = text("""
 
 
 def skip_removal(connection: Connection, intent: int, warning: str) -> None:
-    """Mark a removal that is not made because the entry is another agent's: its own agent was not present."""
+    """Record that a removal is not made, with the warning that says why; the agent counts as not present."""
     connection.execute(_SKIP_REMOVAL, {"id": intent, "warning": warning})
 
 
 def add_warning(connection: Connection, intent: int, warning: str) -> None:
-    """Add a warning to the intent, for its job to pass on; a repeated warning is added once."""
+    """Add a warning for the intent's job, unless the intent already has it."""
     connection.execute(_WARN, {"id": intent, "warning": line(warning)})
 
 
@@ -256,7 +270,7 @@ def apply_intents(connection: Connection, intents: list[int]) -> None:
 
 
 def refuse_intents(connection: Connection, refused: Mapping[int, Refusal]) -> None:
-    """Refuse intents, each with its refusal by intent id; their jobs fail with that sentence and code."""
+    """Refuse intents. ``refused``: by intent id, the sentence and code to store in the intent."""
     if refused:
         sentences = [line(refusal.sentence) for refusal in refused.values()]
         codes = [refusal.code for refusal in refused.values()]

@@ -1,7 +1,7 @@
-"""The right to write one gateway's roster: a lease on Postgres's clock, renewed while it is held.
+"""The lease that lets one roster writer at a time write a gateway's config; it runs on Postgres's clock.
 
-The writer checks it before each write. It is not a session advisory lock: connection poolers break those, and
-dead hosts keep them (decisions.md D1).
+The writer renews it before each write, and a thread renews it meanwhile. A session advisory lock would not
+do: connection poolers break such locks, and dead hosts keep them (decisions.md D1).
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ _RELEASE = text("""
 
 @dataclass
 class RosterLease:
-    """A held lease. ``again_in_s``: set it to have the writer called again after that many seconds instead of
-    waiting; ``rate_limited``: set it if the gateway asked for that wait; ``trouble``: the reason for the
-    wait, shown to the jobs that wait; ``expected_before``: when a restart was expected before this writer
-    announced its last write."""
+    """A held lease on a gateway's roster.
+
+    The writer sets ``again_in_s`` to be called again after that many seconds, ``rate_limited`` if it must
+    wait because the gateway limits our rate, and ``trouble`` to the reason, which becomes the gateway's last
+    error. ``expected_before``: the restart that was expected before `about_to_write` was last called.
+    """
 
     engine: Engine
     gateway_id: UUID
@@ -96,8 +98,8 @@ class RosterLease:
     def about_to_write(self, restart_s: float) -> float:
         """Renew the lease and record that the gateway may restart within ``restart_s`` seconds from now.
 
-        Returns the instant, on the monotonic clock, by which the write must have been sent: after it, another
-        writer may hold the lease if this thread slept or the database was unreachable. Raises
+        Returns the time, on the monotonic clock, by which the write must have been sent. Later the lease may
+        have run out and be another writer's, if this thread slept or the database was unreachable. Raises
         RosterLeaseLostError or a database error; in either case nothing may be sent.
         """
         asked_at = time.monotonic()
@@ -105,12 +107,12 @@ class RosterLease:
         return asked_at + self.lease_s
 
     def restart_over(self) -> None:
-        """Record that no restart is expected any more. Raises RosterLeaseLostError."""
+        """Record that no restart of the gateway is expected. Raises RosterLeaseLostError."""
         self._restart_expected(None)
 
     def not_written(self) -> None:
-        """Undo the last `about_to_write`: that write was refused or not sent, so it causes no restart.
-        Raises RosterLeaseLostError."""
+        """Undo what `about_to_write` recorded, because the write was refused or not sent and so causes no
+        restart. Raises RosterLeaseLostError."""
         self._restart_expected(self.expected_before)
 
     def _restart_expected(self, at: datetime | None) -> None:
@@ -135,8 +137,8 @@ class RosterLease:
         return asked_at + self.lease_s
 
     def hold(self, connection: Connection) -> None:
-        """Ensure that this writer holds the lease, and keeps it until ``connection``'s transaction commits.
-        Raises RosterLeaseLostError."""
+        """Renew the lease in ``connection``'s transaction, so that no other writer can take it before the
+        commit. Raises RosterLeaseLostError."""
         self._require(connection, _RENEW)
 
     def release(self) -> None:
@@ -176,8 +178,8 @@ class RosterLease:
 
 @contextmanager
 def roster_lease(engine: Engine, gateway_id: UUID, lease_s: float) -> Iterator[RosterLease | None]:
-    """Hold the lease on the gateway's roster while the block runs; a thread renews it. Yields None if another
-    writer holds it, or the roster is not due yet."""
+    """Hold the lease on the gateway's roster during the block, while a thread renews it. Yields None if
+    another writer holds it, or if the gateway's row says that writing must wait."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
     with engine.begin() as connection:
         generation = connection.execute(

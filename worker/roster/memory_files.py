@@ -1,4 +1,4 @@
-"""Checks a workspace that an agent has moved out of for its own notes, before the folder is deleted."""
+"""Looks for an agent's own notes in a workspace that it has moved out of, before the folder is deleted."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def reason_to_keep_memory_files(
     *,
     awake: bool,
 ) -> str | None:
-    """Why a folder must stay after its agent has moved out, or None if the agent left nothing there.
+    """Why the folder that an agent has moved out of must stay, or None if the agent left no notes in it.
 
-    ``delivered``: SHA-256 of what we last wrote into the agent's files, by name; ``awake``: the agent has
-    been woken, so the folder may hold more than the gateway's release shows.
+    ``delivered``: by file name, the SHA-256 of what we last wrote; ``awake``: the agent has been woken, so
+    the folder may hold more than the gateway's release shows.
     """
     files = AgentFiles(client, live.dialect, openclaw_id)
     try:

@@ -1,7 +1,7 @@
-"""Agents with the same OpenClaw id on the gateways of different rows.
+"""Finds namesakes: agents with the same OpenClaw id under other rows of ``gateways``.
 
-Two rows may be one machine, or even one gateway, so the entry or folder that an agent has left may be the one
-that it, or its successor, uses.
+Two rows may be one machine, or even one gateway. So an entry or folder that an agent has left may be the very
+one that it, or its successor, uses under the other row.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from worker.workspace.display_text import one_line
 
 @dataclass(frozen=True)
 class Namesake:
-    """An agent with the same OpenClaw id on the gateway of another row. ``agent``, ``gateway``: their names;
-    ``folders``: its workspace, as we assigned it and as that gateway shows it; ``written``: the files that we
-    know of there, each with its size in bytes and its time in milliseconds, by name."""
+    """An agent with the same OpenClaw id on the gateway of another row.
+
+    ``agent``: its name and id, for people; ``gateway``: the name of its gateway; ``folders``: its workspace,
+    as we assigned it and as that gateway shows it; ``written``: by name, the size in bytes and the time in
+    milliseconds of each file that we wrote there.
+    """
 
     agent: str
     gateway: str
@@ -51,7 +54,7 @@ _NAMESAKES = text("""
 
 
 def namesakes_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Namesake]:
-    """The agents that have this id on the gateways of other rows and, by their own rows, keep it."""
+    """The agents that live under this id on the gateways of other rows and, by their own rows, should."""
     found = []
     rows = connection.execute(_NAMESAKES, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
     for row in rows:
@@ -75,7 +78,8 @@ def reason_to_keep_entry(
     openclaw_id: str,
     namesakes: Sequence[Namesake],
 ) -> str | None:
-    """Why the entry of an agent that has moved must stay, or None: a namesake lives on this same gateway."""
+    """Why an entry that should be removed must stay: a namesake lives on the same gateway under another row.
+    None if there is no such namesake."""
     for namesake in namesakes:
         if namesake.address.server == address.server or _has_config_of(services, namesake, live):
             return (
@@ -88,10 +92,11 @@ def reason_to_keep_entry(
 def reason_to_keep_folder(
     client: GatewayClient, live: LiveRoster, openclaw_id: str, workspace: str, namesakes: Sequence[Namesake]
 ) -> str | None:
-    """Why an entry's folder must stay, or None: a gateway on the same machine uses it.
+    """Why an entry's folder must stay: a namesake on the same machine uses it, or may use it. None if no
+    namesake does.
 
-    Equal paths on two machines are told apart by their files: no file was written in the same millisecond on
-    both.
+    Equal paths may be on two machines. They count as one folder if a file has the same size and the same time
+    in milliseconds in both.
     """
     for namesake in namesakes:
         if not any(same_folder(folder, workspace) or folder.startswith("~") for folder in namesake.folders):

@@ -1,4 +1,4 @@
-"""Removing agents from a gateway: what may go is decided under the writer's lease, just before each removal.
+"""Decides what a removal may take off a gateway, under the writer's lease and just before each removal.
 
 An entry is removed only if it belongs to the agent being removed, and files only if no other agent uses them.
 """
@@ -44,11 +44,13 @@ _LOOKS, _LOOK_PAUSE_S = 3, 0.5
 
 @dataclass(frozen=True)
 class EntryOwnership:
-    """What our rows say about an entry to be removed. ``owner``: the agent that owns the entry, if it is not
-    the one being removed; ``given``: the folders that we assigned to the agent under that id; ``namesakes``:
-    agents with that id on the gateways of other rows; ``departs``: the agent is moved, not deleted;
-    ``awake``: it has been woken; ``delivered``: SHA-256 of what we last wrote into its files on that gateway,
-    by name."""
+    """What our rows say about an entry to be removed.
+
+    ``owner``: the agent that owns the entry, None if that is the agent being removed or nobody; ``given``:
+    the folders that we assigned to the agent under that id; ``namesakes``: agents with that id on the
+    gateways of other rows; ``departs``: the agent has moved and is not being deleted; ``awake``: the agent
+    has been woken or seen; ``delivered``: by name, the SHA-256 of what we last wrote into its files there.
+    """
 
     owner: str | None
     given: tuple[str, ...]
@@ -84,10 +86,10 @@ _GIVEN = text("""
 def entry_ownership(
     connection: Connection, gateway_id: UUID, workspace_root: str, intent: Intent
 ) -> EntryOwnership:
-    """Look up which agent owns the entry now, and what else decides about its removal.
+    """Look up which agent owns the entry now, and what else matters for its removal.
 
-    The agent whose place the entry is owns it. An entry that is no agent's place, or whose agent's row is
-    gone, belongs to the agent whose row asks for that id.
+    An entry belongs to the agent that has a live place under its id. If there is none, or if that agent's row
+    is gone, it belongs to the agent whose row calls for that id.
     """
     entry = {"gateway_id": gateway_id, "openclaw_id": intent.openclaw_id}
     holder = connection.execute(_HOLDER, {**entry, "job_id": intent.job_id}).one_or_none()
@@ -124,9 +126,10 @@ def owned_by_another(openclaw_id: str, owner: str) -> str:
 def reason_to_keep_files(
     client: GatewayClient, live: LiveRoster, openclaw_id: str, found: EntryOwnership
 ) -> str | None:
-    """Why an entry's files must stay, or None if they are all the agent's own.
+    """Why an entry's files must stay when the entry is removed, or None if they may be deleted.
 
-    They are if its folder is the one that we assigned and no other agent uses it. Raises GatewayError.
+    They may be if the folder is the one that we assigned, no other agent uses it, and an agent that has moved
+    left no notes of its own in it. Raises GatewayError.
     """
     given, folders = found.given, folders_of(live)
     own = folders.pop(openclaw_id)
@@ -216,8 +219,8 @@ def _used_by_others(
 
 
 def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float = LOADING_S) -> None:
-    """Wait until the gateway has loaded the roster of its config, on releases whose agents.delete would undo
-    changes that it has not loaded. Raises RosterUnknownError after ``within_s`` seconds, and GatewayError."""
+    """Wait until the gateway has loaded its present config; only for releases whose agents.delete would undo
+    changes that are not loaded. Raises RosterUnknownError after ``within_s`` seconds, and GatewayError."""
     if not live.dialect.removes_from_memory:
         return
     until = time.monotonic() + within_s
@@ -239,11 +242,11 @@ def require_loaded(client: GatewayClient, live: LiveRoster, *, within_s: float =
 def what_is_left(
     live: LiveRoster, answer: Mapping[str, Any], openclaw_id: str, workspace: str | None
 ) -> Iterator[str]:
-    """Sentences about what the gateway, by its answer to agents.delete, did not clean up or dropped as well.
+    """Yield warnings about what agents.delete left behind, and about what it dropped besides the agent.
 
-    Up to 2026.7 the answer says nothing about files; from 2026.8 on it lists what was ``removed``, what
-    ``failed``, and whether the purge of the sessions failed. ``live``: the roster before the removal;
-    ``workspace``: the folder that the gateway was asked to delete, or None.
+    ``answer``: the gateway's; up to 2026.7 it says nothing about files, from 2026.8 on it lists what was
+    ``removed``, what ``failed``, and whether the purge of the sessions failed. ``live``: the roster before
+    the removal; ``workspace``: the folder that the gateway was asked to delete, or None.
     """
     failed = [item for item in _list(answer.get("failed")) if isinstance(item, Mapping)]
     for item in failed:
@@ -278,11 +281,11 @@ def what_is_left(
 
 
 def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
-    """Whether an entry was removed although the gateway answered that it could not.
+    """Whether the entry is gone although the gateway answered that it could not remove it.
 
-    ``live``: the roster before the removal. The newest releases show what they wrote a moment later, so the
-    roster is read up to three times; a worker that is stopping does not wait and takes the gateway at its
-    word. Raises GatewayError, RosterUnknownError.
+    ``live``: the roster before the removal. The newest releases show what they wrote only a moment later, so
+    the roster is read up to three times; a worker that is stopping reads it once and then trusts the answer.
+    Raises GatewayError, RosterUnknownError.
     """
     for number in range(_LOOKS):
         if number and shutting_down.wait(_LOOK_PAUSE_S):
@@ -299,8 +302,8 @@ def is_gone(client: GatewayClient, live: LiveRoster, openclaw_id: str) -> bool:
 
 
 def half_removed(openclaw_id: str, workspace: str | None, error: GatewayError) -> str:
-    """The warning that the gateway removed the entry and then failed. 2026.9.6 does that if the entry's key
-    is spelled differently from the id. ``workspace``: the folder that the gateway was asked to delete."""
+    """The warning that the gateway removed the entry and then failed, as 2026.9.6 does if the entry's key is
+    spelled differently from the id. ``workspace``: the folder that it was asked to delete, or None."""
     files = f"; delete {workspace} there by hand, it may hold the agent's token" if workspace else ""
     return f"The entry of {openclaw_id} is gone, but its removal did not come to its end ({error}){files}."
 

@@ -23,7 +23,7 @@ from worker.workspace.context import GatewayFacts
 @dataclass(frozen=True)
 class RewriteReview:
     """What a config write would rewrite, and the keys of the rewrites that are allowed. ``comments``: the
-    file has comments, which the first write drops on every release."""
+    config file has comments, which the first write drops on every release."""
 
     rewrites: tuple[Rewrite, ...]
     allowed: frozenset[str]
@@ -31,7 +31,7 @@ class RewriteReview:
 
     @property
     def refused(self) -> tuple[Rewrite, ...]:
-        """The rewrites that need permission and do not have it; a write is refused while there are any."""
+        """The rewrites that need permission and lack it; a write is refused while there are any."""
         return tuple(one for one in self.rewrites if not one.kept and one.key not in self.allowed)
 
     def refusal(self, gateway: str) -> str:
@@ -46,12 +46,12 @@ class RewriteReview:
 
 
 def entry_stays(refusal: Refusal) -> str:
-    """The warning for an agent whose entry is not written while the rest of its job continues."""
+    """The warning for a job that continues although its agent's entry was not written."""
     return f"Its roster entry was left as it is. {refusal.sentence}"
 
 
 def visibility_stays(refusal: Refusal) -> str:
-    """The warning for a patch that would change the channels' heartbeat visibility alone."""
+    """The warning that a patch was not written which would only change the channels' heartbeat visibility."""
     return f"The channels' heartbeat visibility was left as it is. {refusal.sentence}"
 
 
@@ -62,7 +62,8 @@ def rewrite_refusal(
     live: LiveRoster,
     leaving: Collection[str] = (),
 ) -> Refusal | None:
-    """Why no config write may be sent to the gateway, or None. ``leaving``: ids that the write removes."""
+    """Why no config write may be sent to the gateway, or None if one may. ``leaving``: ids that the write
+    would remove."""
     besides = removal_rewrites(live, leaving)
     if not (besides or live.includes or live.dialect.writes_variables):
         return None
@@ -76,9 +77,9 @@ def rewrite_refusal(
 def predicted_refusal(
     engine: Engine, gateway: GatewayFacts, address: GatewayAddress, live: LiveRoster, plan: RosterPlan
 ) -> Refusal | None:
-    """For a dry run: why the plan's patch would not be written, in the words of a real write.
+    """Predict for a dry run why the plan's patch would be refused, in the words of a real refusal.
 
-    None if no reason is known: only a write shows that a gateway's config is immutable.
+    None if the plan needs no patch or no reason is known: only a write shows that a config is immutable.
     """
     if plan.document is None:
         return None
@@ -96,8 +97,8 @@ def review_rewrites(
     credential: str | None,
     besides: Sequence[Rewrite] = (),
 ) -> RewriteReview:
-    """What a write to the gateway would rewrite, and what is allowed. ``besides``: rewrites that this
-    particular write adds to those of any write; ``credential``: the gateway's token."""
+    """Find out what a write to the gateway would rewrite, and what of it is allowed. ``credential``: the
+    gateway's token; ``besides``: rewrites by this particular write, in addition to those by any write."""
     rewrites = tuple(sorted({*rewrites_of(live, credential), *besides}))
     if not rewrites:
         return RewriteReview((), frozenset(), has_comments(live))
@@ -111,7 +112,7 @@ def review_rewrites(
 
 
 def allow(connection: Connection, gateway_id: UUID, rewrites: Sequence[Rewrite]) -> None:
-    """Allow these rewrites in addition to those allowed before."""
+    """Allow these rewrites, in addition to those that are already allowed."""
     items = sorted({one.key for one in rewrites})
     connection.execute(_ALLOW, {"gateway_id": gateway_id, "items": items})
 
@@ -131,7 +132,7 @@ def allowed(connection: Connection, gateway_id: UUID) -> frozenset[str]:
 
 
 def quoted(name: str) -> str:
-    """A gateway's name as a command-line argument, quoted where necessary."""
+    """A gateway's name as a command-line argument, in quotation marks if necessary."""
     return name if name and all(c.isalnum() or c in "._-" for c in name) else f"'{name}'"
 
 

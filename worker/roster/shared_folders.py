@@ -1,4 +1,4 @@
-"""Finds agents of the gateway's owner that use a folder of ours under another path, such as a symlink."""
+"""Finds agents of the gateway's owner that use one of our folders under another path, such as a symlink."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.gateway.client import Call, GatewayClient
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 
 MOST_ASKED = 50
-"""Limit on the other agents whose files are listed before an agent of ours is removed with its files."""
+"""How many other agents' files are listed, at most, before one of our agents is removed with its files."""
 
 
 def user_by_another_path(
@@ -17,8 +17,8 @@ def user_by_another_path(
 ) -> tuple[str | None, bool]:
     """Find which of the ``others`` uses the agent's files.
 
-    Returns its id, or None if there is no such agent, and whether the files of all could be seen. Two agents
-    with a file of equal name, size and time in milliseconds share one folder. Raises GatewayError.
+    Returns the id of one that does, or None, and in that case whether the files of all could be seen. Two
+    agents with a file of equal name, size and time in milliseconds share one folder. Raises GatewayError.
     """
     if not others:
         return None, True

@@ -1,4 +1,4 @@
-"""Checks that writes which a gateway answered ok changed something, so that futile ones are not repeated."""
+"""Checks that writes to which a gateway answered ok had an effect, so that futile ones are not repeated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _SHOWN = 4
 
 
 class WriteCheck:
-    """Compares the outstanding changes before and after each write. ``writes``: how many were answered ok."""
+    """Compares the changes still to be made before and after each write. ``writes``: how many writes were
+    answered ok."""
 
     def __init__(self) -> None:
         self.writes = 0
@@ -24,8 +25,8 @@ class WriteCheck:
         self._without_effect = 0
 
     def before_write(self, plan: RosterPlan, unwanted: Sequence[Intent]) -> None:
-        """Record the outstanding changes. Raises PermanentError if two writes in a row were answered ok and
-        left them as they were."""
+        """Record the changes still to be made. Raises PermanentError if they are the same after two rounds of
+        writes in a row that were answered ok."""
         outstanding = (plan.document, [intent.openclaw_id for intent in unwanted])
         same = self._wrote and outstanding == self._outstanding
         self._without_effect = self._without_effect + 1 if same else 0

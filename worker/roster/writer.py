@@ -1,8 +1,9 @@
 """The one writer of a gateway's roster (decisions.md D1).
 
-It takes all open intents, sends at most one patch for them, waits for the restart that the patch causes,
-reads the roster back, and publishes the waiting rows. Whether a patch is needed, and what it says, is decided
-in `worker.gateway.roster_plan`. Nothing else in the program sends config.patch or agents.delete.
+The writer takes the open intents, sends one patch for them if the roster differs, waits for the restart that
+the patch causes, reads the roster back, and publishes the rows that wait for the intents. Whether a patch is
+needed, and what it says, is decided in `worker.gateway.roster_plan`. Nothing else in the program sends
+config.patch or agents.delete.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ _CANNOT_REMOVE = Refusal(
 )
 PATCH_DEADLINE_S = 25.0
 LONGEST_RESTART_WAIT_S = 10.0
-"""Longest delay before a restart, in seconds, that a slot waits out; for a later one the writer returns, and
+"""The writer waits up to this many seconds for a restart. If the restart is later, the writer returns, and
 the gateway's row says when it is called again."""
 LONGEST_RESTART_S = 300.0
 _RESTART_SLACK_S = 3.0
@@ -119,10 +120,10 @@ _MOST_WINDOWS = 15
 
 
 def write_roster(services: Services, gateway_id: UUID) -> None:
-    """Settle all open intents of the gateway, unless another writer holds its roster.
+    """Settle all open intents of the gateway, unless another writer holds the lease on its roster.
 
-    Returns instead of waiting if the gateway is unreachable, limits our rate or restarts only later: its row
-    then says when the dispatcher calls the writer again.
+    Returns instead of waiting if the gateway is unreachable, limits our rate or restarts only later: the
+    gateway's row then says when the dispatcher calls the writer again.
     """
     lease_s = min(services.settings.lease_s, LONGEST_LEASE_S)
     for _ in range(_BATCHES):
