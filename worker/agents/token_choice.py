@@ -61,8 +61,9 @@ def choose_token(context: AgentContext, content: str | None, *, trusted: bool) -
 
     ``content``: the live text of the file that carries the token; ``trusted``: the file is as we left it and
     its token was verified against the present hash, so PBKDF2 (0.1 s of CPU) is skipped. A token that an
-    earlier try of this job wrote into the workspace is not rotated again. Raises NoTokenError (rules.md 25,
-    26).
+    earlier try of this job wrote into the workspace is not rotated again.
+
+    Raises NoTokenError (rules.md 25, 26).
     """
     record = context.record
     live = find_token(content, section=context.dialect.credentials_in == "AGENTS.md") if content else None

@@ -1,1 +1,1 @@
-"""Agents, their places, their files and their gateways, as Mission Control's tables and ours have them."""
+"""Reads and writes what the tables, ours and Mission Control's, say about agents, places and gateways."""

@@ -1,4 +1,4 @@
-"""Reads all that a job must know of one agent, in one statement."""
+"""Reads everything that a job needs to know about one agent, in one statement."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ class MovedAgentError(PermanentError):
 
 @dataclass(frozen=True)
 class GatewayCondition:
-    """The condition that workers found a gateway in. ``down_for_s``: seconds since it went down, None while
-    it is up; ``down_at``: fingerprint of the address at which it was found down."""
+    """The condition in which workers last found a gateway (`worker.roster.circuit_breaker`).
+
+    ``down_for_s``: seconds since it went down, None while it is up; ``down_at``: fingerprint of the address
+    at which it was down.
+    """
 
     down_for_s: float | None
     refused_token_fingerprint: str | None
@@ -57,7 +60,8 @@ class GatewayCondition:
 class AgentRecord:
     """An agent with its board (None for a gateway's main agent), gateway, user, credentials and records.
 
-    ``places``: the places where it lives, as recorded; ``files``: what we last wrote, by file name.
+    ``provisioned_before``: one of our jobs has succeeded for the agent on this gateway; ``places``: the
+    places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name.
     """
 
     agent: AgentFacts
@@ -92,7 +96,7 @@ class AgentRecord:
 
     @property
     def former_places(self) -> tuple[Place, ...]:
-        """The places where it still lives and from which it has to be removed."""
+        """The places where the agent still lives but should not, so that it has to be removed there."""
         return former_places_of(self.home, self.places)
 
     @property
@@ -115,7 +119,7 @@ class AgentRecord:
 
     @property
     def roster_entry(self) -> RosterEntry:
-        """The entry that its gateway's roster should have for it."""
+        """The entry that the gateway's roster should have for the agent."""
         return RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
 
     @property
@@ -125,7 +129,7 @@ class AgentRecord:
 
     @property
     def heartbeat(self) -> Mapping[str, Any]:
-        """The agent's own heartbeat settings; anything but an object counts as none (rules.md 15)."""
+        """The agent's own heartbeat settings; a value that is no object counts as none (rules.md 15)."""
         config = self.agent.heartbeat_config
         return config if isinstance(config, Mapping) else {}
 
@@ -174,11 +178,11 @@ _LOAD = text(f"""
 def load_agent(
     connection: Connection, agent_id: UUID, user_id: UUID | None = None, *, main: bool = False
 ) -> AgentRecord:
-    """Read a board's agent or, if ``main`` allows it, a gateway's main agent.
+    """Read a board's agent or, if ``main`` is true, also a gateway's main agent.
 
     ``user_id``: the user that the workspace is rendered for, None for the organization's owner. Raises
-    PermanentError for an unusable agent, board, gateway or user (rules.md 13, 21, 22), and for an invalid
-    URL or workspace root (rules.md 4).
+    PermanentError for an unusable agent, board, gateway or user (rules.md 13, 21, 22), for an invalid URL or
+    workspace root (rules.md 4), and if the OpenClaw id belongs to another agent.
     """
     try:
         row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()

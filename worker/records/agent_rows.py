@@ -27,9 +27,9 @@ LEAD_ROLE = "Board Lead"
 
 
 def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
-    """Create or repair the gateway's main agent and return its key; concurrent callers get the same agent.
+    """Create or repair the row of the gateway's main agent, and return the agent's id.
 
-    Raises PermanentError.
+    Concurrent callers get the same agent. Raises PermanentError.
     """
     gateway = _locked(connection, "gateways", _GATEWAY, gateway_id)
     if gateway is None:
@@ -49,7 +49,7 @@ def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
 
 
 def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple[UUID, bool]:
-    """Create or repair the board's lead; return its key and whether it was created.
+    """Create or repair the row of the board's lead; return the agent's id and whether it was created.
 
     Concurrent callers get the same agent. Raises PermanentError.
     """

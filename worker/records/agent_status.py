@@ -41,14 +41,18 @@ _RESTORE = text("""
 
 
 def take_over(connection: Connection, agent_id: UUID, status: str, action: str) -> str | None:
-    """Mark the agent as worked on; return the status that its row had before, None if there is no row."""
+    """Set agents.status and provision_action to those of a job that begins; return the previous status.
+
+    None if the agent has no row.
+    """
     parameters = {"agent_id": agent_id, "status": status, "action": action}
     before: str | None = connection.execute(_TAKE_OVER, parameters).scalar_one_or_none()
     return before
 
 
 def succeed(connection: Connection, session_keys: Mapping[UUID, str]) -> None:
-    """Mark the agents as online and store their session keys; one without a heartbeat gets the default."""
+    """Mark the agents as online and store their session keys. Agents without heartbeat settings get the
+    default."""
     agents = {"agents": list(session_keys), "session_keys": list(session_keys.values())}
     connection.execute(_SUCCEED, {**agents, "heartbeat": json.dumps(DEFAULT_HEARTBEAT)})
 
@@ -59,9 +63,9 @@ def keep_session_key(connection: Connection, agent_id: UUID, session_key: str) -
 
 
 def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
-    """Restore the agent's status as of the job's first claim, unless another program has changed it since.
+    """Restore the status that the agent had before the job, unless another program has changed it since.
 
-    If there was no claim yet, the agent becomes offline: a service may have marked it before enqueueing, and
-    that status must not stay for ever.
+    The agent becomes offline if no earlier status is known, or if that was one of a job's: a service may have
+    set it before it enqueued the job, and it must not stay for ever.
     """
     connection.execute(_RESTORE, {"job_id": job_id, "agent_id": agent_id})

@@ -1,4 +1,4 @@
-"""Records what we last wrote into each file: ``agent_files``, one statement per agent (decisions.md D2)."""
+"""Records in ``agent_files`` what we last wrote into each file, one statement per agent (decisions.md D2)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def record_files(
     files: Mapping[str, RecordedFile],
     shown: str | None = None,
 ) -> None:
-    """Record what the gateway now holds of these files. ``shown``: their folder as the gateway shows it, if
-    that is not recorded yet."""
+    """Record what was written into these files. ``shown``: the workspace folder as the gateway shows it, to
+    be recorded too; None if it is recorded already or unknown."""
     if not files:
         return
     rows = [
@@ -61,7 +61,7 @@ _FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id A
 
 
 def forget_files(connection: Connection, agent_id: UUID, gateway_id: UUID) -> None:
-    """Delete an agent's file records on a gateway from which it is gone, or which was rebuilt."""
+    """Delete the records of an agent's files on a gateway that the agent has left."""
     connection.execute(_FORGET, {"agent_id": agent_id, "gateway_id": gateway_id})
 
 

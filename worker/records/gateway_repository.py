@@ -1,4 +1,4 @@
-"""Reads a gateway's row, and the roster entries that its agents' rows ask for at this moment."""
+"""Reads a gateway's row, and the roster entries that its agents' rows call for at this moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.workspace.identity import plain_path, workspace_path
 
 @dataclass(frozen=True)
 class GatewayRecord:
-    """A gateway, its address, and the condition that workers found it in."""
+    """A gateway, its address, and the condition in which workers last found it."""
 
     gateway: GatewayFacts
     address: GatewayAddress
@@ -49,7 +49,7 @@ _WANTED = text(f"""
 
 
 def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | None:
-    """Read the gateway; None if it has no row (any more). Raises BadAddress for an invalid URL."""
+    """Read the gateway, or return None if it has no row. Raises BadAddress for an invalid URL."""
     row = connection.execute(_GATEWAY, {"gateway_id": gateway_id}).one_or_none()
     if row is None:
         return None
@@ -63,7 +63,7 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
 
 @dataclass(frozen=True)
 class Wanted:
-    """The roster entry that an agent should have, and the place where it then lives."""
+    """The roster entry that an agent should have, and the place where the agent should live."""
 
     entry: RosterEntry
     home: Place
@@ -72,9 +72,9 @@ class Wanted:
 def wanted_agents(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, Wanted]:
-    """What each of ``agents`` that is on this gateway now should have, oldest first, by the agent's key.
+    """The entries and homes, by agent id, of those of ``agents`` whose rows name this gateway.
 
-    Raises PermanentError for an invalid workspace root (rules.md 4).
+    The oldest agent comes first. Raises PermanentError for an invalid workspace root (rules.md 4).
     """
     rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
     return {row.id: _wanted(row, record.gateway) for row in rows}
@@ -83,7 +83,7 @@ def wanted_agents(
 def wanted_entries(
     connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
 ) -> dict[UUID, RosterEntry]:
-    """The entries of `wanted_agents` alone, by the agent's key. Raises PermanentError."""
+    """Only the entries of `wanted_agents`, by agent id. Raises PermanentError."""
     return {agent: wanted.entry for agent, wanted in wanted_agents(connection, record, agents).items()}
 
 

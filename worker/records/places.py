@@ -1,8 +1,9 @@
-"""Decides and records where an agent lives, should live, and has lived; no other code does.
+"""Decides and records where an agent lives, should live, and has lived; no other module does.
 
 A place is a row of ``agent_places``: a gateway, the agent's OpenClaw id there, and its folder. It is written
 before the agent's roster entry and files, so that even after a crash every agent on a gateway has a place. It
-is closed once the agent was seen to be gone. Ids are derived from UUIDs only where no place has another.
+is live until the agent was seen to be gone from it, and then closed. An OpenClaw id is derived from UUIDs
+unless the agent has a live place with an id that was not.
 """
 
 from __future__ import annotations
@@ -55,19 +56,20 @@ LIVE_PLACES = """(
     FROM provisioner.agent_places p JOIN gateways pg ON pg.id = p.gateway_id
     WHERE p.agent_id = a.id AND p.until IS NULL
 )"""
-"""Selects the live places of the row ``a`` of ``agents`` on gateways that still exist, for `places_of`."""
+"""SQL: the live places of the row ``a`` of ``agents`` on gateways that still exist; read by `places_of`."""
 
 
 def places_of(selected: Any) -> tuple[Place, ...]:
-    """The places in the value that ``LIVE_PLACES`` selects."""
+    """The places in a value that ``LIVE_PLACES`` has selected."""
     return tuple(Place(UUID(gateway_id), *rest) for gateway_id, *rest in selected or ())
 
 
 def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[Place]) -> Place:
-    """The place where the agent should live, by its row and its live places.
+    """Decide from the agent's row and its live places where the agent should live.
 
-    An id that was not derived from UUIDs is kept for good. A derived one follows the agent's role and
-    gateway: a member that becomes its board's lead gets another id, and so another home.
+    An OpenClaw id that was not derived from UUIDs is kept as long as the agent stays on the gateway. A
+    derived one follows the agent's role and gateway: a member that becomes its board's lead gets another id,
+    and so another home.
     """
     key = session_key_of(agent.id, agent.board_id, agent.is_board_lead, agent.gateway_id)
     made = openclaw_id(key)
@@ -83,15 +85,15 @@ def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[P
 
 
 def made_place(gateway_id: UUID, openclaw_id: str, workspace_root: str) -> Place:
-    """The place that an agent has under an id derived from a UUID, whether or not it is on record."""
+    """The place of an agent with this OpenClaw id, derived from a UUID; it need not be on record."""
     workspace = derived_workspace_path(workspace_root, openclaw_id)
     return Place(gateway_id, openclaw_id, f"agent:{openclaw_id}:main", workspace, recorded=False)
 
 
 @dataclass(frozen=True)
 class History:
-    """All places of an agent, oldest first: ``live`` ones, and ``closed`` ones, from which it was seen to be
-    gone. ``gateways``: the places' gateways that still have a row."""
+    """All places of an agent on record, oldest first: ``live`` ones, and ``closed`` ones, from which it was
+    seen to be gone. ``gateways``: those gateways of the places that still have a row."""
 
     live: tuple[Place, ...]
     closed: tuple[Place, ...]
@@ -118,7 +120,7 @@ def history_of(connection: Connection, agent_id: UUID) -> History:
 
 
 def former_places_of(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
-    """The live places other than its home, from which the agent has to be removed."""
+    """Those of the agent's ``places`` that are not its ``home``; it has to be removed from them."""
     return tuple(place for place in places if not place.is_at(home.gateway_id, home.openclaw_id))
 
 
@@ -145,9 +147,9 @@ _CLOSE_ROW = text("UPDATE provisioner.agent_places SET until = now() WHERE id = 
 def claim_places(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]) -> dict[UUID, str]:
     """Record that the agents live in their homes on one gateway, before they are written there.
 
-    Returns a sentence for each agent whose id belongs to another agent. If several agents need one id, the
-    one that lives there gets it, else the first. An id passes on if its holder is gone or needs another id by
-    now.
+    Returns a sentence for each agent whose OpenClaw id belongs to another agent. If several agents need one
+    id, the agent whose place it already is gets it, else the first. An id passes to another agent if its
+    holder was deleted, is being deleted, or now needs another id.
     """
     first: dict[str, UUID] = {}
     refused: dict[UUID, str] = {}
@@ -183,8 +185,8 @@ def _claim(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]
 
 
 def keeps(row: Any, gateway_id: UUID, openclaw_id: str) -> bool:
-    """Whether the agent in ``row`` (null columns if its row is gone) keeps an id on a gateway. An agent that
-    is being deleted does not."""
+    """Whether the agent of ``row`` keeps an OpenClaw id on a gateway. It does not if it is being deleted, or
+    if its row is gone, so that all columns of ``row`` are null."""
     if row.id is None or row.status == "deleting" or row.gateway_id != gateway_id:
         return False
     return derived_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
@@ -201,9 +203,9 @@ _EARLIER = text(r"""
 def note_earlier_homes(
     connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place], present: frozenset[str]
 ) -> None:
-    """Record the former member ids under which board leads are still on the gateway.
+    """Record places for board leads that are still on the gateway under the id that they had as members.
 
-    Another program may have put them there without a record.
+    Another program may have put them there without a record. ``present``: the ids in the roster.
     """
     agents = [
         agent
@@ -221,7 +223,7 @@ _RESOLVED = text("""
 
 
 def note_resolved(connection: Connection, agent_id: UUID, home: Place, resolved: str) -> None:
-    """Record how the gateway shows the folder that we configured."""
+    """Record the agent's folder as the gateway shows it."""
     values = {"agent_id": agent_id, "gateway_id": home.gateway_id, "openclaw_id": home.openclaw_id}
     connection.execute(_RESOLVED, {**values, "resolved": resolved})
 

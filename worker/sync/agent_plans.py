@@ -1,7 +1,7 @@
-"""Reads a gateway's config once for a whole sync and finds which roster entries differ or are missing.
+"""Reads a gateway's config once for a whole sync, and plans which roster entries must change.
 
-All changes are asked for in one transaction, so that they become one config patch. The workspaces are read
-later, each when its agent's row is executed.
+All changes are requested in one transaction, so that they become one config patch. Each workspace is read
+later, when its agent's row is executed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class AgentPlan:
     """What a sync plans for one agent.
 
-    ``phase``: the step at which its row begins: files, roster (the sync asks for the change of its entry), or
-    intent (the row asks for it, once no other job holds the agent).
+    ``phase``: the step at which the agent's row begins: ``files``; ``roster`` if the sync itself requests the
+    change of the entry; or ``intent`` if the row requests it later, because another job holds the agent now.
     """
 
     agent_id: UUID
@@ -59,15 +59,16 @@ class AgentPlan:
     reason_code: ReasonCode | None = None
 
     def end(self, status: str, reason: str, code: ReasonCode) -> None:
-        """End the agent's row without touching the agent; ``code`` is the reason for programs."""
+        """Plan to end the agent's row without touching the agent; ``code`` is the reason for programs."""
         self.status, self.reason, self.phase = status, as_sentence(reason), "looked"
         self.reason_code = code
 
 
 def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
-    """Read the roster and ask for the changes that it needs; if it needs none, open the first agents' rows.
+    """Read the roster and request the changes that it needs; if it needs none, open the first agents' rows.
 
-    Snoozes while the gateway is away. Raises TransientError, PermanentError, LeaseLostError.
+    Returns the snooze in which the sync then waits, or in which it waits for an unreachable gateway. Raises
+    TransientError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
         gateway = load_gateway(connection, held.gateway_id)
@@ -222,7 +223,7 @@ def _store_plans(
 
 
 def open_agents(connection: Connection, held: JobClaim) -> list[Message]:
-    """Park the sync and open the rows of its first agents; returns messages to send after the commit.
+    """Park the sync and open the rows of its first agents; return the messages to send after the commit.
 
     Raises LeaseLostError.
     """
@@ -231,7 +232,8 @@ def open_agents(connection: Connection, held: JobClaim) -> list[Message]:
 
 
 def resume_after_writer(services: Services, held: JobClaim) -> Snooze:
-    """Open the first agents' rows once the roster writer is done; rows whose change it refused fail."""
+    """Open the first agents' rows if the roster writer has settled all intents of the sync, else wait on.
+    Agents whose change was refused fail."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_timeout_s)
         # Locked, so that a sync that parks because an intent is open is parked before the writer settles it.

@@ -12,8 +12,8 @@ from worker.jobs.store.sync_rows import add_rows
 
 
 def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
-    """Create the rows of a queued sync, oldest agent first; return False if another sync of the gateway is
-    under way, behind which this one waits.
+    """Start a queued sync and create its agents' rows, oldest agent first. If another sync of the gateway is
+    running, have this one wait for it and return False.
 
     Agents of paused boards are skipped, and the gateway's main agent gets no position. Raises
     BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31).

@@ -1,5 +1,5 @@
-"""Executes a sync's own row: reads the roster, waits for its writer and the agents, counts the result
-(decisions.md D5)."""
+"""Executes a sync's own row: reads the roster, waits for the roster writer and the agents' rows, and counts
+the result (decisions.md D5)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _AT_WORK = Snooze("its agents are being worked at")
 
 
 def execute_sync(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
-    """Claim the sync's row and work on it until it ends or snoozes. Raises only DATABASE_AWAY."""
+    """Claim the sync's own row and execute its present phase; return how it ended, or the snooze in which it
+    waits. Raises only DATABASE_AWAY."""
     held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
     if isinstance(held, NotClaimed):
         return held

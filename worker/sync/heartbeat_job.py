@@ -1,7 +1,7 @@
 """Syncs the heartbeat settings of many agents in one config change (rules.md 42).
 
-The job asks the roster writer for all of them at once. It holds no agent and talks to no gateway: the entries
-are computed from the agents' rows when the roster is written.
+The job requests the changes of all entries at once. It holds no agent and talks to no gateway: the roster
+writer computes the entries from the agents' rows when it writes the roster.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from worker.runtime.services import Services
 def begin(
     connection: Connection, job_id: UUID, request: SyncHeartbeats, budget_s: float = ROSTER_RECHECK_S
 ) -> list[Message]:
-    """Create the job's row for each agent and ask for the config change; a job without agents ends here.
+    """Create a row for each agent and request the roster changes. A job in which no agent's entry has to be
+    written ends here.
 
-    Returns messages to send after the commit. Raises BadRequestError.
+    Returns the messages to send after the commit. Raises BadRequestError.
     """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:
@@ -66,9 +67,10 @@ def begin(
 
 
 def execute_heartbeats(services: Services, job_id: UUID) -> Outcome:
-    """Claim the job and end the rows that the roster writer has settled; the job ends with the last of them.
+    """Claim the job's own row and end the agents' rows whose intents are settled; the job ends with the last
+    of them.
 
-    Intents that have been open for RETRY_TIMEOUT_S are given up. Raises only DATABASE_AWAY.
+    Intents that have been open for RETRY_TIMEOUT_S are refused. Raises only DATABASE_AWAY.
     """
     lease_s = services.settings.lease_s
     held = claim_job(services.engine, job_id, "sync_heartbeats", lease_s=lease_s)

@@ -16,7 +16,7 @@ _STRANGERS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Row:
-    """One agent's row as it ended."""
+    """One agent's row in a sync that has ended."""
 
     agent_id: UUID
     agent_name: str | None
@@ -33,33 +33,34 @@ class Row:
 
     @property
     def paused(self) -> bool:
-        """Whether it was skipped because its board is paused: no error (rules.md 32)."""
+        """Whether the agent was skipped because its board is paused, which is no error (rules.md 32)."""
         return self.outcome == AgentOutcome.PAUSED
 
     @property
     def gone(self) -> bool:
-        """Whether it was skipped because it was deleted or moved meanwhile: no error (rules.md 40)."""
+        """Whether the agent was skipped because it was deleted or moved meanwhile, which is no error
+        (rules.md 40)."""
         return self.outcome in (AgentOutcome.DELETED, AgentOutcome.MOVED)
 
     @property
     def unchanged(self) -> bool:
-        """Whether it succeeded and nothing had to be changed."""
+        """Whether the agent was synced and nothing had to be changed."""
         roster = (self.roster or {}).get("action", "unchanged")
         return self.status == "succeeded" and roster == "unchanged" and not self.count(*_WRITTEN)
 
     @property
     def faulty(self) -> bool:
-        """Whether the result lists it among the errors."""
+        """Whether the sync's result lists the agent among the errors."""
         return self.status in ("failed", "skipped") and not (self.paused or self.gone)
 
     def count(self, *actions: str) -> int:
-        """How many of its files have one of these actions."""
+        """How many of the agent's files have one of these actions."""
         return sum(file.get("action") in actions for file in self.files.values())
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a sync ends. ``error``: the sentence of one that did not succeed; ``code``: what it says, for
+    """How a sync ends. ``error``: why it did not succeed, None if it did; ``code``: ``error`` for
     programs."""
 
     status: str
@@ -79,7 +80,7 @@ def ending(
     cancelled: bool = False,
     stopped: str | None = None,
 ) -> Ending:
-    """Count the rows of a finished sync.
+    """Work out from a sync's rows, all of which have ended, how the sync ends.
 
     ``without_board``: names of agents that have no board and are not the main agent; ``stopped``: why the
     sync ended early, if it did.
@@ -141,7 +142,7 @@ def _strangers(options: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
 
 
 def drifted(result: Mapping[str, Any]) -> bool:
-    """Whether a dry run's result says that something differs."""
+    """Whether the result of a dry run says that a sync would change something."""
     return bool(result.get("files_written") or result.get("roster_changes"))
 
 

@@ -1,5 +1,5 @@
-"""Leases a job's own row, for jobs that are not about one agent, as agents' rows are leased (decisions.md
-D5)."""
+"""Leases a job's own row, for jobs that are not about one agent; agents' rows are leased likewise
+(decisions.md D5)."""
 
 from __future__ import annotations
 

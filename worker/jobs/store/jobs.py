@@ -58,11 +58,11 @@ def enqueue(
     parent: UUID | None = None,
     published: bool = False,
 ) -> Enqueued:
-    """Write the request as a queued job, or find the job that an equal request made before.
+    """Store the request as a queued job, or find the job that an equal request with its request_id created.
 
-    ``published``: its message was already sent or received. Raises RequestConflictError if the request_id was
-    used for the same target with other options, and BadRequestError if the request names a webhook that there
-    is not.
+    ``published``: a message for the job was already sent or received. Raises RequestConflictError if the
+    request_id was used for the same target with other options, and BadRequestError if the request names a
+    webhook that does not exist.
     """
     key = job_id or uuid4()
     values = request.places()
