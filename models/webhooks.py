@@ -12,10 +12,11 @@ DELIVERY_STATUSES = ("pending", "delivered", "failed")
 
 
 class Webhook(Provisioner):
-    """An address that an organization wants called when its jobs end (decisions.md D17).
+    """A URL that an organization wants called when its jobs end (decisions.md D17).
 
-    ``name``: by which jobs name it; ``not_before``: until when nothing is sent to it, because a worker is
-    sending or because it has just failed; ``failures``: calls that failed since the last that did not.
+    ``name``: the name by which jobs refer to the webhook; ``not_before``: no worker may claim the webhook
+    before this time, because another one is sending to it or because a call has just failed; ``failures``:
+    how many calls in a row have failed.
     """
 
     __tablename__ = "webhooks"
@@ -34,10 +35,10 @@ class Webhook(Provisioner):
 
 
 class WebhookDelivery(Provisioner):
-    """The message that a webhook gets about a job; it waits until the job has ended.
+    """The message to a webhook about one job, to be sent once the job has ended.
 
-    ``next_attempt_at``: when it is sent (again), null once it is settled; ``answer``: the HTTP status of the
-    last answer; ``error``: why the last attempt failed.
+    ``next_attempt_at``: the earliest time at which it is sent (again), null once it was delivered or given
+    up; ``answer``: the HTTP status of the last answer; ``error``: why the last attempt failed.
     """
 
     __tablename__ = "webhook_deliveries"

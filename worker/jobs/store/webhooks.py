@@ -37,7 +37,7 @@ _PLACES = ("agent_id", "board_id", "gateway_id")
 
 
 def webhook_of(connection: Connection, request: Request) -> UUID | None:
-    """The id of the webhook that the request names, None if it names none, which costs no statement.
+    """The id of the webhook that the request names; None, without an SQL statement, if it names none.
 
     Raises BadRequestError if the organization of the request's target has no such webhook.
     """
@@ -61,15 +61,15 @@ def webhook_of(connection: Connection, request: Request) -> UUID | None:
 
 
 def expect_delivery(connection: Connection, job_id: UUID, webhook_id: UUID | None) -> None:
-    """Record that the webhook is to be called when the job ends. Does nothing without one, or if that is
-    recorded already."""
+    """Record that the webhook must be called when the job ends. Does nothing if ``webhook_id`` is None or the
+    delivery is already recorded."""
     if webhook_id is not None:
         connection.execute(_EXPECT, {"job_id": job_id, "webhook_id": webhook_id})
 
 
 def deliver_anyway(connection: Connection, job_id: UUID, arguments: Mapping[str, Any]) -> None:
-    """Record a delivery for a job that ended before a worker started it, if ``arguments`` name a webhook and
-    enough of the job's target to find it."""
+    """Record the delivery for a job that ended before a worker started it, if ``arguments`` name a webhook
+    and also a target whose organization has that webhook."""
     name = arguments.get("webhook")
     if not isinstance(name, str) or "\x00" in name:
         return
@@ -83,7 +83,7 @@ def deliver_anyway(connection: Connection, job_id: UUID, arguments: Mapping[str,
 
 @dataclass(frozen=True)
 class ClaimedWebhook:
-    """A webhook to which this worker alone sends now."""
+    """A webhook that this worker has claimed: until the claim ends, no other worker sends to it."""
 
     id: UUID
     name: str
@@ -92,7 +92,7 @@ class ClaimedWebhook:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A job that has ended, of which a webhook is to hear. ``attempts``: how many failed before."""
+    """An ended job about which a webhook must be told. ``attempts``: how many attempts have failed."""
 
     job_id: UUID
     attempts: int
@@ -158,14 +158,14 @@ _FAILED = text("""
 
 
 def claim_webhooks(connection: Connection, most: int, *, lease_s: float) -> list[ClaimedWebhook]:
-    """Take webhooks for which deliveries are due, ``most`` at most, for ``lease_s`` seconds."""
+    """Claim for ``lease_s`` seconds at most ``most`` webhooks for which deliveries are due."""
     rows = connection.execute(_CLAIM, {"most": most, "lease_s": lease_s})
     return [ClaimedWebhook(**row._mapping) for row in rows]
 
 
 def next_delivery(connection: Connection, webhook_id: UUID) -> Delivery | None:
-    """The delivery for a webhook that has been due for longest; None, and the webhook is released, if there
-    is none."""
+    """Return the delivery to the webhook that has been due for longest. If none is due, release the webhook
+    and return None."""
     row = connection.execute(_NEXT, {"webhook_id": webhook_id}).one_or_none()
     if row is None:
         release_webhook(connection, webhook_id)
@@ -174,14 +174,14 @@ def next_delivery(connection: Connection, webhook_id: UUID) -> Delivery | None:
 
 
 def release_webhook(connection: Connection, webhook_id: UUID) -> None:
-    """Let any worker send to the webhook at once."""
+    """End the claim on the webhook, so that any worker may claim it at once."""
     connection.execute(_RELEASE, {"webhook_id": webhook_id})
 
 
 def note_delivered(
     connection: Connection, webhook_id: UUID, job_id: UUID, answer: int, *, lease_s: float
 ) -> None:
-    """Settle a delivery, and keep the webhook for another ``lease_s`` seconds."""
+    """Record that a delivery succeeded, and keep the claim on the webhook for another ``lease_s`` seconds."""
     values = {"webhook_id": webhook_id, "job_id": job_id, "answer": answer, "lease_s": lease_s}
     connection.execute(_DELIVERED, values)
 
@@ -196,9 +196,11 @@ def note_failed(
     again_s: float | None,
     pause_s: float,
 ) -> None:
-    """Record a failed attempt and release the webhook. ``again_s``: seconds until this delivery is tried
-    again, None to give it up; ``pause_s``: seconds without any to this webhook, doubled with each failure
-    in a row, up to 64 times."""
+    """Record that an attempt failed, and end the claim on the webhook.
+
+    ``again_s``: seconds until this delivery is tried again, None to give it up; ``pause_s``: seconds for
+    which nothing is sent to the webhook; each further failure in a row doubles them, up to 64 times as many.
+    """
     values = {"webhook_id": webhook_id, "job_id": job_id, "error": error, "answer": answer}
     connection.execute(_FAILED, {**values, "again_s": again_s, "pause_s": pause_s})
 
@@ -212,7 +214,8 @@ _TRY_NOW = text("UPDATE provisioner.webhooks SET failures = 0, not_before = now(
 
 
 def retry_given_up(connection: Connection, webhook_id: UUID) -> int:
-    """Make the deliveries that were given up due again, and the webhook with them; return how many."""
+    """Make the deliveries to the webhook that were given up due again, and end its pause; return how many
+    there were."""
     count = connection.execute(_RETRY, {"id": webhook_id}).rowcount
     connection.execute(_TRY_NOW, {"id": webhook_id})
     return count
