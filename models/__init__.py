@@ -3,6 +3,7 @@
 from models.agent_credentials import AgentCredential
 from models.agent_files import AgentFile
 from models.agent_places import AgentPlace
+from models.agent_settings import AgentSetting
 from models.agents import Agent
 from models.boards import Board, BoardMemory
 from models.gateway_states import GatewayState
@@ -10,6 +11,7 @@ from models.gateways import Gateway
 from models.job_agents import JobAgent
 from models.jobs import Job
 from models.organizations import Organization
+from models.roster_fields import RosterField
 from models.roster_intents import RosterIntent
 from models.schemas import MissionControl, Provisioner
 from models.sync_schedules import SyncSchedule
@@ -22,6 +24,7 @@ __all__ = [
     "AgentCredential",
     "AgentFile",
     "AgentPlace",
+    "AgentSetting",
     "Board",
     "BoardMemory",
     "Gateway",
@@ -32,6 +35,7 @@ __all__ = [
     "Organization",
     "OrganizationMember",
     "Provisioner",
+    "RosterField",
     "RosterIntent",
     "SyncSchedule",
     "User",

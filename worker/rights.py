@@ -23,6 +23,8 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.roster_intents": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.gateway_states": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.agent_files": _ALL,
+    "provisioner.agent_settings": ("SELECT", "DELETE"),
+    "provisioner.roster_fields": _ALL,
     "provisioner.agent_credentials": _ALL,
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.sync_schedules": ("SELECT", "UPDATE"),

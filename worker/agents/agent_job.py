@@ -34,6 +34,7 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.jobs import move_job
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
+from worker.records.agent_settings import forget_fields
 from worker.records.agent_status import keep_session_key, succeed, take_over
 from worker.records.places import claim_places, note_earlier_homes
 from worker.roster.circuit_breaker import check_circuit, connect_and_record
@@ -153,6 +154,9 @@ def _request_roster_change(context: AgentContext) -> Snooze | None:
                 note_earlier_homes(
                     connection, record.gateway_id, {context.agent_id: record.home}, roster.present
                 )
+                forget_fields(connection, record.gateway_id, roster.over)
+            for note in roster.notes_on(record.openclaw_id):
+                context.warn(note)
             context.held = replace(context.held, phase="files", first_provision=first)
             return None
     with context.services.engine.begin() as connection:

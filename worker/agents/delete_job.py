@@ -201,7 +201,7 @@ def _end(
                     "The agent is off its gateway, but its row stays: a trigger or row-level security on"
                     " agents keeps the database role from changing it. Change that and run the delete again."
                 )
-            connection.execute(_FORGET_FILES, parameters)
+            connection.execute(_FORGET_FILES, {**parameters, "keep_row": keep_row})
             connection.execute(_FORGET_CREDENTIALS, parameters)
             for place in target.lost:
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
@@ -221,7 +221,13 @@ _OFFLINE = text("""
     UPDATE agents SET status = 'offline', provision_action = NULL, updated_at = now() AT TIME ZONE 'utc'
     WHERE id = :agent_id
 """)
-_FORGET_FILES = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id")
+_FORGET_FILES = text("""
+    WITH settings AS (
+        DELETE FROM provisioner.agent_settings
+        WHERE scope = 'agent' AND target_id = :agent_id AND NOT CAST(:keep_row AS boolean)
+    )
+    DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id
+""")
 _FORGET_CREDENTIALS = text("DELETE FROM provisioner.agent_credentials WHERE agent_id = :agent_id")
 
 _ROW = text("SELECT id, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")

@@ -8,9 +8,11 @@ from worker.gateway.folders import workspace_changes
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
+from worker.jobs.states import ReasonCode
 from worker.roster.circuit_breaker import refresh_one_session
 from worker.roster.intents import Refusal
 from worker.roster.rewrite_permission import predicted_refusal
+from worker.roster.settings_check import check_settings
 
 
 def plan_entry(context: AgentContext) -> RosterPlan:
@@ -27,6 +29,11 @@ def preview_entry(context: AgentContext) -> tuple[RosterPlan, Refusal | None]:
     plan, record = _plan(context, live), context.record
     if plan.changed and (fault := entry_fault(record.roster_entry, context.dialect)) is not None:
         raise PermanentError(fault)
+    names = {record.openclaw_id: record.shown_name}
+    for bad in check_settings(context.client, live, plan, names).values():
+        raise PermanentError(bad.sentence, reason_code=bad.code)
+    for note in plan.notes_on(record.openclaw_id):
+        context.warn(note)
     refusal = predicted_refusal(context.services.engine, record.gateway, record.address, live, plan)
     change = workspace_changes(live, plan).get(record.openclaw_id)
     if refusal is None and change is not None:
@@ -50,4 +57,8 @@ def _read(context: AgentContext) -> LiveRoster:
 
 def _plan(context: AgentContext, live: LiveRoster) -> RosterPlan:
     keeps = context.services.settings.keep_default_heartbeat
-    return live.plan([context.record.roster_entry], keep_others_beating=keeps)
+    plan = live.plan([context.record.roster_entry], keep_others_beating=keeps)
+    for fault in plan.faults.values():
+        sentence = f"Agent {context.record.shown_name!r}: {fault}"
+        raise PermanentError(sentence, reason_code=ReasonCode.BAD_SETTING)
+    return plan

@@ -47,6 +47,10 @@ COMMANDS = {
         "Cancel a job: at once, or as soon as the workers that have it are done.",
     ),
     "retry": ("cli.commands.jobs:retry", "Retry what an ended job left undone, as a new job."),
+    "settings": (
+        "cli.commands.settings:app",
+        "What agents' roster entries should have: model, skills, tools, sandbox and the like.",
+    ),
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
     "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),
@@ -60,8 +64,8 @@ COMMANDS = {
     ),
     "device": ("cli.commands.device:app", "Show the device key by which gateways recognize the workers."),
 }
-"""Maps each command to its place below ``worker`` and its line in the list, the first sentence of its help.
-The place `REQUEST` stands for commands that submit a job of their kind and do nothing else."""
+"""Each command's place below ``worker``, and the line that lists it: the first sentence of its help.
+`REQUEST` is the place of those that ask for a job of their kind and do nothing else."""
 LAB = "lab."
 
 
@@ -88,7 +92,7 @@ class Commands(TyperGroup):
 
 @cache
 def load(name: str) -> Any:
-    """Import the command ``name``, or make it if its place is `REQUEST`."""
+    """The command of that name, ready to run."""
     place, line = COMMANDS[name]
     module, _, attribute = place.partition(":")
     part = getattr(_imported(name, module), attribute)

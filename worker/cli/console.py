@@ -1,6 +1,6 @@
-"""Prints lines, tables and JSON, and formats times, sizes and names for them.
+"""Printing: the two consoles, tables, JSON, and how times, sizes and names are written.
 
-`worker.cli.views` decides what a page says, and each command which columns its list has.
+What a page says is in `worker.cli.views`; the columns of a list are in its command.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.text import Text
 from worker.masking import mask, mask_all
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-"""The ``--json`` option, which every command that prints has."""
+"""The option of every command that prints."""
 _SHOWN = 5
 _QUOTABLE = frozenset(" -_.,:;/()+=@#&*?<>[]{}|'")
 
@@ -45,7 +45,7 @@ class Marks:
 
 
 def marks(console: Console) -> Marks:
-    """The marks for ``console``: plain ASCII if it can encode nothing else."""
+    """The marks that ``console`` can encode."""
     if console.options.ascii_only:
         return Marks("+", "x", "*", ".")
     return Marks("\u2713", "\u2717", "\u25cf", "\u00b7")
@@ -70,20 +70,20 @@ def complain(sentence: str) -> None:
 
 
 def note(sentence: str) -> None:
-    """Print a remark on stderr, dimmed."""
+    """Print a remark on stderr, dimmed, apart from what stdout carries."""
     say(Text(plain(sentence), style="dim"), console=err)
 
 
 def emit(document: Any, *, public: bool = False) -> None:
-    """Print ``document`` as JSON on stdout, with times and ids as text. ``public``: it holds no secret, so it
-    need not be masked."""
+    """Print the one JSON document on stdout, times and ids as text. ``public``: it holds no secret and need
+    not be masked."""
     shown = document if public else mask_all(document)
     sys.stdout.write(json.dumps(shown, indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 
 def show_list(items: Sequence[Mapping[str, Any]], shown: Table, *, nothing: str, as_json: bool) -> None:
-    """Print ``items`` as JSON, or their table ``shown``, or the sentence ``nothing`` if there are none."""
+    """Print a list: as JSON, as the table ``shown`` of it, or as the sentence ``nothing`` if it is empty."""
     if as_json:
         emit(list(items))
     else:
@@ -146,7 +146,7 @@ def size(octets: int) -> str:
 
 
 def short(identity: object) -> str:
-    """The first eight characters of an id, which every command accepts in its place."""
+    """The first eight digits of an id, which every command accepts for it."""
     return str(identity)[:8]
 
 
@@ -159,12 +159,12 @@ def argument(name: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun: ``1 agent``, ``2 agents``."""
+    """The number with its noun: ``1 agent``, ``2 agents``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def named(names: Sequence[str]) -> str:
-    """A list of names in words, as in ``Ada and Ben``; after five names, only the number of the others."""
+    """The first names, as ``Ada, Ben and 3 more``."""
     shown = list(names[:_SHOWN])
     if len(names) > _SHOWN:
         return f"{', '.join(shown)} and {len(names) - _SHOWN} more"

@@ -1,4 +1,4 @@
-"""Reads the settings of a ``provisioner`` command, and makes its database engine."""
+"""The settings and the database engine of this run of the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows errors to an operator: as one sentence on stderr and an exit code, never as a traceback."""
+"""Errors as an operator sees them: one sentence on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 

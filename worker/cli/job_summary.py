@@ -1,4 +1,4 @@
-"""Reads a job's summary from the database, for the pages, the live views and ``--json`` alike."""
+"""The summary of a job, read from the database: it feeds the pages, the live views and ``--json`` alike."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ from worker.workspace.display_text import one_line
 
 @dataclass(frozen=True)
 class AgentSummary:
-    """One agent's part in a job.
-
-    ``tries``: the number of failed tries. ``crashes``: the number of claims whose worker died. ``in_hand``:
-    whether a worker has the row now. ``due_in_s``: seconds until a waiting row is due; None while a worker
-    has it, and once it has ended. In a sync, ``is_main`` marks the gateway's main agent, and ``roster`` holds
-    the change to the agent's entry.
-    """
+    """One agent's part in a job. ``tries``: how many tries failed; ``crashes``: how many workers died at it;
+    ``due_in_s``: seconds until a waiting row is taken up again, None while a worker has it, or once it has
+    ended. In a sync, ``is_main`` marks the gateway's main agent, and ``roster`` holds the change to the
+    agent's entry."""
 
     agent_id: UUID
     name: str
@@ -52,7 +49,7 @@ class AgentSummary:
 
     @property
     def row(self) -> result.Row:
-        """The row in the form from which `worker.sync.result` computes a sync's result."""
+        """The row as the rules for a sync's result take it."""
         return result.Row(
             self.agent_id,
             self.name,
@@ -71,7 +68,7 @@ class AgentSummary:
 
 @dataclass(frozen=True)
 class Named:
-    """An agent's name, and in ``what`` its current step, or why it failed or was skipped."""
+    """An agent's name, and its step or the reason why it failed."""
 
     agent_id: UUID
     name: str
@@ -81,12 +78,12 @@ class Named:
 
 @dataclass(frozen=True)
 class Tally:
-    """The numbers of a job's agents, by status.
+    """The agents of a job, counted by status. In a sync, the gateway's main agent counts in ``in_hand`` and
+    ``waiting`` only; ``main`` is the status of its row, None without one.
 
-    ``skipped`` does not count ``paused`` agents. ``in_hand``: agents that a worker has now, the first of whom
-    ``at_work`` names. ``waits_for``: a reason for which the ``waiting`` agents wait. ``failures``: agents
-    that failed or were skipped, the newest first. In a sync, the gateway's main agent counts in ``in_hand``
-    and ``waiting`` only; ``main`` is the status of its row, None without one.
+    ``skipped`` leaves out those that are ``paused``. ``in_hand``: agents that a worker has now, the first of
+    them named in ``at_work``. ``waits_for``: why the ``waiting`` ones wait. ``failures``: agents that failed
+    or were skipped, the newest first.
     """
 
     total: int = 0
@@ -120,12 +117,9 @@ class WebhookSummary:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """A job with its agents.
-
-    ``age_s``: seconds since the request. ``waited_s``: seconds from the request to the start. ``took_s``:
-    seconds from the start to the end, or to now. ``tries``, ``crashes``: the maximum over the job itself and
-    its agents.
-    """
+    """A job. Times are in seconds on Postgres's clock: ``age_s`` since the request, ``waited_s`` from the
+    request to the start, ``took_s`` from the start to the end or to now. ``tries``, ``crashes``: the maximum
+    over the job itself and its agents."""
 
     id: UUID
     kind: str
@@ -168,22 +162,22 @@ class JobSummary:
 
     @property
     def is_sync(self) -> bool:
-        """Whether the job is a sync of a gateway, with a row for each agent."""
+        """Whether it is a sync of a gateway, with a row for each of many agents."""
         return self.kind == "sync_gateway"
 
     @property
     def is_about_many(self) -> bool:
-        """Whether the job is about a whole gateway and not about a single agent."""
+        """Whether it is about a whole gateway and not about a single agent."""
         return self.agent_id is None and self.kind != "ensure_board_lead"
 
     @property
     def dry_run(self) -> bool:
-        """Whether the job only plans, and writes nothing."""
+        """Whether it only plans, and writes nothing."""
         return self.options.get("dry_run") is True
 
     @property
     def every_warning(self) -> Sequence[str]:
-        """The job's own warnings; if there are none, those of its agents."""
+        """The job's warnings; those of its agents while it has none of its own."""
         return self.warnings or [warning for agent in self.agents for warning in agent.warnings]
 
 
@@ -295,10 +289,10 @@ _AGENTS = text(f"""
 def read_jobs(
     connection: Connection, ids: Sequence[UUID], *, whole: bool = True, at_work: int = 3, failures: int = 3
 ) -> list[JobSummary]:
-    """Read the jobs with these ids, in the order of ``ids``; those that do not exist are left out.
+    """Read these jobs, in the order of ``ids``; those that do not exist are left out.
 
-    ``whole`` False leaves out the agents of syncs, so that a sync of any size can be read often.
-    ``at_work``, ``failures``: how many agents each of these fields of a tally names at most.
+    Unless ``whole``, a sync comes without its agents, so that it can be read often however many there are;
+    its tally names at most ``at_work`` and ``failures`` of them.
     """
     limits = {"at_work": at_work, "failures": failures}
     # Jobs first: one that has ended then comes with its agents as they ended.
@@ -317,8 +311,8 @@ def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> li
 
 
 def document(job: JobSummary, *, with_agents: bool = True) -> dict[str, Any]:
-    """The job as ``--json`` prints it. No release removes a key, so ``crashes`` keeps its older name
-    ``attempts`` too."""
+    """The job as ``--json`` prints it. Keys are only ever added: ``attempts`` is the older name of
+    ``crashes``."""
     whole = asdict(job)
     agents = [{**agent, "attempts": agent["crashes"]} for agent in whole.pop("agents")]
     del whole["tally"]

@@ -1,7 +1,7 @@
 """The metrics of `provisioner metrics`, and the queries that measure them.
 
-All of them are read from Postgres, so they are right whatever Redis, Flower or a worker has lost. Ended jobs
-are counted for a day, so that no query costs more as the tables grow.
+All are read from Postgres, so they are right whatever Redis, Flower or a worker has lost. Jobs that have
+ended count for a day, so that no query costs more as the tables grow.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ _GATEWAY = ("gateway", "gateway_id")
 
 @dataclass(frozen=True)
 class Query:
-    """One statement and the gauges that it measures.
-
-    ``labels``: the columns that become labels. ``gauges``: for each column that becomes a metric, the
-    metric's name and help. A null value yields no sample.
-    """
+    """One statement and the gauges that it measures. ``labels``: its columns that become labels; ``gauges``:
+    the name and the help of the metric that each other column becomes. A null is no sample."""
 
     labels: tuple[str, ...]
     gauges: Mapping[str, tuple[str, str]]

@@ -1,4 +1,4 @@
-"""Derives a command's options from the request of the job that it enqueues."""
+"""The options of commands that enqueue a job, derived from its request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTED_BY = "cli"
 
 R = TypeVar("R", bound=Request)
 Make = Callable[[Connection], R]
-"""Builds the request from what was typed. Raises WrongUseError, such as for a name that no row has."""
+"""Builds the request from the command line. Raises WrongUseError for a name that no row has."""
 
 _NOUNS: Mapping[str, Noun] = {
     "agent_id": "agent",
@@ -62,9 +62,9 @@ def from_request(
 
 
 def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:
-    """The command line that repeats the job's request, without the fields in ``but``.
+    """The command that repeats the request, without the fields in ``but``.
 
-    None for a job of an unknown kind or without a target.
+    None for a job of an unknown kind, and for one without a target.
     """
     kind = KINDS.get(job.kind)
     if kind is None or getattr(job, kind.target) is None:

@@ -25,7 +25,7 @@ from worker.jobs.store.jobs import enqueue
 
 POLL_S = 0.25
 SHARE = 0.1
-"""Limit on the fraction of time spent reading from the database: slow reads are made less often."""
+"""The share of the time that database reads may take: slow reads are made less often."""
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]
 

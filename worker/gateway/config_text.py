@@ -32,36 +32,36 @@ def without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def text_fault(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why no release can store an agent's name or heartbeat settings, as a sentence; None if some can."""
+def text_fault(name: str, settings: Mapping[str, Any], column: str = "agents.heartbeat_config") -> str | None:
+    """Why no release can store an agent's name and the settings of ``column``, as a sentence; None if all
+    can."""
     if REDACTED in name:
         return f"agents.name holds {REDACTED}, OpenClaw's mark for a hidden secret: give it another name."
     if _depth(settings) > _DEEPEST or len(json.dumps(settings, default=str)) > _MOST_CHARACTERS:
         return (
-            f"agents.heartbeat_config is nested deeper than {_DEEPEST} levels or longer than"
+            f"{column} is nested deeper than {_DEEPEST} levels or longer than"
             f" {_MOST_CHARACTERS} characters: shorten it."
         )
     for key in _keys(settings):
         if key in _ORDERS:
-            return f"agents.heartbeat_config has the key {key!r}, {_ORDERS[key]}: remove it."
+            return f"{column} has the key {key!r}, {_ORDERS[key]}: remove it."
     for path, text in strings_of(settings):
         if REDACTED in text:
             return (
-                f"agents.heartbeat_config holds {REDACTED} at {path}, OpenClaw's mark for a hidden secret:"
+                f"{column} holds {REDACTED} at {path}, OpenClaw's mark for a hidden secret:"
                 " write the text itself."
             )
         if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-            return f"agents.heartbeat_config holds half a character at {path}: write it again."
+            return f"{column} holds half a character at {path}: write it again."
     for path, item in _mappings(settings):
         if item.get("source") in _SECRET_SOURCES and "id" in item:
-            return (
-                f"agents.heartbeat_config refers to a secret of the gateway's host at {path}: write a text"
-                " there."
-            )
+            return f"{column} refers to a secret of the gateway's host at {path}: write a text there."
     return None
 
 
-def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> str | None:
+def variable_fault(
+    dialect: Dialect, name: str, settings: Mapping[str, Any], column: str = "agents.heartbeat_config"
+) -> str | None:
     """Why this release cannot store an agent's name or heartbeat settings that look like a variable, as a
     sentence; None if it can.
 
@@ -70,11 +70,11 @@ def variable_fault(dialect: Dialect, name: str, settings: Mapping[str, Any]) -> 
     """
     if not dialect.writes_variables:
         return None
-    for column, value in (("agents.name", name), ("agents.heartbeat_config", settings)):
+    for place, value in (("agents.name", name), (column, settings)):
         for _, text in strings_of(value):
             for variable in (*variables_in(text), *escapes_in(text)):
                 return (
-                    f"{column} holds ${{{variable}}}, which this OpenClaw release would sooner or later take"
+                    f"{place} holds ${{{variable}}}, which this OpenClaw release would sooner or later take"
                     " for a variable of its host: write it without the ${}, or update OpenClaw to 2026.2.26"
                     " or later."
                 )

@@ -29,6 +29,7 @@ from worker.gateway.errors import (
     TransientGatewayError,
     Unavailable,
     UnknownAgent,
+    UnknownSetting,
     UnsafeFile,
     UnsupportedFile,
     WrongToken,
@@ -341,6 +342,13 @@ def unknown_agent(error: ErrorPayload) -> GatewayError:
 def unknown_method(error: ErrorPayload) -> GatewayError:
     return PermanentGatewayError(
         f"the release of {error.gateway} has no method {error.method}: update OpenClaw there", **error.fields
+    )
+
+
+def unknown_setting(error: ErrorPayload) -> GatewayError:
+    return UnknownSetting(
+        f"the config of {error.gateway} has no such setting ({error.message}): see its documentation",
+        **error.fields,
     )
 
 

@@ -130,6 +130,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], _Builder], ...] = tuple(
         (r"flatten \$include-owned|CONFIG_INCLUDE_OWNERSHIP", build.include_owned),
         (r"unknown agent id|agent \"[^\"]*\" (not found|no longer exists)", build.unknown_agent),
         (r"^unknown method", build.unknown_method),
+        (r"^config schema path not found", build.unknown_setting),
         (r"^agent \"[^\"]*\" already exists", build.agent_exists),
         (r"^invalid [\w.-]+ params|^invalid handshake", build.bad_parameters),
         (build.HOST_REFUSALS, build.refused_by_host),

@@ -209,6 +209,10 @@ class UnknownAgent(PermanentGatewayError):
     """
 
 
+class UnknownSetting(PermanentGatewayError):
+    """The config of this release has no such setting."""
+
+
 class AgentExists(PermanentGatewayError):
     """The roster already has an agent of that id."""
 

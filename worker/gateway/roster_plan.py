@@ -10,6 +10,16 @@ from typing import Any
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
+from worker.gateway.entry_settings import (
+    FieldChanges,
+    FieldRecord,
+    apply_settings,
+    as_document,
+    field_fault,
+    has_null,
+    looks_secret,
+    replaced_lists,
+)
 from worker.gateway.heartbeats import any_block, beating_agents, heartbeat_block, heartbeat_fault
 from worker.gateway.variables import REDACTED, escaped, strings_of
 
@@ -20,8 +30,9 @@ DEFAULT_VISIBILITY: Mapping[str, Any] = {"showOk": False, "showAlerts": True, "u
 class RosterEntry:
     """What the config should say of one agent (rules.md 15).
 
-    ``heartbeat``: the agent's own settings, which override the defaults. ``fault``: why the agent's row
-    cannot be read, so that nothing of it may be written.
+    ``heartbeat``: the agent's own settings, which override the defaults. ``settings``: the values of other
+    fields, by dotted path; ``written``: what is on record of fields that we wrote. ``fault``: why the agent's
+    row cannot be read, so that nothing of it may be written.
     """
 
     openclaw_id: str
@@ -29,6 +40,8 @@ class RosterEntry:
     workspace: str
     heartbeat: Mapping[str, Any] = field(default_factory=dict)
     fault: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, FieldRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,9 @@ class RosterPlan:
     differs. ``present``: ids that the roster has now. ``patches``: a merge patch for each changed entry, by
     id. ``silenced``: other agents whose heartbeats stop, since the patch writes the first heartbeat block.
     ``kept``: other agents to which the patch gives a block of their own, so that their heartbeats go on.
-    ``silenced`` and ``kept`` hold ids as the config spells them.
+    ``silenced`` and ``kept`` hold ids as the config spells them. ``fields``: what becomes of the settings of
+    each entry that has any, by id; an entry whose settings have a fault is not in the patch. ``replaced``:
+    paths of lists that the patch replaces or takes away.
     """
 
     document: Mapping[str, Any] | None
@@ -48,6 +63,28 @@ class RosterPlan:
     patches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     silenced: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    fields: Mapping[str, FieldChanges] = field(default_factory=dict)
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Why the settings of an entry cannot be written, by id."""
+        return {key: changes.fault for key, changes in self.fields.items() if changes.fault is not None}
+
+    @property
+    def records(self) -> dict[str, Mapping[str, FieldRecord]]:
+        """What must be on record of an entry's fields before the patch is sent, by id."""
+        return {key: changes.records for key, changes in self.fields.items() if changes.records}
+
+    @property
+    def over(self) -> dict[str, Mapping[str, FieldRecord]]:
+        """What is on record and no longer needed, by id."""
+        return {key: changes.over for key, changes in self.fields.items() if changes.over}
+
+    def notes_on(self, openclaw_id: str) -> tuple[str, ...]:
+        """Sentences about an entry's fields that its owner changed."""
+        changes = self.fields.get(openclaw_id)
+        return changes.notes if changes is not None else ()
 
     def change_of(self, openclaw_id: str) -> dict[str, Any]:
         """What happens to one agent's entry: ``action`` (create, update or unchanged) and ``changes``."""
@@ -65,22 +102,48 @@ def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | Non
     try:
         fault = entry.fault or _fault_of(entry, dialect)
     except Exception as error:
-        fault = f"agents.heartbeat_config cannot be used ({type(error).__name__}): simplify it."
+        fault = (
+            f"agents.heartbeat_config or agent_settings cannot be used ({type(error).__name__}): simplify it."
+        )
     return fault and f"Agent {entry.name!r}: {fault}"
 
 
 def _fault_of(entry: RosterEntry, dialect: Dialect | None) -> str | None:
     fault = text_fault(entry.name, entry.heartbeat) or heartbeat_fault(entry.heartbeat)
+    fault = fault or _settings_fault(entry.settings)
     if fault is None and dialect is not None:
         fault = variable_fault(dialect, entry.name, entry.heartbeat)
+        fault = fault or variable_fault(dialect, "", entry.settings, "agent_settings")
     return fault or _json_fault(entry)
+
+
+def _settings_fault(settings: Mapping[str, Any]) -> str | None:
+    for name, value in settings.items():
+        if fault := field_fault(name):
+            return f"{fault} Unset it with `provisioner settings unset`."
+        if has_null(value):
+            return f"The setting {name} holds null, which takes a field away: unset it instead."
+        if looks_secret(name, value):
+            return secret_setting(name)
+    return text_fault("", as_document(settings), "agent_settings") if settings else None
+
+
+def secret_setting(name: str) -> str:
+    """The sentence that refuses a setting which looks like a secret, without its value."""
+    return (
+        f"The setting {name} looks like a secret, which OpenClaw hides and no table of ours may hold: write"
+        " it into openclaw.json or the environment of the gateway's host."
+    )
 
 
 def _json_fault(entry: RosterEntry) -> str | None:
     try:
-        json.dumps([entry.name, entry.heartbeat], ensure_ascii=False, allow_nan=False).encode()
+        values = [entry.name, entry.heartbeat, entry.settings]
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError):  # Infinity, which Postgres reads as 1e999, or half a surrogate pair
-        return "agents.heartbeat_config or agents.name holds what JSON cannot carry: correct it."
+        return (
+            "agents.heartbeat_config, agents.name or agent_settings holds what JSON cannot carry: correct it."
+        )
     return None
 
 
@@ -98,9 +161,18 @@ def plan_roster(
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
+    fields: dict[str, FieldChanges] = {}
     for entry in wanted:
         before = live.get(entry.openclaw_id)
         after = _wanted_entry(dialect, entry, before)
+        if entry.settings or entry.written:
+            settings = {name: escaped(value) for name, value in entry.settings.items()}
+            fields[entry.openclaw_id] = applied = apply_settings(
+                after, settings, entry.written, present=before is not None
+            )
+            if applied.fault is not None:
+                continue
+            after = applied.entry
         if after != before:
             changed[entry.openclaw_id] = after
     visibility = _missing_visibility(dialect, parsed) if wanted else {}
@@ -117,7 +189,14 @@ def plan_roster(
     others = ids_as_spelled(dialect, parsed, others)
     if keep_others_beating and others:
         _add_empty_blocks(document["agents"], others)
-    plan = RosterPlan(document or None, frozenset(changed), frozenset(live), patches)
+    plan = RosterPlan(
+        document or None,
+        frozenset(changed),
+        frozenset(live),
+        patches,
+        fields=fields,
+        replaced=_replaced_lists(dialect, parsed, live, changed),
+    )
     return replace(plan, kept=tuple(others)) if keep_others_beating else replace(plan, silenced=tuple(others))
 
 
@@ -254,6 +333,23 @@ def _entries_patch(
     if "ownership" not in _mapping(parsed.get("agents")):
         patch["ownership"] = "explicit"
     return patch
+
+
+def _replaced_lists(
+    dialect: Dialect,
+    parsed: Mapping[str, Any],
+    live: Mapping[str, Mapping[str, Any]],
+    changed: Mapping[str, dict[str, Any]],
+) -> tuple[str, ...]:
+    """The lists in the changed entries that a release which merges the patch must be told to replace."""
+    if not dialect.needs_replace_paths:
+        return ()
+    spelled = dict(zip(changed, ids_as_spelled(dialect, parsed, changed), strict=True))
+    return tuple(
+        path
+        for key, entry in changed.items()
+        for path in replaced_lists(live.get(key), entry, f"agents.entries.{spelled[key]}")
+    )
 
 
 def _for_merge(dialect: Dialect, before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:

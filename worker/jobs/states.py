@@ -94,6 +94,8 @@ class ReasonCode(StrEnum):
     """The gateway answered with a permanent error, or its config rules out the change."""
     REWRITE_REFUSED = "rewrite_refused"
     """A config write would rewrite what the gateway's owner wrote, which is not allowed."""
+    BAD_SETTING = "bad_setting"
+    """A setting of the agent's cannot be written on its gateway."""
     BROKEN_IDENTITY_TEMPLATE = "broken_identity_template"
     """agents.identity_template cannot be used."""
     BROKEN_SOUL_TEMPLATE = "broken_soul_template"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.jobs.states import ReasonCode
+from worker.records.agent_settings import SETTINGS, WRITTEN, settings_of, unreadable, written_of
 from worker.records.places import (
     LIVE_PLACES,
     Belonging,
@@ -61,7 +62,8 @@ class AgentRecord:
     """An agent with its board (None for a gateway's main agent), gateway, user, credentials and records.
 
     ``provisioned_before``: one of our jobs has succeeded for the agent on this gateway; ``places``: the
-    places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name.
+    places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name;
+    ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read.
     """
 
     agent: AgentFacts
@@ -81,6 +83,8 @@ class AgentRecord:
     provisioned_before: bool
     places: tuple[Place, ...] = ()
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
+    settings: str | None = None
+    written: str | None = None
 
     @property
     def gateway_id(self) -> UUID:
@@ -120,7 +124,12 @@ class AgentRecord:
     @property
     def roster_entry(self) -> RosterEntry:
         """The entry that the gateway's roster should have for the agent."""
-        return RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
+        entry = RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
+        try:
+            settings, written = settings_of(self.settings), written_of(self.written, self.openclaw_id)
+        except (ValueError, RecursionError) as error:
+            return replace(entry, fault=unreadable(error))
+        return replace(entry, settings=settings, written=written)
 
     @property
     def shown_name(self) -> str:
@@ -159,7 +168,8 @@ _LOAD = text(f"""
         u.context AS user_context,
         (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
                                                            f.locator))
-         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files
+         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files,
+        {SETTINGS} AS settings, {WRITTEN} AS written
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
     LEFT JOIN gateways g ON g.id = a.gateway_id
@@ -225,6 +235,8 @@ def load_agent(
         provisioned_before=row.provisioned_before,
         places=places_of(row.places),
         files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
+        settings=row.settings,
+        written=row.written,
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition
+from worker.records.agent_settings import SETTINGS, WRITTEN, settings_of, unreadable, written_of
 from worker.records.places import LIVE_PLACES, Place, home_of, places_of
 from worker.workspace.context import GatewayFacts
 from worker.workspace.display_text import shown_name
@@ -43,7 +44,8 @@ _GATEWAY = text("""
 """)
 _WANTED = text(f"""
     SELECT a.id, a.name, a.board_id, a.is_board_lead, a.gateway_id,
-        CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places
+        CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places,
+        {SETTINGS} AS settings, {WRITTEN} AS written
     FROM agents a WHERE a.id = ANY(:agents) AND a.gateway_id = :gateway_id ORDER BY a.created_at, a.id
 """)
 
@@ -99,4 +101,9 @@ def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
     except (ValueError, RecursionError) as error:
         fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
         return Wanted(replace(entry, fault=fault), home)
-    return Wanted(replace(entry, heartbeat=config if isinstance(config, Mapping) else {}), home)
+    entry = replace(entry, heartbeat=config if isinstance(config, Mapping) else {})
+    try:
+        settings, written = settings_of(row.settings), written_of(row.written, home.openclaw_id)
+    except (ValueError, RecursionError) as error:
+        return Wanted(replace(entry, fault=unreadable(error)), home)
+    return Wanted(replace(entry, settings=settings, written=written), home)

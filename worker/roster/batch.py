@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID
 from worker.database import DATABASE_AWAY
 from worker.errors import ProvisionerError, reason_of
 from worker.gateway.dialect import Dialect
+from worker.gateway.entry_settings import overlap
 from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
 from worker.jobs.states import ReasonCode, code_of
@@ -106,6 +108,19 @@ class RosterBatch:
         agents = {i.agent_id: None for i in self._open("reconcile") if i.id not in self.held}
         return [self.entries[agent] for agent in agents]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The agents' names by OpenClaw id."""
+        return {entry.openclaw_id: entry.name for entry in self.entries.values()}
+
+    def note_fields(self, plan: RosterPlan) -> None:
+        """Warn the jobs of agents whose owner changed fields that settings name, or named."""
+        for intent in self._open("reconcile"):
+            for note in plan.notes_on(self.entries[intent.agent_id].openclaw_id):
+                said = self.warned.get(intent.id, "")
+                if note not in said:
+                    self.warned[intent.id] = f"{said} {note}".lstrip()
+
     def entries_of(self, ids: Collection[str]) -> list[RosterEntry]:
         """The wanted entries with these OpenClaw ids."""
         return [entry for entry in self.wanted() if entry.openclaw_id in ids]
@@ -126,6 +141,10 @@ class RosterBatch:
     def removed(self) -> list[tuple[UUID, str]]:
         """The agents whose removal was not refused, each with the OpenClaw id it had on the gateway."""
         return [(intent.agent_id, intent.openclaw_id) for intent in self._open("remove")]
+
+    def gone(self) -> list[str]:
+        """The ids whose entry was removed and did not have to stay."""
+        return [i.openclaw_id for i in self._open("remove") if i.id not in self.skipped]
 
     def refuse_writes(self, agent_id: UUID, refusal: Refusal) -> None:
         """Refuse the agent's writes, but not its removals."""
@@ -197,7 +216,7 @@ class RosterBatch:
         for path, message in error.issues or (("", str(error)),):
             for agent in {intent.agent_id for intent in self._open("reconcile")}:
                 if _names(path or message, self.entries[agent].openclaw_id, listed):
-                    sentence = _sentence(self.entries[agent].name, path, message)
+                    sentence = _sentence(self.entries[agent], path, message)
                     culprits[agent] = Refusal(sentence, code_of(error))
         if not culprits or self.rejected > MOST_REJECTED_PATCHES:
             raise error
@@ -208,10 +227,24 @@ class RosterBatch:
         return [i for i in self.intents if i.change == change and i.id not in self.refused]
 
 
-def _sentence(name: str, path: str, message: str) -> str:
+def _sentence(entry: RosterEntry, path: str, message: str) -> str:
+    named = _settings_named(entry, path, message)
     column = "agents.heartbeat_config" if ".heartbeat" in path else "what agents says of it"
+    if named:
+        column = f"its settings ({', '.join(named)})"
     where = f"{path}: " if path else ""
-    return f"The gateway refuses the roster entry of agent {name!r} ({where}{message}): correct {column}."
+    return (
+        f"The gateway refuses the roster entry of agent {entry.name!r} ({where}{message}): correct {column}."
+    )
+
+
+def _settings_named(entry: RosterEntry, path: str, message: str) -> list[str]:
+    """The settings that a gateway's refusal is about: ``agents.list.3.tools``, or a key in its message."""
+    within = path.partition(f".{entry.openclaw_id}.")[2] or re.sub(r"^agents\.list[.\[]\d+\]?\.?", "", path)
+    names = sorted(entry.settings)
+    if within and not within.endswith(entry.openclaw_id):
+        return [name for name in names if overlap(name, within)]
+    return [name for name in names if f'"{name.partition(".")[0]}"' in message]
 
 
 def _names(path: str, openclaw_id: str, listed: Any) -> bool:

@@ -20,6 +20,7 @@ from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.answers import Answer, seconds
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
+from worker.gateway.entry_settings import FieldRecord
 from worker.gateway.errors import (
     OUTAGES,
     AppliedByRestart,
@@ -57,6 +58,7 @@ from worker.jobs.retry_policy import jittered
 from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
+from worker.records.agent_settings import forget_entries, forget_fields, record_fields
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_agents
 from worker.records.places import claim_places, close_places, note_earlier_homes
 from worker.roster.batch import RosterBatch, plan_without_faulty, select_batch
@@ -93,6 +95,7 @@ from worker.roster.removals import (
     workspace_of,
 )
 from worker.roster.rewrite_permission import rewrite_refusal
+from worker.roster.settings_check import check_settings
 from worker.roster.write_check import WriteCheck
 from worker.runtime.services import Services
 from worker.shutdown_flag import shutting_down
@@ -219,7 +222,7 @@ def _reconcile(
                 log.info("roster written: config writes %d, agents %d", check.writes, len(batch.intents))
                 if first is not None:
                     _warn_of_first_write(services, batch, *first)
-            _settle(services, lease, batch, answered=True)
+            _settle(services, lease, batch, answered=True, over=plan.over)
             return
         check.before_write(plan, unwanted)
         leaving = [intent.openclaw_id for intent in unwanted] if plan.document is None else []
@@ -245,9 +248,10 @@ def _reconcile(
         if document is None:
             check.record_writes(_remove(services, lease, client, batch, unwanted, gateway, live))
             continue
+        _record_fields(services, lease, plan)
         connection = client.connection()
         try:
-            written = _patch(lease, client, live, live.next_patch(document))
+            written = _patch(lease, client, live, live.next_patch(document), plan.replaced)
         except StaleConfig as error:
             stale = error
             continue
@@ -334,6 +338,17 @@ def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoste
             log.warning("%s", sentence)
 
 
+def _record_fields(services: Services, lease: RosterLease, plan: RosterPlan) -> None:
+    """Put on record what the patch writes to fields that settings name, and what their owner has there.
+
+    It is done before the patch is sent: what we wrote must be known to be ours even if the answer is lost.
+    """
+    if plan.records:
+        with services.engine.begin() as connection:
+            lease.hold(connection)
+            record_fields(connection, lease.gateway_id, plan.records)
+
+
 def _removable(
     services: Services,
     batch: RosterBatch,
@@ -364,8 +379,10 @@ def _patch(
     client: GatewayClient,
     live: LiveRoster,
     document: Mapping[str, Any],
+    replaced: Sequence[str] = (),
 ) -> int | None:
-    """Send the patch and wait for the restart that it causes.
+    """Send the patch and wait for the restart that it causes. ``replaced``: paths of the lists that it
+    replaces.
 
     Returns how many patches are known to be written, 0 if the answer was lost; None if the writer must be
     called again instead of waiting, because wakes are still on their way or the restart comes too late.
@@ -389,6 +406,7 @@ def _patch(
                     "raw": json.dumps(with_escapes(live, document), ensure_ascii=False),
                     "baseHash": base_hash,
                     "restartDelayMs": dialect.restart_delay_ms,
+                    **({"replacePaths": list(replaced)} if replaced else {}),
                 },
                 deadline_s=PATCH_DEADLINE_S,
                 send_by=send_by,
@@ -527,7 +545,11 @@ def _read_and_plan(
         lambda wanted: live.plan(wanted, visibility=visibility, keep_others_beating=keep_others_beating),
         batch.wanted(),
     )
+    refused |= check_settings(client, live, plan, batch.names)
     batch.refuse_entries(refused)
+    if refused:
+        plan = live.plan(batch.wanted(), visibility=visibility, keep_others_beating=keep_others_beating)
+    batch.note_fields(plan)
     return live, plan
 
 
@@ -610,9 +632,17 @@ def _give_up(services: Services, lease: RosterLease, batch: RosterBatch, refusal
     _settle(services, lease, batch)
 
 
-def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answered: bool = False) -> None:
+def _settle(
+    services: Services,
+    lease: RosterLease,
+    batch: RosterBatch,
+    *,
+    answered: bool = False,
+    over: Mapping[str, Mapping[str, FieldRecord]] | None = None,
+) -> None:
     """In one transaction, record how the intents ended and make the rows waiting for them due; then publish.
 
+    ``over``: records of entries' fields that are no longer needed.
     Raises RosterLeaseLostError if another writer has taken over: it may since have undone what was read here.
     """
     ids = [intent.id for intent in batch.intents]
@@ -623,6 +653,8 @@ def _settle(services: Services, lease: RosterLease, batch: RosterBatch, *, answe
             add_warning(connection, intent_id, warning)
         apply_intents(connection, [key for key in ids if key not in batch.refused])
         close_places(connection, lease.gateway_id, batch.removed())
+        forget_entries(connection, lease.gateway_id, batch.gone())
+        forget_fields(connection, lease.gateway_id, over or {})
         if answered:
             note_up(connection, lease.gateway_id)
         messages = mark_waiting_for(connection, ids)

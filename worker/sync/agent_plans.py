@@ -30,11 +30,13 @@ from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import open_next_rows, settle_rows, store_agent_plans
 from worker.records.agent_repository import load_agent
+from worker.records.agent_settings import forget_fields
 from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_entries
 from worker.roster.batch import plan_without_faulty
 from worker.roster.circuit_breaker import check_circuit, connect_and_record, refresh_one_session
 from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
 from worker.roster.rewrite_permission import entry_stays, predicted_refusal, visibility_stays
+from worker.roster.settings_check import check_settings
 from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
@@ -127,9 +129,15 @@ def _plan_roster(
             lambda wanted: live.plan(wanted, keep_others_beating=keeps),
             [entries[agent.agent_id] for agent in asked.values()],
         )
+        for openclaw_id, fault in plan.faults.items():
+            sentence = f"Agent {entries[asked[openclaw_id].agent_id].name!r}: {fault}"
+            refused[openclaw_id] = Refusal(sentence, ReasonCode.BAD_SETTING)
+        end_all(asked, refused)
+        return plan
+
+    def end_all(asked: Mapping[str, AgentPlan], refused: Mapping[str, Refusal]) -> None:
         for openclaw_id, refusal in refused.items():
             asked[openclaw_id].end("failed", refusal.sentence, refusal.code)
-        return plan
 
     for agent in agents:
         entry = entries.get(agent.agent_id)
@@ -141,6 +149,12 @@ def _plan_roster(
         if agent.openclaw_id in plan.changed and agent.phase == "files":
             _require_rendering(services, held, live.dialect, agent)
     plan = plan_all()
+    if held.option("dry_run"):  # else the roster writer does
+        client = services.clients.client(gateway.address)
+        names = {entry.openclaw_id: entry.name for entry in entries.values()}
+        if refused := check_settings(client, live, plan, names):
+            end_all({agent.openclaw_id: agent for agent in agents if agent.openclaw_id}, refused)
+            plan = plan_all()
     differing = [agent for agent in agents if agent.openclaw_id in plan.changed and agent.phase == "files"]
     if plan.document is not None and not differing:
         # Only a setting of no agent differs (heartbeat visibility): one agent's intent has it written.
@@ -148,6 +162,8 @@ def _plan_roster(
     for agent in agents:
         if agent.phase == "files" and agent.openclaw_id:
             agent.roster = plan.change_of(agent.openclaw_id)
+            if held.option("dry_run") or agent.openclaw_id not in plan.changed:
+                agent.warnings += plan.notes_on(agent.openclaw_id)
     if held.option("dry_run"):
         refusal = predicted_refusal(services.engine, gateway.gateway, gateway.address, live, plan)
         if refusal is not None:
@@ -213,6 +229,8 @@ def _store_plans(
             RosterChange(agent.agent_id, str(agent.openclaw_id), only_present=not agent.first_provision)
             for agent in asked
         ]
+        if not held.option("dry_run"):
+            forget_fields(connection, gateway.gateway_id, plan.over)
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *changes)
         if asked:
             park_job(connection, held, _roster_wait_s(services), "roster")

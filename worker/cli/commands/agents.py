@@ -1,4 +1,4 @@
-"""``provisioner delete``, which asks for confirmation on a terminal, and ``provisioner agent add|list``."""
+"""``provisioner delete``, which asks before it does, and ``provisioner agent add|list``."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.console import Json, emit, say
+from worker.cli.console import Json, counted, emit, say
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.jobs.store import pruning
 from worker.jobs.store.pruning import Pruned
+from worker.records.agent_settings import forget_orphans
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -49,9 +50,14 @@ def prune(
     """Delete jobs that ended long ago. Keeps open jobs, and the newest job of each agent."""
     age = age_of(older_than)
     total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
+    with engine().begin() as connection:
+        settings = forget_orphans(connection, age, dry_run=dry_run)
     if as_json:
-        emit({"older_than_s": age.total_seconds(), "dry_run": dry_run, **asdict(total)})
+        emit({"older_than_s": age.total_seconds(), "dry_run": dry_run, **asdict(total), "settings": settings})
         return
+    if settings:
+        done = "would be deleted" if dry_run else "deleted"
+        say(f"{counted(settings, 'setting')} of agents, boards and gateways that are gone {done}.")
     if not total.jobs:
         say(f"No job that ended more than {older_than} ago can be spared.")
         return

@@ -32,7 +32,7 @@ app = typer.Typer(help="Show the device key by which gateways recognize the work
 
 @dataclass(frozen=True)
 class Known:
-    """Whether one gateway recognizes our device. ``paired``: None if the gateway does not say, or refused the
+    """What one gateway knows of our device. ``paired``: None if it does not say, or refused the
     connection."""
 
     gateway: str

@@ -21,8 +21,8 @@ from worker.cli.metric_queries import read_metrics
 
 
 class JobsCollector(Collector):
-    """Runs the queries at each scrape. If they fail, ``wait_for_database`` yields `provisioner_up` 0 and
-    prints the error on stderr once; otherwise SQLAlchemyError is raised."""
+    """Runs the queries at each scrape. With ``wait_for_database``, a database that is away yields
+    `provisioner_up` 0 and one message on stderr; otherwise SQLAlchemyError is raised."""
 
     def __init__(self, database: Engine, *, wait_for_database: bool) -> None:
         self._database = database

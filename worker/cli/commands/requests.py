@@ -1,4 +1,4 @@
-"""Makes the commands that submit a job of their kind, wait for it and do nothing else."""
+"""Commands that ask for a job of their kind, wait for it and do nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.jobs.kinds import KINDS
 
 
 def command_of(name: str, line: str) -> Callable[..., None]:
-    """Make the command ``name`` for the kind of job that declares it. ``line``: its help's first sentence."""
+    """The command of the kind that has it by that name. ``line``: what it does, in a sentence."""
     kind = next(kind for kind in KINDS.values() if kind.command == name)
 
     @from_request(kind.request)

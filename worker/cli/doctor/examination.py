@@ -34,8 +34,8 @@ ReviewRewrites = Callable[[LiveRoster], RewriteReview]
 def examine(
     row: GatewayRow, fleet: Fleet, settings: Settings, review_rewrites: ReviewRewrites | None = None
 ) -> Report:
-    """Check a gateway over one connection and return the report. Faults of the gateway, of its rows and of
-    our key become findings."""
+    """Connect once, check, and disconnect. Faults of the gateway, of its rows and of our key become
+    findings."""
     report = Report(row.id, row.name, shown_url(row.url))
     report.extend(check_base_url(settings.base_url, row.url))
     try:
@@ -127,10 +127,7 @@ def live_roster(connection: GatewayConnection) -> LiveRoster:
 
 
 def compare_with_workers(report: Report, row: GatewayRow, *, refusal_forgotten: bool) -> None:
-    """Add what the workers have recorded about the gateway, if it differs from what we saw.
-
-    ``refusal_forgotten``: the record that the gateway refused its token was deleted just now.
-    """
+    """Add what the workers have on record of the gateway where it differs from what we saw."""
     if refusal_forgotten:
         report.note(
             "workers", "had noted this token as refused; they will use it again from now on", "warning"
@@ -162,7 +159,7 @@ def paired(connection: GatewayConnection, device_id: str) -> bool | None:
 
 
 def pairing_finding(is_paired: bool | None) -> Finding:
-    """The finding for the result of `paired`."""
+    """The finding for what ``paired`` returned."""
     if is_paired is None:
         return Finding("pairing", "ok", "let in; this gateway does not say whether our device is paired")
     if is_paired:

@@ -1,4 +1,4 @@
-"""Reads what doctor compares a gateway with: its row, its agents, and where other agents are."""
+"""What the database holds of one gateway: its row, its agents, and where the other agents are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.workspace.display_text import shown_name
 
 @dataclass(frozen=True)
 class GatewayRow:
-    """A gateway's row, with what the workers have recorded about the gateway; durations are in seconds."""
+    """A gateway with what the workers have on record of it; times in seconds."""
 
     id: UUID
     name: str
@@ -40,12 +40,11 @@ class GatewayRow:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The agents that belong on a gateway, and what its other roster entries may be.
+    """The agents that belong on a gateway. ``refused``: one sentence for each whose rows are inconsistent.
 
-    ``refused``: a sentence for each of its agents whose rows cannot be used; ``refused_ids``: their OpenClaw
-    ids. ``elsewhere``: for the OpenClaw id of each other gateway's agent, the name of that gateway.
-    ``former``: for each OpenClaw id that should have left this gateway, the name of its agent. ``twins``: the
-    names of other gateways with this gateway's URL. ``names``: the names of all agents, by their ids.
+    By OpenClaw id: ``elsewhere`` names the gateway of each agent of another gateway, ``former`` the agent of
+    each entry that should have left this one. ``twins``: other rows with this gateway's URL, by name.
+    ``names``: the names of all agents by id.
     """
 
     records: Sequence[AgentRecord] = ()

@@ -1,4 +1,4 @@
-"""The report on a gateway: its findings, each a sentence that names the cure if something is wrong."""
+"""The report on a gateway: its findings, each one sentence that names the cure where something is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """All findings about a gateway; the fields after ``findings`` stay None if it could not be connected to.
+    """All findings about a gateway; the fields after them stay None if it refused the connection.
 
     ``writes_refused``: config writes are refused until `provisioner gateway allow-rewrite` allows them.
     """

@@ -28,10 +28,13 @@ _MAKING_S = 3.5
 def check_roster(
     dialect: Dialect, parsed: Mapping[str, Any], fleet: Fleet, gateway: str
 ) -> Iterator[Finding]:
-    """Find each kind of difference. ``parsed``: from config.get; ``gateway``: the gateway's name."""
+    """One finding for each kind of difference. ``parsed``: from config.get; ``gateway``: its name."""
     plan = plan_roster(dialect, parsed, [record.roster_entry for record in fleet.records])
     for sentence in fleet.refused:
         yield Finding(_CHECK, "fault", sentence)
+    by_id = {record.openclaw_id: record.shown_name for record in fleet.records}
+    for key, fault in plan.faults.items():
+        yield Finding(_CHECK, "fault", f"Agent {by_id[key]!r}: {fault}", [by_id[key]])
     missing = [record for record in fleet.records if record.openclaw_id not in plan.present]
     yield from _missing(missing)
     yield from _moving(fleet, plan.patches, roster_entries(dialect, parsed))
@@ -51,7 +54,7 @@ def check_roster(
         if derived_id(key) is not None
     )
     yield from (_orphan(key, fleet, gateway) for key in orphans)
-    if not (missing or differing or orphans or fleet.refused):
+    if not (missing or differing or orphans or fleet.refused or plan.faults):
         yield Finding(_CHECK, "ok", f"agrees with the rows of {counted(len(fleet.records), 'agent')}")
 
 
@@ -131,9 +134,9 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
 def check_automations(
     connection: GatewayConnection, live: LiveRoster, records: Sequence[AgentRecord], deadline_s: float
 ) -> Iterator[Finding]:
-    """Find agents that have a heartbeat block but no automation that runs it. Raises GatewayError.
+    """One finding for all agents with a heartbeat block but no automation that runs it. Raises GatewayError.
 
-    If an automation is missing, they are listed again after a pause, since it may not have been created yet.
+    The gateway's automations are listed a second time if any is missing: it may not have been created yet.
     """
     if not live.dialect.has_scratch:
         return

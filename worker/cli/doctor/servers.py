@@ -81,7 +81,7 @@ def _check_webhooks(connection: Connection) -> Iterator[Finding]:
 
 
 def check_servers(settings: Settings) -> Iterator[Finding]:
-    """Check the connections to the database and the broker; yields findings only for what is wrong."""
+    """Check the connections to database and broker; nothing is found if all is well."""
     finding = _check_verified(settings.database_url.get_secret_value())
     if finding is not None:
         yield finding

@@ -1,1 +1,1 @@
-"""Shows an operator jobs, syncs, plans and files, on a page or live."""
+"""What an operator sees of jobs, syncs, plans and files, on a page or live."""

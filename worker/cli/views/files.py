@@ -1,4 +1,4 @@
-"""Shows what was done or would be done to each workspace file, and unified diffs."""
+"""Workspace files: what was done or would be done to each, and unified diffs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def list_of_files(files: Files) -> Table:
-    """A table of what was done to each file; files that the gateway does not accept come last."""
+    """What was done to each file; those that the gateway does not take come last."""
     shown = _table()
     for name in sorted(files, key=lambda name: (files[name].get("action") == "unsupported", name)):
         file = files[name]
@@ -35,7 +35,7 @@ def list_of_files(files: Files) -> Table:
 
 
 def planned_files(files: Files) -> Table:
-    """A table of what would be done to each file and who made it differ; unchanged files come last."""
+    """What would be done to each file, and who made it differ; what is left alone comes last."""
     shown = _table()
     shown.add_column("Why")
     for name in sorted(files, key=lambda name: (_order(files[name]), name)):
@@ -79,8 +79,8 @@ def _why(file: Mapping[str, Any]) -> str:
 
 
 def show_diffs(files: Files, *, of: str = "") -> None:
-    """Print the diff of every file that has one, headed by ``of`` and the file's name. Diffs are stored with
-    their secrets masked."""
+    """Print the diff of every file that has one, headed by ``of`` and its name. Credentials are masked when a
+    diff is made."""
     for name in sorted(files):
         if diff := files[name].get("diff"):
             say("", Text(plain(of) + plain(name), style="bold"), coloured(str(diff)))

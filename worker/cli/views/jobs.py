@@ -1,4 +1,4 @@
-"""Shows jobs in a list, and one job on a page of its own."""
+"""Jobs in a list, and one job on a page of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the o
 
 
 def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
-    """A table with a line for each job."""
+    """One line for each job."""
     shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error")
     for job in jobs:
         shown.add_row(
@@ -82,7 +82,7 @@ def request_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
 
 
 def counts_of(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
-    """The fields of a page that say how many tries failed, and how many workers died with the job."""
+    """The fields of a page that say how many tries failed, and how many workers died at it."""
     most = ", the most for one agent" if job.is_about_many else ""
     if job.tries:
         yield "tries", f"{job.tries} failed and were repeated{most}"
@@ -152,14 +152,14 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
 
 
 def removed(job: JobSummary, gateway: str) -> str:
-    """A phrase for whether a delete found the agent; it points to the warnings if something may be left."""
+    """Whether a delete found the agent, and whether anything is left of it: the warnings say what."""
     if not (job.result or {}).get("removed"):
         return f"it was not on {gateway}"
     return f"from the roster of {gateway}, but see the warnings" if job.every_warning else f"from {gateway}"
 
 
 def phase_and_reason(agent: AgentSummary) -> str:
-    """The step that is in progress, or why the agent waits and for how long."""
+    """The step that is under way, or why the agent waits and for how long."""
     if agent.in_hand or agent.due_in_s is None:
         return agent.phase or "begun"
     wait = f", again in {took(agent.due_in_s)}" if agent.due_in_s > 2 and agent.phase != "roster" else ""
@@ -167,7 +167,7 @@ def phase_and_reason(agent: AgentSummary) -> str:
 
 
 def next_steps(job: JobSummary) -> Iterator[str]:
-    """What an operator can do about a job that did not succeed, in the order to try it."""
+    """What an operator can do about a job that did not succeed, what helps most first."""
     if job.status not in ("failed", "partial"):
         return
     first = []
@@ -193,7 +193,7 @@ def _again(job: JobSummary) -> str | None:
 
 
 def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
-    """A table of each agent's outcome in a job; those that did not succeed come first."""
+    """The outcome of each agent of a job; those that did not succeed come first."""
     shown = table("Agent", "Status", last="Why")
     for agent in sorted(agents, key=lambda agent: (agent.status == "succeeded", agent.name)):
         why = agent.reason or "" if agent.status != "running" else phase_and_reason(agent)

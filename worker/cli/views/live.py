@@ -1,4 +1,4 @@
-"""Shows jobs in progress: live on a terminal, and as a line for each change elsewhere."""
+"""Jobs in progress: a live view on a terminal, elsewhere a line for each change."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LiveView:
 
 
 def live_view(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
-    """A progress bar for each sync, and one table of all other jobs."""
+    """A bar for each sync, and one table of all other jobs."""
     others = [job for job in jobs if not job.is_sync]
     shown: list[RenderableType] = [sync_bar(job, console) for job in jobs if job.is_sync]
     if others:
@@ -76,7 +76,7 @@ def live_view(jobs: Sequence[JobSummary], console: Console) -> RenderableType:
 
 
 def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
-    """A table with a row for each job that is not a sync, which shows its steps as a bar."""
+    """One row for each job about an agent, with its steps as a bar."""
     sign = marks(console)
     shown = lines(pad=2)
     shown.expand = True
@@ -109,9 +109,9 @@ def _bar(job: JobSummary, agent: AgentSummary | None, reached: str, ahead: str) 
 
 
 def sync_bar(job: JobSummary, console: Console) -> RenderableType:
-    """A sync's progress bar and counts; until it has ended, also the agents at work and the last failures.
+    """The bar with its counts; until the sync has ended, also which agents are at work and what failed last.
 
-    Lines are no wider than the console, and none is removed while the sync runs, so that nothing jumps.
+    Lines are no wider than the console, and none is ever removed, so that nothing jumps.
     """
     tally = job.tally
     head = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -149,7 +149,7 @@ def _line(text: str, style: str, *, wraps: bool = False) -> Text:
 
 
 class LineView:
-    """A view that prints a line with the time of day whenever something has changed."""
+    """Lines with the time of day, printed only when there is something new to say."""
 
     failures = _MOST_FAILURES
 

@@ -1,4 +1,4 @@
-"""Shows the plan of a dry run: what an update would change, who made it differ, and how to go on."""
+"""The plan of a dry run: what an update would change, who made it differ, and how to go on."""
 
 from __future__ import annotations
 

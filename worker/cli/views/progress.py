@@ -1,4 +1,4 @@
-"""Says in words how far a job has got."""
+"""How far a job has got, in words."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def _summary(job: JobSummary) -> str:
 
 
 def counts(job: JobSummary) -> str:
-    """A sync's counts, as in ``30 need nothing, 3 changed, 1 failed``; zeros are left out, but the text is
-    never empty."""
+    """The counts, as ``30 need nothing, 3 changed, 1 failed``; zeros are left out, but the text is never
+    empty."""
     if job.status == "queued":
         return "not begun yet"
     tally = job.tally
@@ -63,7 +63,7 @@ def counts(job: JobSummary) -> str:
 
 
 def doing(job: JobSummary) -> str:
-    """Say which agents a sync works on, or what it waits for."""
+    """Which agents a sync works on, or what it waits for."""
     tally = job.tally
     if job.status == "queued":
         waits = job.phase == Step.WAITING
@@ -84,7 +84,7 @@ def doing(job: JobSummary) -> str:
 
 
 def is_at_work(job: JobSummary) -> bool:
-    """Whether workers are working on agents of a sync that nothing keeps waiting."""
+    """Whether workers have agents of a running sync, and nothing keeps it waiting."""
     waits = job.status == "queued" or job.wait_reason or job.phase in (Step.LOOK, Step.ROSTER)
     return not waits and bool(job.tally.at_work)
 
@@ -94,7 +94,7 @@ def gateway_of(job: JobSummary) -> str:
 
 
 def without_worker(jobs: Sequence[JobSummary]) -> bool:
-    """Whether all ``jobs``, of which there are some, have been queued so long that no worker seems to run."""
+    """Whether all of them have been queued for so long that a worker seems to be missing."""
     return bool(jobs) and all(
         job.status == "queued" and job.phase != Step.WAITING and job.age_s > NO_WORKER_AFTER_S for job in jobs
     )

@@ -1,4 +1,4 @@
-"""Shows the outcome of each agent of a sync, in words and as a table.
+"""The outcome of each agent of a sync: in words, and as a table.
 
 Agents that needed nothing are counted and not listed; many with the same outcome share a line.
 """
@@ -19,7 +19,7 @@ from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
 
 MOST_LINES = 40
-"""Limit on the lines of the table; ``--json`` has all agents."""
+"""A page lists at most this many; ``--json`` has them all."""
 _NAMES = 3
 _SHARED = {"updated": 6, "failed": 12, "skipped": 12}
 """How many agents with the same outcome share one line, by status; two for every other status."""
@@ -43,7 +43,7 @@ class ChangedAgent:
 
 
 def changed_agents(job: JobSummary) -> list[ChangedAgent]:
-    """The agents that were changed or did not succeed, sorted by status, the worst first."""
+    """The agents that were changed or did not succeed, the worst first, else in the order of the sync."""
     found = []
     for agent in job.agents:
         status = status_of(agent)

@@ -1,4 +1,4 @@
-"""Shows a sync of a gateway on a page: what it did or would do, to which agents, and what to do next."""
+"""A sync of a gateway on a page: what it did or would do, to which agents, and what to do next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CURES = 3
 
 
 def show_sync(job: JobSummary) -> None:
-    """Print a sync's page, or one line for a plan with nothing to do."""
+    """Print the page, or one line for a plan with nothing to do."""
     name = str(job.gateway_name or job.gateway_id or "the gateway")
     if job.dry_run and job.status == "succeeded" and not drifted(job.result or {}):
         _show_idle(job, plain(name))
@@ -46,7 +46,7 @@ def _show_idle(job: JobSummary, name: str) -> None:
 
 
 def steps_of_sync(job: JobSummary) -> Iterator[str]:
-    """What an operator can do about a sync that did not succeed, in the order to try it."""
+    """What an operator can do about a sync that did not succeed, what helps most first."""
     if job.status not in ("partial", "failed", "cancelled"):
         return
     gateway = argument(job.gateway_name) if job.gateway_name else None
@@ -71,7 +71,7 @@ def _cure(agent: AgentSummary) -> str | None:
 
 
 def summary(tally: Tally, *, planned: bool = False) -> str:
-    """A sync's counts, as in ``44 of 50 updated (38 needed nothing), 2 failed``; zeros are left out."""
+    """The counts, as ``44 of 50 updated (38 needed nothing), 3 skipped, 2 failed``; zeros are left out."""
     if planned:
         first = f"{tally.changed} of {tally.total} would change, {tally.unchanged} need nothing"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -170,8 +170,11 @@ class Config:
         self._last = document.read(self.path, self._last)
         return self._last
 
-    async def patch(self, raw: str, base_hash: str | None) -> JSON:
-        """The answer to ``config.patch`` without ``restart``. Writes nothing if it refuses the patch."""
+    async def patch(self, raw: str, base_hash: str | None, replace_paths: Sequence[str] = ()) -> JSON:
+        """The answer to ``config.patch`` without ``restart``. Writes nothing if it refuses the patch.
+
+        ``replace_paths``: the lists of which the patch may take entries away; only newer releases ask.
+        """
         async with self._writing() as snapshot:
             patch = self._checked_patch(raw, base_hash, snapshot)
             writes_all = self._release.writes_out_variables
@@ -194,6 +197,8 @@ class Config:
                     "re-run config.get and retry with baseHash"
                 )
             self.roster.settle(before, after, self._main_workspace)
+            if self._release.roster_is_map:
+                document.require_named(before, after, replace_paths)
             rules.check(after, self._release)
             written = self._write(snapshot, before, after, changed)
         await self._on_write(written)

@@ -9,7 +9,7 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,31 @@ def leaf_paths(patch: Mapping[str, Any], prefix: str = "") -> list[str]:
         else:
             found.append(prefix + name)
     return found
+
+
+def require_named(before: Mapping[str, Any], after: Mapping[str, Any], named: Sequence[str]) -> None:
+    """`Refusal` where a patch takes entries of a list away that it does not name, or name a part above."""
+    lost = [
+        path
+        for path in _lists_shortened(before, after, "")
+        if not any(path == name or path.startswith(f"{name}.") for name in named)
+    ]
+    if lost:
+        raise Refusal(
+            f"config.patch would remove entries from array path(s): {', '.join(lost)}. Pass replacePaths with"
+            " the exact path(s) when this is intentional, or use config.apply for full-config replacement."
+        )
+
+
+def _lists_shortened(before: Any, after: Any, path: str) -> Iterator[str]:
+    if isinstance(before, list):
+        kept = after if isinstance(after, list) else []
+        if any(item not in kept for item in before):
+            yield path
+    elif isinstance(before, Mapping):
+        below = after if isinstance(after, Mapping) else {}
+        for name, value in before.items():
+            yield from _lists_shortened(value, below.get(name), f"{path}.{name}".lstrip("."))
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from worker.lab.simulator.refusal import JSON, Refusal
 from worker.lab.simulator.release import ADMIN, Release
 from worker.lab.simulator.roster import MAIN
 from worker.lab.simulator.sessions import Run, Sessions, agent_of
+from worker.lab.simulator.settings_schema import looked_up, models_of, whole_schema
 from worker.lab.simulator.timings import Timings
 from worker.lab.simulator.workspaces import Workspaces
 
@@ -117,6 +118,14 @@ class Gateway:
         return {
             "health": at_once(Shape(strict=False), self._health),
             "config.get": at_once(Shape(), lambda _: self.config.get()),
+            "config.schema": at_once(Shape(), lambda _: whole_schema(self.release)),
+            "config.schema.lookup": at_once(
+                Shape({"path": "text"}), lambda p: looked_up(self.release, p["path"])
+            ),
+            "models.list": at_once(
+                Shape({}, {"agentId": "text", "view": "text"} if self.release.roster_is_map else {}),
+                self._models,
+            ),
             "config.patch": Method(_PATCH if self.release.roster_is_map else _OLD_PATCH, self._patch),
             "sessions.list": at_once(Shape(strict=False), lambda _: self.sessions.listing()),
             "sessions.patch": at_once(_SESSION_PATCH, self._session_patch),
@@ -165,7 +174,9 @@ class Gateway:
 
     async def _patch(self, params: JSON) -> JSON:
         before = self.config.agents()
-        answer = await self.config.patch(params["raw"], params.get("baseHash"))
+        answer = await self.config.patch(
+            params["raw"], params.get("baseHash"), params.get("replacePaths", ())
+        )
         after = self.config.agents()
         if any(after.get(agent_id) != before.get(agent_id) for agent_id in self._deletions.fenced()):
             self._host.restart_in(_RECOVERY_S, None)
@@ -173,6 +184,10 @@ class Gateway:
         if self.release.restarts_on_patch:
             answer["restart"] = self._host.restart_after_patch(params.get("restartDelayMs"))
         return answer
+
+    def _models(self, params: JSON) -> JSON:
+        agent_id, agents = params.get("agentId"), self.config.agents()
+        return models_of(self.config.effective(), self.release, agent_id, len(agents))
 
     def _session_patch(self, params: JSON) -> JSON:
         changes = {name: value for name, value in params.items() if name != "key"}

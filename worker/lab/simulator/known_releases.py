@@ -10,6 +10,8 @@ _SHARED_METHODS = [
     "health",
     "config.get",
     "config.patch",
+    "config.schema",
+    "models.list",
     "agents.list",
     "agents.create",
     "agents.update",
@@ -248,6 +250,7 @@ _2026_9_6 = Release(
         [
             *_SHARED_METHODS,
             "secrets.reload",
+            "config.schema.lookup",
             "agents.workspace.list",
             "cron.scratch.get",
             "cron.scratch.set",

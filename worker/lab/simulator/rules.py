@@ -9,6 +9,7 @@ from typing import Any
 from worker.lab.simulator.refusal import Refusal
 from worker.lab.simulator.release import Release
 from worker.lab.simulator.roster import MAIN, NAMING_DEFAULTS, slug
+from worker.lab.simulator.settings_schema import entry_issues
 
 _DURATION = re.compile(r"\d+(\.\d+)?(ms|s|m|h|d)?")
 _AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
@@ -82,6 +83,7 @@ def _twins(key: str, entries: Mapping[str, Any]) -> Iterator[Issue]:
 
 def _entry(entry: Mapping[str, Any], release: Release, path: str) -> Iterator[Issue]:
     yield from _unknown(entry, release.keys.entry, path)
+    yield from entry_issues(entry, path)
     heartbeat = entry.get("heartbeat", {})
     yield from _unknown(heartbeat, release.keys.heartbeat, f"{path}.heartbeat")
     every = heartbeat.get("every")
