@@ -9,9 +9,9 @@ from models.schemas import BinaryJson, Moment, Provisioner, UuidKey
 class GatewayState(Provisioner):
     """What all workers must know about one gateway: who may write its roster, and whether it is up.
 
-    ``writer_queued_at``: when a write_roster message was sent that no worker has started yet; no job sends
-    another meanwhile. ``writer_not_before``: when the writer must be called again, after a failure or for a
-    later restart; ``down_at``: fingerprint of the gateway's address at the time of the outage;
+    ``writer_queued_at``: when the last message for the roster writer was sent, null once a worker has started
+    it; while this is set, no job sends another. ``writer_not_before``: when the writer must be called again,
+    after a failure or for a later restart; ``down_at``: fingerprint of the address at which the outage began;
     ``allowed_rewrites``: what the gateway's owner allows us to rewrite in its config files
     (`provisioner gateway allow-rewrite`).
     """

@@ -23,7 +23,7 @@ class Job(Provisioner):
     ``lease_until``: set while a worker holds the row; ``published_at``: set from publication to claim, so
     that a late copy of the message finds nothing to do. ``kind`` may be any name: `worker.jobs.kinds` lists
     the known ones, and a newer worker may know more. ``finished_at`` is set to now() by the transaction that
-    ends the job: the table's triggers find the jobs to notify about by it (decisions.md D17).
+    ends the job, which is how the table's triggers find the jobs to notify about (decisions.md D17).
 
     ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: why a
     running sync waits (until the next release, ``error`` holds it too). Codes are null in rows of workers

@@ -33,8 +33,8 @@ class Token:
     """A plain token, and what has to be stored once the workspace holds the token.
 
     ``hash``: the present or future agents.agent_token_hash, None for a token that was not verified
-    (rules.md 25); ``settle``: what to do then: commit the token's pending hash in place of the hash
-    ``replaces``, drop the pending hash of another token, or nothing.
+    (rules.md 25); ``settle``: whether to commit the token's pending hash in place of the hash ``replaces``,
+    to drop the pending hash of another token, or to do nothing.
     """
 
     plain: str

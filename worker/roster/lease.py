@@ -125,7 +125,7 @@ class RosterLease:
                 make_wakes_due(connection, self.gateway_id)
 
     def wakes_in_flight(self) -> bool:
-        """Whether a wake message sent to the gateway has not been answered yet."""
+        """Whether a worker is still at work on a wake message that it has sent to the gateway."""
         with self.engine.connect() as connection:
             return wakes_in_flight(connection, self.gateway_id)
 

@@ -54,7 +54,8 @@ _NAMESAKES = text("""
 
 
 def namesakes_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> list[Namesake]:
-    """The agents that live under this id on the gateways of other rows and, by their own rows, should."""
+    """The agents that have a live place with this id under another row of ``gateways``, and whose own rows
+    still call for it."""
     found = []
     rows = connection.execute(_NAMESAKES, {"gateway_id": gateway_id, "openclaw_id": openclaw_id})
     for row in rows:

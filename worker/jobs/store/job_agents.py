@@ -308,8 +308,8 @@ def finish(
     """End the agent's row, and also its job if that is about one agent.
 
     ``files``: None keeps what the row has; ``code``: ``reason`` for programs; ``outcome``: why an agent was
-    skipped, if that is no error. After a success ``phase`` is ``ended``, else it stays the step in which the
-    row ended (or repeats the outcome, `AgentOutcome.phase`). Raises LeaseLostError.
+    skipped, if that is no error. ``phase`` becomes ``ended`` after a success and `AgentOutcome.phase` with an
+    ``outcome``, else it stays as it is. Raises LeaseLostError.
     """
     values = {
         **_held(held),

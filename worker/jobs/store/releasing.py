@@ -1,4 +1,7 @@
-"""Marks or makes due the rows whose wait is over: for the roster writer, a busy agent, or a gateway."""
+"""Ends the waits of rows: for the roster writer, for an agent that another job held, or for a gateway.
+
+Rows are marked as published or made due, as `worker.jobs.store` explains.
+"""
 
 from __future__ import annotations
 
