@@ -20,6 +20,7 @@ EXPECTED = {
     "update",
     "delete",
     "heartbeats",
+    "settings",
     "sync",
     "cancel",
     "retry",
@@ -40,6 +41,7 @@ PAGES = [
     *([noun, verb] for noun in ("gateway", "board", "agent") for verb in ("add", "list")),
     *(["schedule", verb] for verb in ("add", "list", "remove")),
     ["device", "show"],
+    *(["settings", verb] for verb in ("set", "unset", "show")),
     *(["webhook", verb] for verb in ("add", "list", "test", "secret", "retry", "remove")),
 ]
 
