@@ -1,7 +1,7 @@
 """Fires the schedules that are due; beat sends this task every ten seconds (worker/beat.py).
 
-`worker.jobs.schedules.fire_due` locks the due rows, enqueues a sync for each under a request_id made of the
-schedule and its time, and stores the next time.
+`worker.jobs.schedule_firing.fire_due` locks the due rows, enqueues a sync for each under a request_id made of
+the schedule and its time, and stores the next time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from celery import Task
 
 from tasks.outcomes import retry_on_database_outage
 from worker.app import app, services
-from worker.jobs.schedules import fire_due
+from worker.jobs.schedule_firing import fire_due
 
 
 @app.task(name="tasks.run_due_schedules", bind=True)

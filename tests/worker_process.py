@@ -46,7 +46,7 @@ _FORKS.set_forkserver_preload(
         "worker.dispatcher",
         "worker.reconnect",
         "worker.jobs.intake",
-        "worker.jobs.schedules",
+        "worker.jobs.schedule_firing",
         "worker.logs",
         "worker.records.agent_rows",
         "worker.sync.heartbeat_job",

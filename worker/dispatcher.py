@@ -1,7 +1,7 @@
 """The timer of each worker process, which publishes the rows that are due (decisions.md D8).
 
-It also publishes again what the broker lost, so it depends neither on the broker nor on beat. Any number of
-dispatchers may run at once, because SKIP LOCKED keeps them from publishing the same row.
+It also publishes again what the broker lost, which is why its timer depends neither on the broker nor on
+beat. Any number of dispatchers may run at once, because SKIP LOCKED keeps them from publishing the same row.
 """
 
 from __future__ import annotations

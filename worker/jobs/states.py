@@ -2,8 +2,9 @@
 
 A job's row, with the function of `worker.jobs.store` that makes each step::
 
-    queued --start_single, start_sync--> running --finish, end_sync--> succeeded | partial | failed
-    queued | running --cancel--> cancelled              queued --refuse--> failed
+    enqueue--> queued --start_single, start_sync, start_heartbeats--> running
+    running --finish, end_sync, end_if_done--> succeeded | partial | failed
+    queued --finish_queued--> succeeded    queued --refuse--> failed    queued | running --cancel--> cancelled
 
 An agent's row in a job::
 

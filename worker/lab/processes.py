@@ -87,9 +87,9 @@ def undisturbed() -> Iterator[None]:
 
 
 class Processes:
-    """A context manager that at its end stops what was registered in ``_open``, in reverse order.
+    """A context manager that, on exit, runs the clean-ups registered in ``_open``, in reverse order.
 
-    Signals do not interrupt it.
+    Signals do not interrupt them.
     """
 
     def __init__(self) -> None:

@@ -110,8 +110,9 @@ _PROBE_WAIT = text("""
 def try_probe(connection: Connection, gateway_id: UUID, budget_s: float) -> Outage | None:
     """Decide whether the caller may probe a gateway that is known to be down.
 
-    Returns None if it may, else the outage with the seconds until the caller may ask again. If no try has
-    failed for ``budget_s`` seconds, ``down_for_s`` is 0, so that the result of the probe decides.
+    Returns None if it may, else the outage with the seconds until the caller may ask again. If the last
+    failure was more than ``budget_s`` seconds ago, its ``down_for_s`` is 0, so that the caller waits for the
+    result of the present probe instead of giving up.
     """
     parameters = {"gateway_id": gateway_id}
     if connection.execute(_MAY_PROBE, {**parameters, "takes_s": _PROBE_TAKES_S}).rowcount:

@@ -76,8 +76,8 @@ def resolve(host: str, port: int, allowed: Networks) -> Sequence[str]:
 
 
 def is_allowed(address: _Ip, allowed: Networks) -> bool:
-    """Whether a worker may connect to the address: it is in one of the networks, or it is public. Not public
-    are loopback, private, link-local, shared, multicast and reserved addresses, however they are written."""
+    """Whether a worker may connect to the address: it is in one of the networks, or it is public. Loopback,
+    private, link-local, shared, multicast and reserved addresses are not public, however they are written."""
     inner = _inner(address)
     if any(
         one in network for one in {address, inner} for network in allowed if one.version == network.version

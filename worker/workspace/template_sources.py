@@ -30,7 +30,7 @@ def shipped() -> frozenset[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError for a folder of templates that is missing, unreadable or holds an unusable file.
+    """Raise ValueError for a folder of templates that is missing, cannot be read or holds an unusable file.
 
     Such a file is a template that overrides no shipped one, is not UTF-8 or is not a plain file, or a file
     that seems meant as a template but has no .j2 at the end of its name.

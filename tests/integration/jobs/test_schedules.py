@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from tests.integration.agents.fleet import NOWHERE, Fleet, execute, one, seed_fleet
 from worker.beat import EVERY_S
 from worker.jobs.requests import SyncGateway
+from worker.jobs.schedule_firing import fire_due
 from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec
-from worker.jobs.schedules import Schedule, add, all_schedules, fire_due, remove
+from worker.jobs.schedules import Schedule, add, all_schedules, remove
 from worker.jobs.store.jobs import Enqueued, enqueue
 
 HOURLY = ScheduleSpec(every=timedelta(hours=1))
@@ -186,7 +187,7 @@ def test_a_row_that_meets_a_fault_of_our_own_stops_no_other(
             connection.execute(text("SELECT 1 / 0"))
         return enqueue(connection, request)
 
-    monkeypatch.setattr("worker.jobs.schedules.enqueue", faulty)
+    monkeypatch.setattr("worker.jobs.schedule_firing.enqueue", faulty)
     assert (fire_due(engine), fire_due(engine)) == (1, 0)
     with engine.connect() as connection:
         by_id = {s.id: s for s in all_schedules(connection)}

@@ -25,8 +25,9 @@ from worker.jobs.requests import (
     SyncGateway,
     SyncHeartbeats,
 )
+from worker.jobs.schedule_firing import fire_due
 from worker.jobs.schedule_spec import ScheduleSpec
-from worker.jobs.schedules import add, all_schedules, fire_due
+from worker.jobs.schedules import add, all_schedules
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.jobs.store.retrying import retry

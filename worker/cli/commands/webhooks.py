@@ -58,7 +58,7 @@ def add(
 
 @app.command("list")
 def list_webhooks(as_json: Json = False) -> None:
-    """List the webhooks: whether they answer, and how many messages wait or were given up."""
+    """List the webhooks: whether they answer, and how many messages wait or were given up on."""
     with engine().connect() as connection:
         webhooks = [dict(row) for row in all_webhooks(connection)]
     for webhook in webhooks:
@@ -118,7 +118,7 @@ def secret(webhook: Webhook, organization: Organization = None, as_json: Json = 
 
 @app.command("retry")
 def retry(webhook: Webhook, organization: Organization = None, as_json: Json = False) -> None:
-    """Send again the messages that were given up."""
+    """Resend the messages that were given up on."""
     with engine().begin() as connection:
         found = find_webhook(connection, webhook, organization)
         count = retry_given_up(connection, found.id)

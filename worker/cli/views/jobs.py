@@ -167,7 +167,7 @@ def phase_and_reason(agent: AgentSummary) -> str:
 
 
 def next_steps(job: JobSummary) -> Iterator[str]:
-    """What an operator can do about a job that did not succeed, what helps most first."""
+    """What an operator can do about a job that failed, wholly or in part, in the order in which to do it."""
     if job.status not in ("failed", "partial"):
         return
     first = []

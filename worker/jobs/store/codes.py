@@ -82,8 +82,8 @@ def wait_reason(job: str) -> str:
 
 
 def crashes(row: str) -> str:
-    """SQL: how many workers died while they held the row with the alias ``row``. Read from ``attempts`` until
-    the next release, because that is the only column in which all versions count."""
+    """SQL: how many workers died while they held the row with the alias ``row``. Until
+    the next release read from ``attempts``, because workers before v0.3.0 count crashes only there."""
     return f"{row}.attempts"
 
 

@@ -214,7 +214,7 @@ _TRY_NOW = text("UPDATE provisioner.webhooks SET failures = 0, not_before = now(
 
 
 def retry_given_up(connection: Connection, webhook_id: UUID) -> int:
-    """Make the deliveries to the webhook that were given up due again, and end its pause; return how many
+    """Make the deliveries to the webhook that were given up on due again, and end its pause; return how many
     there were."""
     count = connection.execute(_RETRY, {"id": webhook_id}).rowcount
     connection.execute(_TRY_NOW, {"id": webhook_id})

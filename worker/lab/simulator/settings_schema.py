@@ -57,7 +57,7 @@ def entry_schema(release: Release) -> JSON:
 
 
 def whole_schema(release: Release) -> JSON:
-    """The answer of config.schema, with no more than the agents' part."""
+    """The answer to config.schema: all keys are listed, but only agents' entries are described."""
     entry = entry_schema(release)
     roster: JSON = (
         {"entries": {"type": "object", "additionalProperties": entry}}
@@ -70,7 +70,7 @@ def whole_schema(release: Release) -> JSON:
 
 
 def looked_up(release: Release, path: str) -> JSON:
-    """The answer of config.schema.lookup; `Refusal` where there is no such setting."""
+    """The answer to config.schema.lookup; `Refusal` where there is no such setting."""
     found = schema_at(whole_schema(release)["schema"], path.replace(".*", ".any").split("."))
     if found is None:
         raise Refusal("config schema path not found")
