@@ -93,8 +93,8 @@ def test_settings_are_one_patch_and_go_without_a_trace(world: World) -> None:
 
 
 def test_what_the_release_does_not_take_is_said_before_the_patch(world: World) -> None:
+    agent = world.take()
     for field, (value, says) in REFUSED.items():
-        agent = world.take()
         if field == "model" and not models(world, agent):
             continue  # the simulated 2026.9.6, which lists none that has no credentials
         put(world, [agent], {field: value})
