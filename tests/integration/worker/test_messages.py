@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from celery import Celery, chain, chord, group
-from celery.exceptions import TimeoutError as NoResultError
 from sqlalchemy import Row, text
 
 from tests.integration.agents.fleet import execute, one
@@ -182,7 +183,7 @@ def first(result: Any) -> Any:
 
 @pytest.mark.usefixtures("worker")
 def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
-    app: Any = Celery(broker=alone.redis_url, backend=alone.redis_url)
+    app: Any = Celery(broker=alone.redis_url, backend="cache+memory://")
     app.conf.task_default_queue = "provisioning"
 
     def request() -> Any:
@@ -203,11 +204,32 @@ def test_celerys_canvas_is_refused_at_once(alone: Workshop) -> None:
     several: Any = group([request(), request()]).apply_async()
     alike = [alone.ended(UUID(one.id)).error for one in several.results]
     assert alike == [f"There is no agent with agent_id {UNSERVED}."] * 2
-    # docs/enqueue.md: nobody answers there, so a caller that must not wait for ever gives a timeout.
-    with pytest.raises(NoResultError):
-        several.get(timeout=0.2)
-    assert {one.state for one in several.results} == {"PENDING"}
     app.close()
+
+
+_SENDER = """
+import sys
+from celery import Celery
+from celery.exceptions import TimeoutError
+url, agent_id = sys.argv[1:]
+app = Celery(broker=url, backend=url)
+result = app.send_task("tasks.provision_agent", kwargs={"agent_id": agent_id}, queue="provisioning")
+try:
+    result.get(timeout=2)
+except TimeoutError:
+    print(result.id, result.state)
+"""
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_sender_with_a_result_backend_waits_for_nothing(alone: Workshop) -> None:
+    """docs/enqueue.md: no result is ever stored, so a caller must give a timeout. The sender is a process of
+    its own, because Celery leaves the connections of a result backend open."""
+    sender = [sys.executable, "-c", _SENDER, alone.redis_url, UNSERVED]
+    printed = subprocess.run(sender, check=True, capture_output=True, text=True, timeout=60).stdout
+    job_id, state = printed.split()
+    assert state == "PENDING"
+    assert alone.ended(UUID(job_id)).error == f"There is no agent with agent_id {UNSERVED}."
 
 
 @pytest.mark.usefixtures("worker")
