@@ -36,7 +36,7 @@ from worker.lab.simulator.faults import (
     restart_after_burst,
 )
 
-SOON_S = 5.0
+SOON_S = 30.0
 QUIET_S = 0.3
 
 
