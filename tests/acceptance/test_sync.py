@@ -114,10 +114,7 @@ def large_fleet(world: World, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_gateway_that_is_killed_in_the_middle_and_comes_back_ends_well(large_fleet: LargeFleet) -> None:
     """Comes first: after the edits of test_many_writers 2026.9.6 would restart while the others run."""
     world = large_fleet.world
-    (large_fleet.templates / "shared" / "SOUL.md.j2").write_text("{{ agent_name }} has seen a crash.\n")
-    _restart_workers(large_fleet, 1, **SLOWLY)
-    job = large_fleet.ask()
-    world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
+    job = _sync_to_the_middle(large_fleet, "{{ agent_name }} has seen a crash.\n")
     world.process.kill()
     assert world.job(job)["agents_done"] < large_fleet.size  # type: ignore[index]
     time.sleep(1.0)
@@ -232,10 +229,7 @@ def test_every_fault_is_its_own_agents_and_all_others_are_synced(large_fleet: La
 
 def test_a_gateway_that_stops_for_good_leaves_right_counts(large_fleet: LargeFleet) -> None:
     world = large_fleet.world
-    (large_fleet.templates / "shared" / "SOUL.md.j2").write_text("{{ agent_name }} was here.\n")
-    _restart_workers(large_fleet, 1, RETRY_TIMEOUT_S="12", **SLOWLY)
-    job = large_fleet.ask()
-    world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
+    job = _sync_to_the_middle(large_fleet, "{{ agent_name }} was here.\n", RETRY_TIMEOUT_S="12")
     world.process.kill()
     done = world.ended(job, 120)
     world.process.start()
@@ -259,10 +253,7 @@ def test_a_gateway_that_stops_for_good_leaves_right_counts(large_fleet: LargeFle
 
 def test_a_run_that_is_cancelled_in_the_middle_is_finished_by_its_retry(large_fleet: LargeFleet) -> None:
     world = large_fleet.world
-    (large_fleet.templates / "shared" / "SOUL.md.j2").write_text("{{ agent_name }} was interrupted.\n")
-    _restart_workers(large_fleet, 1, **SLOWLY)
-    job = large_fleet.ask()
-    world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
+    job = _sync_to_the_middle(large_fleet, "{{ agent_name }} was interrupted.\n")
     with world.engine.begin() as connection:
         assert cancel(connection, job) is False
     done = world.ended(job)
@@ -289,6 +280,16 @@ def test_a_run_that_is_cancelled_in_the_middle_is_finished_by_its_retry(large_fl
 
 SLOWLY = {"WORKER_CONCURRENCY": "1"}
 """One agent at a time, so that there is a middle to be met."""
+
+
+def _sync_to_the_middle(large_fleet: LargeFleet, soul: str, **settings: str) -> UUID:
+    """Change SOUL.md's template, ask for a sync, and return its id once five agents are done."""
+    world = large_fleet.world
+    (large_fleet.templates / "shared" / "SOUL.md.j2").write_text(soul)
+    _restart_workers(large_fleet, 1, **settings, **SLOWLY)
+    job = large_fleet.ask()
+    world.eventually(lambda: (world.job(job) or {}).get("agents_done", 0) >= 5, "it never got to five agents")
+    return job
 
 
 def _restart_workers(large_fleet: LargeFleet, number: int | None = None, **settings: str) -> None:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.conformance.peer import JSON
 
@@ -63,14 +63,21 @@ def tampering_proxy(
                 gateway.close()
                 answers.join()
 
-    with serve(pass_on, "127.0.0.1", 0, max_size=_MAX, compression=None, logger=_QUIET) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = serve(pass_on, "127.0.0.1", 0, max_size=_MAX, compression=None, logger=_QUIET)
+    with server, _url_of(server) as url:
+        yield url
+
+
+@contextmanager
+def _url_of(server: Server) -> Iterator[str]:
+    """The server's URL, while a thread serves it."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def _answers(client: ServerConnection, gateway: ClientConnection) -> None:
@@ -91,14 +98,9 @@ def refusing_upgrade(status: HTTPStatus, **headers: str) -> Iterator[str]:
             response.headers[name] = value
         return response
 
-    with serve(lambda client: None, "127.0.0.1", 0, process_request=refuse, logger=_QUIET) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = serve(lambda client: None, "127.0.0.1", 0, process_request=refuse, logger=_QUIET)
+    with server, _url_of(server) as url:
+        yield url
 
 
 def closing(method: str, code: int, reason: str = "") -> Instead:

@@ -8,11 +8,10 @@ from worker.gateway.folders import workspace_changes
 from worker.gateway.owner_settings import CRON_OFF, has_one_session, heartbeats_switched_off
 from worker.gateway.roster_plan import RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
-from worker.jobs.states import ReasonCode
 from worker.roster.circuit_breaker import refresh_one_session
 from worker.roster.intents import Refusal
 from worker.roster.rewrite_permission import predicted_refusal
-from worker.roster.settings_check import check_settings
+from worker.roster.settings_check import check_settings, setting_refusal
 
 
 def plan_entry(context: AgentContext) -> RosterPlan:
@@ -59,6 +58,6 @@ def _plan(context: AgentContext, live: LiveRoster) -> RosterPlan:
     keeps = context.services.settings.keep_default_heartbeat
     plan = live.plan([context.record.roster_entry], keep_others_beating=keeps)
     for fault in plan.faults.values():
-        sentence = f"Agent {context.record.shown_name!r}: {fault}"
-        raise PermanentError(sentence, reason_code=ReasonCode.BAD_SETTING)
+        refusal = setting_refusal(context.record.shown_name, fault)
+        raise PermanentError(refusal.sentence, reason_code=refusal.code)
     return plan

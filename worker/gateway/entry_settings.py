@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from worker.gateway.documents import mapping, value_at
 from worker.gateway.variables import REDACTED, strings_of
 from worker.masking import mask
 
@@ -105,6 +106,19 @@ def has_null(value: Any) -> bool:
     return value is None or any(map(has_null, below))
 
 
+def value_fault(name: str, value: Any) -> str | None:
+    """Why no setting can have this value, as a sentence without the value; None if only the gateway can
+    tell."""
+    if has_null(value):
+        return f"The setting {name} holds null, which takes a field away: unset it instead."
+    if looks_secret(name, value):
+        return (
+            f"The setting {name} looks like a secret, which OpenClaw hides and no table of ours may hold:"
+            " write it into openclaw.json or the environment of the gateway's host."
+        )
+    return None
+
+
 def looks_secret(name: str, value: Any) -> bool:
     """Whether the value of a field looks like a secret, by its name or by itself."""
     for path, text in strings_of(value, name):
@@ -145,7 +159,7 @@ def apply_settings(
     for name, value in sorted(wanted.items()):
         path = _path(name)
         fault = _in_the_way(after, path)
-        live = None if fault else _value_at(after, path)
+        live = None if fault else value_at(after, path)
         if fault is None and live == value:
             continue
         fault = fault or _not_restorable(name, live)
@@ -166,7 +180,7 @@ def replaced_lists(before: Any, after: Any, path: str) -> Iterator[str]:
         if before != after:
             yield path
     elif isinstance(before, Mapping):
-        below = after if isinstance(after, Mapping) else {}
+        below = mapping(after)
         for key, value in before.items():
             yield from replaced_lists(value, below.get(key), f"{path}.{key}")
 
@@ -183,7 +197,7 @@ def _take_back(
     if record.made_object and any(each.startswith(f"{name}.") for each in wanted):
         return
     path = _path(name)
-    live = _value_at(after, path)
+    live = value_at(after, path)
     if live == record.had:
         over[name] = record
     elif live in record.wrote:
@@ -245,14 +259,8 @@ def _not_restorable(name: str, live: Any) -> str | None:
 def _missing_objects(entry: Mapping[str, Any], path: Path) -> Iterator[str]:
     """The objects that must be made before the field can be written, outermost first."""
     for length in range(1, len(path)):
-        if _value_at(entry, path[:length]) is None:
+        if value_at(entry, path[:length]) is None:
             yield ".".join(path[:length])
-
-
-def _value_at(entry: Any, path: Path) -> Any:
-    for key in path:
-        entry = entry.get(key) if isinstance(entry, Mapping) else None
-    return entry
 
 
 def _put(entry: dict[str, Any], path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import without_nulls
 from worker.gateway.dialect import Dialect
+from worker.gateway.documents import mapping
 from worker.gateway.variables import escaped
 
 DEFAULT_HEARTBEAT: Mapping[str, Any] = {"every": "10m", "target": "none", "includeReasoning": False}
@@ -68,15 +69,15 @@ def beating_agents(
     """
     if any_block(entries):
         return sorted(key for key, entry in entries.items() if _has_block(entry))
-    agents = _mapping(document.get("agents"))
-    defaults = _mapping(agents.get("defaults"))
+    agents = mapping(document.get("agents"))
+    defaults = mapping(agents.get("defaults"))
     block = defaults.get("heartbeat")
     if isinstance(block, Mapping) and _OFF.fullmatch(str(block.get("every", "30m"))):
         return []
     there = sorted(entries) or [IMPLICIT_AGENT]
     if dialect.defaults_name_one:
-        named = _mapping(block).get("agentId")
-        owner = _mapping(defaults.get("systemAgent")).get("agentId")
+        named = mapping(block).get("agentId")
+        owner = mapping(defaults.get("systemAgent")).get("agentId")
         if isinstance(named, str) and named:
             return _if_in_roster(canonical_id(named), there)
         if isinstance(block, Mapping):
@@ -93,7 +94,7 @@ def relying_on_defaults(
     dialect: Dialect, document: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """Agents that agents.defaults.heartbeat does not reach only because other agents have own blocks."""
-    defaults = _mapping(_mapping(document.get("agents")).get("defaults"))
+    defaults = mapping(mapping(document.get("agents")).get("defaults"))
     if not isinstance(defaults.get("heartbeat"), Mapping) or not any_block(entries):
         return []
     bare = {key: {**entry, "heartbeat": None} for key, entry in entries.items()}
@@ -149,7 +150,3 @@ def _if_in_roster(named: str, there: Collection[str]) -> list[str]:
 def _marked_default(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The agent that is marked as the default, if there is one."""
     return [key for key, entry in entries.items() if entry.get("default") is True][:1]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

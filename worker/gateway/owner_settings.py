@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.gateway.dialect import Dialect
+from worker.gateway.documents import mapping
 
 ONE_SESSION = (
     "session.scope of the gateway's openclaw.json is global, so that every agent's main session is its"
@@ -36,12 +37,12 @@ class Denial:
 
 def has_one_session(config: Any) -> bool:
     """Whether all agents share their owner's one main session. ``config``: config.get's effective config."""
-    return _mapping(_mapping(config).get("session")).get("scope") == "global"
+    return mapping(mapping(config).get("session")).get("scope") == "global"
 
 
 def heartbeats_switched_off(dialect: Dialect, config: Any) -> bool:
     """Whether the owner has switched off the automations that run heartbeats on this release."""
-    return dialect.has_scratch and _mapping(_mapping(config).get("cron")).get("enabled") is False
+    return dialect.has_scratch and mapping(mapping(config).get("cron")).get("enabled") is False
 
 
 def denial_of(config: Any, session_key: str) -> Denial | None:
@@ -49,11 +50,11 @@ def denial_of(config: Any, session_key: str) -> Denial | None:
 
     Decided as gateways do: the first matching rule that denies, else the default if no rule allows it.
     """
-    policy = _mapping(_mapping(_mapping(config).get("session")).get("sendPolicy"))
+    policy = mapping(mapping(mapping(config).get("session")).get("sendPolicy"))
     rules = policy.get("rules")
     allowed = False
     for number, rule in enumerate(rules if isinstance(rules, list) else []):
-        if not isinstance(rule, Mapping) or not _matches(_mapping(rule.get("match")), session_key):
+        if not isinstance(rule, Mapping) or not _matches(mapping(rule.get("match")), session_key):
             continue
         if _word(rule.get("action")) == "deny":
             place = f"session.sendPolicy.rules[{number}]"
@@ -94,7 +95,3 @@ def _matches(match: Mapping[str, Any], session_key: str) -> bool:
 
 def _word(value: Any) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

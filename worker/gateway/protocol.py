@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.gateway.device import DeviceKey
+from worker.gateway.documents import mapping
 from worker.gateway.errors import PermanentGatewayError
 from worker.printable import line
 
@@ -87,16 +88,16 @@ class Hello:
                 " gateways.url",
                 method="connect",
             )
-        server, policy = _mapping(payload.get("server")), _mapping(payload.get("policy"))
-        scopes = _mapping(payload.get("auth")).get("scopes")
-        sessions = _mapping(_mapping(payload.get("snapshot")).get("sessionDefaults"))
+        server, policy = mapping(payload.get("server")), mapping(payload.get("policy"))
+        scopes = mapping(payload.get("auth")).get("scopes")
+        sessions = mapping(mapping(payload.get("snapshot")).get("sessionDefaults"))
         version, boot_id = server.get("version"), server.get("bootId")
         tick_s = (_positive(policy.get("tickIntervalMs")) or DEFAULT_TICK_INTERVAL_S * 1000) / 1000
         return cls(
             protocol=protocol,
             server_version=_name(version) if isinstance(version, str) and version else "unknown",
             boot_id=_name(boot_id) if isinstance(boot_id, str) else None,
-            methods=frozenset(_strings(_mapping(payload.get("features")).get("methods"))),
+            methods=frozenset(_strings(mapping(payload.get("features")).get("methods"))),
             scopes=frozenset(_strings(scopes)) if isinstance(scopes, list) else None,
             max_payload=int(_positive(policy.get("maxPayload")) or DEFAULT_MAX_PAYLOAD),
             tick_interval_s=min(max(tick_s, _TICK_INTERVALS_S[0]), _TICK_INTERVALS_S[1]),
@@ -173,7 +174,7 @@ def decode(frame: str | bytes) -> Response | Event | Unreadable | None:
         case "res" if isinstance(message.get("id"), str):
             return _response(message)
         case "event" if isinstance(message.get("event"), str):
-            return Event(message["event"], _mapping(message.get("payload")))
+            return Event(message["event"], mapping(message.get("payload")))
         case "res" | "event":
             return Unreadable(None)
         case _:
@@ -210,12 +211,8 @@ def _response(message: dict[str, Any]) -> Response:
     if ok is True and (payload is None or isinstance(payload, dict)):
         return Response(message["id"], payload=payload or {})
     if ok is False:
-        return Response(message["id"], error=_mapping(error))
+        return Response(message["id"], error=mapping(error))
     return Response(message["id"])
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _strings(value: object) -> list[str]:

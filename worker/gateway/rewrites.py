@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from worker.gateway.agent_ids import canonical_id
+from worker.gateway.documents import mapping
 from worker.gateway.roster_reading import LiveRoster
 from worker.gateway.variables import REDACTED, escapes_in, id_or_number, strings_of, variables_in
 
@@ -77,7 +78,7 @@ def removal_rewrites(live: LiveRoster, leaving: Collection[str]) -> tuple[Rewrit
     """
     if live.preserves_includes or live.dialect.roster != "list" or live.dialect.writes_variables:
         return ()
-    listed = _mapping(live.document.get("agents")).get("list")
+    listed = mapping(live.document.get("agents")).get("list")
     found: set[Rewrite] = set()
     moves = False
     for number, entry in enumerate(listed if isinstance(listed, list) else []):
@@ -96,7 +97,7 @@ def delete_breaks_variables(live: LiveRoster) -> bool:
 
     That is so on 2026.2.12, which may then not start again.
     """
-    listed = _mapping(live.document.get("agents")).get("list")
+    listed = mapping(live.document.get("agents")).get("list")
     return live.dialect.writes_variables and (
         _has_escapes(live.document) or any(variables_in(text) for _, text in strings_of(listed))
     )
@@ -216,7 +217,7 @@ def _escapes_again(config: Any, document: Any) -> Any:
     if isinstance(config, list):
         return document if isinstance(document, list) and _has_escapes(document) else None
     if isinstance(config, Mapping):
-        below = _mapping(document)
+        below = mapping(document)
         patch = {key: _escapes_again(value, below.get(key)) for key, value in config.items()}
         return {key: value for key, value in patch.items() if value is not None} or None
     return None
@@ -227,7 +228,7 @@ def _has_escapes(value: Any) -> bool:
 
 
 def _without_list(agents: Any) -> Any:
-    return {name: inner for name, inner in _mapping(agents).items() if name != "list"}
+    return {name: inner for name, inner in mapping(agents).items() if name != "list"}
 
 
 def _merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,7 +263,3 @@ def _has_comment(raw: str) -> bool:
             return True
         place += 1
     return False
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -10,15 +10,15 @@ from typing import Any
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
+from worker.gateway.documents import mapping
 from worker.gateway.entry_settings import (
     FieldChanges,
     FieldRecord,
     apply_settings,
     as_document,
     field_fault,
-    has_null,
-    looks_secret,
     replaced_lists,
+    value_fault,
 )
 from worker.gateway.heartbeats import any_block, beating_agents, heartbeat_block, heartbeat_fault
 from worker.gateway.variables import REDACTED, escaped, strings_of
@@ -121,19 +121,9 @@ def _settings_fault(settings: Mapping[str, Any]) -> str | None:
     for name, value in settings.items():
         if fault := field_fault(name):
             return f"{fault} Unset it with `provisioner settings unset`."
-        if has_null(value):
-            return f"The setting {name} holds null, which takes a field away: unset it instead."
-        if looks_secret(name, value):
-            return secret_setting(name)
+        if fault := value_fault(name, value):
+            return fault
     return text_fault("", as_document(settings), "agent_settings") if settings else None
-
-
-def secret_setting(name: str) -> str:
-    """The sentence that refuses a setting which looks like a secret, without its value."""
-    return (
-        f"The setting {name} looks like a secret, which OpenClaw hides and no table of ours may hold: write"
-        " it into openclaw.json or the environment of the gateway's host."
-    )
 
 
 def _json_fault(entry: RosterEntry) -> str | None:
@@ -221,9 +211,9 @@ def ids_as_spelled(dialect: Dialect, parsed: Mapping[str, Any], ids: Collection[
 
 def _stored(dialect: Dialect, parsed: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The roster's entries as the config has them, each with its id as spelled there."""
-    agents = _mapping(parsed.get("agents"))
+    agents = mapping(parsed.get("agents"))
     if dialect.roster == "entries":
-        return [(key, _mapping(entry)) for key, entry in _mapping(agents.get("entries")).items()]
+        return [(key, mapping(entry)) for key, entry in mapping(agents.get("entries")).items()]
     listed = agents.get("list")
     entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     return [(str(entry["id"]), entry) for entry in entries if _id_of(entry) is not None]
@@ -234,7 +224,7 @@ def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict
 
     An entry with a secret must keep its index, by which the gateway restores the secret. None if one cannot.
     """
-    listed, bindings = _mapping(document.get("agents")).get("list"), document.get("bindings")
+    listed, bindings = mapping(document.get("agents")).get("list"), document.get("bindings")
     before = listed if isinstance(listed, list) else []
     staying = [
         (place, entry)
@@ -248,7 +238,7 @@ def removal_patch(document: Mapping[str, Any], leaving: Collection[str]) -> dict
     after = [pinned[place] if place in pinned else next(movable) for place in range(len(staying))]
     patch: dict[str, Any] = {"agents": {"list": after}}
     if isinstance(bindings, list):
-        kept = [one for one in bindings if canonical_id(_mapping(one).get("agentId")) not in leaving]
+        kept = [one for one in bindings if canonical_id(mapping(one).get("agentId")) not in leaving]
         if len(kept) < len(bindings):
             patch["bindings"] = kept
     return patch
@@ -295,7 +285,7 @@ def _list_patch(
 
     Up to 2026.2 an entry that is not sent is wiped; later releases keep it when merging.
     """
-    stored = _mapping(parsed.get("agents")).get("list")
+    stored = mapping(parsed.get("agents")).get("list")
     listed = [
         _for_merge(dialect, entry, changed.get(_id_of(entry) or "", entry))
         for entry in (stored if isinstance(stored, list) else [])
@@ -330,7 +320,7 @@ def _entries_patch(
     differences = [_difference(live.get(key, {}), entry) for key, entry in changed.items()]
     entries = dict(zip(ids_as_spelled(dialect, parsed, changed), differences, strict=True))
     patch: dict[str, Any] = {"entries": entries}
-    if "ownership" not in _mapping(parsed.get("agents")):
+    if "ownership" not in mapping(parsed.get("agents")):
         patch["ownership"] = "explicit"
     return patch
 
@@ -372,10 +362,6 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def _missing_visibility(dialect: Dialect, parsed: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = _mapping(_mapping(parsed.get("channels")).get("defaults"))
-    set_already = _mapping(defaults.get(dialect.visibility_key))
+    defaults = mapping(mapping(parsed.get("channels")).get("defaults"))
+    set_already = mapping(defaults.get(dialect.visibility_key))
     return {key: value for key, value in DEFAULT_VISIBILITY.items() if key not in set_already}
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

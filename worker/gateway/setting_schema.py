@@ -9,6 +9,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from worker.gateway.documents import items, mapping
+
 Schema = Mapping[str, Any]
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -50,7 +52,7 @@ def keys_at(schema: Schema, path: Sequence[str]) -> list[str]:
     there = schema_at(schema, path)
     if there is None:
         return []
-    return sorted({key for each in _choices(there) for key in _mapping(each.get("properties"))})
+    return sorted({key for each in _choices(there) for key in mapping(each.get("properties"))})
 
 
 def accepts(schema: Any, value: Any) -> bool:
@@ -65,7 +67,7 @@ def accepts(schema: Any, value: Any) -> bool:
         choices = schema.get(key)
         if isinstance(choices, list) and not any(accepts(each, value) for each in choices):
             return False
-    if not all(accepts(each, value) for each in _list(schema.get("allOf"))):
+    if not all(accepts(each, value) for each in items(schema.get("allOf"))):
         return False
     return _has_type(schema.get("type"), value) and _within(schema, value) and _parts_accepted(schema, value)
 
@@ -79,9 +81,9 @@ def described(schema: Schema) -> str:
 
 
 def _child(schema: Schema, path: Sequence[str]) -> Schema | None:
-    below = _mapping(schema.get("properties")).get(path[0])
+    below = mapping(schema.get("properties")).get(path[0])
     if below is None:
-        if _list(schema.get("type")) or schema.get("type") not in (None, "object"):
+        if items(schema.get("type")) or schema.get("type") not in (None, "object"):
             return None
         if "const" in schema or "enum" in schema:
             return None
@@ -93,7 +95,7 @@ def _child(schema: Schema, path: Sequence[str]) -> Schema | None:
 
 def _choices(schema: Schema) -> Iterator[Schema]:
     """The schema's alternatives, or the schema itself if it has none."""
-    listed = [each for key in _CHOICES for each in _list(schema.get(key)) if isinstance(each, Mapping)]
+    listed = [each for key in _CHOICES for each in items(schema.get(key)) if isinstance(each, Mapping)]
     if not listed:
         yield schema
     for each in listed:
@@ -109,7 +111,7 @@ def _words(schema: Schema) -> Iterator[str]:
         named = schema.get("type")
         for each in named if isinstance(named, list) else [named]:
             word = _WORDS.get(str(each))
-            if word == "a list" and _mapping(schema.get("items")).get("type") == "string":
+            if word == "a list" and mapping(schema.get("items")).get("type") == "string":
                 word = "a list of texts"
             if word is not None:
                 yield word
@@ -147,8 +149,8 @@ def _parts_accepted(schema: Schema, value: Any) -> bool:
     if isinstance(value, list):
         return all(accepts(schema.get("items"), each) for each in value)
     if isinstance(value, Mapping):
-        named, others = _mapping(schema.get("properties")), schema.get("additionalProperties")
-        if not all(key in value for key in _list(schema.get("required"))):
+        named, others = mapping(schema.get("properties")), schema.get("additionalProperties")
+        if not all(key in value for key in items(schema.get("required"))):
             return False
         return all(accepts(named.get(key, others), each) for key, each in value.items())
     return True
@@ -160,11 +162,3 @@ def _count(bound: Any, otherwise: int) -> int:
 
 def _same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

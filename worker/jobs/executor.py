@@ -66,25 +66,13 @@ class LeasedRow:
 def agent_row(held: Claim, lease_s: float) -> LeasedRow:
     """The `LeasedRow` of an agent. Crashes are ignored if its job is being cancelled, so that it can end."""
 
-    def snooze(connection: Connection, wait: Snooze) -> None:
-        wait_s = wait.wait_s or 0.0
-        park(
-            connection,
-            held,
-            wait_s,
-            wait.reason,
-            failing_s=wait.failing_s,
-            code=wait.code,
-            failed=wait.failed,
-        )
-
     return LeasedRow(
         name=f"agent {held.agent_id}",
         crashes=0 if held.cancel_requested else held.crashes,
         phase=held.phase,
         lease_s=lease_s,
         renew=partial(renew, held=held, lease_s=lease_s),
-        snooze=snooze,
+        snooze=partial(_snooze, partial(park, held=held)),
         failing_s=partial(failing_s, held=held),
     )
 
@@ -92,26 +80,25 @@ def agent_row(held: Claim, lease_s: float) -> LeasedRow:
 def job_row(held: JobClaim, lease_s: float) -> LeasedRow:
     """The `LeasedRow` of a sync or heartbeat job itself, not of one of its agents."""
 
-    def snooze(connection: Connection, wait: Snooze) -> None:
-        wait_s = wait.wait_s or 0.0
-        park_job(
-            connection,
-            held,
-            wait_s,
-            reason=wait.reason,
-            failing_s=wait.failing_s,
-            code=wait.code,
-            failed=wait.failed,
-        )
-
     return LeasedRow(
         name=f"job {held.job_id}",
         crashes=held.crashes,
         phase=held.phase,
         lease_s=lease_s,
         renew=partial(renew_job, held=held, lease_s=lease_s),
-        snooze=snooze,
+        snooze=partial(_snooze, partial(park_job, held=held)),
         failing_s=partial(job_failing_s, held=held),
+    )
+
+
+def _snooze(park: Callable[..., None], connection: Connection, wait: Snooze) -> None:
+    park(
+        connection,
+        delay_s=wait.wait_s or 0.0,
+        reason=wait.reason,
+        failing_s=wait.failing_s,
+        code=wait.code,
+        failed=wait.failed,
     )
 
 

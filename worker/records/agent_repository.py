@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.jobs.states import ReasonCode
-from worker.records.agent_settings import SETTINGS, WRITTEN, settings_of, unreadable, written_of
+from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
 from worker.records.places import (
     LIVE_PLACES,
     Belonging,
@@ -125,11 +125,7 @@ class AgentRecord:
     def roster_entry(self) -> RosterEntry:
         """The entry that the gateway's roster should have for the agent."""
         entry = RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
-        try:
-            settings, written = settings_of(self.settings), written_of(self.written, self.openclaw_id)
-        except (ValueError, RecursionError) as error:
-            return replace(entry, fault=unreadable(error))
-        return replace(entry, settings=settings, written=written)
+        return with_settings(entry, self.settings, self.written)
 
     @property
     def shown_name(self) -> str:

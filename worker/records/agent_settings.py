@@ -8,8 +8,8 @@ then of the board; else the row of the agent, then of its board, then of its gat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.gateway.entry_settings import FieldRecord, leaves_of, overlap
+from worker.gateway.roster_plan import RosterEntry
 
 Scope = Literal["gateway", "board", "agent"]
 
@@ -26,7 +27,7 @@ SETTINGS = """(
     FROM provisioner.agent_settings s
     WHERE (s.scope, s.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id), ('agent', a.id))
 )"""
-"""SQL of the rows that may concern an agent ``a``, for `settings_of`; null if there are none."""
+"""SQL of the rows that may concern an agent ``a``, for `with_settings`; null if there are none."""
 WRITTEN = """(
     SELECT CAST(jsonb_agg(jsonb_build_array(f.openclaw_id, f.field, f.wrote, f.had)) AS text)
     FROM provisioner.roster_fields f
@@ -36,7 +37,7 @@ WRITTEN = """(
         WHERE p.agent_id = a.id AND p.gateway_id = a.gateway_id AND p.until IS NULL
     )
 )"""
-"""SQL of what is on record of the entries that an agent ``a`` may have, for `written_of`; null if nothing."""
+"""SQL of what is on record of the entries of agent ``a``, for `with_settings`; null if there is nothing."""
 _WIDEST_FIRST: Sequence[Scope] = get_args(Scope)
 
 
@@ -66,17 +67,28 @@ def counting(settings: Iterable[Setting]) -> dict[str, Setting]:
     return found
 
 
-def settings_of(rows: str | None) -> dict[str, Any]:
-    """The values of an agent's settings by field, of `SETTINGS`. Raises ValueError or RecursionError for a
-    row that cannot be read."""
+def with_settings(entry: RosterEntry, settings: str | None, written: str | None) -> RosterEntry:
+    """The entry with its agent's settings, of `SETTINGS`, and what is on record of it, of `WRITTEN`; with a
+    fault if these rows cannot be read."""
+    try:
+        return replace(
+            entry, settings=_settings_of(settings), written=_written_of(written, entry.openclaw_id)
+        )
+    except (ValueError, RecursionError) as error:
+        name = type(error).__name__
+        return replace(
+            entry, fault=f"Its rows in agent_settings cannot be read ({name}): write them more simply."
+        )
+
+
+def _settings_of(rows: str | None) -> dict[str, Any]:
     if rows is None:
         return {}
     counted = counting(Setting(*row) for row in json.loads(rows))
     return {name: setting.value for name, setting in counted.items()}
 
 
-def written_of(rows: str | None, openclaw_id: str) -> dict[str, FieldRecord]:
-    """What is on record of one entry, of `WRITTEN`. Raises ValueError or RecursionError as `settings_of`."""
+def _written_of(rows: str | None, openclaw_id: str) -> dict[str, FieldRecord]:
     if rows is None:
         return {}
     return {
@@ -84,11 +96,6 @@ def written_of(rows: str | None, openclaw_id: str) -> dict[str, FieldRecord]:
         for owner, name, wrote, had in json.loads(rows)
         if owner == openclaw_id
     }
-
-
-def unreadable(error: Exception) -> str:
-    """The sentence for settings that cannot be read."""
-    return f"Its rows in agent_settings cannot be read ({type(error).__name__}): write them more simply."
 
 
 def set_settings(
@@ -139,11 +146,7 @@ def record_fields(
     connection: Connection, gateway_id: UUID, records: Mapping[str, Mapping[str, FieldRecord]]
 ) -> None:
     """Put on record, by OpenClaw id and field, what a patch is about to write."""
-    rows = [
-        {**_key(gateway_id, key, name), "wrote": list(record.wrote), "had": record.had}
-        for key, fields in records.items()
-        for name, record in fields.items()
-    ]
+    rows = [{**row, "had": record.had} for row, record in _field_rows(gateway_id, records)]
     if rows:
         connection.execute(_RECORD, rows)
 
@@ -152,11 +155,7 @@ def forget_fields(
     connection: Connection, gateway_id: UUID, records: Mapping[str, Mapping[str, FieldRecord]]
 ) -> None:
     """Forget records that are no longer needed, unless something was written since they were read."""
-    rows = [
-        {**_key(gateway_id, key, name), "wrote": list(record.wrote)}
-        for key, fields in records.items()
-        for name, record in fields.items()
-    ]
+    rows = [row for row, _ in _field_rows(gateway_id, records)]
     if rows:
         connection.execute(_FORGET, rows)
 
@@ -179,8 +178,13 @@ def forget_orphans(connection: Connection, older_than: timedelta, *, dry_run: bo
     return int(found.scalar_one())
 
 
-def _key(gateway_id: UUID, openclaw_id: str, name: str) -> dict[str, Any]:
-    return {"gateway_id": gateway_id, "openclaw_id": openclaw_id, "field": name}
+def _field_rows(
+    gateway_id: UUID, records: Mapping[str, Mapping[str, FieldRecord]]
+) -> Iterator[tuple[dict[str, Any], FieldRecord]]:
+    for openclaw_id, fields in records.items():
+        for name, record in fields.items():
+            key = {"gateway_id": gateway_id, "openclaw_id": openclaw_id, "field": name}
+            yield {**key, "wrote": list(record.wrote)}, record
 
 
 _FIELDS = text("""

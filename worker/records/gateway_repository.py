@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition
-from worker.records.agent_settings import SETTINGS, WRITTEN, settings_of, unreadable, written_of
+from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
 from worker.records.places import LIVE_PLACES, Place, home_of, places_of
 from worker.workspace.context import GatewayFacts
 from worker.workspace.display_text import shown_name
@@ -102,8 +102,4 @@ def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
         fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
         return Wanted(replace(entry, fault=fault), home)
     entry = replace(entry, heartbeat=config if isinstance(config, Mapping) else {})
-    try:
-        settings, written = settings_of(row.settings), written_of(row.written, home.openclaw_id)
-    except (ValueError, RecursionError) as error:
-        return Wanted(replace(entry, fault=unreadable(error)), home)
-    return Wanted(replace(entry, settings=settings, written=written), home)
+    return Wanted(with_settings(entry, row.settings, row.written), home)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.client import Call, GatewayClient
+from worker.gateway.documents import items
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownAgent
 from worker.gateway.folders import (
     AgentFolders,
@@ -248,7 +249,7 @@ def what_is_left(
     ``removed``, what ``failed``, and whether the purge of the sessions failed. ``live``: the roster before
     the removal; ``workspace``: the folder that the gateway was asked to delete, or None.
     """
-    failed = [item for item in _list(answer.get("failed")) if isinstance(item, Mapping)]
+    failed = [item for item in items(answer.get("failed")) if isinstance(item, Mapping)]
     for item in failed:
         yield (
             f"The gateway could not remove {item.get('path')} of {openclaw_id} ({item.get('reason')}):"
@@ -260,7 +261,7 @@ def what_is_left(
             " of its storage that its log names, and delete what is left there by hand."
         )
     elif workspace is not None and isinstance(answer.get("removed"), list):
-        gone = [item.get("path") for item in _list(answer["removed"]) if isinstance(item, Mapping)]
+        gone = [item.get("path") for item in items(answer["removed"]) if isinstance(item, Mapping)]
         reported = [str(path) for path in [*gone, *(item.get("path") for item in failed)]]
         if not any(same_folder(path, workspace) for path in reported):
             yield (
@@ -326,10 +327,6 @@ def _too_far(home: str | None, openclaw_id: str, workspace: str) -> Iterator[str
         f"The gateway left the workspace of {openclaw_id} where it is, because this OpenClaw release removes"
         f" no folder outside {home}: delete {workspace} there by hand, it may hold the agent's token."
     )
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
 
 
 def workspace_of(live: LiveRoster, openclaw_id: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.gateway.client import Call, GatewayClient
+from worker.gateway.documents import items, mapping, value_at
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnknownSetting
 from worker.gateway.roster_plan import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
@@ -40,10 +41,12 @@ def check_settings(
             fault = next((fault for name in written if (fault := about.fault(name, written[name]))), None)
             if fault is not None:
                 faults[key] = fault
-    return {
-        key: Refusal(f"Agent {names.get(key, key)!r}: {fault}", ReasonCode.BAD_SETTING)
-        for key, fault in faults.items()
-    }
+    return {key: setting_refusal(names.get(key, key), fault) for key, fault in faults.items()}
+
+
+def setting_refusal(agent: str, fault: str) -> Refusal:
+    """The refusal of an entry whose settings cannot be written. ``agent``: the agent's name."""
+    return Refusal(f"Agent {agent!r}: {fault}", ReasonCode.BAD_SETTING)
 
 
 class _Findings:
@@ -102,9 +105,8 @@ class _Findings:
     def _known_beside(self, name: str) -> list[str]:
         """The fields that the release knows beside an unknown one."""
         answer = self._look_up([name.rpartition(".")[0]])[0]
-        children = answer.get("children") if isinstance(answer, Mapping) else None
-        listed = children if isinstance(children, list) else []
-        keys = [child.get("key") for child in listed if isinstance(child, Mapping)]
+        children = items(mapping(answer).get("children"))
+        keys = [child.get("key") for child in children if isinstance(child, Mapping)]
         return sorted(key for key in keys if isinstance(key, str) and key != "*")
 
     def _from_whole_schema(self, fields: Sequence[str]) -> dict[str, Schema]:
@@ -114,9 +116,8 @@ class _Findings:
         except PermanentGatewayError:
             return {}
         shape = "additionalProperties" if self._live.dialect.roster == "entries" else "items"
-        entry: Any = answer.get("schema")
-        for key in ("properties", "agents", "properties", self._live.dialect.roster, shape):
-            entry = entry.get(key) if isinstance(entry, Mapping) else None
+        place = ("schema", "properties", "agents", "properties", self._live.dialect.roster, shape)
+        entry = value_at(answer, place)
         if not isinstance(entry, Mapping):
             return {}
         found: dict[str, Schema] = {}
@@ -159,10 +160,7 @@ class _Models:
             answer = client.call("models.list", params)
         except PermanentGatewayError:
             answer = {}
-        models = answer.get("models")
-        found = [
-            model for model in (models if isinstance(models, list) else []) if isinstance(model, Mapping)
-        ]
+        found = [model for model in items(answer.get("models")) if isinstance(model, Mapping)]
         listed = [f"{model.get('provider')}/{model.get('id')}" for model in found]
         named = {str(model[key]).lower() for model in found for key in ("id", "alias") if key in model}
         return cls(tuple(listed), frozenset(named | set(_named_in_config(live))))
@@ -184,10 +182,7 @@ class _Models:
 
 def _named_in_config(live: LiveRoster) -> Iterator[str]:
     """The models and aliases under agents.defaults.models, which the owner lets agents use."""
-    held: Any = live.document
-    for key in ("agents", "defaults", "models"):
-        held = held.get(key) if isinstance(held, Mapping) else None
-    for model, about in held.items() if isinstance(held, Mapping) else ():
+    for model, about in mapping(value_at(live.document, ("agents", "defaults", "models"))).items():
         yield str(model).lower()
         if isinstance(about, Mapping) and isinstance(about.get("alias"), str):
             yield about["alias"].lower()

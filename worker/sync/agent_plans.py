@@ -36,7 +36,7 @@ from worker.roster.batch import plan_without_faulty
 from worker.roster.circuit_breaker import check_circuit, connect_and_record, refresh_one_session
 from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
 from worker.roster.rewrite_permission import entry_stays, predicted_refusal, visibility_stays
-from worker.roster.settings_check import check_settings
+from worker.roster.settings_check import check_settings, setting_refusal
 from worker.runtime.services import Services
 
 log = logging.getLogger(__name__)
@@ -130,8 +130,7 @@ def _plan_roster(
             [entries[agent.agent_id] for agent in asked.values()],
         )
         for openclaw_id, fault in plan.faults.items():
-            sentence = f"Agent {entries[asked[openclaw_id].agent_id].name!r}: {fault}"
-            refused[openclaw_id] = Refusal(sentence, ReasonCode.BAD_SETTING)
+            refused[openclaw_id] = setting_refusal(entries[asked[openclaw_id].agent_id].name, fault)
         end_all(asked, refused)
         return plan
 

@@ -18,12 +18,10 @@ from worker.cli.lookup import find
 from worker.gateway.entry_settings import (
     FieldRecord,
     field_fault,
-    has_null,
     leaves_of,
-    looks_secret,
     overlap,
+    value_fault,
 )
-from worker.gateway.roster_plan import secret_setting
 from worker.records.agent_settings import (
     Scope,
     Setting,
@@ -214,16 +212,11 @@ def _fields(name: str, given: str) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any) -> dict[str, Any]:
-    for field, each in leaves_of(name, value).items():
-        if fault := field_fault(field):
+    fields = leaves_of(name, value)
+    for field, each in fields.items():
+        if fault := field_fault(field) or value_fault(field, each):
             raise WrongUseError(fault)
-        if has_null(each):
-            raise WrongUseError(
-                f"The setting {field} holds null, which takes a field away: unset it instead."
-            )
-        if looks_secret(field, each):
-            raise WrongUseError(secret_setting(field))
-    return leaves_of(name, value)
+    return fields
 
 
 def _no_constant(name: str) -> Any:
