@@ -40,7 +40,7 @@ Value = TypeVar("Value")
 
 MANY, BOARDS = 50, 5
 """How many of the large batch tests take together, on how many boards, each with a lead."""
-FEWER = 30
+FEWER = 20
 """How many of them tests take that work on each one's files, on the newest releases, which it costs five
 times the CPU."""
 TO_DELETE, SLOW_TO_DELETE, SIMULATED_TO_DELETE = 10, 6, 4

@@ -39,11 +39,18 @@ signal.pause()
 
 
 @pytest.fixture(scope="module")
+def model() -> Iterator[StubModel]:
+    with StubModel(answer="all is well") as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
 def gateway(
-    installed_openclaw: Installed, tmp_path_factory: pytest.TempPathFactory
+    installed_openclaw: Installed, tmp_path_factory: pytest.TempPathFactory, model: StubModel
 ) -> Iterator[RunningGateway]:
     """A supervised one, started while our environment holds secrets."""
-    gateway = RunningGateway(installed_openclaw, tmp_path_factory.mktemp("gateway"), supervised=True)
+    folder = tmp_path_factory.mktemp("gateway")
+    gateway = RunningGateway(installed_openclaw, folder, config_extra=model.config, supervised=True)
     with pytest.MonkeyPatch.context() as ours:
         ours.setenv("DATABASE_URL", "postgresql+psycopg://u:not-for-openclaw@127.0.0.1/x")
         ours.setenv("OPENAI_API_KEY", "not-for-openclaw")
@@ -60,6 +67,37 @@ def test_it_sees_no_secret_of_ours_and_shows_none_of_its_own(gateway: RunningGat
     assert f"HOME={gateway.config_path.parent}" in environment(gateway.pid)
     assert gateway.token not in repr(gateway)
     assert gateway.config_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_stub_model_is_its_only_model(
+    gateway: RunningGateway, installed_openclaw: Installed, model: StubModel
+) -> None:
+    state = gateway.config_path.parent
+    say = [
+        str(installed_openclaw.node),
+        str(installed_openclaw.script),
+        "agent",
+        "--agent",
+        "main",
+        "-m",
+        "hello you",
+    ]
+    done = subprocess.run(
+        [*say, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(state / "home"),
+            "OPENCLAW_STATE_DIR": str(state),
+            "OPENCLAW_CONFIG_PATH": str(gateway.config_path),
+            "NO_COLOR": "1",
+        },
+    )
+    assert "all is well" in done.stdout, done.stderr
+    assert "hello you" in model.wait_for(lambda request: "hello you" in request.text, 5).text
 
 
 def test_it_comes_back_as_it_was_unless_we_stopped_it(
@@ -113,34 +151,3 @@ def test_a_configuration_that_it_refuses_is_told_with_its_log(
     with pytest.raises(GatewayNotReady, match=r"(?s)ended with code \d+\. Its log ends:\n.*no-such-key"):
         gateway.start()
     assert not gateway.running
-
-
-def test_the_stub_model_is_its_only_model(installed_openclaw: Installed, tmp_path: Path) -> None:
-    with StubModel(answer="all is well") as model:
-        gateway = RunningGateway(installed_openclaw, tmp_path, config_extra=model.config)
-        with gateway:
-            done = subprocess.run(
-                [
-                    str(installed_openclaw.node),
-                    str(installed_openclaw.script),
-                    "agent",
-                    "--agent",
-                    "main",
-                    "-m",
-                    "hello you",
-                    "--json",
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-                env={
-                    "PATH": os.defpath,
-                    "HOME": str(tmp_path / "home"),
-                    "OPENCLAW_STATE_DIR": str(tmp_path),
-                    "OPENCLAW_CONFIG_PATH": str(gateway.config_path),
-                    "NO_COLOR": "1",
-                },
-            )
-            assert "all is well" in done.stdout, done.stderr
-            assert "hello you" in model.wait_for(lambda request: "hello you" in request.text, 5).text
