@@ -6,6 +6,8 @@ from models.agent_places import AgentPlace
 from models.agent_settings import AgentSetting
 from models.agents import Agent
 from models.boards import Board, BoardMemory
+from models.file_owners import FileOwner
+from models.file_texts import FileText
 from models.gateway_states import GatewayState
 from models.gateways import Gateway
 from models.job_agents import JobAgent
@@ -27,6 +29,8 @@ __all__ = [
     "AgentSetting",
     "Board",
     "BoardMemory",
+    "FileOwner",
+    "FileText",
     "Gateway",
     "GatewayState",
     "Job",

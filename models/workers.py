@@ -13,7 +13,8 @@ class Worker(Provisioner):
     ``pauses``: how many times it stopped consuming messages because the database did not serve it;
     ``paused_s``: for how many seconds in all; ``last_pause``: the reason for the latest pause;
     ``messages_dropped``: how many messages could not be read; ``messages_moved``: how many were found in
-    Celery's default queue and moved to ours.
+    Celery's default queue and moved to ours; ``revision``: the schema revision that the worker needs, null of
+    a worker before 0020.
     """
 
     __tablename__ = "workers"
@@ -27,3 +28,4 @@ class Worker(Provisioner):
     last_pause_at: Mapped[Moment | None]
     messages_dropped: Mapped[int] = mapped_column(BigInteger, server_default="0")
     messages_moved: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    revision: Mapped[str | None]

@@ -24,6 +24,8 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.gateway_states": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.agent_files": _ALL,
     "provisioner.agent_settings": ("SELECT", "DELETE"),
+    "provisioner.file_owners": ("SELECT",),
+    "provisioner.file_texts": ("SELECT", "INSERT"),
     "provisioner.roster_fields": _ALL,
     "provisioner.agent_credentials": _ALL,
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from worker import rights
 from worker.database_gate import DatabaseGate
+from worker.schema_version import NEEDED_REVISION
 
 REFRESH_EVERY_S = 15.0
 NAME = f"{socket.gethostname()}:{os.getpid()}"
@@ -84,20 +85,28 @@ class WorkerRow:
         counted = self._counted()
         names = ("pauses", "paused_s", "dropped", "moved")
         values = {"name": NAME, "last_pause": self._gate.last_pause, **dict(zip(names, counted, strict=True))}
-        connection.execute(_UPSERT, {**values, "begins": not self._begun})
+        connection.execute(_UPSERT, {**values, "begins": not self._begun, "revision": NEEDED_REVISION})
         self._begun = True
         self._written, self._written_at = counted, time.monotonic()
 
 
+OLDER_WORKERS = """EXISTS (
+        SELECT FROM provisioner.workers
+        WHERE seen_at > now() - interval '1 minute' AND coalesce(revision, '') < :revision
+    )"""
+"""SQL: whether a worker that needs an earlier revision of the schema than ``:revision`` has shown itself
+within a minute, so that it may not know what that revision brought."""
+
 _UPSERT = text("""
     WITH gone AS (DELETE FROM provisioner.workers WHERE seen_at < now() - interval '1 day')
     INSERT INTO provisioner.workers AS w
-        (name, pauses, paused_s, last_pause, last_pause_at, messages_dropped, messages_moved)
-    VALUES (:name, :pauses, :paused_s, :last_pause, CASE WHEN :pauses > 0 THEN now() END, :dropped, :moved)
+        (name, pauses, paused_s, last_pause, last_pause_at, messages_dropped, messages_moved, revision)
+    VALUES (:name, :pauses, :paused_s, :last_pause, CASE WHEN :pauses > 0 THEN now() END, :dropped, :moved,
+            :revision)
     ON CONFLICT (name) DO UPDATE
     SET seen_at = now(), pauses = excluded.pauses, paused_s = excluded.paused_s,
         last_pause = excluded.last_pause, messages_dropped = excluded.messages_dropped,
-        messages_moved = excluded.messages_moved,
+        messages_moved = excluded.messages_moved, revision = excluded.revision,
         started_at = CASE WHEN :begins THEN now() ELSE w.started_at END,
         last_pause_at = CASE WHEN excluded.pauses <> w.pauses THEN excluded.last_pause_at
                              ELSE w.last_pause_at END

@@ -78,6 +78,15 @@ class AgentContext:
         """A boolean option of the request; absent is false."""
         return self.held.options.get(name) is True
 
+    def names(self, option: str) -> frozenset[str]:
+        """An option of the request that names files; absent is none."""
+        given = self.held.options.get(option)
+        return (
+            frozenset(name for name in given if isinstance(name, str))
+            if isinstance(given, list)
+            else frozenset()
+        )
+
     @property
     def wants_reset(self) -> bool:
         """Whether the request asks for a new session."""

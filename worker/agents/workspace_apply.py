@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,14 +13,16 @@ from worker.agents.token_choice import Token, commit, new_token
 from worker.agents.workspace_plan import Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
 from worker.gateway.agent_files import NotThereYetError, Written
-from worker.gateway.errors import FileRefused, UnsupportedFile
+from worker.gateway.errors import FileConflict, FileRefused, UnsupportedFile
 from worker.jobs.states import ReasonCode
 from worker.records.file_records import record_files
 from worker.records.places import note_resolved
-from worker.workspace.plan import MEMORY_FILES, RecordedFile
+from worker.workspace.plan import MEMORY_FILES, WRITES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 from worker.workspace.tokens import find_token, with_token
 
+MOST_LOOKS = 3
+"""How often in a row a try looks at a workspace whose files change under it."""
 UNANSWERED = "unanswered"
 """The action in ``job_agents.files`` for a file that was sent without getting an answer: whether it was
 written is unknown until the next try reads it. The entry's ``sent`` holds the action that was tried."""
@@ -32,10 +35,15 @@ def apply_workspace(context: AgentContext, *, first: bool) -> None:
     removed from the dialect, and the workspace is rendered and planned again. Raises TransientError,
     PermanentError, LeaseLostError.
     """
-    for _ in range(len(context.dialect.files) + 1):
+    changed = 0
+    for _ in range(len(context.dialect.files) + MOST_LOOKS):
         try:
             _apply_plan(context, plan_workspace(context, first=first))
             return
+        except FileConflict as error:
+            changed += 1
+            if changed == MOST_LOOKS:
+                raise NotThereYetError(f"{error} It changed again at each of {MOST_LOOKS} tries.") from error
         except UnsupportedFile as error:
             name = error.name
             if name is None or name not in context.dialect.files:
@@ -54,12 +62,13 @@ def _apply_plan(context: AgentContext, plan: WorkspacePlan) -> None:
     carrier = plan.carrier
     token = plan.token
     try:
+        _look_again(context, plan)
         _write_files(context, plan, written)
         _write_scratch(context, plan, written)
         if plan.mints:
             token = new_token(context, plan.outgoing)
             plan.token = token  # from here on, diffs must mask it
-            carrier.text = with_token(carrier.file.text, token.plain)
+            carrier.text = with_token(carrier.text, token.plain)
         if token is not None:
             _write_carrier(context, plan, carrier, token, written)
             with context.services.engine.begin() as connection:
@@ -105,28 +114,53 @@ def _report(context: AgentContext, plan: WorkspacePlan) -> dict[str, Any]:
 
 
 def _is_found(step: Step | None, sent: Mapping[str, Any]) -> bool:
-    return step is not None and (step.action, step.file.source_sha256) == ("unchanged", sent["source_sha256"])
+    if step is None or step.file.source_sha256 != sent["source_sha256"]:
+        return False
+    return step.action == ("preserved" if sent["sent"] == "merge" else "unchanged")
 
 
 def _is_written(shown: Mapping[str, Any]) -> bool:
-    return shown.get("action") in ("create", "update")
+    return shown.get("action") in WRITES
+
+
+def _expected(plan: WorkspacePlan, steps: Iterable[Step]) -> dict[str, str]:
+    """The hash of each file that is replaced, as it was when it was planned."""
+    return {name: digest for step in steps if (digest := plan.hash_of(step)) for name in [step.file.name]}
+
+
+def _look_again(context: AgentContext, plan: WorkspacePlan) -> None:
+    """On a gateway that does not compare hashes, see once more that what is replaced stands there as it was
+    planned. Raises FileConflict."""
+    replaced = [
+        step for step in plan.steps.values() if step.file.kind == "file" and step.writes and step.live
+    ]
+    if context.dialect.fences_writes or not replaced:
+        return
+    now = context.services.retry_inline(plan.files.live)
+    for step in replaced:
+        found, planned = now.get(step.file.name), step.live
+        assert planned is not None
+        if found is None or (found.size, found.updated_at_ms) != (planned.size, planned.updated_at_ms):
+            raise FileConflict(
+                f"{step.file.name} of {context.record.openclaw_id} changed before it was replaced."
+            )
 
 
 def _write_files(context: AgentContext, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
-    todo: dict[str, RenderedFile] = {}
+    todo: dict[str, Step] = {}
     for step in plan.steps.values():
         if step.file.kind != "file" or step.file.carries_token:
             continue
-        if step.action in ("create", "update"):
-            todo[step.file.name] = step.file
-        elif step.action == "unchanged" and step.live is not None and step.live.content is not None:
+        if step.writes:
+            todo[step.file.name] = step
+        elif step.records or (step.action == "unchanged" and step.live and step.live.content is not None):
             _record_unchanged(step, written)
 
     def attempt() -> None:
-        texts = {name: file.text for name, file in todo.items()}
+        texts = {name: step.text for name, step in todo.items()}
         try:
             if texts:
-                plan.files.write(texts, on_written)
+                plan.files.write(texts, on_written, _expected(plan, todo.values()))
         except FileRefused as error:
             # The agent fills these files and may keep them as it likes, say behind a link.
             if error.name not in todo or error.name not in MEMORY_FILES:
@@ -137,25 +171,29 @@ def _write_files(context: AgentContext, plan: WorkspacePlan, written: dict[str, 
             attempt()
 
     def on_written(name: str, result: Written) -> None:
-        written[name] = _recorded(todo.pop(name), result)
+        step = todo.pop(name)
+        written[name] = _recorded(step, result)
 
     context.services.retry_inline(attempt)
 
 
 def _write_scratch(context: AgentContext, plan: WorkspacePlan, written: dict[str, RecordedFile]) -> None:
     step = next((step for step in plan.steps.values() if step.file.kind == "scratch"), None)
-    if step is not None and step.action in ("create", "update"):
-        place, text = str(plan.scratch_id), step.file.text
+    if step is not None and step.writes:
+        place, text = str(plan.scratch_id), step.text
         result = context.services.retry_inline(lambda: plan.files.write_scratch(place, step.file.name, text))
-        written[step.file.name] = _recorded(step.file, result, place)
+        written[step.file.name] = _recorded(step, result, place)
+    elif step is not None and step.records:
+        _record_unchanged(step, written, str(plan.scratch_id))
 
 
 def _write_carrier(
     context: AgentContext, plan: WorkspacePlan, step: Step, token: Token, written: dict[str, RecordedFile]
 ) -> None:
     """Write the file that carries the token and read it back: only then may its hash be committed."""
-    if step.action not in ("create", "update"):
-        _record_unchanged(step, written)
+    if not step.writes:
+        if step.action != "conflict":
+            _record_unchanged(step, written)
         return
     name, text = step.file.name, step.text
     if not plan.mints:
@@ -163,8 +201,9 @@ def _write_carrier(
             context.advance(connection, "credentials")
 
     taken: list[Written] = []
+    expected = _expected(plan, [step])
     context.services.retry_inline(
-        lambda: plan.files.write({name: text}, lambda _, result: taken.append(result))
+        lambda: plan.files.write({name: text}, lambda _, result: taken.append(result), expected)
     )
     context.files[name] = plan.report_of(name, with_diffs=context.option("diff"))
     back = context.services.retry_inline(lambda: plan.files.read([name])).get(name)
@@ -173,17 +212,21 @@ def _write_carrier(
         raise NotThereYetError(f"{name} was written, but the gateway does not find it yet.")
     if back.content != text or find_token(back.content, section=section) != token.plain:
         raise PermanentError(f"{name} was written, but reads back differently: nothing was committed.")
-    written[name] = _recorded(step.file, taken[-1])
+    written[name] = _recorded(step, taken[-1])
+    if step.action == "conflict":  # our section alone was written, so what was merged last stays on record
+        written[name] = replace(written[name], source_sha256=plan.records[name].source_sha256)
 
 
-def _record_unchanged(step: Step, written: dict[str, RecordedFile]) -> None:
-    """Put a file on record that was read and found equal to its rendering."""
+def _record_unchanged(step: Step, written: dict[str, RecordedFile], locator: str | None = None) -> None:
+    """Put a file on record as it stands, without writing it."""
     if step.live is not None:
-        written[step.file.name] = _recorded(step.file, Written(step.live.size, step.live.updated_at_ms))
+        result = Written(step.live.size, step.live.updated_at_ms)
+        written[step.file.name] = _recorded(step, result, locator)
 
 
-def _recorded(file: RenderedFile, result: Written, locator: str | None = None) -> RecordedFile:
-    return RecordedFile(file.kind, file.source_sha256, result.size, result.updated_at_ms, locator)
+def _recorded(step: Step, result: Written, locator: str | None = None) -> RecordedFile:
+    file = step.file
+    return RecordedFile(file.kind, file.source_sha256, result.size, result.updated_at_ms, locator, step.mixed)
 
 
 def _save(
@@ -192,7 +235,12 @@ def _save(
     home, shown = context.record.home, _newly_shown(context, plan)
     rows = {name: written[name] for name in sorted(written)}
     if rows:
-        record_files(connection, context.agent_id, home, context.held.job_id, rows, shown)
+        texts = {
+            file.source_sha256: file.text for name in rows if (file := plan.rendered.get(name)) is not None
+        }
+        known = {record.source_sha256 for record in plan.records.values() if record.has_text}
+        new = {digest: texts[digest] for digest in sorted(texts.keys() - known)}
+        record_files(connection, context.agent_id, home, context.held.job_id, rows, new, shown)
     elif shown is not None:
         note_resolved(connection, context.agent_id, home, shown)
     written.clear()

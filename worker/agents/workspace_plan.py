@@ -14,14 +14,21 @@ from worker.agents.token_choice import Token, choose_token
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
+from worker.records.file_records import read_texts
 from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.plan import (
+    WRITES,
     Action,
+    Bases,
+    Decision,
     LiveFile,
     Mode,
+    Need,
     RecordedFile,
     decide,
+    decide_carrier,
     has_agent_text,
+    sha256_of,
     unchanged_since_write,
 )
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
@@ -38,12 +45,22 @@ gateway does not find."""
 @dataclass
 class Step:
     """The action planned for one file. ``text``: the text to write; in the file that carries the token, with
-    a placeholder until a new token is minted; ``live``: the file on the gateway, None if there is none."""
+    a placeholder until a new token is minted; ``live``: the file on the gateway, None if there is none;
+    ``mixed`` and ``records``: as in `Decision`."""
 
     file: RenderedFile
     action: Action
     text: str
     live: LiveFile | None
+    mixed: bool = False
+    records: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the file is written. Of a conflict in the file that carries the token, our section is."""
+        if self.action == "conflict" and self.file.carries_token:
+            return self.live is None or self.live.content != self.text
+        return self.action in WRITES
 
 
 @dataclass
@@ -65,12 +82,32 @@ class WorkspacePlan:
     scratch_id: str | None = None
     left_alone: frozenset[str] = frozenset()
     gateway_token: str | None = field(default=None, repr=False)
+    _bases: Bases | None = field(default=None, repr=False)
     _known: tuple[tuple[str, ...], frozenset[str]] | None = field(default=None, repr=False)
 
     @property
     def carrier(self) -> Step:
         """The step of the file that carries the token."""
         return next(step for step in self.steps.values() if step.file.carries_token)
+
+    def bases(self, context: AgentContext) -> Bases:
+        """The renderings that were delivered last, by hash, as far as they were kept; read once."""
+        if self._bases is None:
+            hashes = {record.source_sha256 for record in self.records.values() if record.has_text}
+            with context.services.engine.connect() as connection:
+                self._bases = read_texts(connection, context.record.gateway_id, hashes)
+        return self._bases
+
+    def hash_of(self, step: Step) -> str | None:
+        """SHA-256, in hex, of the file as it was found; None if there was none, or its content is not
+        known."""
+        if step.live is None:
+            return None
+        if step.live.content is not None:
+            return sha256_of(step.live.content)
+        record = self.records.get(step.file.name)
+        known = record is not None and not record.mixed and unchanged_since_write(step.live, record)
+        return record.source_sha256 if record is not None and known else None
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
         """The plan in the form of ``job_agents.files``, with credentials masked in diffs (rules.md 29)."""
@@ -95,7 +132,7 @@ class WorkspacePlan:
             shown["changed_by"] = cause
         if step.file.carries_token:
             shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
-        if with_diffs and step.action in ("create", "update"):
+        if (with_diffs and step.writes) or (step.action == "conflict" and step.live is not None):
             shown["diff"] = self._diff(step)
         return shown
 
@@ -131,6 +168,9 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
         context.option("overwrite"),
         context.option("force_bootstrap"),
         main=context.record.board is None,
+        overwrite_files=context.names("overwrite_files"),
+        keep_files=context.names("keep_files"),
+        owners=context.record.owners,
     )
     kept = () if first or mode.overwrite else rendered
     left_alone = frozenset(name for name in kept if mode.keeps(name))
@@ -140,7 +180,7 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     _plan_files(context, plan, live, mode)
     for file in rendered.values():
         if file.kind == "scratch":
-            _plan_scratch(context, plan, file, registered=registered)
+            _plan_scratch(context, plan, file, mode, registered=registered)
     return plan
 
 
@@ -191,8 +231,9 @@ def _plan_carrier(
     trusted = trusted and context.record.verified_hash == context.record.token_hash
     trusted = trusted and context.record.pending_hash is None
     as_rendered = record is not None and record.source_sha256 == file.source_sha256
+    as_asked = record is not None and not (record.mixed and mode.replaces(file.name))
     settled = context.record.pending_hash is None and not context.option("rotate_tokens")
-    if trusted and as_rendered and settled:
+    if trusted and as_rendered and as_asked and settled:
         if context.option("diff"):
             found = _read(context, plan, [file.name])[file.name]
         plan.steps[file.name] = Step(file, "unchanged", file.text, found)
@@ -202,10 +243,20 @@ def _plan_carrier(
     choice = choose_token(context, found.content if found else None, trusted=trusted)
     plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
-    text = with_token(file.text, plan.token.plain) if plan.token else file.text
-    action = decide(file, text, found, record, mode)
-    assert action is not None
-    plan.steps[file.name] = Step(file, action, text, found)
+    if found is None:
+        decision = Decision("create", file.text)
+    else:
+        section = context.dialect.credentials_in == "AGENTS.md"
+        decision = decide_carrier(
+            file, found.content or "", record, mode, lambda: plan.bases(context), section
+        )
+    text = decision.text or file.text
+    text = with_token(text, plan.token.plain) if plan.token else text
+    action = decision.action
+    if found is not None and text == found.content and action in WRITES:
+        action = "preserved" if decision.mixed else "unchanged"
+    _note_conflict(context, file.name, decision)
+    plan.steps[file.name] = Step(file, action, text, found, decision.mixed, records=action == "preserved")
 
 
 def _plan_files(
@@ -214,24 +265,49 @@ def _plan_files(
     live = dict(found)
     wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
 
-    def decided(file: RenderedFile) -> Action | None:
-        if mode.keeps(file.name) and not mode.overwrite and _has_twin(file.name, live):
-            return "preserved"
-        return decide(file, file.text, live.get(file.name), plan.records.get(file.name), mode)
+    def decided(file: RenderedFile, bases: Bases | None = None) -> Decision | Need:
+        if mode.keeps(file.name) and not mode.replaces(file.name) and _has_twin(file.name, live):
+            return Decision("preserved")
+        return decide(file, live.get(file.name), plan.records.get(file.name), mode, bases)
 
-    actions = {file.name: decided(file) for file in wanted}
+    decisions = {file.name: decided(file) for file in wanted}
     unread = [
         name
-        for name, action in actions.items()
-        if action is None or (action == "update" and context.option("diff"))
+        for name, decision in decisions.items()
+        if decision is Need.CONTENT
+        or (isinstance(decision, Decision) and decision.action == "update" and context.option("diff"))
     ]
     if unread:
         live.update(_read(context, plan, unread))
     for file in wanted:
-        action = actions[file.name] or decided(file)
-        assert action is not None
-        plan.steps[file.name] = Step(file, action, file.text, live.get(file.name))
+        decision = decisions[file.name]
+        if decision is Need.CONTENT:
+            decision = decided(file)
+        if decision is Need.BASE:
+            decision = decided(file, plan.bases(context))
+        _put(context, plan, file, decision, live.get(file.name))
     _warn_of_replaced(context, plan, mode)
+
+
+def _put(
+    context: AgentContext,
+    plan: WorkspacePlan,
+    file: RenderedFile,
+    decision: Decision | Need,
+    live: LiveFile | None,
+) -> None:
+    assert isinstance(decision, Decision)
+    _note_conflict(context, file.name, decision)
+    text = file.text if decision.text is None else decision.text
+    plan.steps[file.name] = Step(file, decision.action, text, live, decision.mixed, decision.records)
+
+
+def _note_conflict(context: AgentContext, name: str, decision: Decision) -> None:
+    if decision.why is not None:
+        context.warn(
+            f"{name} was left as it is: its agent and its template {decision.why.value}. Settle it with"
+            f" --overwrite-file {name} or --keep-file {name}."
+        )
 
 
 def _has_twin(name: str, live: Mapping[str, LiveFile]) -> bool:
@@ -247,7 +323,8 @@ def _warn_of_replaced(context: AgentContext, plan: WorkspacePlan, mode: Mode) ->
         name
         for name, step in plan.steps.items()
         if step.action == "update"
-        and mode.keeps(name)
+        and mode.replaces(name)
+        and (mode.keeps(name) or name in plan.records)
         and step.live is not None
         and has_agent_text(step.file, step.live, plan.records.get(name)) is not False
     ]
@@ -257,7 +334,7 @@ def _warn_of_replaced(context: AgentContext, plan: WorkspacePlan, mode: Mode) ->
 
 
 def _plan_scratch(
-    context: AgentContext, plan: WorkspacePlan, file: RenderedFile, *, registered: bool
+    context: AgentContext, plan: WorkspacePlan, file: RenderedFile, mode: Mode, *, registered: bool
 ) -> None:
     record = None if context.fresh else plan.records.get(file.name)  # a new entry gets a new automation
     place, found = record.locator if record else None, None
@@ -280,16 +357,17 @@ def _plan_scratch(
         if not context.fresh:
             found = context.services.retry_inline(lambda: plan.files.read_scratch(str(place)))
     plan.scratch_id = place
-    same = found is not None and found.content == file.text
-    action: Action = "unchanged" if same else "update" if found is not None else "create"
-    plan.steps[file.name] = Step(file, action, file.text, found)
+    decision = decide(file, found, record, mode)
+    if decision is Need.BASE:
+        decision = decide(file, found, record, mode, plan.bases(context))
+    _put(context, plan, file, decision, found)
 
 
 def _cause(step: Step, record: RecordedFile | None) -> str | None:
     """What made the live file differ from its rendering: "templates" (or the facts in them), "agent" (or any
     other writer on its gateway), or "both". None if it does not differ, or if nothing is on record."""
-    if record is None or step.live is None or step.action not in ("update", "preserved"):
+    if record is None or step.live is None or step.action not in (*WRITES, "preserved", "conflict"):
         return None
     templates = record.source_sha256 != step.file.source_sha256
-    agent = not unchanged_since_write(step.live, record)
+    agent = record.mixed or not unchanged_since_write(step.live, record)
     return "both" if templates and agent else "templates" if templates else "agent" if agent else None

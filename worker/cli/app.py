@@ -51,6 +51,10 @@ COMMANDS = {
         "cli.commands.settings:app",
         "What agents' roster entries should have: model, skills, tools, sandbox and the like.",
     ),
+    "owners": (
+        "cli.commands.owners:app",
+        "Whose each workspace file is: ours, the agent's, or merged from what both changed.",
+    ),
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
     "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),

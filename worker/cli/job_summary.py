@@ -254,7 +254,7 @@ _TALLY = f"""
             finished_at IS NULL AND lease_until IS NULL AND reason IS NOT NULL AS waits,
             status = 'succeeded' AND (
                 roster ->> 'action' IN ('create', 'update')
-                OR files @? '$.*.action ? (@ == "create" || @ == "update")'
+                OR files @? '$.*.action ? (@ == "create" || @ == "update" || @ == "merge")'
             ) IS TRUE AS changes
         FROM provisioner.job_agents o WHERE job_id = j.id
     ) r

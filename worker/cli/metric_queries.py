@@ -287,4 +287,31 @@ _WEBHOOKS = Query(
     """,
 )
 
-QUERIES = (_JOBS, _QUEUE, _DURATIONS, _PARKED, _CRASHES, _GATEWAYS, _DRIFT, _SCHEDULES, _WORKERS, _WEBHOOKS)
+_TEXTS = Query(
+    _GATEWAY,
+    {
+        "kept": (
+            "provisioner_kept_text_bytes",
+            "Compressed size of the delivered texts that are kept of a gateway's files, at most 64 MiB.",
+        )
+    },
+    """
+    SELECT coalesce(g.name, t.gateway_id::text) AS gateway, t.gateway_id, sum(length(t.body)) AS kept
+    FROM provisioner.file_texts t LEFT JOIN gateways g ON g.id = t.gateway_id
+    GROUP BY t.gateway_id, g.name
+    """,
+)
+
+QUERIES = (
+    _JOBS,
+    _QUEUE,
+    _DURATIONS,
+    _PARKED,
+    _CRASHES,
+    _GATEWAYS,
+    _DRIFT,
+    _SCHEDULES,
+    _WORKERS,
+    _WEBHOOKS,
+    _TEXTS,
+)

@@ -101,13 +101,18 @@ class _Field:
         """Whether it is an option, not an argument."""
         return self.option.name.startswith("--")
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be given several times."""
+        return self.name.endswith(("_ids", "_files")) and not isinstance(self.default, bool)
+
     def parameter(self, other_help: str | None) -> Parameter:
         """The command's parameter, as typer reads it."""
         taken: Any = str | None
         default: Any = None
         if isinstance(self.default, bool):
             taken, default = bool, False
-        elif self.name.endswith("_ids"):
+        elif self.is_list:
             taken = list[str] | None
         elif self.default is ...:
             taken, default = str, Parameter.empty
@@ -126,7 +131,7 @@ class _Field:
             return typed is not self.default  # the option of a field that is true turns it off
         noun = _NOUNS.get(self.name)
         if noun is None or typed is None:
-            return typed
+            return (typed or []) if isinstance(self.default, list) else typed
         if isinstance(typed, list):
             return [find(connection, noun, name) for name in typed] or None
         try:
@@ -147,9 +152,11 @@ class _Field:
             return
         if self.name.endswith("_id"):
             value = self._place(job)
-        if value and self.is_option:
+        if value and self.is_option and not isinstance(value, list):
             yield self.option.name
         for one in value if isinstance(value, list) else filter(None, [value]):
+            if isinstance(value, list) and self.is_option:
+                yield self.option.name
             yield argument(str(one))
 
     def _place(self, job: JobSummary) -> str | UUID | None:

@@ -177,15 +177,27 @@ class AgentFiles:
                 found[name] = _content(file)
         return found
 
-    def write(self, texts: Mapping[str, str], on_written: Callable[[str, Written], None]) -> None:
+    def write(
+        self,
+        texts: Mapping[str, str],
+        on_written: Callable[[str, Written], None],
+        expected: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the files, pipelined, and call ``on_written`` for each one that was written.
 
-        After the last answer, raises the first failure, such as UnsupportedFile or FileRefused.
+        ``expected``: SHA-256, in hex, of what some of the files should still hold; gateways that can check
+        that refuse to replace anything else (FileConflict). After the last answer, raises the first failure,
+        such as UnsupportedFile or FileRefused.
         """
         failures: list[GatewayError] = []
         self.unanswered.difference_update(texts)
+        hashes = expected if expected and self.dialect.fences_writes else {}
         calls = [
-            Call("agents.files.set", {"agentId": self.openclaw_id, "name": name, "content": text})
+            Call(
+                "agents.files.set",
+                {"agentId": self.openclaw_id, "name": name, "content": text}
+                | ({"expectedHash": hashes[name]} if name in hashes else {}),
+            )
             for name, text in texts.items()
         ]
         for (name, text), answer in zip(texts.items(), self.client.call_many(calls), strict=True):

@@ -53,10 +53,10 @@ class Dialect:
     ``deletes_sessions``: agents.delete deletes the agent's sessions too. ``defaults_name_one``:
     agents.defaults may name the one agent that runs heartbeats. ``writes_into_includes``: a patch is written
     into the included file that holds what changes; 2026.7.1 refuses such a patch, and earlier releases write
-    everything into openclaw.json. ``needs_replace_paths``: a patch
-    that shortens or removes a list must name it. ``looks_up_schema``: config.schema.lookup describes every
-    setting of an agent, where 2026.3.13 leaves out alternatives and the whole config.schema must be read
-    (measured on 2026.9.6, where that has 2.2 MB).
+    everything into openclaw.json. ``needs_replace_paths``: a patch that shortens or removes a list must name
+    it. ``fences_writes``: agents.files.set takes the hash that the file should still have (seen on 2026.9.6).
+    ``looks_up_schema``: config.schema.lookup describes every setting of an agent, where 2026.3.13 leaves out
+    alternatives and the whole config.schema must be read (measured on 2026.9.6, where that has 2.2 MB).
     """
 
     roster: Literal["list", "entries"]
@@ -82,6 +82,7 @@ class Dialect:
     defaults_name_one: bool = False
     writes_into_includes: bool = False
     needs_replace_paths: bool = False
+    fences_writes: bool = False
     looks_up_schema: bool = False
     restart_delay_ms: int = 0
 
@@ -112,6 +113,7 @@ class Dialect:
                 defaults_name_one=True,
                 writes_into_includes=True,
                 needs_replace_paths=True,
+                fences_writes=True,
                 looks_up_schema="config.schema.lookup" in methods,
             )
         # The ``secrets`` methods appeared in the release that also merges lists, keeps variables and delays

@@ -80,6 +80,9 @@ LONGEST_NAME = 500
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
 """Text that Postgres can index."""
+MOST_FILES = 50
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}$")]
+"""The name of a file in an agent's workspace, without a folder."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,15 @@ RotateTokens = Annotated[
     bool, Option("--rotate-tokens", "Issue new tokens even where the current ones are valid.")
 ]
 Overwrite = Annotated[bool, Option("--overwrite", "Also replace the agent's own files: USER.md, MEMORY.md.")]
+FileNames = Annotated[list[FileName], Field(max_length=MOST_FILES)]
+OverwriteFiles = Annotated[
+    FileNames,
+    Option("--overwrite-file", "Replace this file even where the agent changed it; may be repeated.", "NAME"),
+]
+KeepFiles = Annotated[
+    FileNames,
+    Option("--keep-file", "Keep the agent's text where this file is a conflict; may be repeated.", "NAME"),
+]
 Diff = Annotated[
     bool,
     Option(
@@ -111,6 +123,9 @@ Diff = Annotated[
         " be.",
     ),
 ]
+
+
+_SINCE_0_4 = frozenset({"overwrite_files", "keep_files"})
 
 
 class Request(BaseModel):
@@ -144,7 +159,9 @@ class Request(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """The options as JSON, defaults included, so that equal requests compare equal."""
-        return self.model_dump(mode="json", exclude={*Request.model_fields, self.target})
+        options = self.model_dump(mode="json", exclude={*Request.model_fields, self.target})
+        # Older workers do not know these options, and a request without them is as it always was.
+        return {name: value for name, value in options.items() if value or name not in _SINCE_0_4}
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:
@@ -188,6 +205,8 @@ class ProvisionAgent(Request):
     reset_session: Annotated[bool, Option("--no-reset", "Keep the agent's session.")] = True
     wake: Wake = True
     force_bootstrap: ForceBootstrap = False
+    overwrite_files: OverwriteFiles = []
+    keep_files: KeepFiles = []
     user_id: UUID | None = None
     deliver_wakeup: bool = True
 
@@ -206,6 +225,8 @@ class UpdateAgent(Request):
     diff: Diff = False
     rotate_tokens: RotateTokens = False
     overwrite: Overwrite = False
+    overwrite_files: OverwriteFiles = []
+    keep_files: KeepFiles = []
     force_bootstrap: ForceBootstrap = False
     reset_session: Annotated[
         bool,
@@ -298,6 +319,8 @@ class SyncGateway(Request):
     rotate_tokens: RotateTokens = False
     force_bootstrap: ForceBootstrap = False
     overwrite: Overwrite = False
+    overwrite_files: OverwriteFiles = []
+    keep_files: KeepFiles = []
     user_id: UUID | None = None
     agent_ids: list[UUID] | None = None
 
@@ -321,6 +344,8 @@ def _fault(name: str, kind: str, value: object) -> str:
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     wanted = _WANTED.get(kind.split("_")[0], "text")
+    if name in _SINCE_0_4:
+        wanted = f"a list of at most {MOST_FILES} file names, without folders"
     if isinstance(value, dict) and kind == "value_error":
         wanted += f" and finite numbers, at most {DEEPEST_JSON} levels deep"
     return f"{name} must be {wanted}, not {shown}"

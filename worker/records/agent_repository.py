@@ -29,6 +29,7 @@ from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserF
 from worker.workspace.display_text import one_line, shown_name
 from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.plan import RecordedFile
+from worker.workspace.three_sides import Owner
 
 
 class DeletedAgentError(PermanentError):
@@ -63,6 +64,7 @@ class AgentRecord:
 
     ``provisioned_before``: one of our jobs has succeeded for the agent on this gateway; ``places``: the
     places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name;
+    ``owners``: whose its files are, where that differs from the default;
     ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read.
     """
 
@@ -83,6 +85,7 @@ class AgentRecord:
     provisioned_before: bool
     places: tuple[Place, ...] = ()
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
+    owners: Mapping[str, Owner] = field(default_factory=dict)
     settings: str | None = None
     written: str | None = None
 
@@ -163,8 +166,12 @@ _LOAD = text(f"""
         u.id AS user_id, u.name AS user_name, u.preferred_name, u.pronouns, u.timezone, u.notes,
         u.context AS user_context,
         (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.kind, f.source_sha256, f.size, f.updated_at_ms,
-                                                           f.locator))
-         FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files,
+                                                           f.locator, f.mixed, t.sha256 IS NOT NULL))
+         FROM provisioner.agent_files f
+         LEFT JOIN provisioner.file_texts t ON (t.gateway_id, t.sha256) = (f.gateway_id, f.source_sha256)
+         WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files,
+        (SELECT jsonb_object_agg(o.name, o.owner ORDER BY o.scope DESC) FROM provisioner.file_owners o
+         WHERE (o.scope, o.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id))) AS owners,
         {SETTINGS} AS settings, {WRITTEN} AS written
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
@@ -231,6 +238,7 @@ def load_agent(
         provisioned_before=row.provisioned_before,
         places=places_of(row.places),
         files={name: RecordedFile(*values) for name, values in (row.files or {}).items()},
+        owners=row.owners or {},
         settings=row.settings,
         written=row.written,
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from worker.jobs.states import AgentOutcome, ReasonCode
 
-_WRITTEN = ("create", "update")
+_WRITTEN = ("create", "update", "merge")
 _NAMES_SHOWN = 3
 _STRANGERS_SHOWN = 5
 

@@ -1,16 +1,36 @@
-"""Decides what to do with a workspace file, from its desired and its live content (decisions.md D2). Pure."""
+"""Decides what to do with a workspace file, from its three sides (decisions.md D2, D19). Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Literal
 
 from worker.workspace.rendering import RenderedFile
 from worker.workspace.seeds import is_seed, may_be_seed
+from worker.workspace.three_sides import (
+    MARK,
+    OWNERS,
+    Owner,
+    Unmerged,
+    as_rendered,
+    merge_of,
+    tools_of,
+    with_tools,
+    without_tools,
+)
+from worker.workspace.tokens import PLACEHOLDER, find_token
 
-Action = Literal["create", "update", "unchanged", "preserved", "unsupported"]
+Action = Literal["create", "update", "merge", "unchanged", "preserved", "conflict", "unsupported"]
+"""What becomes of a file. ``merge``: our changes are written between the agent's; ``conflict``: it is left as
+it is, because both sides changed the same lines, or what we wrote last is not known."""
+WRITES = ("create", "update", "merge")
+"""The actions that write a file."""
 
+Bases = Mapping[str, str | Unmerged]
+"""Renderings that were delivered, by their hash, or why they cannot serve as the base of a merge."""
 MEMORY_FILES = frozenset({"SELF.md", "USER.md", "MEMORY.md", "TASK_SOUL.md"})
 """Files that an agent or its human fill in (rules.md 16)."""
 BOOTSTRAP = "BOOTSTRAP.md"
@@ -27,13 +47,19 @@ class LiveFile:
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """What we last wrote into a file: columns of ``agent_files``, in this order."""
+    """What we last wrote into a file: columns of ``agent_files``, in this order.
+
+    ``mixed``: the file then also held text of the agent's, so that it was not the rendering of
+    ``source_sha256``; ``has_text``: that rendering is in ``file_texts``.
+    """
 
     kind: str
     source_sha256: str
     size: int
     updated_at_ms: int | None
     locator: str | None = None
+    mixed: bool = False
+    has_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,43 +67,190 @@ class Mode:
     """How the workspace is written.
 
     ``first``: the agent is new on its gateway, so it gets BOOTSTRAP.md. ``overwrite``: replace even text that
-    the agent or its human wrote. ``force_bootstrap``: write BOOTSTRAP.md to any agent. ``main``: the agent is
-    the gateway's main agent, whose USER.md is ours (rules.md 16).
+    the agent or its human wrote; ``overwrite_files``: in these files. ``keep_files``: files that stay as they
+    are where they conflict. ``force_bootstrap``: write BOOTSTRAP.md to any agent. ``main``: the agent is the
+    gateway's main agent, whose USER.md is ours unless it is on record (rules.md 16). ``owners``: whose the
+    files are, where that differs from OWNERS.
     """
 
     first: bool
     overwrite: bool = False
     force_bootstrap: bool = False
     main: bool = False
+    overwrite_files: frozenset[str] = frozenset()
+    keep_files: frozenset[str] = frozenset()
+    owners: Mapping[str, Owner] = field(default_factory=dict)
 
     def keeps(self, name: str) -> bool:
         """Whether the agent or its human fills in the file of that name."""
-        return name in MEMORY_FILES and not (self.main and name == "USER.md")
+        if self.owners.get(name) == "ours":
+            return False
+        return (name in MEMORY_FILES and not (self.main and name == "USER.md")) or self.owner_of(
+            name
+        ) == "agent"
+
+    def owner_of(self, name: str) -> Owner:
+        """Whose the file of that name is."""
+        return self.owners.get(name) or OWNERS.get(name, "merged")
+
+    def replaces(self, name: str) -> bool:
+        """Whether the job was asked to replace the file of that name, whoever wrote it."""
+        return self.overwrite or name in self.overwrite_files
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a file. ``text``: the text to write, if the action writes; ``mixed``: the file then
+    holds text of the agent's too; ``records``: put it on record though it is not written; ``why``: what makes
+    a conflict of it, to complete a sentence."""
+
+    action: Action
+    text: str | None = None
+    mixed: bool = False
+    records: bool = False
+    why: Unmerged | None = None
+
+
+class Need(Enum):
+    """What must be read before a decision: the live content, or the rendering that was delivered last."""
+
+    CONTENT = 1
+    BASE = 2
 
 
 def decide(
-    file: RenderedFile, text: str, live: LiveFile | None, record: RecordedFile | None, mode: Mode
-) -> Action | None:
-    """What to do with ``file``, whose final text is ``text``; None if its live content must be read first.
+    file: RenderedFile,
+    live: LiveFile | None,
+    record: RecordedFile | None,
+    mode: Mode,
+    bases: Bases | None = None,
+) -> Decision | Need:
+    """What to do with ``file``, which carries no token.
 
-    ``live``: None if the gateway has no such file. For a file that carries the token, a matching ``record``
-    does not suffice for "unchanged", because it says nothing about the token.
+    ``live``: None if the gateway has no such file; ``bases``: renderings by their hash, None until they have
+    been read.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
-        return "preserved"  # the agent finished and deleted it, or it was hidden since (rules.md 17)
+        return Decision(
+            "preserved"
+        )  # the agent finished and deleted it, or it was hidden since (rules.md 17)
     if live is None:
-        return "create"
-    if mode.keeps(file.name) and not mode.overwrite:
-        own = has_agent_text(file, live, record)
-        if own is not False:
-            return None if own is None else "preserved"
+        return Decision("create", file.text)
+    if mode.replaces(file.name) or mode.owner_of(file.name) == "ours":
+        return _ours(file, live, record)
+    if record is None or mode.owner_of(file.name) == "agent":
+        own = mode.keeps(file.name) and has_agent_text(file, live, record)
+        if own is None:
+            return Need.CONTENT
+        return Decision("preserved") if own else _ours(file, live, record)
+    return _three_sides(file, live, record, mode, bases)
+
+
+def _ours(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> Decision | Need:
     if live.content is not None:
-        return "unchanged" if live.content == text else "update"
-    if not file.carries_token and _as_recorded(file, live, record):
-        return "unchanged"
-    if live.size != len(text.encode()):
-        return "update"
-    return None
+        return Decision("unchanged") if live.content == file.text else Decision("update", file.text)
+    if _as_recorded(file, live, record):
+        return Decision("unchanged")
+    if live.size != len(file.text.encode()) or _as_we_left_it(live, record):
+        return Decision("update", file.text)
+    return Need.CONTENT
+
+
+def _three_sides(
+    file: RenderedFile, live: LiveFile, record: RecordedFile, mode: Mode, bases: Bases | None
+) -> Decision | Need:
+    ours_changed = record.source_sha256 != file.source_sha256
+    if unchanged_since_write(live, record):
+        if not ours_changed:
+            return Decision("preserved" if record.mixed else "unchanged", mixed=record.mixed)
+        if not record.mixed:
+            return Decision("update", file.text)
+    if file.name in MEMORY_FILES and live.size == 0:
+        return Decision("update", file.text)
+    if live.content is None:
+        kept = (
+            not ours_changed
+            and live.size != len(file.text.encode())
+            and not may_be_seed(file.name, live.size)
+        )
+        return _kept(live, record) if kept else Need.CONTENT
+    if live.content == file.text:
+        return Decision("unchanged")
+    if record.source_sha256 == sha256_of(live.content) or is_seed(file.name, live.content):
+        return Decision("update", file.text)
+    if not ours_changed:
+        return _kept(live, record)
+    return _both_changed(file, live.content, record, mode, bases)
+
+
+def _kept(live: LiveFile, record: RecordedFile) -> Decision:
+    """The agent alone changed the file. That is put on record, for the day when we change it too, and so that
+    the next look need not read it again."""
+    return Decision("preserved", mixed=True, records=not record.has_text or live.content is not None)
+
+
+def _both_changed(
+    file: RenderedFile, live: str, record: RecordedFile, mode: Mode, bases: Bases | None
+) -> Decision | Need:
+    if file.name in mode.keep_files:
+        return Decision("preserved", mixed=True, records=True)
+    if bases is None:
+        return Need.BASE
+    text = merge_of(bases.get(record.source_sha256), live, file.text)
+    if isinstance(text, Unmerged):
+        return Decision("conflict", why=text)
+    if text == live:  # the agent has made our change itself
+        return Decision("preserved", mixed=True, records=True)
+    return Decision("update", text) if text == file.text else Decision("merge", text, mixed=True)
+
+
+def decide_carrier(
+    file: RenderedFile,
+    live: str,
+    record: RecordedFile | None,
+    mode: Mode,
+    bases: Callable[[], Bases],
+    section: bool,
+) -> Decision:
+    """What to do with the file that carries the token, given its live text.
+
+    Its ``## Tools`` section is always ours, and the rest has three sides like any file. The decision's text
+    is what the file should hold, with the placeholder in place of the token, even of a conflict, whose
+    section is written too. ``section``: whether the token counts only in that section (rules.md 24).
+    """
+    tools = tools_of(file.text)
+    if record is None or tools is None or mode.replaces(file.name) or mode.owner_of(file.name) == "ours":
+        return Decision("update", file.text)
+    text = as_rendered(live, find_token(live, section=section))
+    body = _decide_body(file, text, record, mode, bases)
+    assert body.text is not None
+    whole = with_tools(body.text, tools)
+    if not _holds_token(whole, section):  # something below our section assigns another one
+        whole = with_tools(body.text.replace(MARK, ""), tools)
+    return replace(body, text=whole)
+
+
+def _decide_body(
+    file: RenderedFile, live: str, record: RecordedFile, mode: Mode, bases: Callable[[], Bases]
+) -> Decision:
+    """The decision on a carrier's text without its ``## Tools`` section."""
+    ours, theirs = without_tools(file.text), without_tools(live)
+    if ours == theirs:
+        return Decision("update", ours)
+    if sha256_of(live) == record.source_sha256:
+        return Decision("update", ours)
+    if record.source_sha256 == file.source_sha256 or file.name in mode.keep_files:
+        return Decision("update", theirs, mixed=True)
+    base = bases().get(record.source_sha256)
+    text = merge_of(without_tools(base) if isinstance(base, str) else base, theirs, ours)
+    if isinstance(text, Unmerged):
+        return Decision("conflict", theirs, mixed=True, why=text)
+    return Decision("merge" if text not in (ours, theirs) else "update", text, mixed=text != ours)
+
+
+def _holds_token(text: str, section: bool) -> bool:
+    probe = "a-token"
+    return find_token(text.replace(PLACEHOLDER, probe), section=section) == probe
 
 
 def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool | None:
@@ -86,8 +259,10 @@ def has_agent_text(file: RenderedFile, live: LiveFile, record: RecordedFile | No
     The text counts as theirs unless it is empty, seeded by OpenClaw, what we delivered last, or what we would
     deliver now.
     """
-    if live.size == 0 or unchanged_since_write(live, record):
+    if live.size == 0:
         return False
+    if unchanged_since_write(live, record):
+        return record is not None and record.mixed
     if live.content is None:
         known_sizes = (len(file.text.encode()), record.size if record else None)
         return None if live.size in known_sizes or may_be_seed(file.name, live.size) else True
@@ -108,11 +283,13 @@ def unchanged_since_write(live: LiveFile | None, record: RecordedFile | None) ->
 
 
 def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
-    return (
-        record is not None
-        and record.source_sha256 == file.source_sha256
-        and unchanged_since_write(live, record)
-    )
+    same = record is not None and record.source_sha256 == file.source_sha256
+    return same and _as_we_left_it(live, record)
+
+
+def _as_we_left_it(live: LiveFile, record: RecordedFile | None) -> bool:
+    """Whether the file is known to hold what we rendered, and nothing else."""
+    return record is not None and not record.mixed and unchanged_since_write(live, record)
 
 
 def sha256_of(text: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from worker.errors import PermanentError
 
@@ -85,12 +85,17 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
     The middle of a text of more than 1 MiB is not searched.
     """
     found: str | None = None
-    lines = _UNSEEN.sub("", _ends_of(text)).replace("\u00a0", " ").splitlines()
+    lines = _seen(_ends_of(text)).splitlines()
     for line in _tools_section(lines) if section else lines:
         rest = _assigned(line, key)
         if rest is not None:
             found = _value(rest) or found
     return None if found == PLACEHOLDER else found
+
+
+def _seen(text: str) -> str:
+    """``text`` without characters that nobody sees; a line loses its carriage return."""
+    return _UNSEEN.sub("", text).replace("\u00a0", " ").removesuffix("\r")
 
 
 def _ends_of(text: str) -> str:
@@ -132,21 +137,31 @@ def _without_bullet(lead: str) -> str:
 
 
 def _tools_section(lines: list[str]) -> Iterator[str]:
-    starts = [number for number, line in enumerate(lines) if _is_tools_heading(line)]
+    span = tools_span(lines)
+    if span is not None:
+        yield from lines[span[0] + 1 : span[1]]
+
+
+def tools_span(lines: Sequence[str]) -> tuple[int, int] | None:
+    """Where the last ``## Tools`` section begins and ends: the index of its heading, and that of the line
+    after its last one that is not blank. None if there is no such section."""
+    starts = [number for number, line in enumerate(lines) if _is_tools_heading(_seen(line))]
     if not starts:
-        return
+        return None
     fenced = False
-    seen_content = False
-    for line in lines[starts[-1] + 1 :]:
+    end = starts[-1] + 1
+    for number in range(starts[-1] + 1, len(lines)):
+        line = _seen(lines[number])
         if line.lstrip()[:3] in ("```", "~~~"):
             fenced = not fenced
         level = 0 if fenced else _heading_level(line)
         # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateways.md 8).
-        moved_title = level == 1 and not seen_content
+        moved_title = level == 1 and end == starts[-1] + 1
         if level and not moved_title:
-            return
-        seen_content = seen_content or bool(line.strip())
-        yield line
+            break
+        if line.strip():
+            end = number + 1
+    return starts[-1], end
 
 
 def _heading_level(line: str) -> int:

@@ -196,7 +196,9 @@ def test_what_an_agent_wrote_and_postgres_cannot_hold_stands_in_the_diff_all_the
 ) -> None:
     (simulator.workspace(_place(simulator)) / "SOUL.md").write_text("I am \x00 odd.\n")
     promised = uuid4()
-    assert execute_row(hands(), changed, promised, dry_run=True, diff=True) == Ended("succeeded")
+    assert execute_row(hands(), changed, promised, dry_run=True, diff=True, overwrite=True) == Ended(
+        "succeeded"
+    )
     assert "-I am \ufffd odd." in job_agent(engine, promised).files["SOUL.md"]["diff"]
 
 
@@ -266,7 +268,9 @@ def test_a_token_that_the_agent_noted_elsewhere_is_in_no_diff(
     assert execute_row(hands(), changed, plain, dry_run=True) == Ended("succeeded")
     read = [call.names.get("name") for call in simulator.calls[before:] if call.method == "agents.files.get"]
     assert carrier.name not in read  # it is unchanged, and nobody asked for a diff
-    assert execute_row(hands(), changed, shown, dry_run=True, diff=True) == Ended("succeeded")
+    both = ["SOUL.md", "IDENTITY.md"]
+    outcome = execute_row(hands(), changed, shown, dry_run=True, diff=True, overwrite_files=both)
+    assert outcome == Ended("succeeded")
     files = job_agent(engine, shown).files
     assert files[carrier.name]["action"] == "unchanged"
     assert "-my word is <masked>" in files["SOUL.md"]["diff"]

@@ -25,7 +25,7 @@ def test_a_token_that_the_agent_noted_elsewhere(scene: Scene, options: dict[str,
     assert before is not None
     (folder / "SOUL.md").write_text(f"my word is {before}\npassword: correct-horse-battery\n")
     forget_all()  # another worker's process has never had it in hand
-    job = scene.sync(diff=True, include_main=False, **options)
+    job = scene.sync(diff=True, include_main=False, overwrite_files=["SOUL.md"], **options)
     after = find_token(carrier.read_text(), section=newest)
     assert after is not None
     assert (after != before) is options.get("rotate_tokens", False)

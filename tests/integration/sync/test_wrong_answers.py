@@ -132,7 +132,7 @@ def test_a_time_that_postgres_cannot_hold_is_passed_over(scene: Scene) -> None:
     for method, payload in (("agents.files.get", READ), ("agents.files.set", TAKEN)):
         faults.append(Fault(Garble(payload), method, file="SOUL.md"))
     scene.simulator.faults.replace(faults)
-    job_id = scene.ask("update_agent", agent_id=agent, wake=False, diff=True)
+    job_id = scene.ask("update_agent", agent_id=agent, wake=False, diff=True, overwrite=True)
     scene.serve()
     assert (scene.job(job_id).status, scene.job(job_id).error) == ("succeeded", None)
     assert scene.simulator.faults.outstanding == []

@@ -32,6 +32,7 @@ EXPECTED = {
     "doctor",
     "schedule",
     "metrics",
+    "owners",
     "device",
     "webhook",
 }
@@ -42,6 +43,7 @@ PAGES = [
     *(["schedule", verb] for verb in ("add", "list", "remove")),
     ["device", "show"],
     *(["settings", verb] for verb in ("set", "unset", "show")),
+    *(["owners", verb] for verb in ("set", "unset", "show")),
     *(["webhook", verb] for verb in ("add", "list", "test", "secret", "retry", "remove")),
 ]
 

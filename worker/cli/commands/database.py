@@ -15,6 +15,7 @@ from worker.cli.errors import WrongUseError
 from worker.jobs.store import pruning
 from worker.jobs.store.pruning import Pruned
 from worker.records.agent_settings import forget_orphans
+from worker.records.file_records import forget_texts
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -52,12 +53,24 @@ def prune(
     total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
     with engine().begin() as connection:
         settings = forget_orphans(connection, age, dry_run=dry_run)
+        texts = forget_texts(connection, age, dry_run=dry_run)
     if as_json:
-        emit({"older_than_s": age.total_seconds(), "dry_run": dry_run, **asdict(total), "settings": settings})
+        emit(
+            {
+                "older_than_s": age.total_seconds(),
+                "dry_run": dry_run,
+                **asdict(total),
+                "settings": settings,
+                "texts": texts,
+            }
+        )
         return
     if settings:
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(settings, 'setting')} of agents, boards and gateways that are gone {done}.")
+    if texts:
+        done = "would be deleted" if dry_run else "deleted"
+        say(f"{counted(texts, 'text')} that no workspace file was last written from {done}.")
     if not total.jobs:
         say(f"No job that ended more than {older_than} ago can be spared.")
         return

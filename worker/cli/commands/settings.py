@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from worker.cli.console import Json, argument, emit, named, note, plain, say, short, show_list, table
+from worker.cli.console import Json, emit, named, note, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find
+from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, find_target
 from worker.gateway.entry_settings import (
     FieldRecord,
     field_fault,
@@ -23,7 +23,6 @@ from worker.gateway.entry_settings import (
     value_fault,
 )
 from worker.records.agent_settings import (
-    Scope,
     Setting,
     all_settings,
     counting,
@@ -42,32 +41,6 @@ _LONGEST_VALUE = 64 * 1024
 Field = Annotated[
     str, typer.Argument(metavar="FIELD", help="Its path in an agent's entry: model, tools.profile.")
 ]
-Gateway = Annotated[
-    str | None,
-    typer.Option("--gateway", metavar="GATEWAY", help="All agents of a gateway.", show_default=False),
-]
-Board = Annotated[
-    str | None, typer.Option("--board", metavar="BOARD", help="All agents of a board.", show_default=False)
-]
-Agent = Annotated[str | None, typer.Option("--agent", metavar="AGENT", help="One agent.", show_default=False)]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Whose setting it is: ``given`` is how the operator named it."""
-
-    scope: Scope
-    id: UUID
-    given: str
-
-    @property
-    def named(self) -> str:
-        """``board Launch``."""
-        return f"{self.scope} {plain(self.given)}"
-
-    def document(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"scope": self.scope, "target_id": self.id}
 
 
 @app.command("set")
@@ -90,12 +63,12 @@ def set_command(
     """
     wanted = _fields(field, value)
     with engine().begin() as connection:
-        target = _target(connection, gateway, board, agent)
+        target = find_target(connection, gateway, board, agent)
         if lock and target.scope == "agent":
             raise WrongUseError("--lock is for a gateway or a board: nothing is nearer than an agent.")
         replaced = set_settings(connection, target.scope, target.id, wanted, locked=lock)
         overruled = _locked_above(connection, target, wanted)
-        apply = _apply(connection, target)
+        apply = apply_command(connection, target)
     if as_json:
         made = [{"field": name, "value": one, "locked": lock} for name, one in wanted.items()]
         emit({**target.document(), "settings": made, "replaced": replaced})
@@ -123,9 +96,9 @@ def unset(
     what was there before. A field that somebody else changed since is left as it is.
     """
     with engine().begin() as connection:
-        target = _target(connection, gateway, board, agent, gone=True)
+        target = find_target(connection, gateway, board, agent, gone=True)
         fields = unset_settings(connection, target.scope, target.id, field)
-        apply = _apply(connection, target)
+        apply = apply_command(connection, target)
     if not fields:
         raise WrongUseError(
             f"There is no setting {field!r} for {target.named}: `provisioner settings show` lists them."
@@ -148,7 +121,7 @@ def show(gateway: Gateway = None, board: Board = None, agent: Agent = None, as_j
             return
         target = None
         if gateway is not None or board is not None or agent is not None:
-            target = _target(connection, gateway, board, agent, gone=True)
+            target = find_target(connection, gateway, board, agent, gone=True)
         found = all_settings(connection, *((target.scope, target.id) if target else ()))
     shown = table("For", "Field", "Locked", last="Value")
     for row in found:
@@ -223,31 +196,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity, which are not JSON, are texts
 
 
-def _target(
-    connection: Connection, gateway: str | None, board: str | None, agent: str | None, *, gone: bool = False
-) -> Target:
-    """The one target that was named. ``gone``: the full id of one whose row is gone is enough."""
-    given: Sequence[tuple[Scope, str | None]] = [("gateway", gateway), ("board", board), ("agent", agent)]
-    named_ones = [(scope, name) for scope, name in given if name is not None]
-    if len(named_ones) != 1:
-        raise WrongUseError("Name one of --gateway, --board and --agent.")
-    scope, name = named_ones[0]
-    try:
-        return Target(scope, find(connection, scope, name), name)
-    except WrongUseError:
-        key = _whole_id(name) if gone else None
-        if key is None:
-            raise
-        return Target(scope, key, name)
-
-
-def _whole_id(given: str) -> UUID | None:
-    try:
-        return UUID(given)
-    except ValueError:
-        return None
-
-
 def _locked_above(connection: Connection, target: Target, wanted: Mapping[str, Any]) -> dict[str, Setting]:
     """The wanted fields of an agent that a locked setting of its board or gateway overrules."""
     if target.scope != "agent":
@@ -261,20 +209,5 @@ def _locked_above(connection: Connection, target: Target, wanted: Mapping[str, A
     }
 
 
-def _apply(connection: Connection, target: Target) -> str:
-    """The command that writes the setting."""
-    if target.scope == "agent":
-        return f"provisioner update {argument(target.given)}"
-    if target.scope == "gateway":
-        return f"provisioner sync {argument(target.given)}"
-    gateway = connection.execute(_GATEWAY_OF, {"board_id": target.id}).scalar_one_or_none() or "GATEWAY"
-    return f"provisioner sync {argument(gateway)} --board {argument(target.given)}"
-
-
 def _shown(value: Any) -> str:
     return plain(json.dumps(value, ensure_ascii=False))
-
-
-_GATEWAY_OF = text(
-    "SELECT g.name FROM boards b JOIN gateways g ON g.id = b.gateway_id WHERE b.id = :board_id"
-)

@@ -12,9 +12,14 @@ from worker.cli.console import plain, say, size
 
 Files = Mapping[str, Mapping[str, Any]]
 
-WRITES = ("create", "update")
+WRITES = ("create", "update", "merge")
 """Actions that write a file or a roster entry."""
-ACTION_STYLES: Mapping[str, str] = {"create": "green", "update": "yellow"}
+ACTION_STYLES: Mapping[str, str] = {
+    "create": "green",
+    "update": "yellow",
+    "merge": "yellow",
+    "conflict": "red",
+}
 _CAUSES: Mapping[str, str] = {
     "templates": "templates or facts changed",
     "agent": "changed on the gateway",
@@ -57,7 +62,7 @@ def _size(file: Mapping[str, Any]) -> str:
 
 
 def _order(file: Mapping[str, Any]) -> int:
-    ways = (*WRITES, "unchanged", "preserved", "unsupported")
+    ways = (*WRITES, "conflict", "unchanged", "preserved", "unsupported")
     action = file.get("action")
     return ways.index(action) if action in ways else len(ways)
 
@@ -71,6 +76,10 @@ def _why(file: Mapping[str, Any]) -> str:
             return f"new token; {cause}" if cause else "new token"
         case "update":
             return cause or "differs; nothing on record"
+        case "merge":
+            return "changed on both sides, merged"
+        case "conflict":
+            return "changed on both sides, left as it is"
         case "preserved":
             return f"the agent's own; {cause}" if cause else "the agent's own"
         case "unsupported":

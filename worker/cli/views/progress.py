@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from worker.cli.console import counted, plain
 from worker.cli.job_summary import JobSummary
+from worker.cli.views.files import WRITES
 from worker.cli.views.jobs import phase_and_reason, removed
 from worker.jobs.states import Step
 
@@ -35,7 +36,7 @@ def _summary(job: JobSummary) -> str:
     if result.get("dry_run"):
         return "planned, nothing written"
     actions = [str(file.get("action")) for agent in job.agents for file in agent.files.values()]
-    written = sum(action in ("create", "update") for action in actions)
+    written = sum(action in WRITES for action in actions)
     parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
     if result.get("woken"):
         parts.append("woken")

@@ -137,6 +137,8 @@ def _files(job: JobSummary) -> str:
         f"{sum(actions[action] for action in WRITES)} {'to write' if job.dry_run else 'written'}",
         f"{actions['unchanged']} as they should be",
     ]
+    if actions["conflict"]:
+        parts.append(f"{actions['conflict']} in conflict")
     if actions["preserved"]:
         parts.append(f"{actions['preserved']} the agents' own")
     if job.dry_run and actions["unsupported"]:
