@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -89,7 +89,7 @@ class _Field:
 
     name: str
     option: Option
-    default: Any
+    default: Any = field(hash=False)
 
     @property
     def variable(self) -> str:
