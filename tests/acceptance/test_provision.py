@@ -149,9 +149,9 @@ def test_an_edit_of_the_agents_is_kept_and_a_lost_file_comes_back(
     live = world.wait_for_answer(lambda: files.read(["MEMORY.md", "SOUL.md"]))
     files.client.close()
     assert live["MEMORY.md"].content == "What I learned.\n"
-    assert live["SOUL.md"].content == _rendering(world, agent_id, files.dialect)["SOUL.md"].text
+    assert live["SOUL.md"].content == "Not me."
     actions = {name: report["action"] for name, report in job["result"]["files"].items()}
-    assert (actions["MEMORY.md"], actions["SOUL.md"]) == ("preserved", "update")
+    assert (actions["MEMORY.md"], actions["SOUL.md"]) == ("preserved", "preserved")
     assert actions["USER.md"] == "preserved"
 
 

@@ -81,6 +81,10 @@ def test_who_made_a_file_differ_is_told(world: World, settled: tuple[UUID, str])
     assert (files["USER.md"]["action"], files["USER.md"]["changed_by"]) == ("preserved", "agent")
     world.update(agent_id, wake=False)
     again = world.update(agent_id, dry_run=True)
+    assert actions(again).pop("SOUL.md") == "conflict"
+    settled_now = world.update(agent_id, wake=False, overwrite_files=["SOUL.md"])
+    assert actions(settled_now)["SOUL.md"] == "update"
+    again = world.update(agent_id, dry_run=True)
     assert set(actions(again).values()) <= {"unchanged", "preserved", "unsupported"}
 
 
