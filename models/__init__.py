@@ -17,6 +17,7 @@ from models.roster_fields import RosterField
 from models.roster_intents import RosterIntent
 from models.schemas import MissionControl, Provisioner
 from models.sync_schedules import SyncSchedule
+from models.templates import OverrideForm, TemplatePin, TemplatePromotion, TemplateVersion
 from models.users import OrganizationMember, User
 from models.webhooks import Webhook, WebhookDelivery
 from models.workers import Worker
@@ -38,10 +39,14 @@ __all__ = [
     "MissionControl",
     "Organization",
     "OrganizationMember",
+    "OverrideForm",
     "Provisioner",
     "RosterField",
     "RosterIntent",
     "SyncSchedule",
+    "TemplatePin",
+    "TemplatePromotion",
+    "TemplateVersion",
     "User",
     "Webhook",
     "WebhookDelivery",

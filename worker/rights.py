@@ -31,6 +31,15 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.sync_schedules": ("SELECT", "UPDATE"),
     "provisioner.workers": _ALL,
+    **dict.fromkeys(
+        (
+            "provisioner.template_versions",
+            "provisioner.template_promotions",
+            "provisioner.template_pins",
+            "provisioner.override_forms",
+        ),
+        ("SELECT",),
+    ),
     "provisioner.webhooks": ("SELECT", "UPDATE"),
     "provisioner.webhook_deliveries": ("SELECT", "INSERT", "UPDATE"),
     "users": ("SELECT",),

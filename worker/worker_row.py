@@ -15,10 +15,28 @@ from sqlalchemy import Connection, Engine, text
 
 from worker import rights
 from worker.database_gate import DatabaseGate
+from worker.errors import PermanentError
+from worker.printable import line
 from worker.schema_version import NEEDED_REVISION
 
 REFRESH_EVERY_S = 15.0
 NAME = f"{socket.gethostname()}:{os.getpid()}"
+
+
+class OlderWorkersError(PermanentError):
+    """Workers of an older release are running, which know nothing of what is asked for."""
+
+
+def require_no_older_worker(connection: Connection, revision: str, what: str) -> None:
+    """Raise OlderWorkersError if a worker whose release does not know ``revision`` has shown itself within a
+    minute. ``what``: what it would not know, for the sentence."""
+    older = connection.execute(_OLDER, {"revision": revision}).scalars().all()
+    if older:
+        named = f"{line(older[0])}" + (f" and {len(older) - 1} more" if older[1:] else "")
+        raise OlderWorkersError(
+            f"A worker of an older release, which knows nothing of {what}, was there within the last minute"
+            f" ({named}): stop it or replace it, then try again in a minute."
+        )
 
 
 class MessageCounts:
@@ -110,5 +128,9 @@ _UPSERT = text("""
         started_at = CASE WHEN :begins THEN now() ELSE w.started_at END,
         last_pause_at = CASE WHEN excluded.pauses <> w.pauses THEN excluded.last_pause_at
                              ELSE w.last_pause_at END
+""")
+_OLDER = text("""
+    SELECT name FROM provisioner.workers
+    WHERE seen_at > now() - interval '1 minute' AND coalesce(revision, '') < :revision ORDER BY name
 """)
 _DELETE = text("DELETE FROM provisioner.workers WHERE name = :name")

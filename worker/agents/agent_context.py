@@ -13,6 +13,7 @@ from worker.gateway.agent_files import NotThereYetError
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import UnknownAgent
+from worker.gateway.extra_files import taken_files
 from worker.jobs.store.job_agents import Claim, advance
 from worker.records.agent_repository import AgentRecord
 from worker.runtime.services import Services
@@ -62,6 +63,7 @@ class AgentContext:
     fresh: bool = False
     rekeyed: bool = False
     one_session: bool = False
+    _asked: set[str] = field(default_factory=set)
 
     @property
     def client(self) -> GatewayClient:
@@ -129,7 +131,23 @@ class AgentContext:
     def render(self) -> RenderedWorkspace:
         """The agent's workspace, rendered for its gateway (rules.md 6-9). Raises PermanentError."""
         skip = self.option("rotate_tokens")  # a user's text must not keep a token from being changed
+        self._ask_for_extra_files()
         return render(self.record, self.dialect, self.services.settings, skip_bad_overrides=skip)
+
+    def _ask_for_extra_files(self) -> None:
+        """Ask the gateway once for files of layers that its dialect does not know, and add those it takes."""
+        asked = self.record.layers.counting().keys() - self.dialect.files - self._asked
+        if self.dialect.heartbeat_in == "scratch":
+            asked -= {"HEARTBEAT.md"}
+        if not asked:
+            return
+        found = self.services.retry_inline(lambda: taken_files(self.client, self.record.openclaw_id, asked))
+        for name, taken in found.items():
+            if taken is not None:
+                self._asked.add(name)
+            if taken is False:
+                self.warn(f"This gateway does not take {name}, which a layer of templates holds.")
+        self.dialect = self.dialect.with_files({name for name, taken in found.items() if taken})
 
 
 def render(
@@ -148,5 +166,6 @@ def render(
         settings.base_url,
         layout,
         settings.templates_dir,
+        layers=record.layers,
         skip_bad_overrides=skip_bad_overrides,
     )

@@ -55,6 +55,10 @@ COMMANDS = {
         "cli.commands.owners:app",
         "Whose each workspace file is: ours, the agent's, or merged from what both changed.",
     ),
+    "template": (
+        "cli.commands.templates:app",
+        "Templates of agents' files, by organization, gateway, board, role and agent.",
+    ),
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
     "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),

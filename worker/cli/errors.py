@@ -10,6 +10,7 @@ from worker.cli.console import complain
 from worker.database_errors import DatabaseNotNow
 from worker.errors import PermanentError, ProvisionerError
 from worker.jobs.store.jobs import RequestConflictError
+from worker.records.template_layers import LayerError
 from worker.settings import SettingsError
 from worker.standalone import CannotAddError
 from worker.webhooks.addresses import WebhookUrlError
@@ -30,6 +31,7 @@ _WRONG = (
     RequestConflictError,
     CannotAddError,
     CannotChangeError,
+    LayerError,
     WebhookUrlError,
 )
 EXPECTED = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)

@@ -55,13 +55,14 @@ def find_target(
     try:
         return Target(scope, find(connection, scope, name), name)
     except WrongUseError:
-        key = _whole_id(name) if gone else None
+        key = whole_id(name) if gone else None
         if key is None:
             raise
         return Target(scope, key, name)
 
 
-def _whole_id(given: str) -> UUID | None:
+def whole_id(given: str) -> UUID | None:
+    """The id that was typed; None if it is no id in full."""
     try:
         return UUID(given)
     except ValueError:

@@ -161,6 +161,10 @@ class Dialect:
                     f" but keeps its agents elsewhere in its config: this release is not known yet."
                 )
 
+    def with_files(self, names: Collection[str]) -> Dialect:
+        """This dialect, for a gateway that was found to take the files ``names`` too."""
+        return replace(self, files=self.files | set(names)) if names else self
+
     def without_file(self, name: str) -> Dialect:
         """This dialect, corrected for a gateway that does not support the file ``name``."""
         changes: dict[str, Any] = {"files": self.files - {name}}

@@ -101,6 +101,8 @@ class ReasonCode(StrEnum):
     """agents.identity_template cannot be used."""
     BROKEN_SOUL_TEMPLATE = "broken_soul_template"
     """agents.soul_template cannot be used."""
+    BROKEN_LAYER = "broken_layer"
+    """A template of a layer cannot be used for the agent."""
     RETRIES_EXHAUSTED = "retries_exhausted"
     """A step failed for the whole retry timeout although the gateway could be reached."""
     WORKER_CRASHES = "worker_crashes"

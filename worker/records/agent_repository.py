@@ -25,9 +25,11 @@ from worker.records.places import (
     places_of,
     taken,
 )
+from worker.records.template_layers import LAYERS, PLAIN_OVERRIDES, LayerNames, layers_of
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.display_text import one_line, shown_name
 from worker.workspace.identity import plain_path, workspace_path
+from worker.workspace.layers import NO_LAYERS, Layers
 from worker.workspace.plan import RecordedFile
 from worker.workspace.three_sides import Owner
 
@@ -65,7 +67,8 @@ class AgentRecord:
     ``provisioned_before``: one of our jobs has succeeded for the agent on this gateway; ``places``: the
     places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name;
     ``owners``: whose its files are, where that differs from the default;
-    ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read.
+    ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read;
+    ``layers``: the templates of all layers that concern it.
     """
 
     agent: AgentFacts
@@ -88,6 +91,7 @@ class AgentRecord:
     owners: Mapping[str, Owner] = field(default_factory=dict)
     settings: str | None = None
     written: str | None = None
+    layers: Layers = NO_LAYERS
 
     @property
     def gateway_id(self) -> UUID:
@@ -172,7 +176,8 @@ _LOAD = text(f"""
          WHERE f.agent_id = a.id AND f.gateway_id = a.gateway_id) AS files,
         (SELECT jsonb_object_agg(o.name, o.owner ORDER BY o.scope DESC) FROM provisioner.file_owners o
          WHERE (o.scope, o.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id))) AS owners,
-        {SETTINGS} AS settings, {WRITTEN} AS written
+        {SETTINGS} AS settings, {WRITTEN} AS written,
+        {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
     LEFT JOIN gateways g ON g.id = a.gateway_id
@@ -241,6 +246,7 @@ def load_agent(
         owners=row.owners or {},
         settings=row.settings,
         written=row.written,
+        layers=_layers(connection, row),
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())
@@ -288,6 +294,11 @@ def _check(row: Any, user_id: UUID | None, *, main: bool) -> None:
         raise PermanentError(
             f"The user_id {user_id} is not a member of the organization of gateway {row.gateway_name!r}."
         )
+
+
+def _layers(connection: Connection, row: Any) -> Layers:
+    names = LayerNames(row.gateway_name, row.board_name, row.name)
+    return layers_of(connection, row.layers, names, plain_overrides=row.plain_overrides is True)
 
 
 def _board(row: Any) -> BoardFacts | None:

@@ -27,12 +27,18 @@ def known_secrets(texts: Iterable[str], tokens: Iterable[str | None]) -> frozens
     return frozenset(token for token in (*tokens, *longest) if token)
 
 
-def file_diff(before: str, after: str, secrets: Collection[str]) -> str:
-    """A unified diff from the live text to the rendered one, with every secret masked, at most 20 KB."""
+def file_diff(
+    before: str,
+    after: str,
+    secrets: Collection[str],
+    names: tuple[str, str] = ("on the gateway", "rendered"),
+) -> str:
+    """A unified diff from the live text to the rendered one, with every secret masked, at most 20 KB.
+    ``names``: what its first lines call the two."""
     longest = max(len(before), len(after))
     if longest > MOST_COMPARED:
         return f"(left out: the file has {longest:,} characters, and at most {MOST_COMPARED:,} are compared)"
-    lines = _compared(mask(before, secrets).splitlines(), mask(after, secrets).splitlines())
+    lines = _compared(mask(before, secrets).splitlines(), mask(after, secrets).splitlines(), names)
     # An agent's text may hold characters that Postgres cannot store.
     text = "\n".join(lines).encode(errors="replace").decode().replace("\x00", "\ufffd")
     if len(text.encode()) <= DIFF_LIMIT:
@@ -40,7 +46,7 @@ def file_diff(before: str, after: str, secrets: Collection[str]) -> str:
     return text.encode()[:DIFF_LIMIT].decode(errors="ignore") + "\n... (cut at 20 KB)"
 
 
-def _compared(before: list[str], after: list[str]) -> Iterator[str]:
+def _compared(before: list[str], after: list[str], names: tuple[str, str]) -> Iterator[str]:
     same = _equal(before, after)
     left, right = before[same:], after[same:]
     tail = _equal(left[::-1], right[::-1])
@@ -50,11 +56,11 @@ def _compared(before: list[str], after: list[str]) -> Iterator[str]:
         stop = max(0, tail - _CONTEXT)
         some_before = before[start : len(before) - stop]
         some_after = after[start : len(after) - stop]
-        lines = difflib.unified_diff(some_before, some_after, "on the gateway", "rendered", lineterm="")
+        lines = difflib.unified_diff(some_before, some_after, *names, lineterm="")
         yield from _moved(lines, start)
         return
-    yield "--- on the gateway"
-    yield "+++ rendered"
+    yield f"--- {names[0]}"
+    yield f"+++ {names[1]}"
     removed, added = left[: len(left) - tail], right[: len(right) - tail]
     yield f"@@ -{same + 1},{len(removed)} +{same + 1},{len(added)} @@ too many lines differ to match them"
     yield from (f"-{line}" for line in removed)

@@ -21,7 +21,8 @@ from worker.workspace.context import (
     main_agent_context,
 )
 from worker.workspace.files import Role, template_paths
-from worker.workspace.overrides import TemplateError, render_override
+from worker.workspace.layers import NO_LAYERS, Layers, LayerTemplate, context_of_layers
+from worker.workspace.overrides import TemplateError, plain_text, render_override
 from worker.workspace.templates import check_token, render_template, shown_path
 from worker.workspace.templates import compile_templates as compile_all
 from worker.workspace.tokens import PLACEHOLDER
@@ -100,13 +101,14 @@ def render_workspace(
     layout: Layout,
     templates: Path | None = None,
     *,
+    layers: Layers = NO_LAYERS,
     skip_bad_overrides: bool = False,
 ) -> RenderedWorkspace:
     """Render everything that an agent's workspace must hold (rules.md 6, 7).
 
     Without ``board``, the agent is its gateway's main agent. ``templates``: a folder whose templates take
-    precedence over the shipped ones of the same path. ``skip_bad_overrides``: leave out an unusable override
-    with a warning.
+    precedence over the shipped ones of the same path. ``layers``: templates that take precedence over both.
+    ``skip_bad_overrides``: leave out an unusable override or template of a layer with a warning.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
     and PermanentError if the credentials could not reach the agent or the facts allow no workspace.
@@ -118,10 +120,11 @@ def render_workspace(
             reason_code="gateway_refused",
         )
     warnings: list[str] = []
-    subject = _subject(agent, board, gateway, user, base_url, layout, templates, skip_bad_overrides)
+    role, context, for_overrides = _contexts(agent, board, gateway, user, base_url)
+    subject = _Subject(agent, role, context, for_overrides, layout, templates, layers, skip_bad_overrides)
     texts = _texts(subject, warnings)
     if layout.credentials_in == _AGENTS:
-        texts[_AGENTS] = f"{texts[_AGENTS]}\n\n{texts.pop(_TOOLS)}"
+        texts[_AGENTS] = "\n\n".join(filter(None, (texts[_AGENTS], texts.pop(_TOOLS))))
     files: dict[str, RenderedFile] = {}
     unsupported: dict[str, int] = {}
     for name, text in texts.items():
@@ -133,6 +136,19 @@ def render_workspace(
         else:
             unsupported[name] = len(text.encode())
     return RenderedWorkspace(files, unsupported, tuple(warnings))
+
+
+def layer_context(
+    agent: AgentFacts,
+    board: BoardFacts | None,
+    gateway: GatewayFacts,
+    user: UserFacts | None,
+    base_url: str,
+    tools_file: str = _TOOLS,
+) -> dict[str, str]:
+    """What templates of layers know of an agent. Raises PermanentError if the facts allow no workspace."""
+    role, _, for_overrides = _contexts(agent, board, gateway, user, base_url)
+    return context_of_layers(for_overrides, role, tools_file)
 
 
 def compile_templates(templates: Path | None = None) -> None:
@@ -148,7 +164,8 @@ def compile_templates(templates: Path | None = None) -> None:
 class _Subject:
     """Whose workspace to render, and how.
 
-    ``skip_bad_overrides``: leave out an unusable override with a warning instead of failing the agent.
+    ``skip_bad_overrides``: leave out an unusable override or template of a layer with a warning instead of
+    failing the agent.
     """
 
     agent: AgentFacts
@@ -157,58 +174,94 @@ class _Subject:
     for_overrides: Mapping[str, str]
     layout: Layout
     templates: Path | None
+    layers: Layers
     skip_bad_overrides: bool
 
+    @property
+    def shipped_context(self) -> dict[str, Any]:
+        """What the shipped templates know."""
+        files, tools_file = self.layout.files, self.layout.credentials_in
+        return {**self.context, "role": self.role, "files": files, "tools_file": tools_file}
 
-def _subject(
+
+def _contexts(
     agent: AgentFacts,
     board: BoardFacts | None,
     gateway: GatewayFacts,
     user: UserFacts | None,
     base_url: str,
-    layout: Layout,
-    templates: Path | None,
-    skip_bad_overrides: bool,
-) -> _Subject:
+) -> tuple[Role, Mapping[str, str], Mapping[str, str]]:
+    """The agent's role, and the contexts of its templates and of its overrides."""
     if board is None:
         context = main_agent_context(agent, gateway, user, base_url)
         # The shipped templates do not use it (rules.md 10), but overrides written for Mission Control may.
-        for_overrides = {**context, "main_session_key": context["session_key"]}
-        return _Subject(agent, "main", context, for_overrides, layout, templates, skip_bad_overrides)
+        return "main", context, {**context, "main_session_key": context["session_key"]}
     context = board_agent_context(agent, board, gateway, user, base_url)
-    role: Role = "lead" if agent.is_board_lead else "member"
-    return _Subject(agent, role, context, context, layout, templates, skip_bad_overrides)
+    return "lead" if agent.is_board_lead else "member", context, context
 
 
 def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
-    layout = subject.layout
-    surroundings: dict[str, Any] = {
-        "role": subject.role,
-        "files": layout.files,
-        "tools_file": layout.credentials_in,
-    }
-    context = {**subject.context, **surroundings}
+    layered = subject.layers.counting()
+    paths: dict[str, str | None] = {**dict.fromkeys(layered), **template_paths(subject.role)}
     texts: dict[str, str] = {}
-    for name, path in template_paths(subject.role).items():
+    text: str | None
+    for name, path in sorted(paths.items()):
         column = OVERRIDE_COLUMNS.get(name)
         override = getattr(subject.agent, column) if column else None
         if column and override and override.strip():
             text = _overridden(subject, name, column, override, warnings)
-            if text is not None:
-                texts[name] = text
-            continue
-        texts[name] = render_template(path, context, subject.templates).strip()
-        check_token(path, texts[name], name == _TOOLS, subject.templates)
-        own = shown_path(path, subject.templates)
-        if not texts[name] and own != path and name in layout.files:
-            warnings.append(f"{own} renders to nothing, so no {name} is delivered: fill it, or remove it.")
+        elif name in layered:
+            text = _layered(subject, layered[name], path, warnings)
+        else:
+            assert path is not None
+            text = _templated(subject, name, path, warnings)
+        if text is not None:
+            texts[name] = text
     return texts
+
+
+def _templated(subject: _Subject, name: str, path: str, warnings: list[str]) -> str:
+    """The rendering of an operator's own or a shipped template."""
+    text = render_template(path, subject.shipped_context, subject.templates).strip()
+    check_token(path, text, name == _TOOLS, subject.templates)
+    own = shown_path(path, subject.templates)
+    if not text and own != path and name in subject.layout.files:
+        warnings.append(f"{own} renders to nothing, so no {name} is delivered: fill it, or remove it.")
+    return text
+
+
+def _layered(subject: _Subject, template: LayerTemplate, path: str | None, warnings: list[str]) -> str | None:
+    """The rendering of a layer's template; None if the file is not delivered."""
+    name = template.name
+    context = context_of_layers(subject.for_overrides, subject.role, subject.layout.credentials_in)
+    try:
+        text = subject.layers.render(template, context).strip()
+    except TemplateError as error:
+        if not subject.skip_bad_overrides:
+            error.reason_code = "broken_layer"
+            raise
+        if path is not None and name == subject.layout.credentials_in:
+            # It must be written, or its agent would have no token.
+            warnings.append(f"{name} was made from the shipped template instead: {error}")
+            return _templated(subject, name, path, warnings)
+        warnings.append(f"{name} was left as it is, and the rest was done: {error}")
+        return None
+    if not text:
+        warnings.append(
+            f"{template.title}, renders to nothing, so no {name} is delivered: set a version with a text, or"
+            " take it back with `provisioner template revert`."
+        )
+    return text
 
 
 def _overridden(subject: _Subject, name: str, column: str, override: str, warnings: list[str]) -> str | None:
     """The rendering of a user's override; None if the file is not delivered."""
+    title = f"the {name} override"
     try:
-        text = render_override(f"the {name} override", override, subject.for_overrides).strip()
+        if subject.layers.plain_overrides:
+            text = plain_text(title, override).strip()
+        else:
+            text = render_override(title, override, subject.for_overrides).strip()
     except TemplateError as error:
         if not subject.skip_bad_overrides:
             error.reason_code = f"broken_{column}"

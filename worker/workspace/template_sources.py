@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,6 +28,20 @@ def shipped() -> frozenset[str]:
         for file in folder.iterdir()
         if file.name.endswith(".j2")
     )
+
+
+def sources_sha256(folder: Path | None) -> str:
+    """A hash of all shipped templates and of those in ``folder``, in hex: together they are one version.
+
+    Raises OSError for a template that cannot be read.
+    """
+    found = hashlib.sha256()
+    for path in sorted(shipped()):
+        own = folder / path if folder is not None else None
+        source = own if own is not None and own.is_file() else files(_SHIPPED) / path
+        text = source.read_bytes()
+        found.update(f"{path} {len(text)}\n".encode() + text)
+    return found.hexdigest()
 
 
 def check_folder(folder: Path) -> None:

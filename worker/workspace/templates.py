@@ -91,6 +91,11 @@ def shown_path(path: str, folder: Path | None) -> str:
     return f"{OWN}{path}" if folder is not None and (folder / path).is_file() else path
 
 
+def source_of(path: str, folder: Path | None) -> str:
+    """The source of the template at ``path``, from ``folder`` if it has one, else the shipped one."""
+    return loader(folder).get_source(_environment(folder), path)[0]
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deep, or includes itself"
@@ -136,8 +141,8 @@ def _undecodable(path: str, folder: Path | None) -> str:
 
 def _first_line_with(word: str, path: str, folder: Path | None) -> int:
     with contextlib.suppress(Exception):
-        source, _, _ = loader(folder).get_source(_environment(folder), path)
-        return next((at for at, line in enumerate(source.splitlines(), 1) if word in line), 1)
+        lines = source_of(path, folder).splitlines()
+        return next((at for at, line in enumerate(lines, 1) if word in line), 1)
     return 1
 
 

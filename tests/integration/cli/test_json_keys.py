@@ -5,6 +5,7 @@ A key is only ever added: to do so, add the line that the failure shows to json_
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -43,7 +44,9 @@ def job_of_tomorrow(engine: Engine) -> UUID:
     return key
 
 
-def test_every_command_prints_the_keys_that_are_on_record(staffed: Provisioner, engine: Engine) -> None:
+def test_every_command_prints_the_keys_that_are_on_record(
+    staffed: Provisioner, engine: Engine, tmp_path: Path
+) -> None:
     keys = Keys()
     used = set()
 
@@ -83,6 +86,23 @@ def test_every_command_prints_the_keys_that_are_on_record(staffed: Provisioner, 
     ask("owners set", "SOUL.md", "ours", "--board", "Board Ada")
     ask("owners show")
     ask("owners unset", "SOUL.md", "--board", "Board Ada")
+    (tmp_path / "soul.md").write_text("{% if role == 'lead' %}I lead.{% endif %}")
+    ask("template set", "SOUL.md", str(tmp_path / "soul.md"), "--board", "Board Ada")
+    ask("template check", "--board", "Board Ada")
+    ask("template promote", "SOUL.md", "--board", "Board Ada")
+    ask("template list")
+    ask("template list", "--agent", "Ada")
+    ask("template show", "SOUL.md", "--board", "Board Ada")
+    ask("template show", "SOUL.md")
+    ask("template diff", "SOUL.md", "--board", "Board Ada")
+    ask("template history", "SOUL.md", "--board", "Board Ada")
+    ask("template revert", "SOUL.md", "--board", "Board Ada")
+    (tmp_path / "soul.md").write_text("{{ agent_name|trim(base_url) }}")
+    ask("template set", "SOUL.md", str(tmp_path / "soul.md"), "--board", "Board Ada")
+    staffed.env["BASE_URL"] = f"https://{'x' * 100}.example"
+    ask("template check", "SOUL.md", "--board", "Board Ada", code=1)
+    staffed.env["BASE_URL"] = None
+    ask("template overrides", "inherit", "--agent", "Ada")
     ask("gateway list")
     ask("board list")
     ask("agent list")

@@ -35,6 +35,7 @@ EXPECTED = {
     "owners",
     "device",
     "webhook",
+    "template",
 }
 PAGES = [
     [],
@@ -44,6 +45,10 @@ PAGES = [
     ["device", "show"],
     *(["settings", verb] for verb in ("set", "unset", "show")),
     *(["owners", verb] for verb in ("set", "unset", "show")),
+    *(
+        ["template", verb]
+        for verb in ("set", "check", "promote", "revert", "list", "show", "diff", "history", "overrides")
+    ),
     *(["webhook", verb] for verb in ("add", "list", "test", "secret", "retry", "remove")),
 ]
 

@@ -9,6 +9,7 @@ from worker.cli.console import argument, counted
 from worker.cli.doctor.report import Finding
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
+from worker.jobs.states import ReasonCode
 from worker.records.agent_repository import AgentRecord
 from worker.workspace.files import template_paths
 from worker.workspace.overrides import TemplateError
@@ -58,7 +59,14 @@ def check_renderings(
     def render(record: AgentRecord) -> RenderedWorkspace:
         where = base_url or UNKNOWN_BASE_URL
         return render_workspace(
-            record.agent, record.board, record.gateway, record.user, where, layout, templates
+            record.agent,
+            record.board,
+            record.gateway,
+            record.user,
+            where,
+            layout,
+            templates,
+            layers=record.layers,
         )
 
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
@@ -111,6 +119,9 @@ def _named(record: AgentRecord) -> str:
 
 
 def _cure(record: AgentRecord, error: TemplateError) -> str:
+    if error.reason_code == ReasonCode.BROKEN_LAYER:
+        cure = "promote a version without that, or take it back with `provisioner template revert`"
+        return f"{record.shown_name}: {error}; {cure}"
     column = OVERRIDE_COLUMNS.get(error.template.removeprefix("the ").removesuffix(" override"))
     where = f"correct agents.{column}, then `provisioner update {argument(_named(record))}`"
     own = f"correct that file of {OWN.rstrip('/')}" if error.template.startswith(OWN) else None

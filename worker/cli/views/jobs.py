@@ -173,6 +173,8 @@ def next_steps(job: JobSummary) -> Iterator[str]:
     first = []
     if column := _BROKEN_COLUMNS.get(job.reason_code or ""):
         first.append(f"correct agents.{column} of {job.agent_name or 'the agent'}")
+    if job.reason_code == ReasonCode.BROKEN_LAYER:
+        first.append("provisioner template set and promote a version without that, or template revert")
     if job.gateway_name and job.reason_code == ReasonCode.REWRITE_REFUSED:
         first.append(f"provisioner gateway allow-rewrite {argument(job.gateway_name)}")
     elif job.gateway_name and job.reason_code in _OF_THE_GATEWAY:
