@@ -338,9 +338,9 @@ def _message(context: AgentContext) -> str:
     )
     written = context.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
     if context.dialect.drops_bootstrap and written:
-        message += (
-            f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{context.render()[BOOTSTRAP].text}"
-        )
+        bootstrap = context.render().get(BOOTSTRAP)
+        if bootstrap is not None:  # a template that was changed meanwhile may render to nothing
+            message += f"\n\nThis is BOOTSTRAP.md, should it be gone already:\n\n{bootstrap.text}"
     return message
 
 

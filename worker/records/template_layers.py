@@ -144,7 +144,7 @@ def add_version(
 ) -> tuple[int, bool]:
     """Add a version of a template; returns its number, and whether it is new. The newest one's own text again
     makes none."""
-    _lock(connection, layer)
+    lock_layer(connection, layer)
     newest = connection.execute(_NEWEST, {**layer.key, "name": name}).one_or_none()
     if newest is not None and (newest.sha256, newest.plain) == (sha256_of(body), plain):
         return newest.version, False
@@ -198,7 +198,7 @@ def promote(
     connection: Connection, layer: Layer, versions: Mapping[str, int | None], *, by: str
 ) -> list[str]:
     """Have the layer's agents get these versions, by name; None: none. Returns the names that changed."""
-    _lock(connection, layer)
+    lock_layer(connection, layer)
     changed = []
     for name, version in versions.items():
         place = {**layer.key, "name": name}
@@ -219,7 +219,7 @@ def version_before(connection: Connection, layer: Layer, name: str) -> int | Non
 
 def revert(connection: Connection, layer: Layer, name: str, *, by: str) -> None:
     """Go back to what was promoted before today's version; again, one further back. Raises LayerError."""
-    _lock(connection, layer)
+    lock_layer(connection, layer)
     row = _before(connection, layer, name)
     _move(connection, {**layer.key, "name": name}, row.version, before=row.before, by=by)
 
@@ -269,8 +269,8 @@ def _template(layer: Layer, row: Any) -> LayerTemplate:
     )
 
 
-def _lock(connection: Connection, layer: Layer) -> None:
-    """Have changes of one layer wait for each other until the transaction ends."""
+def lock_layer(connection: Connection, layer: Layer) -> None:
+    """Have other changes of the layer wait for the end of this transaction, so that a check holds."""
     connection.execute(_LOCK, {"layer": f"{layer.scope} {layer.target}", "seed": _LAYERS_SEED})
 
 

@@ -38,6 +38,7 @@ from worker.records.template_layers import (
     add_version,
     all_templates,
     history_of,
+    lock_layer,
     override_forms,
     promote,
     promoted_versions,
@@ -178,6 +179,7 @@ def promote_command(
     with engine().begin() as connection:
         require_no_older_worker(connection, SINCE, "layers of templates")
         layer = _layer(connection, organization, gateway, board, role, agent)
+        lock_layer(connection, layer)
         candidates = _candidates(connection, layer, names, version)
         if none:
             candidates = dict.fromkeys(candidates)
@@ -205,6 +207,7 @@ def revert_command(
     """
     with engine().begin() as connection:
         layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        lock_layer(connection, layer)
         version = version_before(connection, layer, name)
         candidates = {name: version_of(connection, layer, name, version) if version is not None else None}
         found = check_layer(connection, layer, candidates, _base_url())
