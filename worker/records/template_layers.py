@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 from worker.errors import PermanentError
+from worker.masking.columns import MaskedText
 from worker.workspace.display_text import one_line
 from worker.workspace.layers import Layers, LayerTemplate, Scope
 
@@ -289,7 +290,7 @@ _ADD = text("""
     INSERT INTO provisioner.template_versions
         (scope, target_id, name, version, plain, sha256, body, note, set_by)
     VALUES (:scope, :target_id, :name, :version, :plain, :sha256, :body, :note, :by)
-""")
+""").bindparams(bindparam("note", type_=MaskedText))
 _VERSION = text(f"""
     SELECT name, version, plain, sha256, body FROM provisioner.template_versions
     WHERE {_OF} AND name = :name AND version = coalesce(CAST(:version AS integer), version)
