@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from tests.acceptance.world import Settled, World
 from worker.records.layer_check import check_layer
 from worker.records.template_layers import Layer, add_version, promote, revert, version_of
@@ -70,3 +72,19 @@ def test_a_layer_reaches_the_gateway_and_goes_without_a_trace(world: World) -> N
     assert sync(world, agent)["result"]["files_written"] == 3
     assert {name: world.read(agent.openclaw_id, name) for name in shipped} == shipped
     assert world.token(agent.openclaw_id) == token
+
+
+@pytest.mark.model(since="2026.8")
+def test_the_agent_reads_what_was_promoted(world: World) -> None:
+    assert world.model is not None
+    agent = world.take()
+    layer = Layer("agent", str(agent.agent_id), "agent X")
+    put(world, layer, "SOUL.md", "You are {{ agent_name }}, and keep bees.")
+    deliver(world, layer, "SOUL.md")
+    job = world.update(agent.agent_id, reset_session=True)
+    assert job["status"] == "succeeded", job["error"]
+    name = world.agent(agent.agent_id)["name"]
+    woken = world.model.wait_for(lambda asked: f"Hello {name}." in asked.text, world.timeout_s)
+    assert f"You are {name}, and keep bees." in woken.text
+    with world.engine.begin() as connection:
+        revert(connection, layer, "SOUL.md", by="test")
