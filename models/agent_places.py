@@ -15,7 +15,8 @@ class AgentPlace(Provisioner):
     from it, null while it lives there. No two rows without ``until`` share a gateway and an OpenClaw id.
     ``workspace``: the folder that we assigned, null if the gateway has no workspace_root;
     ``resolved_workspace``: that folder as the gateway shows it, with a leading ``~`` replaced, null until the
-    gateway has shown it.
+    gateway has shown it; ``adopted``: the agent was found there, so its id, session key and folder are kept
+    as they were (rules.md 48).
     """
 
     __tablename__ = "agent_places"
@@ -37,5 +38,6 @@ class AgentPlace(Provisioner):
     session_key: Mapped[str]
     workspace: Mapped[str | None]
     resolved_workspace: Mapped[str | None]
+    adopted: Mapped[bool] = mapped_column(server_default=text("false"))
     since: Mapped[Moment] = mapped_column(server_default=func.now())
     until: Mapped[Moment | None]

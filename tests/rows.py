@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.agents import execution
+from worker.agents.adopt_job import adopt
 from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, reconcile
 from worker.agents.delete_job import delete
 from worker.jobs.executor import Outcome
@@ -17,6 +18,7 @@ HANDLERS: dict[str, execution.Handler] = {
     "provision_agent": partial(reconcile, profile=PROVISION),
     "update_agent": partial(reconcile, profile=UPDATE),
     "delete_agent": delete,
+    "adopt_agent": adopt,
     "provision_gateway_main": partial(reconcile, profile=PROVISION_MAIN),
     "sync_gateway": partial(reconcile, profile=SYNC),
 }

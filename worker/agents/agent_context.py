@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -50,7 +50,9 @@ class AgentContext:
 
     ``files``: the report for ``job_agents.files``; ``fresh``: this job added the agent to the roster, so some
     of the gateway's calls may not know it yet; ``rekeyed``: the agent's token was changed during this claim;
-    ``one_session``: the gateway has a single main session for all agents, which is its owner's.
+    ``one_session``: the gateway has a single main session for all agents, which is its owner's;
+    ``adopting``: the agent is being taken under care, and no file is created (rules.md 48);
+    ``before_commit``: called in the transaction in which a verified token's hash is committed, before that.
     """
 
     services: Services
@@ -63,6 +65,8 @@ class AgentContext:
     fresh: bool = False
     rekeyed: bool = False
     one_session: bool = False
+    adopting: bool = False
+    before_commit: Callable[[Connection], None] | None = None
     _asked: set[str] = field(default_factory=set)
 
     @property
@@ -158,8 +162,11 @@ def render(
     ``skip_bad_overrides``: leave out an unusable override with a warning. Raises PermanentError.
     """
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
+    agent = record.agent
+    if record.home.adopted:
+        agent = replace(agent, session_key=record.session_key, workspace_path=record.workspace)
     return render_workspace(
-        record.agent,
+        agent,
         record.board,
         record.gateway,
         record.user,

@@ -39,6 +39,10 @@ from worker.runtime.services import Services
 from worker.workspace.identity import derived_id
 
 _WAIT = "waiting for the roster writer"
+_STAYS = (
+    "It is the gateway's own agent main, which is never removed: its entry, its files and its sessions stay,"
+    " and with them the section ## Tools, whose token is worthless now."
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class DeletionTarget:
     to_clear: tuple[Place, ...] = ()
     lost: tuple[Place, ...] = ()
     places: tuple[Place, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Place, ...]:
+        """The places that it leaves though its entry stays there (rules.md 48)."""
+        return tuple(place for place in self.to_clear if not place.may_be_removed)
 
     def seen_at(self, gone: Sequence[IntentState]) -> DeletionTarget:
         """A copy whose ``home`` is a place from which the agent was actually removed: the agent's row may by
@@ -91,8 +100,8 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     removed = False
     if target.home is None:
         warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
-    elif held.phase == "intent" and target.to_clear:
-        return _ask(services, held, target.to_clear)
+    elif held.phase == "intent" and (removable := _removable(target)):
+        return _ask(services, held, removable)
     elif held.phase != "intent":
         settled = _settled(services, held, target, warnings)
         if isinstance(settled, Snooze):
@@ -106,15 +115,21 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
             f"Gateway {place.gateway_id}, where it was {place.openclaw_id}, has no row any more, so nothing"
             " was removed there."
         )
+    warnings += [_STAYS for _ in target.kept[:1] if _STAYS not in warnings]
     _end(services, held, target, removed=removed, warnings=warnings)
     return None
 
 
+def _removable(target: DeletionTarget) -> list[Place]:
+    return [place for place in target.to_clear if place.may_be_removed]
+
+
 def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
-    delete_files = held.options.get("delete_files") is not False
     messages: list[Message] = []
     with services.engine.begin() as connection:
         for place in targets:
+            wanted = held.options.get("delete_files")
+            delete_files = bool(wanted if wanted is not None else not place.adopted)
             change = RosterChange(held.agent_id, place.openclaw_id, "remove", delete_files=delete_files)
             messages += record_intents(connection, place.gateway_id, held.job_id, change)
         wait_s = min(ROSTER_RECHECK_S, services.settings.retry_timeout_s)
@@ -138,7 +153,7 @@ def _settled(
             park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
     asked = {(intent.gateway_id, intent.openclaw_id) for intent in intents}
-    new = [place for place in target.to_clear if (place.gateway_id, place.openclaw_id) not in asked]
+    new = [place for place in _removable(target) if (place.gateway_id, place.openclaw_id) not in asked]
     if new:  # it was moved meanwhile, so it is removed from its new place too
         return _ask(services, held, new)
     assert target.home is not None
@@ -203,7 +218,7 @@ def _end(
                 )
             connection.execute(_FORGET_FILES, {**parameters, "keep_row": keep_row})
             connection.execute(_FORGET_CREDENTIALS, parameters)
-            for place in target.lost:
+            for place in (*target.lost, *target.kept):
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
             finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
     except IntegrityError as error:

@@ -53,7 +53,9 @@ def _ask(context: AgentContext) -> Snooze:
         context.advance(connection, "leaving", files=context.files, warnings=context.warnings)
         messages: list[Message] = []
         for place in context.record.former_places:
-            change = RosterChange(context.agent_id, place.openclaw_id, "remove")
+            change = RosterChange(
+                context.agent_id, place.openclaw_id, "remove", delete_files=not place.adopted
+            )
             messages += record_intents(connection, place.gateway_id, context.held.job_id, change)
         wait_s = min(ROSTER_RECHECK_S, context.services.settings.retry_timeout_s)
         park(connection, context.held, wait_s, _WAIT, "leaving", code=ReasonCode.WAITING_FOR_ROSTER)

@@ -72,6 +72,8 @@ def _apply_plan(context: AgentContext, plan: WorkspacePlan) -> None:
         if token is not None:
             _write_carrier(context, plan, carrier, token, written)
             with context.services.engine.begin() as connection:
+                if context.before_commit is not None:
+                    context.before_commit(connection)
                 commit(connection, context, token)
                 _save(context, connection, written, plan)
         elif written or _newly_shown(context, plan):
@@ -132,7 +134,7 @@ def _look_again(context: AgentContext, plan: WorkspacePlan) -> None:
     """On a gateway that does not compare hashes, see once more that what is replaced stands there as it was
     planned. Raises FileConflict."""
     replaced = [
-        step for step in plan.steps.values() if step.file.kind == "file" and step.writes and step.live
+        step for step in plan.steps.values() if step.file.kind != "scratch" and step.writes and step.live
     ]
     if context.dialect.fences_writes or not replaced:
         return
@@ -236,7 +238,9 @@ def _save(
     rows = {name: written[name] for name in sorted(written)}
     if rows:
         texts = {
-            file.source_sha256: file.text for name in rows if (file := plan.rendered.get(name)) is not None
+            step.file.source_sha256: step.file.text
+            for name in rows
+            if (step := plan.steps.get(name)) is not None
         }
         known = {record.source_sha256 for record in plan.records.values() if record.has_text}
         new = {digest: texts[digest] for digest in sorted(texts.keys() - known)}

@@ -11,11 +11,15 @@ from typing import Any
 
 from worker.agents.agent_context import AgentContext
 from worker.agents.token_choice import Token, choose_token
+from worker.errors import PermanentError
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
 from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
+from worker.jobs.states import ReasonCode
+from worker.printable import line
 from worker.records.file_records import read_texts
 from worker.workspace.diffs import file_diff, known_secrets
+from worker.workspace.owners_carrier import foreign_tokens, section_of, with_section
 from worker.workspace.plan import (
     WRITES,
     Action,
@@ -69,7 +73,8 @@ class WorkspacePlan:
 
     ``token``: the token to keep. If it is None and ``mints`` is true, a new token replaces ``outgoing``; if
     it is None and ``mints`` is false, the file that carries the token is not touched. ``left_alone``: names
-    of the agent's own files, which are reported as preserved.
+    of the agent's own files, which are reported as preserved; ``theirs``: of an agent that is being adopted,
+    the sizes in bytes, by name, of files that we have no text for.
     """
 
     rendered: RenderedWorkspace
@@ -81,6 +86,7 @@ class WorkspacePlan:
     mints: bool = False
     scratch_id: str | None = None
     left_alone: frozenset[str] = frozenset()
+    theirs: Mapping[str, int] = field(default_factory=dict)
     gateway_token: str | None = field(default=None, repr=False)
     _bases: Bases | None = field(default=None, repr=False)
     _known: tuple[tuple[str, ...], frozenset[str]] | None = field(default=None, repr=False)
@@ -114,6 +120,8 @@ class WorkspacePlan:
         shown = {name: self.report_of(name, with_diffs=with_diffs) for name in self.steps}
         for name, size in self.rendered.unsupported.items():
             shown[name] = {"action": "unsupported", "size": size}
+        for name, size in self.theirs.items():
+            shown[name] = {"action": "theirs", "size": size}
         return shown
 
     def _is_left(self, step: Step) -> bool:
@@ -132,9 +140,14 @@ class WorkspacePlan:
             shown["changed_by"] = cause
         if step.file.carries_token:
             shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
-        if (with_diffs and step.writes) or (step.action == "conflict" and step.live is not None):
+        if (with_diffs and step.writes) or self._shows_conflict(step):
             shown["diff"] = self._diff(step)
         return shown
+
+    def _shows_conflict(self, step: Step) -> bool:
+        """Whether the step is a conflict in which both texts are known."""
+        live = step.live.content if step.live is not None else None
+        return step.action == "conflict" and live is not None and live != step.text
 
     def _diff(self, step: Step) -> str:
         before = step.live.content if step.live is not None else None
@@ -171,11 +184,17 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
         overwrite_files=context.names("overwrite_files"),
         keep_files=context.names("keep_files"),
         owners=context.record.owners,
+        adopted=context.record.home.adopted,
+        adopting=context.adopting,
     )
-    kept = () if first or mode.overwrite else rendered
+    kept = () if first or mode.overwrite or mode.adopting else rendered
     left_alone = frozenset(name for name in kept if mode.keeps(name))
     plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone)
     plan.gateway_token = context.record.address.token
+    if mode.adopting:
+        plan.theirs = _theirs(context, rendered, live)
+        for name in sorted(mode.overwrite_files - rendered.keys()):
+            context.warn(f"There is no {line(name, 100)} of ours for this agent, so none was overwritten.")
     _plan_carrier(context, plan, live, mode)
     _plan_files(context, plan, live, mode)
     for file in rendered.values():
@@ -198,7 +217,7 @@ def _live(context: AgentContext, files: AgentFiles, *, first: bool) -> Mapping[s
     ``ABSENCE_WAIT_S`` old, because all of its files are then written anew.
     """
     try:
-        return context.services.retry_inline(lambda: files.live(may_be_empty=first))
+        return context.services.retry_inline(lambda: files.live(may_be_empty=first or context.adopting))
     except WorkspaceAbsentError:
         if context.held.age_s < ABSENCE_WAIT_S:
             raise
@@ -224,8 +243,10 @@ def _plan_carrier(
 
     For a diff it is read even so, because its token must be masked wherever else the agent wrote it.
     """
-    file = next(file for file in plan.rendered.values() if file.carries_token)
-    found, record = live.get(file.name), plan.records.get(file.name)
+    whole = next(file for file in plan.rendered.values() if file.carries_token)
+    found, record = live.get(whole.name), plan.records.get(whole.name)
+    owners = mode.leaves_to_owner(whole.name, record)
+    file = (section_of(whole) if owners else None) or whole
     trusted = unchanged_since_write(found, record) and context.record.token_hash is not None
     # While a hash is pending, the file that we wrote last may carry its token instead of the verified one.
     trusted = trusted and context.record.verified_hash == context.record.token_hash
@@ -243,6 +264,10 @@ def _plan_carrier(
     choice = choose_token(context, found.content if found else None, trusted=trusted)
     plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
+    if found is not None and owners:
+        plan.steps[whole.name] = _owners_carrier(context, plan, whole, found, mode)
+        return
+    file = whole
     if found is None:
         decision = Decision("create", file.text)
     else:
@@ -257,6 +282,52 @@ def _plan_carrier(
         action = "preserved" if decision.mixed else "unchanged"
     _note_conflict(context, file.name, decision)
     plan.steps[file.name] = Step(file, action, text, found, decision.mixed, records=action == "preserved")
+
+
+def _owners_carrier(
+    context: AgentContext, plan: WorkspacePlan, whole: RenderedFile, found: LiveFile, mode: Mode
+) -> Step:
+    """The step of an adopted agent's file that carries the token: only our section is written there, and
+    nothing at all where the agent's token stands there already (rules.md 48). Raises PermanentError."""
+    live, token = found.content or "", plan.token
+    if token is not None and live == with_token(whole.text, token.plain):
+        return Step(whole, "unchanged", live, found)
+    record, section = plan.records.get(whole.name), section_of(whole)
+    if token is not None and record is None:
+        kept = section is not None and with_token(with_section(live, section.text, None), token.plain) == live
+        left: Action = "preserved" if whole.name in mode.keep_files else "conflict"
+        return Step(section or whole, "unchanged" if kept else left, live, found)
+    if section is None:
+        raise _no_place(context, f"its template has no section ## Tools that could be put into {whole.name}")
+    text = with_section(live, section.text, record.source_sha256 if record else None)
+    if foreign_tokens(text):
+        raise _no_place(context, f"its {whole.name} has another AUTH_TOKEN outside of a section ## Tools")
+    if token is not None:
+        text = with_token(text, token.plain)
+    return Step(section, "unchanged" if text == live else "update", text, found)
+
+
+def _no_place(context: AgentContext, why: str) -> PermanentError:
+    name = context.dialect.credentials_in
+    return PermanentError(
+        f"Agent {context.record.shown_name!r} cannot be given its token beside what its owner wrote: {why}."
+        f" Correct that, or have the whole file replaced with --overwrite-file {name}.",
+        reason_code=ReasonCode.NO_TOKEN,
+    )
+
+
+_MOST_THEIRS = 100
+
+
+def _theirs(
+    context: AgentContext, rendered: RenderedWorkspace, live: Mapping[str, LiveFile]
+) -> dict[str, int]:
+    """The sizes, by name, of files for which we have no text."""
+    names = sorted(live.keys() - rendered.keys())
+    if len(names) > _MOST_THEIRS:
+        more = len(names) - _MOST_THEIRS
+        context.warn(f"Its workspace holds {more} more files of its own, not listed here.")
+    return {name: live[name].size for name in names[:_MOST_THEIRS]}
 
 
 def _plan_files(
@@ -275,7 +346,11 @@ def _plan_files(
         name
         for name, decision in decisions.items()
         if decision is Need.CONTENT
-        or (isinstance(decision, Decision) and decision.action == "update" and context.option("diff"))
+        or (
+            isinstance(decision, Decision)
+            and decision.action in ("update", "conflict")
+            and context.option("diff")
+        )
     ]
     if unread:
         live.update(_read(context, plan, unread))
@@ -345,10 +420,15 @@ def _plan_scratch(
             place = None  # the automation was made anew: look it up
     if place is None and registered:
         try:
-            place = context.services.retry_inline(plan.files.scratch_id)
+            look = plan.files.scratch_id
+            # Whether an adopted agent beats is its owner's affair: nothing is waited for.
+            place = look() if mode.adopted else context.services.retry_inline(look)
         except NotThereYetError as error:
             if context.fresh and context.held.age_s < SCRATCH_WAIT_S:
                 raise
+            if mode.adopted:
+                plan.steps[file.name] = Step(file, "unsupported", file.text, None)
+                return
             fenced = not context.fresh and heartbeat_enabled(context.record.heartbeat)
             why = f"{FENCED_HINT}." if fenced else "Is its heartbeat switched off?"
             context.warn(f"{error} Its heartbeat text was not delivered. {why}")

@@ -168,7 +168,7 @@ class JobSummary:
     @property
     def is_about_many(self) -> bool:
         """Whether it is about a whole gateway and not about a single agent."""
-        return self.agent_id is None and self.kind != "ensure_board_lead"
+        return self.agent_id is None and self.kind not in ("ensure_board_lead", "adopt_agent")
 
     @property
     def dry_run(self) -> bool:

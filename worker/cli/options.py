@@ -80,16 +80,25 @@ def fields_of(model: type[Request]) -> Iterator[_Field]:
         field = model.model_fields[name]
         for option in field.metadata:
             if isinstance(option, Option):
-                yield _Field(name, option, ... if field.is_required() else field.default)
+                default = ... if field.is_required() else field.default
+                yield _Field(name, option, default, many="list[" in str(field.annotation))
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of a request as an operator gives it. ``default``: ... where it must be given."""
+    """A field of a request as an operator gives it. ``default``: ... where it must be given; ``many``: it
+    takes several values."""
 
     name: str
     option: Option
     default: Any = field(hash=False)
+    many: bool = False
+
+    @property
+    def either(self) -> tuple[str, str] | None:
+        """The options that say yes and no, for a field whose default depends on what is asked for."""
+        yes, slash, no = self.option.name.partition("/")
+        return (yes, no) if slash else None
 
     @property
     def variable(self) -> str:
@@ -101,18 +110,15 @@ class _Field:
         """Whether it is an option, not an argument."""
         return self.option.name.startswith("--")
 
-    @property
-    def is_list(self) -> bool:
-        """Whether it may be given several times."""
-        return self.name.endswith(("_ids", "_files")) and not isinstance(self.default, bool)
-
     def parameter(self, other_help: str | None) -> Parameter:
         """The command's parameter, as typer reads it."""
         taken: Any = str | None
         default: Any = None
         if isinstance(self.default, bool):
             taken, default = bool, False
-        elif self.is_list:
+        elif self.either is not None:
+            taken = bool | None
+        elif self.many:
             taken = list[str] | None
         elif self.default is ...:
             taken, default = str, Parameter.empty
@@ -131,7 +137,7 @@ class _Field:
             return typed is not self.default  # the option of a field that is true turns it off
         noun = _NOUNS.get(self.name)
         if noun is None or typed is None:
-            return (typed or []) if isinstance(self.default, list) else typed
+            return typed or self.default if self.many else typed
         if isinstance(typed, list):
             return [find(connection, noun, name) for name in typed] or None
         try:
@@ -150,12 +156,14 @@ class _Field:
             if bool(value) is not self.default:
                 yield self.option.name
             return
-        if self.name.endswith("_id"):
+        if self.either is not None:
+            if value is not None:
+                yield self.either[0 if value else 1]
+            return
+        if self.name in _NOUNS and self.name.endswith("_id"):
             value = self._place(job)
-        if value and self.is_option and not isinstance(value, list):
-            yield self.option.name
         for one in value if isinstance(value, list) else filter(None, [value]):
-            if isinstance(value, list) and self.is_option:
+            if self.is_option:
                 yield self.option.name
             yield argument(str(one))
 

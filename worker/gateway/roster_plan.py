@@ -32,7 +32,8 @@ class RosterEntry:
 
     ``heartbeat``: the agent's own settings, which override the defaults. ``settings``: the values of other
     fields, by dotted path; ``written``: what is on record of fields that we wrote. ``fault``: why the agent's
-    row cannot be read, so that nothing of it may be written.
+    row cannot be read, so that nothing of it may be written. ``settings_only``: an entry that is there is its
+    owner's, and only the settings are written into it (rules.md 48).
     """
 
     openclaw_id: str
@@ -42,6 +43,7 @@ class RosterEntry:
     fault: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     written: Mapping[str, FieldRecord] = field(default_factory=dict)
+    settings_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ def entry_fault(entry: RosterEntry, dialect: Dialect | None = None) -> str | Non
 
 
 def _fault_of(entry: RosterEntry, dialect: Dialect | None) -> str | None:
-    fault = text_fault(entry.name, entry.heartbeat) or heartbeat_fault(entry.heartbeat)
+    name, heartbeat = ("", {}) if entry.settings_only else (entry.name, entry.heartbeat)
+    fault = text_fault(name, heartbeat) or heartbeat_fault(heartbeat)
     fault = fault or _settings_fault(entry.settings)
     if fault is None and dialect is not None:
-        fault = variable_fault(dialect, entry.name, entry.heartbeat)
+        fault = variable_fault(dialect, name, heartbeat)
         fault = fault or variable_fault(dialect, "", entry.settings, "agent_settings")
     return fault or _json_fault(entry)
 
@@ -153,7 +156,7 @@ def plan_roster(
     changed: dict[str, dict[str, Any]] = {}
     fields: dict[str, FieldChanges] = {}
     for entry in wanted:
-        before = live.get(entry.openclaw_id)
+        before = _entry_before(dialect, entry, live)
         after = _wanted_entry(dialect, entry, before)
         if entry.settings or entry.written:
             settings = {name: escaped(value) for name, value in entry.settings.items()}
@@ -165,7 +168,8 @@ def plan_roster(
             after = applied.entry
         if after != before:
             changed[entry.openclaw_id] = after
-    visibility = _missing_visibility(dialect, parsed) if wanted else {}
+    ours = any(not entry.settings_only for entry in wanted)
+    visibility = _missing_visibility(dialect, parsed) if ours else {}
     document: dict[str, Any] = {}
     if changed:
         write = _list_patch if dialect.roster == "list" else _entries_patch
@@ -173,16 +177,16 @@ def plan_roster(
     if visibility:
         document["channels"] = {"defaults": {dialect.visibility_key: visibility}}
     patches = {key: _difference(live.get(key, {}), entry) for key, entry in changed.items()}
-    ours = [entry.openclaw_id for entry in wanted]
-    first = changed and not any_block(live)
-    others = [key for key in beating_agents(dialect, parsed, live) if key not in ours] if first else []
+    asked = [entry.openclaw_id for entry in wanted]
+    first = any("heartbeat" in entry for entry in changed.values()) and not any_block(live)
+    others = [key for key in beating_agents(dialect, parsed, live) if key not in asked] if first else []
     others = ids_as_spelled(dialect, parsed, others)
     if keep_others_beating and others:
         _add_empty_blocks(document["agents"], others)
     plan = RosterPlan(
         document or None,
         frozenset(changed),
-        frozenset(live),
+        frozenset(live) | (implied_ids(live) & set(asked)),
         patches,
         fields=fields,
         replaced=_replaced_lists(dialect, parsed, live, changed),
@@ -253,8 +257,24 @@ def _id_of(entry: Mapping[str, Any]) -> str | None:
     return canonical_id(written) if isinstance(written, str | int) else None
 
 
+def implied_ids(entries: Collection[str]) -> frozenset[str]:
+    """The agents that a gateway has without an entry: a roster without entries implies ``main``."""
+    return frozenset() if entries else frozenset({IMPLICIT_AGENT})
+
+
+def _entry_before(
+    dialect: Dialect, entry: RosterEntry, live: Mapping[str, dict[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The entry as it is; one that is only implied is empty."""
+    if entry.settings_only and entry.openclaw_id in implied_ids(live):
+        return {"id": entry.openclaw_id} if dialect.roster == "list" else {}
+    return live.get(entry.openclaw_id)
+
+
 def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any] | None) -> dict[str, Any]:
     after = dict(before or {})
+    if entry.settings_only and before is not None:
+        return after
     if dialect.roster == "list":
         after.setdefault("id", entry.openclaw_id)
     after["name"] = escaped(entry.name)

@@ -17,7 +17,7 @@ from worker.errors import PermanentError
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.dialect import Dialect
 from worker.gateway.includes import Include, Keys, includes_of, merged_document
-from worker.gateway.roster_plan import RosterEntry, RosterPlan, plan_roster, roster_entries
+from worker.gateway.roster_plan import RosterEntry, RosterPlan, implied_ids, plan_roster, roster_entries
 
 _NAMING_BLOCKS = ("heartbeat", "systemAgent")
 
@@ -88,6 +88,12 @@ class LiveRoster:
     def present(self) -> frozenset[str]:
         """The ids in the roster; the implicit agent's only if the config names it."""
         return frozenset(self.entries)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The ids of the gateway's agents: those in the roster, or the implicit one where it has no
+        entries."""
+        return self.present | implied_ids(self.present)
 
     @property
     def ours(self) -> frozenset[str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker.jobs.requests import (
+    AdoptAgent,
+    AdoptGateway,
     BadRequestError,
     DeleteAgent,
     EnsureBoardLead,
@@ -64,6 +66,8 @@ KINDS: Mapping[str, Kind] = {
         Kind(UpdateAgent, "provisioning", "update", one_agent=True),
         Kind(DeleteAgent, "provisioning", "delete", one_agent=True, right=("agents", "DELETE")),
         Kind(ProvisionGatewayMain, "provisioning", "main", one_agent=True, right=("agents", "INSERT")),
+        Kind(AdoptAgent, "provisioning", "adopt", one_agent=True, right=("agents", "INSERT")),
+        Kind(AdoptGateway, "control", "adopt"),
         Kind(EnsureBoardLead, "control", "lead", right=("agents", "INSERT")),
         Kind(SyncHeartbeats, "control", "heartbeats"),
         Kind(SyncGateway, "control", "sync"),

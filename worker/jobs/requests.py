@@ -137,6 +137,8 @@ class Request(BaseModel):
     target: ClassVar[str]
     destroys: ClassVar[bool] = False
     """The job deletes by default, so unknown options are refused: one may have been meant to prevent that."""
+    beside_target: ClassVar[tuple[str, ...]] = ()
+    """Further columns of ``jobs`` that hold arguments of such a request."""
     request_id: Annotated[
         Name | None, Option("--request", "Idempotency key: repeating it returns the existing job.", "ID")
     ] = None
@@ -155,7 +157,8 @@ class Request(BaseModel):
     def places(self) -> dict[str, UUID | None]:
         """The columns of ``jobs`` that say what the job is about. A request_id is unique per kind and value
         of the first of them that is set."""
-        return {"agent_id": None, "board_id": None, "gateway_id": None, self.target: self.target_id}
+        named = {name: getattr(self, name) for name in self.beside_target}
+        return {"agent_id": None, "board_id": None, "gateway_id": None, **named, self.target: self.target_id}
 
     def options(self) -> dict[str, Any]:
         """The options as JSON, defaults included, so that equal requests compare equal."""
@@ -250,7 +253,13 @@ class DeleteAgent(Request):
         Option("AGENT", "Name or id of an agent; the full id if its row is gone.", even_without_row=True),
     ]
     gateway_id: Annotated[UUID | None, Option("--gateway", "The agent's gateway, if its row is gone.")] = None
-    delete_files: Annotated[bool, Option("--keep-files", "Leave its workspace on disk.")] = True
+    delete_files: Annotated[
+        bool | None,
+        Option(
+            "--delete-files/--keep-files",
+            "Delete its workspace, or leave it on disk. One that was adopted is left by default.",
+        ),
+    ] = None
     delete_session: Annotated[bool, Option("--keep-session", "Leave its session.")] = True
     delete_row: Annotated[bool, Option("--keep-row", "Leave its row in the database.")] = True
 
@@ -303,6 +312,7 @@ class SyncGateway(Request):
 
     kind = "sync_gateway"
     target = "gateway_id"
+    beside_target = ("board_id",)
 
     gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
     board_id: Annotated[
@@ -324,8 +334,53 @@ class SyncGateway(Request):
     user_id: UUID | None = None
     agent_ids: list[UUID] | None = None
 
-    def places(self) -> dict[str, UUID | None]:
-        return {"agent_id": None, "board_id": self.board_id, "gateway_id": self.gateway_id}
+
+WakeAdopted = Annotated[bool, Option("--wake", "Wake it at the end. Otherwise it is not disturbed.")]
+Look = Annotated[bool, Option("--yes", "Do it. Otherwise it is only looked at, and shown.")]
+
+
+class AdoptAgent(Request):
+    """``tasks.adopt_agent``: take an agent under care that is on its gateway already (rules.md 48). It
+    becomes the agent ``agent_id``, or a new one of the board ``board_id``."""
+
+    kind = "adopt_agent"
+    target = "gateway_id"
+    beside_target = ("agent_id", "board_id")
+
+    gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
+    openclaw_id: Annotated[
+        Name, Option("OPENCLAW_ID", "Its id there; every agent that is under nobody's care if left out.")
+    ]
+    agent_id: Annotated[UUID | None, Option("--agent", "Adopt it as this agent: its name or id.", "NAME")] = (
+        None
+    )
+    board_id: Annotated[
+        UUID | None, Option("--board", "Adopt it as a new agent of this board: its name or id.", "NAME")
+    ] = None
+    dry_run: Look = True
+    overwrite_files: OverwriteFiles = []
+    diff: Diff = False
+    wake: WakeAdopted = False
+    deliver_wakeup: bool = True
+    user_id: UUID | None = None
+
+
+class AdoptGateway(Request):
+    """``tasks.adopt_gateway``: take all agents of a gateway under care that nobody cares for, as new agents
+    of the board, by a job of ``tasks.adopt_agent`` for each."""
+
+    kind = "adopt_gateway"
+    target = "gateway_id"
+    beside_target = ("board_id",)
+
+    gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
+    board_id: Annotated[UUID, Option("--board", "The board that they become agents of.", "NAME")]
+    dry_run: Look = True
+    overwrite_files: OverwriteFiles = []
+    diff: Diff = False
+    wake: WakeAdopted = False
+    deliver_wakeup: bool = True
+    user_id: UUID | None = None
 
 
 def job_id(task_id: str) -> UUID:

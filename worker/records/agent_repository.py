@@ -22,6 +22,7 @@ from worker.records.places import (
     former_places_of,
     home_of,
     keeps,
+    owns_entry,
     places_of,
     taken,
 )
@@ -32,6 +33,17 @@ from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.layers import NO_LAYERS, Layers
 from worker.workspace.plan import RecordedFile
 from worker.workspace.three_sides import Owner
+
+
+def workspace_of(home: Place, gateway: GatewayFacts) -> str:
+    """The folder of an agent that lives in ``home``: as assigned, or as found where it was adopted. Raises
+    PermanentError for an invalid workspace root (rules.md 4)."""
+    if home.adopted and (found := home.workspace or home.resolved_workspace):
+        return found
+    made = home.workspace
+    if made is None:
+        made = workspace_path(gateway.workspace_root, home.openclaw_id, gateway=gateway.name)
+    return plain_path(made, gateway.name)
 
 
 class DeletedAgentError(PermanentError):
@@ -101,9 +113,12 @@ class AgentRecord:
     @cached_property
     def home(self) -> Place:
         """The place where the agent should live."""
+        return home_of(self._belonging, self.gateway.workspace_root, self.places)
+
+    @property
+    def _belonging(self) -> Belonging:
         board_id = self.board.id if self.board else None
-        belonging = Belonging(self.agent.id, board_id, self.agent.is_board_lead, self.gateway_id)
-        return home_of(belonging, self.gateway.workspace_root, self.places)
+        return Belonging(self.agent.id, board_id, self.agent.is_board_lead, self.gateway_id)
 
     @property
     def former_places(self) -> tuple[Place, ...]:
@@ -123,15 +138,15 @@ class AgentRecord:
     @property
     def workspace(self) -> str:
         """The agent's folder on the gateway (rules.md 4)."""
-        name = self.gateway.name
-        if self.home.workspace is not None:
-            return plain_path(self.home.workspace, name)
-        return plain_path(workspace_path(self.gateway.workspace_root, self.openclaw_id, gateway=name), name)
+        return workspace_of(self.home, self.gateway)
 
     @property
     def roster_entry(self) -> RosterEntry:
         """The entry that the gateway's roster should have for the agent."""
-        entry = RosterEntry(self.openclaw_id, self.shown_name, self.workspace, self.heartbeat)
+        ours = owns_entry(self._belonging, self.home)
+        entry = RosterEntry(
+            self.openclaw_id, self.shown_name, self.workspace, self.heartbeat, settings_only=not ours
+        )
         return with_settings(entry, self.settings, self.written)
 
     @property
@@ -163,7 +178,7 @@ _LOAD = text(f"""
         coalesce(c.gateway_id = a.gateway_id, false) AS provisioned_before,
         {LIVE_PLACES} AS places,
         (SELECT jsonb_agg(jsonb_build_array(p.openclaw_id, h.id, h.name, h.status, h.board_id,
-                                            h.is_board_lead, h.gateway_id))
+                                            h.is_board_lead, h.gateway_id, p.adopted))
          FROM provisioner.agent_places p JOIN agents h ON h.id = p.agent_id
          WHERE p.gateway_id = a.gateway_id AND p.until IS NULL AND p.agent_id <> a.id
            AND p.openclaw_id IN ('lead-' || a.board_id, 'mc-gateway-' || a.gateway_id)) AS rivals,
@@ -260,14 +275,15 @@ class _Rival(Belonging):
     openclaw_id: str
     name: str
     status: str
+    adopted: bool
 
 
 def _require_no_rival(record: AgentRecord, rivals: Sequence[Any]) -> None:
     """Raise PermanentError if another agent lives under the id that this one needs, as the other of two
     leads of a board may."""
-    for held_id, key, name, status, board_id, is_board_lead, gateway_id in rivals:
-        holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status)
-        if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id):
+    for held_id, key, name, status, board_id, is_board_lead, gateway_id, adopted in rivals:
+        holder = _Rival(UUID(key), board_id, is_board_lead, UUID(gateway_id), held_id, name, status, adopted)
+        if held_id == record.openclaw_id and keeps(holder, record.gateway_id, held_id, adopted=adopted):
             owner = f"agent {one_line(name)!r} ({key})"
             raise PermanentError(f"Agent {one_line(record.agent.name)!r}: {taken(held_id, owner)}")
 

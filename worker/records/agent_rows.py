@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -78,6 +79,36 @@ def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple
     return _insert(connection, values, request.kind), True
 
 
+@dataclass(frozen=True)
+class NewAgent:
+    """A row of ``agents`` to be made for an agent that is on its gateway already."""
+
+    id: UUID
+    name: str
+    board_id: UUID
+    gateway_id: UUID
+    session_key: str
+    heartbeat: Mapping[str, Any] | None
+
+
+def add_found_agent(connection: Connection, agent: NewAgent, kind: str) -> None:
+    """Insert the row unless it is there. ``kind``: of the job that asks. Raises PermanentError if the
+    database role may not."""
+    if connection.execute(_IS_THERE, {"id": agent.id}).one_or_none() is not None:
+        return
+    values: dict[str, Any] = {
+        "id": agent.id,
+        "name": agent.name,
+        "board_id": agent.board_id,
+        "gateway_id": agent.gateway_id,
+        "is_board_lead": False,
+        "openclaw_session_id": agent.session_key,
+    }
+    if agent.heartbeat is not None:
+        values["heartbeat_config"] = json.dumps(agent.heartbeat)
+    _insert(connection, values, kind)
+
+
 def _locked(connection: Connection, table: str, query: str, key: UUID) -> Row[Any] | None:
     """Read the row, locked until the transaction ends, so that concurrent callers create one agent.
 
@@ -103,13 +134,13 @@ def _repair(connection: Connection, agent_id: UUID, values: Mapping[str, Any]) -
 
 def _insert(connection: Connection, values: Mapping[str, Any], kind: str) -> UUID:
     require_for(connection, kind)
-    agent_id = uuid4()
     given: dict[str, Any] = {
-        **values,
-        "id": agent_id,
+        "id": uuid4(),
         "status": "offline",
         "heartbeat_config": json.dumps(DEFAULT_HEARTBEAT),
+        **values,
     }
+    agent_id: UUID = given["id"]
     known = {*given, "created_at", "updated_at"}
     zeros = {row.name: row.zero for row in connection.execute(_UNKNOWN_REQUIRED) if row.name not in known}
     if zeros:
@@ -130,6 +161,7 @@ _LOCK = text("""
 """)
 _PLACE = 7_201
 """Seed that keeps our advisory locks apart from those of other programs on the database."""
+_IS_THERE = text("SELECT id FROM agents WHERE id = :id")
 _GATEWAY = "SELECT id, name FROM gateways WHERE id = :id"
 _BOARD = "SELECT id, name, gateway_id FROM boards WHERE id = :id"
 _MAIN = text("""

@@ -12,12 +12,11 @@ from sqlalchemy import Connection, text
 
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
-from worker.records.agent_repository import GatewayCondition
+from worker.records.agent_repository import GatewayCondition, workspace_of
 from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
-from worker.records.places import LIVE_PLACES, Place, home_of, places_of
+from worker.records.places import LIVE_PLACES, Place, home_of, owns_entry, places_of
 from worker.workspace.context import GatewayFacts
 from worker.workspace.display_text import shown_name
-from worker.workspace.identity import plain_path, workspace_path
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,8 @@ def wanted_entries(
 
 def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
     home = home_of(row, gateway.workspace_root, places_of(row.places))
-    workspace = home.workspace
-    if workspace is None:
-        workspace = workspace_path(gateway.workspace_root, home.openclaw_id, gateway=gateway.name)
-    name, path = shown_name(row.name, home.openclaw_id), plain_path(workspace, gateway.name)
-    entry = RosterEntry(home.openclaw_id, name, path)
+    name, path = shown_name(row.name, home.openclaw_id), workspace_of(home, gateway)
+    entry = RosterEntry(home.openclaw_id, name, path, settings_only=not owns_entry(row, home))
     try:  # parsed here because in the driver one agent's bad JSON would fail all agents
         config = json.loads(row.heartbeat_config or "null")
     except (ValueError, RecursionError) as error:

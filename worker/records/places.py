@@ -3,7 +3,7 @@
 A place is a row of ``agent_places``: a gateway, the agent's OpenClaw id there, and its folder. It is written
 before the agent's roster entry and files, so that even after a crash every agent on a gateway has a place. It
 is live until the agent was seen to be gone from it, and then closed. An OpenClaw id is derived from UUIDs
-unless the agent has a live place with an id that was not.
+unless the agent has a live place with an id that was not, or one that was adopted (rules.md 48).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.workspace.display_text import one_line
 from worker.workspace.identity import derived_id, derived_workspace_path, openclaw_id, session_key_of
 
@@ -34,8 +35,8 @@ class Place:
     """Where an agent lives: a gateway, and the agent's id, session key and folder on it.
 
     ``workspace``: the folder as we configured it, None if the gateway has no workspace_root;
-    ``resolved_workspace``: that folder as the gateway reports it; ``recorded``: these values come from a row
-    of ``agent_places``.
+    ``resolved_workspace``: that folder as the gateway reports it; ``adopted``: the agent was found there, so
+    nothing of it is derived (rules.md 48); ``recorded``: these values come from a row of ``agent_places``.
     """
 
     gateway_id: UUID
@@ -43,7 +44,13 @@ class Place:
     session_key: str
     workspace: str | None
     resolved_workspace: str | None = None
+    adopted: bool = False
     recorded: bool = True
+
+    @property
+    def may_be_removed(self) -> bool:
+        """Whether the agent may be removed from there. The gateway's own agent, ``main``, never is."""
+        return self.openclaw_id != IMPLICIT_AGENT
 
     def is_at(self, gateway_id: UUID, openclaw_id: str) -> bool:
         """Whether this place is on that gateway under that id."""
@@ -52,7 +59,7 @@ class Place:
 
 LIVE_PLACES = """(
     SELECT jsonb_agg(jsonb_build_array(p.gateway_id, p.openclaw_id, p.session_key, p.workspace,
-                                       p.resolved_workspace) ORDER BY p.id)
+                                       p.resolved_workspace, p.adopted) ORDER BY p.id)
     FROM provisioner.agent_places p JOIN gateways pg ON pg.id = p.gateway_id
     WHERE p.agent_id = a.id AND p.until IS NULL
 )"""
@@ -67,13 +74,16 @@ def places_of(selected: Any) -> tuple[Place, ...]:
 def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[Place]) -> Place:
     """Decide from the agent's row and its live places where the agent should live.
 
-    An OpenClaw id that was not derived from UUIDs is kept as long as the agent stays on the gateway. A
-    derived one follows the agent's role and gateway: a member that becomes its board's lead gets another id,
-    and so another home.
+    An OpenClaw id that was adopted, or not derived from UUIDs, is kept as long as the agent stays on the
+    gateway. A derived one follows the agent's role and gateway: a member that becomes its board's lead gets
+    another id, and so another home.
     """
     key = session_key_of(agent.id, agent.board_id, agent.is_board_lead, agent.gateway_id)
     made = openclaw_id(key)
     here = [place for place in places if place.gateway_id == agent.gateway_id]
+    adopted = next((place for place in here if place.adopted), None)
+    if adopted is not None:
+        return adopted
     known = next((place for place in here if place.openclaw_id == made), None)
     chosen = next((place for place in here if derived_id(place.openclaw_id) is None), None)
     if known is None and chosen is not None:
@@ -82,6 +92,13 @@ def home_of(agent: Belonging | Row[Any], workspace_root: str, places: Sequence[P
     if known is not None and (known.session_key, known.workspace) == (key, workspace):
         return known
     return Place(agent.gateway_id, made, key, workspace, recorded=False)
+
+
+def owns_entry(agent: Belonging | Row[Any], home: Place) -> bool:
+    """Whether the roster entry of an agent is ours to write: one that was adopted is its owner's, apart from
+    fields that settings name, unless its id is derived from the agent's own row (rules.md 48)."""
+    key = session_key_of(agent.id, agent.board_id, agent.is_board_lead, agent.gateway_id)
+    return not home.adopted or home.openclaw_id == openclaw_id(key)
 
 
 def made_place(gateway_id: UUID, openclaw_id: str, workspace_root: str) -> Place:
@@ -101,7 +118,7 @@ class History:
 
 
 _HISTORY = text("""
-    SELECT p.gateway_id, p.openclaw_id, p.session_key, p.workspace, p.resolved_workspace,
+    SELECT p.gateway_id, p.openclaw_id, p.session_key, p.workspace, p.resolved_workspace, p.adopted,
         p.until IS NULL AS live, g.id IS NOT NULL AS has_gateway
     FROM provisioner.agent_places p LEFT JOIN gateways g ON g.id = p.gateway_id
     WHERE p.agent_id = :agent_id ORDER BY p.id
@@ -111,7 +128,7 @@ _HISTORY = text("""
 def history_of(connection: Connection, agent_id: UUID) -> History:
     """Read all places where an agent lives or has lived, even if it no longer has a row."""
     rows = connection.execute(_HISTORY, {"agent_id": agent_id}).all()
-    places = [Place(*row[:5]) for row in rows]
+    places = [Place(*row[:6]) for row in rows]
     return History(
         tuple(place for place, row in zip(places, rows, strict=True) if row.live),
         tuple(place for place, row in zip(places, rows, strict=True) if not row.live),
@@ -121,7 +138,11 @@ def history_of(connection: Connection, agent_id: UUID) -> History:
 
 def former_places_of(home: Place, places: Sequence[Place]) -> tuple[Place, ...]:
     """Those of the agent's ``places`` that are not its ``home``; it has to be removed from them."""
-    return tuple(place for place in places if not place.is_at(home.gateway_id, home.openclaw_id))
+    return tuple(
+        place
+        for place in places
+        if place.may_be_removed and not place.is_at(home.gateway_id, home.openclaw_id)
+    )
 
 
 _CLAIM = text("""
@@ -136,7 +157,8 @@ _CLAIM = text("""
     RETURNING p.agent_id
 """)
 _HOLDER = text("""
-    SELECT h.id AS place_id, h.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id
+    SELECT h.id AS place_id, h.agent_id, h.adopted, a.id, a.name, a.status, a.board_id, a.is_board_lead,
+        a.gateway_id
     FROM provisioner.agent_places h LEFT JOIN agents a ON a.id = h.agent_id
     WHERE h.gateway_id = :gateway_id AND h.openclaw_id = :openclaw_id AND h.until IS NULL
     FOR UPDATE OF h
@@ -165,7 +187,7 @@ def claim_places(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, 
             _HOLDER, {"gateway_id": gateway_id, "openclaw_id": home.openclaw_id}
         ).one_or_none()
         if holder is not None and holder.agent_id != agent_id:
-            if keeps(holder, gateway_id, home.openclaw_id):
+            if keeps(holder, gateway_id, home.openclaw_id, adopted=holder.adopted):
                 refused[agent_id] = taken(home.openclaw_id, f"agent {one_line(holder.name)!r} ({holder.id})")
                 continue
             connection.execute(_CLOSE_ROW, {"place_id": holder.place_id})
@@ -184,12 +206,12 @@ def _claim(connection: Connection, gateway_id: UUID, homes: Mapping[UUID, Place]
     return {row.agent_id for row in connection.execute(_CLAIM, parameters)}
 
 
-def keeps(row: Any, gateway_id: UUID, openclaw_id: str) -> bool:
+def keeps(row: Any, gateway_id: UUID, openclaw_id: str, *, adopted: bool = False) -> bool:
     """Whether the agent of ``row`` keeps an OpenClaw id on a gateway. It does not if it is being deleted, or
-    if its row is gone, so that all columns of ``row`` are null."""
+    if its row is gone, so that all columns of ``row`` are null. ``adopted``: it was found under that id."""
     if row.id is None or row.status == "deleting" or row.gateway_id != gateway_id:
         return False
-    return derived_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
+    return adopted or derived_id(openclaw_id) is None or home_of(row, "", ()).openclaw_id == openclaw_id
 
 
 _EARLIER = text(r"""
@@ -210,7 +232,7 @@ def note_earlier_homes(
     agents = [
         agent
         for agent, home in homes.items()
-        if f"mc-{agent}" in present and home.openclaw_id != f"mc-{agent}"
+        if f"mc-{agent}" in present and home.openclaw_id != f"mc-{agent}" and not home.adopted
     ]
     if agents:
         connection.execute(_EARLIER, {"gateway_id": gateway_id, "agents": agents})

@@ -42,7 +42,7 @@ class Namesake:
 
 _NAMESAKES = text("""
     SELECT a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id, p.gateway_id AS there,
-        p.workspace, p.resolved_workspace, g.name AS gateway, g.url, g.token,
+        p.workspace, p.resolved_workspace, p.adopted, g.name AS gateway, g.url, g.token,
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
         (SELECT jsonb_object_agg(f.name, jsonb_build_array(f.size, f.updated_at_ms))
          FROM provisioner.agent_files f WHERE f.agent_id = a.id AND f.gateway_id = p.gateway_id
@@ -63,7 +63,7 @@ def namesakes_of(connection: Connection, gateway_id: UUID, openclaw_id: str) -> 
             address = GatewayAddress(row.url, row.token, row.allow_insecure_tls)
         except BadAddress:
             continue  # no agent can have been provisioned there
-        if not keeps(row, row.there, openclaw_id):
+        if not keeps(row, row.there, openclaw_id, adopted=row.adopted):
             continue
         written = {name: (size, at) for name, (size, at) in (row.written or {}).items()}
         folders = tuple(folder for folder in (row.workspace, row.resolved_workspace) if folder)

@@ -539,7 +539,7 @@ def _read_and_plan(
     live = read_roster(dialect, get_config, lambda: client.call("agents.list"), shutting_down.wait)
     refresh_one_session(client, live.answer.get("config"))
     batch.refuse_unwritable(dialect)
-    batch.refuse_absent(live.present)
+    batch.refuse_absent(live.known)
     visibility = not batch.leaves_visibility
     plan, refused = plan_without_faulty(
         lambda wanted: live.plan(wanted, visibility=visibility, keep_others_beating=keep_others_beating),

@@ -90,7 +90,7 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
         lambda: services.retry_inline(lambda: client.call("agents.list")),
     )
     refresh_one_session(client, live.answer.get("config"))
-    agents = [_plan_agent(row, entries, held, live.present) for row in rows]
+    agents = [_plan_agent(row, entries, held, live.known) for row in rows]
     plan = _plan_roster(services, held, gateway, live, agents, entries)
     return _store_plans(services, held, gateway, agents, plan)
 

@@ -34,7 +34,9 @@ _SHELL_SAFE_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%+,=-]+")
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """A row of ``agents`` as plain values. ``identity_profile``: whatever JSON the row holds."""
+    """A row of ``agents`` as plain values. ``identity_profile``: whatever JSON the row holds;
+    ``session_key``, ``workspace_path``: of an agent that was adopted, whose place follows from no id
+    (rules.md 48)."""
 
     id: UUID | str
     name: str
@@ -43,6 +45,8 @@ class AgentFacts:
     identity_template: str | None = None
     soul_template: str | None = None
     heartbeat_config: Any = None
+    session_key: str | None = None
+    workspace_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,9 @@ def board_agent_context(
     could not hold.
     """
     key = session_key(agent.id, board.id, agent.is_board_lead)
+    folder = agent.workspace_path
+    if folder is None:
+        folder = workspace_path(gateway.workspace_root, openclaw_id(key), gateway=gateway.name)
     return _shared_context(agent, gateway, user, base_url, key) | {
         "board_id": str(board.id),
         "board_name": clean(board.name),
@@ -98,9 +105,7 @@ def board_agent_context(
         "board_target_date": board.target_date.isoformat() if board.target_date else "",
         "board_goal_confirmed": _flag(board.goal_confirmed),
         "is_board_lead": _flag(agent.is_board_lead),
-        "workspace_path": clean(
-            workspace_path(gateway.workspace_root, openclaw_id(key), gateway=gateway.name)
-        ),
+        "workspace_path": clean(folder),
         "main_session_key": main_session_key(gateway.id),
     }
 
@@ -140,7 +145,7 @@ def _shared_context(
     return {
         "agent_name": one_line(agent.name).strip(),
         "agent_id": str(agent.id),
-        "session_key": key,
+        "session_key": clean(agent.session_key or key),
         "workspace_root": clean(gateway.workspace_root),
         "base_url": _callable_url(base_url),
         "auth_token": PLACEHOLDER,

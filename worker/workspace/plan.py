@@ -23,9 +23,10 @@ from worker.workspace.three_sides import (
 )
 from worker.workspace.tokens import PLACEHOLDER, find_token
 
-Action = Literal["create", "update", "merge", "unchanged", "preserved", "conflict", "unsupported"]
+Action = Literal["create", "update", "merge", "unchanged", "preserved", "conflict", "absent", "unsupported"]
 """What becomes of a file. ``merge``: our changes are written between the agent's; ``conflict``: it is left as
-it is, because both sides changed the same lines, or what we wrote last is not known."""
+it is, because both sides changed the same lines, what we wrote last is not known, or it is an adopted agent's
+owner's; ``absent``: a job that adopts creates none."""
 WRITES = ("create", "update", "merge")
 """The actions that write a file."""
 
@@ -70,7 +71,8 @@ class Mode:
     the agent or its human wrote; ``overwrite_files``: in these files. ``keep_files``: files that stay as they
     are where they conflict. ``force_bootstrap``: write BOOTSTRAP.md to any agent. ``main``: the agent is the
     gateway's main agent, whose USER.md is ours unless it is on record (rules.md 16). ``owners``: whose the
-    files are, where that differs from OWNERS.
+    files are, where that differs from OWNERS. ``adopted``: what is not on record is its owner's;
+    ``adopting``: nothing is created (rules.md 48).
     """
 
     first: bool
@@ -80,6 +82,14 @@ class Mode:
     overwrite_files: frozenset[str] = frozenset()
     keep_files: frozenset[str] = frozenset()
     owners: Mapping[str, Owner] = field(default_factory=dict)
+    adopted: bool = False
+    adopting: bool = False
+
+    def leaves_to_owner(self, name: str, record: RecordedFile | None) -> bool:
+        """Whether the file of that name belongs to an adopted agent's owner: no text of ours is on record
+        there, and the job does not name it (rules.md 48)."""
+        ours = record is not None and record.kind != "section"
+        return self.adopted and not ours and name not in self.overwrite_files
 
     def keeps(self, name: str) -> bool:
         """Whether the agent or its human fills in the file of that name."""
@@ -134,6 +144,8 @@ def decide(
         return Decision(
             "preserved"
         )  # the agent finished and deleted it, or it was hidden since (rules.md 17)
+    if mode.leaves_to_owner(file.name, record):
+        return _owners(file, live, mode)
     if live is None:
         return Decision("create", file.text)
     if mode.replaces(file.name) or mode.owner_of(file.name) == "ours":
@@ -144,6 +156,18 @@ def decide(
             return Need.CONTENT
         return Decision("preserved") if own else _ours(file, live, record)
     return _three_sides(file, live, record, mode, bases)
+
+
+def _owners(file: RenderedFile, live: LiveFile | None, mode: Mode) -> Decision | Need:
+    """What to do with a file that is the owner's of an adopted agent: only a text that is equal to ours comes
+    under care."""
+    if live is None:
+        return Decision("absent") if mode.adopting else Decision("create", file.text)
+    if live.content is None and live.size == len(file.text.encode()):
+        return Need.CONTENT
+    if live.content == file.text:
+        return Decision("unchanged")
+    return Decision("preserved" if file.name in mode.keep_files else "conflict")
 
 
 def _ours(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> Decision | Need:

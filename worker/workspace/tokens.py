@@ -93,6 +93,12 @@ def find_value(text: str, key: str, section: bool = False) -> str | None:
     return None if found == PLACEHOLDER else found
 
 
+def token_values(text: str) -> list[str]:
+    """What each line that assigns a token assigns, in any part of ``text`` (see `find_value`)."""
+    assigned = (_assigned(line, "AUTH_TOKEN") for line in _seen(_ends_of(text)).splitlines())
+    return [value for rest in assigned if rest is not None and (value := _value(rest))]
+
+
 def _seen(text: str) -> str:
     """``text`` without characters that nobody sees; a line loses its carriage return."""
     return _UNSEEN.sub("", text).replace("\u00a0", " ").removesuffix("\r")

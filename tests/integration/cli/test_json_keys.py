@@ -75,6 +75,7 @@ def test_every_command_prints_the_keys_that_are_on_record(
     ask("job", failed["id"], code=1)
     ask("jobs")
     ask("delete", "Dee")
+    ask("adopt", GATEWAY, "--board", "Board Ada", "--yes")
     schedule = ask("schedule add", GATEWAY, "--every", "6h")
     ask("schedule list")
     ask("schedule remove", schedule["id"])

@@ -18,12 +18,22 @@ from tests.owners_files import save
 from tests.rows import execute_agent_row
 from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
-from worker.jobs.requests import BadRequestError, ProvisionGatewayMain, SyncGateway, SyncHeartbeats
+from worker.jobs.requests import (
+    AdoptAgent,
+    AdoptGateway,
+    BadRequestError,
+    ProvisionGatewayMain,
+    SyncGateway,
+    SyncHeartbeats,
+)
 from worker.jobs.store.jobs import refuse
 from worker.lab.simulator import Simulator
+from worker.records.adoption import agent_to_become
 from worker.records.agent_rows import ensure_main_agent
 from worker.roster.writer import write_roster
 from worker.runtime.services import Services
+from worker.sync.adopt_gateway import begin as begin_adoption
+from worker.sync.adopt_gateway import execute_adoption
 from worker.sync.begin import begin
 from worker.sync.execution import execute_sync
 from worker.sync.heartbeat_job import begin as begin_heartbeats
@@ -122,6 +132,8 @@ class Scene:
             execute_agent_row(services, UUID(kwargs["job_id"]), UUID(kwargs["agent_id"]), "sync_gateway")
         elif task == "tasks.finish_sync":
             execute_sync(services, UUID(kwargs["job_id"]))
+        elif task == "tasks.adopt_gateway":
+            self._adopt_gateway(services, str(task_id), dict(kwargs))
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":
@@ -140,10 +152,23 @@ class Scene:
                     refuse(connection, job.job_id, "sync_gateway", str(error), kwargs)
         execute_sync(services, job.job_id)
 
+    def _adopt_gateway(self, services: Services, task_id: str, kwargs: dict[str, Any]) -> None:
+        with self.engine.begin() as connection:
+            job = accept(connection, "adopt_gateway", task_id, (), kwargs)
+            if isinstance(job, Queued):
+                assert isinstance(job.request, AdoptGateway)
+                try:
+                    begin_adoption(connection, job.job_id, job.request)
+                except BadRequestError as error:
+                    refuse(connection, job.job_id, "adopt_gateway", str(error), kwargs)
+        execute_adoption(services, job.job_id)
+
     def _single(self, services: Services, task: str, task_id: str, kwargs: dict[str, Any]) -> None:
         def agent_of(connection: Any, request: Any) -> UUID:
             if isinstance(request, ProvisionGatewayMain):
                 return ensure_main_agent(connection, request.gateway_id)
+            if isinstance(request, AdoptAgent):
+                return agent_to_become(connection, request)
             return UUID(str(request.target_id))
 
         kind = task.removeprefix("tasks.")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from worker.cli.app import COMMANDS, app, load
 
 EXPECTED = {
+    "adopt",
     "demo",
     "serve",
     "migrate",

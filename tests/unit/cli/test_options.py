@@ -98,11 +98,13 @@ def test_the_help_is_the_one_beside_the_field_and_a_field_without_one_is_no_opti
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.command)
 def test_every_kind_of_job_has_a_command_with_the_options_of_its_request(kind: Kind) -> None:
     taken = {
-        option for parameter in load(kind.command).params for option in (*parameter.opts, parameter.name)
+        option
+        for parameter in load(kind.command).params
+        for option in (*parameter.opts, *parameter.secondary_opts, parameter.name)
     }
     fields = options.fields_of(kind.request)
-    declared = {field.option.name if field.is_option else field.variable for field in fields}
-    assert declared <= taken
+    declared = [field.option.name.split("/") if field.is_option else [field.variable] for field in fields]
+    assert {name for names in declared for name in names} <= taken
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from worker.settings import settings
 FROZEN_NAMES = {
     *("tasks.provision_agent", "tasks.update_agent", "tasks.delete_agent", "tasks.sync_gateway"),
     *("tasks.sync_heartbeats", "tasks.ensure_board_lead", "tasks.provision_gateway_main"),
+    *("tasks.adopt_agent", "tasks.adopt_gateway"),
     *("tasks.sync_agent", "tasks.finish_sync", "tasks.write_roster", "tasks.run_due_schedules"),
 }
 QUEUES = {
@@ -23,6 +24,7 @@ QUEUES = {
     "tasks.update_agent": "provisioning",
     "tasks.delete_agent": "provisioning",
     "tasks.provision_gateway_main": "provisioning",
+    "tasks.adopt_agent": "provisioning",
     "tasks.sync_agent": "sync",
 }
 # What `app.task(...)` sets on a task's own class, beside what Task declares.

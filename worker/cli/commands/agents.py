@@ -39,7 +39,11 @@ def delete(
 
 
 _WHO = text("""
-    SELECT a.name, g.name AS gateway FROM agents a LEFT JOIN gateways g ON g.id = a.gateway_id
+    SELECT a.name, g.name AS gateway, EXISTS (
+        SELECT FROM provisioner.agent_places p
+        WHERE p.agent_id = a.id AND p.gateway_id = a.gateway_id AND p.adopted AND p.until IS NULL
+    ) AS adopted
+    FROM agents a LEFT JOIN gateways g ON g.id = a.gateway_id
     WHERE a.id = :agent_id
 """)
 
@@ -48,7 +52,10 @@ def _question(connection: Connection, request: DeleteAgent) -> str:
     """The question before a delete: names the agent and what goes with it."""
     found = connection.execute(_WHO, {"agent_id": request.agent_id}).one_or_none()
     who = f"agent {found.name!r} from gateway {found.gateway!r}" if found else f"agent {request.agent_id}"
-    going = (("its workspace", request.delete_files), ("its row", request.delete_row))
+    files = request.delete_files
+    if files is None:
+        files = found is None or not found.adopted
+    going = (("its workspace", files), ("its row", request.delete_row))
     goes = [name for name, wanted in going if wanted]
     with_it = f", with {' and '.join(goes)}" if goes else ""
     return plain(f"Delete {who}{with_it}?")

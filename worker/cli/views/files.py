@@ -62,7 +62,7 @@ def _size(file: Mapping[str, Any]) -> str:
 
 
 def _order(file: Mapping[str, Any]) -> int:
-    ways = (*WRITES, "conflict", "unchanged", "preserved", "unsupported")
+    ways = (*WRITES, "conflict", "absent", "unchanged", "preserved", "theirs", "unsupported")
     action = file.get("action")
     return ways.index(action) if action in ways else len(ways)
 
@@ -78,10 +78,16 @@ def _why(file: Mapping[str, Any]) -> str:
             return cause or "differs; nothing on record"
         case "merge":
             return "changed on both sides, merged"
-        case "conflict":
+        case "conflict" if cause == _CAUSES["both"]:
             return "changed on both sides, left as it is"
         case "preserved":
             return f"the agent's own; {cause}" if cause else "the agent's own"
+        case "conflict":
+            return cause or "its owner's, and differs from ours"
+        case "absent":
+            return "ours alone: a sync creates it"
+        case "theirs":
+            return "theirs alone"
         case "unsupported":
             return "not taken by this gateway"
     return ""

@@ -13,6 +13,7 @@ from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
 from worker.jobs.kinds import KINDS
+from worker.jobs.requests import AdoptAgent, EnsureBoardLead
 from worker.jobs.states import ReasonCode
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
@@ -135,7 +136,7 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     result = job.result or {}
     if "token" in result:
         yield "token", _TOKENS.get(str(result["token"]), str(result["token"]))
-    if "created" in result:
+    if "created" in result and job.kind == EnsureBoardLead.kind:
         yield "lead", "made" if result["created"] else "there was one"
     if "removed" in result:
         yield "removed", removed(job, "the gateway")
@@ -205,7 +206,8 @@ def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
 
 def subject(job: JobSummary) -> str:
     """The name of what the job is about, or its id if no name is known."""
-    names = [agent.name for agent in job.agents if agent.agent_id == job.agent_id]
+    its_only = job.kind == AdoptAgent.kind
+    names = [agent.name for agent in job.agents if its_only or agent.agent_id == job.agent_id]
     return (
         job.agent_name
         or (names[0] if names else None)

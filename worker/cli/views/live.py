@@ -28,7 +28,10 @@ from worker.cli.views.progress import (
 
 PHASES = ("intent", "roster", "files", "credentials", "wake")
 """The steps of a provision or an update, in order."""
-_OTHER_STEPS: Mapping[str, Sequence[str]] = {"delete_agent": ("intent", "roster")}
+_OTHER_STEPS: Mapping[str, Sequence[str]] = {
+    "delete_agent": ("intent", "roster"),
+    "adopt_agent": ("files", "credentials"),
+}
 _BESIDE: Mapping[str, str] = {"leaving": "credentials"}
 """Rare steps, and the step that each comes after."""
 _MARKED = {"succeeded": "done", "failed": "failed", "cancelled": "failed", "not_attempted": "failed"}

@@ -13,6 +13,8 @@ from worker.cli.console import fields, plain, say
 from worker.cli.job_summary import JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import ACTION_STYLES, WRITES, Files, planned_files, show_diffs
+from worker.cli.views.jobs import subject
+from worker.jobs.requests import AdoptAgent
 
 _TOKENS = {"reused": "kept", "new": "a new one", "minted": "a new one", "rotated": "a new one"}
 
@@ -21,8 +23,8 @@ def show_plan(job: JobSummary) -> None:
     """Print the plan on a page, or in one line if there is nothing to do."""
     result = job.result or {}
     files: Files = result.get("files") or {}
-    name = plain(job.agent_name or job.agent_id or "the agent")
-    if nothing_to_do(result):
+    name = plain(subject(job) or "the agent")
+    if nothing_to_do(result) and not _adopts(job):
         wake = ": an update would only wake it" if job.options.get("wake") else ""
         say(f"{name}: nothing to do{wake}.")
         for warning in job.every_warning:
@@ -69,4 +71,10 @@ def _fields(job: JobSummary, result: Mapping[str, Any]) -> Iterator[tuple[str, s
         yield "woken", "yes, at the end"
     for warning in job.every_warning:
         yield "warning", Text(plain(warning), style="yellow")
-    yield "do it", command_line(job, but={"dry_run", "diff"}) or ""
+    again = command_line(job, but={"dry_run", "diff"}) or ""
+    yield "do it", f"{again} --yes" if _adopts(job) else again
+
+
+def _adopts(job: JobSummary) -> bool:
+    """Whether the job takes an agent under care: that is something to do even if nothing is written."""
+    return job.kind == AdoptAgent.kind

@@ -31,7 +31,7 @@ def _summary(job: JobSummary) -> str:
         return f"removed {removed(job, 'its gateway')}" if result["removed"] else removed(job, "its gateway")
     if "updated" in result and job.status == "succeeded":
         return f"{counted(result['updated'], 'agent')} as their rows want them"
-    if "created" in result:
+    if "provision_job_id" in result:
         return "made" if result["created"] else "there was one"
     if result.get("dry_run"):
         return "planned, nothing written"

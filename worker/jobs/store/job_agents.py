@@ -74,7 +74,8 @@ _START_SINGLE = text(f"""
         UPDATE provisioner.jobs
         SET status = 'running', started_at = now(), updated_at = now(), next_attempt_at = NULL,
             published_at = NULL, agents_total = 1, options = :options, organization_id = b.organization_id,
-            board_id = a.board_id, gateway_id = coalesce(jobs.gateway_id, a.gateway_id)
+            board_id = coalesce(a.board_id, jobs.board_id),
+            gateway_id = coalesce(jobs.gateway_id, a.gateway_id)
         FROM (SELECT :agent_id AS id) AS wanted
         LEFT JOIN agents a ON a.id = wanted.id
         LEFT JOIN boards b ON b.id = a.board_id
@@ -164,6 +165,7 @@ _ADVANCED_COLUMNS = {
     "first_provision": "first_provision = :first_provision",
     "status_before": "status_before = coalesce(status_before, :status_before)",
     "openclaw_id": "openclaw_id = :openclaw_id",
+    "agent_name": "agent_name = coalesce(agent_name, :agent_name)",
     "files": "files = :files",
     "warnings": "warnings = :warnings",
     "wake_key": "wake_key = coalesce(wake_key, :wake_key)",

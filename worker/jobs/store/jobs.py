@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.kinds import ONE_AGENT_KINDS, target_of_kind
+from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, target_of_kind
 from worker.jobs.requests import LONGEST_NAME, BadRequestError, Request, read_options
 from worker.jobs.states import OPEN_STATUSES, ReasonCode
 from worker.jobs.store.publishing import REPUBLISH_AFTER_S
@@ -232,8 +232,10 @@ def stored_job(connection: Connection, job_id: UUID) -> StoredJob | None:
     target = target_of_kind(row.kind)
     if getattr(row, target) is not None:
         named[target] = getattr(row, target)
-    if row.kind == "sync_gateway" and row.board_id is not None:
-        named["board_id"] = row.board_id
+    kind = KINDS.get(row.kind)
+    for column in kind.request.beside_target if kind is not None else ():
+        if getattr(row, column) is not None:
+            named[column] = getattr(row, column)
     return StoredJob(row.kind, row.status, row.row_agent_id, row.gateway_id, named, row.options)
 
 

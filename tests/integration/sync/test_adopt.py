@@ -1,0 +1,340 @@
+"""Agents that are on their gateway already come under care, and only a token is written (rules.md 48)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.integration.sync.scene import Scene, on_one_release
+from worker.workspace.tokens import find_token, token_values, verify_token
+
+NOTES = "# Research\n\n## Tools\n\nThe red printer is on the second floor.\n\n### Coffee\n\nBlack."
+
+
+def carrier_of(scene: Scene) -> str:
+    return "AGENTS.md" if scene.simulator.release.roster_is_map else "TOOLS.md"
+
+
+def owners_agents(scene: Scene, *names: str, **entry: Any) -> dict[str, Path]:
+    """The gateway's owner adds agents to openclaw.json and writes into their files; returns their folders."""
+    folders = {name: scene.simulator.state_dir / "own" / name for name in names}
+    entries = {name: {"workspace": str(folder), **entry} for name, folder in folders.items()}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        (folder / carrier_of(scene)).write_text(NOTES)
+        (folder / "SOUL.md").write_text("Mine alone.")
+        (folder / "diary.txt").write_text("Dear diary")
+    document = json.loads(scene.simulator.config_path.read_text())
+    agents = document.setdefault("agents", {})
+    if scene.simulator.release.roster_is_map:
+        agents["ownership"] = "explicit"
+        agents["entries"] = {"main": {}, **agents.get("entries", {}), **entries}
+    else:
+        listed = agents.get("list") or [{"id": "main"}]
+        agents["list"] = [*listed, *({"id": name, **each} for name, each in entries.items())]
+    scene.save("openclaw.json", document)
+    return folders
+
+
+def owners_agent(scene: Scene, name: str = "research", **entry: Any) -> Path:
+    """The same with one agent."""
+    return owners_agents(scene, name, **entry)[name]
+
+
+def config(scene: Scene) -> str:
+    return scene.simulator.config_path.read_text()
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def adopt(scene: Scene, openclaw_id: str = "research", *, ok: bool = True, **options: Any) -> Any:
+    given = {"board_id": scene.fleet.board_id} if "agent_id" not in options else {}
+    given |= {"gateway_id": scene.fleet.gateway_id}
+    job_id = scene.ask("adopt_agent", openclaw_id=openclaw_id, **{"dry_run": False, **given, **options})
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status == "succeeded") is ok, job.error
+    return job
+
+
+def agent_row(scene: Scene, agent_id: UUID | str) -> Any:
+    return scene.row("SELECT * FROM agents WHERE id = :id", id=agent_id)
+
+
+def actions(job: Any) -> dict[str, str]:
+    return {name: file["action"] for name, file in job.result["files"].items()}
+
+
+def test_an_owners_agent_gets_its_token_and_nothing_else_changes(scene: Scene) -> None:
+    folder, carrier = owners_agent(scene, model={"primary": "stub/m"}), carrier_of(scene)
+    before, entries = files(folder), config(scene)
+
+    planned = adopt(scene, dry_run=True, diff=True)
+    assert (files(folder), config(scene)) == (before, entries)
+    assert actions(planned)["SOUL.md"] == "conflict"
+    assert actions(planned)[carrier] == "update"
+    assert actions(planned).get("diary.txt") == ("theirs" if carrier == "AGENTS.md" else None)
+    assert actions(planned)["MEMORY.md"] == "absent"
+    assert "+## Tools" in planned.result["files"][carrier]["diff"]
+    assert "Mine alone." in planned.result["files"]["SOUL.md"]["diff"]
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 0
+    assert scene.row("SELECT count(*) AS n FROM provisioner.agent_places").n == 0
+
+    done = adopt(scene)
+    assert config(scene) == entries
+    after = files(folder)
+    text = after.pop(carrier)
+    assert text.startswith(f"{NOTES}\n\n## Tools\n")
+    assert {**before, carrier: text} == {**after, carrier: text}
+    token = find_token(text, section=True)
+    assert token is not None
+    assert len([value for value in token_values(text) if value == token]) == 1
+    agent = agent_row(scene, done.result["agent_id"])
+    assert (agent.name, agent.status, agent.board_id) == ("research", "online", scene.fleet.board_id)
+    assert agent.openclaw_session_id == "agent:research:main"
+    assert verify_token(token, agent.agent_token_hash)
+    assert done.result["workspace_path"] == str(folder)
+    assert (done.result["token"], done.result["woken"]) == ("minted", False)
+    methods = {call.method for call in scene.simulator.calls}
+    assert not methods & {"config.patch", "sessions.reset", "sessions.patch", "chat.send"}
+
+    again = adopt(scene)
+    assert (again.result["agent_id"], again.result["token"]) == (done.result["agent_id"], "reused")
+    assert files(folder)[carrier] == text
+
+
+def test_care_goes_on_without_touching_what_is_the_owners(scene: Scene) -> None:
+    folder, carrier = owners_agent(scene), carrier_of(scene)
+    agent_id = UUID(adopt(scene).result["agent_id"])
+    entries, text = config(scene), (folder / carrier).read_text()
+
+    assert scene.sync(include_main=False, overwrite=True).status == "succeeded"
+    with scene.counting() as costs:
+        job = scene.sync(include_main=False)
+    assert (job.status, job.result["files_written"]) == ("succeeded", 0)
+    assert costs.calls["agents.files.get"] == 0
+    assert config(scene) == entries
+    assert ((folder / carrier).read_text(), (folder / "SOUL.md").read_text()) == (text, "Mine alone.")
+    assert scene.rows(job.id)["research"].files["SOUL.md"]["action"] == "conflict"
+    assert (folder / "MEMORY.md").exists()  # ours alone: a sync creates it, like any agent's
+
+    more = f"{text}\nAnd the owner wrote this below.\n"
+    (folder / carrier).write_text(f"# A new heading\n\n{more}")
+    scene.execute("UPDATE boards SET name = 'Landing' WHERE id = :id", id=scene.fleet.board_id)
+    assert scene.sync(include_main=False).status == "succeeded"
+    assert (folder / carrier).read_text() == f"# A new heading\n\n{more}"
+    assert agent_row(scene, agent_id).agent_token_hash is not None
+
+    job_id = scene.ask("provision_agent", agent_id=agent_id, wake=False)
+    scene.serve()
+    assert scene.job(job_id).result["openclaw_id"] == "research"
+    rotated = scene.ask("update_agent", agent_id=agent_id, wake=False, rotate_tokens=True)
+    scene.serve()
+    assert scene.job(rotated).result["token"] == "rotated"
+    now = (folder / carrier).read_text()
+    old, new = find_token(text, section=True), find_token(now, section=True)
+    assert now == f"# A new heading\n\n{more}".replace(str(old), str(new))
+    assert config(scene) == entries
+
+
+def test_an_agent_of_ours_whose_token_verifies_keeps_it_and_nothing_is_written(scene: Scene) -> None:
+    agent = scene.agent("Ann")
+    scene.provision(agent)
+    openclaw_id = f"mc-{agent}"
+    for table in ("agent_places", "agent_files", "agent_credentials"):  # as another program provisioned it
+        scene.execute(f"DELETE FROM provisioner.{table}")
+    folder, entries = scene.simulator.workspace(openclaw_id), config(scene)
+    (folder / "SOUL.md").write_text("Changed.")
+    before, written = files(folder), agent_row(scene, agent).agent_token_hash
+
+    with scene.counting() as costs:
+        done = adopt(scene, openclaw_id, agent_id=agent)
+    assert (done.result["token"], done.result["created"]) == ("reused", False)
+    assert (files(folder), config(scene), agent_row(scene, agent).agent_token_hash) == (
+        before,
+        entries,
+        written,
+    )
+    assert not {"agents.files.set", "cron.scratch.set", "config.patch"} & set(costs.calls)
+    assert actions(done)["IDENTITY.md"] == "unchanged"
+    assert actions(done)["SOUL.md"] == "conflict"
+
+    # What was equal is ours: it follows its row. What differed is not. The entry is this row's own.
+    scene.execute("UPDATE agents SET name = 'Bea', heartbeat_config = '{\"every\": \"30m\"}'")
+    assert scene.sync(include_main=False).status == "succeeded"
+    assert "Bea" in (folder / "IDENTITY.md").read_text()
+    assert (folder / "SOUL.md").read_text() == "Changed."
+    assert scene.simulator.agents()[openclaw_id]["name"] == "Bea"
+
+
+@on_one_release
+def test_only_a_file_that_is_named_is_replaced_and_is_ours_from_then_on(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    done = adopt(scene, overwrite_files=["SOUL.md", "AGENTS.md"])
+    agent = UUID(done.result["agent_id"])
+    assert (actions(done)["SOUL.md"], actions(done)["AGENTS.md"]) == ("update", "update")
+    assert (folder / "AGENTS.md").read_text().count("## Tools") == 1
+    assert "Mine alone." not in (folder / "SOUL.md").read_text()
+    (folder / "USER.md").write_text("The owner's words.")
+    scene.execute("UPDATE agents SET soul_template = 'A new soul.'")
+    for options in ({}, {"overwrite": True}):
+        job_id = scene.ask("update_agent", agent_id=agent, wake=False, **options)
+        scene.serve()
+        assert actions(scene.job(job_id))["USER.md"] == "conflict"
+    assert (folder / "SOUL.md").read_text() == "A new soul."
+    assert (folder / "USER.md").read_text() == "The owner's words."
+
+
+def test_what_cannot_be_adopted_is_said_by_name_and_nothing_is_done(scene: Scene) -> None:
+    folder, carrier = owners_agent(scene), carrier_of(scene)
+    ann, bob = scene.agent("Ann"), scene.agent("Bob")
+    scene.provision(ann)
+    before, entries = files(folder), config(scene)
+    gateway = scene.fleet.gateway_id
+    other = scene.fleet.add_gateway("other", "ws://127.0.0.1:9")
+    elsewhere = scene.fleet.add_board("Elsewhere", gateway_id=other)
+    twin = scene.fleet.add_gateway("twin", scene.simulator.url, scene.simulator.token)
+    refused: dict[str, dict[str, Any]] = {
+        f"Gateway 'workshop' has no agent nobody: it has main, mc-{ann}, research.": {
+            "openclaw_id": "nobody"
+        },
+        f"Gateway 'workshop' has mc-{ann} as agent 'Ann' ({ann}) already": {"openclaw_id": f"mc-{ann}"},
+        f"Agent 'Ann' ({ann}) lives on gateway 'workshop' as mc-{ann} already": {"agent_id": ann},
+        f"agent 'Bob' ({bob}) is not of board {elsewhere}": {"agent_id": bob, "board_id": elsewhere},
+        "openclaw_id: !! is no id of an agent": {"openclaw_id": "!!"},
+        f"board 'Elsewhere' ({elsewhere}) is not on gateway": {"board_id": elsewhere},
+        f"agent 'Bob' ({bob}) is not on gateway 'twin' ({twin})": {"agent_id": bob, "gateway_id": twin},
+        f"There is no agent with agent_id {elsewhere}": {"agent_id": elsewhere},
+    }
+    for sentence, options in refused.items():
+        given = {"gateway_id": gateway, "openclaw_id": "research", "dry_run": False, **options}
+        if "agent_id" not in given and "board_id" not in given:
+            given["board_id"] = scene.fleet.board_id
+        job_id = scene.ask("adopt_agent", **given)
+        scene.serve()
+        assert (scene.job(job_id).status, sentence in scene.job(job_id).error) == ("failed", True), (
+            sentence,
+            scene.job(job_id).error,
+        )
+    board = scene.fleet.add_board("Twins", gateway_id=twin)
+    error = adopt(scene, f"mc-{ann}", gateway_id=twin, board_id=board, ok=False).error
+    assert f"as agent 'Ann' ({ann}) already" in error
+
+    adopt(scene, agent_id=bob)
+    assert f"as agent 'Bob' ({bob}) already" in adopt(scene, ok=False).error
+    (folder / carrier).write_text(f"AUTH_TOKEN=another-programs\n\n{NOTES}")
+    scene.execute("DELETE FROM agents WHERE id = :id", id=bob)
+    error = adopt(scene, ok=False).error
+    assert f"its {carrier} has another AUTH_TOKEN outside" in error
+    assert f"--overwrite-file {carrier}" in error
+    (folder / carrier).write_text(NOTES)
+    assert (files(folder), config(scene)) == (before, entries)
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 1
+    adopt(scene)
+
+
+def test_main_is_adopted_as_it_is_and_never_taken_off(scene: Scene) -> None:
+    folder = scene.simulator.workspace("main")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / carrier_of(scene)).write_text(NOTES)
+    entries = config(scene)
+    main = scene.main()
+    done = adopt(scene, "main", agent_id=main)
+    assert (done.result["session_key"], done.result["workspace_path"]) == ("agent:main:main", str(folder))
+    for kind, options in (("sync_gateway", {}), ("provision_gateway_main", {"wake": False})):
+        job_id = scene.ask(kind, gateway_id=scene.fleet.gateway_id, **options)
+        scene.serve()
+        assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    row = agent_row(scene, main)
+    assert (row.openclaw_session_id, config(scene)) == ("agent:main:main", entries)
+    kept = files(folder)
+
+    job_id = scene.ask("delete_agent", agent_id=main, delete_files=True)
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, job.result["removed"]) == ("succeeded", False)
+    assert any("which is never removed" in warning for warning in job.warnings)
+    assert (files(folder), config(scene)) == (kept, entries)
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 0
+    assert scene.row("SELECT count(*) AS n FROM provisioner.agent_places WHERE until IS NULL").n == 0
+
+
+@pytest.mark.parametrize("said", [None, True])
+def test_a_delete_leaves_an_adopted_agents_files_unless_it_says_otherwise(
+    scene: Scene, said: bool | None
+) -> None:
+    folder = owners_agent(scene)
+    agent = UUID(adopt(scene).result["agent_id"])
+    job_id = scene.ask("delete_agent", agent_id=agent, **({} if said is None else {"delete_files": said}))
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, job.result["removed"]) == ("succeeded", True), job.error
+    assert "research" not in scene.simulator.agents()
+    assert folder.exists() is (said is None)
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 0
+
+
+@on_one_release
+def test_another_mission_controls_agent_keeps_the_id_made_from_a_uuid(scene: Scene) -> None:
+    openclaw_id = f"lead-{uuid4()}"
+    folder = owners_agent(scene, openclaw_id, heartbeat={"every": "2h"})
+    token = "0123456789abcdef0123456789abcdef"
+    (folder / "AGENTS.md").write_text(f"Be kind.\n\n## Tools\n\nAUTH_TOKEN={token}\n\n## After\n\nMore.\n")
+    entries = config(scene)
+    agent = UUID(adopt(scene, openclaw_id).result["agent_id"])
+    text = (folder / "AGENTS.md").read_text()
+    assert text.startswith("Be kind.\n\n## Tools\n\nMission Control")
+    assert text.endswith("\n\n## After\n\nMore.\n")
+    assert (token in text, len(set(token_values(text)))) == (False, 1)
+    for kind, target in (("provision_agent", "agent_id"), ("update_agent", "agent_id")):
+        job_id = scene.ask(kind, **{target: agent}, wake=False)
+        scene.serve()
+        assert scene.job(job_id).result["openclaw_id"] == openclaw_id
+    scene.execute("UPDATE agents SET name = 'Renamed'")
+    assert scene.sync(include_main=False).status == "succeeded"
+    now = (folder / "AGENTS.md").read_text()
+    assert (config(scene), now) == (entries, text.replace(f'"{openclaw_id}"', '"Renamed"'))
+
+
+def test_a_whole_gateway_gets_tokens_and_nothing_else(scene: Scene) -> None:
+    carrier = carrier_of(scene)
+    ann = scene.agent("Ann")
+    scene.provision(ann)
+    folders = owners_agents(scene, *(f"owner-{n:02}" for n in range(8)))
+    before = {name: files(folder) for name, folder in folders.items()}
+    entries = config(scene)
+    ask = {"gateway_id": scene.fleet.gateway_id, "board_id": scene.fleet.board_id}
+    with scene.counting() as costs:
+        job_id = scene.ask("adopt_gateway", **ask, dry_run=False)
+        scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, job.result["in_care"]) == ("succeeded", [f"mc-{ann}"])
+    jobs = {each["openclaw_id"]: UUID(each["job_id"]) for each in job.result["jobs"]}
+    assert set(jobs) == {*folders, "main"}
+    tokens = set()
+    for name, folder in folders.items():
+        child = scene.job(jobs[name])
+        assert (child.status, child.parent_job_id) == ("succeeded", job_id), child.error
+        after = files(folder)
+        text = after.pop(carrier)
+        assert {**after, carrier: NOTES} == before[name]
+        assert text.startswith(NOTES)
+        tokens.add(find_token(text, section=True))
+    assert len(tokens) == 8
+    assert config(scene) == entries
+    assert costs.calls["agents.files.set"] == 9
+    assert not {"config.patch", "sessions.patch", "sessions.reset", "chat.send"} & set(costs.calls)
+
+    again = scene.ask("adopt_gateway", **ask, dry_run=False)
+    scene.serve()
+    assert scene.job(again).result["jobs"] == []
+    with scene.counting() as costs:
+        assert scene.sync(include_main=False).status == "succeeded"
+    assert costs.calls["config.patch"] == 0
+    assert config(scene) == entries

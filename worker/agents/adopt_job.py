@@ -1,0 +1,174 @@
+"""Takes an agent under care that is on its gateway already: looks, and writes only its token (rules.md 48).
+
+The roster entry is read and never changed. A new row of ``agents`` is made in the transaction in which the
+verified token becomes the agent's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.agents.agent_context import AgentContext, JobProfile
+from worker.agents.found_agent import FoundAgent, look_at_roster
+from worker.agents.token_choice import record_success
+from worker.agents.wake import wake
+from worker.agents.workspace_apply import apply_workspace
+from worker.agents.workspace_plan import plan_workspace
+from worker.errors import PermanentError
+from worker.gateway.agent_ids import canonical_id
+from worker.gateway.dialect import Dialect
+from worker.gateway.owner_settings import has_one_session
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.store.job_agents import Claim, advance, finish
+from worker.records.adoption import claim_found_place, refuse_if_held
+from worker.records.agent_repository import AgentRecord, load_agent
+from worker.records.agent_rows import NewAgent, add_found_agent
+from worker.records.agent_status import succeed, take_over
+from worker.records.gateway_repository import GatewayRecord, load_gateway
+from worker.roster.circuit_breaker import check_circuit, connect_and_record
+from worker.runtime.services import Services
+from worker.worker_row import require_no_older_worker
+
+SINCE = "0022"
+"""The revision before which workers take an adopted agent for one of ours."""
+ADOPT = JobProfile("updating", "update", "taken under care", mints=True, serves_main=True)
+_SESSION_GOES_ON = (
+    "This release shows an agent its changed files only from its next session on, so it has its token only"
+    " then: /new in its chat begins one."
+)
+
+
+@dataclass(frozen=True)
+class _Adoption:
+    """What is adopted, and the row that it gets; None if it becomes an agent that has one."""
+
+    found: FoundAgent
+    new: NewAgent | None
+
+    def as_agent(self, connection: Connection, held: Claim) -> AgentRecord:
+        """The agent's record as it is once it is adopted. The caller rolls the transaction back."""
+        user_id = held.options.get("user_id")
+        self.make_row(connection, held)
+        claim_found_place(connection, held.agent_id, self.found.place)
+        return load_agent(connection, held.agent_id, UUID(user_id) if user_id else None, main=True)
+
+    def make_row(self, connection: Connection, held: Claim) -> None:
+        """Insert the agent's row, if it has none."""
+        if self.new is not None:
+            add_found_agent(connection, self.new, held.kind)
+
+
+def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
+    """Adopt the agent, or say what that would do; return None once its row has succeeded, or the snooze in
+    which it waits.
+
+    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
+    """
+    with services.engine.connect() as connection:
+        gateway = None if held.gateway_id is None else load_gateway(connection, held.gateway_id)
+    if gateway is None:
+        raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
+    away = check_circuit(services, gateway)
+    if away is not None:
+        return away
+    hello = connect_and_record(services, gateway)
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    client = services.clients.client(gateway.address)
+    roster = look_at_roster(services, client, dialect)
+    openclaw_id = canonical_id(held.options.get("openclaw_id"))
+    with services.engine.connect() as connection:
+        refuse_if_held(connection, gateway, openclaw_id, held.agent_id, roster.live.known)
+    found = services.retry_inline(
+        lambda: roster.found(client, gateway.gateway_id, openclaw_id, gateway.gateway.name)
+    )
+    adoption = _Adoption(found, _new_agent(held, gateway, found))
+    held = _begin(services, held, adoption)
+    with services.engine.connect() as connection, connection.begin() as transaction:
+        record = adoption.as_agent(connection, held)
+        transaction.rollback()
+    context = AgentContext(
+        services,
+        held,
+        record,
+        ADOPT,
+        dialect,
+        warnings=warnings,
+        files=dict(held.files),
+        one_session=has_one_session(roster.live.answer.get("config")),
+        adopting=True,
+        before_commit=lambda connection: adoption.make_row(connection, held),
+    )
+    if context.option("dry_run"):
+        context.files = plan_workspace(context, first=False).report(with_diffs=context.option("diff"))
+    else:
+        if held.phase != "wake":
+            apply_workspace(context, first=False)
+        snooze = _wake(context)
+        if snooze is not None:
+            return snooze
+    _finish(context, adoption)
+    return None
+
+
+def _new_agent(held: Claim, gateway: GatewayRecord, found: FoundAgent) -> NewAgent | None:
+    board_id = held.options.get("board_id")
+    if board_id is None or held.options.get("agent_id") is not None:
+        return None
+    return NewAgent(
+        held.agent_id,
+        found.name,
+        UUID(board_id),
+        gateway.gateway_id,
+        found.place.session_key,
+        found.heartbeat,
+    )
+
+
+def _begin(services: Services, held: Claim, adoption: _Adoption) -> Claim:
+    """Record what was found, and, unless this is a dry run, that it is the agent's place from now on."""
+    dry_run = held.options.get("dry_run") is not False
+    columns: dict[str, Any] = {
+        "openclaw_id": adoption.found.place.openclaw_id,
+        "agent_name": adoption.found.name,
+    }
+    with services.engine.begin() as connection:
+        if not dry_run:
+            require_no_older_worker(connection, SINCE, "adopted agents")
+            claim_found_place(connection, held.agent_id, adoption.found.place)
+        if not dry_run and held.phase is None:
+            columns["status_before"] = take_over(connection, held.agent_id, str(ADOPT.status), ADOPT.action)
+        advance(connection, held, held.phase or "files", lease_s=services.settings.lease_s, **columns)
+    before = held.status_before or columns.get("status_before")
+    return replace(held, phase=held.phase or "files", status_before=before)
+
+
+def _wake(context: AgentContext) -> Snooze | None:
+    """Wake the agent if the request says so; otherwise it is not disturbed, and its session goes on."""
+    if context.option("wake"):
+        return wake(context)
+    if context.rekeyed and context.dialect.keeps_files_per_session and not context.one_session:
+        context.warn(_SESSION_GOES_ON)
+    return None
+
+
+def _finish(context: AgentContext, adoption: _Adoption) -> None:
+    dry_run = context.option("dry_run")
+    result = {**context.result(), "created": adoption.new is not None, "dry_run": dry_run}
+    if dry_run:
+        result["roster"] = {"action": "unchanged", "changes": {}}
+    with context.services.engine.begin() as connection:
+        finish(
+            connection,
+            context.held,
+            "succeeded",
+            result=result,
+            warnings=context.warnings,
+            files=context.files,
+        )
+        if not dry_run:
+            succeed(connection, {context.agent_id: context.record.session_key})
+            record_success(connection, context.record.gateway_id, [context.agent_id])

@@ -1,0 +1,123 @@
+"""``provisioner adopt``: looks at agents that a gateway has already, and with --yes takes them under care."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.console import Json, counted, emit, err, out, plain, say, table
+from worker.cli.environment import engine
+from worker.cli.errors import FAILED, WrongUseError
+from worker.cli.job_summary import JobSummary, document
+from worker.cli.options import Make, command_line, from_request
+from worker.cli.submit import NoWait, ask, present, watch, watch_one
+from worker.cli.views.files import show_diffs
+from worker.cli.views.jobs import STYLES
+from worker.jobs.requests import AdoptAgent, AdoptGateway, BadRequestError, Name, Option
+from worker.jobs.store.jobs import enqueue
+
+
+class Adoption(AdoptAgent):
+    """What is typed: one agent, or, without an id, all that nobody cares for."""
+
+    openclaw_id: Annotated[
+        Name | None,
+        Option("OPENCLAW_ID", "Its id there; every agent that is under nobody's care if left out."),
+    ] = None  # type: ignore[assignment]
+
+
+@from_request(Adoption)
+def adopt(*, make: Make[Adoption], no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Take agents under care that a gateway has already. Without --yes it only shows what that would do.
+
+    Nothing that differs is written, unless --overwrite-file names it: an agent gets its token, and its roster
+    entry, its files and its session stay as they are. Exits 1 if an agent cannot be adopted.
+    """
+    with engine().connect() as connection:
+        whole = make(connection).openclaw_id is None
+    if not whole or no_wait:
+        ask(lambda connection: _request(make(connection)), no_wait=no_wait, as_json=as_json)
+        return
+    _adopt_all(make, as_json=as_json)
+
+
+def _request(given: Adoption) -> AdoptAgent | AdoptGateway:
+    """The request for what was typed. Raises WrongUseError."""
+    if (given.agent_id is None) == (given.board_id is None):
+        raise WrongUseError(
+            "Say which agent it becomes with --agent, or with --board that it becomes a new one."
+        )
+    values = given.model_dump()
+    if given.openclaw_id is not None:
+        return AdoptAgent(**values)
+    if given.board_id is None:
+        raise WrongUseError("--agent is for one agent: name it on the gateway too, behind the gateway.")
+    return AdoptGateway(
+        **{name: value for name, value in values.items() if name in AdoptGateway.model_fields}
+    )
+
+
+def _adopt_all(make: Make[Adoption], *, as_json: bool) -> None:
+    database, console = engine(), err if as_json else out
+
+    with database.begin() as connection:
+        try:
+            job_id = enqueue(connection, _request(make(connection))).job_id
+        except BadRequestError as error:
+            raise WrongUseError(str(error)) from None
+    whole = watch_one(database, job_id, console)
+    ids = [UUID(job["job_id"]) for job in (whole.result or {}).get("jobs") or ()]
+    jobs = watch(database, ids, console) if ids else []
+    if as_json:
+        emit({**document(whole), "adoptions": [document(job) for job in jobs]})
+    elif whole.status != "succeeded":
+        present(whole)
+    else:
+        _show(whole, jobs)
+    if any(job.status != "succeeded" for job in (whole, *jobs)):
+        raise typer.Exit(FAILED)
+
+
+def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
+    """Print what became, or would become, of each agent, and how to go on."""
+    if not jobs:
+        say(f"Every agent of {plain(whole.gateway_name or 'the gateway')} is under care already.")
+        return
+    say(_list_of(jobs))
+    for job in jobs:
+        show_diffs((job.result or {}).get("files") or {}, of=f"{_id_of(job)}: ")
+    in_care = len((whole.result or {}).get("in_care") or ())
+    if in_care:
+        say("", f"{counted(in_care, 'agent')} under care already.")
+    if whole.dry_run:
+        say("", "Nothing was written. Do it:", f"  {command_line(whole, but={'dry_run', 'diff'})} --yes")
+
+
+def _list_of(jobs: list[JobSummary]) -> Table:
+    shown = table(
+        "Agent", "Status", "Token", "Identical", "Differs", last="Ours alone, theirs alone, or why not"
+    )
+    for job in jobs:
+        files = ((job.result or {}).get("files") or {}).values()
+        count = {name: sum(file.get("action") == name for file in files) for name in _ACTIONS}
+        alone = f"{count['absent']} ours, {count['theirs']} theirs"
+        shown.add_row(
+            plain(_id_of(job)),
+            Text(job.status, style=STYLES.get(job.status, "")),
+            str((job.result or {}).get("token") or ""),
+            str(count["unchanged"]),
+            str(count["conflict"]),
+            plain(job.error or alone),
+        )
+    return shown
+
+
+_ACTIONS = ("unchanged", "conflict", "absent", "theirs")
+
+
+def _id_of(job: JobSummary) -> str:
+    return str(job.options.get("openclaw_id"))
