@@ -156,6 +156,7 @@ def test_a_first_provision_has_its_settings_in_the_same_patch(scene: Scene) -> N
     assert patches(scene) == 1
 
 
+@on_one_release
 def test_the_nearest_wins_field_by_field_unless_a_wider_one_is_locked(scene: Scene, agent: UUID) -> None:
     gateway, board = scene.fleet.gateway_id, scene.fleet.board_id
     put(scene, "gateway", gateway, model="stub/m", tools__profile="full", subagents__allowAgents=["*"])
@@ -272,6 +273,7 @@ def test_a_secret_of_the_owner_is_not_written_over(scene: Scene, agent: UUID) ->
     assert on_record(scene) == []
 
 
+@on_one_release
 def test_a_setting_that_looks_like_a_secret_is_refused_without_its_value(scene: Scene, agent: UUID) -> None:
     secret = "sk-0123456789abcdef0123"
     put(scene, "agent", agent, sandbox__docker__env__LOGIN=secret)
@@ -349,6 +351,7 @@ def test_a_lost_answer_does_not_lose_what_the_owner_had(
     assert entry(scene, agent)["skills"] == ["owners"]
 
 
+@on_one_release
 def test_a_heartbeats_job_writes_settings_too(scene: Scene, agent: UUID) -> None:
     put(scene, "agent", agent, skills=["a"])
     with scene.engine.begin() as connection:
@@ -361,6 +364,7 @@ def test_a_heartbeats_job_writes_settings_too(scene: Scene, agent: UUID) -> None
     assert entry(scene, agent)["skills"] == ["a"]
 
 
+@on_one_release
 def test_a_deleted_agent_leaves_no_setting_and_no_record(scene: Scene, agent: UUID) -> None:
     other = scene.agent("Bob")
     scene.provision(other)
@@ -374,6 +378,7 @@ def test_a_deleted_agent_leaves_no_setting_and_no_record(scene: Scene, agent: UU
     assert on_record(scene) == [("skills", [["b"]], None)]
 
 
+@on_one_release
 def test_a_kept_row_keeps_its_settings_which_come_back_with_the_agent(scene: Scene, agent: UUID) -> None:
     put(scene, "agent", agent, skills=["a"])
     update(scene, agent)
@@ -442,6 +447,7 @@ def test_rows_that_cannot_be_read_fail_their_agent_alone(scene: Scene, agent: UU
     assert entry(scene, other)["skills"] == ["a"]
 
 
+@on_one_release
 def test_settings_follow_an_agent_to_another_gateway_and_leave_no_record_behind(
     scene: Scene, agent: UUID, tmp_path: Path
 ) -> None:
@@ -462,6 +468,7 @@ def test_settings_follow_an_agent_to_another_gateway_and_leave_no_record_behind(
     assert on_record(scene) == [("skills", [["own"]], None)]
 
 
+@on_one_release
 def test_an_entry_that_is_handed_on_is_restored_for_its_next_agent(scene: Scene) -> None:
     """A lead's id is its board's: what the owner has there outlives the lead for whom we wrote over it."""
     first = scene.agent("First", lead=True)
@@ -486,6 +493,7 @@ def test_an_entry_that_is_handed_on_is_restored_for_its_next_agent(scene: Scene)
     assert on_record(scene) == []
 
 
+@on_one_release
 def test_an_agent_that_becomes_a_lead_takes_its_settings_along(scene: Scene, agent: UUID) -> None:
     put(scene, "agent", agent, skills=["own"])
     update(scene, agent)

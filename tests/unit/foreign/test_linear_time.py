@@ -33,7 +33,7 @@ from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 CONTEXT = CallContext("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
-SMALL, LARGE = 8 * 1024, 32 * 1024
+SMALL, LARGE = 4 * 1024, 16 * 1024
 MOST_TIMES = 6.0
 SLACK_S = 0.03
 NOTHING_S = 0.012
