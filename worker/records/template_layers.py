@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -255,6 +256,18 @@ def override_forms(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(_FORMS).all()
 
 
+def forget_orphans(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
+    """Delete the layers of organizations, gateways, boards and agents that have no row, if nothing was set in
+    them for that long. Returns how many versions of templates there were; a dry run only counts them.
+
+    Does nothing if row-level security may hide rows: what is not seen may be there.
+    """
+    if connection.execute(_MAY_BE_HIDDEN).scalar_one():
+        return 0
+    found = connection.execute(_COUNT_ORPHANS if dry_run else _FORGET_ORPHANS, {"older_than": older_than})
+    return int(found.scalar_one())
+
+
 def agents_of(connection: Connection, layer: Layer) -> Sequence[Row[Any]]:
     """The ids and names of the agents that a layer concerns, the oldest first."""
     statement = text(
@@ -352,3 +365,40 @@ _SET_FORM = text("""
 """)
 _UNSET_FORM = text(f"DELETE FROM provisioner.override_forms WHERE {_OF}")
 _FORMS = text("SELECT scope, target_id, plain, set_by, set_at FROM provisioner.override_forms ORDER BY 1, 2")
+_MAY_BE_HIDDEN = text("""
+    SELECT bool_or(row_security_active(to_regclass(name)))
+    FROM unnest(ARRAY['agents', 'boards', 'gateways', 'organizations']) AS name
+""")
+_ORPHANED = """
+    orphaned AS (
+        SELECT scope, target_id FROM (
+            SELECT scope, target_id, set_at FROM provisioner.template_versions
+            UNION ALL SELECT scope, target_id, set_at FROM provisioner.override_forms
+        ) t
+        WHERE NOT EXISTS (
+            SELECT FROM organizations WHERE t.scope IN ('organization', 'role')
+                AND CAST(id AS text) = split_part(t.target_id, '/', 1)
+            UNION ALL SELECT FROM gateways WHERE t.scope = 'gateway' AND CAST(id AS text) = t.target_id
+            UNION ALL SELECT FROM boards WHERE t.scope = 'board' AND CAST(id AS text) = t.target_id
+            UNION ALL SELECT FROM agents WHERE t.scope = 'agent' AND CAST(id AS text) = t.target_id
+        )
+        GROUP BY scope, target_id HAVING max(set_at) < now() - CAST(:older_than AS interval)
+    )
+"""
+_COUNT_ORPHANS = text(f"""
+    WITH {_ORPHANED}
+    SELECT count(*) FROM provisioner.template_versions WHERE (scope, target_id) IN (TABLE orphaned)
+""")
+_FORGET_ORPHANS = text(f"""
+    WITH {_ORPHANED}, versions AS (
+        DELETE FROM provisioner.template_versions WHERE (scope, target_id) IN (TABLE orphaned) RETURNING 1
+    ), promotions AS (
+        DELETE FROM provisioner.template_promotions WHERE (scope, target_id) IN (TABLE orphaned)
+    ), forms AS (
+        DELETE FROM provisioner.override_forms WHERE (scope, target_id) IN (TABLE orphaned)
+    ), pins AS (
+        DELETE FROM provisioner.template_pins n WHERE n.pinned_at < now() - CAST(:older_than AS interval)
+            AND NOT EXISTS (SELECT FROM agents WHERE id = n.agent_id)
+    )
+    SELECT count(*) FROM versions
+""")

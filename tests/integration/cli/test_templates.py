@@ -172,3 +172,33 @@ def test_layers_wait_until_no_older_worker_is_left(
     execute(engine, "DELETE FROM provisioner.workers")
     WorkerRow(engine, DatabaseGate()).refresh()
     assert "Promoted" in fleet.run("template", "promote", "SOUL.md", *BOARD).stdout
+
+
+def test_what_is_left_of_a_board_that_is_gone_is_pruned(
+    fleet: Provisioner, engine: Engine, tmp_path: Path
+) -> None:
+    put(fleet, tmp_path, "SOUL.md", "of the board", *BOARD)
+    fleet.run("template", "promote", "SOUL.md", *BOARD)
+    for where in (("--role", "lead"), ("--gateway", "g")):
+        put(fleet, tmp_path, "SOUL.md", "kept", *where)
+    board = fleet.json("template", "list")[1]["target_id"]
+    execute(engine, "UPDATE agents SET board_id = NULL")
+    execute(engine, "DELETE FROM boards")
+    assert fleet.json("prune", "--older-than", "1h")["templates"] == 0
+    assert fleet.run("template", "show", "SOUL.md", "--board", board).stdout == "of the board\n"
+    for table, moment in (("template_versions", "set_at"), ("template_promotions", "since")):
+        execute(engine, f"UPDATE provisioner.{table} SET {moment} = now() - interval '2 h'")
+    assert fleet.json("prune", "--older-than", "1h", "--dry-run")["templates"] == 1
+    assert "1 version of templates" in fleet.run("prune", "--older-than", "1h").stdout
+    assert [row["scope"] for row in fleet.json("template", "list")] == ["gateway", "role", "shipped"]
+    with engine.connect() as connection:
+        assert (
+            connection.execute(text("SELECT count(*) FROM provisioner.template_promotions")).scalar_one() == 0
+        )
+
+
+def test_a_secret_in_a_template_is_said_and_not_shown(fleet: Provisioner, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("Authorization: Bearer q2v5hJMJ3C51gN8WCOWE\n")
+    result = fleet.run("template", "set", "SOUL.md", str(tmp_path / "text.txt"), *BOARD)
+    assert "looks like a secret" in result.stderr
+    assert "q2v5" not in fleet.run("template", "show", "SOUL.md", *BOARD).stdout

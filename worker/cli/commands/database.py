@@ -14,6 +14,7 @@ from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.jobs.store import pruning
 from worker.jobs.store.pruning import Pruned
+from worker.records import template_layers
 from worker.records.agent_settings import forget_orphans
 from worker.records.file_records import forget_texts
 
@@ -54,6 +55,7 @@ def prune(
     with engine().begin() as connection:
         settings = forget_orphans(connection, age, dry_run=dry_run)
         texts = forget_texts(connection, age, dry_run=dry_run)
+        templates = template_layers.forget_orphans(connection, age, dry_run=dry_run)
     if as_json:
         emit(
             {
@@ -62,6 +64,7 @@ def prune(
                 **asdict(total),
                 "settings": settings,
                 "texts": texts,
+                "templates": templates,
             }
         )
         return
@@ -71,6 +74,9 @@ def prune(
     if texts:
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(texts, 'text')} that no workspace file was last written from {done}.")
+    if templates:
+        done = "would be deleted" if dry_run else "deleted"
+        say(f"{counted(templates, 'version')} of templates of agents, boards and wider that are gone {done}.")
     if not total.jobs:
         say(f"No job that ended more than {older_than} ago can be spared.")
         return

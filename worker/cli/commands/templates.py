@@ -30,7 +30,7 @@ from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import Noun, find, find_organization
 from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, whole_id
-from worker.masking import mask
+from worker.masking import mask, secrets_in
 from worker.records.agent_repository import load_agent
 from worker.records.layer_check import LayerCheck, check_layer
 from worker.records.template_layers import (
@@ -130,6 +130,8 @@ def set_command(
         emit({**_document(made), "added": added})
         return
     say(f"{made.title}, {'is set' if added else 'holds that text already'}.")
+    if secrets_in(body):
+        note("It holds what looks like a secret: whoever may read the database can read it.")
     say(f"Promote it: provisioner template promote {name}{_options(layer, organization)}")
 
 
