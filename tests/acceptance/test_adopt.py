@@ -49,7 +49,7 @@ def test_an_owners_agent_is_taken_under_care_and_only_its_token_is_written(world
     agent_id = UUID(job["result"]["agent_id"])
     row = world.agent(agent_id)
     assert (row["name"], verify_token(str(token), row["agent_token_hash"])) == ("Owner's own", True)
-    assert str(token) not in json.dumps(job)
+    assert str(token) not in json.dumps(job, default=str)
 
     synced = world.ended(
         world.ask(

@@ -10,6 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
+from worker.agents import adopt_job, workspace_apply
+from worker.errors import TransientError
+from worker.jobs.store.retrying import retry
+from worker.records.agent_settings import set_settings, unset_settings
 from worker.workspace.tokens import find_token, token_values, verify_token
 
 NOTES = "# Research\n\n## Tools\n\nThe red printer is on the second floor.\n\n### Coffee\n\nBlack."
@@ -338,3 +342,112 @@ def test_a_whole_gateway_gets_tokens_and_nothing_else(scene: Scene) -> None:
         assert scene.sync(include_main=False).status == "succeeded"
     assert costs.calls["config.patch"] == 0
     assert config(scene) == entries
+
+
+@pytest.mark.parametrize("step", ["commit", "record_files", "finish"])
+@on_one_release
+def test_a_worker_that_dies_at_any_step_leaves_one_token_and_one_row(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Each step that ends in the database is broken off once, as by a worker's death."""
+    folder = owners_agent(scene)
+    module = adopt_job if step == "finish" else workspace_apply
+    real, broken = getattr(module, step), []
+
+    def dies(*given: Any, **named: Any) -> Any:
+        if not broken:
+            broken.append(step)
+            raise TransientError("the worker is gone")
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, step, dies)
+    job_id = scene.ask(
+        "adopt_agent",
+        gateway_id=scene.fleet.gateway_id,
+        board_id=scene.fleet.board_id,
+        openclaw_id="research",
+        dry_run=False,
+    )
+    scene.serve()
+    assert (broken, scene.job(job_id).status) == ([step], "running")
+    assert scene.row("SELECT count(*) AS n FROM agents").n == (step == "finish")
+    text = (folder / "AGENTS.md").read_text()
+    scene.serve_until_ended(job_id)
+    job = scene.job(job_id)
+    assert job.status == "succeeded", job.error
+    assert (folder / "AGENTS.md").read_text() == text
+    agent = agent_row(scene, job.result["agent_id"])
+    assert verify_token(str(find_token(text, section=True)), agent.agent_token_hash)
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 1
+    assert scene.row("SELECT pending_hash FROM provisioner.agent_credentials").pending_hash is None
+
+
+@on_one_release
+def test_two_requests_for_one_agent_make_one_and_two_rows_do_not_share_it(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    bob = scene.agent("Bob")
+    ask = {"gateway_id": scene.fleet.gateway_id, "openclaw_id": "research", "dry_run": False}
+    jobs = [scene.ask("adopt_agent", **ask, board_id=scene.fleet.board_id) for _ in range(2)]
+    jobs.append(scene.ask("adopt_agent", **ask, agent_id=bob))
+    scene.serve()
+    scene.serve_until_ended(*jobs)
+    ends = [scene.job(job) for job in jobs]
+    assert [job.status for job in ends] == ["succeeded", "succeeded", "failed"]
+    assert ends[0].result["agent_id"] == ends[1].result["agent_id"]
+    text = (folder / "AGENTS.md").read_text()
+    assert verify_token(
+        str(find_token(text, section=True)), agent_row(scene, ends[0].result["agent_id"]).agent_token_hash
+    )
+    assert agent_row(scene, bob).agent_token_hash is None
+    with scene.engine.begin() as connection:
+        again = retry(connection, jobs[2], requested_by=None)
+    scene.serve()
+    assert scene.job(again).error == ends[2].error
+
+
+@on_one_release
+def test_settings_reach_an_adopted_entry_and_nothing_else_of_it_changes(scene: Scene) -> None:
+    owners_agent(scene, heartbeat={"every": "2h"}, identity={"name": "The Researcher"})
+    agent = UUID(adopt(scene).result["agent_id"])
+    row = agent_row(scene, agent)
+    assert (row.name, row.heartbeat_config) == ("The Researcher", {"every": "2h"})
+    before = json.loads(config(scene))
+    with scene.engine.begin() as connection:
+        set_settings(connection, "agent", agent, {"tools.profile": "minimal"}, locked=False)
+    scene.execute("UPDATE agents SET name = 'Renamed', heartbeat_config = '{\"every\": \"5m\"}'")
+    assert scene.sync(include_main=False).status == "succeeded"
+    after = json.loads(config(scene))
+    assert after["agents"]["entries"]["research"].pop("tools") == {"profile": "minimal"}
+    assert (after["agents"], after.get("channels")) == (before["agents"], before.get("channels"))
+    with scene.engine.begin() as connection:
+        unset_settings(connection, "agent", agent, "tools")
+    assert scene.sync(include_main=False).status == "succeeded"
+    assert json.loads(config(scene))["agents"] == before["agents"]
+
+
+@on_one_release
+def test_a_file_named_later_is_replaced_and_one_that_is_kept_is_no_conflict(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    agent = UUID(adopt(scene).result["agent_id"])
+    (folder / "IDENTITY.md").write_text("I am who I am.")
+    job_id = scene.ask(
+        "update_agent", agent_id=agent, wake=False, overwrite_files=["SOUL.md"], keep_files=["IDENTITY.md"]
+    )
+    scene.serve()
+    done = actions(scene.job(job_id))
+    assert (done["SOUL.md"], done["IDENTITY.md"]) == ("update", "preserved")
+    assert "Mine alone." not in (folder / "SOUL.md").read_text()
+    job = scene.sync(include_main=False, dry_run=True, diff=True)
+    found = scene.rows(job.id)["research"].files
+    assert (found["SOUL.md"]["action"], found["IDENTITY.md"]["action"]) == ("unchanged", "conflict")
+    assert "-I am who I am." in found["IDENTITY.md"]["diff"]
+
+
+@on_one_release
+def test_nothing_is_adopted_while_an_older_worker_may_take_it_for_one_of_ours(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    before = files(folder)
+    scene.execute("INSERT INTO provisioner.workers (name, revision, seen_at) VALUES ('old', '0021', now())")
+    assert adopt(scene, dry_run=True).status == "succeeded"
+    assert "which knows nothing of adopted agents" in adopt(scene, ok=False).error
+    assert files(folder) == before
