@@ -11,7 +11,7 @@ from worker.errors import PermanentError
 from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.documents import mapping
-from worker.gateway.folders import folders_of
+from worker.gateway.folders import AgentFolders, folders_of, same_folder
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.gateway.variables import REDACTED, strings_of
 from worker.jobs.states import ReasonCode
@@ -53,7 +53,8 @@ class GatewayRoster:
                 reason_code=ReasonCode.NOT_REGISTERED,
             )
         entry = self.live.entries.get(openclaw_id, {})
-        folders = folders_of(self.live).get(openclaw_id)
+        others = folders_of(self.live)
+        folders = others.pop(openclaw_id, None)
         answer = client.query("agents.files.list", {"agentId": openclaw_id}).value.get("workspace")
         place = Place(
             gateway_id,
@@ -63,6 +64,7 @@ class GatewayRoster:
             answer if isinstance(answer, str) and answer and "\x00" not in answer else None,
             adopted=True,
         )
+        _require_own_folder(place, others)
         return FoundAgent(_name_of(entry) or openclaw_id, _heartbeat_of(entry), place)
 
     @property
@@ -80,6 +82,17 @@ def look_at_roster(services: Services, client: GatewayClient, dialect: Dialect) 
         lambda: services.retry_inline(lambda: client.call("agents.list")),
     )
     return GatewayRoster(live, listed)
+
+
+def _require_own_folder(place: Place, others: Mapping[str, AgentFolders]) -> None:
+    """Raise PermanentError if another agent works in the same folder: it would get the token of this one."""
+    folder = place.resolved_workspace or place.workspace
+    for key, other in others.items():
+        if folder is not None and other.workspace is not None and same_folder(folder, other.workspace):
+            raise PermanentError(
+                f"Agent {place.openclaw_id} has its workspace, {folder}, in common with {key}, and a file"
+                " there can hold the token of one agent only: give one of them a folder of its own."
+            )
 
 
 def _heartbeat_of(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,11 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from models import Agent
 from tests.integration.sync.scene import Scene, on_one_release
 from worker.agents import adopt_job, workspace_apply
 from worker.errors import TransientError
 from worker.jobs.store.retrying import retry
 from worker.records.agent_settings import set_settings, unset_settings
+from worker.records.places import history_of
 from worker.workspace.tokens import find_token, token_values, verify_token
 
 NOTES = "# Research\n\n## Tools\n\nThe red printer is on the second floor.\n\n### Coffee\n\nBlack."
@@ -352,7 +354,7 @@ def test_a_worker_that_dies_at_any_step_leaves_one_token_and_one_row(
     """Each step that ends in the database is broken off once, as by a worker's death."""
     folder = owners_agent(scene)
     module = adopt_job if step == "finish" else workspace_apply
-    real, broken = getattr(module, step), []
+    real, broken = getattr(module, step), list[str]()
 
     def dies(*given: Any, **named: Any) -> Any:
         if not broken:
@@ -406,6 +408,20 @@ def test_two_requests_for_one_agent_make_one_and_two_rows_do_not_share_it(scene:
 
 
 @on_one_release
+def test_agents_that_share_a_folder_are_refused(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    document = json.loads(config(scene))
+    document["agents"]["entries"]["shop"] = {"workspace": f"{folder}/"}
+    scene.save("openclaw.json", document)
+    before = files(folder)
+    for openclaw_id, other in (("research", "shop"), ("shop", "research")):
+        error = adopt(scene, openclaw_id, ok=False).error
+        assert f"Agent {openclaw_id} has its workspace, {folder}" in error
+        assert f"in common with {other}," in error
+    assert files(folder) == before
+
+
+@on_one_release
 def test_settings_reach_an_adopted_entry_and_nothing_else_of_it_changes(scene: Scene) -> None:
     owners_agent(scene, heartbeat={"every": "2h"}, identity={"name": "The Researcher"})
     agent = UUID(adopt(scene).result["agent_id"])
@@ -451,3 +467,33 @@ def test_nothing_is_adopted_while_an_older_worker_may_take_it_for_one_of_ours(sc
     assert adopt(scene, dry_run=True).status == "succeeded"
     assert "which knows nothing of adopted agents" in adopt(scene, ok=False).error
     assert files(folder) == before
+
+
+@on_one_release
+def test_an_adopted_id_passes_to_nobody_and_its_agent_leaves_no_other(scene: Scene) -> None:
+    late = uuid4()
+    folder = owners_agent(scene, f"mc-{late}")
+    agent = UUID(adopt(scene, f"mc-{late}").result["agent_id"])
+    scene.fleet._add(Agent(**columns_of(scene, agent), id=late, name="Late"))
+    text, entries = (folder / "AGENTS.md").read_text(), config(scene)
+    job_id = scene.ask("provision_agent", agent_id=late, wake=False)
+    scene.serve()
+    assert f"Its OpenClaw id mc-{late} belongs to agent" in scene.job(job_id).error
+    assert ((folder / "AGENTS.md").read_text(), config(scene)) == (text, entries)
+
+    owners_agent(scene, f"mc-{agent}")  # as if it had been a member there
+    entries = config(scene)
+    for kind, target in (("update_agent", {"agent_id": agent, "wake": False}), ("sync_gateway", {})):
+        job_id = scene.ask(kind, **{"gateway_id": scene.fleet.gateway_id, **target})
+        scene.serve()
+        assert scene.job(job_id).kind == kind
+        assert config(scene) == entries
+    with scene.engine.connect() as connection:
+        assert [place.openclaw_id for place in history_of(connection, agent).live] == [f"mc-{late}"]
+
+
+def columns_of(scene: Scene, agent_id: UUID) -> dict[str, Any]:
+    """What the rows of two agents of one board have in common."""
+    row = agent_row(scene, agent_id)
+    names = ("board_id", "gateway_id", "status", "is_board_lead", "created_at", "updated_at")
+    return {name: getattr(row, name) for name in names}

@@ -211,5 +211,6 @@ def subject(job: JobSummary) -> str:
     return (
         job.agent_name
         or (names[0] if names else None)
+        or (str(job.options.get("openclaw_id")) if its_only else None)
         or str(job.agent_id or job.board_name or job.gateway_name or "")
     )
