@@ -25,7 +25,7 @@ from worker.gateway.owner_settings import has_one_session
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.records.adoption import claim_found_place, refuse_if_held
-from worker.records.agent_repository import AgentRecord, load_agent
+from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_rows import NewAgent, add_found_agent
 from worker.records.agent_status import succeed, take_over
 from worker.records.gateway_repository import GatewayRecord, load_gateway
@@ -86,14 +86,10 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
         lambda: roster.found(client, gateway.gateway_id, openclaw_id, gateway.gateway.name)
     )
     adoption = _Adoption(found, _new_agent(held, gateway, found))
-    held = _begin(services, held, adoption)
-    with services.engine.connect() as connection, connection.begin() as transaction:
-        record = adoption.as_agent(connection, held)
-        transaction.rollback()
     context = AgentContext(
         services,
         held,
-        record,
+        _load_as_adopted(services, held, adoption),
         ADOPT,
         dialect,
         warnings=warnings,
@@ -102,10 +98,33 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
         adopting=True,
         before_commit=lambda connection: adoption.make_row(connection, held),
     )
-    if context.option("dry_run"):
-        context.files = plan_workspace(context, first=False).report(with_diffs=context.option("diff"))
-    else:
-        if held.phase != "wake":
+    return _run_steps(context, adoption)
+
+
+def _load_as_adopted(services: Services, held: Claim, adoption: _Adoption) -> AgentRecord:
+    """The agent's record as it will be, from a transaction that is not committed. Raises PermanentError."""
+    with services.engine.connect() as connection, connection.begin() as transaction:
+        record = adoption.as_agent(connection, held)
+        transaction.rollback()
+    place = adoption.found.place
+    if not record.home.adopted or not record.home.is_at(place.gateway_id, place.openclaw_id):
+        raise MovedAgentError(
+            f"Agent {record.agent.name!r} was put on gateway {record.gateway.name!r} meanwhile: ask again."
+        )
+    return record
+
+
+def _run_steps(context: AgentContext, adoption: _Adoption) -> Snooze | None:
+    """Look, and unless this is a dry run also record the place, write and finish. What cannot be adopted is
+    refused by the look, before anything is on record."""
+    dry_run = context.option("dry_run")
+    if dry_run or context.held.phase is None:
+        plan = plan_workspace(context, first=False)
+        if dry_run:
+            context.files = plan.report(with_diffs=context.option("diff"))
+    context.held = _begin(context.services, context.held, adoption)
+    if not dry_run:
+        if context.held.phase != "wake":
             apply_workspace(context, first=False)
         snooze = _wake(context)
         if snooze is not None:

@@ -79,8 +79,8 @@ def refuse_if_held(
             )
         if row.id == agent_id and (elsewhere := _elsewhere(row, home, gateway, openclaw_id, present)):
             raise PermanentError(
-                f"{who[0].upper()}{who[1:]} lives on gateway {gateway.gateway.name!r} as {elsewhere} already,"
-                f" so it cannot be {openclaw_id} too: adopt that as another agent, or delete this one first."
+                f"{who[0].upper()}{who[1:]} lives as {elsewhere} already, so it cannot be {openclaw_id} too:"
+                " adopt that as another agent, or delete this one first."
             )
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
+from sqlalchemy import Connection
 
 from models import Agent
 from tests.integration.sync.scene import Scene, on_one_release
 from worker.agents import adopt_job, workspace_apply
 from worker.errors import TransientError
+from worker.jobs.intake import accept_agent_job
+from worker.jobs.requests import AdoptAgent, Request
 from worker.jobs.store.retrying import retry
+from worker.records.adoption import agent_to_become
 from worker.records.agent_settings import set_settings, unset_settings
 from worker.records.places import history_of
 from worker.workspace.tokens import find_token, token_values, verify_token
@@ -211,7 +215,7 @@ def test_what_cannot_be_adopted_is_said_by_name_and_nothing_is_done(scene: Scene
             "openclaw_id": "nobody"
         },
         f"Gateway 'workshop' has mc-{ann} as agent 'Ann' ({ann}) already": {"openclaw_id": f"mc-{ann}"},
-        f"Agent 'Ann' ({ann}) lives on gateway 'workshop' as mc-{ann} already": {"agent_id": ann},
+        f"Agent 'Ann' ({ann}) lives as mc-{ann} already": {"agent_id": ann},
         f"agent 'Bob' ({bob}) is not of board {elsewhere}": {"agent_id": bob, "board_id": elsewhere},
         "openclaw_id: !! is no id of an agent": {"openclaw_id": "!!"},
         f"board 'Elsewhere' ({elsewhere}) is not on gateway": {"board_id": elsewhere},
@@ -242,6 +246,9 @@ def test_what_cannot_be_adopted_is_said_by_name_and_nothing_is_done(scene: Scene
     (folder / carrier).write_text(NOTES)
     assert (files(folder), config(scene)) == (before, entries)
     assert scene.row("SELECT count(*) AS n FROM agents").n == 1
+    with scene.engine.connect() as connection:  # what was refused left nothing on record
+        new = uuid5(gateway, "research")
+        assert history_of(connection, new).live + history_of(connection, new).closed == ()
     adopt(scene)
 
 
@@ -497,3 +504,37 @@ def columns_of(scene: Scene, agent_id: UUID) -> dict[str, Any]:
     row = agent_row(scene, agent_id)
     names = ("board_id", "gateway_id", "status", "is_board_lead", "created_at", "updated_at")
     return {name: getattr(row, name) for name in names}
+
+
+@on_one_release
+def test_an_agent_that_moves_while_its_job_waits_is_not_adopted(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    bob = scene.agent("Bob")
+    before = files(folder)
+    job_id = scene.ask(
+        "adopt_agent",
+        gateway_id=scene.fleet.gateway_id,
+        openclaw_id="research",
+        agent_id=bob,
+        dry_run=False,
+    )
+    accept(scene, job_id)
+    other = scene.fleet.add_gateway("other", "ws://127.0.0.1:9")
+    board = scene.fleet.add_board("Elsewhere", gateway_id=other)
+    scene.execute("UPDATE agents SET gateway_id = :g, board_id = :b WHERE id = :id", g=other, b=board, id=bob)
+    scene.serve_until_ended(job_id)
+    assert "was put on gateway 'other' meanwhile" in scene.job(job_id).error
+    assert files(folder) == before
+    assert agent_row(scene, bob).agent_token_hash is None
+
+
+def accept(scene: Scene, job_id: UUID) -> None:
+    """Bring the job to where its row waits to be executed."""
+    task, kwargs, task_id = scene.messages.pop(0)
+    assert (task, task_id) == ("tasks.adopt_agent", str(job_id))
+
+    def agent_of(connection: Connection, request: Request) -> UUID:
+        assert isinstance(request, AdoptAgent)
+        return agent_to_become(connection, request)
+
+    accept_agent_job(scene.engine, "adopt_agent", str(job_id), (), kwargs, agent_of)
