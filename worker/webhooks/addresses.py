@@ -6,14 +6,19 @@ refused, and the connection goes to the address that was checked (`worker.webhoo
 
 from __future__ import annotations
 
+import queue
 import socket
+import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from worker.errors import PermanentError
 
 LONGEST_URL = 2000
+RESOLVE_S = 10.0
+"""Limit on resolving a host, in seconds."""
 Networks = Sequence[IPv4Network | IPv6Network]
 _Ip = IPv4Address | IPv6Address
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -58,10 +63,10 @@ def read_networks(given: str) -> Networks:
 def resolve(host: str, port: int, allowed: Networks) -> Sequence[str]:
     """The IP addresses of the host that a worker may connect to, in the order in which to try them.
 
-    Raises AddressRefusedError if there is none. Can take as long as the system's resolver does.
+    Raises AddressRefusedError if there is none, or if the system's resolver takes longer than RESOLVE_S.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _look_up(host, port)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise AddressRefusedError(f"The host {host} cannot be resolved ({why}).") from None
@@ -73,6 +78,27 @@ def resolve(host: str, port: int, allowed: Networks) -> Sequence[str]:
             " name its network in WEBHOOK_ALLOWED_NETWORKS."
         )
     return usable
+
+
+def _look_up(host: str, port: int) -> Sequence[Any]:
+    """What getaddrinfo answers. It takes no timeout, so it runs in a thread that is left to itself if it
+    takes too long. Raises OSError, UnicodeError."""
+    answer: queue.SimpleQueue[Sequence[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    try:
+        found = answer.get(timeout=RESOLVE_S)
+    except queue.Empty:
+        raise TimeoutError(0, f"no answer from the resolver within {RESOLVE_S:g} seconds") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def is_allowed(address: _Ip, allowed: Networks) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from worker.webhooks import addresses
 from worker.webhooks.addresses import (
     AddressRefusedError,
     WebhookUrlError,
@@ -93,6 +95,17 @@ def test_of_several_addresses_only_the_public_ones_are_used(monkeypatch: pytest.
     answers(monkeypatch, "10.0.0.1", "::1")
     with pytest.raises(AddressRefusedError, match=r"only private addresses \(10\.0\.0\.1, ::1\)"):
         resolve("hook.example", 443, [])
+
+
+def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers.wait(30))
+    monkeypatch.setattr(addresses, "RESOLVE_S", 0.05)
+    try:
+        with pytest.raises(AddressRefusedError, match=r"cannot be resolved \(no answer from the resolver"):
+            resolve("hook.example", 443, [])
+    finally:
+        answers.set()
 
 
 def test_numbers_that_only_the_resolver_reads_as_an_address_are_refused_too() -> None:
