@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seconds-slow", type=float, default=0.05, help="the same: a gateway's answer, where a worker stops"
     )
+    parser.addoption("--fifty", action="store_true", help="tests/acceptance: fifty agents on a real gateway")
     parser.addoption("--whole-model", action="store_true", help="tests/model: explore the large sizes too")
     parser.addoption(
         "--target", action="append", metavar="KIND:RELEASE", help="sim:2026.9.6, openclaw:2026.2.12, ..."

@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if model is not None:
             since = f"openclaw:{model.kwargs.get('since', '2026.3')}"
             return target.startswith("openclaw:") and target >= since
+        if item.get_closest_marker("fifty") and not target.startswith("sim:"):
+            return bool(config.getoption("--fifty"))
         return not (item.get_closest_marker("openclaw") and target.startswith("sim:"))
 
     left_out = [item for item in items if "world" in getattr(item, "fixturenames", ()) and not fits(item)]
