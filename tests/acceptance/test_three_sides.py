@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.acceptance.world import World
+from worker.records.agent_settings import set_settings, unset_settings
 from worker.workspace.tokens import verify_token
 
 NOTE = "- You never call Ada before nine."
@@ -49,3 +52,23 @@ def test_an_agents_own_lines_outlive_updates_and_a_rotation(world: World) -> Non
     settled = world.update(agent.agent_id, wake=False, overwrite_files=["SOUL.md"])
     assert settled["result"]["files"]["SOUL.md"]["action"] == "update"
     assert "- Style: chatty" in str(world.read(agent.openclaw_id, "SOUL.md"))
+
+
+@pytest.mark.model
+def test_the_next_run_uses_the_model_that_was_set_and_reads_the_agents_own_lines(world: World) -> None:
+    assert world.model is not None
+    agent = world.take()
+    soul = str(world.read(agent.openclaw_id, "SOUL.md"))
+    world.write(agent.openclaw_id, SOUL=soul.replace("- You are useful", f"{NOTE}\n- You are useful"))
+    world.set_agent(agent.agent_id, identity_profile={"communication_style": "terse"})
+    with world.engine.begin() as connection:
+        set_settings(connection, "agent", agent.agent_id, {"model": "stub/n"}, locked=False)
+    job = world.update(agent.agent_id, reset_session=True)
+    assert job["status"] == "succeeded", job["error"]
+    hello = f"Hello {world.agent(agent.agent_id)['name']}."
+    run = world.model.wait_for(lambda asked: hello in asked.text, world.timeout_s)
+    assert run.body["model"] == "n"
+    assert NOTE in run.text
+    assert "- Style: terse" in run.text
+    with world.engine.begin() as connection:
+        assert unset_settings(connection, "agent", agent.agent_id, "model")

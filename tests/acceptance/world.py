@@ -45,7 +45,7 @@ FEWER = 20
 times the CPU."""
 TO_DELETE, SLOW_TO_DELETE, SIMULATED_TO_DELETE = 10, 6, 4
 """How many more are there to be deleted."""
-AWAKE, SETTLED = 8, 31
+AWAKE, SETTLED = 8, 32
 SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 22
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
 SIMULATED_ON_BOARDS = 20

@@ -42,24 +42,28 @@ class StubModel:
     @property
     def config(self) -> dict[str, Any]:
         """What to merge into openclaw.json."""
-        model = {
-            "id": "m",
-            "name": "m",
+        models = [self._model(name) for name in ("m", "n")]
+        provider = {
+            "baseUrl": f"http://127.0.0.1:{self.port}/v1",
+            "apiKey": "x",
+            "api": "openai-completions",
+            "models": models,
+        }
+        return {
+            "agents": {"defaults": {"model": {"primary": "stub/m"}}},
+            "models": {"mode": "replace", "providers": {"stub": provider}},
+        }
+
+    @staticmethod
+    def _model(name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "name": name,
             "reasoning": False,
             "input": ["text"],
             "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
             "contextWindow": 128_000,
             "maxTokens": 4096,
-        }
-        provider = {
-            "baseUrl": f"http://127.0.0.1:{self.port}/v1",
-            "apiKey": "x",
-            "api": "openai-completions",
-            "models": [model],
-        }
-        return {
-            "agents": {"defaults": {"model": {"primary": "stub/m"}}},
-            "models": {"mode": "replace", "providers": {"stub": provider}},
         }
 
     @property
@@ -125,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("application/json", json.dumps(_completion(answer)).encode())
 
     def do_GET(self) -> None:
-        models = {"object": "list", "data": [{"id": "m", "object": "model"}]}
+        models = {"object": "list", "data": [{"id": name, "object": "model"} for name in ("m", "n")]}
         self._send("application/json", json.dumps(models).encode())
 
     def _send(self, content_type: str, content: bytes) -> None:
