@@ -96,9 +96,13 @@ def test_a_row_of_the_readme_names_options_that_there_are(name: str, options: li
 class Stack:
     """A living gateway in the place of the one that the pages name, and a worker."""
 
-    def __init__(self, provisioner: Provisioner, gateway_url: str, token_file: Path) -> None:
+    def __init__(self, provisioner: Provisioner, gateway_url: str, token_file: Path, soul: Path) -> None:
         self._provisioner = provisioner
-        self._words = {"ws://127.0.0.1:18789": gateway_url, "token.txt": str(token_file)}
+        self._words = {
+            "ws://127.0.0.1:18789": gateway_url,
+            "token.txt": str(token_file),
+            "soul.md": str(soul),
+        }
         self._job = ""
 
     def type(self, command: Typed) -> None:
@@ -116,6 +120,8 @@ class Stack:
 def stack(provisioner: Provisioner, engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     token = tmp_path / "token.txt"
     token.write_text(TOKEN)
+    soul = tmp_path / "soul.md"
+    soul.write_text("You are {{ agent_name }}.")
     provisioner.env["WEBHOOK_KEY"] = "k" * 32
     settings = {
         "DATABASE_URL": str(provisioner.env["DATABASE_URL"]),
@@ -126,7 +132,7 @@ def stack(provisioner: Provisioner, engine: Engine, redis_url: str, tmp_path: Pa
     }
     with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state", reply="Yes.") as gateway:
         worker = WorkerProcess(tmp_path / "worker.log", settings)
-        yield Stack(provisioner, gateway.url, token)
+        yield Stack(provisioner, gateway.url, token, soul)
         worker.stop()
 
 
