@@ -237,6 +237,8 @@ class RunningGateway:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "NO_COLOR": "1",
+            # With node's default of 16 MB the garbage collector takes a quarter of a busy 2026.9.6's CPU.
+            "NODE_OPTIONS": "--max-semi-space-size=64",
             "OPENCLAW_STATE_DIR": str(self._state_dir),
             "OPENCLAW_CONFIG_PATH": str(self.config_path),
             "OPENCLAW_NO_RESPAWN": "1",
