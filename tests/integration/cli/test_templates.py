@@ -59,7 +59,9 @@ def test_from_the_first_version_to_the_way_back(fleet: Provisioner, tmp_path: Pa
     assert ", now" in history
     assert "the first" in history
     assert fleet.json("template", "list")[0]["promoted"] == 2
-    for number in (1, None):
+    put(fleet, tmp_path, "SOUL.md", "The third.", *BOARD)
+    assert fleet.run("template", "promote", "SOUL.md", *BOARD).exit_code == 0
+    for number in (2, 1, None):
         assert fleet.json("template", "revert", "SOUL.md", *BOARD)["templates"][0]["version"] == number
     assert "nothing to go back from" in fleet.refused("template", "revert", "SOUL.md", *BOARD)
     assert fleet.json("template", "list")[0]["promoted"] is None
