@@ -258,14 +258,18 @@ def _decide_body(
     file: RenderedFile, live: str, record: RecordedFile, mode: Mode, bases: Callable[[], Bases]
 ) -> Decision:
     """The decision on a carrier's text without its ``## Tools`` section."""
-    ours, theirs = without_tools(file.text), without_tools(live)
-    if ours == theirs:
-        return Decision("update", ours)
+    ours, known = without_tools(file.text), [tools_of(file.text)]
     if sha256_of(live) == record.source_sha256:
+        return Decision("update", ours)
+    base: str | Unmerged | None = None
+    if record.source_sha256 != file.source_sha256:
+        base = bases().get(record.source_sha256)
+        known += [tools_of(base)] if isinstance(base, str) else []
+    theirs = without_tools(live, *filter(None, known))
+    if ours == theirs:
         return Decision("update", ours)
     if record.source_sha256 == file.source_sha256 or file.name in mode.keep_files:
         return Decision("update", theirs, mixed=True)
-    base = bases().get(record.source_sha256)
     text = merge_of(without_tools(base) if isinstance(base, str) else base, theirs, ours)
     if isinstance(text, Unmerged):
         return Decision("conflict", theirs, mixed=True, why=text)

@@ -97,14 +97,14 @@ def test_notes_beside_the_credentials_outlive_a_rotation(scene: Scene, ann: UUID
     section = scene.simulator.release.roster_is_map
     carrier = folder(scene, ann) / ("AGENTS.md" if section else "TOOLS.md")
     before = find_token(carrier.read_text(), section=section)
-    carrier.write_text(f"{carrier.read_text()}\n\n## Mine\n\n{NOTE}\n")
+    carrier.write_text(f"{carrier.read_text()}\n{NOTE} Ever.\n\n## Mine\n\n{NOTE}\n")
     job = scene.sync(rotate_tokens=True)
     text = carrier.read_text()
     token = find_token(text, section=section)
     assert file_of(scene, job, carrier.name)["token"] == "rotated"
     assert token not in (None, before)
     assert text.count("AUTH_TOKEN=") == text.count(f"AUTH_TOKEN={token}")
-    assert text.endswith(f"\n\n## Mine\n\n{NOTE}\n")
+    assert text.endswith(f"\n{NOTE} Ever.\n\n## Mine\n\n{NOTE}\n")
     row = scene.row("SELECT agent_token_hash FROM agents WHERE id = :id", id=ann)
     assert verify_token(str(token), row.agent_token_hash)
     kept = scene.sync()
