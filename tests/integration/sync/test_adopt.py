@@ -11,12 +11,15 @@ import pytest
 from sqlalchemy import Connection
 
 from models import Agent
-from tests.integration.sync.scene import Scene, on_one_release
+from tests.integration.sync.scene import Scene, on, on_one_release
 from worker.agents import adopt_job, workspace_apply
+from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.requests import AdoptAgent, Request
 from worker.jobs.store.retrying import retry
+from worker.lab.simulator import Fault, Simulator
+from worker.lab.simulator.faults import Garble
 from worker.records.adoption import agent_to_become
 from worker.records.agent_settings import set_settings, unset_settings
 from worker.records.places import history_of
@@ -186,18 +189,21 @@ def test_an_agent_of_ours_whose_token_verifies_keeps_it_and_nothing_is_written(s
 @on_one_release
 def test_only_a_file_that_is_named_is_replaced_and_is_ours_from_then_on(scene: Scene) -> None:
     folder = owners_agent(scene)
-    done = adopt(scene, overwrite_files=["SOUL.md", "AGENTS.md"])
+    listed = {"defaultId": "main", "mainKey": "desk", "agents": [{"id": "main"}, {"id": "research"}]}
+    scene.simulator.faults.schedule(Fault(Garble(json.dumps(listed)), method="agents.list"))
+    done = adopt(scene, overwrite_files=["SOUL.md", "AGENTS.md", "SOLE.md"])
+    assert "There is no SOLE.md of ours" in " ".join(done.warnings)
     agent = UUID(done.result["agent_id"])
     assert (actions(done)["SOUL.md"], actions(done)["AGENTS.md"]) == ("update", "update")
     assert (folder / "AGENTS.md").read_text().count("## Tools") == 1
     assert "Mine alone." not in (folder / "SOUL.md").read_text()
     (folder / "USER.md").write_text("The owner's words.")
-    scene.execute("UPDATE agents SET soul_template = 'A new soul.'")
+    scene.execute("UPDATE agents SET soul_template = 'In {{ workspace_path }}, {{ session_key }}.'")
     for options in ({}, {"overwrite": True}):
         job_id = scene.ask("update_agent", agent_id=agent, wake=False, **options)
         scene.serve()
         assert actions(scene.job(job_id))["USER.md"] == "conflict"
-    assert (folder / "SOUL.md").read_text() == "A new soul."
+    assert (folder / "SOUL.md").read_text() == f"In {folder}, agent:research:desk."
     assert (folder / "USER.md").read_text() == "The owner's words."
 
 
@@ -235,6 +241,11 @@ def test_what_cannot_be_adopted_is_said_by_name_and_nothing_is_done(scene: Scene
     board = scene.fleet.add_board("Twins", gateway_id=twin)
     error = adopt(scene, f"mc-{ann}", gateway_id=twin, board_id=board, ok=False).error
     assert f"as agent 'Ann' ({ann}) already" in error
+    job_id = scene.ask("adopt_gateway", gateway_id=twin, board_id=board)
+    scene.serve()
+    assert scene.job(job_id).result["in_care"] == [f"mc-{ann}"]
+    scene.execute("DELETE FROM provisioner.agent_places")  # she lives there even without a record
+    assert f"Agent 'Ann' ({ann}) lives as mc-{ann} already" in adopt(scene, agent_id=ann, ok=False).error
 
     adopt(scene, agent_id=bob)
     assert f"as agent 'Bob' ({bob}) already" in adopt(scene, ok=False).error
@@ -381,6 +392,9 @@ def test_a_worker_that_dies_at_any_step_leaves_one_token_and_one_row(
     assert (broken, scene.job(job_id).status) == ([step], "running")
     assert scene.row("SELECT count(*) AS n FROM agents").n == (step == "finish")
     text = (folder / "AGENTS.md").read_text()
+    error = adopt(scene, agent_id=scene.agent("Bob"), ok=False).error
+    assert ("is just being adopted as that" in error) is (step != "finish")
+    scene.execute("DELETE FROM agents WHERE name = 'Bob'")
     scene.serve_until_ended(job_id)
     job = scene.job(job_id)
     assert job.status == "succeeded", job.error
@@ -538,3 +552,58 @@ def accept(scene: Scene, job_id: UUID) -> None:
         return agent_to_become(connection, request)
 
     accept_agent_job(scene.engine, "adopt_agent", str(job_id), (), kwargs, agent_of)
+
+
+@on("2026.2.12", "2026.9.6")
+def test_what_the_owner_writes_at_that_moment_is_not_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, carrier = owners_agent(scene), carrier_of(scene)
+    plans: list[Any] = []
+
+    def plan_and_edit(*given: Any, **named: Any) -> Any:
+        plans.append(plan_workspace(*given, **named))
+        if len(plans) == 1:
+            (folder / carrier).write_text(f"{NOTES} Written meanwhile.")
+        return plans[-1]
+
+    monkeypatch.setattr(workspace_apply, "plan_workspace", plan_and_edit)
+    adopt(scene)
+    assert len(plans) == 2
+    assert (folder / carrier).read_text().startswith(f"{NOTES} Written meanwhile.\n\n## Tools\n")
+
+
+@on_one_release
+def test_a_row_by_sql_is_enough(scene: Scene) -> None:
+    owners_agent(scene)
+    job_id = uuid4()
+    scene.execute(
+        "INSERT INTO provisioner.jobs (id, kind, gateway_id, board_id, options)"
+        """ VALUES (:id, 'adopt_agent', :g, :b, '{"openclaw_id": "Research", "dry_run": false}')""",
+        id=job_id,
+        g=scene.fleet.gateway_id,
+        b=scene.fleet.board_id,
+    )
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, job.board_id) == ("succeeded", scene.fleet.board_id), job.error
+    assert job.result["openclaw_id"] == "research"
+
+
+@on_one_release
+def test_an_adopted_agent_that_moves_leaves_its_files(scene: Scene, tmp_path: Path) -> None:
+    folder = owners_agent(scene)
+    agent = UUID(adopt(scene).result["agent_id"])
+    text = (folder / "AGENTS.md").read_text()
+    with Simulator("2026.9.6", token="other", state_dir=tmp_path / "other") as other:
+        gateway = scene.fleet.add_gateway("other", other.url, "other", str(other.state_dir / "ws"))
+        board = scene.fleet.add_board("Elsewhere", gateway_id=gateway)
+        move = "UPDATE agents SET gateway_id = :g, board_id = :b WHERE id = :id"
+        scene.execute(move, g=gateway, b=board, id=agent)
+        job_id = scene.ask("provision_agent", agent_id=agent, wake=False)
+        scene.serve()
+        scene.serve_until_ended(job_id)
+        assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+        assert f"mc-{agent}" in other.agents()
+    assert "research" not in scene.simulator.agents()
+    assert (folder / "AGENTS.md").read_text() == text
