@@ -238,3 +238,32 @@ def test_visibility_is_filled_in_where_missing_and_never_overwritten(dialect: Di
 def test_a_config_of_a_strange_shape_is_no_reason_to_stumble(dialect: Dialect, strange: Any) -> None:
     plan = plan_roster(dialect, {"agents": strange, "channels": strange}, [RosterEntry("mc-1", "A", "~/w")])
     assert plan.changed == {"mc-1"}
+
+
+@pytest.mark.parametrize("release", DIALECTS)
+def test_an_owners_entry_takes_settings_and_nothing_else(release: str) -> None:
+    """rules.md 48: neither its name, folder and heartbeat, nor what only our own entries bring along."""
+    dialect = DIALECTS[release]
+    bot = RosterEntry("bot", "Ours", "/ours", {"every": "5m"}, settings_only=True)
+    main = RosterEntry(IMPLICIT_AGENT, "Ours", "/ours", settings_only=True)
+    as_list = dialect.roster == "list"
+    held: dict[str, Any] = {"entries": {"main": {}, "bot": {}}}
+    if as_list:
+        held = {"list": [{"id": "main"}, {"id": "bot"}]}
+    config = {"agents": {**held, "ownership": "explicit"}}
+    for parsed, entries in ((config, [bot, main]), ({}, [main])):
+        assert plan_roster(dialect, parsed, entries).document is None
+        given = [replace(entry, settings={"model": "a/b"}) for entry in entries]
+        plan = plan_roster(dialect, parsed, given)
+        assert plan.patches == {
+            entry.openclaw_id: {"model": "a/b", **({"id": "main"} if as_list and not parsed else {})}
+            for entry in entries
+        }
+        assert (plan.silenced, "channels" in (plan.document or {})) == ((), False)
+        assert plan.present >= {entry.openclaw_id for entry in entries}
+    gone = plan_roster(
+        dialect,
+        {"agents": {"list": [{"id": "main"}]}} if as_list else config,
+        [replace(bot, openclaw_id="gone")],
+    )
+    assert gone.patches["gone"]["workspace"] == "/ours"
