@@ -42,7 +42,7 @@ def ensure_main_agent(connection: Connection, gateway_id: UUID) -> UUID:
         "openclaw_session_id": main_session_key(gateway_id),
     }
     if found is not None:
-        _repair(connection, found, values)
+        _repair(connection, found, values, renames=False)
         return found
     profile = {key: value for key, value in PROFILE_DEFAULTS.items() if value}
     values |= {"gateway_id": gateway_id, "identity_profile": json.dumps(profile)}
@@ -66,7 +66,8 @@ def ensure_board_lead(connection: Connection, request: EnsureBoardLead) -> tuple
     found: UUID | None = connection.execute(_LEAD, {"board_id": board.id}).scalar_one_or_none()
     if found is not None:
         key = session_key(found, board.id, True)
-        _repair(connection, found, {**values, "openclaw_session_id": key})
+        given_name = bool((request.agent_name or "").strip())
+        _repair(connection, found, {**values, "openclaw_session_id": key}, renames=given_name)
         return found, False
     profile = {key: PROFILE_DEFAULTS[key] for key in ("communication_style", "emoji")}
     given = {key: value for key, value in (request.identity_profile or {}).items() if _is_given(value)}
@@ -125,9 +126,15 @@ def _is_given(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
-def _repair(connection: Connection, agent_id: UUID, values: Mapping[str, Any]) -> None:
-    columns = ", ".join(f"{name} = :{name}" for name in values)
-    differs = " OR ".join(f"{name} IS DISTINCT FROM :{name}" for name in values)
+def _repair(connection: Connection, agent_id: UUID, values: Mapping[str, Any], *, renames: bool) -> None:
+    """Set the columns that differ. An agent that was adopted keeps its session key, and its name unless the
+    request ``renames`` it (rules.md 48)."""
+    wanted = {name: f":{name}" for name in values}
+    wanted["openclaw_session_id"] = f"coalesce({_ADOPTED_KEY}, :openclaw_session_id)"
+    if not renames:
+        wanted["name"] = f"CASE WHEN {_ADOPTED_KEY} IS NULL THEN :name ELSE name END"
+    columns = ", ".join(f"{name} = {value}" for name, value in wanted.items())
+    differs = " OR ".join(f"{name} IS DISTINCT FROM {value}" for name, value in wanted.items())
     statement = f"UPDATE agents SET {columns}, updated_at = {_NOW} WHERE id = :id AND ({differs})"
     connection.execute(text(statement), {**values, "id": agent_id})
 
@@ -154,6 +161,10 @@ def _insert(connection: Connection, values: Mapping[str, Any], kind: str) -> UUI
     return agent_id
 
 
+_ADOPTED_KEY = """(
+    SELECT p.session_key FROM provisioner.agent_places p
+    WHERE p.agent_id = agents.id AND p.gateway_id = agents.gateway_id AND p.adopted AND p.until IS NULL
+)"""
 _NOW = "now() AT TIME ZONE 'utc'"
 _LOCK = text("""
     SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), :place)),

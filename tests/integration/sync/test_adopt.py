@@ -16,11 +16,12 @@ from worker.agents import adopt_job, workspace_apply
 from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
-from worker.jobs.requests import AdoptAgent, Request
+from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Garble
 from worker.records.adoption import agent_to_become
+from worker.records.agent_rows import ensure_board_lead, ensure_main_agent
 from worker.records.agent_settings import set_settings, unset_settings
 from worker.records.places import history_of
 from worker.workspace.tokens import find_token, token_values, verify_token
@@ -607,3 +608,25 @@ def test_an_adopted_agent_that_moves_leaves_its_files(scene: Scene, tmp_path: Pa
         assert f"mc-{agent}" in other.agents()
     assert "research" not in scene.simulator.agents()
     assert (folder / "AGENTS.md").read_text() == text
+
+
+@on_one_release
+def test_repairs_leave_an_adopted_leads_name_and_session_key(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    lead, main = scene.agent("Grace", lead=True), scene.main()
+    scene.execute("UPDATE agents SET name = 'Boss' WHERE id = :id", id=main)
+    adopt(scene, agent_id=lead)
+    adopt(scene, "main", agent_id=main)
+    names = {lead: ("Grace", "agent:research:main"), main: ("Boss", "agent:main:main")}
+    with scene.engine.begin() as connection:
+        request = EnsureBoardLead(board_id=scene.fleet.board_id)
+        assert ensure_board_lead(connection, request) == (lead, False)
+        assert ensure_main_agent(connection, scene.fleet.gateway_id) == main
+    for agent, expected in names.items():
+        row = agent_row(scene, agent)
+        assert (row.name, row.openclaw_session_id) == expected
+    with scene.engine.begin() as connection:
+        ensure_board_lead(connection, request.model_copy(update={"agent_name": "Ada"}))
+    row = agent_row(scene, lead)
+    assert (row.name, row.openclaw_session_id) == ("Ada", "agent:research:main")
+    assert folder.exists()

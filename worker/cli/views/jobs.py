@@ -206,11 +206,15 @@ def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
 
 def subject(job: JobSummary) -> str:
     """The name of what the job is about, or its id if no name is known."""
-    its_only = job.kind == AdoptAgent.kind
-    names = [agent.name for agent in job.agents if its_only or agent.agent_id == job.agent_id]
+    adopts = job.kind == AdoptAgent.kind
+    names = [
+        agent.name
+        for agent in job.agents
+        if agent.agent_id == job.agent_id or (adopts and agent.name != str(agent.agent_id))
+    ]
     return (
         job.agent_name
         or (names[0] if names else None)
-        or (str(job.options.get("openclaw_id")) if its_only else None)
+        or (str(job.options.get("openclaw_id")) if adopts else None)
         or str(job.agent_id or job.board_name or job.gateway_name or "")
     )
