@@ -16,7 +16,8 @@ from worker.agents import adopt_job, workspace_apply
 from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
-from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request
+from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request, SyncHeartbeats
+from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Fault, Simulator
 from worker.lab.simulator.faults import Garble
@@ -276,6 +277,12 @@ def test_main_is_adopted_as_it_is_and_never_taken_off(scene: Scene) -> None:
         job_id = scene.ask(kind, gateway_id=scene.fleet.gateway_id, **options)
         scene.serve()
         assert scene.job(job_id).status == "succeeded", scene.job(job_id).error
+    with scene.engine.begin() as connection:
+        beats = enqueue(connection, SyncHeartbeats(gateway_id=scene.fleet.gateway_id)).job_id
+    scene.begin_heartbeats(beats)
+    scene.serve()
+    scene.serve_until_ended(beats)
+    assert scene.job(beats).status == "succeeded", scene.job(beats).error
     row = agent_row(scene, main)
     assert (row.openclaw_session_id, config(scene)) == ("agent:main:main", entries)
     kept = files(folder)
