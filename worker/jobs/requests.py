@@ -174,10 +174,18 @@ class Request(BaseModel):
         """
         unknown = sorted(set(arguments) - set(cls.model_fields))
         try:
-            return cls.model_validate(dict(arguments)), unknown
+            request = cls.model_validate(dict(arguments))
+            both = request._named_twice()
+            if not both:
+                return request, unknown
+            faults = [f"overwrite_files and keep_files both name {', '.join(both)}"]
         except ValidationError as error:
             faults = [_fault(str(e["loc"][0]), e["type"], e.get("input")) for e in error.errors()]
         raise BadRequestError(f"tasks.{cls.kind}: {'; '.join(faults)}.")
+
+    def _named_twice(self) -> list[str]:
+        overwritten = set(getattr(self, "overwrite_files", ()))
+        return sorted(overwritten & set(getattr(self, "keep_files", ())))
 
     @classmethod
     def require_known_options(cls, options: object) -> None:

@@ -69,10 +69,10 @@ class Mode:
 
     ``first``: the agent is new on its gateway, so it gets BOOTSTRAP.md. ``overwrite``: replace even text that
     the agent or its human wrote; ``overwrite_files``: in these files. ``keep_files``: files that stay as they
-    are where they conflict. ``force_bootstrap``: write BOOTSTRAP.md to any agent. ``main``: the agent is the
-    gateway's main agent, whose USER.md is ours unless it is on record (rules.md 16). ``owners``: whose the
-    files are, where that differs from OWNERS. ``adopted``: what is not on record is its owner's;
-    ``adopting``: nothing is created (rules.md 48).
+    are where they conflict, and that ``overwrite`` leaves alone. ``force_bootstrap``: write BOOTSTRAP.md to
+    any agent. ``main``: the agent is the gateway's main agent, whose USER.md is ours unless it is on record
+    (rules.md 16). ``owners``: whose the files are, where that differs from OWNERS. ``adopted``: what is not
+    on record is its owner's; ``adopting``: nothing is created (rules.md 48).
     """
 
     first: bool
@@ -105,7 +105,7 @@ class Mode:
 
     def replaces(self, name: str) -> bool:
         """Whether the job was asked to replace the file of that name, whoever wrote it."""
-        return self.overwrite or name in self.overwrite_files
+        return name in self.overwrite_files or (self.overwrite and name not in self.keep_files)
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,7 @@ def _decide_body(
         base = bases().get(record.source_sha256)
         known += [tools_of(base)] if isinstance(base, str) else []
     theirs = without_tools(live, *filter(None, known))
+    theirs = theirs if MARK in theirs else with_tools(theirs, MARK)
     if ours == theirs:
         return Decision("update", ours)
     if record.source_sha256 == file.source_sha256 or file.name in mode.keep_files:

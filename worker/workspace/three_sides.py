@@ -177,12 +177,12 @@ def tools_of(text: str) -> str | None:
 
 def with_tools(body: str, section: str) -> str:
     """The inverse of `without_tools`. If somebody removed the section, it comes back at the end."""
-    if "\r\n" in body:
-        section = section.replace("\n", "\r\n")
+    newline = "\r\n" if "\r\n" in body else "\n"
+    section = section.replace("\n", newline)
     if body.count(MARK) == 1:
         return body.replace(MARK, section)
-    rest = body.replace(MARK, "").rstrip("\n")
-    return f"{rest}\n\n{section}" if rest.strip() else section
+    rest = body.replace(MARK, "").rstrip("\r\n")
+    return f"{rest}{newline}{newline}{section}" if rest.strip() else section
 
 
 _SHORTEST_TOKEN = 16

@@ -61,6 +61,10 @@ def test_arguments_of_a_newer_version_are_named_and_ignored() -> None:
             "request_id must be of at most 500 characters, not 501",
         ),
         ({"agent_id": AGENT, "requested_by": ["me"]}, "requested_by must be text, not list"),
+        (
+            {"agent_id": AGENT, "overwrite_files": ["USER.md", "SOUL.md"], "keep_files": ["SOUL.md"]},
+            "overwrite_files and keep_files both name SOUL.md",
+        ),
     ],
 )
 def test_every_fault_is_a_sentence_that_names_the_argument(arguments: dict[str, Any], fault: str) -> None:

@@ -121,6 +121,14 @@ def test_overwrite_writes_over_what_the_agent_wrote() -> None:
     assert has_agent_text(rendered("MEMORY.md"), read("mine"), None) is True
 
 
+def test_overwrite_leaves_the_files_that_are_to_be_kept() -> None:
+    mode = Mode(first=False, overwrite=True, keep_files=frozenset({"MEMORY.md", "SOUL.md"}))
+    theirs = read("Ada drinks tea.\n")
+    assert action_for(rendered("MEMORY.md"), theirs, recorded(), mode) == "preserved"
+    assert action_for(rendered("SOUL.md"), theirs, recorded(digest("Be.\n")), mode) == "preserved"
+    assert action_for(rendered("USER.md"), theirs, recorded(), mode) == "update"
+
+
 @pytest.mark.parametrize("release", sorted(USER_MD))
 @pytest.mark.parametrize("mode", [FIRST, LATER], ids=["first", "later"])
 def test_a_seeded_text_may_be_replaced(release: str, mode: Mode) -> None:
