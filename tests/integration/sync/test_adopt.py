@@ -637,3 +637,11 @@ def test_repairs_leave_an_adopted_leads_name_and_session_key(scene: Scene) -> No
     row = agent_row(scene, lead)
     assert (row.name, row.openclaw_session_id) == ("Ada", "agent:research:main")
     assert folder.exists()
+
+
+@on("2026.3.13")
+def test_a_session_goes_on_where_it_shows_an_agent_its_files_as_they_were(scene: Scene) -> None:
+    owners_agent(scene)
+    job = adopt(scene)
+    assert any("so it has its token only then" in warning for warning in job.warnings)
+    assert not {"sessions.reset", "chat.send"} & {call.method for call in scene.simulator.calls}
