@@ -183,7 +183,10 @@ def _write_scratch(context: AgentContext, plan: WorkspacePlan, written: dict[str
     step = next((step for step in plan.steps.values() if step.file.kind == "scratch"), None)
     if step is not None and step.writes:
         place, text = str(plan.scratch_id), step.text
-        result = context.services.retry_inline(lambda: plan.files.write_scratch(place, step.file.name, text))
+        revision = step.live.revision if step.live is not None else None
+        result = context.services.retry_inline(
+            lambda: plan.files.write_scratch(place, step.file.name, text, revision)
+        )
         written[step.file.name] = _recorded(step, result, place)
     elif step is not None and step.records:
         _record_unchanged(step, written, str(plan.scratch_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.errors import TransientError
@@ -13,6 +13,7 @@ from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import (
     BadAnswer,
+    FileConflict,
     FileRefused,
     GatewayError,
     Refused,
@@ -291,17 +292,28 @@ class AgentFiles:
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text in the automation's scratch; None if there is none."""
         scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
-        return None if scratch is None else _content(scratch)
+        if scratch is None:
+            return None
+        return replace(_content(scratch), revision=whole_number(scratch.value.get("revision")))
 
-    def write_scratch(self, scratch_id: str, name: str, text: str) -> Written:
-        """Write the heartbeat text into the automation's scratch. ``name``: its file on other releases."""
+    def write_scratch(self, scratch_id: str, name: str, text: str, revision: int | None = None) -> Written:
+        """Write the heartbeat text into the automation's scratch. ``name``: its file on other releases;
+        ``revision``: the one that is replaced, None for any. Raises FileConflict if it has another by now."""
         self.unanswered.discard(name)
+        change = {"jobId": scratch_id, "content": text}
         try:
-            answer = self.client.query("cron.scratch.set", {"jobId": scratch_id, "content": text})
+            answer = self.client.query(
+                "cron.scratch.set",
+                change if revision is None else {**change, "expectedRevision": revision},
+            )
         except GatewayError as error:
             if error.may_have_had_effect:
                 self.unanswered.add(name)
             raise
+        if answer.value.get("reason") == "revision-conflict":
+            raise FileConflict(
+                f"{name} of {self.openclaw_id} changed before it was replaced.", method="cron.scratch.set"
+            )
         scratch = answer.record_or_none("scratch")
         return Written(len(text.encode()), scratch.timestamp_ms("updatedAtMs") if scratch else None)
 

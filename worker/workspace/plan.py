@@ -39,11 +39,13 @@ BOOTSTRAP = "BOOTSTRAP.md"
 
 @dataclass(frozen=True)
 class LiveFile:
-    """A file as the gateway has it. ``size``: in bytes. ``content``: None until it has been read."""
+    """A file as the gateway has it. ``size``: in bytes. ``content``: None until it has been read.
+    ``revision``: of a heartbeat scratch, the number that each change of it raises."""
 
     size: int
     updated_at_ms: int | None
     content: str | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True)

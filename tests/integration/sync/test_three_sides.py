@@ -12,6 +12,7 @@ import pytest
 from tests.integration.sync.scene import Scene
 from tests.integration.sync.test_memory_files import folder
 from worker.lab.simulator.faults import Fault, Hold
+from worker.lab.simulator.heartbeats import Heartbeats
 from worker.workspace.tokens import find_token, verify_token
 
 NOTE = "- You never call Ada before nine."
@@ -192,3 +193,23 @@ def test_a_file_that_changes_while_it_is_replaced_is_planned_anew(scene: Scene, 
     assert file_of(scene, job, "SOUL.md")["action"] == "merge"
     assert NOTE in soul.read_text()
     assert "- Style: terse" in soul.read_text()
+
+
+def test_a_heartbeat_text_that_changes_while_it_is_replaced_is_planned_anew(scene: Scene, ann: UUID) -> None:
+    if not scene.simulator.release.roster_is_map:
+        pytest.skip("its heartbeat text is a file")
+    heartbeats = Heartbeats(scene.simulator.config_path.parent)
+    [job_id] = [job["id"] for job in heartbeats.jobs(f"mc-{ann}", 0, None)["jobs"]]
+    text = heartbeats.scratch(job_id)["scratch"]["content"]
+    scene.execute("UPDATE agents SET name = 'Anna' WHERE id = :id", id=ann)
+    held = scene.simulator.faults.schedule(Fault(Hold(), "cron.scratch.set"))
+    with ThreadPoolExecutor(1) as threads:
+        sync = threads.submit(scene.sync)
+        assert held.wait(timeout_s=20)
+        heartbeats.set_scratch(job_id, f"{text}\n\n{NOTE}\n", None)
+        held.release()
+        job = sync.result()
+    assert file_of(scene, job, "HEARTBEAT.md")["action"] == "merge"
+    merged = heartbeats.scratch(job_id)["scratch"]["content"]
+    assert NOTE in merged
+    assert '"Anna"' in merged
