@@ -193,8 +193,12 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     plan.gateway_token = context.record.address.token
     if mode.adopting:
         plan.theirs = _theirs(context, rendered, live)
-        for name in sorted(mode.overwrite_files - rendered.keys()):
-            context.warn(f"There is no {line(name, 100)} of ours for this agent, so none was overwritten.")
+    for name in sorted(
+        (mode.overwrite_files | mode.keep_files) - rendered.keys() - rendered.unsupported.keys()
+    ):
+        context.warn(
+            f"There is no {line(name, 100)} of ours for this agent, so none was overwritten or kept."
+        )
     _plan_carrier(context, plan, live, mode)
     _plan_files(context, plan, live, mode)
     for file in rendered.values():

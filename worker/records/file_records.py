@@ -31,8 +31,9 @@ _RECORD = text("""
         INSERT INTO provisioner.file_texts (gateway_id, sha256, body)
         SELECT :gateway_id, t.sha256, decode(t.body, 'base64')
         FROM jsonb_to_recordset(:texts) AS t (sha256 text, body text)
-        WHERE (SELECT coalesce(sum(length(f.body)), 0) FROM provisioner.file_texts f
-               WHERE f.gateway_id = :gateway_id) < :most_bytes
+        WHERE CASE WHEN t.sha256 IS NOT NULL THEN
+            (SELECT coalesce(sum(length(f.body)), 0) FROM provisioner.file_texts f
+             WHERE f.gateway_id = :gateway_id) < :most_bytes END
         ORDER BY t.sha256
         ON CONFLICT DO NOTHING
     )

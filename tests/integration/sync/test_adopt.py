@@ -603,8 +603,8 @@ def test_an_adopted_agent_that_moves_leaves_its_files(scene: Scene, tmp_path: Pa
     folder = owners_agent(scene)
     agent = UUID(adopt(scene).result["agent_id"])
     text = (folder / "AGENTS.md").read_text()
-    with Simulator("2026.9.6", token="other", state_dir=tmp_path / "other") as other:
-        gateway = scene.fleet.add_gateway("other", other.url, "other", str(other.state_dir / "ws"))
+    with Simulator("2026.9.6", token="0ther-t0ken", state_dir=tmp_path / "other") as other:
+        gateway = scene.fleet.add_gateway("other", other.url, "0ther-t0ken", str(other.state_dir / "ws"))
         board = scene.fleet.add_board("Elsewhere", gateway_id=gateway)
         move = "UPDATE agents SET gateway_id = :g, board_id = :b WHERE id = :id"
         scene.execute(move, g=gateway, b=board, id=agent)

@@ -85,7 +85,10 @@ def test_a_conflict_is_kept_and_named_until_somebody_settles_it(scene: Scene, an
         assert "both changed the same lines" in warning
         assert "--overwrite-file SOUL.md or --keep-file SOUL.md" in warning
         assert soul.read_text() == mine
-    assert file_of(scene, scene.sync(keep_files=["SOUL.md"]), "SOUL.md")["action"] == "preserved"
+    kept = scene.sync(keep_files=["SOUL.md", "SOUL.txt"])
+    assert file_of(scene, kept, "SOUL.md")["action"] == "preserved"
+    [row] = scene.rows(kept.id).values()
+    assert "There is no SOUL.txt of ours for this agent, so none was overwritten or kept." in row.warnings
     assert file_of(scene, scene.sync(), "SOUL.md")["action"] == "preserved"
     assert soul.read_text() == mine
     replaced = scene.sync(overwrite_files=["SOUL.md"])
