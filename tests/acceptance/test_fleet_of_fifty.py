@@ -34,6 +34,14 @@ def fleet_size(world: World) -> int:
     return FIFTY if world.real else SIMULATED
 
 
+def those_left(world: World) -> list[Settled]:
+    """The many that no test before has deleted."""
+    roster = world.roster()
+    with world.engine.connect() as connection:
+        rows = {row.id for row in connection.execute(text("SELECT id FROM agents"))}
+    return [each for each in world.many if each.openclaw_id in roster and each.agent_id in rows]
+
+
 def entries(world: World, ids: Sequence[str]) -> dict[str, Any]:
     roster = world.roster()
     return {each: roster[each] for each in ids}
@@ -122,7 +130,7 @@ _SOULS = text("SELECT agent_id, files -> 'SOUL.md' AS soul FROM provisioner.job_
 
 
 def test_of_fifty_ten_are_edited_by_hand_and_one_template_changes(world: World) -> None:
-    agents = world.many[: fleet_size(world)]
+    agents = those_left(world)[: fleet_size(world)]
     layer = Layer("gateway", str(world.fleet.gateway_id), "gateway X")
     put(world, layer, "SOUL.md", FIRST)
     _promote(world, layer)
@@ -148,7 +156,7 @@ def test_of_fifty_ten_are_edited_by_hand_and_one_template_changes(world: World) 
 
 
 def test_a_layer_that_fails_for_one_of_fifty_is_not_promoted(world: World) -> None:
-    wordy = world.many[7].agent_id
+    wordy = those_left(world)[7].agent_id
     world.set_agent(wordy, identity_profile={"custom_instructions": "x" * 20_000})
     layer = Layer("gateway", str(world.fleet.gateway_id), "gateway X")
     put(world, layer, "SOUL.md", "{{ identity_custom_instructions }}\n" * 20)
