@@ -22,7 +22,7 @@ LONGEST_FIRST = (
     "tests/integration",
 )
 """The order of the tests, by folder or file: the longest start first, so that none is left at the end."""
-LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|contention|many_writers|key_rotation)\.py")
+LONG_ACTS = re.compile(r"tests/acceptance/test_(sync|contention|many_writers|token_rotation)\.py")
 """Acceptance tests of the large batch, which take half the time on a real release: a second gateway's."""
 _TARGET = re.compile(r"\b(?:sim|openclaw):[\d.]+")
 

@@ -17,7 +17,7 @@ def test_all_tests_of_a_folder_on_one_gateway_stay_together() -> None:
 
 
 def test_the_acceptance_tests_of_a_real_release_are_shared_out_between_two_gateways() -> None:
-    names = ["provision", "update", "sync", "key_rotation", "contention", "many_writers"]
+    names = ["provision", "update", "sync", "token_rotation", "contention", "many_writers"]
     files = [Path(f"tests/acceptance/test_{name}.py") for name in names]
     assert all((Path(__file__).parents[3] / file).is_file() for file in files)
     for release, gateways in (("openclaw:2026.9.6", 2), ("sim:2026.9.6", 1)):
