@@ -23,10 +23,11 @@ from worker.workspace.tokens import hash_token, mint_token
 @pytest.fixture(scope="module")
 def scene(world: World) -> Iterator[Scene]:
     """A worker with a slot for every victim, and every step of its jobs watched."""
-    # What the syncs left to write in the roster would be steps too.
-    left = world.ended(world.ask("sync_heartbeats", gateway_id=world.fleet.gateway_id))
-    assert left["status"] == "succeeded", left["error"]
     subjects = subjects_of(world)
+    # What the syncs left to write in the roster would be steps too.
+    ids = [str(subject.agent_id) for subject in subjects]
+    left = world.ended(world.ask("sync_heartbeats", gateway_id=world.fleet.gateway_id, agent_ids=ids))
+    assert left["status"] == "succeeded", left["error"]
     world.stop_workers()
     worker = world.start_worker(**SLOT_FOR_EACH)
     watch = RowWatch(world.engine)
