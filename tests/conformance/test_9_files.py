@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.conformance import peer as wire
 from tests.conformance.conftest import Target
 from tests.conformance.peer import Device, Peer, meet_when_up
 from tests.conformance.steps import eventually, patch
@@ -179,18 +178,23 @@ def test_a_write_flattens_an_include_or_goes_through_it(target: Target, original
     """Last, because some releases restart after it, and none starts on the files of the other tests."""
     config = moved(target, original)
     saved(target, config, with_agents(config))
-    with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
-        _write(target, peer, original)
+    for _ in range(2):
+        with meet_when_up(target.url, target.token, within_s=target.timeout_s, device=Device()) as peer:
+            if not _takes_patches_back(target, peer):
+                _write(target, peer, original)
+                return
+        target.process.stop()
+        target.process.start()
+    raise AssertionError("it takes patches back even after a restart")
 
 
-def _patch_that_stands(target: Target, peer: Peer, change: Mapping[str, Any]) -> wire.Answer:
-    """The answer to a patch; while 2026.9.6 still loads what was saved by hand, it takes patches back."""
-
-    def answer() -> wire.Answer | None:
-        given = patch(peer, change)
-        return None if given.error.get("details", {}).get("rollbackStatus") == "restored" else given
-
-    return eventually(answer, target.timeout_s)
+def _takes_patches_back(target: Target, peer: Peer) -> bool:
+    """Whether 2026.9.6 is in the state in which it rolls back every patch until it is restarted, into which
+    files that are saved by hand may bring it (gateways.md 12)."""
+    if not target.expected.roster_is_map:
+        return False
+    answer = patch(peer, {"agents": {"entries": {"owners-bot": {"name": "Bot again"}}}})
+    return bool(answer.error.get("details", {}).get("rollbackStatus") == "restored")
 
 
 def _write(target: Target, peer: Peer, original: dict[str, Any]) -> None:
@@ -201,7 +205,7 @@ def _write(target: Target, peer: Peer, original: dict[str, Any]) -> None:
         answer = patch(peer, {**agents, **channels})
         assert (answer.ok, answer.error["code"]) == (False, "UNAVAILABLE")
         assert REFUSED in answer.message
-        assert _patch_that_stands(target, peer, agents).ok
+        assert patch(peer, agents).ok
         assert target.stored_config()["agents"] == {"$include": "./agents.json5"}
         written = json.loads((target.state_dir / "agents.json5").read_text(encoding="utf-8"))
         assert set(written["entries"]) == {*ids(target, original), "included"}
