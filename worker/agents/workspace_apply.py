@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from worker.agents.agent_context import AgentContext
 from worker.agents.token_choice import Token, commit, new_token
-from worker.agents.workspace_plan import Step, WorkspacePlan, plan_workspace
+from worker.agents.workspace_plan import UNANSWERED, Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
 from worker.gateway.agent_files import NotThereYetError, Written
 from worker.gateway.errors import FileConflict, FileRefused, UnsupportedFile
@@ -23,9 +23,6 @@ from worker.workspace.tokens import find_token, with_token
 
 MOST_LOOKS = 3
 """How often in a row a try looks at a workspace whose files change under it."""
-UNANSWERED = "unanswered"
-"""The action in ``job_agents.files`` for a file that was sent without getting an answer: whether it was
-written is unknown until the next try reads it. The entry's ``sent`` holds the action that was tried."""
 
 
 def apply_workspace(context: AgentContext, *, first: bool) -> None:

@@ -41,6 +41,9 @@ from worker.workspace.tokens import find_token, with_token
 SCRATCH_WAIT_S = 30.0
 """Age of a row's first claim, in seconds, up to which the job waits for the gateway to make a new agent's
 heartbeat automation; an idle 2026.9.6 takes 3 s."""
+UNANSWERED = "unanswered"
+"""The action in ``job_agents.files`` for a file that was sent without getting an answer: whether it was
+written is unknown until the next try reads it. The entry's ``sent`` holds the action that was tried."""
 ABSENCE_WAIT_S = 30.0
 """Age of a row's first claim, in seconds, up to which the job tries again to find a workspace that its
 gateway does not find."""
@@ -183,6 +186,9 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
         main=context.record.board is None,
         overwrite_files=context.names("overwrite_files"),
         keep_files=context.names("keep_files"),
+        unanswered=frozenset(
+            name for name, file in context.files.items() if file.get("action") == UNANSWERED
+        ),
         owners=context.record.owners,
         adopted=context.record.home.adopted,
         adopting=context.adopting,

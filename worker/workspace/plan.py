@@ -71,7 +71,8 @@ class Mode:
 
     ``first``: the agent is new on its gateway, so it gets BOOTSTRAP.md. ``overwrite``: replace even text that
     the agent or its human wrote; ``overwrite_files``: in these files. ``keep_files``: files that stay as they
-    are where they conflict, and that ``overwrite`` leaves alone. ``force_bootstrap``: write BOOTSTRAP.md to
+    are where they conflict, and that ``overwrite`` leaves alone. ``unanswered``: files that an
+    earlier try of the job sent without getting an answer. ``force_bootstrap``: write BOOTSTRAP.md to
     any agent. ``main``: the agent is the gateway's main agent, whose USER.md is ours unless it is on record
     (rules.md 16). ``owners``: whose the files are, where that differs from OWNERS. ``adopted``: what is not
     on record is its owner's; ``adopting``: nothing is created (rules.md 48).
@@ -83,6 +84,7 @@ class Mode:
     main: bool = False
     overwrite_files: frozenset[str] = frozenset()
     keep_files: frozenset[str] = frozenset()
+    unanswered: frozenset[str] = frozenset()
     owners: Mapping[str, Owner] = field(default_factory=dict)
     adopted: bool = False
     adopting: bool = False
@@ -204,6 +206,8 @@ def _three_sides(
         return Decision("unchanged")
     if record.source_sha256 == sha256_of(live.content) or is_seed(file.name, live.content):
         return Decision("update", file.text)
+    if _is_torn(file, live.content, mode):
+        return Decision("update", file.text)
     if not ours_changed:
         return _kept(live, record)
     return _both_changed(file, live.content, record, mode, bases)
@@ -213,6 +217,12 @@ def _kept(live: LiveFile, record: RecordedFile) -> Decision:
     """The agent alone changed the file. That is put on record, for the day when we change it too, and so that
     the next look need not read it again."""
     return Decision("preserved", mixed=True, records=not record.has_text or live.content is not None)
+
+
+def _is_torn(file: RenderedFile, live: str, mode: Mode) -> bool:
+    """Whether the file holds the beginning of what an earlier try of this job sent without getting an answer:
+    its gateway died while it wrote the file, which releases do in place."""
+    return file.name in mode.unanswered and file.text.startswith(live)
 
 
 def _both_changed(
@@ -247,6 +257,8 @@ def decide_carrier(
     tools = tools_of(file.text)
     if record is None or tools is None or mode.replaces(file.name) or mode.owner_of(file.name) == "ours":
         return Decision("update", file.text)
+    if file.name in mode.unanswered and file.text.partition(PLACEHOLDER)[0].startswith(live):
+        return Decision("update", file.text)  # torn
     text = as_rendered(live, find_token(live, section=section))
     body = _decide_body(file, text, record, mode, bases)
     assert body.text is not None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from worker.agents.workspace_apply import UNANSWERED
+from worker.agents.workspace_plan import UNANSWERED
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Delay, Drop, Kind, Restart, Wrong
 

@@ -269,6 +269,15 @@ def test_a_file_that_has_three_sides(
     assert found == decision
 
 
+@pytest.mark.parametrize("torn", ["", OURS[:30]], ids=["emptied", "half"])
+def test_a_file_that_a_dying_gateway_left_half_written_is_no_text_of_the_agents(torn: str) -> None:
+    live, sent = LiveFile(len(torn), 9, torn), Mode(first=False, unanswered=frozenset({"SOUL.md"}))
+    assert decide(rendered(text=OURS), live, WROTE, sent) == Decision("update", OURS)
+    kept = decide(rendered(text=OURS), live, WROTE, LATER, {digest(BASE): BASE})
+    assert isinstance(kept, Decision)
+    assert kept.action == "conflict"
+
+
 def test_without_the_text_delivered_last_only_its_hash_can_be_the_base() -> None:
     file = rendered(text=OURS)
     assert decide(file, LiveFile(len(BASE), 9, BASE), WROTE, LATER, {}) == Decision("update", OURS)
