@@ -118,12 +118,18 @@ def require_for(connection: Connection, kind: str) -> None:
         raise PermanentError(f"{kind} cannot be served here, and nothing was touched: {lacking}.")
 
 
+def may_hide_rows(connection: Connection, *tables: str) -> bool:
+    """Whether row-level security may hide rows of one of the tables from the role, so that what is not found
+    may be there."""
+    active = text("SELECT bool_or(row_security_active(to_regclass(name))) FROM unnest(:tables) AS name")
+    return bool(connection.execute(active, {"tables": list(tables)}).scalar_one())
+
+
 def require_all_rows(connection: Connection, table: str) -> None:
     """Raise PermanentError if row-level security may hide rows of ``table`` from the role, because a row that
     was not found may then exist."""
-    hidden = text("SELECT row_security_active(to_regclass(:table)), current_user")
-    active, role = connection.execute(hidden, {"table": table}).one()
-    if active:
+    if may_hide_rows(connection, table):
+        role = connection.execute(text("SELECT current_user")).scalar_one()
         raise PermanentError(
             f"No such row of {table} is visible to the role {role}, but row-level security may hide it, so"
             f" nothing was touched: ALTER ROLE {role} BYPASSRLS."

@@ -18,17 +18,16 @@ from worker.agents.token_choice import record_success
 from worker.agents.wake import wake
 from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace
-from worker.errors import PermanentError
 from worker.gateway.agent_ids import canonical_id
 from worker.gateway.dialect import Dialect
 from worker.gateway.owner_settings import has_one_session
 from worker.jobs.retry_policy import Snooze
-from worker.jobs.store.job_agents import Claim, advance, finish
+from worker.jobs.store.job_agents import Claim, advance
 from worker.records.adoption import claim_found_place, refuse_if_held
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_rows import NewAgent, add_found_agent
 from worker.records.agent_status import succeed, take_over
-from worker.records.gateway_repository import GatewayRecord, load_gateway
+from worker.records.gateway_repository import GatewayRecord, require_gateway
 from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.runtime.services import Services
 from worker.worker_row import require_no_older_worker
@@ -69,9 +68,7 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
     Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
-        gateway = None if held.gateway_id is None else load_gateway(connection, held.gateway_id)
-    if gateway is None:
-        raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
+        gateway = require_gateway(connection, held.gateway_id)
     away = check_circuit(services, gateway)
     if away is not None:
         return away
@@ -180,14 +177,7 @@ def _finish(context: AgentContext, adoption: _Adoption) -> None:
     if dry_run:
         result["roster"] = {"action": "unchanged", "changes": {}}
     with context.services.engine.begin() as connection:
-        finish(
-            connection,
-            context.held,
-            "succeeded",
-            result=result,
-            warnings=context.warnings,
-            files=context.files,
-        )
+        context.succeed(connection, result)
         if not dry_run:
             succeed(connection, {context.agent_id: context.record.session_key})
             record_success(connection, context.record.gateway_id, [context.agent_id])

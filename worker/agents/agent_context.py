@@ -14,7 +14,7 @@ from worker.gateway.client import GatewayClient
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import UnknownAgent
 from worker.gateway.extra_files import taken_files
-from worker.jobs.store.job_agents import Claim, advance
+from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.records.agent_repository import AgentRecord
 from worker.runtime.services import Services
 from worker.settings import Settings
@@ -87,16 +87,18 @@ class AgentContext:
     def names(self, option: str) -> frozenset[str]:
         """An option of the request that names files; absent is none."""
         given = self.held.options.get(option)
-        return (
-            frozenset(name for name in given if isinstance(name, str))
-            if isinstance(given, list)
-            else frozenset()
-        )
+        names = given if isinstance(given, list) else ()
+        return frozenset(name for name in names if isinstance(name, str))
 
     @property
     def wants_reset(self) -> bool:
         """Whether the request asks for a new session."""
         return self.option("reset_session") or self.option("reset_sessions")
+
+    def succeed(self, connection: Connection, result: Mapping[str, Any]) -> None:
+        """End the row with what was reported and warned of so far. Raises LeaseLostError."""
+        files, warnings = self.files, self.warnings
+        finish(connection, self.held, "succeeded", result=result, warnings=warnings, files=files)
 
     def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:
         """Record the step that begins (None keeps it) and ``columns``, and renew the lease. Raises

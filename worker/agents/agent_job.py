@@ -29,7 +29,6 @@ from worker.jobs.states import ReasonCode
 from worker.jobs.store.job_agents import (
     Claim,
     advance,
-    finish,
     park,
 )
 from worker.jobs.store.jobs import move_job
@@ -233,14 +232,7 @@ def _dry_run(context: AgentContext) -> None:
         wants_reset(context)  # for its warnings
     result = {**context.result(), "dry_run": True, "roster": roster}
     with context.services.engine.begin() as connection:
-        finish(
-            connection,
-            context.held,
-            "succeeded",
-            result=result,
-            warnings=context.warnings,
-            files=context.files,
-        )
+        context.succeed(connection, result)
 
 
 def _planned_roster_change(context: AgentContext) -> tuple[bool, Mapping[str, Any]]:
@@ -265,14 +257,7 @@ def _planned_roster_change(context: AgentContext) -> tuple[bool, Mapping[str, An
 def _finish(context: AgentContext) -> None:
     record, profile = context.record, context.profile
     with context.services.engine.begin() as connection:
-        finish(
-            connection,
-            context.held,
-            "succeeded",
-            result=context.result(),
-            warnings=context.warnings,
-            files=context.files,
-        )
+        context.succeed(connection, context.result())
         if profile.status is not None:
             succeed(connection, {context.agent_id: record.session_key})
         elif record.stored_session_key != record.session_key:

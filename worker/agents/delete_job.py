@@ -61,6 +61,11 @@ class DeletionTarget:
     places: tuple[Place, ...] = ()
 
     @property
+    def removable(self) -> tuple[Place, ...]:
+        """The places from which it can be removed: all but the gateway's own ``main``."""
+        return tuple(place for place in self.to_clear if place.may_be_removed)
+
+    @property
     def kept(self) -> tuple[Place, ...]:
         """The places that it leaves though its entry stays there (rules.md 48)."""
         return tuple(place for place in self.to_clear if not place.may_be_removed)
@@ -100,8 +105,8 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     removed = False
     if target.home is None:
         warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
-    elif held.phase == "intent" and (removable := _removable(target)):
-        return _ask(services, held, removable)
+    elif held.phase == "intent" and target.removable:
+        return _ask(services, held, target.removable)
     elif held.phase != "intent":
         settled = _settled(services, held, target, warnings)
         if isinstance(settled, Snooze):
@@ -118,10 +123,6 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     warnings += [_STAYS for _ in target.kept[:1] if _STAYS not in warnings]
     _end(services, held, target, removed=removed, warnings=warnings)
     return None
-
-
-def _removable(target: DeletionTarget) -> list[Place]:
-    return [place for place in target.to_clear if place.may_be_removed]
 
 
 def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
@@ -153,7 +154,7 @@ def _settled(
             park(connection, held, wait_s, _WAIT, code=ReasonCode.WAITING_FOR_ROSTER)
             return Snooze(_WAIT)
     asked = {(intent.gateway_id, intent.openclaw_id) for intent in intents}
-    new = [place for place in _removable(target) if (place.gateway_id, place.openclaw_id) not in asked]
+    new = [place for place in target.removable if (place.gateway_id, place.openclaw_id) not in asked]
     if new:  # it was moved meanwhile, so it is removed from its new place too
         return _ask(services, held, new)
     assert target.home is not None

@@ -41,6 +41,7 @@ from worker.jobs.store.wake_batches import (
 )
 from worker.printable import line
 from worker.records.agent_status import succeed
+from worker.workspace.actions import WRITES
 from worker.workspace.display_text import MOST_IN_LABEL, shown_name
 from worker.workspace.plan import BOOTSTRAP
 
@@ -212,7 +213,7 @@ def wants_reset(context: AgentContext) -> bool:
             " began, so it would have gone on with its old token."
         )
         return True
-    if any(report.get("action") in ("create", "update") for report in context.files.values()):
+    if any(report.get("action") in WRITES for report in context.files.values()):
         context.warn(
             "This release shows an agent its changed files only from its next session on: ask for"
             f" {'reset_session' if context.held.single else 'reset_sessions'} to show them now."
@@ -336,7 +337,7 @@ def _message(context: AgentContext) -> str:
         " If BOOTSTRAP.md is there, follow it once and delete it afterwards."
         " Then begin your heartbeats."
     )
-    written = context.files.get(BOOTSTRAP, {}).get("action") in ("create", "update")
+    written = context.files.get(BOOTSTRAP, {}).get("action") in WRITES
     if context.dialect.drops_bootstrap and written:
         bootstrap = context.render().get(BOOTSTRAP)
         if bootstrap is not None:  # a template that was changed meanwhile may render to nothing

@@ -17,7 +17,8 @@ from worker.gateway.errors import FileConflict, FileRefused, UnsupportedFile
 from worker.jobs.states import ReasonCode
 from worker.records.file_records import record_files
 from worker.records.places import note_resolved
-from worker.workspace.plan import MEMORY_FILES, WRITES, RecordedFile
+from worker.workspace.actions import WRITES
+from worker.workspace.plan import MEMORY_FILES, RecordedFile
 from worker.workspace.rendering import RenderedFile
 from worker.workspace.tokens import find_token, with_token
 
@@ -124,7 +125,7 @@ def _is_written(shown: Mapping[str, Any]) -> bool:
 
 def _expected(plan: WorkspacePlan, steps: Iterable[Step]) -> dict[str, str]:
     """The hash of each file that is replaced, as it was when it was planned."""
-    return {name: digest for step in steps if (digest := plan.hash_of(step)) for name in [step.file.name]}
+    return {step.file.name: digest for step in steps if (digest := plan.hash_of(step)) is not None}
 
 
 def _look_again(context: AgentContext, plan: WorkspacePlan) -> None:

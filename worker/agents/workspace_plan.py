@@ -18,17 +18,17 @@ from worker.gateway.heartbeats import FENCED_HINT, heartbeat_enabled
 from worker.jobs.states import ReasonCode
 from worker.printable import line
 from worker.records.file_records import read_texts
+from worker.workspace.actions import WRITES, Action
 from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.owners_carrier import foreign_tokens, section_of, with_section
 from worker.workspace.plan import (
-    WRITES,
-    Action,
     Bases,
     Decision,
     LiveFile,
     Mode,
     Need,
     RecordedFile,
+    as_we_left_it,
     decide,
     decide_carrier,
     has_agent_text,
@@ -115,8 +115,7 @@ class WorkspacePlan:
         if step.live.content is not None:
             return sha256_of(step.live.content)
         record = self.records.get(step.file.name)
-        known = record is not None and not record.mixed and unchanged_since_write(step.live, record)
-        return record.source_sha256 if record is not None and known else None
+        return record.source_sha256 if record is not None and as_we_left_it(step.live, record) else None
 
     def report(self, *, with_diffs: bool) -> dict[str, Any]:
         """The plan in the form of ``job_agents.files``, with credentials masked in diffs (rules.md 29)."""
@@ -256,42 +255,41 @@ def _plan_carrier(
     whole = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(whole.name), plan.records.get(whole.name)
     owners = mode.leaves_to_owner(whole.name, record)
-    file = (section_of(whole) if owners else None) or whole
+    ours = (section_of(whole) if owners else None) or whole
     trusted = unchanged_since_write(found, record) and context.record.token_hash is not None
     # While a hash is pending, the file that we wrote last may carry its token instead of the verified one.
     trusted = trusted and context.record.verified_hash == context.record.token_hash
     trusted = trusted and context.record.pending_hash is None
-    as_rendered = record is not None and record.source_sha256 == file.source_sha256
-    as_asked = record is not None and not (record.mixed and mode.replaces(file.name))
+    as_rendered = record is not None and record.source_sha256 == ours.source_sha256
+    as_asked = record is not None and not (record.mixed and mode.replaces(whole.name))
     settled = context.record.pending_hash is None and not context.option("rotate_tokens")
     if trusted and as_rendered and as_asked and settled:
         if context.option("diff"):
-            found = _read(context, plan, [file.name])[file.name]
-        plan.steps[file.name] = Step(file, "unchanged", file.text, found)
+            found = _read(context, plan, [whole.name])[whole.name]
+        plan.steps[whole.name] = Step(ours, "unchanged", ours.text, found)
         return
     if found is not None:
-        found = _read(context, plan, [file.name])[file.name]
+        found = _read(context, plan, [whole.name])[whole.name]
     choice = choose_token(context, found.content if found else None, trusted=trusted)
     plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
     if found is not None and owners:
         plan.steps[whole.name] = _owners_carrier(context, plan, whole, found, mode)
         return
-    file = whole
     if found is None:
-        decision = Decision("create", file.text)
+        decision = Decision("create", whole.text)
     else:
         section = context.dialect.credentials_in == "AGENTS.md"
         decision = decide_carrier(
-            file, found.content or "", record, mode, lambda: plan.bases(context), section
+            whole, found.content or "", record, mode, lambda: plan.bases(context), section
         )
-    text = decision.text or file.text
+    text = decision.text or whole.text
     text = with_token(text, plan.token.plain) if plan.token else text
     action = decision.action
     if found is not None and text == found.content and action in WRITES:
         action = "preserved" if decision.mixed else "unchanged"
-    _note_conflict(context, file.name, decision)
-    plan.steps[file.name] = Step(file, action, text, found, decision.mixed, records=action == "preserved")
+    _note_conflict(context, whole.name, decision)
+    plan.steps[whole.name] = Step(whole, action, text, found, decision.mixed, records=action == "preserved")
 
 
 def _owners_carrier(
@@ -365,9 +363,7 @@ def _plan_files(
     if unread:
         live.update(_read(context, plan, unread))
     for file in wanted:
-        decision = decisions[file.name]
-        if decision is Need.CONTENT:
-            decision = decided(file)
+        decision = decided(file) if decisions[file.name] is Need.CONTENT else decisions[file.name]
         if decision is Need.BASE:
             decision = decided(file, plan.bases(context))
         _put(context, plan, file, decision, live.get(file.name))

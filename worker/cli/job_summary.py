@@ -14,6 +14,7 @@ from worker.jobs.states import OPEN_STATUSES
 from worker.jobs.store.codes import crashes, outcome, reason_code, wait_reason
 from worker.printable import readable_json
 from worker.sync import result
+from worker.workspace.actions import WRITES
 from worker.workspace.display_text import one_line
 
 
@@ -222,6 +223,7 @@ _TABLES = f"""
     LEFT JOIN boards b ON b.id = coalesce(j.board_id, a.board_id)
     LEFT JOIN gateways g ON g.id = coalesce(j.gateway_id, a.gateway_id)
 """
+_WRITES = " || ".join(f'@ == "{action}"' for action in WRITES)
 _TALLY = f"""
     SELECT count(*) FILTER (WHERE counts) AS total,
         count(*) FILTER (WHERE counts AND finished_at IS NOT NULL) AS done,
@@ -254,7 +256,7 @@ _TALLY = f"""
             finished_at IS NULL AND lease_until IS NULL AND reason IS NOT NULL AS waits,
             status = 'succeeded' AND (
                 roster ->> 'action' IN ('create', 'update')
-                OR files @? '$.*.action ? (@ == "create" || @ == "update" || @ == "merge")'
+                OR files @? '$.*.action ? ({_WRITES})'
             ) IS TRUE AS changes
         FROM provisioner.job_agents o WHERE job_id = j.id
     ) r

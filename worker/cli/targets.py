@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from worker.cli.console import argument, plain
 from worker.cli.errors import WrongUseError
-from worker.cli.lookup import find
+from worker.cli.lookup import Noun, find
 from worker.records.agent_settings import Scope
 
 Gateway = Annotated[
@@ -52,21 +52,22 @@ def find_target(
     if len(named_ones) != 1:
         raise WrongUseError("Name one of --gateway, --board and --agent.")
     scope, name = named_ones[0]
+    return Target(scope, find_id(connection, scope, name, gone=gone), name)
+
+
+def find_id(connection: Connection, noun: Noun, name: str, *, gone: bool) -> UUID:
+    """The id of what was named. ``gone``: the full id of one whose row is gone is enough. Raises
+    WrongUseError."""
     try:
-        return Target(scope, find(connection, scope, name), name)
+        return find(connection, noun, name)
     except WrongUseError:
-        key = whole_id(name) if gone else None
-        if key is None:
+        if not gone:
             raise
-        return Target(scope, key, name)
-
-
-def whole_id(given: str) -> UUID | None:
-    """The id that was typed; None if it is no id in full."""
-    try:
-        return UUID(given)
-    except ValueError:
-        return None
+        try:
+            return UUID(name)
+        except ValueError:
+            pass
+        raise
 
 
 def apply_command(connection: Connection, target: Target) -> str:

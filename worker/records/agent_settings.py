@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.gateway.entry_settings import FieldRecord, leaves_of, overlap
 from worker.gateway.roster_plan import RosterEntry
+from worker.rights import may_hide_rows
 
 Scope = Literal["gateway", "board", "agent"]
 
@@ -172,7 +173,7 @@ def forget_orphans(connection: Connection, older_than: timedelta, *, dry_run: bo
 
     Does nothing if row-level security may hide rows: what is not seen may be there.
     """
-    if connection.execute(_MAY_BE_HIDDEN).scalar_one():
+    if may_hide_rows(connection, "agents", "boards", "gateways"):
         return 0
     found = connection.execute(_COUNT_ORPHANS if dry_run else _FORGET_ORPHANS, {"older_than": older_than})
     return int(found.scalar_one())
@@ -228,10 +229,6 @@ _FORGET = text("""
 """).bindparams(bindparam("wrote", type_=JSONB))
 _FORGET_ENTRIES = text("""
     DELETE FROM provisioner.roster_fields WHERE gateway_id = :gateway_id AND openclaw_id = ANY(:ids)
-""")
-_MAY_BE_HIDDEN = text("""
-    SELECT bool_or(row_security_active(to_regclass(name)))
-    FROM unnest(ARRAY['agents', 'boards', 'gateways']) AS name
 """)
 _ORPHANED = """
     s.updated_at < now() - CAST(:older_than AS interval) AND NOT EXISTS (

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition, workspace_of
@@ -60,6 +61,15 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
         GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at),
         row.organization_id,
     )
+
+
+def require_gateway(connection: Connection, gateway_id: UUID | None) -> GatewayRecord:
+    """Read the gateway of a job that was accepted. Raises PermanentError if it has no row any more, and
+    BadAddress for an invalid URL."""
+    gateway = None if gateway_id is None else load_gateway(connection, gateway_id)
+    if gateway is None:
+        raise PermanentError(f"Gateway {gateway_id} does not exist any more.")
+    return gateway
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ concern an agent are read in the statement that loads the agent, by hash; texts 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -21,8 +20,10 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from worker.errors import PermanentError
 from worker.masking.columns import MaskedText
+from worker.rights import may_hide_rows
 from worker.workspace.display_text import one_line
 from worker.workspace.layers import Layers, LayerTemplate, Scope
+from worker.workspace.plan import sha256_of
 
 _CACHED_TEXTS = 512
 _ROLE = "CASE WHEN a.board_id IS NULL THEN 'main' WHEN a.is_board_lead THEN 'lead' ELSE 'member' END"
@@ -134,11 +135,6 @@ class _Texts:
 
 
 _texts = _Texts()
-
-
-def sha256_of(body: str) -> str:
-    """The hash by which a version's text is known: of its UTF-8, in hex."""
-    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def add_version(
@@ -262,7 +258,7 @@ def forget_orphans(connection: Connection, older_than: timedelta, *, dry_run: bo
 
     Does nothing if row-level security may hide rows: what is not seen may be there.
     """
-    if connection.execute(_MAY_BE_HIDDEN).scalar_one():
+    if may_hide_rows(connection, "agents", "boards", "gateways", "organizations"):
         return 0
     found = connection.execute(_COUNT_ORPHANS if dry_run else _FORGET_ORPHANS, {"older_than": older_than})
     return int(found.scalar_one())
@@ -365,10 +361,6 @@ _SET_FORM = text("""
 """)
 _UNSET_FORM = text(f"DELETE FROM provisioner.override_forms WHERE {_OF}")
 _FORMS = text("SELECT scope, target_id, plain, set_by, set_at FROM provisioner.override_forms ORDER BY 1, 2")
-_MAY_BE_HIDDEN = text("""
-    SELECT bool_or(row_security_active(to_regclass(name)))
-    FROM unnest(ARRAY['agents', 'boards', 'gateways', 'organizations']) AS name
-""")
 _ORPHANED = """
     orphaned AS (
         SELECT scope, target_id FROM (

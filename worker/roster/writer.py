@@ -59,7 +59,7 @@ from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.records.agent_settings import forget_entries, forget_fields, record_fields
-from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_agents
+from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_agents
 from worker.records.places import claim_places, close_places, note_earlier_homes
 from worker.roster.batch import RosterBatch, plan_without_faulty, select_batch
 from worker.roster.circuit_breaker import (
@@ -175,9 +175,7 @@ def _settle_batch(services: Services, lease: RosterLease) -> None:
     batch, gateway = RosterBatch(intents), None
     try:
         with services.engine.connect() as connection:
-            gateway = load_gateway(connection, lease.gateway_id)
-            if gateway is None:
-                raise PermanentError(f"Gateway {lease.gateway_id} does not exist any more.")
+            gateway = require_gateway(connection, lease.gateway_id)
             wanted = [intent.agent_id for intent in intents if intent.change == "reconcile"]
             batch.read(wanted_agents(connection, gateway, wanted))
         require_token_not_refused(gateway.gateway.name, gateway.address, gateway.condition)

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.agents.found_agent import look_at_roster
-from worker.errors import PermanentError, reason_of
+from worker.errors import reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, execute, job_row
@@ -23,7 +23,7 @@ from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.leases import NotClaimed
 from worker.log_context import note_ids
 from worker.records.adoption import ids_in_care, require_board
-from worker.records.gateway_repository import load_gateway
+from worker.records.gateway_repository import require_gateway
 from worker.roster.circuit_breaker import check_circuit, connect_and_record, snooze_after
 from worker.runtime.services import Services
 
@@ -61,9 +61,7 @@ def _look(services: Services, held: JobClaim) -> Ended | Snooze:
     if held.cancel_requested:
         return _end(services, held, "cancelled", CANCELLED, ReasonCode.CANCELLED)
     with services.engine.connect() as connection:
-        gateway = load_gateway(connection, held.gateway_id)
-    if gateway is None:
-        raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
+        gateway = require_gateway(connection, held.gateway_id)
     away = check_circuit(services, gateway)
     if away is not None:
         return away

@@ -31,7 +31,7 @@ from worker.jobs.store.sync_jobs import SWEEP_S
 from worker.jobs.store.sync_rows import open_next_rows, settle_rows, store_agent_plans
 from worker.records.agent_repository import load_agent
 from worker.records.agent_settings import forget_fields
-from worker.records.gateway_repository import GatewayRecord, load_gateway, wanted_entries
+from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_entries
 from worker.roster.batch import plan_without_faulty
 from worker.roster.circuit_breaker import check_circuit, connect_and_record, refresh_one_session
 from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
@@ -73,9 +73,7 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
     TransientError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
-        gateway = load_gateway(connection, held.gateway_id)
-        if gateway is None:
-            raise PermanentError(f"Gateway {held.gateway_id} does not exist any more.")
+        gateway = require_gateway(connection, held.gateway_id)
         rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
         entries = wanted_entries(connection, gateway, [row.agent_id for row in rows])
     away = check_circuit(services, gateway)

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.workspace.actions import WRITES
 
-_WRITTEN = ("create", "update", "merge")
 _NAMES_SHOWN = 3
 _STRANGERS_SHOWN = 5
 
@@ -46,7 +46,7 @@ class Row:
     def unchanged(self) -> bool:
         """Whether the agent was synced and nothing had to be changed."""
         roster = (self.roster or {}).get("action", "unchanged")
-        return self.status == "succeeded" and roster == "unchanged" and not self.count(*_WRITTEN)
+        return self.status == "succeeded" and roster == "unchanged" and not self.count(*WRITES)
 
     @property
     def faulty(self) -> bool:
@@ -124,9 +124,9 @@ def ending(
         "agents_cancelled": sum(row.status == "cancelled" for row in agents),
         "not_attempted": len(not_attempted),
         "main_updated": main is not None and main.status == "succeeded",
-        "files_written": sum(row.count(*_WRITTEN) for row in rows),
+        "files_written": sum(row.count(*WRITES) for row in rows),
         "files_unchanged": sum(row.count("unchanged") for row in rows),
-        "roster_changes": sum((row.roster or {}).get("action") in _WRITTEN for row in rows),
+        "roster_changes": sum((row.roster or {}).get("action") in WRITES for row in rows),
         "errors": errors,
         "warnings": warnings,
     }

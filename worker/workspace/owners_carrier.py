@@ -7,19 +7,19 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from worker.workspace.plan import sha256_of
 from worker.workspace.rendering import RenderedFile
+from worker.workspace.three_sides import tools_of
 from worker.workspace.tokens import PLACEHOLDER, find_value, token_values, tools_span
 
 
 def section_of(file: RenderedFile) -> RenderedFile | None:
     """The ``## Tools`` section of a rendering, as a thing to deliver of its own; None if it has none that
     carries the token."""
-    lines = file.text.split("\n")
-    span = tools_span(lines)
-    text = "\n".join(lines[span[0] : span[1]]) if span is not None else ""
+    text = tools_of(file.text) or ""
     if PLACEHOLDER not in text:
         return None
-    return replace(file, kind="section", text=text, source_sha256=_digest(text))
+    return replace(file, kind="section", text=text, source_sha256=sha256_of(text))
 
 
 def with_section(live: str, section: str, delivered_sha256: str | None) -> str:
@@ -57,7 +57,3 @@ def _end_of_ours(lines: Sequence[str], span: tuple[int, int], delivered_sha256: 
         if so_far.hexdigest() == delivered_sha256:
             return number + 1
     return span[1]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

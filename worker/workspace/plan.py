@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal
 
+from worker.workspace.actions import Action
 from worker.workspace.rendering import RenderedFile
 from worker.workspace.seeds import is_seed, may_be_seed
 from worker.workspace.three_sides import (
@@ -22,13 +22,6 @@ from worker.workspace.three_sides import (
     without_tools,
 )
 from worker.workspace.tokens import PLACEHOLDER, find_token
-
-Action = Literal["create", "update", "merge", "unchanged", "preserved", "conflict", "absent", "unsupported"]
-"""What becomes of a file. ``merge``: our changes are written between the agent's; ``conflict``: it is left as
-it is, because both sides changed the same lines, what we wrote last is not known, or it is an adopted agent's
-owner's; ``absent``: a job that adopts creates none."""
-WRITES = ("create", "update", "merge")
-"""The actions that write a file."""
 
 Bases = Mapping[str, str | Unmerged]
 """Renderings that were delivered, by their hash, or why they cannot serve as the base of a merge."""
@@ -97,11 +90,9 @@ class Mode:
 
     def keeps(self, name: str) -> bool:
         """Whether the agent or its human fills in the file of that name."""
-        if self.owners.get(name) == "ours":
-            return False
-        return (name in MEMORY_FILES and not (self.main and name == "USER.md")) or self.owner_of(
-            name
-        ) == "agent"
+        owner = self.owner_of(name)
+        memory = name in MEMORY_FILES and not (self.main and name == "USER.md")
+        return owner == "agent" or (owner == "merged" and memory)
 
     def owner_of(self, name: str) -> Owner:
         """Whose the file of that name is."""
@@ -145,9 +136,8 @@ def decide(
     been read.
     """
     if file.name == BOOTSTRAP and not mode.first and not mode.force_bootstrap and live is None:
-        return Decision(
-            "preserved"
-        )  # the agent finished and deleted it, or it was hidden since (rules.md 17)
+        # The agent finished and deleted it, or it was hidden since (rules.md 17).
+        return Decision("preserved")
     if mode.leaves_to_owner(file.name, record):
         return _owners(file, live, mode)
     if live is None:
@@ -179,7 +169,7 @@ def _ours(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> De
         return Decision("unchanged") if live.content == file.text else Decision("update", file.text)
     if _as_recorded(file, live, record):
         return Decision("unchanged")
-    if live.size != len(file.text.encode()) or _as_we_left_it(live, record):
+    if live.size != len(file.text.encode()) or as_we_left_it(live, record):
         return Decision("update", file.text)
     return Need.CONTENT
 
@@ -327,10 +317,10 @@ def unchanged_since_write(live: LiveFile | None, record: RecordedFile | None) ->
 
 def _as_recorded(file: RenderedFile, live: LiveFile, record: RecordedFile | None) -> bool:
     same = record is not None and record.source_sha256 == file.source_sha256
-    return same and _as_we_left_it(live, record)
+    return same and as_we_left_it(live, record)
 
 
-def _as_we_left_it(live: LiveFile, record: RecordedFile | None) -> bool:
+def as_we_left_it(live: LiveFile | None, record: RecordedFile | None) -> bool:
     """Whether the file is known to hold what we rendered, and nothing else."""
     return record is not None and not record.mixed and unchanged_since_write(live, record)
 

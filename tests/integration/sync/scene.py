@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,10 +20,8 @@ from worker.jobs.intake import Accepted, Queued, accept, accept_agent_job
 from worker.jobs.outbox import publish_due
 from worker.jobs.requests import (
     AdoptAgent,
-    AdoptGateway,
     BadRequestError,
     ProvisionGatewayMain,
-    SyncGateway,
     SyncHeartbeats,
 )
 from worker.jobs.store.jobs import refuse
@@ -133,35 +131,26 @@ class Scene:
         elif task == "tasks.finish_sync":
             execute_sync(services, UUID(kwargs["job_id"]))
         elif task == "tasks.adopt_gateway":
-            self._adopt_gateway(services, str(task_id), dict(kwargs))
+            execute_adoption(
+                services, self._begin("adopt_gateway", str(task_id), dict(kwargs), begin_adoption)
+            )
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":
-            self._sync(services, str(task_id), dict(kwargs))
+            execute_sync(services, self._begin("sync_gateway", str(task_id), dict(kwargs), begin))
         else:
             self._single(services, task, str(task_id), dict(kwargs))
 
-    def _sync(self, services: Services, task_id: str, kwargs: dict[str, Any]) -> None:
+    def _begin(self, kind: str, task_id: str, kwargs: dict[str, Any], begin: Callable[..., object]) -> UUID:
+        """Accept a request for a job about a gateway, and start the job or refuse it."""
         with self.engine.begin() as connection:
-            job = accept(connection, "sync_gateway", task_id, (), kwargs)
+            job = accept(connection, kind, task_id, (), kwargs)
             if isinstance(job, Queued):
-                assert isinstance(job.request, SyncGateway)
                 try:
                     begin(connection, job.job_id, job.request)
                 except BadRequestError as error:
-                    refuse(connection, job.job_id, "sync_gateway", str(error), kwargs)
-        execute_sync(services, job.job_id)
-
-    def _adopt_gateway(self, services: Services, task_id: str, kwargs: dict[str, Any]) -> None:
-        with self.engine.begin() as connection:
-            job = accept(connection, "adopt_gateway", task_id, (), kwargs)
-            if isinstance(job, Queued):
-                assert isinstance(job.request, AdoptGateway)
-                try:
-                    begin_adoption(connection, job.job_id, job.request)
-                except BadRequestError as error:
-                    refuse(connection, job.job_id, "adopt_gateway", str(error), kwargs)
-        execute_adoption(services, job.job_id)
+                    refuse(connection, job.job_id, kind, str(error), kwargs)
+        return job.job_id
 
     def _single(self, services: Services, task: str, task_id: str, kwargs: dict[str, Any]) -> None:
         def agent_of(connection: Any, request: Any) -> UUID:

@@ -7,9 +7,9 @@ import hashlib
 import pytest
 
 from worker.lab.simulator.seeds import USER_MD
+from worker.workspace.actions import Action
 from worker.workspace.plan import (
     MEMORY_FILES,
-    Action,
     Bases,
     Decision,
     LiveFile,

@@ -28,8 +28,8 @@ from worker.cli.console import (
 )
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
-from worker.cli.lookup import Noun, find, find_organization
-from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, whole_id
+from worker.cli.lookup import find, find_organization
+from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, find_id
 from worker.masking import mask, secrets_in
 from worker.records.agent_repository import load_agent
 from worker.records.layer_check import LayerCheck, check_layer
@@ -520,17 +520,7 @@ def _layer(
         if name not in get_args(Role):
             raise WrongUseError(f"--role is lead, member or main, not {name!r}.")
         return Layer(scope, role_target(find_organization(connection, organization), name), f"role {name}")
-    return Layer(scope, _target(connection, scope, name, gone=gone), f"{scope} {plain(name)}")
-
-
-def _target(connection: Connection, noun: Noun, name: str, *, gone: bool) -> str:
-    try:
-        return str(find(connection, noun, name))
-    except WrongUseError:
-        key = whole_id(name) if gone else None
-        if key is None:
-            raise
-        return str(key)
+    return Layer(scope, str(find_id(connection, scope, name, gone=gone)), f"{scope} {plain(name)}")
 
 
 def _options(layer: Layer, organization: str | None) -> str:

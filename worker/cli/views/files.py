@@ -9,11 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.console import plain, say, size
+from worker.workspace.actions import WRITES
 
 Files = Mapping[str, Mapping[str, Any]]
 
-WRITES = ("create", "update", "merge")
-"""Actions that write a file or a roster entry."""
 ACTION_STYLES: Mapping[str, str] = {
     "create": "green",
     "update": "yellow",

@@ -12,9 +12,10 @@ from rich.text import Text
 from worker.cli.console import fields, plain, say
 from worker.cli.job_summary import JobSummary
 from worker.cli.options import command_line
-from worker.cli.views.files import ACTION_STYLES, WRITES, Files, planned_files, show_diffs
+from worker.cli.views.files import ACTION_STYLES, Files, planned_files, show_diffs
 from worker.cli.views.jobs import subject
 from worker.jobs.requests import AdoptAgent
+from worker.workspace.actions import WRITES
 
 _TOKENS = {"reused": "kept", "new": "a new one", "minted": "a new one", "rotated": "a new one"}
 

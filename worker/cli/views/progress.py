@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from worker.cli.console import counted, plain
 from worker.cli.job_summary import JobSummary
-from worker.cli.views.files import WRITES
 from worker.cli.views.jobs import phase_and_reason, removed
 from worker.jobs.states import Step
+from worker.workspace.actions import WRITES
 
 NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
 NO_WORKER_AFTER_S = 5.0

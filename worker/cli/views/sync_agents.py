@@ -14,9 +14,9 @@ from rich.text import Text
 
 from worker.cli.console import lines, plain
 from worker.cli.job_summary import AgentSummary, JobSummary
-from worker.cli.views.files import WRITES
 from worker.cli.views.plans import roster_changes
 from worker.errors import as_sentence
+from worker.workspace.actions import WRITES
 
 MOST_LINES = 40
 """A page lists at most this many; ``--json`` has them all."""

@@ -11,10 +11,11 @@ from rich.text import Text
 from worker.cli.console import argument, counted, fields, plain, say, short, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.cli.options import command_line
-from worker.cli.views.files import WRITES, show_diffs
+from worker.cli.views.files import show_diffs
 from worker.cli.views.jobs import WITHOUT_TOKEN, counts_of, heading, request_of, webhook_of
 from worker.cli.views.sync_agents import changed_agents_table, status_of
 from worker.sync.result import drifted
+from worker.workspace.actions import WRITES
 
 MOST_WARNINGS = 12
 _CURES = 3
