@@ -26,16 +26,32 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
 
 
 def _lead(raw: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    with (
-        contextlib.suppress(OSError),
-        raw,
-        context.wrap_socket(raw, server_side=True) as outside,
-        socket.create_connection(("127.0.0.1", port)) as inside,
-    ):
-        back = threading.Thread(target=_copy, args=(inside, outside), daemon=True)
-        back.start()
-        _copy(outside, inside)
-        back.join()
+    with contextlib.suppress(OSError), raw:
+        outside = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+        try:
+            outside.do_handshake()
+        except OSError:
+            _close_after_reading(outside)
+            return
+        with outside, socket.create_connection(("127.0.0.1", port)) as inside:
+            _forward(outside, inside)
+
+
+def _close_after_reading(refused: ssl.SSLSocket) -> None:
+    """Close a connection whose handshake failed, once the client has closed it. Were it closed with bytes of
+    the client unread, the client would be reset, and might never read the alert that says why."""
+    with contextlib.suppress(OSError), socket.socket(fileno=refused.detach()) as plain:
+        plain.settimeout(5)
+        plain.shutdown(socket.SHUT_WR)
+        while plain.recv(65536):
+            pass
+
+
+def _forward(outside: socket.socket, inside: socket.socket) -> None:
+    back = threading.Thread(target=_copy, args=(inside, outside), daemon=True)
+    back.start()
+    _copy(outside, inside)
+    back.join()
 
 
 def _copy(source: socket.socket, to: socket.socket) -> None:
