@@ -121,7 +121,9 @@ def require_for(connection: Connection, kind: str) -> None:
 def may_hide_rows(connection: Connection, *tables: str) -> bool:
     """Whether row-level security may hide rows of one of the tables from the role, so that what is not found
     may be there."""
-    active = text("SELECT bool_or(row_security_active(to_regclass(name))) FROM unnest(:tables) AS name")
+    active = text(
+        "SELECT bool_or(row_security_active(to_regclass(name))) FROM unnest(CAST(:tables AS text[])) AS name"
+    )
     return bool(connection.execute(active, {"tables": list(tables)}).scalar_one())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar
@@ -46,19 +46,36 @@ def from_request(
     added = [field.parameter((other_help or {}).get(field.name)) for field in fields]
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            typed = {field: given.pop(field.variable) for field in fields}
-            command(make=functools.partial(_request, model, typed), **given)
+        def make(typed: Mapping[str, Any]) -> Make[R]:
+            return functools.partial(_request, model, {field: typed[field.variable] for field in fields})
 
-        parameters: list[Parameter] = []
-        for parameter in signature(command, eval_str=True).parameters.values():
-            parameters += added if parameter.name == "make" else [parameter]
-        run.__annotations__ = {}
-        run.__dict__["__signature__"] = Signature(parameters)
-        return run
+        return with_parameters(command, "make", added, make)
 
     return wrap
+
+
+def with_parameters(
+    command: Callable[..., None],
+    name: str,
+    added: Sequence[Parameter],
+    value_of: Callable[[Mapping[str, Any]], object],
+) -> Callable[..., None]:
+    """The command with other parameters in place of the one called ``name``, all given by keyword.
+
+    ``value_of``: what that one gets, from what was typed for ``added``, by name.
+    """
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        typed = {parameter.name: given.pop(parameter.name) for parameter in added}
+        command(**{name: value_of(typed)}, **given)
+
+    parameters: list[Parameter] = []
+    for parameter in signature(command, eval_str=True).parameters.values():
+        parameters += added if parameter.name == name else [parameter]
+    run.__annotations__ = {}
+    run.__dict__["__signature__"] = Signature(parameters)
+    return run
 
 
 def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:

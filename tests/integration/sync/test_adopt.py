@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from models import Agent
 from tests.integration.sync.scene import Scene, on, on_one_release
-from worker.agents import adopt_job, workspace_apply
+from worker.agents import agent_context, workspace_apply
 from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
@@ -379,7 +379,7 @@ def test_a_worker_that_dies_at_any_step_leaves_one_token_and_one_row(
 ) -> None:
     """Each step that ends in the database is broken off once, as by a worker's death."""
     folder = owners_agent(scene)
-    module = adopt_job if step == "finish" else workspace_apply
+    module = agent_context if step == "finish" else workspace_apply
     real, broken = getattr(module, step), list[str]()
 
     def dies(*given: Any, **named: Any) -> Any:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.sync.scene import Scene
+from tests.integration.sync.scene import Scene, on
 from tests.integration.sync.test_memory_files import folder
 from worker.lab.simulator.faults import Fault, Hold
 from worker.lab.simulator.heartbeats import Heartbeats
@@ -216,3 +216,16 @@ def test_a_heartbeat_text_that_changes_while_it_is_replaced_is_planned_anew(scen
     merged = heartbeats.scratch(job_id)["scratch"]["content"]
     assert NOTE in merged
     assert '"Anna"' in merged
+
+
+@on("2026.3.13")
+def test_a_merge_is_a_change_that_a_session_may_not_show_yet(scene: Scene, ann: UUID) -> None:
+    edited = {"SOUL.md", "IDENTITY.md"}
+    for name in edited:
+        file = folder(scene, ann) / name
+        file.write_text(f"{NOTE}\n\n{file.read_text()}")
+    restyle(scene, "terse")
+    [row] = scene.rows(scene.sync().id).values()
+    assert {name for name, file in row.files.items() if file["action"] == "merge"} == edited
+    assert "update" not in {file["action"] for file in row.files.values()}
+    assert any("only from its next session on" in warning for warning in row.warnings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
@@ -29,6 +31,7 @@ from worker.cli.console import (
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find, find_organization
+from worker.cli.options import with_parameters
 from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, find_id
 from worker.masking import mask, secrets_in
 from worker.records.agent_repository import load_agent
@@ -92,15 +95,64 @@ Version = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Given:
+    """How an operator named a layer."""
+
+    organization: str | None = None
+    gateway: str | None = None
+    board: str | None = None
+    role: str | None = None
+    agent: str | None = None
+
+    def layer(self, connection: Connection, *, gone: bool = False) -> Layer:
+        """The one layer that was named. ``gone``: the full id of a target whose row is gone is enough."""
+        given: Sequence[tuple[Scope, str | None]] = [
+            ("organization", None if self.role is not None else self.organization),
+            ("gateway", self.gateway),
+            ("board", self.board),
+            ("role", self.role),
+            ("agent", self.agent),
+        ]
+        named_ones = [(scope, name) for scope, name in given if name is not None]
+        if len(named_ones) != 1:
+            raise WrongUseError("Name one of --organization, --gateway, --board, --role and --agent.")
+        scope, name = named_ones[0]
+        if scope == "organization":
+            return Layer(scope, str(find_organization(connection, name)), f"organization {plain(name)}")
+        if scope == "role":
+            if name not in get_args(Role):
+                raise WrongUseError(f"--role is lead, member or main, not {name!r}.")
+            organization_id = find_organization(connection, self.organization)
+            return Layer(scope, role_target(organization_id, name), f"role {name}")
+        return Layer(scope, str(find_id(connection, scope, name, gone=gone)), f"{scope} {plain(name)}")
+
+
+_LAYER_OPTIONS: Mapping[str, Any] = {
+    "organization": Organization,
+    "gateway": Gateway,
+    "board": Board,
+    "role": RoleOption,
+    "agent": Agent,
+}
+
+
+def of_layer(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a layer, in place of its parameter ``given``."""
+    added = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in _LAYER_OPTIONS.items()
+    ]
+    return with_parameters(command, "given", added, lambda typed: Given(**typed))
+
+
 @app.command("set")
+@of_layer
 def set_command(
+    *,
     name: Name,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The text; - reads it from stdin.")],
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     as_text: Annotated[bool, typer.Option("--plain", help="It is no template: {{ and {% are text.")] = False,
     remark: Annotated[
         str | None, typer.Option("--note", metavar="TEXT", help="What changed.", show_default=False)
@@ -121,7 +173,7 @@ def set_command(
         raise WrongUseError(f"{error}.") from None
     with engine().begin() as connection:
         require_no_older_worker(connection, SINCE, "layers of templates")
-        layer = _layer(connection, organization, gateway, board, role, agent)
+        layer = given.layer(connection)
         version, added = add_version(
             connection, layer, name, body, plain=as_text, note=remark, by=_operator()
         )
@@ -132,25 +184,23 @@ def set_command(
     say(f"{made.title}, {'is set' if added else 'holds that text already'}.")
     if secrets_in(body):
         note("It holds what looks like a secret: whoever may read the database can read it.")
-    say(f"Promote it: provisioner template promote {name}{_options(layer, organization)}")
+    say(f"Promote it: provisioner template promote {name}{_options(layer, given.organization)}")
 
 
 @app.command("check")
+@of_layer
 def check(
+    *,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="All of the layer if none is given.")
     ] = None,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
     """Render versions for every agent that would get them, as if they were promoted. Writes nothing."""
     with engine().connect() as connection:
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        layer = given.layer(connection, gone=True)
         wanted = names or [row.name for row in templates_of(connection, layer)]
         candidates = _candidates(connection, layer, wanted, version)
         found = check_layer(connection, layer, candidates, _base_url())
@@ -160,13 +210,11 @@ def check(
 
 
 @app.command("promote")
+@of_layer
 def promote_command(
+    *,
     names: Names,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     version: Version = None,
     none: Annotated[bool, typer.Option("--none", help="Deliver no version of it any more.")] = False,
     as_json: Json = False,
@@ -180,7 +228,7 @@ def promote_command(
         raise WrongUseError("Give --version or --none, not both.")
     with engine().begin() as connection:
         require_no_older_worker(connection, SINCE, "layers of templates")
-        layer = _layer(connection, organization, gateway, board, role, agent)
+        layer = given.layer(connection)
         lock_layer(connection, layer)
         candidates = _candidates(connection, layer, names, version)
         if none:
@@ -193,13 +241,11 @@ def promote_command(
 
 
 @app.command("revert")
+@of_layer
 def revert_command(
+    *,
     name: Name,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     as_json: Json = False,
 ) -> None:
     """Go back to what was promoted before; again, one further back.
@@ -208,7 +254,7 @@ def revert_command(
     and the shipped templates.
     """
     with engine().begin() as connection:
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        layer = given.layer(connection, gone=True)
         lock_layer(connection, layer)
         version = version_before(connection, layer, name)
         candidates = {name: version_of(connection, layer, name, version) if version is not None else None}
@@ -274,22 +320,20 @@ def _list_of_agent(connection: Connection, agent_id: UUID, *, as_json: bool) -> 
 
 
 @app.command("show")
+@of_layer
 def show(
+    *,
     name: Name,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
     """Show the text of a version; of a file without a layer, that of TEMPLATES_DIR or the shipped one."""
-    if not any((organization, gateway, board, role, agent)):
+    if given == Given():
         _show_base(name, as_json=as_json)
         return
     with engine().connect() as connection:
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        layer = given.layer(connection, gone=True)
         found = version_of(connection, layer, name, version)
         promoted = promoted_versions(connection, layer).get(name)
     is_promoted = promoted is not None and promoted.version == found.version
@@ -314,13 +358,11 @@ def _show_base(name: str, *, as_json: bool) -> None:
 
 
 @app.command("diff")
+@of_layer
 def diff(
+    *,
     name: Name,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     older: Annotated[
         int | None, typer.Option("--from", metavar="N", min=1, help="The promoted one if not given.")
     ] = None,
@@ -331,7 +373,7 @@ def diff(
 ) -> None:
     """Show how two versions differ: the promoted and the newest one, if not told otherwise."""
     with engine().connect() as connection:
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        layer = given.layer(connection, gone=True)
         after = version_of(connection, layer, name, newer)
         before = promoted_versions(connection, layer).get(name)
         if older is not None:
@@ -347,18 +389,16 @@ def diff(
 
 
 @app.command("history")
+@of_layer
 def history(
+    *,
     name: Name,
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     as_json: Json = False,
 ) -> None:
     """Show the versions of a template, and when each was promoted."""
     with engine().connect() as connection:
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=True)
+        layer = given.layer(connection, gone=True)
         rows = [dict(row._mapping) for row in history_of(connection, layer, name)]
     shown = table("Version", "Set", "Promoted", last="By and note")
     for row in rows:
@@ -377,13 +417,11 @@ Form = Literal["plain", "template", "inherit"]
 
 
 @app.command("overrides")
+@of_layer
 def overrides(
+    *,
     form: Annotated[str, typer.Argument(metavar="FORM", help="plain, template, or inherit: as before.")],
-    organization: Organization = None,
-    gateway: Gateway = None,
-    board: Board = None,
-    role: RoleOption = None,
-    agent: Agent = None,
+    given: Given,
     as_json: Json = False,
 ) -> None:
     """Say how the overrides in agents' own rows are read: as templates, or as plain text.
@@ -394,7 +432,7 @@ def overrides(
         raise WrongUseError(f"FORM is plain, template or inherit, not {form!r}.")
     with engine().begin() as connection:
         require_no_older_worker(connection, SINCE, "layers of templates")
-        layer = _layer(connection, organization, gateway, board, role, agent, gone=form == "inherit")
+        layer = given.layer(connection, gone=form == "inherit")
         wanted = {"plain": True, "template": False, "inherit": None}[form]
         set_override_form(connection, layer, wanted, by=_operator())
         apply = _apply(connection, layer)
@@ -490,37 +528,6 @@ def _conclude(layer: Layer, found: LayerCheck, changed: Sequence[str], apply: st
         say("That is what is promoted already.")
         return
     say(f"Promoted for {layer.owner}: {named(changed)}.", f"Apply it: {apply}")
-
-
-def _layer(
-    connection: Connection,
-    organization: str | None,
-    gateway: str | None,
-    board: str | None,
-    role: str | None,
-    agent: str | None,
-    *,
-    gone: bool = False,
-) -> Layer:
-    """The one layer that was named. ``gone``: the full id of a target whose row is gone is enough."""
-    given: Sequence[tuple[Scope, str | None]] = [
-        ("organization", None if role is not None else organization),
-        ("gateway", gateway),
-        ("board", board),
-        ("role", role),
-        ("agent", agent),
-    ]
-    named_ones = [(scope, name) for scope, name in given if name is not None]
-    if len(named_ones) != 1:
-        raise WrongUseError("Name one of --organization, --gateway, --board, --role and --agent.")
-    scope, name = named_ones[0]
-    if scope == "organization":
-        return Layer(scope, str(find_organization(connection, name)), f"organization {plain(name)}")
-    if scope == "role":
-        if name not in get_args(Role):
-            raise WrongUseError(f"--role is lead, member or main, not {name!r}.")
-        return Layer(scope, role_target(find_organization(connection, organization), name), f"role {name}")
-    return Layer(scope, str(find_id(connection, scope, name, gone=gone)), f"{scope} {plain(name)}")
 
 
 def _options(layer: Layer, organization: str | None) -> str:
