@@ -25,12 +25,13 @@ def section_of(file: RenderedFile) -> RenderedFile | None:
 def with_section(live: str, section: str, delivered_sha256: str | None) -> str:
     """The owner's text with our ``section`` in place of the one that is there, or below everything else.
 
-    The section that is there is the last one named Tools, if it assigns a token: an owner's own need not.
+    The section that is there is the last one named Tools, if it assigns a token: an owner's own need not. One
+    in a code fence is an example, and stays.
     Lines that somebody added below what we delivered last (``delivered_sha256``) stay. Ours end with a bare
     newline in any file: shells read the token there.
     """
     lines = live.split("\n")
-    span = tools_span(lines)
+    span = tools_span(lines, examples=False)
     if span is not None and _token_in(lines, span) is not None:
         end = _end_of_ours(lines, span, delivered_sha256)
         return "\n".join([*lines[: span[0]], *section.split("\n"), *lines[end:]])

@@ -148,19 +148,21 @@ def _tools_section(lines: list[str]) -> Iterator[str]:
         yield from lines[span[0] + 1 : span[1]]
 
 
-def tools_span(lines: Sequence[str]) -> tuple[int, int] | None:
+def tools_span(lines: Sequence[str], *, examples: bool = True) -> tuple[int, int] | None:
     """Where the last ``## Tools`` section begins and ends: the index of its heading, and that of the line
-    after its last one that is not blank. None if there is no such section."""
-    starts = [number for number, line in enumerate(lines) if _is_tools_heading(_seen(line))]
+    after its last one that is not blank. None if there is no such section.
+
+    A heading in a code fence is an example: it counts only with ``examples``, and if there is no other.
+    """
+    fenced = _fenced(lines)
+    found = [number for number, line in enumerate(lines) if _is_tools_heading(_seen(line))]
+    starts = [number for number in found if number not in fenced] or (found if examples else [])
     if not starts:
         return None
-    fenced = False
     end = starts[-1] + 1
     for number in range(starts[-1] + 1, len(lines)):
         line = _seen(lines[number])
-        if line.lstrip()[:3] in ("```", "~~~"):
-            fenced = not fenced
-        level = 0 if fenced else _heading_level(line)
+        level = 0 if number in fenced else _heading_level(line)
         # A gateway that retires TOOLS.md moves it below this heading whole, its title first (gateways.md 8).
         moved_title = level == 1 and end == starts[-1] + 1
         if level and not moved_title:
@@ -168,6 +170,32 @@ def tools_span(lines: Sequence[str]) -> tuple[int, int] | None:
         if line.strip():
             end = number + 1
     return starts[-1], end
+
+
+def _fenced(lines: Sequence[str]) -> set[int]:
+    """The lines of closed code fences. A fence that is never closed, or in which another one with a language
+    begins, was forgotten there and holds nothing."""
+    fenced: set[int] = set()
+    opened: tuple[int, str] | None = None
+    for number, line in enumerate(lines):
+        mark, language = _fence(_seen(line))
+        if not mark:
+            continue
+        if opened is None or (language and mark.startswith(opened[1])):
+            opened = number, mark
+        elif not language and mark.startswith(opened[1]):
+            fenced.update(range(opened[0], number + 1))
+            opened = None
+    return fenced
+
+
+def _fence(line: str) -> tuple[str, str]:
+    """The marks of a line that opens or closes a code fence, and what follows them; no marks if it does
+    neither."""
+    text = line.strip()
+    rest = text.lstrip(text[:1]) if text[:3] in ("```", "~~~") else text
+    marks = text[: len(text) - len(rest)]
+    return ("", "") if "`" in rest and marks[:1] == "`" else (marks, rest.strip())
 
 
 def _heading_level(line: str) -> int:

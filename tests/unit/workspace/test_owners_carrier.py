@@ -93,3 +93,27 @@ def test_the_section_of_a_rendering_is_the_one_that_carries_the_token() -> None:
     assert (section.kind, section.text, section.source_sha256) == ("section", OURS, DELIVERED)
     bare = RenderedFile("TOOLS.md", "file", f"AUTH_TOKEN={PLACEHOLDER}", "0", carries_token=True)
     assert section_of(bare) is None
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        "# Notes\n\n```\n## Tools\nAUTH_TOKEN=an-example\n```\n\nMy words.\n\n## More\n\nwords\n",
+        "# Notes\n\n~~~~ markdown\n```\n## Tools\nAUTH_TOKEN=an-example\n```\n~~~~\nMy words.\n",
+    ],
+)
+def test_an_example_in_a_code_fence_is_no_section_of_ours(live: str) -> None:
+    text = with_section(live, OURS, None)
+    assert text == f"{live}\n{OURS}\n"
+    assert find_token(filled(text), section=True) == TOKEN
+    assert with_section(filled(text), OURS, DELIVERED) == text
+    assert foreign_tokens(text) == 1  # so its owner is asked to correct that
+
+
+@pytest.mark.parametrize("mark", ["```", "~~~", "````", "```python"])
+def test_a_code_fence_that_was_never_closed_hides_no_section(mark: str) -> None:
+    live = f"## Tools\n\nprinter\n\n{mark}\ncode\n"
+    text = with_section(live, OURS, None)
+    assert text == f"{live}\n{OURS}\n"
+    assert find_token(filled(text), section=True) == TOKEN
+    assert with_section(f"{filled(text)}\n## After\n", OURS, DELIVERED) == f"{text}\n## After\n"
