@@ -271,12 +271,15 @@ def _without_row(
     connection: Connection, held: Claim, history: History, live: tuple[Place, ...], lost: tuple[Place, ...]
 ) -> DeletionTarget:
     """What is left of an agent whose row is gone: the places that it still has on record, and all that it
-    ever had on the gateway that the request names (rules.md 40)."""
+    ever had on the gateway that the request names (rules.md 40). A place that was adopted and left is not
+    among them: what is there by now is its owner's (rules.md 48)."""
     named = held.options.get("gateway_id")
     gateway = load_gateway(connection, UUID(str(named))) if named else None
     targets = live
     if gateway is not None:
-        there = [place for place in history.closed if place.gateway_id == gateway.gateway_id]
+        there = [
+            place for place in history.closed if place.gateway_id == gateway.gateway_id and not place.adopted
+        ]
         own = made_place(gateway.gateway_id, f"mc-{held.agent_id}", gateway.gateway.workspace_root)
         targets = _each_once(*live, *reversed(there), own)
     elif live:

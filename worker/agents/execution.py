@@ -14,6 +14,7 @@ from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, agent_row, execute
 from worker.jobs.messages import Message
+from worker.jobs.requests import AdoptAgent
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.jobs.states import AgentOutcome, ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
@@ -22,6 +23,7 @@ from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import end_pending, open_next_rows
 from worker.log_context import note_ids
+from worker.records.adoption import leave_found_place
 from worker.records.agent_repository import DeletedAgentError, MovedAgentError
 from worker.records.agent_status import restore
 from worker.records.file_records import touched_by
@@ -155,6 +157,8 @@ def _end(
     """End the row without success; a single job restores the agent's earlier status (rules.md 38)."""
     with services.engine.begin() as connection:
         finish(connection, held, status, reason=reason, warnings=warnings, code=code, outcome=outcome)
+        if held.kind == AdoptAgent.kind:
+            leave_found_place(connection, held.job_id, held.agent_id)
         if held.single:
             restore(connection, held.job_id, held.agent_id)
     return Ended(status, reason)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from uuid import UUID, uuid4, uuid5
+from itertools import count
+from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Row, text
 
@@ -21,6 +22,7 @@ from worker.workspace.display_text import one_line
 def agent_to_become(connection: Connection, request: AdoptAgent) -> UUID:
     """The agent that the request makes of what is on the gateway. The id of a new one follows from the
     gateway and the OpenClaw id, so that two requests for the same one wait for each other and make one agent.
+    It is not that of an agent that was deleted, whose layers of templates and open jobs would be its own.
 
     Raises BadRequestError for a gateway, board or agent that cannot be meant.
     """
@@ -35,11 +37,22 @@ def agent_to_become(connection: Connection, request: AdoptAgent) -> UUID:
     if request.board_id is None:
         raise BadRequestError("tasks.adopt_agent: say agent_id, or board_id for a new agent.")
     require_board(connection, request.board_id, request.gateway_id, gateway.name)
-    new = uuid5(request.gateway_id, canonical_id(request.openclaw_id))
-    row = connection.execute(_AGENT, {"id": new}).one_or_none()
-    if row is None or (row.gateway_id, row.board_id) == (request.gateway_id, request.board_id):
-        return new
-    return uuid4()  # the agent that was made of it before has moved
+    return _id_of_new(connection, request)
+
+
+def _id_of_new(connection: Connection, request: AdoptAgent) -> UUID:
+    openclaw_id = canonical_id(request.openclaw_id)
+    place = {"gateway_id": request.gateway_id, "openclaw_id": openclaw_id}
+    left = set(connection.execute(_LEFT, place).scalars())
+    for number in count():
+        new = uuid5(request.gateway_id, f"{openclaw_id} {number}" if number else openclaw_id)
+        row = connection.execute(_AGENT, {"id": new}).one_or_none()
+        if row is None and new not in left:
+            break
+        # The agent that was made of it before may have moved.
+        if row is not None and (row.gateway_id, row.board_id) == (request.gateway_id, request.board_id):
+            break
+    return new
 
 
 def require_board(connection: Connection, board_id: UUID | None, gateway_id: UUID, gateway_name: str) -> None:
@@ -156,6 +169,12 @@ def claim_found_place(connection: Connection, agent_id: UUID, place: Place) -> N
         )
 
 
+def leave_found_place(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
+    """Close the place that the agent's row of the job has put on record, unless its token was committed: an
+    agent that was not adopted does not live there."""
+    connection.execute(_LEAVE, {"job_id": job_id, "agent_id": agent_id})
+
+
 _GATEWAY = text("SELECT name FROM gateways WHERE id = :id")
 _BOARD = text("SELECT name, gateway_id FROM boards WHERE id = :id")
 _AGENT = text("SELECT name, gateway_id, board_id FROM agents WHERE id = :id")
@@ -191,4 +210,18 @@ _CLAIM = text("""
     SET session_key = excluded.session_key, workspace = excluded.workspace,
         resolved_workspace = excluded.resolved_workspace, adopted = true
     WHERE p.agent_id = excluded.agent_id
+""")
+_LEFT = text("""
+    SELECT agent_id FROM provisioner.agent_places
+    WHERE gateway_id = :gateway_id AND openclaw_id = :openclaw_id AND until IS NOT NULL
+""")
+_LEAVE = text("""
+    UPDATE provisioner.agent_places p SET until = now() FROM provisioner.job_agents r
+    WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND p.agent_id = r.agent_id
+      AND p.openclaw_id = r.openclaw_id AND p.adopted AND p.until IS NULL AND p.since >= r.started_at
+      AND NOT EXISTS (
+          SELECT FROM agents a JOIN provisioner.agent_credentials c ON c.agent_id = a.id
+          WHERE a.id = r.agent_id AND c.verified_hash = a.agent_token_hash AND c.pending_hash IS NULL
+            AND c.updated_at >= r.started_at
+      )
 """)

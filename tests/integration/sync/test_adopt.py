@@ -12,15 +12,16 @@ from sqlalchemy import Connection
 
 from models import Agent
 from tests.integration.sync.scene import Scene, on, on_one_release
-from worker.agents import agent_context, workspace_apply
+from worker.agents import adopt_job, agent_context, workspace_apply
 from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request, SyncHeartbeats
+from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Fault, Simulator
-from worker.lab.simulator.faults import Garble
+from worker.lab.simulator.faults import Garble, Refuse
 from worker.records.adoption import agent_to_become
 from worker.records.agent_rows import ensure_board_lead, ensure_main_agent
 from worker.records.agent_settings import set_settings, unset_settings
@@ -645,3 +646,118 @@ def test_a_session_goes_on_where_it_shows_an_agent_its_files_as_they_were(scene:
     job = adopt(scene)
     assert any("so it has its token only then" in warning for warning in job.warnings)
     assert not {"sessions.reset", "chat.send"} & {call.method for call in scene.simulator.calls}
+
+
+@pytest.mark.parametrize("ends", ["before", "after"])
+@pytest.mark.parametrize("becomes", ["a row", "a new row"])
+@on_one_release
+def test_an_adoption_that_is_cancelled_leaves_no_place(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, becomes: str, ends: str
+) -> None:
+    """It ends before or after its token is written, but never committed."""
+    folder = owners_agent(scene)
+    module, step = (adopt_job, "apply_workspace") if ends == "before" else (workspace_apply, "commit")
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise TransientError("the worker is gone")
+
+    ask = {"gateway_id": scene.fleet.gateway_id, "openclaw_id": "research", "dry_run": False}
+    bob = scene.agent("Bob")
+    row = {"agent_id": bob} if becomes == "a row" else {"board_id": scene.fleet.board_id}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, dies)
+        job_id = scene.ask("adopt_agent", **ask, **row)
+        scene.serve()
+    with scene.engine.begin() as connection:
+        cancel(connection, job_id)
+    scene.serve_until_ended(job_id)
+    assert scene.job(job_id).status == "cancelled"
+    assert scene.row("SELECT count(*) AS n FROM provisioner.agent_places WHERE until IS NULL").n == 0
+
+    # It is the owner's: neither the agent's own jobs nor a late delete of what it was to become touch it.
+    entries, text = config(scene), (folder / "AGENTS.md").read_text()
+    unborn = scene.row("SELECT agent_id FROM provisioner.agent_places").agent_id
+    if unborn != bob:
+        late = scene.ask("delete_agent", agent_id=unborn, gateway_id=scene.fleet.gateway_id)
+        scene.serve()
+        assert (scene.job(late).status, config(scene)) == ("succeeded", entries)
+    scene.provision(bob)
+    assert scene.simulator.workspace(f"mc-{bob}").exists()
+    assert (folder / "AGENTS.md").read_text() == text
+    if becomes == "a row":
+        error = adopt(scene, agent_id=bob, ok=False).error
+        assert f"lives as mc-{bob} already" in error
+    again = adopt(scene)
+    assert len(set(token_values((folder / "AGENTS.md").read_text()))) == 1
+    assert agent_row(scene, again.result["agent_id"]).status == "online"
+
+
+@on_one_release
+def test_one_that_fails_once_the_token_is_its_own_is_adopted(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    scene.simulator.faults.schedule(Fault(Refuse("INVALID_REQUEST", "no"), method="chat.send"))
+    assert "refused chat.send" in adopt(scene, wake=True, ok=False).error
+    agent = scene.row("SELECT id, agent_token_hash FROM agents")
+    assert verify_token(str(find_token((folder / "AGENTS.md").read_text(), True)), agent.agent_token_hash)
+    with scene.engine.connect() as connection:
+        assert [place.openclaw_id for place in history_of(connection, agent.id).live] == ["research"]
+    assert adopt(scene, wake=True).result["woken"] is True
+
+
+@on_one_release
+def test_an_agent_that_is_adopted_again_is_not_the_one_that_was_deleted(scene: Scene) -> None:
+    """Late jobs of the deleted one, and layers of templates of its own, are not the new one's."""
+    folder = owners_agent(scene)
+    entries = config(scene)
+    first = UUID(adopt(scene).result["agent_id"])
+    late = {"agent_id": first, "gateway_id": scene.fleet.gateway_id}
+    job_id = scene.ask("delete_agent", **late)
+    scene.serve()
+    assert scene.job(job_id).status == "succeeded"
+    scene.save("openclaw.json", json.loads(entries))
+    for adopted_again in (False, True):
+        again = scene.ask("delete_agent", **late)
+        scene.serve()
+        assert scene.job(again).status == "succeeded"
+        assert "research" in scene.simulator.agents()
+        if not adopted_again:
+            second = [UUID(adopt(scene).result["agent_id"]) for _ in range(2)]
+            assert (second[0] == second[1], first in second) == (True, False)
+    assert len(set(token_values((folder / "AGENTS.md").read_text()))) == 1
+
+
+@on_one_release
+def test_the_id_of_an_agent_that_is_being_deleted_may_be_adopted_by_another(scene: Scene) -> None:
+    folder = owners_agent(scene)
+    ann, bob = UUID(adopt(scene).result["agent_id"]), scene.agent("Bob")
+    scene.execute("UPDATE agents SET status = 'deleting' WHERE id = :id", id=ann)
+    assert adopt(scene, agent_id=bob).result["token"] == "minted"
+    text = (folder / "AGENTS.md").read_text()
+    job_id = scene.ask("delete_agent", agent_id=ann, delete_files=True)
+    scene.serve()
+    job = scene.job(job_id)
+    assert (job.status, job.result["removed"]) == ("succeeded", False), job.error
+    assert ("research" in scene.simulator.agents(), (folder / "AGENTS.md").read_text()) == (True, text)
+    assert verify_token(str(find_token(text, section=True)), agent_row(scene, bob).agent_token_hash)
+
+
+@on_one_release
+def test_an_adopted_agent_that_moves_to_another_gateway_leaves_its_files(
+    scene: Scene, tmp_path: Path
+) -> None:
+    folder = owners_agent(scene)
+    agent = UUID(adopt(scene).result["agent_id"])
+    with Simulator("2026.9.6", token="gateway-token", state_dir=tmp_path / "other") as other:
+        gateway = scene.fleet.add_gateway("other", other.url, other.token)
+        board = scene.fleet.add_board("There", gateway_id=gateway)
+        scene.execute(
+            "UPDATE agents SET gateway_id = :gateway, board_id = :board", gateway=gateway, board=board
+        )
+        before = files(folder)
+        job_id = scene.ask("provision_agent", agent_id=agent, wake=False)
+        scene.serve()
+        scene.serve_until_ended(job_id)
+        job = scene.job(job_id)
+        assert (job.status, job.result["openclaw_id"]) == ("succeeded", f"mc-{agent}"), job.error
+    assert "research" not in scene.simulator.agents()
+    assert files(folder) == before
