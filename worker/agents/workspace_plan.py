@@ -142,11 +142,11 @@ class WorkspacePlan:
             shown["changed_by"] = cause
         if step.file.carries_token:
             shown["token"] = self.token.origin if self.token else "new" if self.mints else "reused"
-        if (with_diffs and step.writes) or self._shows_conflict(step):
+        if (with_diffs and step.writes) or self.shows_conflict(step):
             shown["diff"] = self._diff(step)
         return shown
 
-    def _shows_conflict(self, step: Step) -> bool:
+    def shows_conflict(self, step: Step) -> bool:
         """Whether the step is a conflict in which both texts are known."""
         live = step.live.content if step.live is not None else None
         return step.action == "conflict" and live is not None and live != step.text
@@ -209,7 +209,19 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     for file in rendered.values():
         if file.kind == "scratch":
             _plan_scratch(context, plan, file, mode, registered=registered)
+    _read_token_for_diffs(context, plan)
     return plan
+
+
+def _read_token_for_diffs(context: AgentContext, plan: WorkspacePlan) -> None:
+    """Read the file that carries the token if a diff is shown: wherever else the agent noted its
+    token, it must be masked."""
+    live = plan.carrier.live
+    if live is None or live.content is not None:
+        return
+    if context.option("diff") or any(plan.shows_conflict(step) for step in plan.steps.values()):
+        name = plan.carrier.file.name
+        plan.carrier.live = _read(context, plan, [name])[name]
 
 
 def _is_settled(context: AgentContext, live: Mapping[str, LiveFile]) -> bool:
@@ -248,10 +260,8 @@ def _read(context: AgentContext, plan: WorkspacePlan, names: list[str]) -> dict[
 def _plan_carrier(
     context: AgentContext, plan: WorkspacePlan, live: Mapping[str, LiveFile], mode: Mode
 ) -> None:
-    """Plan the file that carries the token; it is left alone only if all of it is known to be as we left it.
-
-    For a diff it is read even so, because its token must be masked wherever else the agent wrote it.
-    """
+    """Plan the file that carries the token; it is left alone, unread, only if all of it is known to be as we
+    left it."""
     whole = next(file for file in plan.rendered.values() if file.carries_token)
     found, record = live.get(whole.name), plan.records.get(whole.name)
     owners = mode.leaves_to_owner(whole.name, record)
@@ -264,8 +274,6 @@ def _plan_carrier(
     as_asked = record is not None and not (record.mixed and mode.replaces(whole.name))
     settled = context.record.pending_hash is None and not context.option("rotate_tokens")
     if trusted and as_rendered and as_asked and settled:
-        if context.option("diff"):
-            found = _read(context, plan, [whole.name])[whole.name]
         plan.steps[whole.name] = Step(ours, "unchanged", ours.text, found)
         return
     if found is not None:
