@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,6 +100,29 @@ def overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
+class Fields:
+    """A set of fields that tells quickly whether another one overlaps any: a value may set thousands."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._fields: set[str] = set()
+        self._above: set[str] = set()
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Add a field."""
+        self._fields.add(name)
+        self._above.update(_above(name))
+
+    def overlap(self, name: str) -> bool:
+        """Whether the field is one of them, or is inside one, or has one inside."""
+        return name in self._fields or self.below(name) or not self._fields.isdisjoint(_above(name))
+
+    def below(self, name: str) -> bool:
+        """Whether one of them is inside the field."""
+        return name in self._above
+
+
 def has_null(value: Any) -> bool:
     """Whether a value holds null, which config.patch takes for a removal."""
     below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
@@ -151,9 +174,10 @@ def apply_settings(
     known = dict(records) if present else {}
     over: dict[str, FieldRecord] = {} if present else dict(records)
     notes: list[str] = []
+    fields = Fields(wanted)
     for name in sorted(known, key=lambda each: (-each.count("."), each)):
         if name not in wanted:
-            _take_back(after, name, known[name], wanted, over, notes)
+            _take_back(after, name, known[name], fields, over, notes)
     written: dict[str, Any] = {}
     new: dict[str, FieldRecord] = {}
     for name, value in sorted(wanted.items()):
@@ -189,12 +213,12 @@ def _take_back(
     after: dict[str, Any],
     name: str,
     record: FieldRecord,
-    wanted: Mapping[str, Any],
+    wanted: Fields,
     over: dict[str, FieldRecord],
     notes: list[str],
 ) -> None:
     """Restore what the owner had, if the field still has what we wrote."""
-    if record.made_object and any(each.startswith(f"{name}.") for each in wanted):
+    if record.made_object and wanted.below(name):
         return
     path = _path(name)
     live = value_at(after, path)
@@ -275,3 +299,11 @@ def _put(entry: dict[str, Any], path: Path, value: Any) -> None:
 
 def _path(name: str) -> Path:
     return tuple(name.split("."))
+
+
+def _above(name: str) -> Iterator[str]:
+    """The fields that the field is inside of."""
+    at = name.find(".")
+    while at >= 0:
+        yield name[:at]
+        at = name.find(".", at + 1)

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.gateway.entry_settings import FieldRecord, leaves_of, overlap
+from worker.gateway.entry_settings import FieldRecord, Fields, leaves_of
 from worker.gateway.roster_plan import RosterEntry
 from worker.rights import may_hide_rows
 
@@ -61,9 +61,11 @@ class Setting:
 def counting(settings: Iterable[Setting]) -> dict[str, Setting]:
     """The settings that count, of all that concern one agent, by field."""
     found: dict[str, Setting] = {}
+    fields = Fields()
     for setting in sorted(settings, key=lambda each: each.rank):
         for name, value in leaves_of(setting.field, setting.value).items():
-            if not any(overlap(name, other) for other in found):
+            if not fields.overlap(name):
+                fields.add(name)
                 found[name] = Setting(setting.scope, name, value, setting.locked)
     return found
 
@@ -104,9 +106,8 @@ def set_settings(
 ) -> list[str]:
     """Set the fields for one target. Returns the other fields of that target which they replace."""
     held = connection.execute(_FIELDS, {"scope": scope, "target_id": target_id}).scalars().all()
-    replaced = [
-        name for name in held if name not in settings and any(overlap(name, each) for each in settings)
-    ]
+    wanted = Fields(settings)
+    replaced = [name for name in held if name not in settings and wanted.overlap(name)]
     place = {"scope": scope, "target_id": target_id}
     if replaced:
         connection.execute(_UNSET, {**place, "fields": replaced})

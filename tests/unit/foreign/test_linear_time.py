@@ -15,6 +15,7 @@ import pytest
 
 from worker.cli.console import plain
 from worker.errors import PermanentError
+from worker.gateway.entry_settings import FieldRecord, apply_settings
 from worker.gateway.error_mapping import from_close, from_response
 from worker.gateway.error_payload import CallContext
 from worker.gateway.errors import GatewayError
@@ -23,16 +24,20 @@ from worker.gateway.protocol import decode
 from worker.gateway.variables import escaped, strings_of, variables_in
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember
+from worker.records.agent_settings import Setting, counting
 from worker.workspace.context import profile_fields
 from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.display_text import clean, one_line
 from worker.workspace.identity import openclaw_id, slug
 from worker.workspace.overrides import render_override
+from worker.workspace.owners_carrier import foreign_tokens, with_section
 from worker.workspace.templates import _one_line, _quoted
+from worker.workspace.three_sides import as_rendered, merge_of, without_tools
 from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 CONTEXT = CallContext("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
+SECTION = "\n".join(("## Tools", *("a" * 20), f"AUTH_TOKEN={T}", "x", "y"))
 SMALL, LARGE = 4 * 1024, 16 * 1024
 MOST_TIMES = 6.0
 SLACK_S = 0.03
@@ -86,6 +91,13 @@ READERS: dict[str, Callable[[str], object]] = {
     "an error": PermanentError,
     "a line of the log": _bounded,
     "a line on the terminal": plain,
+    "a file with our section": lambda text: (
+        without_tools(f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION),
+        with_section(f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION, "0" * 64),
+        as_rendered(text, T),
+        foreign_tokens(text),
+    ),
+    "three sides": lambda text: merge_of(f"a\n{text}", f"{text}\nb", f"c\na\n{text}"),
     "an override": lambda text: refused(lambda: render_override("x", text[: 64 * 1024], {})),
     "an override's expression": lambda text: refused(
         lambda: render_override("x", f"{{{{ {text[: 60 * 1024]} }}}}", {})
@@ -166,6 +178,20 @@ def test_as_many_secrets_as_there_may_be_in_hand_are_looked_for_quickly(unit: st
     for _ in range(128):
         remember(secrets.token_urlsafe(32))
     assert min(cpu_s(mask, repeated(unit, LARGE)) for _ in range(2)) < MOST_S
+
+
+def test_thousands_of_settings_are_read_in_linear_time() -> None:
+    def reading(count: int) -> float:
+        fields = [f"params.k{number}" for number in range(count)]
+        rows = [Setting("gateway", name, 1) for name in fields]
+        made = {name: FieldRecord(({},), None) for name in fields}
+        start = time.thread_time()
+        assert len(counting([*rows, Setting("agent", "params", 1)])) == 1
+        assert len(counting(rows)) == count
+        apply_settings({}, {f"{name}.x": 1 for name in fields}, made, present=True)
+        return time.thread_time() - start
+
+    assert min(reading(4000) for _ in range(2)) < 1
 
 
 def test_nested_placeholders_are_taken_out_in_one_pass() -> None:
