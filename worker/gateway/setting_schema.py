@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.gateway.documents import items, mapping
+from worker.printable import line
 
 Schema = Mapping[str, Any]
 
@@ -37,6 +38,10 @@ _BOUNDS: Mapping[str, Callable[[float, float], bool]] = {
     "exclusiveMinimum": operator.gt,
     "exclusiveMaximum": operator.lt,
 }
+
+
+_MOST_DESCRIBED = 400
+"""Limit on the characters that `described` takes."""
 
 
 def schema_at(schema: Schema, path: Sequence[str]) -> Schema | None:
@@ -76,8 +81,10 @@ def described(schema: Schema) -> str:
     """What the schema takes, in words: ``a list``, ``"off" or "all"``."""
     told = list(dict.fromkeys(word for each in _choices(schema) for word in _words(each)))
     if len(told) < 2:
-        return told[0] if told else "something else"
-    return f"{', '.join(told[:-1])} or {told[-1]}"
+        words = told[0] if told else "something else"
+    else:
+        words = f"{', '.join(told[:-1])} or {told[-1]}"
+    return line(words, _MOST_DESCRIBED)
 
 
 def _child(schema: Schema, path: Sequence[str]) -> Schema | None:
@@ -122,7 +129,8 @@ def _quoted(value: Any) -> str:
 
 
 def _has_type(named: Any, value: Any) -> bool:
-    wanted = [each for each in (named if isinstance(named, list) else [named]) if each in _TYPES]
+    named = named if isinstance(named, list) else [named]
+    wanted = [each for each in named if isinstance(each, str) and each in _TYPES]
     if not wanted:
         return True
     if isinstance(value, bool):
@@ -150,7 +158,8 @@ def _parts_accepted(schema: Schema, value: Any) -> bool:
         return all(accepts(schema.get("items"), each) for each in value)
     if isinstance(value, Mapping):
         named, others = mapping(schema.get("properties")), schema.get("additionalProperties")
-        if not all(key in value for key in items(schema.get("required"))):
+        required = items(schema.get("required"))
+        if not all(key in value for key in required if isinstance(key, str)):
             return False
         return all(accepts(named.get(key, others), each) for key, each in value.items())
     return True

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.database import DATABASE_AWAY
+from worker.errors import ProvisionerError
 from worker.gateway.agent_ids import IMPLICIT_AGENT
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.documents import items, mapping, value_at
@@ -20,10 +23,15 @@ from worker.gateway.roster_plan import RosterPlan
 from worker.gateway.roster_reading import LiveRoster
 from worker.gateway.setting_schema import Schema, accepts, described, keys_at, schema_at
 from worker.jobs.states import ReasonCode
+from worker.printable import line
 from worker.roster.intents import Refusal
+
+log = logging.getLogger(__name__)
 
 _MODEL_FIELDS = ("model", "subagents.model")
 _MOST_NAMED = 12
+_LONGEST_NAME = 200
+"""Limit on the characters of a model's name that is shown: difflib's time grows as the square of both."""
 
 
 def check_settings(
@@ -38,10 +46,22 @@ def check_settings(
     if writing:
         about = _Findings(client, live, sorted({name for each in writing.values() for name in each}))
         for key, written in writing.items():
-            fault = next((fault for name in written if (fault := about.fault(name, written[name]))), None)
+            fault = _first_fault(about, written)
             if fault is not None:
-                faults[key] = fault
+                faults[key] = line(fault)
     return {key: setting_refusal(names.get(key, key), fault) for key, fault in faults.items()}
+
+
+def _first_fault(about: _Findings, written: Mapping[str, Any]) -> str | None:
+    """Why the gateway does not take one of the values. Where what it says of them is a fault of our own, that
+    is left to the patch: the entries of other agents are in it too."""
+    try:
+        return next((fault for name in written if (fault := about.fault(name, written[name]))), None)
+    except (ProvisionerError, *DATABASE_AWAY):
+        raise
+    except Exception:
+        log.exception("a gateway's schema is a fault of our own")
+        return None
 
 
 def setting_refusal(agent: str, fault: str) -> Refusal:
@@ -78,6 +98,7 @@ class _Findings:
         above, _, last = name.rpartition(".")
         near = difflib.get_close_matches(last, known, 1)
         shown = [f"{above}.{near[0]}" if above else near[0]] if near else list(known)[:_MOST_NAMED]
+        shown = [line(one, _LONGEST_NAME) for one in shown]
         hint = f" (it knows {', '.join(shown)})" if shown else ""
         return (
             f"{self._release[0].upper()}{self._release[1:]} knows no setting {name} of an agent{hint}: unset"
@@ -137,7 +158,7 @@ class _Findings:
         for model in value if isinstance(value, list) else [value]:
             if isinstance(model, str) and not self._models.has(model):
                 return (
-                    f"The gateway has no model {json.dumps(model, ensure_ascii=False)}, which the setting"
+                    f"The gateway has no model {_quoted(model)}, which the setting"
                     f" {name} names ({self._models.shown(model)}): name one that it has, or add it to its"
                     " openclaw.json under agents.defaults.models."
                 )
@@ -173,11 +194,16 @@ class _Models:
 
     def shown(self, model: str) -> str:
         """The models to choose from, those of like names first."""
-        near = difflib.get_close_matches(model, self.listed, 3)
+        usable = [name for name in self.listed if len(name) <= _LONGEST_NAME]
+        near = difflib.get_close_matches(model[:_LONGEST_NAME], usable, 3)
         if near:
             return f"it has {', '.join(near)}"
         more = f" and {len(self.listed) - 3} more" if len(self.listed) > 3 else ""
-        return f"it has {', '.join(self.listed[:3])}{more}"
+        return f"it has {', '.join(line(name, _LONGEST_NAME) for name in self.listed[:3])}{more}"
+
+
+def _quoted(model: str) -> str:
+    return json.dumps(line(model, _LONGEST_NAME), ensure_ascii=False)
 
 
 def _named_in_config(live: LiveRoster) -> Iterator[str]:

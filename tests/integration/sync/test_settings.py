@@ -15,9 +15,9 @@ from tests.integration.sync.scene import Scene, on, on_one_release
 from worker.jobs.requests import SyncHeartbeats
 from worker.jobs.store.jobs import enqueue
 from worker.lab.simulator import Fault, Simulator
-from worker.lab.simulator.faults import Refuse
+from worker.lab.simulator.faults import FakeReply, Refuse
 from worker.records.agent_settings import Scope, set_settings, unset_settings
-from worker.roster import writer
+from worker.roster import settings_check, writer
 from worker.roster.writer import write_roster
 from worker.sync.heartbeat_job import execute_heartbeats
 
@@ -501,3 +501,30 @@ def test_an_agent_that_becomes_a_lead_takes_its_settings_along(scene: Scene, age
     scene.provision(agent)
     assert entry(scene, f"lead-{scene.fleet.board_id}")["skills"] == ["own"]
     assert on_record(scene) == [("skills", [["own"]], None)]
+
+
+@on_one_release
+def test_what_a_gateway_says_of_settings_is_bounded_and_stops_nobody(
+    scene: Scene, agent: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = scene.agent("Bob")
+    scene.provision(other)
+    put(scene, "gateway", scene.fleet.gateway_id, skills=["a"])
+    put(scene, "agent", agent, model="".join(chr(200 + n % 20_000) for n in range(60_000)))
+    named = "".join(chr(200 + n % 20_000) for n in range(60_001))
+    listed = FakeReply({"models": [{"id": named, "provider": "x"}, {"id": ["odd"], "provider": {}}]})
+    scene.simulator.faults.replace([Fault(listed, "models.list")])
+    rows = scene.rows(scene.sync(include_main=False).id)
+    assert (rows["Ada"].status, rows["Bob"].status) == ("failed", "succeeded")
+    assert len(rows["Ada"].reason) < 1500
+
+    unset(scene, "agent", agent, "model")
+    put(scene, "gateway", scene.fleet.gateway_id, skills=["b"])
+
+    def accepts(*_: Any) -> bool:
+        raise KeyError("x")
+
+    monkeypatch.setattr(settings_check, "accepts", accepts)
+    rows = scene.rows(scene.sync(include_main=False).id)
+    assert {row.status for row in rows.values()} == {"succeeded"}, rows["Bob"].reason
+    assert entry(scene, other)["skills"] == ["b"]

@@ -92,3 +92,31 @@ def test_what_a_schema_takes_is_said() -> None:
     assert described({}) == "something else"
     assert keys_at(ENTRY, ["model"]) == ["fallbacks", "primary"]
     assert keys_at(ENTRY, ["nosuch"]) == []
+
+
+KEYWORDS = (
+    *("type", "enum", "const", "anyOf", "oneOf", "allOf", "properties", "additionalProperties", "items"),
+    *("required", "minimum", "exclusiveMaximum", "minLength", "maxItems"),
+)
+ODD: list[Any] = [
+    *(None, True, -1, 10**23, 1.5, float("nan"), "", "x\x00\ud800", [], [[]], [7], [{}], [None], {}),
+    *({"a": {"a": []}}, {"a": [], "type": []}),
+]
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_a_schema_of_any_shape_can_be_asked(keyword: str) -> None:
+    for odd in ODD:
+        for schema in ({keyword: odd}, {"anyOf": [{keyword: odd}]}, {"properties": {"a": {keyword: odd}}}):
+            for value in ("x", 1, 1.5, True, [], ["x"], {}, {"a": {"a": 1}}):
+                assert accepts(schema, value) in (True, False)
+            below = schema_at(schema, ["a", "a"])
+            assert below is None or len(described(below)) <= 400
+            assert isinstance(keys_at(schema, ["a"]), list)
+
+
+def test_what_a_schema_takes_is_said_in_few_words() -> None:
+    many = {"enum": [f"value {number}" for number in range(9000)]}
+    assert described(many).startswith('"value 0", "value 1"')
+    assert len(described(many)) == 400
+    assert len(described({"const": "x" * 2**20})) == 400
