@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.records.agent_repository import AgentRecord, load_agent
-from worker.records.template_layers import Layer, agents_of
+from worker.records.template_layers import Layer, agents_of, pinned_templates
 from worker.workspace.display_text import shown_name
-from worker.workspace.layers import Layers, LayerTemplate
+from worker.workspace.layers import SCOPES, Layers, LayerTemplate
 from worker.workspace.overrides import TemplateError
 from worker.workspace.rendering import INJECTION_LIMIT, OVERRIDE_COLUMNS, layer_context
 
@@ -42,10 +42,12 @@ def check_layer(
     connection: Connection, layer: Layer, candidates: Mapping[str, LayerTemplate | None], base_url: str
 ) -> LayerCheck:
     """Render every file that the candidates have a part in, for every agent that the layer concerns and
-    nothing nearer overrules, as if they were promoted.
+    nothing nearer overrules, as if they were promoted: of a pinned agent, the version that it is pinned to.
 
-    ``candidates``: versions by name; None: that template is taken away. Raises database errors.
+    ``candidates``: versions by name; None: that template is taken away, and agents get that of a wider layer,
+    which is rendered instead. Raises database errors.
     """
+    pinned = pinned_templates(connection, layer)
     rendered, faults, warnings, left_out = 0, list[LayerFault](), list[str](), list[str]()
     for row in agents_of(connection, layer):
         name = shown_name(row.name, str(row.id))
@@ -57,8 +59,9 @@ def check_layer(
         except PermanentError:
             left_out.append(name)
             continue
-        layers = _with(record.layers, layer, candidates)
-        concerned = list(_concerned(record, layers, layer, candidates))
+        wanted = {**candidates, **{name: each for name, each in pinned[row.id].items() if name in candidates}}
+        layers = _with(record.layers, layer, wanted)
+        concerned = list(_concerned(record, layers, layer, wanted))
         rendered += bool(concerned)
         for template in concerned:
             try:
@@ -91,11 +94,16 @@ def _with(layers: Layers, layer: Layer, candidates: Mapping[str, LayerTemplate |
 def _concerned(
     record: AgentRecord, layers: Layers, layer: Layer, candidates: Mapping[str, LayerTemplate | None]
 ) -> Iterator[LayerTemplate]:
-    """The templates of the layer that count for the agent and would be changed by the candidates."""
+    """The templates that count for the agent and would be changed by the candidates."""
     for name, template in layers.counting().items():
         column = OVERRIDE_COLUMNS.get(name)
         override = getattr(record.agent, column) if column else None
         overridden = bool(override and override.strip())
         ours = template.layer == (layer.scope, layer.target)
-        if ours and not overridden and layers.uses(template, candidates):
+        uncovered = name in candidates and candidates[name] is None and _is_wider(template, layer)
+        if (ours or uncovered) and not overridden and layers.uses(template, candidates):
             yield template
+
+
+def _is_wider(template: LayerTemplate, layer: Layer) -> bool:
+    return SCOPES.index(template.scope) < SCOPES.index(layer.scope)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -192,6 +192,16 @@ def promoted_versions(connection: Connection, layer: Layer) -> dict[str, LayerTe
     return {row.name: _template(layer, row) for row in rows}
 
 
+def pinned_templates(
+    connection: Connection, layer: Layer
+) -> Mapping[UUID, Mapping[str, LayerTemplate | None]]:
+    """The versions of a layer's templates that single agents are pinned to, by agent and name; None: none."""
+    found: defaultdict[UUID, dict[str, LayerTemplate | None]] = defaultdict(dict)
+    for row in connection.execute(_PINNED, layer.key):
+        found[row.agent_id][row.name] = _template(layer, row) if row.version is not None else None
+    return found
+
+
 def promote(
     connection: Connection, layer: Layer, versions: Mapping[str, int | None], *, by: str
 ) -> list[str]:
@@ -242,6 +252,7 @@ def _move(
 def set_override_form(connection: Connection, layer: Layer, plain: bool | None, *, by: str) -> None:
     """Have the overrides of the layer's agents read as plain text, or as templates; None: as the wider layer
     says."""
+    lock_layer(connection, layer)
     connection.execute(_UNSET_FORM, layer.key)
     if plain is not None:
         connection.execute(_SET_FORM, {**layer.key, "plain": plain, "by": by})
@@ -310,6 +321,12 @@ _PROMOTED = text("""
     FROM provisioner.template_promotions p JOIN provisioner.template_versions t
         ON (t.scope, t.target_id, t.name, t.version) = (p.scope, p.target_id, p.name, p.version)
     WHERE p.scope = :scope AND p.target_id = :target_id AND p.until IS NULL
+""")
+_PINNED = text("""
+    SELECT n.agent_id, n.name, t.version, t.plain, t.sha256, t.body
+    FROM provisioner.template_pins n LEFT JOIN provisioner.template_versions t
+        ON (t.scope, t.target_id, t.name, t.version) = (n.scope, n.target_id, n.name, n.version)
+    WHERE n.scope = :scope AND n.target_id = :target_id
 """)
 _CURRENT = text(f"""
     SELECT id, version FROM provisioner.template_promotions WHERE {_OF} AND name = :name AND until IS NULL

@@ -138,7 +138,7 @@ def is_part(name: str) -> bool:
 
 def name_fault(name: str) -> str | None:
     """Why a layer can have no template of that name; None if it can."""
-    if name == CARRIER:
+    if name.casefold() == CARRIER.casefold():
         return (
             f"{CARRIER} holds the agent's token, which no layer's template may know: only a template in"
             " TEMPLATES_DIR can replace it"

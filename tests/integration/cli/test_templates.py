@@ -64,6 +64,11 @@ def test_from_the_first_version_to_the_way_back(fleet: Provisioner, tmp_path: Pa
     for number in (2, 1, None):
         assert fleet.json("template", "revert", "SOUL.md", *BOARD)["templates"][0]["version"] == number
     assert "nothing to go back from" in fleet.refused("template", "revert", "SOUL.md", *BOARD)
+    fleet.run("template", "promote", "SOUL.md", *BOARD)
+    taken = fleet.run("template", "promote", "SOUL.md", "--none", *BOARD).stdout
+    assert "Taken away from board Launch: SOUL.md. What is behind it counts again." in taken
+    assert "Promoted for board Launch" in fleet.run("template", "revert", "SOUL.md", *BOARD).stdout
+    fleet.run("template", "promote", "SOUL.md", "--none", *BOARD)
     assert fleet.json("template", "list")[0]["promoted"] is None
 
 

@@ -221,3 +221,34 @@ def test_a_file_beyond_the_fixed_set_is_delivered_where_a_release_takes_it(
         scene.provision(ada)
         assert file(scene, ada, "RUNBOOK.md") == "Call Ada Lovelace."
         assert scene.sync(include_main=False).result["files_written"] == 0
+
+
+@on_one_release
+def test_what_a_layer_uncovers_is_checked_and_of_a_pinned_agent_its_own_version(scene: Scene) -> None:
+    ada, ben = scene.agent("Ada"), scene.agent("Ben", board_id=scene.fleet.add_board("Other"))
+    board, gateway = layer(scene, "board"), layer(scene, "gateway")
+    put(scene, board, "SOUL.md", "fine")
+    deliver(scene, board, SOUL=1)
+    put(scene, gateway, "SOUL.md", "{{ agent_name|trim(board_objective) }}")
+    scene.execute("UPDATE boards SET objective = repeat('y', 101) WHERE id = :id", id=scene.fleet.board_id)
+    assert (checked(scene, gateway, "SOUL.md").agents, checked(scene, gateway, "SOUL.md").faults) == (1, ())
+    deliver(scene, gateway, SOUL=1)
+    with scene.engine.connect() as connection:
+        (fault,) = check_layer(connection, board, {"SOUL.md": None}, BASE_URL).faults
+        assert check_layer(connection, gateway, {"SOUL.md": None}, BASE_URL).agents == 0
+    assert (fault.agent_id, fault.says.partition(",")[0]) == (ada, f"SOUL.md of gateway {fleet_name(scene)}")
+
+    put(scene, gateway, "SOUL.md", "{{ unknown }}")
+    pin = """
+        INSERT INTO provisioner.template_pins (agent_id, scope, target_id, name, version)
+        VALUES (:agent, 'gateway', :target, 'SOUL.md', :version)
+    """
+    scene.execute(pin, agent=ben, target=gateway.target, version=1)
+    assert checked(scene, gateway, "SOUL.md").faults == ()
+    scene.execute("UPDATE provisioner.template_pins SET version = 2")
+    put(scene, gateway, "SOUL.md", "fine")
+    assert [each.agent for each in checked(scene, gateway, "SOUL.md").faults] == ["Ben"]
+
+
+def fleet_name(scene: Scene) -> str:
+    return str(scene.row("SELECT name FROM gateways").name)

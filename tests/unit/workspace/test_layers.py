@@ -187,7 +187,7 @@ def test_a_file_beyond_the_fixed_set_is_unsupported_until_a_release_takes_it() -
         ("RUNBOOK.md", None),
         ("parts/house-rules", None),
         ("TOOLS.md", "the agent's token"),
-        ("Tools.md", "would be taken for TOOLS.md"),
+        ("Tools.md", "TOOLS.md holds the agent"),
         ("memory.md", "would be taken for MEMORY.md"),
         ("../SOUL.md", "can be no template's name"),
         ("parts/../x", "can be no template's name"),

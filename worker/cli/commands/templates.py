@@ -237,7 +237,7 @@ def promote_command(
         changed = [] if found.faults else promote(connection, layer, _numbers(candidates), by=_operator())
         apply = _apply(connection, layer)
     _report(layer, candidates, found, as_json=as_json, promoted=changed)
-    _conclude(layer, found, changed, apply, as_json=as_json)
+    _conclude(layer, candidates, found, changed, apply, as_json=as_json)
 
 
 @app.command("revert")
@@ -264,7 +264,7 @@ def revert_command(
             revert(connection, layer, name, by=_operator())
         apply = _apply(connection, layer)
     _report(layer, candidates, found, as_json=as_json, promoted=changed)
-    _conclude(layer, found, changed, apply, as_json=as_json)
+    _conclude(layer, candidates, found, changed, apply, as_json=as_json)
 
 
 @app.command("list")
@@ -516,7 +516,15 @@ def _report(
         say(f"Rendered for {counted(found.agents, 'agent')}.")
 
 
-def _conclude(layer: Layer, found: LayerCheck, changed: Sequence[str], apply: str, *, as_json: bool) -> None:
+def _conclude(
+    layer: Layer,
+    candidates: Mapping[str, LayerTemplate | None],
+    found: LayerCheck,
+    changed: Sequence[str],
+    apply: str,
+    *,
+    as_json: bool,
+) -> None:
     if found.faults:
         failed = len({fault.agent_id for fault in found.faults})
         if not as_json:
@@ -527,7 +535,14 @@ def _conclude(layer: Layer, found: LayerCheck, changed: Sequence[str], apply: st
     if not changed:
         say("That is what is promoted already.")
         return
-    say(f"Promoted for {layer.owner}: {named(changed)}.", f"Apply it: {apply}")
+    say(_said(layer, candidates, changed), f"Apply it: {apply}")
+
+
+def _said(layer: Layer, candidates: Mapping[str, LayerTemplate | None], changed: Sequence[str]) -> str:
+    """What was done; of a promotion, or of a revert, all names are promoted or all are taken away."""
+    if all(candidates[name] is None for name in changed):
+        return f"Taken away from {layer.owner}: {named(changed)}. What is behind it counts again."
+    return f"Promoted for {layer.owner}: {named(changed)}."
 
 
 def _options(layer: Layer, organization: str | None) -> str:
