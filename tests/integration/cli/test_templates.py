@@ -209,3 +209,15 @@ def test_a_secret_in_a_template_is_said_and_not_shown(fleet: Provisioner, tmp_pa
     result = fleet.run("template", "set", "SOUL.md", str(tmp_path / "text.txt"), *BOARD)
     assert "looks like a secret" in result.stderr
     assert "q2v5" not in fleet.run("template", "show", "SOUL.md", *BOARD).stdout
+
+
+def test_a_secret_that_a_template_names_is_shown_nowhere_else_in_it(
+    fleet: Provisioner, tmp_path: Path
+) -> None:
+    body = "password: correct-horse-battery\nNever say correct-horse-battery.\n"
+    assert "provisioner template promote" in put(fleet, tmp_path, "SOUL.md", body, *BOARD)
+    for command in ("show", "diff"):
+        asked = ("template", command, "SOUL.md", *BOARD)
+        for shown in (fleet.run(*asked).stdout, str(fleet.json(*asked))):
+            assert "Never say <masked>." in shown
+            assert "correct-horse" not in shown

@@ -17,7 +17,8 @@ from worker.cli.doctor.servers import check_database
 from worker.webhooks.signatures import secret_of
 
 KEY = "the-key-of-all-webhooks-in-these-tests"
-URL = "https://hook.example/in?token=of-the-receiver"
+URL = "https://hook.example/in/5x8fG3kQ2LmN7pR1sT4vW6yZ/now?token=of-the-receiver"
+SHOWN = "https://hook.example/in/.../now?..."
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_it_is_added_with_a_secret_that_only_this_shows(keyed: Provisioner) -> N
     assert added.exit_code == 0, added.output
     (listed,) = keyed.json("webhook", "list")
     assert (listed["name"], listed["failures"], listed["waiting"]) == ("ci", 0, 0)
-    assert listed["url"] == "https://hook.example/in?..."
+    assert listed["url"] == SHOWN
     secret = "whsec_" + base64.b64encode(secret_of(KEY, UUID(listed["id"]))).decode()
     assert secret in added.stdout.split()
     assert keyed.run("webhook", "secret", "ci").stdout.strip() == secret

@@ -53,7 +53,7 @@ from worker.records.template_layers import (
     version_of,
 )
 from worker.worker_row import require_no_older_worker
-from worker.workspace.diffs import file_diff
+from worker.workspace.diffs import file_diff, known_secrets
 from worker.workspace.files import Role, template_paths
 from worker.workspace.layers import LayerTemplate, Scope, name_fault
 from worker.workspace.overrides import INPUT_LIMIT, Source, TemplateError, check_source
@@ -338,7 +338,7 @@ def show(
         promoted = promoted_versions(connection, layer).get(name)
     is_promoted = promoted is not None and promoted.version == found.version
     if as_json:
-        emit({**_document(found), "is_promoted": is_promoted, "text": found.text})
+        emit({**_document(found), "is_promoted": is_promoted, "text": _without_secrets(found.text)})
         return
     note(f"{found.title}{', plain' if found.plain else ''}{', promoted' if is_promoted else ''}")
     typer.echo(_shown(found.text), nl=not found.text.endswith("\n"))
@@ -351,7 +351,14 @@ def _show_base(name: str, *, as_json: bool) -> None:
         raise WrongUseError(f"There is no shipped template of {name!r}: name a layer, as with --board BOARD.")
     source = source_of(path, folder)
     if as_json:
-        emit({"scope": "shipped", "name": name, "sha256": sources_sha256(folder), "text": source})
+        emit(
+            {
+                "scope": "shipped",
+                "name": name,
+                "sha256": sources_sha256(folder),
+                "text": _without_secrets(source),
+            }
+        )
         return
     note(f"{shown_path(path, folder)}, version {sources_sha256(folder)[:12]}")
     typer.echo(_shown(source), nl=not source.endswith("\n"))
@@ -378,7 +385,8 @@ def diff(
         before = promoted_versions(connection, layer).get(name)
         if older is not None:
             before = version_of(connection, layer, name, older)
-    shown = file_diff(before.text if before else "", after.text, (), ("promoted", "newest"))
+    texts = before.text if before else "", after.text
+    shown = file_diff(*texts, known_secrets(texts, ()), ("promoted", "newest"))
     if as_json:
         numbers = {"from": before.version if before else None, "to": after.version}
         emit({**layer.key, "name": name, **numbers, "diff": shown})
@@ -445,7 +453,12 @@ def overrides(
 
 def _shown(body: str) -> str:
     """A template's text as it may be shown: without secrets, and without what a terminal obeys."""
-    return "\t".join(plain(piece) for piece in mask(body).split("\t"))
+    return "\t".join(plain(piece) for piece in _without_secrets(body).split("\t"))
+
+
+def _without_secrets(body: str) -> str:
+    """The text with every secret that it names masked, wherever else it stands too."""
+    return mask(body, known_secrets([body], ()))
 
 
 def _read(file: Path) -> str:

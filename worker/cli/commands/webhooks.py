@@ -14,6 +14,7 @@ from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find_organization, find_webhook
 from worker.jobs.store.webhooks import retry_given_up
+from worker.masking.word_shapes import is_random
 from worker.settings import Settings
 from worker.webhooks.messages import encode, message_headers, test_message
 from worker.webhooks.post import PostFailedError, post
@@ -62,7 +63,7 @@ def list_webhooks(as_json: Json = False) -> None:
     with engine().connect() as connection:
         webhooks = [dict(row) for row in all_webhooks(connection)]
     for webhook in webhooks:
-        webhook["url"] = _without_query(webhook["url"])
+        webhook["url"] = _without_secrets(webhook["url"])
     shown = table("Webhook", "Organization", "State", "Waiting", "Given up", "Id", last="URL")
     for webhook in webhooks:
         shown.add_row(
@@ -157,7 +158,12 @@ def _state(webhook: dict[str, Any]) -> str:
     return "answers" if webhook["last_success_at"] else "not called"
 
 
-def _without_query(url: str) -> str:
-    """The URL without its query, which may hold a secret of the receiver's."""
+_SHORTEST_SECRET = 12
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without its query and without what looks random in its path: some receivers know a sender by
+    nothing else."""
     parts = urlsplit(url)
-    return parts._replace(query="...").geturl() if parts.query else url
+    path = "/".join("..." if is_random(one, _SHORTEST_SECRET) else one for one in parts.path.split("/"))
+    return parts._replace(path=path, query="..." if parts.query else "").geturl()
