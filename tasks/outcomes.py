@@ -11,7 +11,6 @@ from uuid import UUID
 from celery import Task
 from celery.exceptions import Ignore, Reject
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.agents.execution import Handler, execute_in_slot
 from worker.app import services
@@ -149,14 +148,14 @@ def fail_on_unexpected(kind: str, task_id: str, arguments: Mapping[str, Any]) ->
 def _put_on_record(kind: str, task_id: str, reason: str, arguments: Mapping[str, Any]) -> None:
     """Store the refusal, without the arguments if they are what cannot be stored. Raises DatabaseNotNow if
     that fails too, so that the message is not acknowledged."""
-    failure: SQLAlchemyError | None = None
+    failure: Exception | None = None
     for payload in (arguments, {}):
         try:
             with services().engine.begin() as connection:
                 refuse(connection, job_id(task_id), kind, reason, payload, code=ReasonCode.INTERNAL_ERROR)
         except DATABASE_AWAY:
             raise
-        except SQLAlchemyError as error:
+        except Exception as error:  # half a surrogate in a name, say, comes as the driver's UnicodeError
             failure = error
         else:
             return

@@ -108,6 +108,10 @@ def test_arguments_that_nobody_knows_are_ignored_with_a_warning(
             "tasks.provision_agent: requested_by must be text without NUL characters, not 'a\\x00b';"
             " agent_id must be a UUID, not 'x'.",
         ),
+        (
+            {"agent_id": str(uuid4()), "webhook": "\ud800"},
+            "tasks.provision_agent: webhook must be text without NUL characters, not '\\ud800'.",
+        ),
     ],
 )
 def test_bad_arguments_end_the_job_with_a_sentence_that_names_them(

@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str | None]] = {
         "There is no agent with agent_id",
     ),
     "half a pair": (
-        [[], {"agent_id": UNSERVED, "\ud800": "\ud800", "request_id": "\ud800"}, None],
+        [[], {"agent_id": UNSERVED, "\ud800": "\ud800", "request_id": "\ud800", "webhook": "\ud800"}, None],
         {"kwargsrepr": "\ud800", "root_id": 5, "origin": "a\nb"},
         "request_id must be text without NUL characters",
     ),

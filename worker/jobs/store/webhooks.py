@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.requests import BadRequestError, Request
 from worker.masking.columns import MaskedText
+from worker.printable import storable
 
 _FIND = text("""
     SELECT o.organization_id, w.id AS webhook_id
@@ -71,7 +72,7 @@ def deliver_anyway(connection: Connection, job_id: UUID, arguments: Mapping[str,
     """Record the delivery for a job that ended before a worker started it, if ``arguments`` name a webhook
     and also a target whose organization has that webhook."""
     name = arguments.get("webhook")
-    if not isinstance(name, str) or "\x00" in name:
+    if not isinstance(name, str) or storable(name) != name:
         return
     places: dict[str, UUID | None] = dict.fromkeys(_PLACES)
     for place in _PLACES:
