@@ -23,7 +23,7 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.owner_settings import has_one_session
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, advance
-from worker.records.adoption import claim_found_place, refuse_if_held
+from worker.records.adoption import claim_found_place, refuse_if_held, refuse_if_of_another_board
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_rows import NewAgent, add_found_agent
 from worker.records.agent_status import succeed, take_over
@@ -86,7 +86,7 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
     context = AgentContext(
         services,
         held,
-        _load_as_adopted(services, held, adoption),
+        _load_as_adopted(services, held, adoption, gateway),
         ADOPT,
         dialect,
         warnings=warnings,
@@ -98,12 +98,16 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
     return _run_steps(context, adoption)
 
 
-def _load_as_adopted(services: Services, held: Claim, adoption: _Adoption) -> AgentRecord:
+def _load_as_adopted(
+    services: Services, held: Claim, adoption: _Adoption, gateway: GatewayRecord
+) -> AgentRecord:
     """The agent's record as it will be, from a transaction that is not committed. Raises PermanentError."""
     with services.engine.connect() as connection, connection.begin() as transaction:
         record = adoption.as_agent(connection, held)
         transaction.rollback()
     place = adoption.found.place
+    if adoption.new is not None:
+        refuse_if_of_another_board(gateway, place.openclaw_id, record, adoption.new.board_id)
     if not record.home.adopted or not record.home.is_at(place.gateway_id, place.openclaw_id):
         raise MovedAgentError(
             f"Agent {record.agent.name!r} was put on gateway {record.gateway.name!r} meanwhile: ask again."

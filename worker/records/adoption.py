@@ -14,6 +14,7 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.errors import BadAddress
 from worker.jobs.requests import AdoptAgent, BadRequestError
+from worker.records.agent_repository import AgentRecord
 from worker.records.gateway_repository import GatewayRecord
 from worker.records.places import LIVE_PLACES, Place, home_of, keeps, places_of
 from worker.workspace.display_text import one_line
@@ -86,15 +87,27 @@ def refuse_if_held(
         home = home_of(row, "", places_of(row.places))
         who = f"agent {one_line(row.name)!r} ({row.id})"
         if row.id != agent_id and row.status != "deleting" and home.openclaw_id == openclaw_id:
-            raise PermanentError(
-                f"Gateway {gateway.gateway.name!r} has {openclaw_id} as {who} already: adopt it as that"
-                " agent, or delete that one first."
-            )
+            raise _held(gateway, openclaw_id, who)
         if row.id == agent_id and (elsewhere := _elsewhere(row, home, gateway, openclaw_id, present)):
             raise PermanentError(
                 f"{who[0].upper()}{who[1:]} lives as {elsewhere} already, so it cannot be {openclaw_id} too:"
                 " adopt that as another agent, or delete this one first."
             )
+
+
+def refuse_if_of_another_board(
+    gateway: GatewayRecord, openclaw_id: str, record: AgentRecord, board_id: UUID
+) -> None:
+    """Raise PermanentError if a request that named another board has made the agent's row meanwhile."""
+    if record.board is None or str(record.board.id) != str(board_id):
+        raise _held(gateway, openclaw_id, f"agent {one_line(record.agent.name)!r} ({record.agent.id})")
+
+
+def _held(gateway: GatewayRecord, openclaw_id: str, who: str) -> PermanentError:
+    return PermanentError(
+        f"Gateway {gateway.gateway.name!r} has {openclaw_id} as {who} already: adopt it as that agent, or"
+        " delete that one first."
+    )
 
 
 def _elsewhere(

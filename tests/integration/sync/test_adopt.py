@@ -18,6 +18,7 @@ from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
 from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request, SyncHeartbeats
 from worker.jobs.store.cancelling import cancel
+from worker.jobs.store.job_agents import start_single
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.retrying import retry
 from worker.lab.simulator import Fault, Simulator
@@ -421,10 +422,16 @@ def test_two_requests_for_one_agent_make_one_and_two_rows_do_not_share_it(scene:
     ask = {"gateway_id": scene.fleet.gateway_id, "openclaw_id": "research", "dry_run": False}
     jobs = [scene.ask("adopt_agent", **ask, board_id=scene.fleet.board_id) for _ in range(2)]
     jobs.append(scene.ask("adopt_agent", **ask, agent_id=bob))
+    # Accepted while the agent has no row yet, by a worker that serves it once it has one.
+    with scene.engine.begin() as connection:
+        for_another = AdoptAgent.model_validate({**ask, "board_id": scene.fleet.add_board("Another")})
+        another = enqueue(connection, for_another).job_id
+        start_single(connection, another, agent_to_become(connection, for_another), for_another)
     scene.serve()
-    scene.serve_until_ended(*jobs)
+    scene.serve_until_ended(*jobs, another)
     ends = [scene.job(job) for job in jobs]
     assert [job.status for job in ends] == ["succeeded", "succeeded", "failed"]
+    assert f"as agent 'research' ({ends[0].result['agent_id']}) already" in scene.job(another).error
     assert ends[0].result["agent_id"] == ends[1].result["agent_id"]
     text = (folder / "AGENTS.md").read_text()
     assert verify_token(
