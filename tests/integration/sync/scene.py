@@ -169,7 +169,8 @@ class Scene:
         """Bring a queued ``sync_heartbeats`` to where it waits for the roster writer."""
         with self.engine.begin() as connection:
             request = SyncHeartbeats(gateway_id=self.fleet.gateway_id)
-            begin_heartbeats(connection, job_id, request)
+            messages = begin_heartbeats(connection, job_id, request)
+        replace(self.services, send=self.send).publish(messages)
 
     def send(self, task: str, kwargs: Mapping[str, Any], task_id: str | None) -> None:
         self.messages.append((task, dict(kwargs), task_id))
