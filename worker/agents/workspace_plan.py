@@ -113,7 +113,7 @@ class WorkspacePlan:
         if step.live is None:
             return None
         if step.live.content is not None:
-            return sha256_of(step.live.content)
+            return step.live.sha256 or sha256_of(step.live.content)
         record = self.records.get(step.file.name)
         return record.source_sha256 if record is not None and as_we_left_it(step.live, record) else None
 
@@ -296,6 +296,8 @@ def _plan_carrier(
     action = decision.action
     if found is not None and text == found.content and action in WRITES:
         action = "preserved" if decision.mixed else "unchanged"
+    if decision.mixed and found is not None and text != found.content:
+        _require_text(context, found)
     _note_conflict(context, whole.name, decision)
     plan.steps[whole.name] = Step(whole, action, text, found, decision.mixed, records=action == "preserved")
 
@@ -320,7 +322,17 @@ def _owners_carrier(
         raise _no_place(context, f"its {whole.name} has another AUTH_TOKEN outside of a section ## Tools")
     if token is not None:
         text = with_token(text, token.plain)
+    if text != live:
+        _require_text(context, found)
     return Step(section, "unchanged" if text == live else "update", text, found)
+
+
+def _require_text(context: AgentContext, found: LiveFile) -> None:
+    """Raise PermanentError if what stands in the file that carries the token would not survive a write."""
+    if found.garbled:
+        raise _no_place(
+            context, f"its {context.dialect.credentials_in} is not UTF-8 text, which would be lost"
+        )
 
 
 def _no_place(context: AgentContext, why: str) -> PermanentError:

@@ -356,5 +356,9 @@ def _has_size(entry: Answer) -> bool:
 
 
 def _content(file: Answer) -> LiveFile:
-    content = file.text("content")
-    return LiveFile(len(content.encode()), file.timestamp_ms("updatedAtMs"), content)
+    content, updated_at_ms = file.text("content"), file.timestamp_ms("updatedAtMs")
+    length, size, sha256 = len(content.encode()), whole_number(file.value.get("size")), file.value.get("hash")
+    if size is None or size == length or "\ufffd" not in content:
+        return LiveFile(length, updated_at_ms, content)
+    known = sha256 if isinstance(sha256, str) else None
+    return LiveFile(size, updated_at_ms, content, garbled=True, sha256=known)

@@ -33,12 +33,16 @@ BOOTSTRAP = "BOOTSTRAP.md"
 @dataclass(frozen=True)
 class LiveFile:
     """A file as the gateway has it. ``size``: in bytes. ``content``: None until it has been read.
-    ``revision``: of a heartbeat scratch, the number that each change of it raises."""
+    ``revision``: of a heartbeat scratch, the number that each change of it raises. ``garbled``: the file is
+    not UTF-8, so its content came with characters in place of bytes and cannot be written back; ``sha256``:
+    of such a file's bytes, in hex, as far as the gateway tells it."""
 
     size: int
     updated_at_ms: int | None
     content: str | None = None
     revision: int | None = None
+    garbled: bool = False
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,8 @@ def _three_sides(
         return Decision("update", file.text)
     if not ours_changed:
         return _kept(live, record)
+    if live.garbled and file.name not in mode.keep_files:
+        return Decision("conflict", why=Unmerged.NO_TEXT)
     return _both_changed(file, live.content, record, mode, bases)
 
 

@@ -46,6 +46,7 @@ class Unmerged(Enum):
     SAME_LINES = "both changed the same lines"
     UNKNOWN_BASE = "both changed it, and what was delivered last is not known any more"
     OLDER_WORKERS = "both changed it, and workers of a release that cannot merge are still running"
+    NO_TEXT = "both changed it, and it is not UTF-8 text"
     TOO_ALIKE = "both changed it, and too many of its lines are equal to tell what was changed where"
     TOO_LONG = f"both changed it, and it is longer than {MOST_BYTES // 1024} KB or {MOST_LINES} lines"
 

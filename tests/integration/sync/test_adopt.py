@@ -768,3 +768,40 @@ def test_an_adopted_agent_that_moves_to_another_gateway_leaves_its_files(
         assert (job.status, job.result["openclaw_id"]) == ("succeeded", f"mc-{agent}"), job.error
     assert "research" not in scene.simulator.agents()
     assert files(folder) == before
+
+
+def test_a_file_that_is_not_utf_8_is_never_written_back_garbled(scene: Scene) -> None:
+    folder, carrier = owners_agent(scene), carrier_of(scene)
+    latin = "Café.\n".encode("latin-1")
+    (folder / carrier).write_bytes(latin)
+    error = adopt(scene, ok=False).error
+    assert f"its {carrier} is not UTF-8 text" in error
+    assert (folder / carrier).read_bytes() == latin
+    agent = UUID(adopt(scene, overwrite_files=[carrier]).result["agent_id"])
+    (folder / carrier).write_text(NOTES)
+    scene.execute("DELETE FROM agents WHERE id = :id", id=agent)
+    agent = UUID(adopt(scene).result["agent_id"])
+    now = latin + (folder / carrier).read_bytes()
+    (folder / carrier).write_bytes(now)
+    scene.sync(include_main=False)
+    (folder / "IDENTITY.md").write_bytes(latin + (folder / "IDENTITY.md").read_bytes())
+    identity = (folder / "IDENTITY.md").read_bytes()
+
+    assert (
+        scene.sync(include_main=False).status == "succeeded"
+    )  # the section is in step, so nothing is written
+    scene.execute("UPDATE agents SET name = 'Bea'")
+    job = scene.sync(include_main=False)
+    assert f"its {carrier} is not UTF-8 text" in scene.rows(job.id)["Bea"].reason
+    assert ((folder / carrier).read_bytes(), (folder / "IDENTITY.md").read_bytes()) == (now, identity)
+    (folder / carrier).write_text(now.decode("latin-1"))
+    job = scene.sync(include_main=False)
+    (row,) = scene.rows(job.id).values()
+    assert (row.status, row.files["IDENTITY.md"]["action"]) == ("succeeded", "conflict"), row.reason
+    assert "it is not UTF-8 text" in " ".join(row.warnings)
+    assert (folder / "IDENTITY.md").read_bytes() == identity
+    assert "Bea" in (folder / carrier).read_text()
+    settled = scene.ask("update_agent", agent_id=agent, wake=False, overwrite_files=["IDENTITY.md"])
+    scene.serve()
+    assert actions(scene.job(settled))["IDENTITY.md"] == "update"
+    assert "Bea" in (folder / "IDENTITY.md").read_text()

@@ -229,3 +229,16 @@ def test_a_merge_is_a_change_that_a_session_may_not_show_yet(scene: Scene, ann: 
     assert {name for name, file in row.files.items() if file["action"] == "merge"} == edited
     assert "update" not in {file["action"] for file in row.files.values()}
     assert any("only from its next session on" in warning for warning in row.warnings)
+
+
+def test_a_carrier_that_is_not_utf_8_any_more_is_not_written_back_garbled(scene: Scene, ann: UUID) -> None:
+    carrier = "AGENTS.md" if scene.simulator.release.roster_is_map else "TOOLS.md"
+    path = folder(scene, ann) / carrier
+    now = path.read_bytes() + "\n\n## Notes\n\nCafé\n".encode("latin-1")
+    path.write_bytes(now)
+    assert file_of(scene, scene.sync(), carrier)["action"] == "preserved"
+    [row] = scene.rows(scene.sync(rotate_tokens=True).id).values()
+    assert f"its {carrier} is not UTF-8 text, which would be lost" in row.reason
+    assert path.read_bytes() == now
+    job = scene.sync(rotate_tokens=True, overwrite_files=[carrier])
+    assert file_of(scene, job, carrier)["action"] == "update"

@@ -223,7 +223,7 @@ class Workspaces:
     def _content(self, path: Path) -> JSON:
         data = path.read_bytes()
         hashed = {"hash": hashlib.sha256(data).hexdigest()} if self._release.hashes_files else {}
-        return {**hashed, "content": data.decode()}
+        return {**hashed, "content": data.decode(errors="replace")}
 
     def _browsed(self, item: Path, root: Path) -> JSON:
         stat = item.stat()
