@@ -57,6 +57,16 @@ def test_it_only_looks_until_yes_is_said_and_says_what_it_would_do(
     page = staffed.run("job", done["id"]).stdout
     assert ("adopt agent research" in page, "research on the gateway" in page) == (True, True)
 
+    (folders["shop"] / "AGENTS.md").write_text("AUTH_TOKEN=of-another-program\n")
+    refused = staffed.run("adopt", GATEWAY, "--board", "Board Ada")
+    below = refused.stdout.partition("Theirs")[2]
+    assert (refused.exit_code, "have the whole file replaced with --overwrite-file AGENTS.md." in below) == (
+        1,
+        True,
+    )
+    assert "shop: Agent 'shop' cannot be given its token" in below
+    (folders["shop"] / "AGENTS.md").write_text("Mine.")
+
     rest = staffed.json("adopt", GATEWAY, "--board", "Board Ada", "--yes")
     assert rest["result"]["in_care"] == ["research"]
     assert [(one["status"], one["agents"][0]["name"]) for one in rest["adoptions"]] == [

@@ -88,6 +88,9 @@ def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
         say(f"Every agent of {plain(whole.gateway_name or 'the gateway')} is under care already.")
         return
     say(_list_of(jobs))
+    refused = [f"{plain(_id_of(job))}: {plain(job.error)}" for job in jobs if job.error]
+    if refused:
+        say("", *refused)
     for job in jobs:
         show_diffs((job.result or {}).get("files") or {}, of=f"{_id_of(job)}: ")
     in_care = len((whole.result or {}).get("in_care") or ())
@@ -98,20 +101,15 @@ def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
 
 
 def _list_of(jobs: list[JobSummary]) -> Table:
-    shown = table(
-        "Agent", "Status", "Token", "Identical", "Differs", last="Ours alone, theirs alone, or why not"
-    )
+    shown = table("Agent", "Status", "Token", "Identical", "Differs", "Ours", last="Theirs")
     for job in jobs:
         files = ((job.result or {}).get("files") or {}).values()
-        count = {name: sum(file.get("action") == name for file in files) for name in _ACTIONS}
-        alone = f"{count['absent']} ours, {count['theirs']} theirs"
+        counts = [sum(file.get("action") == name for file in files) for name in _ACTIONS]
         shown.add_row(
             plain(_id_of(job)),
             Text(job.status, style=STYLES.get(job.status, "")),
             str((job.result or {}).get("token") or ""),
-            str(count["unchanged"]),
-            str(count["conflict"]),
-            plain(job.error or alone),
+            *([""] * len(counts) if job.error else map(str, counts)),
         )
     return shown
 
