@@ -31,7 +31,7 @@ COMMANDS = {
     "update": (REQUEST, "Bring an agent's files and its roster entry up to date."),
     "adopt": (
         "cli.commands.adoptions:adopt",
-        "Take agents under care that a gateway has already.",
+        "Adopt agents that a gateway already has: take them under care.",
     ),
     "delete": ("cli.commands.agents:delete", "Take an agent off its gateway and out of the database."),
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),

@@ -56,12 +56,16 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in mask(str(text)))
 
 
-def say(*lines: RenderableType, console: Console | None = None) -> None:
-    """Print lines, on stdout by default. Without a terminal they are not wrapped, so that grep finds them."""
+def say(*lines: RenderableType, console: Console | None = None, verbatim: bool = False) -> None:
+    """Print lines, on stdout by default. Without a terminal they are not wrapped, so that grep finds them.
+
+    ``verbatim``: nor on a terminal, so that what is copied from it is the text itself, such as a diff.
+    """
     console = console or out
     for line in lines:
         shown = plain(line) if isinstance(line, str) else line
-        console.print(shown, soft_wrap=isinstance(line, str | Text) and not console.is_terminal)
+        whole = verbatim or not console.is_terminal
+        console.print(shown, soft_wrap=isinstance(line, str | Text) and whole)
 
 
 def complain(sentence: str) -> None:
@@ -90,13 +94,25 @@ def show_list(items: Sequence[Mapping[str, Any]], shown: Table, *, nothing: str,
         say(shown if items else nothing)
 
 
-def table(*columns: str, last: str) -> Table:
-    """A table without lines. ``columns`` are cut at 26 characters; ``last`` gets the remaining width."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+def table(*columns: str, last: str, folds: bool = False, yields: str | None = None) -> Table:
+    """A table without lines. ``columns`` are cut at 26 characters; ``last`` gets the remaining width.
+
+    A cell of ``last`` is cut there, or continued in the next line if the table ``folds``. ``yields``: a
+    column that on a narrow terminal gives way before the others; its cells must be made by ``one_line``.
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=not folds)
     for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ellipsis", max_width=26)
-    made.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1, min_width=6)
+        made.add_column(column, no_wrap=column != yields, overflow="ellipsis", max_width=26)
+    if folds:
+        made.add_column(last, overflow="fold")
+    else:
+        made.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1, min_width=6)
     return made
+
+
+def one_line(text: object) -> Text:
+    """``text`` as a cell that is cut, and never continued in a second line."""
+    return Text(plain(text), no_wrap=True, overflow="ellipsis")
 
 
 def lines(*, pad: int = 0) -> Table:
@@ -161,6 +177,11 @@ def argument(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """The number with its noun: ``1 agent``, ``2 agents``."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def needing_nothing(count: int) -> str:
+    """``1 needs nothing``, ``2 need nothing``."""
+    return f"{count} {'needs' if count == 1 else 'need'} nothing"
 
 
 def named(names: Sequence[str]) -> str:

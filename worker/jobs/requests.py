@@ -296,7 +296,10 @@ class EnsureBoardLead(Request):
     target = "board_id"
 
     board_id: Annotated[UUID, Option("BOARD", "Name or id of a board.")]
-    agent_name: Annotated[Text | None, Option("--name", "What to call it, in place of 'Lead Agent'.")] = None
+    agent_name: Annotated[
+        Text | None,
+        Option("--name", "Its name, in place of 'Lead Agent'. A lead that has another name is renamed."),
+    ] = None
     identity_profile: Annotated[dict[str, Any], AfterValidator(_storable_profile)] | None = None
     user_id: UUID | None = None
 
@@ -310,7 +313,7 @@ class SyncHeartbeats(Request):
 
     gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
     agent_ids: Annotated[
-        list[UUID] | None, Option("AGENTS", "Names or ids; all agents if none is given.", "[AGENT]...")
+        list[UUID] | None, Option("AGENTS", "Names or ids; all agents if none is given.", "AGENT")
     ] = None
 
 
@@ -343,8 +346,15 @@ class SyncGateway(Request):
     agent_ids: list[UUID] | None = None
 
 
-WakeAdopted = Annotated[bool, Option("--wake", "Wake it at the end. Otherwise it is not disturbed.")]
-Look = Annotated[bool, Option("--yes", "Do it. Otherwise it is only looked at, and shown.")]
+DiffOfAdoption = Annotated[
+    bool,
+    Option(
+        "--diff",
+        "Show line-by-line diffs, credentials masked: of what would be written, or with --yes of what was.",
+    ),
+]
+WakeAdopted = Annotated[bool, Option("--wake", "Wake the agent at the end; by default it is not disturbed.")]
+Look = Annotated[bool, Option("--yes", "Do it. Without this, what would be done is only shown.")]
 
 
 class AdoptAgent(Request):
@@ -357,7 +367,8 @@ class AdoptAgent(Request):
 
     gateway_id: Annotated[UUID, Option("GATEWAY", "Name or id of a gateway.")]
     openclaw_id: Annotated[
-        Name, Option("OPENCLAW_ID", "Its id there; every agent that is under nobody's care if left out.")
+        Name,
+        Option("OPENCLAW_ID", "The agent's id on the gateway; if left out, all not yet under care."),
     ]
     agent_id: Annotated[UUID | None, Option("--agent", "Adopt it as this agent: its name or id.", "NAME")] = (
         None
@@ -367,7 +378,7 @@ class AdoptAgent(Request):
     ] = None
     dry_run: Look = True
     overwrite_files: OverwriteFiles = []
-    diff: Diff = False
+    diff: DiffOfAdoption = False
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None
@@ -385,7 +396,7 @@ class AdoptGateway(Request):
     board_id: Annotated[UUID, Option("--board", "The board that they become agents of.", "NAME")]
     dry_run: Look = True
     overwrite_files: OverwriteFiles = []
-    diff: Diff = False
+    diff: DiffOfAdoption = False
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None

@@ -113,9 +113,7 @@ def assert_all_found(provisioner: Provisioner, release: str) -> None:
     shown = provisioner.run("doctor", "workshop")
     assert shown.exit_code == 1
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
-    assert " ".join(shown.stdout.split()).endswith(
-        "2 faults to put right, " + f"{_warnings(found)} warnings to heed."
-    )
+    assert " ".join(shown.stdout.split()).endswith("2 faults to correct, " + f"{_warnings(found)} warnings.")
     refused = provisioner.run("doctor", "strange")
     assert refused.exit_code == 1
     assert "set gateways.token of its row" in " ".join(refused.stdout.split())

@@ -80,8 +80,8 @@ def test_it_only_looks_until_yes_is_said_and_says_what_it_would_do(
 
 
 def test_what_was_typed_wrong_is_said_before_a_job_is_made(staffed: Provisioner) -> None:
-    assert "Say which agent it becomes" in staffed.refused("adopt", GATEWAY, "research")
+    assert "Give --agent for the agent that it becomes" in staffed.refused("adopt", GATEWAY, "research")
     both = staffed.refused("adopt", GATEWAY, "research", "--agent", "Ada", "--board", "Board Ada")
-    assert "Say which agent it becomes" in both
+    assert "Give --agent for the agent that it becomes" in both
     assert "name it on the gateway too" in staffed.refused("adopt", GATEWAY, "--agent", "Ada")
     assert staffed.json("jobs") == []

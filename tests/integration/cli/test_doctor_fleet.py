@@ -82,7 +82,7 @@ def test_an_agent_lost_and_an_agent_left_behind_are_found_with_their_cures(
     assert "Eve: heartbeat.every" in differing["says"]
     assert "Eve: the SOUL.md override, line 2" in findings(found, "templates")[0]["says"]
     shown = staffed.run("doctor", "gateway of Ada")
-    assert "1 fault to put right, 3 warnings to heed." in shown.stdout
+    assert "1 fault to correct, 3 warnings." in shown.stdout
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
     staffed.json("delete", str(ada), "--gateway", "gateway of Ada", "--yes")
     assert f"mc-{ada}" not in simulator.agents()

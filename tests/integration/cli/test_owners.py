@@ -20,7 +20,7 @@ def rows(engine: Engine) -> list[tuple[Any, ...]]:
 def test_owners_are_said_by_gateway_or_board(fleet: Provisioner, engine: Engine) -> None:
     agent = fleet.json("agent", "list")[0]
     said = fleet.run("owners", "set", "SOUL.md", "ours", "--board", agent["board"]).stdout
-    assert f"SOUL.md is ours for board {agent['board']}." in said
+    assert f"Owner of SOUL.md for board {agent['board']}: ours." in said
     assert f"provisioner sync {agent['gateway']} --board" in said
     fleet.run("owners", "set", "SOUL.md", "agent", "--gateway", agent["gateway"])
     fleet.run("owners", "set", "SOUL.md", "merged", "--gateway", agent["gateway"])

@@ -53,7 +53,7 @@ def test_a_sync_is_planned_done_and_then_has_nothing_to_do(
     change("Abe", "heartbeat_config", '{"every": "25m"}')
     plan = crew.run("sync", GATEWAY, "--dry-run", "--diff")
     assert plan.exit_code == 1
-    assert "2 of 3 would change, 1 need nothing" in plan.stdout
+    assert "2 of 3 would change, 1 needs nothing" in plan.stdout
     assert "SOUL.md (templates or facts)" in plan.stdout
     assert 'heartbeat.every = "25m"' in plan.stdout
     assert "+You are Ann, in new words." in plan.stdout

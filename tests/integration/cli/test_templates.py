@@ -60,9 +60,12 @@ def test_from_the_first_version_to_the_way_back(fleet: Provisioner, tmp_path: Pa
     assert "the first" in history
     assert fleet.json("template", "list")[0]["promoted"] == 2
     put(fleet, tmp_path, "SOUL.md", "The third.", *BOARD)
-    assert fleet.run("template", "promote", "SOUL.md", *BOARD).exit_code == 0
-    for number in (2, 1, None):
+    told = fleet.run("template", "promote", "SOUL.md", *BOARD).stdout
+    assert f"Promoted for board {BOARD[1]}: SOUL.md version 3." in told
+    for number in (2, 1):
         assert fleet.json("template", "revert", "SOUL.md", *BOARD)["templates"][0]["version"] == number
+    told = fleet.run("template", "revert", "SOUL.md", *BOARD).stdout
+    assert f"Taken away from board {BOARD[1]}: SOUL.md. What is behind it counts again." in told
     assert "nothing to go back from" in fleet.refused("template", "revert", "SOUL.md", *BOARD)
     fleet.run("template", "promote", "SOUL.md", *BOARD)
     taken = fleet.run("template", "promote", "SOUL.md", "--none", *BOARD).stdout
@@ -132,7 +135,7 @@ def test_what_an_agents_files_are_made_from(fleet: Provisioner, engine: Engine, 
         (("set", "TOOLS.md", "FILE", *BOARD), "TOOLS.md holds the agent's token"),
         (("set", "soul.md", "FILE", *BOARD), "would be taken for SOUL.md: write SOUL.md"),
         (("set", "../x", "FILE", *BOARD), "can be no template's name"),
-        (("set", "SOUL.md", "nowhere.txt", *BOARD), "nowhere.txt cannot be read"),
+        (("set", "SOUL.md", "nowhere", *BOARD), "The file nowhere cannot be read"),
         (("set", "SOUL.md", "FILE"), "Name one of --organization"),
         (("set", "SOUL.md", "FILE", *BOARD, "--gateway", "g"), "Name one of --organization"),
         (("set", "SOUL.md", "FILE", "--role", "boss"), "--role is lead, member or main, not 'boss'"),

@@ -57,7 +57,7 @@ def test_what_cannot_be_is_a_sentence(keyed: Provisioner, engine: Engine) -> Non
     assert one(engine, "SELECT count(*) FROM provisioner.jobs")[0] == 0
     keyed.env["WEBHOOK_KEY"] = None
     for command in (("add", "cd", "--url", URL), ("test", "ci"), ("secret", "ci")):
-        assert keyed.refused("webhook", *command).startswith("WEBHOOK_KEY is not set")
+        assert keyed.refused("webhook", *command).startswith("WEBHOOK_KEY, from which")
     keyed.env["WEBHOOK_KEY"] = "short"
     assert "WEBHOOK_KEY: each key needs at least 32 characters" in keyed.refused("webhook", "list")
     keyed.env |= {"WEBHOOK_KEY": KEY, "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8"}

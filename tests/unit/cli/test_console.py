@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from worker.cli.console import ago, marks, plain, size, table, took
+from worker.cli.console import ago, marks, one_line, plain, say, size, table, took
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,23 @@ def test_a_table_is_cut_in_its_last_column_only() -> None:
     assert row.startswith("4f0c0c3e  failed  a sentence")
     assert row.rstrip().endswith("\u2026")
     assert len(row) <= 40
+
+
+def test_a_column_that_folds_loses_nothing_and_one_that_yields_is_cut_first() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    shown = table("Id", "Agent", "Status", last="Newest job", folds=True, yields="Agent")
+    shown.add_row("4f0c", one_line("simulator Gateway Agent"), "offline", "succeeded 22 s ago")
+    console.print(shown)
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 40
+    assert re.match(r"4f0c  simulator\u2026  offline  succeeded 22$", lines[-2]), lines
+    assert lines[-1].strip() == "s ago"
+
+
+def test_a_diff_is_not_wrapped_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), width=20, force_terminal=True)
+    say("+" + "word " * 10, console=console)
+    say("+" + "word " * 10, console=console, verbatim=True)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[-1].startswith("+" + "word " * 9)

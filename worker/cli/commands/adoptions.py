@@ -26,16 +26,17 @@ class Adoption(AdoptAgent):
 
     openclaw_id: Annotated[
         Name | None,
-        Option("OPENCLAW_ID", "Its id there; every agent that is under nobody's care if left out."),
+        Option("OPENCLAW_ID", "The agent's id on the gateway; if left out, all not yet under care."),
     ] = None  # type: ignore[assignment]
 
 
 @from_request(Adoption)
 def adopt(*, make: Make[Adoption], no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Take agents under care that a gateway has already. Without --yes it only shows what that would do.
+    """Adopt agents that a gateway already has: take them under care.
 
-    Nothing that differs is written, unless --overwrite-file names it: an agent gets its token, and its roster
-    entry, its files and its session stay as they are. Exits 1 if an agent cannot be adopted.
+    Without --yes it only shows what that would do. Nothing that differs is written, unless --overwrite-file
+    names it: an agent gets its token, and its roster entry, its files and its session stay as they are. Exits
+    1 if an agent cannot be adopted.
     """
     with engine().connect() as connection:
         whole = make(connection).openclaw_id is None
@@ -49,7 +50,7 @@ def _request(given: Adoption) -> AdoptAgent | AdoptGateway:
     """The request for what was typed. Raises WrongUseError."""
     if (given.agent_id is None) == (given.board_id is None):
         raise WrongUseError(
-            "Say which agent it becomes with --agent, or with --board that it becomes a new one."
+            "Give --agent for the agent that it becomes, or --board for the board that it joins as a new one."
         )
     values = given.model_dump()
     if given.openclaw_id is not None:

@@ -93,16 +93,16 @@ def list_agents(
         }
         rows = connection.execute(_AGENTS, only).mappings()
         agents = [{**row, "name": shown_name(row["name"], str(row["id"]))} for row in rows]
-    shown = table("Agent", "Board", "Status", "Newest job", "Id", last="Gateway")
+    shown = table("Agent", "Board", "Gateway", "Status", "Id", last="Newest job", folds=True)
     for agent in agents:
         status, age_s = agent["last_job_status"], agent["last_job_age_s"]
         shown.add_row(
             plain(agent["name"]) + (" (lead)" if agent["is_board_lead"] else ""),
             plain(agent["board"] or "none (main)"),
-            agent["status"],
-            f"{status} {ago(age_s)}" if status else "none",
-            short(agent["id"]),
             plain(agent["gateway"] or "none"),
+            agent["status"],
+            short(agent["id"]),
+            f"{status} {ago(age_s)}" if status else "none",
         )
     nothing = "No agent here: provisioner agent add NAME --board BOARD"
     show_list(agents, shown, nothing=nothing, as_json=as_json)

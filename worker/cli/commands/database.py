@@ -78,7 +78,7 @@ def prune(
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(templates, 'version')} of templates of agents, boards and wider that are gone {done}.")
     if not total.jobs:
-        say(f"No job that ended more than {older_than} ago can be spared.")
+        say(f"Nothing to delete: no job ended more than {older_than} ago, or only the newest of an agent.")
         return
     verb = "would be deleted" if dry_run else "deleted"
     beside = f"{total.agents} agents' rows and {total.intents} roster intents"

@@ -38,7 +38,7 @@ def jobs(
 def job(
     identity: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="The job's id, or its first digits.", show_default=False),
+        typer.Argument(metavar="ID", help="The job's id, or its first digits.", show_default=False),
     ] = None,
     request: Annotated[str | None, typer.Option(metavar="ID", help="The job of this request.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Wait until it ends; exits 1 if it fails.")] = False,

@@ -29,7 +29,8 @@ def set_command(
     board: Board = None,
     as_json: Json = False,
 ) -> None:
-    """Say whose a file is, for the agents of a gateway or of a board; a board's row wins.
+    """Say whose a file is, for the agents of a gateway or of a board; what is said for a board
+    wins.
 
     ours: rewritten whenever it differs. agent: delivered once, and kept as soon as somebody fills it in.
     merged: what the agent changed and what the templates changed are put together line by line, and kept as a
@@ -45,15 +46,16 @@ def set_command(
     if as_json:
         emit({**target.document(), "name": file, "owner": owner})
         return
-    say(f"{file} is {owner} for {target.named}.", f"Apply it: {apply}")
+    say(f"Owner of {file} for {target.named}: {owner}.", f"Apply it: {apply}")
 
 
 @app.command("unset")
 def unset(file: File, gateway: Gateway = None, board: Board = None, as_json: Json = False) -> None:
-    """Take a row back: what the gateway's row or the default says applies again."""
+    """Take that back: what was said for the gateway, or the default, applies again."""
     with engine().begin() as connection:
         target = find_target(connection, gateway, board, None, gone=True)
         found = unset_owner(connection, target.scope, target.id, file)
+        apply = apply_command(connection, target)
     if not found:
         raise WrongUseError(
             f"There is no owner of {file!r} for {target.named}: `provisioner owners show` lists them."
@@ -61,19 +63,19 @@ def unset(file: File, gateway: Gateway = None, board: Board = None, as_json: Jso
     if as_json:
         emit({**target.document(), "unset": file})
         return
-    say(f"{file} is as by default for {target.named}.")
+    say(f"Owner of {file} for {target.named}: no longer set.", f"Apply it: {apply}")
 
 
 @app.command("show")
 def show(as_json: Json = False) -> None:
-    """Show the rows, and what applies without one."""
+    """Show whose files are said to be, and what applies by default."""
     with engine().connect() as connection:
         found = all_owners(connection)
     shown = table("For", "File", last="Owner")
     for row in found:
         whose = plain(row.target) if row.target is not None else f"{short(row.target_id)} (gone)"
         shown.add_row(f"{row.scope} {whose}", plain(row.name), row.owner)
-    nothing = "No row yet: provisioner owners set SOUL.md ours --board BOARD"
+    nothing = "No owner set yet: provisioner owners set SOUL.md ours --board BOARD"
     show_list([dict(row._mapping) for row in found], shown, nothing=nothing, as_json=as_json)
     if not as_json:
         names = ", ".join(f"{name} {owner}" for name, owner in OWNERS.items())

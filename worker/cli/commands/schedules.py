@@ -61,7 +61,8 @@ def add(
     if as_json:
         emit(_document(added))
         return
-    say(f"Gateway {added.gateway_name} is synced {_described(added.spec)}: schedule {short(added.id)}")
+    runs = "Dry runs of a sync" if request.dry_run else "Syncs"
+    say(f"{runs} of gateway {added.gateway_name}, {_described(added.spec)}: schedule {short(added.id)}")
     moment = added.next_run_at
     assert moment is not None
     for _ in range(_SHOWN_RUNS):

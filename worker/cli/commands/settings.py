@@ -47,7 +47,7 @@ Field = Annotated[
 def set_command(
     field: Field,
     value: Annotated[
-        str, typer.Argument(metavar="VALUE", help='JSON, or a plain text: stub/m, true, \'["a", "b"]\'.')
+        str, typer.Argument(metavar="VALUE", help='JSON or plain text: stub/m, true, \'["a", "b"]\'.')
     ],
     gateway: Gateway = None,
     board: Board = None,

@@ -33,6 +33,7 @@ from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.lookup import find, find_organization
 from worker.cli.options import with_parameters
 from worker.cli.targets import Agent, Board, Gateway, Target, apply_command, find_id
+from worker.cli.views.files import coloured
 from worker.masking import mask, secrets_in
 from worker.records.agent_repository import load_agent
 from worker.records.layer_check import LayerCheck, check_layer
@@ -71,10 +72,11 @@ SINCE = "0021"
 _UNKNOWN_BASE_URL = "https://base-url-is-not-set.invalid"
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A file, as SOUL.md, or a part of files, as parts/tone.")
+    str,
+    typer.Argument(metavar="NAME", help="A file, such as SOUL.md, or a part of files, such as parts/tone."),
 ]
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="Files and parts, which are changed together.")
+    list[str], typer.Argument(metavar="NAME", help="Files and parts, which are promoted together.")
 ]
 Organization = Annotated[
     str | None,
@@ -153,7 +155,9 @@ def set_command(
     name: Name,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The text; - reads it from stdin.")],
     given: Given,
-    as_text: Annotated[bool, typer.Option("--plain", help="It is no template: {{ and {% are text.")] = False,
+    as_text: Annotated[
+        bool, typer.Option("--plain", help="It is not a template: {{ and {% are plain text.")
+    ] = False,
     remark: Annotated[
         str | None, typer.Option("--note", metavar="TEXT", help="What changed.", show_default=False)
     ] = None,
@@ -181,7 +185,8 @@ def set_command(
     if as_json:
         emit({**_document(made), "added": added})
         return
-    say(f"{made.title}, {'is set' if added else 'holds that text already'}.")
+    title = made.title.replace("the part", "The part", 1) if made.title.startswith("the part") else made.title
+    say(f"{title}, {'is set' if added else 'holds that text already'}.")
     if secrets_in(body):
         note("It holds what looks like a secret: whoever may read the database can read it.")
     say(f"Promote it: provisioner template promote {name}{_options(layer, given.organization)}")
@@ -192,7 +197,7 @@ def set_command(
 def check(
     *,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="All of the layer if none is given.")
+        list[str] | None, typer.Argument(metavar="NAME", help="All of the layer if none is given.")
     ] = None,
     given: Given,
     version: Version = None,
@@ -216,10 +221,10 @@ def promote_command(
     names: Names,
     given: Given,
     version: Version = None,
-    none: Annotated[bool, typer.Option("--none", help="Deliver no version of it any more.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Promote none: a wider layer counts again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Have the agents of a layer get a version, by default the newest.
+    """Give the agents of a layer a version, by default the newest.
 
     It is checked first, for every agent concerned; if it cannot be used for one of them, that agent is named
     and nothing is promoted. The next provision, update or sync of an agent delivers it.
@@ -282,7 +287,7 @@ def list_command(agent: Agent = None, as_json: Json = False) -> None:
             [*rows, {"scope": "shipped", "sha256": base, "templates_dir": operator_settings().templates_dir}]
         )
         return
-    shown = table("Layer", "Name", "Promoted", "Newest", last="Set")
+    shown = table("Layer", "Name", "Promoted", "Newest", last="Set (UTC)", folds=True)
     for row in rows:
         whose = plain(row["target"]) if row["target"] is not None else f"{short(row['target_id'])} (gone)"
         promoted = "-" if row["promoted"] is None else str(row["promoted"])
@@ -328,7 +333,7 @@ def show(
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Show the text of a version; of a file without a layer, that of TEMPLATES_DIR or the shipped one."""
+    """Show the text of a version. If no layer is named: the text in TEMPLATES_DIR, or the shipped one."""
     if given == Given():
         _show_base(name, as_json=as_json)
         return
@@ -378,7 +383,7 @@ def diff(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show how two versions differ: the promoted and the newest one, if not told otherwise."""
+    """Show how two versions differ: by default the promoted and the newest one."""
     with engine().connect() as connection:
         layer = given.layer(connection, gone=True)
         after = version_of(connection, layer, name, newer)
@@ -393,7 +398,8 @@ def diff(
         return
     if not shown:
         note("They do not differ.")
-    say(*shown.splitlines())
+        return
+    say(coloured(shown), verbatim=True)
 
 
 @app.command("history")
@@ -408,7 +414,7 @@ def history(
     with engine().connect() as connection:
         layer = given.layer(connection, gone=True)
         rows = [dict(row._mapping) for row in history_of(connection, layer, name)]
-    shown = table("Version", "Set", "Promoted", last="By and note")
+    shown = table("Version", "Set (UTC)", "Promoted (UTC)", "By", last="Note", folds=True)
     for row in rows:
         since, until = row["promoted_at"], row["promoted_until"]
         promoted = f"{since:%m-%d %H:%M}{f' to {until:%m-%d %H:%M}' if until else ', now'}" if since else ""
@@ -416,7 +422,8 @@ def history(
             f"{row['version']}{', plain' if row['plain'] else ''}",
             f"{row['set_at']:%Y-%m-%d %H:%M}",
             promoted,
-            plain(f"{row['set_by'] or ''} {row['note'] or ''}".strip()),
+            plain(row["set_by"] or ""),
+            plain(row["note"] or ""),
         )
     show_list(rows, shown, nothing="", as_json=as_json)
 
@@ -428,7 +435,9 @@ Form = Literal["plain", "template", "inherit"]
 @of_layer
 def overrides(
     *,
-    form: Annotated[str, typer.Argument(metavar="FORM", help="plain, template, or inherit: as before.")],
+    form: Annotated[
+        str, typer.Argument(metavar="FORM", help="plain, template, or inherit: as a wider layer says.")
+    ],
     given: Given,
     as_json: Json = False,
 ) -> None:
@@ -467,14 +476,15 @@ def _read(file: Path) -> str:
         data = sys.stdin.buffer.read(INPUT_LIMIT + 4) if str(file) == "-" else file.read_bytes()
         body = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise WrongUseError(f"{file} is not UTF-8 text: save it as UTF-8.") from None
+        raise WrongUseError(f"The file {file} is not UTF-8 text: save it as UTF-8.") from None
     except OSError as error:
-        raise WrongUseError(f"{file} cannot be read: {error.strerror}.") from None
+        raise WrongUseError(f"The file {file} cannot be read: {error.strerror}.") from None
     if "\x00" in body:
-        raise WrongUseError(f"{file} holds a NUL character, so it is no text.")
+        raise WrongUseError(f"The file {file} holds a NUL character, so it is not text.")
     if len(body.encode()) > INPUT_LIMIT:
         raise WrongUseError(
-            f"{file} is longer than {INPUT_LIMIT // 1024} KB: put pieces of it into parts, and include those."
+            f"The file {file} is longer than {INPUT_LIMIT // 1024} KB: put pieces of it into parts, and"
+            " include those."
         )
     return body
 
@@ -525,7 +535,7 @@ def _report(
         note(warning)
     if found.left_out:
         note(f"Not checked, because their own rows cannot be used: {named(found.left_out)}.")
-    if not found.faults:
+    if not found.faults and (found.agents or any(candidates.values())):
         say(f"Rendered for {counted(found.agents, 'agent')}.")
 
 
@@ -555,7 +565,8 @@ def _said(layer: Layer, candidates: Mapping[str, LayerTemplate | None], changed:
     """What was done; of a promotion, or of a revert, all names are promoted or all are taken away."""
     if all(candidates[name] is None for name in changed):
         return f"Taken away from {layer.owner}: {named(changed)}. What is behind it counts again."
-    return f"Promoted for {layer.owner}: {named(changed)}."
+    now = [f"{name} version {number}" for name, number in _numbers(candidates).items() if name in changed]
+    return f"Promoted for {layer.owner}: {named(now)}."
 
 
 def _options(layer: Layer, organization: str | None) -> str:

@@ -36,7 +36,7 @@ Organization = Annotated[
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="By which jobs name it: `--webhook NAME`.")],
+    name: Annotated[str, typer.Argument(help="The name by which jobs refer to it: `--webhook NAME`.")],
     url: Annotated[str, typer.Option(metavar="URL", help="Its https:// address.", show_default=False)],
     organization: Organization = None,
     as_json: Json = False,
@@ -64,7 +64,7 @@ def list_webhooks(as_json: Json = False) -> None:
         webhooks = [dict(row) for row in all_webhooks(connection)]
     for webhook in webhooks:
         webhook["url"] = _without_secrets(webhook["url"])
-    shown = table("Webhook", "Organization", "State", "Waiting", "Given up", "Id", last="URL")
+    shown = table("Webhook", "Organization", "State", "Waiting", "Given up", "Id", last="URL", folds=True)
     for webhook in webhooks:
         shown.add_row(
             plain(webhook["name"]),
@@ -144,8 +144,8 @@ def remove(webhook: Webhook, organization: Organization = None, as_json: Json = 
 def _keys(settings: Settings) -> Sequence[str]:
     if not settings.webhook_keys:
         raise WrongUseError(
-            "WEBHOOK_KEY is not set, from which the secrets of webhooks are derived: set it as the workers"
-            " have it."
+            "WEBHOOK_KEY, from which the secrets of webhooks are derived, is not set: set it to the workers'"
+            " value."
         )
     if len(settings.webhook_keys) > 1:
         note("WEBHOOK_KEY holds several keys: the secret of the first is meant.")

@@ -55,7 +55,7 @@ def doctor(
             _show(report)
         if all_gateways:
             fit = sum(report.ok and not report.writes_refused for report in reports)
-            say(f"Fit to be provisioned: {fit} of {counted(len(reports), 'gateway')}.")
+            say(f"Ready for provisioning: {fit} of {counted(len(reports), 'gateway')}.")
     if not all(report.ok for report in reports):
         raise typer.Exit(FAILED)
 
@@ -106,7 +106,7 @@ def _verdict(report: Report) -> str:
     )
     warned = f"{warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     if report.ok and report.writes_refused:
-        return f"Config writes are refused until you allow them; {warned} to heed."
+        return f"Config writes are refused until you allow them; {warned}."
     if report.ok:
-        return f"Fit to be provisioned{f', with {warned} to heed' if warned else ''}."
-    return f"{faults} fault{'s' * (faults > 1)} to put right{f', {warned} to heed' if warned else ''}."
+        return f"Ready for provisioning{f', with {warned}' if warned else ''}."
+    return f"{faults} fault{'s' * (faults > 1)} to correct{f', {warned}' if warned else ''}."

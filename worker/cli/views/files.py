@@ -97,7 +97,7 @@ def show_diffs(files: Files, *, of: str = "") -> None:
     diff is made."""
     for name in sorted(files):
         if diff := files[name].get("diff"):
-            say("", Text(plain(of) + plain(name), style="bold"), coloured(str(diff)))
+            say("", Text(plain(of) + plain(name), style="bold"), coloured(str(diff)), verbatim=True)
 
 
 def coloured(diff: str) -> Text:

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, counted, fields, plain, say, short, table, took
+from worker.cli.console import ago, argument, counted, fields, one_line, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
@@ -43,18 +43,24 @@ _TOKENS = {"reused": "kept", "minted": "new", "rotated": "new, in place of the o
 
 def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
     """One line for each job."""
-    shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error")
+    shown = table("Job", "What", "About", "Status", "Asked", "Took", last="Error", folds=True, yields="About")
     for job in jobs:
         shown.add_row(
             short(job.id),
-            job.kind.removesuffix("_agent"),
-            plain(subject(job)),
+            _verb(job),
+            one_line(subject(job)),
             Text(job.status, style=STYLES.get(job.status, "")),
             ago(job.age_s),
             took(job.took_s),
-            plain(job.error or "").split("\n")[0],
+            one_line((job.error or "").split("\n")[0]),
         )
     return shown
+
+
+def _verb(job: JobSummary) -> str:
+    """The command that requests such a job, or its kind if this version has none."""
+    kind = KINDS.get(job.kind)
+    return kind.command if kind is not None else job.kind
 
 
 def show_job(job: JobSummary) -> None:
@@ -148,14 +154,16 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
         yield "error", Text(plain(job.error), style="red")
-    for step in next_steps(job):
-        yield "next", step
+    for number, step in enumerate(next_steps(job)):
+        yield "next" if number == 0 else "", step
 
 
 def removed(job: JobSummary, gateway: str) -> str:
     """Whether a delete found the agent, and whether anything is left of it: the warnings say what."""
     if not (job.result or {}).get("removed"):
-        return f"it was not on {gateway}"
+        return (
+            f"nothing from {gateway}: see the warnings" if job.every_warning else f"it was not on {gateway}"
+        )
     return f"from the roster of {gateway}, but see the warnings" if job.every_warning else f"from {gateway}"
 
 

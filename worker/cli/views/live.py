@@ -93,7 +93,8 @@ def live_table(jobs: Sequence[JobSummary], console: Console) -> Table:
         mark = getattr(sign, _MARKED.get(job.status, "busy" if agent else "ahead"))
         shown.add_row(
             Text(mark, style=STYLES.get(job.status, "dim")),
-            plain(subject(job)) + (" (lead)" if agent and agent.is_board_lead else ""),
+            plain(subject(job))
+            + (" (lead)" if agent and agent.is_board_lead and not job.is_about_many else ""),
             Text(_bar(job, agent, sign.busy, sign.ahead), style="cyan"),
             took(job.took_s),
             Text(progress(job), style="red" if job.status == "failed" else "dim"),

@@ -53,7 +53,7 @@ def roster_changes(changes: Mapping[str, Any], before: str = "") -> Iterator[str
         if isinstance(value, Mapping):
             yield from roster_changes(value, f"{name}.")
         elif value is None:
-            yield f"{name} taken away"
+            yield f"{name} removed"
         else:
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
 

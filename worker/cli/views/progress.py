@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.cli.console import counted, plain
+from worker.cli.console import counted, needing_nothing, plain
 from worker.cli.job_summary import JobSummary
 from worker.cli.views.jobs import phase_and_reason, removed
 from worker.jobs.states import Step
@@ -28,7 +28,8 @@ def progress(job: JobSummary) -> str:
 def _summary(job: JobSummary) -> str:
     result = job.result or {}
     if "removed" in result and job.status == "succeeded":
-        return f"removed {removed(job, 'its gateway')}" if result["removed"] else removed(job, "its gateway")
+        there = result["removed"] or job.every_warning
+        return f"removed {removed(job, 'its gateway')}" if there else removed(job, "its gateway")
     if "updated" in result and job.status == "succeeded":
         return f"{counted(result['updated'], 'agent')} as their rows want them"
     if "provision_job_id" in result:
@@ -51,8 +52,8 @@ def counts(job: JobSummary) -> str:
     if job.status == "queued":
         return "not begun yet"
     tally = job.tally
+    first = [needing_nothing(tally.unchanged)] if tally.unchanged else []
     parts = [
-        (tally.unchanged, "need nothing"),
         (tally.changed, "would change" if job.dry_run else "changed"),
         (tally.failed, "failed"),
         (tally.skipped, "skipped"),
@@ -60,7 +61,8 @@ def counts(job: JobSummary) -> str:
         (tally.not_attempted, "not attempted"),
         (tally.cancelled, "cancelled"),
     ]
-    return ", ".join(f"{count} {word}" for count, word in parts if count) or "none done yet"
+    nothing_yet = "no agent to sync" if job.ended else "none done yet"
+    return ", ".join([*first, *(f"{count} {word}" for count, word in parts if count)]) or nothing_yet
 
 
 def doing(job: JobSummary) -> str:

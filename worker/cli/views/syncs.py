@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.cli.console import argument, counted, fields, plain, say, short, took
+from worker.cli.console import argument, counted, fields, needing_nothing, plain, say, short, took
 from worker.cli.job_summary import AgentSummary, JobSummary, Tally
 from worker.cli.options import command_line
 from worker.cli.views.files import show_diffs
@@ -74,7 +74,7 @@ def _cure(agent: AgentSummary) -> str | None:
 def summary(tally: Tally, *, planned: bool = False) -> str:
     """The counts, as ``44 of 50 updated (38 needed nothing), 3 skipped, 2 failed``; zeros are left out."""
     if planned:
-        first = f"{tally.changed} of {tally.total} would change, {tally.unchanged} need nothing"
+        first = f"{tally.changed} of {tally.total} would change, {needing_nothing(tally.unchanged)}"
     else:
         idle = f" ({tally.unchanged} needed nothing)" if tally.unchanged else ""
         first = f"{tally.changed + tally.unchanged} of {tally.total} updated{idle}"

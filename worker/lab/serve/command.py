@@ -117,6 +117,7 @@ def _show_ready(plan: Plan, exports: Path) -> None:
     if plan.gateway:
         say(f"  provisioner board add Launch --gateway {GATEWAY}")
         say("  provisioner agent add Ada --board Launch --lead", "  provisioner provision Ada")
+        say(f"  provisioner main {GATEWAY}", f"  provisioner sync {GATEWAY}")
     else:
         say("  provisioner gateway list")
     say("")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from worker.cli.console import argument
 from worker.cli.job_summary import AgentSummary, JobSummary, document
-from worker.cli.views.jobs import counts_of, list_of_jobs, next_steps
+from worker.cli.views.jobs import counts_of, list_of_jobs, next_steps, show_job
 from worker.cli.views.live import PHASES, live_table
 from worker.cli.views.progress import progress
 from worker.jobs.states import ReasonCode
@@ -117,7 +117,8 @@ def test_a_success_is_summed_up_by_what_was_done() -> None:
     [
         (True, [], "removed from its gateway"),
         (True, ["its folder was left"], "removed from the roster of its gateway, but see the warnings"),
-        (False, ["it is another's"], "it was not on its gateway"),
+        (False, [], "it was not on its gateway"),
+        (False, ["it is another's"], "removed nothing from its gateway: see the warnings"),
     ],
 )
 def test_a_delete_that_left_something_does_not_say_that_all_is_gone(
@@ -148,6 +149,28 @@ def test_brackets_in_names_and_errors_are_no_markup() -> None:
     lines = shown(list_of_jobs([replace(JOB, agent_name="[bold]A", error="[red]no")]))
     assert "[bold]A" in lines[1]
     assert "[red]no" in lines[1]
+
+
+def test_at_80_columns_a_list_of_jobs_keeps_ids_verbs_and_states() -> None:
+    kinds = ("provision_gateway_main", "ensure_board_lead", "sync_gateway", "of_a_later_version")
+    jobs = [
+        replace(JOB, kind=kind, agent_name="N" * 99, status="succeeded", error="E" * 99, age_s=600.0)
+        for kind in kinds
+    ]
+    _, *rows = shown(list_of_jobs(jobs))
+    assert all("EEEE" in row for row in rows)
+    assert [row.split()[1] for row in rows] == ["main", "lead", "sync", "of_a_later_version"]
+    assert all(row.startswith("00000000  ") and "  succeeded  10 min ago  1.5 s" in row for row in rows)
+    assert all(len(row) <= 80 for row in rows)
+
+
+def test_a_job_about_many_is_not_called_a_lead_and_its_page_says_next_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = replace(JOB, kind="sync_heartbeats", agent_id=None, agent_name=None)
+    assert "(lead)" not in shown(live_table([many], Console()))[0]
+    show_job(replace(JOB, status="failed", error="No.", reason_code=ReasonCode.GATEWAY_REFUSED))
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["next", "then:"]
 
 
 def test_a_failure_at_the_gateway_points_to_doctor_and_then_to_the_command_again() -> None:

@@ -60,6 +60,8 @@ def test_it_keeps_to_80_columns_and_its_lines_whatever_the_names(long: str) -> N
 
 def test_at_its_end_only_the_bar_and_the_counts_stay() -> None:
     assert len(lines_of(changed(RUN, status="partial", done=60))) == 2
+    nobody = changed(RUN, status="succeeded", total=0, done=0, unchanged=0, changed=0, failed=0)
+    assert lines_of(nobody)[1] == "  no agent to sync"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_without_a_terminal_a_line_comes_when_a_tenth_more_is_done() -> None:
     quiet = changed(RUN, failures=[], failed=0, total=100)
     said = told(*(changed(quiet, done=n, unchanged=n, changed=0) for n in range(101)))
     assert said[0] == "my gateway: 14 at work"
-    assert said[1] == "my gateway: 1 of 100 agents: 1 need nothing"
+    assert said[1] == "my gateway: 1 of 100 agents: 1 needs nothing"
     assert said[2:] == [f"my gateway: {n} of 100 agents: {n} need nothing" for n in range(10, 101, 10)]
 
 

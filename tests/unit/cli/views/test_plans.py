@@ -65,7 +65,7 @@ def test_a_roster_patch_is_a_line_a_value() -> None:
     assert list(roster_changes(patch)) == [
         'name = "Ada"',
         'heartbeat.every = "20m"',
-        "heartbeat.target taken away",
+        "heartbeat.target removed",
     ]
 
 

@@ -47,7 +47,7 @@ def test_the_summary_leaves_out_what_there_is_none_of() -> None:
     ).tally
     rest = "1 failed, 1 skipped, 1 paused, 1 not attempted"
     assert summary(tally) == f"2 of 6 updated (1 needed nothing), {rest}"
-    assert summary(tally, planned=True) == f"1 of 6 would change, 1 need nothing, {rest}"
+    assert summary(tally, planned=True) == f"1 of 6 would change, 1 needs nothing, {rest}"
 
 
 def test_only_those_changed_or_not_well_are_listed_and_the_worst_come_first(page: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_plan_says_who_would_change_why_and_how_to_do_it(page: Any) -> None:
         sync_job(agent(1), agent(2, files=files), MAIN, options={"dry_run": True, "overwrite": True})
     )
     assert "plan for a sync of my gateway succeeded nothing was written" in lines
-    assert "agents 1 of 2 would change, 1 need nothing" in lines
+    assert "agents 1 of 2 would change, 1 needs nothing" in lines
     assert 'do it provisioner sync "my gateway" --overwrite' in lines
     text = " ".join(lines)
     assert "NEW.md (not there); SOUL.md (templates or facts); USER.md (both sides)" in text.replace(
