@@ -91,13 +91,16 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
 
 
 def test_a_newcomer_provisions_beside_it_and_one_ctrl_c_ends_all(serve: Callable[..., Serving]) -> None:
-    serving = serve("--gateway", "simulator", "--base-url", "http://127.0.0.1:8000")
-    serving.until("provisioner provision Ada\n")
+    key = "k" * 32
+    serving = serve("--gateway", "simulator", "--base-url", "http://127.0.0.1:8000", WEBHOOK_KEY=key)
+    serving.until("provisioner sync simulator\n")
+    assert "superuser" not in serving.output()
     exports = serving.stack / "environment.sh"
     assert exports.stat().st_mode & 0o777 == 0o600
+    assert f"export WEBHOOK_KEY={key}\n" in exports.read_text()
 
     typed = re.findall(r"^  (\. .+|provisioner .+)$", serving.output(), re.MULTILINE)
-    assert len(typed) == 4
+    assert len(typed) == 6
     script = "\n".join(line.replace("provisioner", " ".join(COMMAND), 1) for line in typed[1:])
     beside = subprocess.run(
         ["bash", "-ec", f"{typed[0]}\n{script}"],
@@ -132,7 +135,7 @@ def test_a_newcomer_provisions_beside_it_and_one_ctrl_c_ends_all(serve: Callable
     assert output.rstrip().endswith("Stopped: nothing is left running.")
     ending = output.partition("Stopping:")[2]  # nobody misses a server that went before him
     assert re.search(r"^(worker|beat) .*\[(warning|error)", ending, re.MULTILINE) is None, output
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     assert [secret for secret in secrets if secret in output] == []
     assert not exports.exists()
 

@@ -29,8 +29,7 @@ def set_command(
     board: Board = None,
     as_json: Json = False,
 ) -> None:
-    """Say whose a file is, for the agents of a gateway or of a board; what is said for a board
-    wins.
+    """Say whose a file is, for the agents of a gateway or of a board; a board's setting wins.
 
     ours: rewritten whenever it differs. agent: delivered once, and kept as soon as somebody fills it in.
     merged: what the agent changed and what the templates changed are put together line by line, and kept as a
@@ -51,7 +50,7 @@ def set_command(
 
 @app.command("unset")
 def unset(file: File, gateway: Gateway = None, board: Board = None, as_json: Json = False) -> None:
-    """Take that back: what was said for the gateway, or the default, applies again."""
+    """Take an owner back: what was set for the gateway, or the default, applies again."""
     with engine().begin() as connection:
         target = find_target(connection, gateway, board, None, gone=True)
         found = unset_owner(connection, target.scope, target.id, file)
@@ -68,7 +67,7 @@ def unset(file: File, gateway: Gateway = None, board: Board = None, as_json: Jso
 
 @app.command("show")
 def show(as_json: Json = False) -> None:
-    """Show whose files are said to be, and what applies by default."""
+    """Show the owners that were set, and the defaults."""
     with engine().connect() as connection:
         found = all_owners(connection)
     shown = table("For", "File", last="Owner")

@@ -292,7 +292,7 @@ def list_command(agent: Agent = None, as_json: Json = False) -> None:
         whose = plain(row["target"]) if row["target"] is not None else f"{short(row['target_id'])} (gone)"
         promoted = "-" if row["promoted"] is None else str(row["promoted"])
         newest = f"{row['version']}{', plain' if row['plain'] else ''}"
-        last = f"{row['set_at']:%Y-%m-%d %H:%M} {row['set_by'] or ''} {row['note'] or ''}".rstrip()
+        last = ", ".join(filter(None, [f"{row['set_at']:%Y-%m-%d %H:%M}", row["set_by"], row["note"]]))
         shown.add_row(f"{row['scope']} {whose}", row["name"], promoted, newest, plain(last))
     say(shown if rows else "No template yet: provisioner template set SOUL.md FILE --board BOARD")
     for form in forms:

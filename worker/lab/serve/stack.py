@@ -24,6 +24,8 @@ from worker.standalone import upsert_gateway
 
 GATEWAY = "simulator"
 EXPORTS = "environment.sh"
+_AS_ROOT = "ignore:You're running the worker with superuser privileges"
+"""Celery's advice to a root account, which `serve` may be run by; it would stand above everything else."""
 
 # A worker's bodies end within 30 s of SIGTERM; with what comes after it, all are gone within 45 s.
 _WORKER_GRACE_S = 32.0
@@ -125,6 +127,7 @@ class ServeStack(Processes):
             "REDIS_URL": self.redis_url if self.plan.broker else None,
             "BASE_URL": self.plan.settings.base_url,
             "GATEWAY_DEVICE_KEY": str(self.plan.settings.gateway_device_key.absolute()),
+            "WEBHOOK_KEY": os.environ.get("WEBHOOK_KEY"),
         }
         self.exports.unlink(missing_ok=True)
         self._open.callback(self.exports.unlink, missing_ok=True)
@@ -141,7 +144,9 @@ class ServeStack(Processes):
         life, port = self.plan.folder / "worker.life", self.plan.flower_port
         life.unlink(missing_ok=True)
         flower = ["flower", "--address=127.0.0.1", f"--port={port}", "--read_only=True"]
-        worker = self._celery(["worker"], {**environment, "HEALTH_FILE": str(life)}, _WORKER_GRACE_S)
+        warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _AS_ROOT]))
+        of_worker = {**environment, "HEALTH_FILE": str(life), "PYTHONWARNINGS": warnings}
+        worker = self._celery(["worker"], of_worker, _WORKER_GRACE_S)
         self._celery(["beat"], {**environment, "HEALTH_FILE": ""}, _OTHERS_GRACE_S)
         await_sign(life.exists, worker, "The worker")
         shown = self._celery(flower, environment, _OTHERS_GRACE_S)  # it complains where no worker answers
