@@ -22,7 +22,7 @@ class OperatorSettings(Settings):
 
 
 def operator_settings() -> Settings:
-    """Read the environment. Raises SettingsError, which names only what the CLI needs."""
+    """Read the environment. Raises SettingsError if anything that the CLI needs is missing or wrong."""
     return load_as(OperatorSettings)
 
 

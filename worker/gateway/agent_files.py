@@ -36,7 +36,7 @@ _FOLDER = "it is a folder"
 
 
 class NotThereYetError(TransientError):
-    """The gateway does not know of a change that was just made: it has not loaded its config file again yet
+    """The gateway does not know of a change that was just made: it has not reloaded its config file yet
     (gateways.md 4)."""
 
     @classmethod

@@ -78,7 +78,8 @@ def note_failing_for(seconds: float) -> None:
 
 
 def failing_for_s() -> float:
-    """Seconds since the last answer in the current `call_limits` block, or since it began; 0 without one."""
+    """For how many seconds the gateway has not answered in the current `call_limits` block, counted from the
+    block's beginning if it never did; 0 outside such a block."""
     limits = _limits.get()
     return 0.0 if limits is None else limits.failing_for_s()
 

@@ -70,17 +70,17 @@ class RosterPlan:
 
     @property
     def faults(self) -> dict[str, str]:
-        """Why the settings of an entry cannot be written, by id."""
+        """By OpenClaw id, why the settings of that entry cannot be written; only entries with a fault."""
         return {key: changes.fault for key, changes in self.fields.items() if changes.fault is not None}
 
     @property
     def records(self) -> dict[str, Mapping[str, FieldRecord]]:
-        """What must be on record of an entry's fields before the patch is sent, by id."""
+        """By OpenClaw id, what must be on record of that entry's fields before the patch is sent."""
         return {key: changes.records for key, changes in self.fields.items() if changes.records}
 
     @property
     def over(self) -> dict[str, Mapping[str, FieldRecord]]:
-        """What is on record and no longer needed, by id."""
+        """By OpenClaw id, what is on record of that entry's fields and no longer needed."""
         return {key: changes.over for key, changes in self.fields.items() if changes.over}
 
     def notes_on(self, openclaw_id: str) -> tuple[str, ...]:

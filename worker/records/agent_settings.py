@@ -147,7 +147,7 @@ def fields_on_record(connection: Connection, agent_id: UUID) -> Mapping[str, Fie
 def record_fields(
     connection: Connection, gateway_id: UUID, records: Mapping[str, Mapping[str, FieldRecord]]
 ) -> None:
-    """Put on record, by OpenClaw id and field, what a patch is about to write."""
+    """Record what a patch is about to write, by OpenClaw id and field."""
     rows = [{**row, "had": record.had} for row, record in _field_rows(gateway_id, records)]
     if rows:
         connection.execute(_RECORD, rows)

@@ -43,7 +43,7 @@ class ChangedAgent:
 
 
 def changed_agents(job: JobSummary) -> list[ChangedAgent]:
-    """The agents that were changed or did not succeed, the worst first, else in the order of the sync."""
+    """The agents that were changed or did not succeed, the worst first, otherwise in the sync's order."""
     found = []
     for agent in job.agents:
         status = status_of(agent)

@@ -114,7 +114,7 @@ _WAIT_BEHIND = text("""
 
 
 def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
-    """Mark as published the oldest sync that waits behind another one of the gateway."""
+    """Mark the oldest sync of the gateway that waits behind another one as published."""
     rows = connection.execute(_NEXT_SYNC, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 

@@ -57,8 +57,8 @@ def serve(
     """Run Postgres, Valkey, a worker, beat and Flower on this machine until Ctrl-C.
 
     The tables are migrated first. If DATABASE_URL or REDIS_URL is set, that server is used
-    instead. Webhooks are called if WEBHOOK_KEY is set. Everything listens on 127.0.0.1 only;
-    data stays in --folder, by default ~/.local/share/openclaw-provisioner.
+    instead. Everything listens on 127.0.0.1 only; data stays in --folder, by default
+    ~/.local/share/openclaw-provisioner. Webhooks are called if WEBHOOK_KEY is set.
 
     Exit codes: 0 after Ctrl-C, 1 if a process ended, 2 wrong use.
     """
