@@ -6,6 +6,7 @@ from uuid import UUID
 from celery import Task
 from sqlalchemy import Connection
 
+from tasks.arguments import uuid_or_none
 from tasks.outcomes import JobFailed, run_job
 from worker.app import app, services
 from worker.jobs.executor import Outcome
@@ -21,11 +22,11 @@ def _begin(connection: Connection, job: Queued) -> list[Message]:
     return []
 
 
-def _execute(job_id: UUID) -> Outcome:
-    return execute_adoption(services(), job_id)
-
-
 @app.task(name="tasks.adopt_gateway", bind=True, throws=(JobFailed,))
 def adopt_gateway(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> str:
     """Take all agents of a gateway under care that nobody cares for (interfaces.md 3 has the arguments)."""
-    return run_job(self, positional, arguments, _begin, then=_execute)
+
+    def look(job_id: UUID) -> Outcome:
+        return execute_adoption(services(), job_id, uuid_or_none(arguments.get("gateway_id")))
+
+    return run_job(self, positional, arguments, _begin, then=look)

@@ -37,3 +37,11 @@ def ids_of(
         log.warning("dropped a message that nobody of ours sent: %s", reason)
         raise JobFailed(reason)
     return found
+
+
+def uuid_or_none(given: object) -> UUID | None:
+    """The UUID that a message carries, or None."""
+    try:
+        return UUID(str(given))
+    except ValueError:
+        return None

@@ -3,11 +3,10 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from celery import Task
 
-from tasks.arguments import ids_of
+from tasks.arguments import ids_of, uuid_or_none
 from tasks.outcomes import NOTHING_TO_DO, JobFailed, report, retry_on_database_outage
 from tasks.sync_progress import send_progress
 from worker.agents.agent_job import SYNC, reconcile
@@ -28,7 +27,7 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
     """Execute one agent's row of a sync. Sent by the sync and by the dispatcher, not by services."""
     job_id, agent_id = ids_of(self, positional, arguments, "job_id", "agent_id")
     with log_context(job=job_id, agent=agent_id), retry_on_database_outage(self):
-        gateway_id = _uuid(arguments.get("gateway_id"))
+        gateway_id = uuid_or_none(arguments.get("gateway_id"))  # older releases named none
         message = agent_message(job_id, agent_id, gateway_id)
         handler = partial(reconcile, profile=SYNC)
         outcome = execute_in_slot(services(), gateway_id, message, SyncGateway.kind, handler)
@@ -41,11 +40,3 @@ def sync_agent(self: Task[..., Any], /, *positional: Any, **arguments: Any) -> s
         if isinstance(outcome, Ended) and outcome.progress is not None:
             send_progress(job_id, outcome.progress)
         return report(self, job_id, outcome)
-
-
-def _uuid(given: object) -> UUID | None:
-    """The gateway that the message names, or None: messages of older releases name none."""
-    try:
-        return UUID(str(given))
-    except ValueError:
-        return None

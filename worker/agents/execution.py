@@ -48,14 +48,21 @@ def execute_in_slot(
     """
     assert message.job_id is not None
     assert message.agent_id is not None
+    work = partial(execute_agent_row, services, message.job_id, message.agent_id, kind, handler)
+    return in_slot(services, gateway_id, message, work)
+
+
+def in_slot(
+    services: Services, gateway_id: UUID | None, message: Message, work: Callable[[], Outcome]
+) -> Outcome:
+    """Do ``work``, for which the message was sent, if this process has a free slot for the gateway; otherwise
+    as `execute_in_slot`."""
     if gateway_id is None:
-        return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
+        return work()
     released: list[Message] = []
     try:
         with held_slot(services.slots, gateway_id, message, released) as has_slot:
-            if not has_slot:
-                return NotClaimed.NO_SLOT
-            return execute_agent_row(services, message.job_id, message.agent_id, kind, handler)
+            return work() if has_slot else NotClaimed.NO_SLOT
     finally:
         services.publish(released)
 

@@ -8,11 +8,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.agents.execution import in_slot
 from worker.agents.found_agent import look_at_roster
 from worker.errors import reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, execute, job_row
+from worker.jobs.messages import Message
 from worker.jobs.requests import AdoptAgent, AdoptGateway, BadRequestError
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
@@ -37,9 +39,15 @@ def begin(connection: Connection, job_id: UUID, request: AdoptGateway) -> None:
     start_adoption(connection, job_id, request, gateway.organization_id)
 
 
-def execute_adoption(services: Services, job_id: UUID) -> Outcome:
-    """Claim the job's own row, look at the gateway, and enqueue the jobs that adopt its agents. Raises only
-    DATABASE_AWAY."""
+def execute_adoption(services: Services, job_id: UUID, gateway_id: UUID | None) -> Outcome:
+    """Claim the job's own row, look at the gateway, and enqueue the jobs that adopt its agents, if this
+    process has a free slot for the gateway; None needs none. Raises only DATABASE_AWAY."""
+    message = Message(f"tasks.{AdoptGateway.kind}", {"gateway_id": str(gateway_id)}, job_id)
+    work = partial(_execute, services.for_gateway(gateway_id, in_sync=False), job_id)
+    return in_slot(services, gateway_id, message, work)
+
+
+def _execute(services: Services, job_id: UUID) -> Outcome:
     lease_s = services.settings.lease_s
     held = claim_job(services.engine, job_id, AdoptGateway.kind, lease_s=lease_s)
     if isinstance(held, NotClaimed):

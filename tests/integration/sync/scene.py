@@ -131,9 +131,8 @@ class Scene:
         elif task == "tasks.finish_sync":
             execute_sync(services, UUID(kwargs["job_id"]))
         elif task == "tasks.adopt_gateway":
-            execute_adoption(
-                services, self._begin("adopt_gateway", str(task_id), dict(kwargs), begin_adoption)
-            )
+            job_id = self._begin("adopt_gateway", str(task_id), dict(kwargs), begin_adoption)
+            execute_adoption(services, job_id, UUID(str(kwargs["gateway_id"])))
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":

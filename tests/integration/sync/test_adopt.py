@@ -16,6 +16,7 @@ from worker.agents import adopt_job, agent_context, workspace_apply
 from worker.agents.workspace_plan import plan_workspace
 from worker.errors import TransientError
 from worker.jobs.intake import accept_agent_job
+from worker.jobs.messages import agent_message
 from worker.jobs.requests import AdoptAgent, EnsureBoardLead, Request, SyncHeartbeats
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.job_agents import start_single
@@ -805,3 +806,22 @@ def test_a_file_that_is_not_utf_8_is_never_written_back_garbled(scene: Scene) ->
     scene.serve()
     assert actions(scene.job(settled))["IDENTITY.md"] == "update"
     assert "Bea" in (folder / "IDENTITY.md").read_text()
+
+
+@on_one_release
+def test_to_adopt_a_gateway_takes_one_of_its_slots(scene: Scene) -> None:
+    slots, gateway_id = scene.services.slots, scene.fleet.gateway_id
+    taken = []
+    while (slot := slots.acquire(gateway_id, agent_message(uuid4(), uuid4(), gateway_id))) is not None:
+        taken.append(slot)
+    arguments = {"gateway_id": gateway_id, "board_id": scene.fleet.board_id}
+    job_id = scene.ask("adopt_gateway", **arguments)
+    calls = len(scene.simulator.calls)
+    scene.serve()
+    assert len(scene.simulator.calls) == calls
+    assert scene.job(job_id).status == "running"
+    for slot in taken:
+        for message in slots.release(gateway_id, slot):
+            scene.send(message.task, message.kwargs, message.task_id)
+    scene.serve_until_ended(job_id)
+    assert scene.job(job_id).status == "succeeded"
