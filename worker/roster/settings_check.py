@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _MODEL_FIELDS = ("model", "subagents.model")
 _MOST_NAMED = 12
+_MOST_LOOKED_UP = 100
+"""Limit on the fields that a gateway is asked about before a patch, each of which is a call or two."""
 _LONGEST_NAME = 200
 """Limit on the characters of a model's name that is shown: difflib's time grows as the square of both."""
 
@@ -80,7 +82,7 @@ class _Findings:
         self._release = "this OpenClaw release" if version == "dev" else f"OpenClaw {version}"
         look_up = self._looked_up if live.dialect.looks_up_schema else self._from_whole_schema
         self._unknown: dict[str, list[str]] = {}
-        self._schemas: Mapping[str, Schema] = look_up(fields)
+        self._schemas: Mapping[str, Schema] = look_up(fields[:_MOST_LOOKED_UP])
 
     def fault(self, name: str, value: Any) -> str | None:
         """Why the gateway does not take this value, as a sentence; None if it does or cannot tell."""

@@ -519,6 +519,13 @@ def test_what_a_gateway_says_of_settings_is_bounded_and_stops_nobody(
     assert len(rows["Ada"].reason) < 1500
 
     unset(scene, "agent", agent, "model")
+    with scene.engine.begin() as connection:
+        many = {f"tools.nosuch{number}": 1 for number in range(2000)}
+        set_settings(connection, "agent", agent, many, locked=False)
+    assert "knows no setting tools.nosuch0" in scene.rows(scene.sync(include_main=False).id)["Ada"].reason
+    assert sum(call.method == "config.schema.lookup" for call in scene.simulator.calls) < 250
+
+    unset(scene, "agent", agent, "tools")
     put(scene, "gateway", scene.fleet.gateway_id, skills=["b"])
 
     def accepts(*_: Any) -> bool:
