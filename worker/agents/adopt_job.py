@@ -23,7 +23,12 @@ from worker.gateway.dialect import Dialect
 from worker.gateway.owner_settings import has_one_session
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, advance
-from worker.records.adoption import claim_found_place, refuse_if_held, refuse_if_of_another_board
+from worker.records.adoption import (
+    claim_found_place,
+    had_no_row,
+    refuse_if_held,
+    refuse_if_of_another_board,
+)
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_rows import NewAgent, add_found_agent
 from worker.records.agent_status import succeed, take_over
@@ -130,7 +135,7 @@ def _run_steps(context: AgentContext, adoption: _Adoption) -> Snooze | None:
         snooze = _wake(context)
         if snooze is not None:
             return snooze
-    _finish(context, adoption)
+    _finish(context)
     return None
 
 
@@ -175,12 +180,13 @@ def _wake(context: AgentContext) -> Snooze | None:
     return None
 
 
-def _finish(context: AgentContext, adoption: _Adoption) -> None:
+def _finish(context: AgentContext) -> None:
     dry_run = context.option("dry_run")
-    result = {**context.result(), "created": adoption.new is not None, "dry_run": dry_run}
+    result = {**context.result(), "dry_run": dry_run}
     if dry_run:
         result["roster"] = {"action": "unchanged", "changes": {}}
     with context.services.engine.begin() as connection:
+        result["created"] = had_no_row(connection, context.held.job_id, context.agent_id)
         context.succeed(connection, result)
         if not dry_run:
             succeed(connection, {context.agent_id: context.record.session_key})

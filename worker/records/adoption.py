@@ -182,6 +182,11 @@ def claim_found_place(connection: Connection, agent_id: UUID, place: Place) -> N
         )
 
 
+def had_no_row(connection: Connection, job_id: UUID, agent_id: UUID) -> bool:
+    """Whether the agent had no row when its row of the job was begun."""
+    return bool(connection.execute(_HAD_NONE, {"job_id": job_id, "agent_id": agent_id}).scalar_one())
+
+
 def leave_found_place(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
     """Close the place that the agent's row of the job has put on record, unless its token was committed: an
     agent that was not adopted does not live there."""
@@ -227,6 +232,12 @@ _CLAIM = text("""
 _LEFT = text("""
     SELECT agent_id FROM provisioner.agent_places
     WHERE gateway_id = :gateway_id AND openclaw_id = :openclaw_id AND until IS NOT NULL
+""")
+_HAD_NONE = text("""
+    SELECT NOT EXISTS (
+        SELECT FROM agents a JOIN provisioner.job_agents r ON r.agent_id = a.id
+        WHERE r.job_id = :job_id AND a.id = :agent_id AND a.created_at < r.started_at AT TIME ZONE 'utc'
+    )
 """)
 _LEAVE = text("""
     UPDATE provisioner.agent_places p SET until = now() FROM provisioner.job_agents r

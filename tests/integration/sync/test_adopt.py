@@ -124,6 +124,7 @@ def test_an_owners_agent_gets_its_token_and_nothing_else_changes(scene: Scene) -
 
     again = adopt(scene)
     assert (again.result["agent_id"], again.result["token"]) == (done.result["agent_id"], "reused")
+    assert [job.result["created"] for job in (planned, done, again)] == [True, True, False]
     assert files(folder)[carrier] == text
 
 
