@@ -52,7 +52,7 @@ def test_prune_says_how_many_and_keeps_what_is_young(fleet: Provisioner, engine:
         connection.execute(text("UPDATE provisioner.jobs SET finished_at = now() - interval '40 days'"))
     end(engine, fleet.json("sync", "g", "--no-wait")["id"], "failed")
     assert fleet.json("prune", "--dry-run")["jobs"] == 3
-    assert "No job" in fleet.run("prune", "--older-than", "6w").stdout
+    assert "Nothing to delete" in fleet.run("prune", "--older-than", "6w").stdout
     assert fleet.run("prune").stdout.startswith("3 jobs that ended more than 30d ago deleted")
     assert len(fleet.json("jobs")) == 1
 
