@@ -38,7 +38,7 @@ lint: setup               ## ruff (lint, format), mypy --strict, and the layers 
 test: setup               ## unit and integration tests on real Postgres, Valkey and the simulator
 	@.ci/test
 
-test-lab: setup           ## the gateways' suites on the simulator, kills and stops, compose's services, worker/lab
+test-lab: setup           ## the gateways' suites on the simulator, worker processes killed and stopped, services, worker/lab
 	@.ci/test lab
 
 smoke: setup              ## one agent's life on the oldest and the newest real OpenClaw; about 1 min a release
