@@ -98,7 +98,7 @@ def table(*columns: str, last: str, folds: bool = False, yields: str | None = No
     """A table without lines. ``columns`` are cut at 26 characters; ``last`` gets the remaining width.
 
     A cell of ``last`` is cut there, or continued in the next line if the table ``folds``. ``yields``: a
-    column that on a narrow terminal gives way before the others; its cells must be made by ``one_line``.
+    column that on a narrow terminal gives way before the others; its cells must be made by ``cut_cell``.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=not folds)
     for column in columns:
@@ -110,7 +110,7 @@ def table(*columns: str, last: str, folds: bool = False, yields: str | None = No
     return made
 
 
-def one_line(text: object) -> Text:
+def cut_cell(text: object) -> Text:
     """``text`` as a cell that is cut, and never continued in a second line."""
     return Text(plain(text), no_wrap=True, overflow="ellipsis")
 

@@ -38,9 +38,13 @@ def job_message(row: Any) -> Message:
     its agents."""
     if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
         return finisher_message(row.id)
-    target = target_of_kind(row.kind)
-    value = getattr(row, target)
-    return Message(f"tasks.{row.kind}", {target: str(value)} if value else {}, job_id=row.id)
+    return kind_message(row.kind, row.id, getattr(row, target_of_kind(row.kind)))
+
+
+def kind_message(kind: str, job_id: UUID, target_id: UUID | None) -> Message:
+    """The message to the task of a job's kind, which names the job's target if it is known."""
+    kwargs = {} if target_id is None else {target_of_kind(kind): str(target_id)}
+    return Message(f"tasks.{kind}", kwargs, job_id)
 
 
 def message_of(row: Any) -> Message:

@@ -14,7 +14,7 @@ from worker.errors import reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, execute, job_row
-from worker.jobs.messages import Message
+from worker.jobs.messages import kind_message
 from worker.jobs.requests import AdoptAgent, AdoptGateway, BadRequestError
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
@@ -42,7 +42,7 @@ def begin(connection: Connection, job_id: UUID, request: AdoptGateway) -> None:
 def execute_adoption(services: Services, job_id: UUID, gateway_id: UUID | None) -> Outcome:
     """Claim the job's own row, look at the gateway, and enqueue the jobs that adopt its agents, if this
     process has a free slot for the gateway; None needs none. Raises only DATABASE_AWAY."""
-    message = Message(f"tasks.{AdoptGateway.kind}", {"gateway_id": str(gateway_id)}, job_id)
+    message = kind_message(AdoptGateway.kind, job_id, gateway_id)
     work = partial(_execute, services.for_gateway(gateway_id, in_sync=False), job_id)
     return in_slot(services, gateway_id, message, work)
 

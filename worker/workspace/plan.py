@@ -217,8 +217,9 @@ def _kept(live: LiveFile, record: RecordedFile) -> Decision:
 
 def _is_torn(file: RenderedFile, live: str, mode: Mode) -> bool:
     """Whether the file holds the beginning of what an earlier try of this job sent without getting an answer:
-    its gateway died while it wrote the file, which releases do in place."""
-    return file.name in mode.unanswered and file.text.startswith(live)
+    its gateway died while it wrote the file, which releases do in place. What follows a token is not looked
+    at."""
+    return file.name in mode.unanswered and file.text.partition(PLACEHOLDER)[0].startswith(live)
 
 
 def _both_changed(
@@ -253,8 +254,8 @@ def decide_carrier(
     tools = tools_of(file.text)
     if record is None or tools is None or mode.replaces(file.name) or mode.owner_of(file.name) == "ours":
         return Decision("update", file.text)
-    if file.name in mode.unanswered and file.text.partition(PLACEHOLDER)[0].startswith(live):
-        return Decision("update", file.text)  # torn
+    if _is_torn(file, live, mode):
+        return Decision("update", file.text)
     text = as_rendered(live, find_token(live, section=section))
     body = _decide_body(file, text, record, mode, bases)
     assert body.text is not None

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from worker.cli.console import ago, marks, one_line, plain, say, size, table, took
+from worker.cli.console import ago, cut_cell, marks, plain, say, size, table, took
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_table_is_cut_in_its_last_column_only() -> None:
 def test_a_column_that_folds_loses_nothing_and_one_that_yields_is_cut_first() -> None:
     console = Console(file=io.StringIO(), width=40)
     shown = table("Id", "Agent", "Status", last="Newest job", folds=True, yields="Agent")
-    shown.add_row("4f0c", one_line("simulator Gateway Agent"), "offline", "succeeded 22 s ago")
+    shown.add_row("4f0c", cut_cell("simulator Gateway Agent"), "offline", "succeeded 22 s ago")
     console.print(shown)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]

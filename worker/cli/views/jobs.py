@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, counted, fields, one_line, plain, say, short, table, took
+from worker.cli.console import ago, argument, counted, cut_cell, fields, plain, say, short, table, took
 from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
@@ -48,11 +48,11 @@ def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
         shown.add_row(
             short(job.id),
             _verb(job),
-            one_line(subject(job)),
+            cut_cell(subject(job)),
             Text(job.status, style=STYLES.get(job.status, "")),
             ago(job.age_s),
             took(job.took_s),
-            one_line((job.error or "").split("\n")[0]),
+            cut_cell((job.error or "").split("\n")[0]),
         )
     return shown
 
