@@ -130,16 +130,25 @@ class ReconnectSafeConsumer(Consumer):
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
         return super().ensure_connected(conn)
 
-    def call_soon_ack(self, acknowledge: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Acknowledge a message, unless its channel is lost.
+    def call_soon_ack(
+        self,
+        acknowledge: Callable[..., Any],
+        logger: logging.Logger,
+        errors: tuple[type[Exception], ...],
+        *args: Any,
+    ) -> Any:
+        """Acknowledge a message, unless its channel is lost, or is found to be lost by that.
 
-        Without an acknowledgement, the message is delivered again and finds its row taken.
+        Without an acknowledgement, the message is delivered again and finds its row taken. Celery would log
+        ``errors`` as critical, with a traceback.
         """
+
+        lost: tuple[type[Exception], ...] = (AttributeError, *errors)
 
         def guarded() -> Any:
             try:
-                return acknowledge(*args, **kwargs)
-            except AttributeError:
+                return acknowledge(logger, (), *args)
+            except lost:
                 log.warning("an acknowledgement came too late for its channel; the message will come again")
                 return None
 
