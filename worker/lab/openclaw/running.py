@@ -7,6 +7,8 @@ import os
 import random
 import secrets
 import signal
+import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -277,9 +279,27 @@ def _merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return result
 
 
+_claims: list[socket.socket] = []
+
+
+def _claim(port: int) -> bool:
+    """Whether nobody else has chosen these ports: a gateway listens on them only seconds later, and whoever
+    chose the same ones would take it for their own. The claim ends with this process."""
+    if sys.platform != "linux":
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0openclaw-provisioner-gateway-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
+
+
 def _free_ports() -> int:
     """The first of twenty ports of which the ones that a gateway uses are free now."""
     for port in random.sample(_PORTS, len(_PORTS)):
-        if all(is_free(port + offset) for offset in range(_PORTS_USED)):
+        if all(is_free(port + offset) for offset in range(_PORTS_USED)) and _claim(port):
             return port
     raise GatewayNotReady("No twenty free ports in a row for a gateway on this machine.")
