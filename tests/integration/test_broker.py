@@ -8,11 +8,13 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from tests.certificates import self_signed
@@ -20,6 +22,7 @@ from tests.tls_front import tls_front
 from tests.worker_process import ROOT
 from worker.broker import BrokerCheck, broker_settings, check_broker
 from worker.lab.servers.ports import free_port
+from worker.messages.transport import SafeTransport
 from worker.redis_url import Broker, read_redis_url
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -151,3 +154,18 @@ def test_celery_verifies_it_too(broker: Broker, tmp_path: Path) -> None:
                     with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
                         connection.ensure_connection(max_retries=1, timeout=2)
                 connection.release()
+
+
+def test_a_channel_makes_one_client_and_another_once_its_pool_is_gone(redis_url: str) -> None:
+    with Connection(redis_url, transport=SafeTransport) as connection:
+        channel: Any = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+            assert first.ping()
+            assert second.ping()
+        channel._disconnect_pools()  # as kombu does when the connection is lost
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()
+            assert third.connection_pool is channel.pool
+        assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
