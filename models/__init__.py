@@ -6,10 +6,12 @@ from models.agent_places import AgentPlace
 from models.agent_settings import AgentSetting
 from models.agents import Agent
 from models.boards import Board, BoardMemory
+from models.file_changes import FileChange
 from models.file_owners import FileOwner
 from models.file_texts import FileText
 from models.gateway_states import GatewayState
 from models.gateways import Gateway
+from models.held_files import HeldFile
 from models.job_agents import JobAgent
 from models.jobs import Job
 from models.organizations import Organization
@@ -30,10 +32,12 @@ __all__ = [
     "AgentSetting",
     "Board",
     "BoardMemory",
+    "FileChange",
     "FileOwner",
     "FileText",
     "Gateway",
     "GatewayState",
+    "HeldFile",
     "Job",
     "JobAgent",
     "MissionControl",

@@ -11,6 +11,7 @@ from worker.agents import execution
 from worker.agents.adopt_job import adopt
 from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, reconcile
 from worker.agents.delete_job import delete
+from worker.agents.rollback_job import roll_back
 from worker.jobs.executor import Outcome
 from worker.runtime.services import Services
 
@@ -19,6 +20,7 @@ HANDLERS: dict[str, execution.Handler] = {
     "update_agent": partial(reconcile, profile=UPDATE),
     "delete_agent": delete,
     "adopt_agent": adopt,
+    "rollback": roll_back,
     "provision_gateway_main": partial(reconcile, profile=PROVISION_MAIN),
     "sync_gateway": partial(reconcile, profile=SYNC),
 }

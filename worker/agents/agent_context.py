@@ -18,6 +18,7 @@ from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.records.agent_repository import AgentRecord
 from worker.runtime.services import Services
 from worker.settings import Settings
+from worker.workspace.held import kept_texts
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
 NOT_REGISTERED = (
@@ -52,6 +53,7 @@ class AgentContext:
     of the gateway's calls may not know it yet; ``rekeyed``: the agent's token was changed during this claim;
     ``one_session``: the gateway has a single main session for all agents, which is its owner's;
     ``adopting``: the agent is being taken under care, and no file is created (rules.md 48);
+    ``restores``: texts of the agent's, by file name, that a rollback brings back (rules.md 51);
     ``before_commit``: called in the transaction in which a verified token's hash is committed, before that.
     """
 
@@ -66,6 +68,7 @@ class AgentContext:
     rekeyed: bool = False
     one_session: bool = False
     adopting: bool = False
+    restores: Mapping[str, str] = field(default_factory=dict)
     before_commit: Callable[[Connection], None] | None = None
     _asked: set[str] = field(default_factory=set)
 
@@ -161,13 +164,15 @@ def render(
 ) -> RenderedWorkspace:
     """Render an agent's workspace for gateways of ``dialect``, with a placeholder for the token.
 
+    Files that the agent keeps as they were have the texts that it keeps (rules.md 50).
     ``skip_bad_overrides``: leave out an unusable override with a warning. Raises PermanentError.
     """
     layout = Layout(dialect.files, dialect.credentials_in, dialect.heartbeat_in)
     agent = record.agent
     if record.home.adopted:
         agent = replace(agent, session_key=record.session_key, workspace_path=record.workspace)
-    return render_workspace(
+    kept = kept_texts(record.held, layout.credentials_in)
+    rendered = render_workspace(
         agent,
         record.board,
         record.gateway,
@@ -176,5 +181,7 @@ def render(
         layout,
         settings.templates_dir,
         layers=record.layers,
+        kept=kept.texts,
         skip_bad_overrides=skip_bad_overrides,
     )
+    return replace(rendered, warnings=(*rendered.warnings, *kept.warnings)) if kept.warnings else rendered

@@ -6,8 +6,8 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -35,11 +35,13 @@ from worker.jobs.store.jobs import move_job
 from worker.records.agent_repository import AgentRecord, MovedAgentError, load_agent
 from worker.records.agent_settings import forget_fields
 from worker.records.agent_status import keep_session_key, succeed, take_over
+from worker.records.holds import release_names
 from worker.records.places import claim_places, note_earlier_homes
 from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states, recheck_in_s, record_intents
 from worker.roster.rewrite_permission import entry_stays, visibility_stays
 from worker.runtime.services import Services
+from worker.workspace.template_sources import sources_sha256
 
 PROVISION = JobProfile("provisioning", "provision", "provisioned", mints=True)
 PROVISION_MAIN = JobProfile("provisioning", "provision", "provisioned", mints=True, serves_main=True)
@@ -48,7 +50,26 @@ UPDATE = JobProfile("updating", "update", "updated", mints=False, serves_main=Tr
 _ROSTER_WAIT = "waiting for the roster writer"
 
 
-def reconcile(services: Services, held: Claim, warnings: list[str], profile: JobProfile) -> Snooze | None:
+@dataclass(frozen=True)
+class Adjusted:
+    """An agent's record as a job wants it, and the agent's texts that it brings back, by file name."""
+
+    record: AgentRecord
+    restores: Mapping[str, str] = field(default_factory=dict)
+
+
+Adjust = Callable[[Connection, AgentRecord], Adjusted]
+"""Changes what is on record of an agent before its job begins, in one transaction with that. It is called
+again when the job goes on after a wait."""
+
+
+def reconcile(
+    services: Services,
+    held: Claim,
+    warnings: list[str],
+    profile: JobProfile,
+    adjust: Adjust | None = None,
+) -> Snooze | None:
     """Bring the agent up to date; return None once its row has succeeded, or the snooze in which it waits.
 
     Adds to ``warnings``. Raises TransientError (try again later), PermanentError (the job fails with its
@@ -56,11 +77,17 @@ def reconcile(services: Services, held: Claim, warnings: list[str], profile: Job
     """
     user_id = held.options.get("user_id")
     begins = held.phase is None
-    with services.engine.begin() if begins else single(services.engine) as connection:
+    restores: Mapping[str, str] = {}
+    with services.engine.begin() if begins or adjust else single(services.engine) as connection:
         record = load_agent(
             connection, held.agent_id, UUID(user_id) if user_id else None, main=profile.serves_main
         )
         held = _follow_to_gateway(connection, held, record)
+        if record.held:
+            record = _without_lapsed(services, connection, held, record)
+        if adjust is not None:
+            adjusted = adjust(connection, record)
+            record, restores = adjusted.record, adjusted.restores
         if begins:
             before = None
             if profile.status is not None and held.options.get("dry_run") is not True:
@@ -82,11 +109,29 @@ def reconcile(services: Services, held: Claim, warnings: list[str], profile: Job
         warnings=warnings,
         files=dict(held.files),
         one_session=hello.one_session,
+        restores=restores,
     )
     if context.option("dry_run"):
         _dry_run(context)
         return None
     return _run_steps(context)
+
+
+def _without_lapsed(
+    services: Services, connection: Connection, held: Claim, record: AgentRecord
+) -> AgentRecord:
+    """The record without the holds that have ended because the shipped templates or TEMPLATES_DIR changed; a
+    job that writes deletes them."""
+    layered = record.layers.counting()
+    sources = sources_sha256(services.settings.templates_dir)
+    lapsed = {
+        name
+        for name, each in record.held.items()
+        if each.sources not in (None, sources) and not each.open and name not in layered
+    }
+    if lapsed and held.options.get("dry_run") is not True:
+        release_names(connection, held.agent_id, record.gateway_id, lapsed)
+    return replace(record, held={name: each for name, each in record.held.items() if name not in lapsed})
 
 
 def _follow_to_gateway(connection: Connection, held: Claim, record: AgentRecord) -> Claim:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from worker.agents.agent_context import AgentContext
+from worker.agents.replaced_files import note_changes
 from worker.agents.token_choice import Token, commit, new_token
 from worker.agents.workspace_plan import UNANSWERED, Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
@@ -60,6 +61,7 @@ def _apply_plan(context: AgentContext, plan: WorkspacePlan) -> None:
     carrier = plan.carrier
     token = plan.token
     try:
+        note_changes(context, plan)
         _look_again(context, plan)
         _write_files(context, plan, written)
         _write_scratch(context, plan, written)

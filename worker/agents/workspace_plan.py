@@ -20,6 +20,7 @@ from worker.printable import line
 from worker.records.file_records import read_texts
 from worker.workspace.actions import WRITES, Action
 from worker.workspace.diffs import file_diff, known_secrets
+from worker.workspace.held import HeldFile, hold_notes
 from worker.workspace.owners_carrier import foreign_tokens, section_of, with_section
 from worker.workspace.plan import (
     Bases,
@@ -32,6 +33,8 @@ from worker.workspace.plan import (
     decide,
     decide_carrier,
     has_agent_text,
+    restore,
+    restore_carrier,
     sha256_of,
     unchanged_since_write,
 )
@@ -77,7 +80,8 @@ class WorkspacePlan:
     ``token``: the token to keep. If it is None and ``mints`` is true, a new token replaces ``outgoing``; if
     it is None and ``mints`` is false, the file that carries the token is not touched. ``left_alone``: names
     of the agent's own files, which are reported as preserved; ``theirs``: of an agent that is being adopted,
-    the sizes in bytes, by name, of files that we have no text for.
+    the sizes in bytes, by name, of files that we have no text for; ``held``: the files that the agent keeps
+    as they were.
     """
 
     rendered: RenderedWorkspace
@@ -90,6 +94,7 @@ class WorkspacePlan:
     scratch_id: str | None = None
     left_alone: frozenset[str] = frozenset()
     theirs: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, HeldFile] = field(default_factory=dict)
     gateway_token: str | None = field(default=None, repr=False)
     _bases: Bases | None = field(default=None, repr=False)
     _known: tuple[tuple[str, ...], frozenset[str]] | None = field(default=None, repr=False)
@@ -124,6 +129,8 @@ class WorkspacePlan:
             shown[name] = {"action": "unsupported", "size": size}
         for name, size in self.theirs.items():
             shown[name] = {"action": "theirs", "size": size}
+        for name, hold in self.held.items():
+            shown.setdefault(name, {"action": "preserved", "size": 0})["held"] = hold.report
         return shown
 
     def _is_left(self, step: Step) -> bool:
@@ -194,7 +201,10 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     )
     kept = () if first or mode.overwrite or mode.adopting else rendered
     left_alone = frozenset(name for name in kept if mode.keeps(name))
-    plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone)
+    held = context.record.held
+    plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone, held=held)
+    for sentence in hold_notes(held.values()):
+        context.warn(sentence)
     plan.gateway_token = context.record.address.token
     if mode.adopting:
         plan.theirs = _theirs(context, rendered, live)
@@ -221,7 +231,7 @@ def _read_token_for_diffs(context: AgentContext, plan: WorkspacePlan) -> None:
         return
     if context.option("diff") or any(plan.shows_conflict(step) for step in plan.steps.values()):
         name = plan.carrier.file.name
-        plan.carrier.live = _read(context, plan, [name])[name]
+        plan.carrier.live = read_content(context, plan, [name])[name]
 
 
 def _is_settled(context: AgentContext, live: Mapping[str, LiveFile]) -> bool:
@@ -245,7 +255,7 @@ def _live(context: AgentContext, files: AgentFiles, *, first: bool) -> Mapping[s
         return {}
 
 
-def _read(context: AgentContext, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
+def read_content(context: AgentContext, plan: WorkspacePlan, names: list[str]) -> dict[str, LiveFile]:
     """Read the content of files that the gateway has just listed. Raises NotThereYetError if one is missing,
     for it may only be in the middle of being replaced."""
     found = context.services.retry_inline(lambda: plan.files.read(names))
@@ -273,11 +283,11 @@ def _plan_carrier(
     as_rendered = record is not None and record.source_sha256 == ours.source_sha256
     as_asked = record is not None and not (record.mixed and mode.replaces(whole.name))
     settled = context.record.pending_hash is None and not context.option("rotate_tokens")
-    if trusted and as_rendered and as_asked and settled:
+    if trusted and as_rendered and as_asked and settled and whole.name not in context.restores:
         plan.steps[whole.name] = Step(ours, "unchanged", ours.text, found)
         return
     if found is not None:
-        found = _read(context, plan, [whole.name])[whole.name]
+        found = read_content(context, plan, [whole.name])[whole.name]
     choice = choose_token(context, found.content if found else None, trusted=trusted)
     plan.token, plan.outgoing = choice.keep, choice.outgoing
     plan.mints = plan.token is None
@@ -288,9 +298,14 @@ def _plan_carrier(
         decision = Decision("create", whole.text)
     else:
         section = context.dialect.credentials_in == "AGENTS.md"
-        decision = decide_carrier(
-            whole, found.content or "", record, mode, lambda: plan.bases(context), section
-        )
+        live_text = found.content or ""
+        former = _to_restore(context, whole.name, found, record)
+        if former is None:
+            decision = decide_carrier(whole, live_text, record, mode, lambda: plan.bases(context), section)
+        elif unchanged_since_write(found, record):
+            decision = Decision("update", former, mixed=True)
+        else:
+            decision = restore_carrier(former, live_text, record, lambda: plan.bases(context), section)
     text = decision.text or whole.text
     text = with_token(text, plan.token.plain) if plan.token else text
     action = decision.action
@@ -300,6 +315,17 @@ def _plan_carrier(
         _require_text(context, found)
     _note_conflict(context, whole.name, decision)
     plan.steps[whole.name] = Step(whole, action, text, found, decision.mixed, records=action == "preserved")
+
+
+def _to_restore(
+    context: AgentContext, name: str, live: LiveFile | None, record: RecordedFile | None
+) -> str | None:
+    """The text of the agent's that a rollback brings back in the file, None if there is none.
+
+    If that was merged and the agent has gone on writing, taking our own change out again does more.
+    """
+    merged_since = record is not None and record.mixed and not unchanged_since_write(live, record)
+    return None if merged_since and live is not None else context.restores.get(name)
 
 
 def _owners_carrier(
@@ -367,7 +393,11 @@ def _plan_files(
     def decided(file: RenderedFile, bases: Bases | None = None) -> Decision | Need:
         if mode.keeps(file.name) and not mode.replaces(file.name) and _has_twin(file.name, live):
             return Decision("preserved")
-        return decide(file, live.get(file.name), plan.records.get(file.name), mode, bases)
+        there, record = live.get(file.name), plan.records.get(file.name)
+        former = _to_restore(context, file.name, there, record)
+        if former is not None:
+            return restore(former, there, record, bases)
+        return decide(file, there, record, mode, bases)
 
     decisions = {file.name: decided(file) for file in wanted}
     unread = [
@@ -381,7 +411,7 @@ def _plan_files(
         )
     ]
     if unread:
-        live.update(_read(context, plan, unread))
+        live.update(read_content(context, plan, unread))
     for file in wanted:
         decision = decided(file) if decisions[file.name] is Need.CONTENT else decisions[file.name]
         if decision is Need.BASE:

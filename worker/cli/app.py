@@ -35,6 +35,10 @@ COMMANDS = {
     ),
     "delete": ("cli.commands.agents:delete", "Take an agent off its gateway and out of the database."),
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
+    "rollback": (
+        "cli.commands.rollbacks:rollback",
+        "Take an agent's files back to what they were before a job changed them.",
+    ),
     "heartbeats": (
         REQUEST,
         "Apply the heartbeat settings of a gateway's agents, in one config change.",

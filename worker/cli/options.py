@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from worker.cli.console import argument
 from worker.cli.errors import WrongUseError
 from worker.cli.job_summary import JobSummary
-from worker.cli.lookup import Noun, find
+from worker.cli.lookup import Noun, find, find_job
 from worker.jobs.kinds import KINDS
 from worker.jobs.requests import Option, Request
 
@@ -32,6 +32,8 @@ _NOUNS: Mapping[str, Noun] = {
     "gateway_id": "gateway",
 }
 """Fields that hold ids, for which an operator may type names."""
+_JOBS = frozenset({"undo_job_id"})
+"""Fields that hold ids of jobs, of which an operator may type the beginning."""
 
 
 def from_request(
@@ -152,6 +154,8 @@ class _Field:
         """The field's value for what was typed. Raises WrongUseError."""
         if isinstance(self.default, bool):
             return typed is not self.default  # the option of a field that is true turns it off
+        if self.name in _JOBS:
+            return None if typed is None else find_job(connection, typed)
         noun = _NOUNS.get(self.name)
         if noun is None or typed is None:
             return typed or self.default if self.many else typed

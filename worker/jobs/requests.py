@@ -402,6 +402,57 @@ class AdoptGateway(Request):
     user_id: UUID | None = None
 
 
+UndoneJob = Annotated[
+    UUID | None,
+    Option("--job", "Take back what this job changed; if left out, what changed the agent last.", "JOB"),
+]
+
+
+class Rollback(Request):
+    """``tasks.rollback``: bring back what a job replaced in an agent's files, and have the agent keep it
+    (rules.md 51). ``undo_job_id``: the job; null for the last one that changed the agent. ``release``: end
+    what earlier rollbacks have the agent keep, and touch nothing."""
+
+    kind = "rollback"
+    target = "agent_id"
+
+    agent_id: Annotated[UUID, Option("AGENT", "Name or id of an agent.")]
+    undo_job_id: UndoneJob = None
+    dry_run: Annotated[
+        bool, Option("--dry-run", "Show what a rollback would change, and change nothing.")
+    ] = False
+    diff: Diff = False
+    release: Annotated[
+        bool, Option("--release", "Let it follow its templates again, and touch nothing now.")
+    ] = False
+    overwrite_files: OverwriteFiles = []
+    keep_files: KeepFiles = []
+    wake: WakeAdopted = False
+    deliver_wakeup: bool = True
+    user_id: UUID | None = None
+
+
+class RollbackJob(Request):
+    """``tasks.rollback_job``: roll back all agents whose files a job changed, by a job of ``tasks.rollback``
+    for each. ``gateway_id``: any gateway of that job."""
+
+    kind = "rollback_job"
+    target = "gateway_id"
+
+    gateway_id: UUID
+    undo_job_id: Annotated[UUID, Option("--job", "The job to take back.", "JOB")]
+    dry_run: Annotated[
+        bool, Option("--dry-run", "Show what a rollback would change, and change nothing.")
+    ] = False
+    diff: Diff = False
+    release: bool = False
+    overwrite_files: OverwriteFiles = []
+    keep_files: KeepFiles = []
+    wake: WakeAdopted = False
+    deliver_wakeup: bool = True
+    user_id: UUID | None = None
+
+
 def job_id(task_id: str) -> UUID:
     """The job id for a Celery task id: the same if it is a UUID, else its uuid5 (interfaces.md 3)."""
     try:

@@ -15,6 +15,7 @@ from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.jobs.states import ReasonCode
 from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
+from worker.records.holds import HELD, held_of
 from worker.records.places import (
     LIVE_PLACES,
     Belonging,
@@ -29,6 +30,7 @@ from worker.records.places import (
 from worker.records.template_layers import LAYERS, PLAIN_OVERRIDES, LayerNames, layers_of
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.display_text import one_line, shown_name
+from worker.workspace.held import HeldFile
 from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.layers import NO_LAYERS, Layers
 from worker.workspace.plan import RecordedFile
@@ -80,7 +82,7 @@ class AgentRecord:
     places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name;
     ``owners``: whose its files are, where that differs from the default;
     ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read;
-    ``layers``: the templates of all layers that concern it.
+    ``layers``: the templates of all layers that concern it; ``held``: the files that it keeps as they were.
     """
 
     agent: AgentFacts
@@ -104,6 +106,7 @@ class AgentRecord:
     settings: str | None = None
     written: str | None = None
     layers: Layers = NO_LAYERS
+    held: Mapping[str, HeldFile] = field(default_factory=dict)
 
     @property
     def gateway_id(self) -> UUID:
@@ -192,7 +195,7 @@ _LOAD = text(f"""
         (SELECT jsonb_object_agg(o.name, o.owner ORDER BY o.scope DESC) FROM provisioner.file_owners o
          WHERE (o.scope, o.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id))) AS owners,
         {SETTINGS} AS settings, {WRITTEN} AS written,
-        {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides
+        {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides, {HELD} AS held
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
     LEFT JOIN gateways g ON g.id = a.gateway_id
@@ -262,6 +265,7 @@ def load_agent(
         settings=row.settings,
         written=row.written,
         layers=_layers(connection, row),
+        held=held_of(connection, row.gateway_key, row.held),
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())

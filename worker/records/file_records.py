@@ -146,7 +146,7 @@ def all_owners(connection: Connection) -> Sequence[Row[Any]]:
 
 
 def forget_texts(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
-    """Delete the renderings that were kept longer ago than that and that no file's record names any more.
+    """Delete the texts that were kept longer ago than that and that no file's record, hold or change names.
     Returns how many; a dry run counts them and deletes nothing."""
     statement = _COUNT_TEXTS if dry_run else _FORGET_TEXTS
     return int(connection.execute(statement, {"older_than": older_than}).scalar_one())
@@ -170,6 +170,12 @@ _SPARE_TEXTS = """
     t.stored_at < now() - CAST(:older_than AS interval) AND NOT EXISTS (
         SELECT FROM provisioner.agent_files f
         WHERE (f.gateway_id, f.source_sha256) = (t.gateway_id, t.sha256))
+    AND NOT EXISTS (
+        SELECT FROM provisioner.held_files h WHERE (h.gateway_id, h.sha256) = (t.gateway_id, t.sha256))
+    AND NOT EXISTS (
+        SELECT FROM provisioner.file_changes c
+        WHERE c.gateway_id = t.gateway_id
+          AND t.sha256 IN (c.former_sha256, c.written_sha256, c.text_sha256))
 """
 _COUNT_TEXTS = text(f"SELECT count(*) FROM provisioner.file_texts t WHERE {_SPARE_TEXTS}")
 _FORGET_TEXTS = text(f"""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.records.agent_repository import AgentRecord, load_agent
+from worker.records.holds import release_superseded
 from worker.records.template_layers import Layer, agents_of, pinned_templates
 from worker.workspace.display_text import shown_name
 from worker.workspace.layers import SCOPES, Layers, LayerTemplate
@@ -30,12 +31,21 @@ class LayerFault:
 @dataclass(frozen=True)
 class LayerCheck:
     """What came of rendering. ``agents``: how many it was rendered for; ``warnings``: what is odd but can be
-    delivered; ``left_out``: agents whose own rows cannot be used, whatever the template."""
+    delivered; ``left_out``: agents whose own rows cannot be used, whatever the template; ``files``: the files
+    that were rendered, by agent."""
 
     agents: int
     faults: tuple[LayerFault, ...]
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]
+    files: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
+
+    def release(self, connection: Connection, promoted: Collection[str]) -> int:
+        """Once templates of these names are promoted, end the holds on the files that were rendered (rules.md
+        50). Returns how many."""
+        if not promoted:
+            return 0
+        return sum(release_superseded(connection, [key], names) for key, names in self.files.items() if names)
 
 
 def check_layer(
@@ -48,6 +58,7 @@ def check_layer(
     which is rendered instead. Raises database errors.
     """
     pinned = pinned_templates(connection, layer)
+    files: dict[UUID, frozenset[str]] = {}
     rendered, faults, warnings, left_out = 0, list[LayerFault](), list[str](), list[str]()
     for row in agents_of(connection, layer):
         name = shown_name(row.name, str(row.id))
@@ -63,6 +74,7 @@ def check_layer(
         layers = _with(record.layers, layer, wanted)
         concerned = list(_concerned(record, layers, layer, wanted))
         rendered += bool(concerned)
+        files[row.id] = frozenset(template.name for template in concerned)
         for template in concerned:
             try:
                 text = layers.render(template, context).strip()
@@ -78,7 +90,7 @@ def check_layer(
                     f"{name}: {template.name} has {len(text)} characters: gateways cut an injected file near"
                     f" {INJECTION_LIMIT}."
                 )
-    return LayerCheck(rendered, tuple(faults), tuple(warnings), tuple(left_out))
+    return LayerCheck(rendered, tuple(faults), tuple(warnings), tuple(left_out), files)
 
 
 def _with(layers: Layers, layer: Layer, candidates: Mapping[str, LayerTemplate | None]) -> Layers:

@@ -288,6 +288,46 @@ def _decide_body(
     return Decision("merge" if text not in (ours, theirs) else "update", text, mixed=text != ours)
 
 
+def restore(
+    former: str, live: LiveFile | None, record: RecordedFile | None, bases: Bases | None = None
+) -> Decision | Need:
+    """What to do with a file, which carries no token, to bring back what the agent had in it before a job
+    replaced that (rules.md 51).
+
+    ``former``: that text. What the agent has written since is merged with it.
+    """
+    if live is None:
+        return Decision("create", former, mixed=True)
+    if unchanged_since_write(live, record):
+        return Decision("update", former, mixed=True)
+    if live.content is None:
+        return Need.CONTENT
+    if live.content == former:
+        return Decision("preserved", mixed=True, records=True)
+    if bases is None:
+        return Need.BASE
+    text = merge_of(bases.get(record.source_sha256) if record is not None else None, live.content, former)
+    if isinstance(text, Unmerged):
+        return Decision("conflict", why=text)
+    return Decision("update" if text == former else "merge", text, mixed=True)
+
+
+def restore_carrier(
+    former: str, live: str, record: RecordedFile | None, bases: Callable[[], Bases], section: bool
+) -> Decision:
+    """As `restore`, of the file that carries the token; the texts have the placeholder in its place."""
+    text = as_rendered(live, find_token(live, section=section))
+    as_delivered = record is not None and record.source_sha256 == sha256_of(text)
+    if text == former or as_delivered:
+        return Decision("update", former, mixed=True)
+    base = bases().get(record.source_sha256) if record is not None else None
+    merged = merge_of(base, text, former)
+    if isinstance(merged, Unmerged) or not _holds_token(merged, section):
+        why = merged if isinstance(merged, Unmerged) else Unmerged.SAME_LINES
+        return Decision("conflict", text, mixed=True, why=why)
+    return Decision("update" if merged == former else "merge", merged, mixed=True)
+
+
 def _holds_token(text: str, section: bool) -> bool:
     probe = "a-token"
     return find_token(text.replace(PLACEHOLDER, probe), section=section) == probe

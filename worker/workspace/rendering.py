@@ -33,6 +33,7 @@ INJECTION_LIMIT = 20_000
 """The length, in characters, from which gateways cut a file that they show to the agent (rules.md 14)."""
 
 _TOOLS, _AGENTS, _HEARTBEAT = "TOOLS.md", "AGENTS.md", "HEARTBEAT.md"
+_NONE_KEPT: Mapping[str, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,15 @@ def render_workspace(
     templates: Path | None = None,
     *,
     layers: Layers = NO_LAYERS,
+    kept: Mapping[str, str | None] = _NONE_KEPT,
     skip_bad_overrides: bool = False,
 ) -> RenderedWorkspace:
     """Render everything that an agent's workspace must hold (rules.md 6, 7).
 
     Without ``board``, the agent is its gateway's main agent. ``templates``: a folder whose templates take
     precedence over the shipped ones of the same path. ``layers``: templates that take precedence over both.
+    ``kept``: texts that take the place of renderings, None for a file that is not to be delivered; that of
+    the file that carries the token has the placeholder.
     ``skip_bad_overrides``: leave out an unusable override or template of a layer with a warning.
 
     The same facts give the same bytes. Raises TemplateError for a template or override that cannot be used,
@@ -122,8 +126,11 @@ def render_workspace(
     warnings: list[str] = []
     role, context, for_overrides = _contexts(agent, board, gateway, user, base_url)
     subject = _Subject(agent, role, context, for_overrides, layout, templates, layers, skip_bad_overrides)
-    texts = _texts(subject, warnings)
-    if layout.credentials_in == _AGENTS:
+    kept = {name: text for name, text in kept.items() if name != _TOOLS or layout.credentials_in == _TOOLS}
+    texts = _texts(subject, kept, warnings)
+    if layout.credentials_in == _AGENTS and _AGENTS in kept:
+        texts.pop(_TOOLS)
+    elif layout.credentials_in == _AGENTS:
         texts[_AGENTS] = "\n\n".join(filter(None, (texts[_AGENTS], texts.pop(_TOOLS))))
     files: dict[str, RenderedFile] = {}
     unsupported: dict[str, int] = {}
@@ -200,7 +207,7 @@ def _contexts(
     return "lead" if agent.is_board_lead else "member", context, context
 
 
-def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
+def _texts(subject: _Subject, kept: Mapping[str, str | None], warnings: list[str]) -> dict[str, str]:
     layered = subject.layers.counting()
     paths: dict[str, str | None] = {**dict.fromkeys(layered), **template_paths(subject.role)}
     texts: dict[str, str] = {}
@@ -208,7 +215,9 @@ def _texts(subject: _Subject, warnings: list[str]) -> dict[str, str]:
     for name, path in sorted(paths.items()):
         column = OVERRIDE_COLUMNS.get(name)
         override = getattr(subject.agent, column) if column else None
-        if column and override and override.strip():
+        if name in kept:
+            text = kept[name]
+        elif column and override and override.strip():
             text = _overridden(subject, name, column, override, warnings)
         elif name in layered:
             text = _layered(subject, layered[name], path, warnings)

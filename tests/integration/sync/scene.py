@@ -36,6 +36,7 @@ from worker.sync.begin import begin
 from worker.sync.execution import execute_sync
 from worker.sync.heartbeat_job import begin as begin_heartbeats
 from worker.sync.heartbeat_job import execute_heartbeats
+from worker.sync.rollback_job import enqueue_rollbacks
 
 
 def on(*releases: str) -> pytest.MarkDecorator:
@@ -133,6 +134,8 @@ class Scene:
         elif task == "tasks.adopt_gateway":
             job_id = self._begin("adopt_gateway", str(task_id), dict(kwargs), begin_adoption)
             execute_adoption(services, job_id, UUID(str(kwargs["gateway_id"])))
+        elif task == "tasks.rollback_job":
+            self._begin("rollback_job", str(task_id), dict(kwargs), enqueue_rollbacks)
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":

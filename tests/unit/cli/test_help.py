@@ -11,6 +11,7 @@ from worker.cli.app import COMMANDS, app, load
 
 EXPECTED = {
     "adopt",
+    "rollback",
     "demo",
     "serve",
     "migrate",

@@ -16,6 +16,7 @@ from worker.jobs.store import pruning
 from worker.jobs.store.pruning import Pruned
 from worker.records import template_layers
 from worker.records.agent_settings import forget_orphans
+from worker.records.file_changes import forget_changes
 from worker.records.file_records import forget_texts
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -54,6 +55,7 @@ def prune(
     total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
     with engine().begin() as connection:
         settings = forget_orphans(connection, age, dry_run=dry_run)
+        changes = forget_changes(connection, age, dry_run=dry_run)
         texts = forget_texts(connection, age, dry_run=dry_run)
         templates = template_layers.forget_orphans(connection, age, dry_run=dry_run)
     if as_json:
@@ -63,6 +65,7 @@ def prune(
                 "dry_run": dry_run,
                 **asdict(total),
                 "settings": settings,
+                "changes": changes,
                 "texts": texts,
                 "templates": templates,
             }
@@ -71,6 +74,9 @@ def prune(
     if settings:
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(settings, 'setting')} of agents, boards and gateways that are gone {done}.")
+    if changes:
+        done = "would be deleted" if dry_run else "deleted"
+        say(f"{counted(changes, 'record')} of what jobs replaced in workspace files {done}.")
     if texts:
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(texts, 'text')} that no workspace file was last written from {done}.")

@@ -240,8 +240,11 @@ def promote_command(
             candidates = dict.fromkeys(candidates)
         found = check_layer(connection, layer, candidates, _base_url())
         changed = [] if found.faults else promote(connection, layer, _numbers(candidates), by=_operator())
+        released = found.release(connection, changed)
         apply = _apply(connection, layer)
     _report(layer, candidates, found, as_json=as_json, promoted=changed)
+    if released and not as_json:
+        note(f"{counted(released, 'held file')} will follow the new version.")
     _conclude(layer, candidates, found, changed, apply, as_json=as_json)
 
 

@@ -269,6 +269,13 @@ def ending_of(connection: Connection, job_id: UUID) -> tuple[str, str | None] | 
     return None if row.status in OPEN_STATUSES else (row.status, row.error)
 
 
+def requester_of(connection: Connection, job_id: UUID) -> str | None:
+    """Who asked for the job, as far as the request says."""
+    asked: str | None = connection.execute(_REQUESTER, {"job_id": job_id}).scalar_one_or_none()
+    return asked
+
+
+_REQUESTER = text("SELECT requested_by FROM provisioner.jobs WHERE id = :job_id")
 _OPEN_JOB = text("""
     SELECT id FROM provisioner.jobs
     WHERE agent_id = :agent_id AND kind = :kind AND status IN ('queued', 'running')

@@ -1,0 +1,168 @@
+"""Takes an agent's files back to what they were before a job changed them, and keeps them so (rules.md 51).
+
+A rollback makes rows of ``held_files``; everything else is an ordinary delivery of what the agent then keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.agents.agent_context import JobProfile
+from worker.agents.agent_job import Adjusted, reconcile
+from worker.errors import PermanentError
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode
+from worker.jobs.store.job_agents import Claim, finish
+from worker.jobs.store.jobs import requester_of
+from worker.records.agent_repository import AgentRecord
+from worker.records.file_changes import FileChange, changed_after, changes_of, last_change
+from worker.records.holds import SINCE, hold, release_holds, texts_of
+from worker.runtime.services import Services
+from worker.worker_row import require_no_older_worker
+from worker.workspace.held import HeldFile
+from worker.workspace.template_sources import sources_sha256
+
+ROLLBACK = JobProfile(None, "", "rolled back", mints=False, serves_main=True)
+
+
+def roll_back(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
+    """Roll the agent back, or only let it follow its templates again; return None once its row has succeeded,
+    or the snooze in which it waits.
+
+    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
+    """
+    if held.options.get("release") is True:
+        _release(services, held)
+        return None
+    return reconcile(services, held, warnings, ROLLBACK, partial(_take_back, services, held, warnings))
+
+
+def _release(services: Services, held: Claim) -> None:
+    dry_run = held.options.get("dry_run") is True
+    with services.engine.begin() as connection:
+        released = [] if dry_run else release_holds(connection, [held.agent_id])
+        result = {"agent_id": str(held.agent_id), "dry_run": dry_run, "released": bool(released), "files": {}}
+        finish(connection, held, "succeeded", result=result, warnings=[], files={})
+
+
+@dataclass(frozen=True)
+class _Former:
+    """What a rollback brings back: the files to keep, and texts of the agent's by file name."""
+
+    held: Mapping[str, HeldFile]
+    restores: Mapping[str, str]
+
+
+def _take_back(
+    services: Services, held: Claim, warnings: list[str], connection: Connection, record: AgentRecord
+) -> Adjusted:
+    """Point the agent's files to what they were. A dry run does so in memory alone."""
+    undone, changes = _changes_to_undo(connection, held, record)
+    former = _former(services, connection, held, record, changes)
+    for sentence in _notes(connection, held.agent_id, record, undone, changes, former):
+        if sentence not in warnings:
+            warnings.append(sentence)
+    if held.options.get("dry_run") is not True:
+        require_no_older_worker(connection, SINCE, "files that agents keep as they were")
+        hold(connection, held.agent_id, record.gateway_id, list(former.held.values()))
+    return Adjusted(replace(record, held={**record.held, **former.held}), former.restores)
+
+
+def _changes_to_undo(
+    connection: Connection, held: Claim, record: AgentRecord
+) -> tuple[UUID, Sequence[FileChange]]:
+    """The job to undo, and what it changed. Raises PermanentError if there is nothing to take back."""
+    given = held.options.get("undo_job_id")
+    if given is None:
+        last = last_change(connection, held.agent_id, record.gateway_id)
+        if last is None:
+            raise PermanentError(
+                f"Nothing of {record.shown_name} can be taken back: no job has changed its files on gateway"
+                f" {record.gateway.name!r} since it was made there, or longer ago than records are kept.",
+                reason_code=ReasonCode.REFUSED_REQUEST,
+            )
+        undone = last.job_id
+    else:
+        undone = UUID(str(given))
+    changes = changes_of(connection, held.agent_id, record.gateway_id, undone)
+    if not changes:
+        raise PermanentError(
+            f"Job {undone} changed no file of {record.shown_name} on gateway {record.gateway.name!r}, or"
+            " longer ago than records are kept: `provisioner job` shows what a job did.",
+            reason_code=ReasonCode.REFUSED_REQUEST,
+        )
+    return undone, changes
+
+
+def _former(
+    services: Services,
+    connection: Connection,
+    held: Claim,
+    record: AgentRecord,
+    changes: Sequence[FileChange],
+) -> _Former:
+    sources, by = sources_sha256(services.settings.templates_dir), requester_of(connection, held.job_id)
+    hashes = {each for change in changes for each in (change.former_sha256, change.text_sha256) if each}
+    texts = texts_of(connection, record.gateway_id, hashes | {change.written_sha256 for change in changes})
+    kept: dict[str, HeldFile] = {}
+    restores: dict[str, str] = {}
+    for change in changes:
+        own = texts.get(change.text_sha256 or "")
+        pinned = change.former_sha256
+        if own is not None:
+            restores[change.name] = own
+            pinned = pinned if pinned in texts else change.written_sha256
+        kept[change.name] = HeldFile(
+            change.name,
+            pinned if pinned in texts else None,
+            "rollback",
+            held.job_id,
+            by,
+            datetime.now(UTC),
+            sources,
+            text=texts.get(pinned or ""),
+        )
+    return _Former(kept, restores)
+
+
+def _notes(
+    connection: Connection,
+    agent_id: UUID,
+    record: AgentRecord,
+    undone: UUID,
+    changes: Sequence[FileChange],
+    former: _Former,
+) -> list[str]:
+    """Sentences about what cannot be brought back, and what goes back further than was asked for."""
+    notes = []
+    for change in changes:
+        name = change.name
+        if change.unkept is not None:
+            notes.append(
+                f"What stood in {name} was not kept, for {_UNKEPT[change.unkept]}: what was delivered before"
+                " is put back, with what the agent wrote as far as it is still there."
+            )
+        if former.held[name].text is None and name not in former.restores:
+            what = "it was not there before" if change.former_sha256 is None else "its text is kept no longer"
+            notes.append(
+                f"{name} is left as it is, because {what}; it follows no template until it is released."
+            )
+    later = changed_after(connection, agent_id, record.gateway_id, undone, former.held)
+    for name, at in later.items():
+        notes.append(
+            f"{name} was changed again on {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; that is taken back too."
+        )
+    return notes
+
+
+_UNKEPT = {
+    "secret": "it holds what looks like a secret",
+    "long": "it is longer than 256 KB",
+    "not_text": "it is not UTF-8 text",
+}

@@ -1,0 +1,154 @@
+"""``provisioner rollback``: brings back what a job replaced in agents' files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Connection
+
+from worker.cli.console import Json, counted, emit, err, note, out, plain, say, short, show_list, table
+from worker.cli.environment import engine
+from worker.cli.errors import FAILED, WrongUseError
+from worker.cli.job_summary import JobSummary, document
+from worker.cli.options import Make, command_line, from_request
+from worker.cli.submit import NoWait, ask, present, watch, watch_one
+from worker.cli.views.files import show_diffs
+from worker.cli.views.jobs import STYLES
+from worker.jobs.requests import BadRequestError, Option, Rollback, RollbackJob
+from worker.jobs.store.jobs import enqueue
+from worker.records.file_changes import agents_changed_by
+from worker.records.holds import all_held
+from worker.workspace.actions import WRITES
+
+
+class TypedRollback(Rollback):
+    """What is typed: an agent, or, without one, the job whose agents are all rolled back."""
+
+    agent_id: Annotated[
+        UUID | None, Option("AGENT", "Name or id of an agent; if left out, all that --job changed.")
+    ] = None  # type: ignore[assignment]
+
+
+@from_request(TypedRollback)
+def rollback(
+    *,
+    make: Make[TypedRollback],
+    held: Annotated[
+        bool, typer.Option("--list", help="List the files that are held, and do nothing.")
+    ] = False,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    """Take an agent's files back to what they were before a job changed them.
+
+    Without --job, what changed the agent last is taken back. What the agent has written since is merged, or
+    kept and reported. The files are then held: they stay so, whatever the templates say, until --release, or
+    until a newer version of their template is promoted.
+    """
+    if held:
+        _list(as_json=as_json)
+        return
+    with engine().connect() as connection:
+        given = make(connection)
+    if given.agent_id is not None:
+        ask(lambda connection: _one(make(connection)), no_wait=no_wait, as_json=as_json)
+        return
+    if given.undo_job_id is None:
+        raise WrongUseError("Name an agent to roll back, or the job whose agents all are, with --job.")
+    if no_wait:
+        ask(lambda connection: _all_of(connection, make(connection)), no_wait=True, as_json=as_json)
+        return
+    _roll_back_all(make, as_json=as_json)
+
+
+def _one(given: TypedRollback) -> Rollback:
+    return Rollback(**given.model_dump())
+
+
+def _all_of(connection: Connection, given: TypedRollback) -> RollbackJob:
+    """The request for all agents of a job. Raises WrongUseError."""
+    assert given.undo_job_id is not None
+    changed = agents_changed_by(connection, given.undo_job_id)
+    if not changed:
+        raise WrongUseError(
+            f"Job {given.undo_job_id} changed no agent's files, or longer ago than records are kept:"
+            " `provisioner job` shows what a job did."
+        )
+    values = {name: value for name, value in given.model_dump().items() if name in RollbackJob.model_fields}
+    return RollbackJob(**values, gateway_id=changed[0].gateway_id)
+
+
+def _roll_back_all(make: Make[TypedRollback], *, as_json: bool) -> None:
+    database, console = engine(), err if as_json else out
+    with database.begin() as connection:
+        try:
+            job_id = enqueue(connection, _all_of(connection, make(connection))).job_id
+        except BadRequestError as error:
+            raise WrongUseError(str(error)) from None
+    whole = watch_one(database, job_id, console)
+    ids = [UUID(job) for job in (whole.result or {}).get("jobs") or ()]
+    jobs = watch(database, ids, console) if ids else []
+    if as_json:
+        emit({**document(whole), "rollbacks": [document(job) for job in jobs]})
+    elif whole.status != "succeeded":
+        present(whole)
+    else:
+        _show(whole, jobs)
+    if any(job.status != "succeeded" for job in (whole, *jobs)):
+        raise typer.Exit(FAILED)
+
+
+def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
+    """Print what became, or would become, of each agent."""
+    say(_table_of(jobs))
+    refused = [f"{plain(_name(job))}: {plain(job.error)}" for job in jobs if job.error]
+    if refused:
+        say("", *refused)
+    for job in jobs:
+        show_diffs((job.result or {}).get("files") or {}, of=f"{_name(job)}: ")
+    for left in (whole.result or {}).get("left_out") or ():
+        note(f"{plain(left['agent_name'] or short(left['agent_id']))} was left out: {left['reason']}.")
+    if whole.dry_run:
+        say("", "Nothing was written. Do it:", f"  {_again(whole)}")
+    else:
+        say("", f"{counted(len(jobs) - len(refused), 'agent')} rolled back, and held so until --release.")
+
+
+def _again(whole: JobSummary) -> str:
+    words = (command_line(whole, but={"dry_run", "diff", "gateway_id"}) or "").split()
+    return " ".join(words)
+
+
+def _table_of(jobs: list[JobSummary]) -> Table:
+    shown = table("Agent", "Status", "Files", "Kept", last="Conflicts")
+    for job in jobs:
+        files = ((job.result or {}).get("files") or {}).values()
+        counts = [
+            sum(file.get("action") in actions for file in files)
+            for actions in (WRITES, ("preserved",), ("conflict",))
+        ]
+        shown.add_row(
+            plain(_name(job)),
+            Text(job.status, style=STYLES.get(job.status, "")),
+            *([""] * len(counts) if job.error else map(str, counts)),
+        )
+    return shown
+
+
+def _name(job: JobSummary) -> str:
+    return job.agent_name or str(job.agent_id)
+
+
+def _list(*, as_json: bool) -> None:
+    with engine().connect() as connection:
+        rows = [dict(row._mapping) for row in all_held(connection)]
+    shown = table("Gateway", "Agent", "File", "Since (UTC)", last="By", folds=True)
+    for row in rows:
+        by = ", ".join(filter(None, [row["cause"].replace("_", "-"), row["held_by"], short(row["job_id"])]))
+        gateway = plain(row["gateway"] or short(row["gateway_id"]))
+        shown.add_row(gateway, plain(row["agent"]), plain(row["name"]), f"{row['since']:%Y-%m-%d %H:%M}", by)
+    show_list(rows, shown, nothing="No file is held.", as_json=as_json)

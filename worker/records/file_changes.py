@@ -1,0 +1,156 @@
+"""Rows of `provisioner.file_changes`: what each job replaced in agents' files, so that it can be taken back
+(rules.md 51)."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.records.file_records import MOST_TEXT_BYTES
+
+Unkept = Literal["secret", "long", "not_text"]
+MOST_CHANGES = 50
+"""How many changes of one file of an agent are kept; older ones are pruned before their time."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What a job replaced in one file: columns of ``file_changes``, in this order."""
+
+    name: str
+    former_sha256: str | None
+    written_sha256: str
+    text_sha256: str | None = None
+    unkept: Unkept | None = None
+
+
+def record_changes(
+    connection: Connection,
+    agent_id: UUID,
+    gateway_id: UUID,
+    job_id: UUID,
+    changes: Collection[FileChange],
+    texts: Mapping[str, str],
+) -> None:
+    """Record what a job is about to replace; what an earlier try of the job recorded stays as it is.
+
+    ``texts``: those to keep, by hash, as far as the gateway's share of the store reaches.
+    """
+    rows = [vars(change) for change in changes]
+    bodies = [{"sha256": digest, "body": _packed(body)} for digest, body in texts.items()]
+    values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "changes": rows}
+    connection.execute(_RECORD, {**values, "texts": bodies, "most_bytes": MOST_TEXT_BYTES})
+
+
+def changes_of(connection: Connection, agent_id: UUID, gateway_id: UUID, job_id: UUID) -> list[FileChange]:
+    """What the job, or a job that it enqueued, replaced in the agent's files on the gateway, by file name.
+
+    If several of them changed a file, the first counts: it replaced what was there before the job.
+    """
+    values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id}
+    return [FileChange(*row) for row in connection.execute(_CHANGES, values)]
+
+
+def last_change(connection: Connection, agent_id: UUID, gateway_id: UUID) -> Row[Any] | None:
+    """The job that changed the agent's files last and was no rollback: its id, kind and time."""
+    return connection.execute(_LAST, {"agent_id": agent_id, "gateway_id": gateway_id}).one_or_none()
+
+
+def changed_after(
+    connection: Connection, agent_id: UUID, gateway_id: UUID, job_id: UUID, names: Collection[str]
+) -> dict[str, datetime]:
+    """Of these files, those that a later job changed too, and when."""
+    values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "names": sorted(names)}
+    return {row.name: row.changed_at for row in connection.execute(_LATER, values)}
+
+
+def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]]:
+    """The agents whose files the job, or a job that it enqueued, changed: their ids and gateways, and their
+    names as far as they have rows."""
+    return connection.execute(_AGENTS, {"job_id": job_id}).all()
+
+
+def forget_changes(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
+    """Delete what was recorded longer ago than that, and of each file all but the latest MOST_CHANGES.
+
+    Returns how many rows; a dry run counts them and deletes nothing.
+    """
+    statement = _COUNT_OLD if dry_run else _FORGET
+    return int(connection.execute(statement, {"older_than": older_than, "most": MOST_CHANGES}).scalar_one())
+
+
+def _packed(body: str) -> str:
+    return base64.b64encode(zlib.compress(body.encode())).decode()
+
+
+_RECORD = text("""
+    WITH texts AS (
+        INSERT INTO provisioner.file_texts (gateway_id, sha256, body)
+        SELECT :gateway_id, t.sha256, decode(t.body, 'base64')
+        FROM jsonb_to_recordset(:texts) AS t (sha256 text, body text)
+        WHERE CASE WHEN t.sha256 IS NOT NULL THEN
+            (SELECT coalesce(sum(length(f.body)), 0) FROM provisioner.file_texts f
+             WHERE f.gateway_id = :gateway_id) < :most_bytes END
+        ORDER BY t.sha256
+        ON CONFLICT DO NOTHING
+    )
+    INSERT INTO provisioner.file_changes
+        (job_id, agent_id, gateway_id, name, former_sha256, written_sha256, text_sha256, unkept)
+    SELECT :job_id, :agent_id, :gateway_id, c.name, c.former_sha256, c.written_sha256, c.text_sha256, c.unkept
+    FROM jsonb_to_recordset(:changes) AS c
+        (name text, former_sha256 text, written_sha256 text, text_sha256 text, unkept text)
+    ON CONFLICT DO NOTHING
+""").bindparams(bindparam("changes", type_=JSONB), bindparam("texts", type_=JSONB))
+_JOBS = """(
+    WITH RECURSIVE below AS (
+        SELECT CAST(:job_id AS uuid) AS id
+        UNION SELECT j.id FROM provisioner.jobs j JOIN below ON j.parent_job_id = below.id
+    ) SELECT id FROM below
+)"""
+_CHANGES = text(f"""
+    SELECT DISTINCT ON (name) name, former_sha256, written_sha256, text_sha256, unkept
+    FROM provisioner.file_changes
+    WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND job_id IN {_JOBS}
+    ORDER BY name, changed_at
+""")
+_LAST = text("""
+    SELECT c.job_id, j.kind, max(c.changed_at) AS changed_at
+    FROM provisioner.file_changes c LEFT JOIN provisioner.jobs j ON j.id = c.job_id
+    WHERE c.agent_id = :agent_id AND c.gateway_id = :gateway_id AND j.kind IS DISTINCT FROM 'rollback'
+    GROUP BY c.job_id, j.kind ORDER BY changed_at DESC LIMIT 1
+""")
+_LATER = text(f"""
+    SELECT c.name, max(c.changed_at) AS changed_at FROM provisioner.file_changes c
+    WHERE c.agent_id = :agent_id AND c.gateway_id = :gateway_id AND c.name = ANY(:names)
+      AND c.job_id NOT IN {_JOBS} AND c.changed_at > (
+        SELECT max(o.changed_at) FROM provisioner.file_changes o
+        WHERE o.agent_id = c.agent_id AND o.gateway_id = c.gateway_id AND o.name = c.name
+          AND o.job_id IN {_JOBS})
+    GROUP BY c.name
+""")
+_AGENTS = text(f"""
+    SELECT DISTINCT c.agent_id, c.gateway_id, a.name, a.gateway_id AS gateway_now
+    FROM provisioner.file_changes c LEFT JOIN agents a ON a.id = c.agent_id
+    WHERE c.job_id IN {_JOBS} ORDER BY a.name, c.agent_id
+""")
+_OLD = """
+    SELECT job_id, agent_id, name FROM (
+        SELECT job_id, agent_id, name, changed_at,
+            row_number() OVER (PARTITION BY agent_id, name ORDER BY changed_at DESC) AS place
+        FROM provisioner.file_changes
+    ) ranked WHERE place > :most OR changed_at < now() - CAST(:older_than AS interval)
+"""
+_COUNT_OLD = text(f"SELECT count(*) FROM ({_OLD}) old")
+_FORGET = text(f"""
+    WITH gone AS (
+        DELETE FROM provisioner.file_changes WHERE (job_id, agent_id, name) IN ({_OLD}) RETURNING 1
+    ) SELECT count(*) FROM gone
+""")
