@@ -34,7 +34,7 @@ ELSEWHERE = {
 WHOLE = {"demo", "serve"}
 """Commands that bring servers of their own: tests/integration/cli runs them."""
 ELSEWHERE_RUN = {"adopt", "rollback"}
-"""Commands that need an agent of its owner's on the gateway, or a change: tests/integration/sync runs them."""
+"""Commands that need an agent of the gateway's owner, or a change: tests/integration/sync runs them."""
 COMMANDS = typed()
 
 
