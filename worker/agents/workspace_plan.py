@@ -203,7 +203,8 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     left_alone = frozenset(name for name in kept if mode.keeps(name))
     held = context.record.held
     plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone, held=held)
-    for sentence in hold_notes(held.values()):
+    planned = context.held.job_id if context.option("dry_run") else None
+    for sentence in hold_notes(each for each in held.values() if each.job_id != planned):
         context.warn(sentence)
     plan.gateway_token = context.record.address.token
     if mode.adopting:

@@ -67,7 +67,7 @@ def last_change(connection: Connection, agent_id: UUID, gateway_id: UUID) -> Row
 def changed_after(
     connection: Connection, agent_id: UUID, gateway_id: UUID, job_id: UUID, names: Collection[str]
 ) -> dict[str, datetime]:
-    """Of these files, those that a later job changed too, and when."""
+    """Of these files, those that a later job changed too that was no rollback, and when."""
     values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "names": sorted(names)}
     return {row.name: row.changed_at for row in connection.execute(_LATER, values)}
 
@@ -128,9 +128,10 @@ _LAST = text("""
     GROUP BY c.job_id, j.kind ORDER BY changed_at DESC LIMIT 1
 """)
 _LATER = text(f"""
-    SELECT c.name, max(c.changed_at) AS changed_at FROM provisioner.file_changes c
+    SELECT c.name, max(c.changed_at) AS changed_at
+    FROM provisioner.file_changes c LEFT JOIN provisioner.jobs j ON j.id = c.job_id
     WHERE c.agent_id = :agent_id AND c.gateway_id = :gateway_id AND c.name = ANY(:names)
-      AND c.job_id NOT IN {_JOBS} AND c.changed_at > (
+      AND j.kind IS DISTINCT FROM 'rollback' AND c.job_id NOT IN {_JOBS} AND c.changed_at > (
         SELECT max(o.changed_at) FROM provisioner.file_changes o
         WHERE o.agent_id = c.agent_id AND o.gateway_id = c.gateway_id AND o.name = c.name
           AND o.job_id IN {_JOBS})

@@ -10,7 +10,20 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Connection
 
-from worker.cli.console import Json, counted, emit, err, note, out, plain, say, short, show_list, table
+from worker.cli.console import (
+    Json,
+    argument,
+    counted,
+    emit,
+    err,
+    note,
+    out,
+    plain,
+    say,
+    short,
+    show_list,
+    table,
+)
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_summary import JobSummary, document
@@ -55,7 +68,9 @@ def rollback(
     with engine().connect() as connection:
         given = make(connection)
     if given.agent_id is not None:
-        ask(lambda connection: _one(make(connection)), no_wait=no_wait, as_json=as_json)
+        job = ask(lambda connection: _one(make(connection)), no_wait=no_wait, as_json=as_json)
+        if given.release and job.ended and not as_json:
+            _say_released(job)
         return
     if given.undo_job_id is None:
         raise WrongUseError("Name an agent to roll back, or the job whose agents all are, with --job.")
@@ -63,6 +78,17 @@ def rollback(
         ask(lambda connection: _all_of(connection, make(connection)), no_wait=True, as_json=as_json)
         return
     _roll_back_all(make, as_json=as_json)
+
+
+def _say_released(job: JobSummary) -> None:
+    name = plain(_name(job))
+    if (job.result or {}).get("released") is True:
+        say(
+            f"{name} follows its templates again. Deliver them:",
+            f"  provisioner update {argument(_name(job))}",
+        )
+    elif not job.dry_run:
+        say(f"No file of {name} was held.")
 
 
 def _one(given: TypedRollback) -> Rollback:
@@ -115,7 +141,11 @@ def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
     if whole.dry_run:
         say("", "Nothing was written. Do it:", f"  {_again(whole)}")
     else:
-        say("", f"{counted(len(jobs) - len(refused), 'agent')} rolled back, and held so until --release.")
+        done = counted(len(jobs) - len(refused), "agent")
+        if whole.options.get("release") is True:
+            say("", f"{done} released: their templates count again from the next update or sync on.")
+        else:
+            say("", f"{done} rolled back, and held so until --release.")
 
 
 def _again(whole: JobSummary) -> str:
@@ -124,7 +154,7 @@ def _again(whole: JobSummary) -> str:
 
 
 def _table_of(jobs: list[JobSummary]) -> Table:
-    shown = table("Agent", "Status", "Files", "Kept", last="Conflicts")
+    shown = table("Agent", "Status", "Written", "The agent's own", last="Conflicts")
     for job in jobs:
         files = ((job.result or {}).get("files") or {}).values()
         counts = [

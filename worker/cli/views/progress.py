@@ -36,6 +36,10 @@ def _summary(job: JobSummary) -> str:
         return "made" if result["created"] else "there was one"
     if result.get("dry_run"):
         return "planned, nothing written"
+    if "released" in result:
+        return "follows its templates again" if result["released"] else "nothing was held"
+    if "left_out" in result:
+        return counted(len(result["jobs"]), "agent")
     actions = [str(file.get("action")) for agent in job.agents for file in agent.files.values()]
     written = sum(action in WRITES for action in actions)
     parts = [f"{counted(written, 'file')} written" if written else "no file differed"]
