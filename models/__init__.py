@@ -6,11 +6,13 @@ from models.agent_places import AgentPlace
 from models.agent_settings import AgentSetting
 from models.agents import Agent
 from models.boards import Board, BoardMemory
+from models.entry_changes import EntryChange
 from models.file_changes import FileChange
 from models.file_owners import FileOwner
 from models.file_texts import FileText
 from models.gateway_states import GatewayState
 from models.gateways import Gateway
+from models.held_fields import HeldField
 from models.held_files import HeldFile
 from models.job_agents import JobAgent
 from models.jobs import Job
@@ -32,11 +34,13 @@ __all__ = [
     "AgentSetting",
     "Board",
     "BoardMemory",
+    "EntryChange",
     "FileChange",
     "FileOwner",
     "FileText",
     "Gateway",
     "GatewayState",
+    "HeldField",
     "HeldFile",
     "Job",
     "JobAgent",

@@ -204,6 +204,9 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     held = context.record.held
     plan = WorkspacePlan(rendered, files, context.record.files, left_alone=left_alone, held=held)
     planned = context.held.job_id if context.option("dry_run") else None
+    entry = context.record.held_entry
+    if entry is not None and entry.job_id != planned:
+        context.warn(entry.note)
     for sentence in hold_notes(each for each in held.values() if each.job_id != planned):
         context.warn(sentence)
     plan.gateway_token = context.record.address.token

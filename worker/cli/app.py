@@ -37,7 +37,7 @@ COMMANDS = {
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
     "rollback": (
         "cli.commands.rollbacks:rollback",
-        "Take an agent's files back to what they were before a job changed them.",
+        "Take an agent back to what it was before a job changed it.",
     ),
     "heartbeats": (
         REQUEST,

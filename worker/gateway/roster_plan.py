@@ -10,7 +10,7 @@ from typing import Any
 from worker.gateway.agent_ids import IMPLICIT_AGENT, canonical_id
 from worker.gateway.config_text import text_fault, variable_fault
 from worker.gateway.dialect import Dialect
-from worker.gateway.documents import mapping
+from worker.gateway.documents import mapping, value_at
 from worker.gateway.entry_settings import (
     FieldChanges,
     FieldRecord,
@@ -54,9 +54,10 @@ class RosterPlan:
     differs. ``present``: ids that the roster has now. ``patches``: a merge patch for each changed entry, by
     id. ``silenced``: other agents whose heartbeats stop, since the patch writes the first heartbeat block.
     ``kept``: other agents to which the patch gives a block of their own, so that their heartbeats go on.
-    ``silenced`` and ``kept`` hold ids as the config spells them. ``fields``: what becomes of the settings of
-    each entry that has any, by id; an entry whose settings have a fault is not in the patch. ``replaced``:
-    paths of lists that the patch replaces or takes away.
+    ``silenced`` and ``kept`` hold ids as the config spells them. ``former``: by id and field, the values that
+    the patch replaces in entries that are there, null where there was none. ``fields``: what becomes of the
+    settings of each entry that has any, by id; an entry whose settings have a fault is not in the patch.
+    ``replaced``: paths of lists that the patch replaces or takes away.
     """
 
     document: Mapping[str, Any] | None
@@ -67,6 +68,7 @@ class RosterPlan:
     kept: tuple[str, ...] = ()
     fields: Mapping[str, FieldChanges] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
+    former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def faults(self) -> dict[str, str]:
@@ -154,6 +156,7 @@ def plan_roster(
     """
     live = roster_entries(dialect, parsed)
     changed: dict[str, dict[str, Any]] = {}
+    former: dict[str, Mapping[str, Any]] = {}
     fields: dict[str, FieldChanges] = {}
     for entry in wanted:
         before = _entry_before(dialect, entry, live)
@@ -168,6 +171,8 @@ def plan_roster(
             after = applied.entry
         if after != before:
             changed[entry.openclaw_id] = after
+            if before is not None and (replaced := _former(entry, before, after)):
+                former[entry.openclaw_id] = replaced
     ours = any(not entry.settings_only for entry in wanted)
     visibility = _missing_visibility(dialect, parsed) if ours else {}
     document: dict[str, Any] = {}
@@ -190,6 +195,7 @@ def plan_roster(
         patches,
         fields=fields,
         replaced=_replaced_lists(dialect, parsed, live, changed),
+        former=former,
     )
     return replace(plan, kept=tuple(others)) if keep_others_beating else replace(plan, silenced=tuple(others))
 
@@ -284,6 +290,13 @@ def _wanted_entry(dialect: Dialect, entry: RosterEntry, before: Mapping[str, Any
         del after["identity"]  # agents.create derives it from the id, but the agent has a name
     after["heartbeat"] = heartbeat_block(dialect, entry.heartbeat)
     return after
+
+
+def _former(entry: RosterEntry, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry had, by field, where a patch changes what the agent's rows decide; its folder aside."""
+    names = ["name", "heartbeat", *sorted({*entry.settings, *entry.written})]
+    values = {name: value_at(before, name.split(".")) for name in names}
+    return {name: value for name, value in values.items() if value != value_at(after, name.split("."))}
 
 
 def _is_resolved(live: Any, wanted: str) -> bool:

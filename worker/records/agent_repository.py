@@ -14,8 +14,8 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.jobs.states import ReasonCode
-from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
-from worker.records.holds import HELD, held_of
+from worker.records.agent_settings import HELD_FIELDS, SETTINGS, WRITTEN, with_settings
+from worker.records.holds import HELD, HELD_ENTRY, held_entry_of, held_of
 from worker.records.places import (
     LIVE_PLACES,
     Belonging,
@@ -30,7 +30,7 @@ from worker.records.places import (
 from worker.records.template_layers import LAYERS, PLAIN_OVERRIDES, LayerNames, layers_of
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.display_text import one_line, shown_name
-from worker.workspace.held import HeldFile
+from worker.workspace.held import HeldEntry, HeldFile
 from worker.workspace.identity import plain_path, workspace_path
 from worker.workspace.layers import NO_LAYERS, Layers
 from worker.workspace.plan import RecordedFile
@@ -82,7 +82,8 @@ class AgentRecord:
     places where it lives according to ``agent_places``; ``files``: what we last wrote there, by file name;
     ``owners``: whose its files are, where that differs from the default;
     ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read;
-    ``layers``: the templates of all layers that concern it; ``held``: the files that it keeps as they were.
+    ``layers``: the templates of all layers that concern it; ``held``: the files that it keeps as they were;
+    ``held_fields``: the values that its entry keeps, as read; ``held_entry``: who holds them.
     """
 
     agent: AgentFacts
@@ -107,6 +108,8 @@ class AgentRecord:
     written: str | None = None
     layers: Layers = NO_LAYERS
     held: Mapping[str, HeldFile] = field(default_factory=dict)
+    held_fields: str | None = None
+    held_entry: HeldEntry | None = None
 
     @property
     def gateway_id(self) -> UUID:
@@ -150,7 +153,7 @@ class AgentRecord:
         entry = RosterEntry(
             self.openclaw_id, self.shown_name, self.workspace, self.heartbeat, settings_only=not ours
         )
-        return with_settings(entry, self.settings, self.written)
+        return with_settings(entry, self.settings, self.written, self.held_fields)
 
     @property
     def shown_name(self) -> str:
@@ -195,7 +198,8 @@ _LOAD = text(f"""
         (SELECT jsonb_object_agg(o.name, o.owner ORDER BY o.scope DESC) FROM provisioner.file_owners o
          WHERE (o.scope, o.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id))) AS owners,
         {SETTINGS} AS settings, {WRITTEN} AS written,
-        {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides, {HELD} AS held
+        {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides, {HELD} AS held,
+        {HELD_FIELDS} AS held_fields, {HELD_ENTRY} AS held_entry
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
     LEFT JOIN gateways g ON g.id = a.gateway_id
@@ -266,6 +270,8 @@ def load_agent(
         written=row.written,
         layers=_layers(connection, row),
         held=held_of(connection, row.gateway_key, row.held),
+        held_fields=row.held_fields,
+        held_entry=held_entry_of(row.held_entry),
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())

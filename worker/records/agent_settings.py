@@ -39,6 +39,11 @@ WRITTEN = """(
     )
 )"""
 """SQL of what is on record of the entries of agent ``a``, for `with_settings`; null if there is nothing."""
+HELD_FIELDS = """(
+    SELECT CAST(jsonb_object_agg(h.field, h.value) AS text) FROM provisioner.held_fields h
+    WHERE h.agent_id = a.id AND h.gateway_id = a.gateway_id
+)"""
+"""SQL of the fields of agent ``a``'s entry that keep a value, for `with_settings`; null if there are none."""
 _WIDEST_FIRST: Sequence[Scope] = get_args(Scope)
 
 
@@ -70,18 +75,36 @@ def counting(settings: Iterable[Setting]) -> dict[str, Setting]:
     return found
 
 
-def with_settings(entry: RosterEntry, settings: str | None, written: str | None) -> RosterEntry:
-    """The entry with its agent's settings, of `SETTINGS`, and what is on record of it, of `WRITTEN`; with a
-    fault if these rows cannot be read."""
+def with_settings(
+    entry: RosterEntry, settings: str | None, written: str | None, held: str | None = None
+) -> RosterEntry:
+    """The entry with its agent's settings, of `SETTINGS`, what is on record of it, of `WRITTEN`, and the
+    values that it keeps, of `HELD_FIELDS`; with a fault if these rows cannot be read."""
     try:
-        return replace(
+        entry = replace(
             entry, settings=_settings_of(settings), written=_written_of(written, entry.openclaw_id)
         )
+        return entry if held is None else _with_held(entry, json.loads(held))
     except (ValueError, RecursionError) as error:
         name = type(error).__name__
         return replace(
             entry, fault=f"Its rows in agent_settings cannot be read ({name}): write them more simply."
         )
+
+
+def _with_held(entry: RosterEntry, held: Mapping[str, Any]) -> RosterEntry:
+    """The entry with the values that it keeps in place of those that its agent's rows call for."""
+    own = {name: value for name, value in held.items() if name not in ("name", "heartbeat")}
+    fields = Fields(own)
+    settings = {name: value for name, value in entry.settings.items() if not fields.overlap(name)}
+    settings |= {name: value for name, value in own.items() if value is not None}
+    name, heartbeat = held.get("name"), held.get("heartbeat")
+    return replace(
+        entry,
+        settings=settings,
+        name=name if isinstance(name, str) else entry.name,
+        heartbeat=heartbeat if isinstance(heartbeat, Mapping) else entry.heartbeat,
+    )
 
 
 def _settings_of(rows: str | None) -> dict[str, Any]:

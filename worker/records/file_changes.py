@@ -32,6 +32,20 @@ class FileChange:
     unkept: Unkept | None = None
 
 
+@dataclass(frozen=True)
+class EntryChange:
+    """What a job replaced in an agent's roster entry.
+
+    ``fields``: former values by field, None where there was none; ``unkept``: fields whose values were not
+    kept, since they hold a secret or a variable.
+    """
+
+    job_id: UUID
+    agent_id: UUID
+    fields: Mapping[str, Any]
+    unkept: tuple[str, ...] = ()
+
+
 def record_changes(
     connection: Connection,
     agent_id: UUID,
@@ -50,6 +64,31 @@ def record_changes(
     connection.execute(_RECORD, {**values, "texts": bodies, "most_bytes": MOST_TEXT_BYTES})
 
 
+def record_entry_changes(connection: Connection, gateway_id: UUID, changes: Collection[EntryChange]) -> None:
+    """Record what a patch is about to replace in roster entries; what an earlier try recorded stays."""
+    rows = [
+        {
+            "gateway_id": gateway_id,
+            "job_id": each.job_id,
+            "agent_id": each.agent_id,
+            "fields": dict(each.fields),
+            "unkept": list(each.unkept),
+        }
+        for each in changes
+    ]
+    if rows:
+        connection.execute(_RECORD_ENTRIES, rows)
+
+
+def entry_change_of(
+    connection: Connection, agent_id: UUID, gateway_id: UUID, job_id: UUID
+) -> EntryChange | None:
+    """What the job, or a job that it enqueued, replaced first in the agent's entry on the gateway."""
+    values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id}
+    row = connection.execute(_ENTRY_CHANGE, values).one_or_none()
+    return None if row is None else EntryChange(row.job_id, agent_id, row.fields, tuple(row.unkept))
+
+
 def changes_of(connection: Connection, agent_id: UUID, gateway_id: UUID, job_id: UUID) -> list[FileChange]:
     """What the job, or a job that it enqueued, replaced in the agent's files on the gateway, by file name.
 
@@ -60,7 +99,7 @@ def changes_of(connection: Connection, agent_id: UUID, gateway_id: UUID, job_id:
 
 
 def last_change(connection: Connection, agent_id: UUID, gateway_id: UUID) -> Row[Any] | None:
-    """The job that changed the agent's files last and was no rollback: its id, kind and time."""
+    """The job that changed the agent's files or entry last and was no rollback: its id, kind and time."""
     return connection.execute(_LAST, {"agent_id": agent_id, "gateway_id": gateway_id}).one_or_none()
 
 
@@ -73,8 +112,8 @@ def changed_after(
 
 
 def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]]:
-    """The agents whose files the job, or a job that it enqueued, changed: their ids and gateways, and their
-    names as far as they have rows."""
+    """The agents whose files or entries the job, or a job that it enqueued, changed: their ids and gateways,
+    and their names as far as they have rows."""
     return connection.execute(_AGENTS, {"job_id": job_id}).all()
 
 
@@ -123,7 +162,10 @@ _CHANGES = text(f"""
 """)
 _LAST = text("""
     SELECT c.job_id, j.kind, max(c.changed_at) AS changed_at
-    FROM provisioner.file_changes c LEFT JOIN provisioner.jobs j ON j.id = c.job_id
+    FROM (
+        SELECT job_id, agent_id, gateway_id, changed_at FROM provisioner.file_changes
+        UNION ALL SELECT job_id, agent_id, gateway_id, changed_at FROM provisioner.entry_changes
+    ) c LEFT JOIN provisioner.jobs j ON j.id = c.job_id
     WHERE c.agent_id = :agent_id AND c.gateway_id = :gateway_id AND j.kind IS DISTINCT FROM 'rollback'
     GROUP BY c.job_id, j.kind ORDER BY changed_at DESC LIMIT 1
 """)
@@ -138,9 +180,22 @@ _LATER = text(f"""
     GROUP BY c.name
 """)
 _AGENTS = text(f"""
-    SELECT DISTINCT c.agent_id, c.gateway_id, a.name, a.gateway_id AS gateway_now
-    FROM provisioner.file_changes c LEFT JOIN agents a ON a.id = c.agent_id
-    WHERE c.job_id IN {_JOBS} ORDER BY a.name, c.agent_id
+    SELECT c.agent_id, c.gateway_id, a.name, a.gateway_id AS gateway_now
+    FROM (
+        SELECT agent_id, gateway_id FROM provisioner.file_changes WHERE job_id IN {_JOBS}
+        UNION SELECT agent_id, gateway_id FROM provisioner.entry_changes WHERE job_id IN {_JOBS}
+    ) c LEFT JOIN agents a ON a.id = c.agent_id
+    ORDER BY a.name, c.agent_id
+""")
+_RECORD_ENTRIES = text("""
+    INSERT INTO provisioner.entry_changes (job_id, agent_id, gateway_id, fields, unkept)
+    VALUES (:job_id, :agent_id, :gateway_id, :fields, :unkept)
+    ON CONFLICT DO NOTHING
+""").bindparams(bindparam("fields", type_=JSONB), bindparam("unkept", type_=JSONB))
+_ENTRY_CHANGE = text(f"""
+    SELECT job_id, fields, unkept FROM provisioner.entry_changes
+    WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND job_id IN {_JOBS}
+    ORDER BY changed_at LIMIT 1
 """)
 _OLD = """
     SELECT job_id, agent_id, name FROM (
@@ -149,9 +204,20 @@ _OLD = """
         FROM provisioner.file_changes
     ) ranked WHERE place > :most OR changed_at < now() - CAST(:older_than AS interval)
 """
-_COUNT_OLD = text(f"SELECT count(*) FROM ({_OLD}) old")
+_OLD_ENTRIES = """
+    SELECT job_id, agent_id FROM (
+        SELECT job_id, agent_id, changed_at,
+            row_number() OVER (PARTITION BY agent_id ORDER BY changed_at DESC) AS place
+        FROM provisioner.entry_changes
+    ) ranked WHERE place > :most OR changed_at < now() - CAST(:older_than AS interval)
+"""
+_COUNT_OLD = text(
+    f"SELECT (SELECT count(*) FROM ({_OLD}) old) + (SELECT count(*) FROM ({_OLD_ENTRIES}) entries)"
+)
 _FORGET = text(f"""
     WITH gone AS (
         DELETE FROM provisioner.file_changes WHERE (job_id, agent_id, name) IN ({_OLD}) RETURNING 1
-    ) SELECT count(*) FROM gone
+    ), entries AS (
+        DELETE FROM provisioner.entry_changes WHERE (job_id, agent_id) IN ({_OLD_ENTRIES}) RETURNING 1
+    ) SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM entries)
 """)

@@ -14,7 +14,7 @@ from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition, workspace_of
-from worker.records.agent_settings import SETTINGS, WRITTEN, with_settings
+from worker.records.agent_settings import HELD_FIELDS, SETTINGS, WRITTEN, with_settings
 from worker.records.places import LIVE_PLACES, Place, home_of, owns_entry, places_of
 from worker.workspace.context import GatewayFacts
 from worker.workspace.display_text import shown_name
@@ -45,7 +45,7 @@ _GATEWAY = text("""
 _WANTED = text(f"""
     SELECT a.id, a.name, a.board_id, a.is_board_lead, a.gateway_id,
         CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places,
-        {SETTINGS} AS settings, {WRITTEN} AS written
+        {SETTINGS} AS settings, {WRITTEN} AS written, {HELD_FIELDS} AS held_fields
     FROM agents a WHERE a.id = ANY(:agents) AND a.gateway_id = :gateway_id ORDER BY a.created_at, a.id
 """)
 
@@ -108,4 +108,4 @@ def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:
         fault = f"agents.heartbeat_config cannot be read ({type(error).__name__}): write it more simply."
         return Wanted(replace(entry, fault=fault), home)
     entry = replace(entry, heartbeat=config if isinstance(config, Mapping) else {})
-    return Wanted(with_settings(entry, row.settings, row.written), home)
+    return Wanted(with_settings(entry, row.settings, row.written, row.held_fields), home)

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.workspace.held import HeldFile
+from worker.workspace.held import HeldEntry, HeldFile
 
 SINCE = "0023"
 """The revision before which workers know nothing of held files, and would write over them."""
@@ -27,6 +28,23 @@ HELD = """(
     FROM provisioner.held_files h WHERE h.agent_id = a.id AND h.gateway_id = a.gateway_id
 )"""
 """SQL of the files that an agent ``a`` keeps on its gateway, for `held_of`; null if there are none."""
+
+
+HELD_ENTRY = """(
+    SELECT jsonb_build_array(jsonb_agg(h.field ORDER BY h.field), max(CAST(h.job_id AS text)), max(h.held_by),
+                             max(h.since))
+    FROM provisioner.held_fields h WHERE h.agent_id = a.id AND h.gateway_id = a.gateway_id
+    HAVING count(*) > 0
+)"""
+"""SQL of the fields that an agent ``a``'s entry keeps, for `held_entry_of`; null if there are none."""
+
+
+def held_entry_of(row: Sequence[Any] | None) -> HeldEntry | None:
+    """What an agent's entry keeps, from the column `HELD_ENTRY`."""
+    if row is None:
+        return None
+    fields, job_id, held_by, since = row
+    return HeldEntry(tuple(fields), UUID(job_id), held_by, datetime.fromisoformat(since))
 
 
 def held_of(connection: Connection, gateway_id: UUID, rows: Sequence[Any] | None) -> Mapping[str, HeldFile]:
@@ -103,6 +121,25 @@ def hold(connection: Connection, agent_id: UUID, gateway_id: UUID, held: Collect
         connection.execute(_HOLD, rows)
 
 
+def hold_fields(
+    connection: Connection, agent_id: UUID, gateway_id: UUID, fields: Mapping[str, Any], entry: HeldEntry
+) -> None:
+    """Have an agent's roster entry keep these values, None: no setting's."""
+    rows = [
+        {
+            "agent_id": agent_id,
+            "gateway_id": gateway_id,
+            "field": name,
+            "value": value,
+            "job_id": entry.job_id,
+            "held_by": entry.held_by,
+        }
+        for name, value in fields.items()
+    ]
+    if rows:
+        connection.execute(_HOLD_FIELDS, rows)
+
+
 def release_holds(
     connection: Connection, agent_ids: Collection[UUID], *, job_id: UUID | None = None
 ) -> list[UUID]:
@@ -112,6 +149,15 @@ def release_holds(
     """
     values = {"agents": list(agent_ids), "job_id": job_id}
     return sorted(set(connection.execute(_RELEASE, values).scalars()))
+
+
+def release_fields(connection: Connection, scope: str, target_id: UUID, fields: Collection[str]) -> int:
+    """End the holds on these fields, and on what is inside them, of the agents that a setting concerns.
+
+    Returns how many.
+    """
+    values = {"scope": scope, "target_id": target_id, "fields": sorted(fields)}
+    return connection.execute(_RELEASE_FIELDS, values).rowcount
 
 
 def release_names(connection: Connection, agent_id: UUID, gateway_id: UUID, names: Collection[str]) -> None:
@@ -155,10 +201,32 @@ _HOLD = text("""
         held_by = excluded.held_by, sources = excluded.sources,
         since = CASE WHEN held_files.job_id = excluded.job_id THEN held_files.since ELSE now() END
 """)
+_HOLD_FIELDS = text("""
+    INSERT INTO provisioner.held_fields (agent_id, gateway_id, field, value, job_id, held_by)
+    VALUES (:agent_id, :gateway_id, :field, :value, :job_id, :held_by)
+    ON CONFLICT (agent_id, gateway_id, field) DO UPDATE
+    SET value = excluded.value, job_id = excluded.job_id, held_by = excluded.held_by,
+        since = CASE WHEN held_fields.job_id = excluded.job_id THEN held_fields.since ELSE now() END
+""").bindparams(bindparam("value", type_=JSONB(none_as_null=True)))
 _RELEASE = text("""
-    DELETE FROM provisioner.held_files
-    WHERE agent_id = ANY(:agents) AND (CAST(:job_id AS uuid) IS NULL OR job_id = :job_id)
-    RETURNING agent_id
+    WITH fields AS (
+        DELETE FROM provisioner.held_fields
+        WHERE agent_id = ANY(:agents) AND (CAST(:job_id AS uuid) IS NULL OR job_id = :job_id)
+        RETURNING agent_id
+    ), files AS (
+        DELETE FROM provisioner.held_files
+        WHERE agent_id = ANY(:agents) AND (CAST(:job_id AS uuid) IS NULL OR job_id = :job_id)
+        RETURNING agent_id
+    )
+    SELECT agent_id FROM fields UNION SELECT agent_id FROM files
+""")
+_RELEASE_FIELDS = text("""
+    DELETE FROM provisioner.held_fields h USING agents a
+    WHERE a.id = h.agent_id AND h.gateway_id = a.gateway_id
+      AND CASE :scope WHEN 'gateway' THEN a.gateway_id WHEN 'board' THEN a.board_id ELSE a.id END = :target_id
+      AND EXISTS (SELECT FROM unnest(CAST(:fields AS text[])) AS f (field)
+                  WHERE h.field = f.field OR starts_with(h.field, f.field || '.')
+                     OR starts_with(f.field, h.field || '.'))
 """)
 _RELEASE_NAMES = text("""
     DELETE FROM provisioner.held_files
@@ -173,7 +241,11 @@ _RELEASE_SUPERSEDED = text("""
 _ALL = text("""
     SELECT h.gateway_id, g.name AS gateway, h.agent_id, coalesce(a.name, CAST(h.agent_id AS text)) AS agent,
         h.name, h.cause, h.job_id, h.held_by, h.since
-    FROM provisioner.held_files h
+    FROM (
+        SELECT gateway_id, agent_id, name, cause, job_id, held_by, since FROM provisioner.held_files
+        UNION ALL SELECT gateway_id, agent_id, 'entry: ' || field, 'rollback', job_id, held_by, since
+        FROM provisioner.held_fields
+    ) h
     LEFT JOIN agents a ON a.id = h.agent_id
     LEFT JOIN gateways g ON g.id = h.gateway_id
     ORDER BY gateway, agent, h.agent_id, h.name

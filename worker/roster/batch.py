@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -12,10 +12,12 @@ from uuid import UUID
 from worker.database import DATABASE_AWAY
 from worker.errors import ProvisionerError, reason_of
 from worker.gateway.dialect import Dialect
-from worker.gateway.entry_settings import overlap
+from worker.gateway.entry_settings import looks_secret, overlap
 from worker.gateway.errors import InvalidConfig
 from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
+from worker.gateway.variables import REDACTED, strings_of
 from worker.jobs.states import ReasonCode, code_of
+from worker.records.file_changes import EntryChange
 from worker.records.gateway_repository import Wanted
 from worker.records.places import Place
 from worker.roster.intents import Intent, Refusal
@@ -120,6 +122,15 @@ class RosterBatch:
                 said = self.warned.get(intent.id, "")
                 if note not in said:
                     self.warned[intent.id] = f"{said} {note}".lstrip()
+
+    def replaced(self, plan: RosterPlan) -> Iterator[EntryChange]:
+        """What the plan replaces in entries, for each job that has it written."""
+        for intent in self._open("reconcile"):
+            former = plan.former.get(self.entries[intent.agent_id].openclaw_id)
+            if former is not None:
+                hidden = {name for name, value in former.items() if _is_hidden(name, value)}
+                kept = {name: value for name, value in former.items() if name not in hidden}
+                yield EntryChange(intent.job_id, intent.agent_id, kept, tuple(sorted(hidden)))
 
     def entries_of(self, ids: Collection[str]) -> list[RosterEntry]:
         """The wanted entries with these OpenClaw ids."""
@@ -276,3 +287,8 @@ def plan_without_faulty(
             sentence = f"Agent {entry.name!r}: {reason_of(error)}"
             refused[entry.openclaw_id] = Refusal(sentence, code_of(error))
     return plan([entry for entry in wanted if entry.openclaw_id not in refused]), refused
+
+
+def _is_hidden(name: str, value: Any) -> bool:
+    """Whether a value of an entry is not kept: it is a secret, or it holds a variable of its owner's."""
+    return looks_secret(name, value) or any("${" in each or REDACTED in each for _, each in strings_of(value))

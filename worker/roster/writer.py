@@ -59,6 +59,7 @@ from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.releasing import mark_waiting_for
 from worker.printable import line
 from worker.records.agent_settings import forget_entries, forget_fields, record_fields
+from worker.records.file_changes import record_entry_changes
 from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_agents
 from worker.records.places import claim_places, close_places, note_earlier_homes
 from worker.roster.batch import RosterBatch, plan_without_faulty, select_batch
@@ -246,7 +247,7 @@ def _reconcile(
         if document is None:
             check.record_writes(_remove(services, lease, client, batch, unwanted, gateway, live))
             continue
-        _record_fields(services, lease, plan)
+        _record_fields(services, lease, batch, plan)
         connection = client.connection()
         try:
             written = _patch(lease, client, live, live.next_patch(document), plan.replaced)
@@ -336,15 +337,17 @@ def _warn_of_first_write(services: Services, batch: RosterBatch, live: LiveRoste
             log.warning("%s", sentence)
 
 
-def _record_fields(services: Services, lease: RosterLease, plan: RosterPlan) -> None:
-    """Put on record what the patch writes to fields that settings name, and what their owner has there.
+def _record_fields(services: Services, lease: RosterLease, batch: RosterBatch, plan: RosterPlan) -> None:
+    """Put on record what the patch writes to fields that settings name, what their owner has there, and what
+    the patch replaces.
 
     It is done before the patch is sent: what we wrote must be known to be ours even if the answer is lost.
     """
-    if plan.records:
+    if plan.records or plan.former:
         with services.engine.begin() as connection:
             lease.hold(connection)
             record_fields(connection, lease.gateway_id, plan.records)
+            record_entry_changes(connection, lease.gateway_id, list(batch.replaced(plan)))
 
 
 def _removable(

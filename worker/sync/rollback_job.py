@@ -20,7 +20,7 @@ def enqueue_rollbacks(connection: Connection, job_id: UUID, request: RollbackJob
     changed = agents_changed_by(connection, request.undo_job_id)
     if not changed:
         raise BadRequestError(
-            f"Job {request.undo_job_id} changed no agent's files, or longer ago than records are kept:"
+            f"Job {request.undo_job_id} changed no agent, or longer ago than records are kept:"
             " `provisioner job` shows what a job did."
         )
     options = {name: value for name, value in request.model_dump().items() if name in Rollback.model_fields}

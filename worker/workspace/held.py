@@ -76,6 +76,27 @@ def kept_texts(held: Mapping[str, HeldFile], carrier: str) -> KeptTexts:
     return KeptTexts(texts, tuple(warnings))
 
 
+@dataclass(frozen=True)
+class HeldEntry:
+    """The fields of a roster entry that keep a value, the rollback that did so, and who asked for it."""
+
+    fields: tuple[str, ...]
+    job_id: UUID
+    held_by: str | None
+    since: datetime
+
+    @property
+    def note(self) -> str:
+        """A sentence about it, which names no agent."""
+        whose = f" by {self.held_by}" if self.held_by else ""
+        since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        fields = ", ".join(self.fields)
+        return (
+            f"Held since {since}, when it was rolled back{whose}: {fields} of its roster entry."
+            " `provisioner rollback AGENT --release` lets it follow its rows again."
+        )
+
+
 def hold_notes(held: Iterable[HeldFile]) -> Iterator[str]:
     """A sentence for each hold, which names all of its files. It names no agent, so that those of many can be
     told together."""

@@ -9,10 +9,12 @@ from uuid import UUID
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from tests.integration.sync.test_layers import deliver, layer, put
+from tests.integration.sync.test_layers import deliver, layer
+from tests.integration.sync.test_layers import put as put_version
 from tests.integration.sync.test_memory_files import folder
+from tests.integration.sync.test_settings import edit_entry, entry, patches, put, update, with_models
 from tests.integration.sync.test_three_sides import NOTE, edit, file_of, restyle
-from worker.records.holds import hold_as_delivered, release_holds, release_superseded
+from worker.records.holds import hold_as_delivered, release_fields, release_holds, release_superseded
 from worker.workspace.template_sources import sources_sha256
 from worker.workspace.tokens import find_token
 
@@ -157,13 +159,13 @@ def test_a_whole_job_is_taken_back(scene: Scene, ann: UUID) -> None:
         assert contents(scene, agent) == before[agent]
     refused = scene.ask("rollback_job", gateway_id=scene.fleet.gateway_id, undo_job_id=ann)
     scene.serve()
-    assert "changed no agent's files" in scene.job(refused).error
+    assert "changed no agent, or longer ago" in scene.job(refused).error
 
 
 @on_one_release
 def test_nothing_to_take_back_is_said(scene: Scene, ann: UUID) -> None:
-    assert "no job has changed its files" in roll_back(scene, ann).error
-    assert "changed no file of Ann" in roll_back(scene, ann, undo_job_id=ann).error
+    assert "no job has changed it" in roll_back(scene, ann).error
+    assert "changed nothing of Ann" in roll_back(scene, ann, undo_job_id=ann).error
 
 
 def test_agents_that_a_roll_out_has_not_reached_keep_what_they_have(scene: Scene, ann: UUID) -> None:
@@ -178,12 +180,12 @@ def test_agents_that_a_roll_out_has_not_reached_keep_what_they_have(scene: Scene
             held_by="ada",
             sources=sources_sha256(None),
         )
-    put(scene, place, "SOUL.md", "{% if broken %}")
+    put_version(scene, place, "SOUL.md", "{% if broken %}")
     deliver(scene, place, SOUL=1)
     held = synced(scene)
     assert (held.status, held.result["files_written"]) == ("succeeded", 0), held.error
     assert contents(scene, ann) == before
-    put(scene, place, "SOUL.md", "You are {{ agent_name }}.")
+    put_version(scene, place, "SOUL.md", "You are {{ agent_name }}.")
     deliver(scene, place, SOUL=2)
     with scene.engine.begin() as connection:
         assert release_superseded(connection, [ann], ["SOUL.md"]) == 1
@@ -192,3 +194,38 @@ def test_agents_that_a_roll_out_has_not_reached_keep_what_they_have(scene: Scene
     with scene.engine.begin() as connection:
         assert release_holds(connection, [ann]) == [ann]
     assert synced(scene).result["files_written"] == 0
+
+
+def test_an_entry_comes_back_in_one_patch_and_stays(scene: Scene) -> None:
+    with_models(scene)
+    ann, bob = scene.agent("Ann"), scene.agent("Bob")
+    scene.provision(ann, bob)
+    edit_entry(scene, bob, lambda each: each.update(model={"primary": "stub/other"}))
+    before = [entry(scene, each) for each in (ann, bob)]
+    put(scene, "board", scene.fleet.board_id, model="stub/m", skills=["cooking"])
+    scene.execute("UPDATE agents SET name = 'Anna' WHERE id = :id", id=ann)
+    done = synced(scene)
+    changed = [entry(scene, each) for each in (ann, bob)]
+    assert (changed[0]["name"], changed[1]["model"], changed[1]["skills"]) == ("Anna", "stub/m", ["cooking"])
+
+    planned = roll_back(scene, bob, undo_job_id=done.id, dry_run=True)
+    assert planned.result["roster"]["action"] == "update", planned
+    assert [entry(scene, each) for each in (ann, bob)] == changed
+    sent = patches(scene)
+    scene.ask("rollback_job", gateway_id=scene.fleet.gateway_id, undo_job_id=done.id)
+    scene.serve()
+    assert [entry(scene, each) for each in (ann, bob)] == before
+    assert patches(scene) == sent + 1
+    held = synced(scene)
+    assert (held.status, held.result["roster_changes"]) == ("succeeded", 0)
+    assert any("model, skills of its roster entry" in each for each in held.result["warnings"])
+    assert [entry(scene, each) for each in (ann, bob)] == before
+
+    with scene.engine.begin() as connection:
+        assert release_fields(connection, "board", scene.fleet.board_id, ["model"]) == 2
+    put(scene, "board", scene.fleet.board_id, model="stub/other")
+    assert update(scene, bob).status == "succeeded"
+    assert (entry(scene, bob)["model"], "skills" in entry(scene, bob)) == ("stub/other", False)
+    roll_back(scene, ann, release=True)
+    assert update(scene, ann).status == "succeeded"
+    assert entry(scene, ann)["name"] == "Anna"

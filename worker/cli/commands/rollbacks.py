@@ -56,11 +56,11 @@ def rollback(
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
-    """Take an agent's files back to what they were before a job changed them.
+    """Take an agent back to what it was before a job changed it.
 
-    Without --job, what changed the agent last is taken back. What the agent has written since is merged, or
-    kept and reported. The files are then held: they stay so, whatever the templates say, until --release, or
-    until a newer version of their template is promoted.
+    Its files and its roster entry are meant. Without --job, what changed it last is taken back. What the
+    agent has written since is merged, or kept and reported. All that is then held: it stays so, whatever
+    templates and settings say, until --release, or until a newer version of the template is promoted.
     """
     if held:
         _list(as_json=as_json)
@@ -101,7 +101,7 @@ def _all_of(connection: Connection, given: TypedRollback) -> RollbackJob:
     changed = agents_changed_by(connection, given.undo_job_id)
     if not changed:
         raise WrongUseError(
-            f"Job {given.undo_job_id} changed no agent's files, or longer ago than records are kept:"
+            f"Job {given.undo_job_id} changed no agent, or longer ago than records are kept:"
             " `provisioner job` shows what a job did."
         )
     values = {name: value for name, value in given.model_dump().items() if name in RollbackJob.model_fields}

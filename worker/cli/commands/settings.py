@@ -31,6 +31,7 @@ from worker.records.agent_settings import (
     settings_concerning,
     unset_settings,
 )
+from worker.records.holds import release_fields
 
 app = typer.Typer(
     help="What agents' roster entries should have: model, skills, tools, sandbox and the like.",
@@ -67,6 +68,7 @@ def set_command(
         if lock and target.scope == "agent":
             raise WrongUseError("--lock is for a gateway or a board: nothing is nearer than an agent.")
         replaced = set_settings(connection, target.scope, target.id, wanted, locked=lock)
+        release_fields(connection, target.scope, target.id, wanted)
         overruled = _locked_above(connection, target, wanted)
         apply = apply_command(connection, target)
     if as_json:
@@ -98,6 +100,7 @@ def unset(
     with engine().begin() as connection:
         target = find_target(connection, gateway, board, agent, gone=True)
         fields = unset_settings(connection, target.scope, target.id, field)
+        release_fields(connection, target.scope, target.id, fields)
         apply = apply_command(connection, target)
     if not fields:
         raise WrongUseError(
