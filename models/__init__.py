@@ -17,6 +17,7 @@ from models.held_files import HeldFile
 from models.job_agents import JobAgent
 from models.jobs import Job
 from models.organizations import Organization
+from models.roll_outs import RollOut, RollOutAgent
 from models.roster_fields import RosterField
 from models.roster_intents import RosterIntent
 from models.schemas import MissionControl, Provisioner
@@ -49,6 +50,8 @@ __all__ = [
     "OrganizationMember",
     "OverrideForm",
     "Provisioner",
+    "RollOut",
+    "RollOutAgent",
     "RosterField",
     "RosterIntent",
     "SyncSchedule",

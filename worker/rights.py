@@ -30,6 +30,8 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.file_texts": ("SELECT", "INSERT"),
     "provisioner.held_fields": _ALL,
     "provisioner.held_files": _ALL,
+    "provisioner.roll_outs": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.roll_out_agents": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.roster_fields": _ALL,
     "provisioner.agent_credentials": _ALL,
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),

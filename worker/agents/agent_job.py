@@ -121,7 +121,7 @@ def _without_lapsed(
     services: Services, connection: Connection, held: Claim, record: AgentRecord
 ) -> AgentRecord:
     """The record without the holds that have ended because the shipped templates or TEMPLATES_DIR changed; a
-    job that writes deletes them."""
+    job that writes deletes them. The dry runs of a roll-out look past those of roll-outs that have ended."""
     layered = record.layers.counting()
     sources = sources_sha256(services.settings.templates_dir)
     lapsed = {
@@ -129,6 +129,8 @@ def _without_lapsed(
         for name, each in record.held.items()
         if each.sources not in (None, sources) and not each.open and name not in layered
     }
+    if held.options.get("past_roll_outs") is True and held.options.get("dry_run") is True:
+        lapsed |= {name for name, each in record.held.items() if each.cause == "roll_out" and not each.open}
     if lapsed and held.options.get("dry_run") is not True:
         release_names(connection, held.agent_id, record.gateway_id, lapsed)
     return replace(record, held={name: each for name, each in record.held.items() if name not in lapsed})

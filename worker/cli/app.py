@@ -39,6 +39,10 @@ COMMANDS = {
         "cli.commands.rollbacks:rollback",
         "Take an agent back to what it was before a job changed it.",
     ),
+    "rollout": (
+        "cli.commands.rollouts:app",
+        "Roll-outs, which `sync --canary` begins: where they stand, and to pause, resume or end them.",
+    ),
     "heartbeats": (
         REQUEST,
         "Apply the heartbeat settings of a gateway's agents, in one config change.",

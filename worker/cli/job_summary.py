@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -117,6 +117,33 @@ class WebhookSummary:
 
 
 @dataclass(frozen=True)
+class RollOutAgent:
+    """An agent's part in a roll-out. ``change``: the same for agents that get the same."""
+
+    agent_id: UUID
+    name: str
+    gateway_name: str
+    ring: int
+    change: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class RollOutSummary:
+    """Where a roll-out stands. ``gateways``: their names; ``plan``: whom the first ring leaves out, and how
+    often gateways restart."""
+
+    gateways: Sequence[str]
+    ring: int
+    rings: int
+    paused: bool
+    wait_until: datetime | None
+    plan: Mapping[str, Any]
+    agents: Sequence[RollOutAgent]
+
+
+@dataclass(frozen=True)
 class JobSummary:
     """A job. Times are in seconds on Postgres's clock: ``age_s`` since the request, ``waited_s`` from the
     request to the start, ``took_s`` from the start to the end or to now. ``tries``, ``crashes``: the maximum
@@ -155,6 +182,7 @@ class JobSummary:
     tries: int = 0
     crashes: int = 0
     webhook: WebhookSummary | None = None
+    rollout: RollOutSummary | None = None
 
     @property
     def ended(self) -> bool:
@@ -288,6 +316,20 @@ _AGENTS = text(f"""
 """)
 
 
+_ROLL_OUT = text("""
+    SELECT ARRAY(SELECT coalesce(g.name, u.id::text) FROM unnest(o.gateways) WITH ORDINALITY u (id, place)
+                 LEFT JOIN gateways g ON g.id = u.id ORDER BY u.place) AS gateways,
+        o.ring, o.rings, o.paused_at IS NOT NULL AS paused, o.wait_until, o.plan
+    FROM provisioner.roll_outs o WHERE o.job_id = :id
+""")
+_ROLL_OUT_AGENTS = text("""
+    SELECT r.agent_id, coalesce(r.agent_name, r.agent_id::text) AS name,
+        coalesce(g.name, r.gateway_id::text) AS gateway_name, r.ring, r.change, r.state, r.reason
+    FROM provisioner.roll_out_agents r LEFT JOIN gateways g ON g.id = r.gateway_id
+    WHERE r.job_id = :id ORDER BY r.ring, name, r.agent_id
+""")
+
+
 def read_jobs(
     connection: Connection, ids: Sequence[UUID], *, whole: bool = True, at_work: int = 3, failures: int = 3
 ) -> list[JobSummary]:
@@ -304,7 +346,18 @@ def read_jobs(
         values = dict(row._mapping)
         agents.setdefault(values.pop("job_id"), []).append(AgentSummary(**values))
     found = {row.id: _job(row, agents.get(row.id, ())) for row in jobs}
+    for row in jobs:
+        if row.kind == "roll_out":
+            found[row.id] = replace(found[row.id], rollout=_roll_out(connection, row.id))
     return [found[key] for key in ids if key in found]
+
+
+def _roll_out(connection: Connection, job_id: UUID) -> RollOutSummary | None:
+    row = connection.execute(_ROLL_OUT, {"id": job_id}).one_or_none()
+    if row is None:
+        return None
+    agents = [RollOutAgent(**each._mapping) for each in connection.execute(_ROLL_OUT_AGENTS, {"id": job_id})]
+    return RollOutSummary(**row._mapping, agents=agents)
 
 
 def newest_jobs(connection: Connection, *, status: str | None, limit: int) -> list[JobSummary]:

@@ -30,6 +30,7 @@ _NOUNS: Mapping[str, Noun] = {
     "agent_ids": "agent",
     "board_id": "board",
     "gateway_id": "gateway",
+    "gateways": "gateway",
 }
 """Fields that hold ids, for which an operator may type names."""
 _JOBS = frozenset({"undo_job_id"})
@@ -158,7 +159,7 @@ class _Field:
             return None if typed is None else find_job(connection, typed)
         noun = _NOUNS.get(self.name)
         if noun is None or typed is None:
-            return typed or self.default if self.many else typed
+            return typed or self.default if self.many else self.default if typed is None else typed
         if isinstance(typed, list):
             return [find(connection, noun, name) for name in typed] or None
         try:
@@ -183,6 +184,8 @@ class _Field:
             return
         if self.name in _NOUNS and self.name.endswith("_id"):
             value = self._place(job)
+        if value == self.default:
+            return
         for one in value if isinstance(value, list) else filter(None, [value]):
             if self.is_option:
                 yield self.option.name

@@ -19,8 +19,9 @@ from worker.cli.options import Make
 from worker.cli.views.jobs import show_job
 from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
+from worker.cli.views.roll_outs import show_roll_out
 from worker.cli.views.syncs import show_sync
-from worker.jobs.requests import BadRequestError, Request
+from worker.jobs.requests import BadRequestError, Request, RollOut
 from worker.jobs.store.jobs import enqueue
 
 POLL_S = 0.25
@@ -68,6 +69,8 @@ def present(job: JobSummary) -> None:
     """Show a job on a page, or the plan of a dry run that succeeded."""
     if job.is_sync:
         show_sync(job)
+    elif job.kind == RollOut.kind:
+        show_roll_out(job)
     elif job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
         show_plan(job)
     else:

@@ -57,6 +57,10 @@ class Dialect:
     it. ``fences_writes``: agents.files.set takes the hash that the file should still have (seen on 2026.9.6).
     ``looks_up_schema``: config.schema.lookup describes every setting of an agent, where 2026.3.13 leaves out
     alternatives and the whole config.schema must be read (measured on 2026.9.6, where that has 2.2 MB).
+
+    ``runs_in``: what tells how an agent's last run began and ended: "list", the entries of sessions.list;
+    "history", the last answer in chat.history; None where nothing does (2026.2.12, which runs its default
+    agent alone).
     """
 
     roster: Literal["list", "entries"]
@@ -85,6 +89,12 @@ class Dialect:
     fences_writes: bool = False
     looks_up_schema: bool = False
     restart_delay_ms: int = 0
+    runs_in: Literal["list", "history"] | None = None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a config write restarts the gateway, or may."""
+        return self.latest_restart_s > 0
 
     @classmethod
     def from_hello(cls, version: str, methods: Collection[str]) -> Dialect:
@@ -115,6 +125,7 @@ class Dialect:
                 needs_replace_paths=True,
                 fences_writes=True,
                 looks_up_schema="config.schema.lookup" in methods,
+                runs_in="list",
             )
         # The ``secrets`` methods appeared in the release that also merges lists, keeps variables and delays
         # restarts. It still calls itself "dev" (2026.2.26).
@@ -138,6 +149,7 @@ class Dialect:
             defaults_beat_all="agents.workspace.list" in methods,
             leaves_distant_folders="agents.workspace.list" in methods,
             removes_from_memory=since_february_26 and "agents.workspace.list" not in methods,
+            runs_in="history" if since_february_26 else None,
         )
 
     @property

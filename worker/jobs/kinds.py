@@ -21,6 +21,7 @@ from worker.jobs.requests import (
     Request,
     Rollback,
     RollbackJob,
+    RollOut,
     SyncGateway,
     SyncHeartbeats,
     UpdateAgent,
@@ -75,6 +76,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(EnsureBoardLead, "control", "lead", right=("agents", "INSERT")),
         Kind(SyncHeartbeats, "control", "heartbeats"),
         Kind(SyncGateway, "control", "sync"),
+        Kind(RollOut, "control", "sync"),
     )
 }
 JOB_KINDS = tuple(KINDS)

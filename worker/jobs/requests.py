@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -125,7 +126,7 @@ Diff = Annotated[
 ]
 
 
-_SINCE_0_4 = frozenset({"overwrite_files", "keep_files"})
+_SINCE_0_4 = frozenset({"overwrite_files", "keep_files", "past_roll_outs"})
 
 
 class Request(BaseModel):
@@ -319,7 +320,8 @@ class SyncHeartbeats(Request):
 
 class SyncGateway(Request):
     """``tasks.sync_gateway``: bring the agents of a gateway, or of one of its boards, up to date with their
-    templates. ``agent_ids``: only these of them; null for all."""
+    templates. ``agent_ids``: only these of them; null for all; ``past_roll_outs``: a dry run that looks at
+    what is held for a roll-out that has ended as if it were not."""
 
     kind = "sync_gateway"
     target = "gateway_id"
@@ -344,6 +346,93 @@ class SyncGateway(Request):
     keep_files: KeepFiles = []
     user_id: UUID | None = None
     agent_ids: list[UUID] | None = None
+    past_roll_outs: bool = False
+
+
+LONGEST_WAIT_S = 30 * 86_400.0
+"""Limit on the seconds for which a ring's agents may be waited for."""
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(given: str) -> float:
+    """A time such as 90s, 10m, 2h or 1d, in seconds. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,6})\s*([smhd])", given.strip())
+    wait_s = float("nan") if found is None else int(found[1]) * float(_UNITS_S[found[2]])
+    if not 0 <= wait_s <= LONGEST_WAIT_S:
+        raise ValueError("no time")
+    return wait_s
+
+
+def _wait(given: str) -> str:
+    seconds_of(given)
+    return given
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Who is in the first ring: ``count`` agents, ``percent`` of those that change, or these ``agents``."""
+
+    count: int | None = None
+    percent: float | None = None
+    agents: tuple[UUID, ...] = ()
+
+
+def canary_of(given: str) -> Canary:
+    """The meaning of ``3``, ``5%`` or ids of agents with commas in between. Raises ValueError."""
+    written = given.strip()
+    if re.fullmatch(r"\d{1,5}", written) and int(written) > 0:
+        return Canary(count=int(written))
+    if re.fullmatch(r"\d{1,2}(\.\d{1,3})?%|100%", written) and float(written[:-1]) > 0:
+        return Canary(percent=float(written[:-1]))
+    return Canary(agents=tuple(dict.fromkeys(UUID(each.strip()) for each in written.split(","))))
+
+
+def _canary(given: str) -> str:
+    canary_of(given)
+    return given
+
+
+class RollOut(SyncGateway):
+    """``tasks.roll_out``: what a sync of one or more gateways would change, ring by ring (rules.md 56).
+
+    ``gateways``: those beside ``gateway_id``; ``canary``: who is in the first ring, as `canary_of` reads it;
+    ``wait``: for how long a run of each agent is waited for, as `seconds_of` reads it; ``max_failed``: after
+    how many failed agents it stops.
+    """
+
+    kind = "roll_out"
+
+    gateways: Annotated[
+        list[UUID] | None, Option("GATEWAYS", "Further gateways; only with --canary.", "GATEWAYS")
+    ] = None
+    canary: Annotated[
+        Text,
+        AfterValidator(_canary),
+        Option(
+            "--canary",
+            "Roll out in rings: 3 or 5% or these agents first (NAME,NAME), then steps of growing size.",
+            "3|5%|NAMES",
+        ),
+    ]
+    wait: Annotated[
+        Text,
+        AfterValidator(_wait),
+        Option(
+            "--wait", "How long to wait in each ring for a good run of each agent; 10m by default.", "TIME"
+        ),
+    ] = "10m"
+    max_failed: Annotated[
+        int, Field(ge=1, le=100_000), Option("--max-failed", "Stop once so many failed; 1 by default.", "N")
+    ] = 1
+    accept_unknown: Annotated[
+        bool, Option("--accept-unknown", "An agent of which no run was seen in time has not failed.")
+    ] = False
+    probe: Annotated[
+        bool, Option("--probe", "Send each agent one message, instead of waiting for it to run by itself.")
+    ] = False
+    rollback_on_failure: Annotated[
+        bool, Option("--rollback-on-failure", "If it stops, take back what it has changed.")
+    ] = False
 
 
 DiffOfAdoption = Annotated[
@@ -469,13 +558,20 @@ def _fault(name: str, kind: str, value: object) -> str:
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     wanted = _WANTED.get(kind.split("_")[0], "text")
-    if name in _SINCE_0_4:
+    if name in _WANTED_OF:
+        wanted = _WANTED_OF[name]
+    elif name in ("overwrite_files", "keep_files"):
         wanted = f"a list of at most {MOST_FILES} file names, without folders"
     if isinstance(value, dict) and kind == "value_error":
         wanted += f" and finite numbers, at most {DEEPEST_JSON} levels deep"
     return f"{name} must be {wanted}, not {shown}"
 
 
+_WANTED_OF = {
+    "canary": "a number from 1 on, a percentage like 5%, or ids of agents with commas in between",
+    "wait": "a time of at most 30 days, like 90s, 10m or 2h",
+    "max_failed": "a whole number from 1 to 100000",
+}
 _WANTED = {
     "uuid": "a UUID",
     "bool": "true or false",

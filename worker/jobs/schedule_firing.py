@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.database import DATABASE_AWAY
-from worker.jobs.requests import BadRequestError, SyncGateway, read_options
+from worker.jobs.requests import BadRequestError, RollOut, SyncGateway, read_options
 from worker.jobs.schedules import spec_of
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.log_context import log_context, note_ids
@@ -25,10 +25,13 @@ _DUE = text("""
     SELECT s.id, s.gateway_id, extract(epoch FROM s.every)::float AS every_s, s.cron, s.timezone,
         CAST(s.options AS text) AS options,
         CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, g.name AS gateway_name,
-        now() AS now, j.id AS open_job_id
+        now() AS now, j.id AS open_job_id, EXISTS (
+            SELECT FROM provisioner.roll_outs o JOIN provisioner.jobs r ON r.id = o.job_id
+            WHERE s.gateway_id = ANY(o.gateways) AND r.status IN ('queued', 'running')) AS rolling_out
     FROM provisioner.sync_schedules s
     LEFT JOIN gateways g ON g.id = s.gateway_id
     LEFT JOIN provisioner.jobs j ON j.id = s.last_job_id AND j.status IN ('queued', 'running')
+        AND j.kind <> 'roll_out'
     WHERE s.enabled AND (s.next_run_at IS NULL OR s.next_run_at <= now())
     ORDER BY s.next_run_at NULLS FIRST LIMIT :batch FOR UPDATE OF s SKIP LOCKED
 """)
@@ -105,6 +108,11 @@ def _fire(connection: Connection, row: Any) -> bool:
 
 
 def _request(row: Any) -> SyncGateway:
+    """What is due: a sync, or a roll-out if the schedule's options have a canary.
+
+    While a roll-out of the gateway is open, such a schedule gets a sync too: it mends what has drifted, and
+    gives nobody what the roll-out has not brought.
+    """
     due = row.next_run_at.astimezone(UTC).isoformat(timespec="milliseconds") if row.next_run_at else None
     given = read_options(row.options)
     options = given if isinstance(given, Mapping) else {"options": given}
@@ -114,9 +122,12 @@ def _request(row: Any) -> SyncGateway:
         "request_id": f"schedule:{row.id}:{due}",
         "requested_by": REQUESTED_BY,
     }
-    request, unknown = SyncGateway.parse(arguments)
+    model = RollOut if "canary" in options else SyncGateway
+    request, unknown = model.parse(arguments)
     if unknown:
-        raise BadRequestError(f"options: tasks.sync_gateway knows no {', '.join(unknown)}.")
+        raise BadRequestError(f"options: tasks.{model.kind} knows no {', '.join(unknown)}.")
+    if model is RollOut and row.rolling_out:
+        return SyncGateway(**request.model_dump(include=set(SyncGateway.model_fields)))
     return request
 
 

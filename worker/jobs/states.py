@@ -53,9 +53,31 @@ class Step(StrEnum):
     """A sync's agents are being synced."""
     MAIN = "main"
     """A sync's agents are done, and its gateway's main agent is being synced."""
+    DELIVER = "deliver"
+    """A roll-out brings a ring of agents up to date."""
+    CHECK = "check"
+    """A roll-out reads back what a ring has got."""
+    HEALTH = "health"
+    """A roll-out waits for runs of a ring's agents."""
     LOOKED = "looked"
     """The row ended when its sync read the gateway's config."""
     ENDED = "ended"
+
+
+class RolloutState(StrEnum):
+    """``roll_out_agents.state``: how far an agent is in a roll-out."""
+
+    WAITING = "waiting"
+    """Its ring has not begun; until then it keeps what it has."""
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    """It has the change; whether it is well is not known yet."""
+    HEALTHY = "healthy"
+    UNKNOWN = "unknown"
+    """Nothing was heard of it in time."""
+    FAILED = "failed"
+    GONE = "gone"
+    """It was deleted or moved, or its board was paused, before its turn."""
 
 
 class AgentOutcome(StrEnum):
@@ -115,6 +137,8 @@ class ReasonCode(StrEnum):
     """An unexpected exception: a bug."""
     PERMANENT_ERROR = "permanent_error"
     """Any other permanent error; the sentence says what to correct."""
+    BUDGET_SPENT = "budget_spent"
+    """A roll-out stopped: as many agents failed as its request allows."""
     AGENTS_FAILED = "agents_failed"
     """A job of many agents in which some failed, for different reasons: their rows say which."""
 
@@ -132,6 +156,10 @@ class ReasonCode(StrEnum):
     """The row waits until the database can be used again."""
     RATE_LIMITED = "rate_limited"
     """The row waits until the gateway accepts calls of this kind again."""
+    WAITING_FOR_RING = "waiting_for_ring"
+    """A roll-out waits for the agents of a ring: to get the change, or to run well with it."""
+    PAUSED = "paused"
+    """A roll-out is paused, until somebody resumes it."""
     BEING_WOKEN = "being_woken"
     """Another worker is sending the row's wake message in a batch."""
     WORKER_STOPPING = "worker_stopping"
@@ -149,6 +177,8 @@ WAITS = frozenset(
         ReasonCode.WAITING_FOR_RESTART,
         ReasonCode.WAITING_FOR_DATABASE,
         ReasonCode.RATE_LIMITED,
+        ReasonCode.WAITING_FOR_RING,
+        ReasonCode.PAUSED,
         ReasonCode.BEING_WOKEN,
         ReasonCode.WORKER_STOPPING,
         ReasonCode.TRANSIENT_ERROR,

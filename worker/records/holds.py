@@ -160,6 +160,12 @@ def release_fields(connection: Connection, scope: str, target_id: UUID, fields: 
     return connection.execute(_RELEASE_FIELDS, values).rowcount
 
 
+def release_ended_roll_outs(connection: Connection, gateways: Collection[UUID]) -> None:
+    """End the holds of roll-outs of these gateways that have ended without reaching everybody: a new one is
+    about to hold what it has not reached."""
+    connection.execute(_RELEASE_ENDED, {"gateways": list(gateways)})
+
+
 def release_names(connection: Connection, agent_id: UUID, gateway_id: UUID, names: Collection[str]) -> None:
     """Have one agent's files of these names follow their templates again."""
     connection.execute(
@@ -231,6 +237,11 @@ _RELEASE_FIELDS = text("""
 _RELEASE_NAMES = text("""
     DELETE FROM provisioner.held_files
     WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND name = ANY(:names)
+""")
+_RELEASE_ENDED = text("""
+    DELETE FROM provisioner.held_files h
+    WHERE h.gateway_id = ANY(:gateways) AND h.cause = 'roll_out' AND NOT EXISTS (
+        SELECT FROM provisioner.jobs j WHERE j.id = h.job_id AND j.status IN ('queued', 'running'))
 """)
 _RELEASE_SUPERSEDED = text("""
     DELETE FROM provisioner.held_files h

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from worker.jobs.requests import BadRequestError, SyncGateway
 from worker.jobs.store.sync_jobs import start_sync
@@ -17,6 +18,18 @@ def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
 
     Agents of paused boards are skipped, and the gateway's main agent gets no position. Raises
     BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31).
+    """
+    gateway = require_usable(connection, request)
+    if not start_sync(connection, job_id, request, gateway.organization_id):
+        return False
+    add_rows(connection, job_id, request)
+    return True
+
+
+def require_usable(connection: Connection, request: SyncGateway) -> Row[Any]:
+    """The name, URL and organization of the request's gateway.
+
+    Raises BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31).
     """
     gateway = connection.execute(_GATEWAY, {"id": request.gateway_id}).one_or_none()
     if gateway is None:
@@ -33,10 +46,7 @@ def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
                 f"The user_id {request.user_id} is not a member of the organization of gateway"
                 f" {gateway.name!r}."
             )
-    if not start_sync(connection, job_id, request, gateway.organization_id):
-        return False
-    add_rows(connection, job_id, request)
-    return True
+    return gateway
 
 
 def _require_board(connection: Connection, board_id: UUID, gateway_id: UUID, where: str) -> None:

@@ -5,6 +5,7 @@ A key is only ever added: to do so, add the line that the failure shows to json_
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -84,6 +85,12 @@ def test_every_command_prints_the_keys_that_are_on_record(
     ask("rollback", "Ada", "--release")
     ask("delete", "Dee")
     ask("adopt", GATEWAY, "--board", "Board Ada", "--yes")
+    ask("sync", GATEWAY, "--canary", "1", "--dry-run", code=1)
+    out = ask("sync", GATEWAY, "--canary", "1", "--wait", "1h", "--no-wait")
+    while not (ask("rollout status", out["id"])["rollout"] or {}).get("rings"):
+        time.sleep(0.05)
+    for command in ("pause", "resume", "abort"):
+        ask(f"rollout {command}", out["id"])
     schedule = ask("schedule add", GATEWAY, "--every", "6h")
     ask("schedule list")
     ask("schedule remove", schedule["id"])

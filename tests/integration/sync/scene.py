@@ -36,6 +36,8 @@ from worker.sync.begin import begin
 from worker.sync.execution import execute_sync
 from worker.sync.heartbeat_job import begin as begin_heartbeats
 from worker.sync.heartbeat_job import execute_heartbeats
+from worker.sync.roll_out import begin as begin_roll_out
+from worker.sync.roll_out import execute_roll_out
 from worker.sync.rollback_job import enqueue_rollbacks
 
 
@@ -136,6 +138,8 @@ class Scene:
             execute_adoption(services, job_id, UUID(str(kwargs["gateway_id"])))
         elif task == "tasks.rollback_job":
             self._begin("rollback_job", str(task_id), dict(kwargs), enqueue_rollbacks)
+        elif task == "tasks.roll_out":
+            execute_roll_out(services, self._begin("roll_out", str(task_id), dict(kwargs), begin_roll_out))
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":

@@ -12,6 +12,7 @@ from worker.cli.app import COMMANDS, app, load
 EXPECTED = {
     "adopt",
     "rollback",
+    "rollout",
     "demo",
     "serve",
     "migrate",

@@ -11,7 +11,7 @@ import pytest
 from tests.product import ROOT, modules
 from tests.rows import HANDLERS
 from worker.jobs.kinds import KINDS, ONE_AGENT_KINDS, QUEUES, TASK_QUEUES, Kind, not_served, require_kind
-from worker.jobs.requests import BadRequestError, Request
+from worker.jobs.requests import BadRequestError, Request, SyncGateway
 
 ROW = re.compile(r"^\| `(tasks\.\w+)` \| `?(\w+)`? \| (.*?) \|$", re.MULTILINE)
 ARGUMENT = re.compile(r"([a-z]+(?:_[a-z]+)*)(?: \(([^)]*)\))?(?:, |$)")
@@ -53,7 +53,8 @@ def test_each_kind_has_a_request_a_target_and_a_queue() -> None:
         assert kind.target in ("agent_id", "board_id", "gateway_id")
         assert TASK_QUEUES[kind.task] == kind.queue
     assert set(TASK_QUEUES.values()) == set(QUEUES)
-    ours = [model for model in Request.__subclasses__() if model.__module__ == Request.__module__]
+    models = [*Request.__subclasses__(), *SyncGateway.__subclasses__()]
+    ours = [model for model in models if model.__module__ == Request.__module__]
     assert set(ours) == {kind.request for kind in KINDS.values()}
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import pytest
 
-from models import job_agents, jobs
+from models import job_agents, jobs, roll_outs
 from tests.rows import HANDLERS
 from worker.errors import PermanentError, ProvisionerError, TransientError
 from worker.gateway import errors
@@ -21,6 +21,7 @@ from worker.workspace.rendering import OVERRIDE_COLUMNS
 def test_the_tables_take_the_statuses_that_workers_know() -> None:
     assert jobs.JOB_STATUSES == states.JOB_STATUSES
     assert job_agents.AGENT_STATUSES == states.AGENT_STATUSES
+    assert tuple(states.RolloutState) == roll_outs.ROLL_OUT_STATES
     assert set(states.OPEN_STATUSES) < set(states.JOB_STATUSES)
     assert set(states.OPEN_AGENT_STATUSES) < set(states.AGENT_STATUSES)
 

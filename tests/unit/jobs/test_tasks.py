@@ -16,7 +16,7 @@ from worker.settings import settings
 FROZEN_NAMES = {
     *("tasks.provision_agent", "tasks.update_agent", "tasks.delete_agent", "tasks.sync_gateway"),
     *("tasks.sync_heartbeats", "tasks.ensure_board_lead", "tasks.provision_gateway_main"),
-    *("tasks.adopt_agent", "tasks.adopt_gateway"),
+    *("tasks.adopt_agent", "tasks.adopt_gateway", "tasks.roll_out"),
     *("tasks.rollback", "tasks.rollback_job"),
     *("tasks.sync_agent", "tasks.finish_sync", "tasks.write_roster", "tasks.run_due_schedules"),
 }

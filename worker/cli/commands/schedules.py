@@ -10,13 +10,14 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from worker.cli.commands.syncs import TypedSync, request_of
 from worker.cli.console import Json, emit, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find_schedule
 from worker.cli.options import Make, from_request
 from worker.jobs import schedules
-from worker.jobs.requests import BadRequestError, SyncGateway
+from worker.jobs.requests import BadRequestError, RollOut
 from worker.jobs.schedule_spec import ScheduleSpec
 from worker.jobs.schedules import Schedule
 
@@ -28,7 +29,7 @@ _SHOWN_RUNS = 3
 
 @app.command("add")
 @from_request(
-    SyncGateway,
+    TypedSync,
     but={"diff", "force_bootstrap", "request_id"},
     other_help={
         "dry_run": "Only find drift: `provisioner metrics` reports it.",
@@ -47,13 +48,13 @@ def add(
     timezone: Annotated[
         str, typer.Option(metavar="NAME", help="Time zone of --cron, such as Europe/Berlin.")
     ] = "UTC",
-    make: Make[SyncGateway],
+    make: Make[TypedSync],
     as_json: Json = False,
 ) -> None:
     """Sync a gateway on a schedule. Needs `celery -A worker.app beat` beside the workers."""
     spec = ScheduleSpec(_interval(every) if every else None, cron, timezone)
     with engine().begin() as connection:
-        request = make(connection)
+        request = request_of(connection, make(connection))
         try:
             added = schedules.add(connection, request, spec)
         except BadRequestError as error:
@@ -61,7 +62,8 @@ def add(
     if as_json:
         emit(_document(added))
         return
-    runs = "Dry runs of a sync" if request.dry_run else "Syncs"
+    what = ("a roll-out", "Roll-outs") if isinstance(request, RollOut) else ("a sync", "Syncs")
+    runs = f"Dry runs of {what[0]}" if request.dry_run else what[1]
     say(f"{runs} of gateway {added.gateway_name}, {_described(added.spec)}: schedule {short(added.id)}")
     moment = added.next_run_at
     assert moment is not None

@@ -13,7 +13,7 @@ from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
 from worker.jobs.kinds import KINDS
-from worker.jobs.requests import AdoptAgent, EnsureBoardLead
+from worker.jobs.requests import AdoptAgent, EnsureBoardLead, RollOut
 from worker.jobs.states import ReasonCode
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
@@ -58,7 +58,9 @@ def list_of_jobs(jobs: Sequence[JobSummary]) -> Table:
 
 
 def _verb(job: JobSummary) -> str:
-    """The command that requests such a job, or its kind if this version has none."""
+    """The command that requests such a job, or shows it; its kind if this version has none."""
+    if job.kind == RollOut.kind:
+        return "rollout"
     kind = KINDS.get(job.kind)
     return kind.command if kind is not None else job.kind
 

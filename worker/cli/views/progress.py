@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from worker.cli.console import counted, needing_nothing, plain
 from worker.cli.job_summary import JobSummary
 from worker.cli.views.jobs import phase_and_reason, removed
+from worker.jobs.requests import RollOut
 from worker.jobs.states import Step
 from worker.workspace.actions import WRITES
 
@@ -18,6 +19,8 @@ def progress(job: JobSummary) -> str:
     """How far a job other than a sync has got, in a few words."""
     if job.ended:
         return plain(job.error or _summary(job)).split("\n")[0]
+    if job.kind == RollOut.kind and job.wait_reason:
+        return plain(job.wait_reason)
     if not job.agents:
         return "waiting for a worker"
     if job.is_about_many:
@@ -34,6 +37,10 @@ def _summary(job: JobSummary) -> str:
         return f"{counted(result['updated'], 'agent')} as their rows want them"
     if "provision_job_id" in result:
         return "made" if result["created"] else "there was one"
+    if "rings" in result and not result["agents_total"]:
+        return "nothing changes for any agent"
+    if "rings" in result and not result.get("dry_run"):
+        return f"{counted(result['agents_reached'], 'agent')} in {counted(len(result['rings']), 'ring')}"
     if result.get("dry_run"):
         return "planned, nothing written"
     if "released" in result:

@@ -29,6 +29,7 @@ class Run:
     message: str
     state: RunState = "running"
     error: str = ""
+    began_ms: int = 0
 
 
 class Sessions:
@@ -143,6 +144,8 @@ class Sessions:
 
     def begin(self, run_id: str, run: Run, *, is_default_agent: bool) -> None:
         """Add the run's message to the history, which a real gateway does some time after its answer."""
+        run.began_ms = _now_ms()
+        self._note_run(run_id, run)
         if self._fails_before_history(is_default_agent) or self._ends_unheard():
             return
         if self._reply is None and not self._release.reports_failed_runs:
@@ -167,11 +170,13 @@ class Sessions:
             run.state, run.error = "failed", f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
             custom = {"role": "custom", "customType": "run-failed-before-reply", "content": _NO_MODEL}
             self._say(run.session_key, custom | {"timestamp": _now_ms()})
+            self._note_run(run_id, run)
         else:
             run.state = "done"
             said = self._reply or f"\u26a0\ufe0f Agent failed before reply: {_NO_MODEL}"
-            answer = {"role": "assistant", "content": said, "timestamp": _now_ms()}
+            answer = {"role": "assistant", "content": said, "timestamp": _now_ms(), "stopReason": "stop"}
             self._say(run.session_key, answer)
+            self._note_run(run_id, run)
             await self._broadcast("chat", event | {"state": "final", "message": answer})
             return
         await self._broadcast("chat", event | {"state": "error", "errorMessage": run.error})
@@ -194,6 +199,20 @@ class Sessions:
             code="UNAVAILABLE",
             payload={"runId": run_id, "status": "error", "summary": run.error},
         )
+
+    def _note_run(self, run_id: str, run: Run) -> None:
+        """Show the run in its session's entry: from 2026.8 on that tells how it ended; before, only when
+        something last happened there."""
+        sessions = self._load(run.session_key)
+        entry = sessions.setdefault(run.session_key, self._new_entry())
+        entry |= {"updatedAt": _now_ms(), "abortedLastRun": False}
+        if self._release.roster_is_map:
+            entry |= {"status": run.state, "hasActiveRun": run.state == "running"}
+            if run.state != "running":
+                entry |= {"startedAt": run.began_ms, "endedAt": _now_ms(), "lastRunId": run_id}
+                entry.pop("lastRunError", None)
+                entry |= {"lastRunError": run.error} if run.error else {}
+        self._store(run.session_key, sessions)
 
     def _say(self, key: str, message: JSON) -> None:
         sessions = self._load(key)
