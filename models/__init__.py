@@ -1,5 +1,6 @@
 """The tables: each module defines one kind of row."""
 
+from models.agent_bundles import AgentBundle
 from models.agent_credentials import AgentCredential
 from models.agent_files import AgentFile
 from models.agent_places import AgentPlace
@@ -29,6 +30,7 @@ from models.workers import Worker
 
 __all__ = [
     "Agent",
+    "AgentBundle",
     "AgentCredential",
     "AgentFile",
     "AgentPlace",

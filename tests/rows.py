@@ -11,6 +11,8 @@ from worker.agents import execution
 from worker.agents.adopt_job import adopt
 from worker.agents.agent_job import PROVISION, PROVISION_MAIN, SYNC, UPDATE, reconcile
 from worker.agents.delete_job import delete
+from worker.agents.export_job import export
+from worker.agents.restore_job import restore
 from worker.agents.rollback_job import roll_back
 from worker.jobs.executor import Outcome
 from worker.runtime.services import Services
@@ -21,6 +23,8 @@ HANDLERS: dict[str, execution.Handler] = {
     "delete_agent": delete,
     "adopt_agent": adopt,
     "rollback": roll_back,
+    "export_agent": export,
+    "restore_agent": restore,
     "provision_gateway_main": partial(reconcile, profile=PROVISION_MAIN),
     "sync_gateway": partial(reconcile, profile=SYNC),
 }

@@ -73,7 +73,7 @@ def configure_logging(settings: Settings) -> None:
 def _remember_passwords(settings: Settings) -> None:
     if settings.redis_password is not None:
         remember_for_good(settings.redis_password.get_secret_value())
-    remember_for_good(os.environ.get("PGPASSWORD"), *settings.webhook_keys)
+    remember_for_good(os.environ.get("PGPASSWORD"), *settings.webhook_keys, *settings.bundle_keys)
     for url in (settings.database_url, settings.redis_url):
         with contextlib.suppress(ValueError):
             parts = urlsplit(url.get_secret_value())

@@ -18,6 +18,7 @@ from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
 from worker.webhooks.addresses import Networks, read_networks
 from worker.webhooks.signatures import read_keys
+from worker.workspace import sealing
 from worker.workspace.template_sources import check_folder
 
 
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     webhook_key: SecretStr | None = Field(
         default=None, description="from which the secrets of webhooks are derived"
     )
+    bundle_key: SecretStr | None = Field(default=None, description="with which bundles are encrypted")
     webhook_allowed_networks: str | None = Field(
         default=None, description="private networks that webhooks may be in"
     )
@@ -130,6 +132,12 @@ class Settings(BaseSettings):
         read_keys(_secret(value) or "")
         return value
 
+    @field_validator("bundle_key")
+    @classmethod
+    def _bundle_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        sealing.read_keys(_secret(value) or "")
+        return value
+
     @field_validator("webhook_allowed_networks")
     @classmethod
     def _networks(cls, value: str | None) -> str | None:
@@ -140,6 +148,11 @@ class Settings(BaseSettings):
     def webhook_keys(self) -> Sequence[str]:
         """The keys of WEBHOOK_KEY, the newest first; none if it is not set."""
         return read_keys(_secret(self.webhook_key) or "")
+
+    @property
+    def bundle_keys(self) -> Sequence[str]:
+        """The keys of BUNDLE_KEY, the newest first; none if it is not set."""
+        return sealing.read_keys(_secret(self.bundle_key) or "")
 
     @property
     def webhook_networks(self) -> Networks:

@@ -251,6 +251,41 @@ def test_the_workspace_can_be_listed_whole(target: Target, peer: Peer, agent: st
     assert (len(first["entries"]), first["totalEntries"]) == (1, len(names))
 
 
+def test_any_text_of_the_workspace_can_be_read(target: Target, peer: Peer, agent: str) -> None:
+    def read(path: str) -> Any:
+        return peer.call("agents.workspace.get", {"agentId": agent, "path": path})
+
+    if not target.expected.lists_workspace:
+        assert read("AGENTS.md").message == "unknown method: agents.workspace.get"
+        return
+    write(peer, agent, "IDENTITY.md", TEXT)
+    workspace = target.state_dir / "ws-agent"
+    (workspace / "notes").mkdir()
+    (workspace / "notes" / "a.txt").write_text("Rain.")
+    (workspace / "link.txt").symlink_to("/etc/hostname")
+    (workspace / "long.txt").write_text("x" * 262_145)
+    (workspace / "blob.bin").write_bytes(b"\xff\xfe")
+    file = read("notes/a.txt").payload["file"]
+    assert (file["path"], file["encoding"], file["content"], file["size"]) == (
+        "notes/a.txt",
+        "utf8",
+        "Rain.",
+        5,
+    )
+    refusals = {
+        "link.txt": ("workspace file not found", "workspace_file_not_found"),
+        "long.txt": ("workspace file is too large to preview", "workspace_file_too_large"),
+        "blob.bin": (
+            "workspace file is not UTF-8 text or a supported image",
+            "workspace_file_unsupported",
+        ),
+        "../openclaw.json": ("path escapes the agent workspace", "workspace_path_invalid"),
+    }
+    for path, (message, kind) in refusals.items():
+        answer = read(path)
+        assert (answer.message, answer.error["details"]["type"]) == (message, kind)
+
+
 def test_a_workspace_that_is_not_there_cannot_be_listed(target: Target, peer: Peer) -> None:
     if not target.expected.lists_workspace:
         pytest.skip("no such method")

@@ -18,6 +18,7 @@ from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.records.agent_repository import AgentRecord
 from worker.runtime.services import Services
 from worker.settings import Settings
+from worker.workspace.bundle import OwnFiles
 from worker.workspace.held import kept_texts
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
@@ -54,6 +55,7 @@ class AgentContext:
     ``one_session``: the gateway has a single main session for all agents, which is its owner's;
     ``adopting``: the agent is being taken under care, and no file is created (rules.md 48);
     ``restores``: texts of the agent's, by file name, that a rollback brings back (rules.md 51);
+    ``own``: what a bundle holds for the workspace, if the agent is restored from one (rules.md 52);
     ``before_commit``: called in the transaction in which a verified token's hash is committed, before that.
     """
 
@@ -69,6 +71,7 @@ class AgentContext:
     one_session: bool = False
     adopting: bool = False
     restores: Mapping[str, str] = field(default_factory=dict)
+    own: OwnFiles | None = None
     before_commit: Callable[[Connection], None] | None = None
     _asked: set[str] = field(default_factory=set)
 
@@ -126,6 +129,7 @@ class AgentContext:
     def result(self) -> dict[str, Any]:
         """The agent's part of the job's result so far (interfaces.md 5)."""
         tokens = [report["token"] for report in self.files.values() if "token" in report]
+        restored = self.own.report() if self.own is not None else {}
         return {
             "agent_id": str(self.agent_id),
             "openclaw_id": self.record.openclaw_id,
@@ -135,6 +139,7 @@ class AgentContext:
             "woken": self.held.woken_at is not None,
             "token": tokens[0] if tokens else None,
             "warnings": self.warnings,
+            **restored,
         }
 
     def render(self) -> RenderedWorkspace:

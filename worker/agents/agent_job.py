@@ -41,6 +41,7 @@ from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, intent_states, recheck_in_s, record_intents
 from worker.roster.rewrite_permission import entry_stays, visibility_stays
 from worker.runtime.services import Services
+from worker.workspace.bundle import OwnFiles
 from worker.workspace.template_sources import sources_sha256
 
 PROVISION = JobProfile("provisioning", "provision", "provisioned", mints=True)
@@ -69,11 +70,12 @@ def reconcile(
     warnings: list[str],
     profile: JobProfile,
     adjust: Adjust | None = None,
+    own: OwnFiles | None = None,
 ) -> Snooze | None:
     """Bring the agent up to date; return None once its row has succeeded, or the snooze in which it waits.
 
-    Adds to ``warnings``. Raises TransientError (try again later), PermanentError (the job fails with its
-    sentence), LeaseLostError.
+    ``own``: what a bundle holds for its workspace, if it is restored from one. Adds to ``warnings``. Raises
+    TransientError (try again later), PermanentError (the job fails with its sentence), LeaseLostError.
     """
     user_id = held.options.get("user_id")
     begins = held.phase is None
@@ -110,6 +112,7 @@ def reconcile(
         files=dict(held.files),
         one_session=hello.one_session,
         restores=restores,
+        own=own,
     )
     if context.option("dry_run"):
         _dry_run(context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
+from worker.agents.bundle_reading import read_bundle
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
@@ -24,9 +25,11 @@ from worker.jobs.store.job_agents import (
     park,
 )
 from worker.records.agent_status import take_over
+from worker.records.bundles import Reason, bundle_of_job, find_bundle, keep
 from worker.records.gateway_repository import GatewayRecord, load_gateway
 from worker.records.places import History, Place, close_places, history_of, home_of, made_place
 from worker.rights import require_all_rows, require_for
+from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.roster.intents import (
     ROSTER_RECHECK_S,
     IntentState,
@@ -66,6 +69,11 @@ class DeletionTarget:
         return tuple(place for place in self.to_clear if place.may_be_removed)
 
     @property
+    def recorded(self) -> bool:
+        """Whether the agent is known to have lived where its files would be."""
+        return self.home is not None and self.home.recorded
+
+    @property
     def kept(self) -> tuple[Place, ...]:
         """The places that it leaves though its entry stays there (rules.md 48)."""
         return tuple(place for place in self.to_clear if not place.may_be_removed)
@@ -94,14 +102,12 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     with services.engine.begin() as connection:
         target = _load(connection, held)
         if held.phase is None:
-            if held.options.get("delete_row") is not False:
-                require_for(connection, held.kind)
-            before = take_over(connection, held.agent_id, "deleting", "delete")
-            columns: dict[str, Any] = {"status_before": before}
-            if target.home is not None:
-                columns["openclaw_id"] = target.home.openclaw_id
-            advance(connection, held, "intent", lease_s=services.settings.lease_s, **columns)
-            held = replace(held, phase="intent", status_before=held.status_before or before)
+            held = _begin(connection, services, held, target)
+    if held.phase is None:
+        away = _make_bundle(services, held, target, warnings)
+        if away is not None:
+            return away
+        held = replace(held, phase="intent")
     removed = False
     if target.home is None:
         warnings.append("Nothing is known of the agent's place on a gateway, so nothing was removed there.")
@@ -123,6 +129,61 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     warnings += [_STAYS for _ in target.kept[:1] if _STAYS not in warnings]
     _end(services, held, target, removed=removed, warnings=warnings)
     return None
+
+
+def _begin(connection: Connection, services: Services, held: Claim, target: DeletionTarget) -> Claim:
+    """Take the agent over. Its row of the job begins its first step once its bundle is kept."""
+    if held.options.get("delete_row") is not False:
+        require_for(connection, held.kind)
+    before = take_over(connection, held.agent_id, "deleting", "delete")
+    columns: dict[str, Any] = {"status_before": before}
+    if target.home is not None:
+        columns["openclaw_id"] = target.home.openclaw_id
+    phase = "intent" if held.options.get("without_bundle") is True else None
+    advance(connection, held, phase, lease_s=services.settings.lease_s, **columns)
+    return replace(held, phase=phase, status_before=held.status_before or before)
+
+
+def _make_bundle(
+    services: Services, held: Claim, target: DeletionTarget, warnings: list[str]
+) -> Snooze | None:
+    """Keep a bundle of the agent before anything of it is removed (rules.md 52); return the snooze in which
+    the row waits for the gateway, if it is away.
+
+    There is none of an agent of which there is nothing. Adds to ``warnings``. Raises TransientError,
+    PermanentError.
+    """
+    gateway = _gateway_of_home(services, target)
+    if gateway is not None:
+        away = check_circuit(services, gateway)
+        if away is not None:
+            return away
+        connect_and_record(services, gateway)
+    bundle = read_bundle(services, held.agent_id, target.home, gateway)
+    with services.engine.begin() as connection:
+        better = None if bundle.whole else find_bundle(connection, held.agent_id)
+        if better is not None and better.whole:
+            warnings.append(
+                f"Its files cannot be read any more: bundle {better.id} of {better.made_at:%Y-%m-%d}"
+                " has them."
+            )
+        elif bundle.whole or bundle.row:
+            reason: Reason = "delete" if bundle.row else "orphan"
+            keep(connection, held.agent_id, bundle, reason, services.settings.bundle_keys, job_id=held.job_id)
+            if not bundle.whole and target.recorded:
+                why = next((one.why for one in bundle.left_out if one.what == "its workspace"), "")
+                warnings.append(f"Its bundle holds its rows alone, and none of its files: {why}.")
+        advance(connection, held, "intent", lease_s=services.settings.lease_s, warnings=warnings)
+    return None
+
+
+def _gateway_of_home(services: Services, target: DeletionTarget) -> GatewayRecord | None:
+    if target.home is None:
+        return None
+    if target.gateway is not None and target.gateway.gateway_id == target.home.gateway_id:
+        return target.gateway
+    with services.engine.connect() as connection:
+        return load_gateway(connection, target.home.gateway_id)
 
 
 def _ask(services: Services, held: Claim, targets: Sequence[Place]) -> Snooze:
@@ -202,7 +263,7 @@ def _end(
     services: Services, held: Claim, target: DeletionTarget, *, removed: bool, warnings: list[str]
 ) -> None:
     home = target.home
-    result: Mapping[str, Any] = {
+    result = {
         "openclaw_id": home.openclaw_id if home else None,
         "workspace_path": home.workspace if home else None,
         "removed": removed,
@@ -221,7 +282,9 @@ def _end(
             connection.execute(_FORGET_CREDENTIALS, parameters)
             for place in (*target.lost, *target.kept):
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
-            finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
+            bundle = bundle_of_job(connection, held.job_id)
+            kept = {**result, "bundle": str(bundle) if bundle else None}
+            finish(connection, held, "succeeded", result=kept, warnings=warnings, files={})
     except IntegrityError as error:
         diagnosis = getattr(error.orig, "diag", None)
         table = getattr(diagnosis, "table_name", None) or "another table"

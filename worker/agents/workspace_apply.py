@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from worker.agents.agent_context import AgentContext
 from worker.agents.replaced_files import note_changes
+from worker.agents.restored_files import put_own_files
 from worker.agents.token_choice import Token, commit, new_token
 from worker.agents.workspace_plan import UNANSWERED, Step, WorkspacePlan, plan_workspace
 from worker.errors import PermanentError, TransientError
@@ -37,7 +38,10 @@ def apply_workspace(context: AgentContext, *, first: bool) -> None:
     changed = 0
     for _ in range(len(context.dialect.files) + MOST_LOOKS):
         try:
-            _apply_plan(context, plan_workspace(context, first=first))
+            plan = plan_workspace(context, first=first)
+            if context.own is not None:
+                put_own_files(context, plan, context.own)
+            _apply_plan(context, plan)
             return
         except FileConflict as error:
             changed += 1

@@ -186,7 +186,7 @@ def plan_workspace(context: AgentContext, *, first: bool, registered: bool = Tru
     files = AgentFiles(context.client, context.dialect, context.record.openclaw_id, context.fresh)
     live = _live(context, files, first=first) if registered else {}
     mode = Mode(
-        first and not _is_settled(context, live),
+        first and context.own is None and not _is_settled(context, live),
         context.option("overwrite"),
         context.option("force_bootstrap"),
         main=context.record.board is None,

@@ -34,6 +34,11 @@ COMMANDS = {
         "Adopt agents that a gateway already has: take them under care.",
     ),
     "delete": ("cli.commands.agents:delete", "Take an agent off its gateway and out of the database."),
+    "restore": (REQUEST, "Make an agent that was deleted anew from its bundle, with a new token."),
+    "bundles": (
+        "cli.commands.bundles:bundles",
+        "List the bundles that are kept of agents, and what each holds.",
+    ),
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
     "rollback": (
         "cli.commands.rollbacks:rollback",
@@ -74,10 +79,14 @@ COMMANDS = {
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
     "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),
+    "orphans": (
+        "cli.commands.orphans:orphans",
+        "List what is without its other half on a gateway, each with its cure.",
+    ),
     "doctor": ("cli.doctor.command:doctor", "Check a gateway and report what is right and wrong with it."),
     "gateway": ("cli.commands.gateways:app", "List OpenClaw gateways, and add new ones."),
     "board": ("cli.commands.boards:app", "List boards, and add new ones."),
-    "agent": ("cli.commands.agents:app", "List agents, and add new ones."),
+    "agent": ("cli.commands.agents:app", "List agents, add new ones, and carry them elsewhere in a file."),
     "metrics": (
         "cli.commands.metrics:metrics",
         "Print metrics for Prometheus: jobs, queues, retries, gateways, drift.",

@@ -15,6 +15,7 @@ from worker.settings import SettingsError
 from worker.standalone import CannotAddError
 from worker.webhooks.addresses import WebhookUrlError
 from worker.webhooks.registry import CannotChangeError
+from worker.workspace.bundle import BundleError
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 
@@ -33,6 +34,7 @@ _WRONG = (
     CannotChangeError,
     LayerError,
     WebhookUrlError,
+    BundleError,
 )
 EXPECTED = (ProvisionerError, RequestConflictError, MixedDatabaseError, SQLAlchemyError)
 

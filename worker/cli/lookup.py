@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models import Agent, Board, Gateway, Job, Organization, SyncSchedule, Webhook
+from models import Agent, AgentBundle, Board, Gateway, Job, Organization, SyncSchedule, Webhook
 from worker.cli.errors import WrongUseError
+from worker.records.bundles import agents_of_bundles
 
 Noun = Literal["gateway", "board", "agent"]
 
@@ -51,6 +52,24 @@ def find(connection: Connection, noun: Noun, given: str) -> UUID:
         if ids:
             raise WrongUseError(_several(f"{noun}s are meant by {given!r}", ids))
     raise WrongUseError(f"There is no {noun} {given!r}: `provisioner {noun} list` shows those there are.")
+
+
+def find_bundled_agent(connection: Connection, given: str) -> UUID | None:
+    """The id of the one agent with a bundle that is meant; None if there is none. Raises WrongUseError."""
+    ids = list(dict.fromkeys(row.agent_id for row in agents_of_bundles(connection, given)))
+    if len(ids) > 1:
+        raise WrongUseError(_several(f"agents with a bundle are meant by {given!r}", ids))
+    return ids[0] if ids else None
+
+
+def find_bundle_id(connection: Connection, given: str) -> UUID:
+    """The id of the one bundle whose id begins with ``given``. Raises WrongUseError."""
+    by_id = _id_between(AgentBundle.id, given)
+    ids = [] if by_id is None else connection.execute(select(AgentBundle.id).where(by_id)).scalars().all()
+    if len(ids) != 1:
+        problem = "There is no bundle" if not ids else "Several bundles begin with"
+        raise WrongUseError(f"{problem} {given!r}: `provisioner bundles` lists those that are kept.")
+    return ids[0]
 
 
 def find_job(connection: Connection, given: str) -> UUID:

@@ -302,6 +302,21 @@ _TEXTS = Query(
     """,
 )
 
+_BUNDLES = Query(
+    _GATEWAY,
+    {
+        "bundles": ("provisioner_bundles", "Bundles that are kept of the gateway's agents."),
+        "size": ("provisioner_bundle_bytes", "What these bundles take in the database."),
+    },
+    """
+    SELECT coalesce(g.name, b.gateway_id::text, '') AS gateway,
+        coalesce(b.gateway_id::text, '') AS gateway_id, count(*) AS bundles,
+        sum(length(b.body)) AS size
+    FROM provisioner.agent_bundles b LEFT JOIN gateways g ON g.id = b.gateway_id
+    GROUP BY b.gateway_id, g.name
+    """,
+)
+
 QUERIES = (
     _JOBS,
     _QUEUE,
@@ -314,4 +329,5 @@ QUERIES = (
     _WORKERS,
     _WEBHOOKS,
     _TEXTS,
+    _BUNDLES,
 )

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from worker.cli.console import argument
 from worker.cli.errors import WrongUseError
 from worker.cli.job_summary import JobSummary
-from worker.cli.lookup import Noun, find, find_job
+from worker.cli.lookup import Noun, find, find_bundle_id, find_bundled_agent, find_job
 from worker.jobs.kinds import KINDS
 from worker.jobs.requests import Option, Request
 
@@ -158,6 +158,8 @@ class _Field:
         if self.name in _JOBS:
             return None if typed is None else find_job(connection, typed)
         noun = _NOUNS.get(self.name)
+        if self.name == "bundle_id" and typed is not None:
+            return find_bundle_id(connection, typed)
         if noun is None or typed is None:
             return typed or self.default if self.many else self.default if typed is None else typed
         if isinstance(typed, list):
@@ -165,7 +167,10 @@ class _Field:
         try:
             return find(connection, noun, typed)
         except WrongUseError:
-            if not self.option.even_without_row or (key := _id_in(typed)) is None:
+            key = _id_in(typed) if self.option.even_without_row else None
+            if key is None and self.option.bundled:
+                key = find_bundled_agent(connection, typed)
+            if key is None:
                 raise
             return key
 

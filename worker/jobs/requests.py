@@ -92,13 +92,14 @@ class Option:
     argument.
 
     If the field is true by default, its option turns it off, as ``--no-wake`` does. ``even_without_row``: a
-    full id is accepted even if no row has it.
+    full id is accepted even if no row has it; ``bundled``: or the name of an agent that has a bundle.
     """
 
     name: str
     help: str
     metavar: str | None = None
     even_without_row: bool = False
+    bundled: bool = False
 
 
 Wake = Annotated[bool, Option("--no-wake", "Do not wake the agent at the end.")]
@@ -127,6 +128,7 @@ Diff = Annotated[
 
 
 _SINCE_0_4 = frozenset({"overwrite_files", "keep_files", "past_roll_outs"})
+_LATER = _SINCE_0_4 | {"without_bundle"}
 
 
 class Request(BaseModel):
@@ -165,7 +167,7 @@ class Request(BaseModel):
         """The options as JSON, defaults included, so that equal requests compare equal."""
         options = self.model_dump(mode="json", exclude={*Request.model_fields, self.target})
         # Older workers do not know these options, and a request without them is as it always was.
-        return {name: value for name, value in options.items() if value or name not in _SINCE_0_4}
+        return {name: value for name, value in options.items() if value or name not in _LATER}
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> tuple[Self, list[str]]:
@@ -271,6 +273,47 @@ class DeleteAgent(Request):
     ] = None
     delete_session: Annotated[bool, Option("--keep-session", "Leave its session.")] = True
     delete_row: Annotated[bool, Option("--keep-row", "Leave its row in the database.")] = True
+    without_bundle: Annotated[
+        bool, Option("--no-bundle", "Keep no bundle of it, from which it could be restored for 30 days.")
+    ] = False
+
+
+class ExportAgent(Request):
+    """``tasks.export_agent``: make a bundle of an agent, and change nothing (rules.md 52)."""
+
+    kind = "export_agent"
+    target = "agent_id"
+
+    agent_id: Annotated[UUID, Option("AGENT", "Name or id of an agent.", even_without_row=True, bundled=True)]
+
+
+class RestoreAgent(Request):
+    """``tasks.restore_agent``: make an agent anew from its bundle, under its id, and provision it (rules.md
+    52).
+    ``bundle_id``: null for the best one of the agent; ``board_id``: the board that a bundle of another agent
+    joins as the agent ``agent_id``; null for the agent's own."""
+
+    kind = "restore_agent"
+    target = "agent_id"
+    beside_target = ("board_id",)
+
+    agent_id: Annotated[
+        UUID,
+        Option("AGENT", "Name or id of an agent that was deleted.", even_without_row=True, bundled=True),
+    ]
+    bundle_id: Annotated[
+        UUID | None, Option("--bundle", "This bundle; without it the newest that holds its files.", "ID")
+    ] = None
+    allow_masked: Annotated[
+        bool,
+        Option(
+            "--allow-masked", "Also restore files and columns in which a secret was masked, marks and all."
+        ),
+    ] = False
+    wake: Wake = True
+    board_id: UUID | None = None
+    user_id: UUID | None = None
+    deliver_wakeup: bool = True
 
 
 class ProvisionGatewayMain(Request):

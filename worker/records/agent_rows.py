@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -148,17 +148,22 @@ def _insert(connection: Connection, values: Mapping[str, Any], kind: str) -> UUI
         **values,
     }
     agent_id: UUID = given["id"]
-    known = {*given, "created_at", "updated_at"}
-    zeros = {row.name: row.zero for row in connection.execute(_UNKNOWN_REQUIRED) if row.name not in known}
-    if zeros:
-        log.warning(
-            "agents has columns that we do not know; a zero is put into: %s", ", ".join(sorted(zeros))
-        )
+    zeros = zeros_for(connection, {*given, "created_at", "updated_at"})
     columns = [*given, "created_at", "updated_at", *(f'"{name}"' for name in zeros)]
     parameters = [f":{name}" for name in given] + [_NOW, _NOW] + list(zeros.values())
     statement = f"INSERT INTO agents ({', '.join(columns)}) VALUES ({', '.join(parameters)})"
     connection.execute(text(statement), given)
     return agent_id
+
+
+def zeros_for(connection: Connection, known: Collection[str]) -> dict[str, str]:
+    """By name, SQL of a zero for each column that must be given and is not among the ``known`` ones."""
+    zeros = {row.name: row.zero for row in connection.execute(_UNKNOWN_REQUIRED) if row.name not in known}
+    if zeros:
+        log.warning(
+            "agents has columns that we do not know; a zero is put into: %s", ", ".join(sorted(zeros))
+        )
+    return zeros
 
 
 _ADOPTED_KEY = """(

@@ -83,7 +83,13 @@ def test_every_command_prints_the_keys_that_are_on_record(
     ask("rollback", "--list")
     ask("update", "Ada", "--dry-run", "--no-wake")
     ask("rollback", "Ada", "--release")
+    tar = tmp_path / "dee.tar"
+    tar.write_bytes(staffed.run("agent", "export", "Dee").stdout_bytes)
     ask("delete", "Dee")
+    ask("bundles")
+    ask("orphans", GATEWAY)
+    ask("restore", "Dee", "--no-wake")
+    ask("agent import", str(tar), "--board", "Board Ada", "--no-wake")
     ask("adopt", GATEWAY, "--board", "Board Ada", "--yes")
     ask("sync", GATEWAY, "--canary", "1", "--dry-run", code=1)
     out = ask("sync", GATEWAY, "--canary", "1", "--wait", "1h", "--no-wait")

@@ -56,5 +56,5 @@ def _of(page: Path) -> Iterator[Typed]:
     lines = _INDENTED.findall(text)
     lines += [line for block in _FENCED.findall(text) for line in block.splitlines()]
     for line in lines:
-        if words := shlex.split(line, comments=True):
+        if words := shlex.split(line.partition(" > ")[0], comments=True):
             yield Typed(page.name, tuple(words))

@@ -33,9 +33,9 @@ ELSEWHERE = {
 """Programs whose commands are proved by other tests."""
 WHOLE = {"demo", "serve"}
 """Commands that bring servers of their own: tests/integration/cli runs them."""
-ELSEWHERE_RUN = {"adopt", "rollback", "rollout", "--canary"}
-"""Commands that need an agent of the gateway's owner, or a change, and an option that needs one:
-tests/integration/sync runs them."""
+ELSEWHERE_RUN = {"adopt", "rollback", "rollout", "restore", "agent", "--canary"}
+"""Commands that need an agent of the gateway's owner, a change, or a bundle, and an option that needs one:
+tests/integration/sync and cli run them."""
 COMMANDS = typed()
 
 

@@ -95,11 +95,19 @@ def test_the_help_is_the_one_beside_the_field_and_a_field_without_one_is_no_opti
     assert "user" not in shown
 
 
+def command_named(name: str) -> Any:
+    first, *rest = name.split()
+    command = load(first)
+    for part in rest:
+        command = command.commands[part]
+    return command
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.command)
 def test_every_kind_of_job_has_a_command_with_the_options_of_its_request(kind: Kind) -> None:
     taken = {
         option
-        for parameter in load(kind.command).params
+        for parameter in command_named(kind.command).params
         for option in (*parameter.opts, *parameter.secondary_opts, parameter.name)
     }
     fields = options.fields_of(kind.request)

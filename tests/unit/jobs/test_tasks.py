@@ -17,6 +17,7 @@ FROZEN_NAMES = {
     *("tasks.provision_agent", "tasks.update_agent", "tasks.delete_agent", "tasks.sync_gateway"),
     *("tasks.sync_heartbeats", "tasks.ensure_board_lead", "tasks.provision_gateway_main"),
     *("tasks.adopt_agent", "tasks.adopt_gateway", "tasks.roll_out"),
+    *("tasks.export_agent", "tasks.restore_agent"),
     *("tasks.rollback", "tasks.rollback_job"),
     *("tasks.sync_agent", "tasks.finish_sync", "tasks.write_roster", "tasks.run_due_schedules"),
 }
@@ -26,6 +27,8 @@ QUEUES = {
     "tasks.delete_agent": "provisioning",
     "tasks.provision_gateway_main": "provisioning",
     "tasks.adopt_agent": "provisioning",
+    "tasks.export_agent": "provisioning",
+    "tasks.restore_agent": "provisioning",
     "tasks.rollback": "provisioning",
     "tasks.sync_agent": "sync",
 }

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection, text
 
+from worker.cli.commands.bundles import export, import_
 from worker.cli.console import Json, ago, emit, note, plain, say, short, show_list, table
 from worker.cli.environment import engine
 from worker.cli.errors import FAILED
@@ -15,10 +16,13 @@ from worker.cli.lookup import find
 from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask
 from worker.jobs.requests import DeleteAgent
+from worker.records.bundles import KEPT_FOR
 from worker.standalone import NewAgent, add_agent
 from worker.workspace.display_text import shown_name
 
-app = typer.Typer(help="List agents, and add new ones.", no_args_is_help=True)
+app = typer.Typer(help="List agents, add new ones, and carry them elsewhere in a file.", no_args_is_help=True)
+app.command("export")(export)
+app.command("import")(import_)
 
 
 @from_request(DeleteAgent)
@@ -31,7 +35,10 @@ def delete(
 ) -> None:
     """Take an agent off its gateway and out of the database. Succeeds if it is gone already."""
     with engine().connect() as connection:
-        question = _question(connection, make(connection))
+        request = make(connection)
+        question = _question(connection, request)
+        kept = _kept(connection, request)
+    note(kept)
     if not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
         note("Nothing was done.")
         raise typer.Exit(FAILED)
@@ -59,6 +66,27 @@ def _question(connection: Connection, request: DeleteAgent) -> str:
     goes = [name for name, wanted in going if wanted]
     with_it = f", with {' and '.join(goes)}" if goes else ""
     return plain(f"Delete {who}{with_it}?")
+
+
+_FAMILY = text("""
+    SELECT CASE WHEN bool_or(name = 'TOOLS.md') THEN 'list' WHEN count(*) > 0 THEN 'entries' END
+    FROM provisioner.agent_files WHERE agent_id = :agent_id AND kind = 'file'
+""")
+
+
+def _kept(connection: Connection, request: DeleteAgent) -> str:
+    """What is kept of the agent, as far as its gateway's release lets one read it."""
+    if request.without_bundle:
+        return "No bundle of it is kept: it cannot be restored."
+    family = connection.execute(_FAMILY, {"agent_id": request.agent_id}).scalar_one_or_none()
+    what = {
+        "list": "its row, and the eight files that its gateway shows, but nothing else in its workspace",
+        "entries": "its row, and the text files in its workspace, but not its sessions",
+    }.get(family or "", "its row, and the files that its gateway shows")
+    return (
+        f"A bundle of it is kept for {KEPT_FOR.days} days: {what}."
+        " `provisioner restore` makes it anew from that."
+    )
 
 
 @app.command("add")

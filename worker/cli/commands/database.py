@@ -16,6 +16,7 @@ from worker.jobs.store import pruning
 from worker.jobs.store.pruning import Pruned
 from worker.records import template_layers
 from worker.records.agent_settings import forget_orphans
+from worker.records.bundles import forget_bundles
 from worker.records.file_changes import forget_changes
 from worker.records.file_records import forget_texts
 
@@ -57,6 +58,7 @@ def prune(
         settings = forget_orphans(connection, age, dry_run=dry_run)
         changes = forget_changes(connection, age, dry_run=dry_run)
         texts = forget_texts(connection, age, dry_run=dry_run)
+        old = forget_bundles(connection, dry_run=dry_run)
         templates = template_layers.forget_orphans(connection, age, dry_run=dry_run)
     if as_json:
         emit(
@@ -68,6 +70,7 @@ def prune(
                 "changes": changes,
                 "texts": texts,
                 "templates": templates,
+                "bundles": old,
             }
         )
         return
@@ -83,6 +86,9 @@ def prune(
     if templates:
         done = "would be deleted" if dry_run else "deleted"
         say(f"{counted(templates, 'version')} of templates of agents, boards and wider that are gone {done}.")
+    if old:
+        done = "would be deleted" if dry_run else "deleted"
+        say(f"{counted(old, 'bundle')} of agents whose time is over {done}.")
     if not total.jobs:
         say(f"Nothing to delete: no job ended more than {older_than} ago, or only the newest of an agent.")
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 from worker.cli.console import argument, counted, named
 from worker.cli.doctor.fleet import Fleet
+from worker.cli.doctor.orphans import by_hand, of_another_place, without_agent
 from worker.cli.doctor.report import Finding
 from worker.gateway.answers import Answer
 from worker.gateway.connection import GatewayConnection
@@ -48,11 +49,7 @@ def check_roster(
             f" `provisioner heartbeats {argument(gateway)}` heartbeats alone",
             names,
         )
-    orphans = sorted(
-        key
-        for key in plan.present - {record.openclaw_id for record in fleet.records} - fleet.refused_ids
-        if derived_id(key) is not None
-    )
+    orphans = [key for key in without_agent(plan.present, fleet) if derived_id(key) is not None]
     yield from (_orphan(key, fleet, gateway) for key in orphans)
     if not (missing or differing or orphans or fleet.refused or plan.faults):
         yield Finding(_CHECK, "ok", f"agrees with the rows of {counted(len(fleet.records), 'agent')}")
@@ -106,28 +103,12 @@ def _orphan(key: str, fleet: Fleet, gateway: str) -> Finding:
     """The finding for an entry that no agent should have. If its agent has a row, `provisioner delete` is not
     the cure, because it would delete the row too."""
     made = derived_id(key)
-    own = fleet.names.get(made.key) if made is not None and made.role == "mc" else None
-    by_hand = f"run `openclaw agents delete {key}` on this gateway's machine"
-    other = fleet.elsewhere.get(key)
-    if other in fleet.twins:
-        says = (
-            f"{key} is an agent of gateway {other}, whose row has the same URL: it lives here, so leave it."
-            " Keep one row for each gateway"
-        )
-    elif other is not None:
-        there = "provision it there, which takes it off here, or " if key in fleet.former else ""
-        says = (
-            f"{key} belongs to gateway {other} now. Unless that is this same gateway under another row,"
-            f" {there}{by_hand}"
-        )
-    elif key in fleet.former or own is not None:
-        name = fleet.former.get(key) or own or ""
-        says = f"{key} is where agent {name!r} was before: `provisioner provision {argument(name)}` moves it"
-    elif made is not None and made.role == "mc":
+    says = of_another_place(key, fleet)
+    if says is None and made is not None and made.role == "mc":
         cure = f"`provisioner delete {made.key} --gateway {argument(gateway)}` takes it away"
         says = f"{key} has no row, so nobody looks after it: {cure}"
-    else:
-        says = f"{key} has no row, so nobody looks after it: {by_hand}"
+    elif says is None:
+        says = f"{key} has no row, so nobody looks after it: {by_hand(key)}"
     return Finding(_CHECK, "warning", says, [key])
 
 

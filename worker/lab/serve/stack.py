@@ -128,6 +128,7 @@ class ServeStack(Processes):
             "BASE_URL": self.plan.settings.base_url,
             "GATEWAY_DEVICE_KEY": str(self.plan.settings.gateway_device_key.absolute()),
             "WEBHOOK_KEY": os.environ.get("WEBHOOK_KEY"),
+            "BUNDLE_KEY": os.environ.get("BUNDLE_KEY"),
         }
         self.exports.unlink(missing_ok=True)
         self._open.callback(self.exports.unlink, missing_ok=True)

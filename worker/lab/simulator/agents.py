@@ -60,6 +60,10 @@ class Agents:
                     *self._found(p), p["name"], p["content"], p.get("expectedHash")
                 ),
             ),
+            "agents.workspace.get": at_once(
+                Shape({**_AGENT, "path": "text"}),
+                lambda p: self._workspaces.shown(*self._found(p), p["path"]),
+            ),
             "agents.workspace.list": at_once(
                 Shape(_AGENT, {"path": "string", "offset": "integer", "limit": "integer"}),
                 lambda p: self._workspaces.browse(

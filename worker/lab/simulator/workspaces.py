@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from worker.lab.simulator.seeds import USER_MD
 _PROFILE = ("SOUL.md", "IDENTITY.md", "USER.md")
 _SET_UP_BY_OTHERS = ("MEMORY.md",)
 _OLD_MEMORY = "memory.md"
+_LARGEST_SHOWN = 262_144
+_IMAGES = (".png", ".jpg", ".gif", ".webp")
 
 
 def with_home(path: str, state_dir: Path) -> str:
@@ -134,6 +137,36 @@ class Workspaces:
             "totalEntries": len(entries),
             "offset": offset,
         }
+
+    def shown(self, agent_id: str, entry: JSON, path: str) -> JSON:
+        """The answer to ``agents.workspace.get``: a text of at most 256 KB, or an image."""
+        root = self.folder(agent_id, entry)
+        if path.startswith("/") or ".." in path.split("/"):
+            raise Refusal(
+                "path escapes the agent workspace", details={"type": "workspace_path_invalid", "path": path}
+            )
+        file = root / path
+        if file.is_symlink() or not file.is_file():
+            raise Refusal(
+                "workspace file not found", details={"type": "workspace_file_not_found", "path": path}
+            )
+        content = file.read_bytes()
+        if len(content) > _LARGEST_SHOWN:
+            details = {"type": "workspace_file_too_large", "maxBytes": _LARGEST_SHOWN, "path": path}
+            raise Refusal("workspace file is too large to preview", details=details | {"size": len(content)})
+        state = {"path": path, "name": file.name, "size": len(content)}
+        state["updatedAtMs"] = int(file.stat().st_mtime * 1000)
+        try:
+            kind = {"mimeType": "text/plain", "encoding": "utf8", "content": content.decode()}
+        except UnicodeDecodeError:
+            if file.suffix not in _IMAGES:
+                raise Refusal(
+                    "workspace file is not UTF-8 text or a supported image",
+                    details={"type": "workspace_file_unsupported", "path": path},
+                ) from None
+            encoded = base64.b64encode(content).decode()
+            kind = {"mimeType": f"image/{file.suffix[1:]}", "encoding": "base64", "content": encoded}
+        return {"agentId": agent_id, "file": state | kind}
 
     def furnish(self, agent_id: str, entry: JSON) -> None:
         """Write the default files that do not exist yet."""
