@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 
 def _begin(connection: Connection, job: Queued) -> list[Message]:
     assert isinstance(job.request, RollOut)
-    begin(connection, job.job_id, job.request)
-    return []
+    return begin(connection, job.job_id, job.request)
 
 
 @app.task(name="tasks.roll_out", bind=True, throws=(JobFailed,))

@@ -20,7 +20,8 @@ from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, execute, job_row
-from worker.jobs.requests import BadRequestError, RollbackJob, RollOut, canary_of, seconds_of
+from worker.jobs.messages import Message, kind_message
+from worker.jobs.requests import BadRequestError, RollbackJob, RollOut, SyncGateway, canary_of, seconds_of
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import AgentOutcome, ReasonCode, RolloutState, Step, code_of
 from worker.jobs.store import roll_outs
@@ -34,6 +35,7 @@ from worker.records.gateway_repository import require_gateway
 from worker.records.holds import SINCE, hold_as_delivered, release_ended_roll_outs, release_holds
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
+from worker.sync.begin import begin as begin_sync
 from worker.sync.begin import require_usable
 from worker.sync.result import Row
 from worker.sync.ring_health import look_at_ring
@@ -41,21 +43,22 @@ from worker.sync.rings import Changing, RingPlan, change_of, plan_rings, restart
 from worker.worker_row import require_no_older_worker
 from worker.workspace.template_sources import sources_sha256
 
-POLL_S = 2.0
+POLL_S = 1.0
 """Seconds after which a roll-out looks again whether its children have ended."""
 PAUSED_POLL_S = 60.0
 """Seconds after which a paused roll-out looks again unprompted; to resume it makes its row due."""
 SHORTEST_LOOK_S, LONGEST_LOOK_S = 2.0, 30.0
-"""Limits on the seconds between two looks at the runs of a ring's agents; within them a twentieth of the
-wait."""
+"""Limits on the seconds between two looks at the runs of a ring's agents; within them a quarter of the time
+for which they have had the change."""
 _NAMES = 5
 _NOTHING_ANEW = {"rotate_tokens": False, "force_bootstrap": False, "reset_sessions": False}
 """Options that would have a dry run want to do again what was just done."""
 _OnGateway = TypeVar("_OnGateway", Changing, Member)
 
 
-def begin(connection: Connection, job_id: UUID, request: RollOut) -> None:
-    """Start the queued roll-out with dry runs of all its gateways.
+def begin(connection: Connection, job_id: UUID, request: RollOut) -> list[Message]:
+    """Start the queued roll-out with dry runs of all its gateways; returns the messages to send after the
+    commit.
 
     Raises BadRequestError for a gateway, board or user that cannot be meant, and while another roll-out is
     open on one of the gateways; PermanentError while a worker runs that would write over held files.
@@ -71,6 +74,8 @@ def begin(connection: Connection, job_id: UUID, request: RollOut) -> None:
     }
     organization = organizations.pop() if len(organizations) == 1 else None
     roll_outs.start_roll_out(connection, job_id, request, organization, gateways)
+    looks = {"dry_run": True, "diff": True, "past_roll_outs": True}
+    return _begin_children(connection, job_id, request.model_dump(), dict.fromkeys(gateways, looks))
 
 
 def execute_roll_out(services: Services, job_id: UUID) -> Outcome:
@@ -90,6 +95,28 @@ def execute_roll_out(services: Services, job_id: UUID) -> Outcome:
             retry=partial(snooze_after, services, None, row.failing_s),
             fail=partial(_fail, services, held),
         )
+
+
+def _begin_children(
+    connection: Connection,
+    job_id: UUID,
+    options: Mapping[str, Any],
+    changes: Mapping[UUID, Mapping[str, Any]],
+) -> list[Message]:
+    """Enqueue and start a sync of each of these gateways, with the options of the roll-out's request and
+    these changes, and wait for them from now on; returns the messages to send after the commit."""
+    shared = {name: value for name, value in options.items() if name in SyncGateway.model_fields}
+    shared |= {"request_id": None, "webhook": None, "requested_by": "roll-out"}
+    messages, children = [], []
+    for gateway, own in changes.items():
+        request = SyncGateway.model_validate({**shared, "gateway_id": gateway, **own})
+        child = enqueue(connection, request, parent=job_id).job_id
+        # Started here: the message of a queued job counts as lost much later than that of one that runs.
+        if begin_sync(connection, child, request):
+            messages.append(kind_message(SyncGateway.kind, child, gateway))
+        children.append(child)
+    roll_outs.set_children(connection, job_id, children)
+    return messages
 
 
 def _step(services: Services, held: JobClaim) -> Ended | Snooze:
@@ -257,6 +284,7 @@ def _hold(
 def _deliver(services: Services, held: JobClaim, standing: Standing) -> Ended | Snooze:
     """Begin a ring: its agents are held no longer, and one sync for each of its gateways brings them up to
     date."""
+    messages: list[Message] = []
     with services.engine.begin() as connection:
         promoted = roll_outs.pause_if_promoted(connection, held.job_id)
         if standing.paused or promoted:
@@ -267,18 +295,22 @@ def _deliver(services: Services, held: JobClaim, standing: Standing) -> Ended | 
         members = roll_outs.members_of(connection, held.job_id, standing.ring)
         waiting = [each for each in members if each.state == RolloutState.WAITING]
         release_holds(connection, [each.agent_id for each in waiting], job_id=held.job_id)
-        _begin_syncs(connection, held, waiting, dry_run=False)
+        messages = _begin_syncs(connection, held, waiting, dry_run=False)
         noted = {each.agent_id: (RolloutState.DELIVERING, None) for each in waiting}
         roll_outs.note_states(connection, held.job_id, noted)
         reason = f"ring {standing.ring} of {standing.rings}: delivering to {_counted(waiting)}"
-        return _park(connection, held, Step.DELIVER, POLL_S if waiting else 0.0, reason)
+        snooze = _park(connection, held, Step.DELIVER, POLL_S if waiting else 0.0, reason)
+    services.publish(messages)
+    return snooze
 
 
-def _begin_syncs(connection: Connection, held: JobClaim, members: Sequence[Member], *, dry_run: bool) -> None:
-    """Enqueue one sync of these agents for each of their gateways: a gateway restarts once at most."""
-    children = []
+def _begin_syncs(
+    connection: Connection, held: JobClaim, members: Sequence[Member], *, dry_run: bool
+) -> list[Message]:
+    """Begin one sync of these agents for each of their gateways: a gateway restarts once at most."""
+    each_of: dict[UUID, Mapping[str, Any]] = {}
     for gateway, agents in _by_gateway(members).items():
-        changes = {
+        each_of[gateway] = {
             "agent_ids": [each.agent_id for each in agents if not each.is_main],
             "include_main": any(each.is_main for each in agents),
             "dry_run": dry_run,
@@ -286,8 +318,7 @@ def _begin_syncs(connection: Connection, held: JobClaim, members: Sequence[Membe
             "board_id": None,
             **(_NOTHING_ANEW if dry_run else {}),
         }
-        children.append(roll_outs.begin_child(connection, held.job_id, held.options, gateway, **changes))
-    roll_outs.set_children(connection, held.job_id, children)
+    return _begin_children(connection, held.job_id, held.options, each_of)
 
 
 def _note_delivered(services: Services, held: JobClaim, standing: Standing) -> Ended | Snooze:
@@ -298,9 +329,11 @@ def _note_delivered(services: Services, held: JobClaim, standing: Standing) -> E
         if not delivered:
             roll_outs.begin_wait(connection, held.job_id, 0.0)
             return _park(connection, held, Step.HEALTH, 0.0, _at_work(held, standing))
-        _begin_syncs(connection, held, delivered, dry_run=True)
+        messages = _begin_syncs(connection, held, delivered, dry_run=True)
         reason = f"ring {standing.ring} of {standing.rings}: reading back what its agents have"
-        return _park(connection, held, Step.CHECK, POLL_S, reason)
+        snooze = _park(connection, held, Step.CHECK, POLL_S, reason)
+    services.publish(messages)
+    return snooze
 
 
 def _note_delivery(
@@ -402,7 +435,7 @@ def _look_at_health(services: Services, held: JobClaim, standing: Standing) -> E
         left = [each for each in ring if each.state == RolloutState.DELIVERED]
         if left:
             reason = _waits(standing, ring, left)
-            return _park(connection, held, Step.HEALTH, 0.0 if more else _look_s(held), reason)
+            return _park(connection, held, Step.HEALTH, 0.0 if more else _look_s(left), reason)
         if _replaced_gone(connection, held, standing, everybody):
             roll_outs.enter_ring(connection, held.job_id, standing.ring)
             reason = f"ring {standing.ring} of {standing.rings}: another agent stands in for one that is gone"
@@ -414,9 +447,9 @@ def _look_at_health(services: Services, held: JobClaim, standing: Standing) -> E
         return _complete(connection, held, standing, everybody)
 
 
-def _look_s(held: JobClaim) -> float:
-    wait_s = seconds_of(str(held.options["wait"]))
-    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, wait_s / 20))
+def _look_s(left: Sequence[Member]) -> float:
+    had_s = min(each.reached_s or 0.0 for each in left)
+    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, had_s / 4))
 
 
 def _unheard(held: JobClaim) -> tuple[str, str | None]:

@@ -13,11 +13,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from tests.integration.agents.fleet import NOWHERE, Fleet, execute, one, seed_fleet
 from worker.beat import EVERY_S
-from worker.jobs.requests import SyncGateway
+from worker.jobs.requests import RollOut, SyncGateway
 from worker.jobs.schedule_firing import fire_due
 from worker.jobs.schedule_spec import SPREAD_S, ScheduleSpec
 from worker.jobs.schedules import Schedule, add, all_schedules, remove
 from worker.jobs.store.jobs import Enqueued, enqueue
+from worker.jobs.store.roll_outs import start_roll_out
 
 HOURLY = ScheduleSpec(every=timedelta(hours=1))
 
@@ -63,6 +64,29 @@ def test_a_due_schedule_makes_one_job_with_its_options(engine: Engine, fleet: Fl
     found = seen(engine)
     assert (found.last_job_id, found.last_status, found.note) == (job.id, "queued", None)
     assert found.next_run_at is not None
+
+
+def test_a_schedule_with_a_canary_rolls_out_and_syncs_while_a_roll_out_is_open(
+    engine: Engine, fleet: Fleet
+) -> None:
+    with engine.begin() as connection:
+        add(connection, RollOut(gateway_id=fleet.gateway_id, canary="5%", max_failed=2), HOURLY)
+    make_due(engine)
+    assert fire_due(engine) == 1
+    job = one(engine, "SELECT * FROM provisioner.jobs")
+    assert (job.kind, job.options["canary"], job.options["max_failed"]) == ("roll_out", "5%", 2)
+    with engine.begin() as connection:
+        request = RollOut(gateway_id=fleet.gateway_id, canary="5%")
+        start_roll_out(connection, job.id, request, None, [fleet.gateway_id])
+    make_due(engine)
+    assert fire_due(engine) == 1
+    newest = one(
+        engine,
+        "SELECT kind, options FROM provisioner.jobs WHERE requested_by = 'schedule' AND kind <> 'roll_out'",
+    )
+    assert newest.kind == "sync_gateway"
+    assert "canary" not in newest.options
+    assert seen(engine).note is None
 
 
 def test_many_who_look_at_once_make_one_job(engine: Engine, fleet: Fleet) -> None:

@@ -15,11 +15,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.requests import BadRequestError, RollOut, SyncGateway
+from worker.jobs.requests import BadRequestError, RollOut
 from worker.jobs.states import OPEN_STATUSES, ReasonCode, RolloutState, Step
 from worker.jobs.store.codes import outcome
 from worker.jobs.store.job_leases import HELD, JobClaim, key_of, require_held
-from worker.jobs.store.jobs import enqueue
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -71,8 +70,7 @@ def start_roll_out(
     organization_id: UUID | None,
     gateways: Sequence[UUID],
 ) -> None:
-    """Start a queued roll-out, and enqueue the dry runs that its plan is made of. Raises BadRequestError if
-    another one is open on one of its gateways."""
+    """Start a queued roll-out. Raises BadRequestError if another one is open on one of its gateways."""
     connection.execute(_ONE_AT_A_TIME)
     other = open_roll_out_on(connection, gateways)
     if other is not None:
@@ -90,21 +88,6 @@ def start_roll_out(
         },
     )
     connection.execute(_ADD, {"job_id": job_id, "gateways": list(gateways)})
-    options = request.model_dump(include=set(SyncGateway.model_fields))
-    options |= {"dry_run": True, "diff": True, "past_roll_outs": True}
-    set_children(
-        connection, job_id, [begin_child(connection, job_id, options, gateway) for gateway in gateways]
-    )
-
-
-def begin_child(
-    connection: Connection, job_id: UUID, options: Mapping[str, Any], gateway_id: UUID, **changes: Any
-) -> UUID:
-    """Enqueue a sync of one of the gateways for the roll-out, with the options of its request."""
-    unlike = {"gateway_id": gateway_id, "request_id": None, "webhook": None, "requested_by": "roll-out"}
-    values = {name: value for name, value in options.items() if name in SyncGateway.model_fields}
-    request = SyncGateway.model_validate({**values, **unlike, **changes})
-    return enqueue(connection, request, parent=job_id).job_id
 
 
 def set_children(connection: Connection, job_id: UUID, children: Sequence[UUID]) -> None:
