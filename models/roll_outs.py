@@ -40,7 +40,8 @@ class RollOut(Provisioner):
 
 class RollOutAgent(Provisioner):
     """One agent's part in a roll-out. ``change``: the same for agents whose files and entries change alike;
-    ``entry``: its roster entry changes too; ``reached_at``: when its new files were delivered;
+    ``entry``: its roster entry changes too, and ``former`` is what was found there by field;
+    ``reached_at``: when its new files were delivered;
     ``verified_at``: when its files and token were read back; ``probed_at``: when it was sent a message to see
     it run; ``reason``: why it failed, or is unknown."""
 
@@ -60,6 +61,7 @@ class RollOutAgent(Provisioner):
     ring: Mapped[int] = mapped_column(Integer)
     change: Mapped[str]
     entry: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    former: Mapped[BinaryJson] = mapped_column(server_default=text("'{}'::jsonb"))
     state: Mapped[str] = mapped_column(server_default="waiting")
     reached_at: Mapped[Moment | None]
     verified_at: Mapped[Moment | None]

@@ -42,10 +42,17 @@ _GATEWAY = text("""
         coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
 """)
+_HELD_OTHERWISE = HELD_FIELDS.replace(
+    "WHERE",
+    """WHERE NOT EXISTS (
+        SELECT FROM provisioner.jobs j
+        WHERE j.id = h.job_id AND j.kind = 'roll_out' AND j.status NOT IN ('queued', 'running')) AND""",
+)
 _WANTED = text(f"""
     SELECT a.id, a.name, a.board_id, a.is_board_lead, a.gateway_id,
         CAST(a.heartbeat_config AS text) AS heartbeat_config, {LIVE_PLACES} AS places,
-        {SETTINGS} AS settings, {WRITTEN} AS written, {HELD_FIELDS} AS held_fields
+        {SETTINGS} AS settings, {WRITTEN} AS written, CASE WHEN :past_roll_outs THEN {_HELD_OTHERWISE}
+        ELSE {HELD_FIELDS} END AS held_fields
     FROM agents a WHERE a.id = ANY(:agents) AND a.gateway_id = :gateway_id ORDER BY a.created_at, a.id
 """)
 
@@ -81,21 +88,24 @@ class Wanted:
 
 
 def wanted_agents(
-    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID], *, past_roll_outs: bool = False
 ) -> dict[UUID, Wanted]:
     """The entries and homes, by agent id, of those of ``agents`` whose rows name this gateway.
 
-    The oldest agent comes first. Raises PermanentError for an invalid workspace root (rules.md 4).
+    The oldest agent comes first. ``past_roll_outs``: without what is held for roll-outs that have ended.
+    Raises PermanentError for an invalid workspace root (rules.md 4).
     """
-    rows = connection.execute(_WANTED, {"agents": list(agents), "gateway_id": record.gateway_id})
+    values = {"agents": list(agents), "gateway_id": record.gateway_id, "past_roll_outs": past_roll_outs}
+    rows = connection.execute(_WANTED, values)
     return {row.id: _wanted(row, record.gateway) for row in rows}
 
 
 def wanted_entries(
-    connection: Connection, record: GatewayRecord, agents: Sequence[UUID]
+    connection: Connection, record: GatewayRecord, agents: Sequence[UUID], *, past_roll_outs: bool = False
 ) -> dict[UUID, RosterEntry]:
     """Only the entries of `wanted_agents`, by agent id. Raises PermanentError."""
-    return {agent: wanted.entry for agent, wanted in wanted_agents(connection, record, agents).items()}
+    wanted = wanted_agents(connection, record, agents, past_roll_outs=past_roll_outs)
+    return {agent: one.entry for agent, one in wanted.items()}
 
 
 def _wanted(row: Any, gateway: GatewayFacts) -> Wanted:

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.workspace.held import HeldEntry, HeldFile
+from worker.workspace.held import HeldEntry, HeldFile, HoldCause
 
 SINCE = "0023"
 """The revision before which workers know nothing of held files, and would write over them."""
@@ -32,7 +32,8 @@ HELD = """(
 
 HELD_ENTRY = """(
     SELECT jsonb_build_array(jsonb_agg(h.field ORDER BY h.field), max(CAST(h.job_id AS text)), max(h.held_by),
-                             max(h.since))
+                             max(h.since), (SELECT j.kind FROM provisioner.jobs j
+                                            WHERE j.id = CAST(max(CAST(h.job_id AS text)) AS uuid)))
     FROM provisioner.held_fields h WHERE h.agent_id = a.id AND h.gateway_id = a.gateway_id
     HAVING count(*) > 0
 )"""
@@ -43,8 +44,9 @@ def held_entry_of(row: Sequence[Any] | None) -> HeldEntry | None:
     """What an agent's entry keeps, from the column `HELD_ENTRY`."""
     if row is None:
         return None
-    fields, job_id, held_by, since = row
-    return HeldEntry(tuple(fields), UUID(job_id), held_by, datetime.fromisoformat(since))
+    fields, job_id, held_by, since, kind = row
+    cause: HoldCause = "roll_out" if kind == "roll_out" else "rollback"
+    return HeldEntry(tuple(fields), UUID(job_id), held_by, datetime.fromisoformat(since), cause)
 
 
 def held_of(connection: Connection, gateway_id: UUID, rows: Sequence[Any] | None) -> Mapping[str, HeldFile]:
@@ -140,6 +142,32 @@ def hold_fields(
         connection.execute(_HOLD_FIELDS, rows)
 
 
+def hold_entries_as_found(
+    connection: Connection,
+    gateway_id: UUID,
+    found: Mapping[UUID, Mapping[str, Any]],
+    *,
+    job_id: UUID,
+    held_by: str | None,
+) -> None:
+    """Have the roster entries of these agents keep the values that were found there, by agent and field, for
+    a roll-out that has not reached them. What an entry keeps already stays held as it is."""
+    rows = [
+        {
+            "agent_id": agent_id,
+            "gateway_id": gateway_id,
+            "field": name,
+            "value": value,
+            "job_id": job_id,
+            "held_by": held_by,
+        }
+        for agent_id, fields in found.items()
+        for name, value in fields.items()
+    ]
+    if rows:
+        connection.execute(_HOLD_AS_FOUND, rows)
+
+
 def release_holds(
     connection: Connection, agent_ids: Collection[UUID], *, job_id: UUID | None = None
 ) -> list[UUID]:
@@ -154,7 +182,7 @@ def release_holds(
 def release_fields(connection: Connection, scope: str, target_id: UUID, fields: Collection[str]) -> int:
     """End the holds on these fields, and on what is inside them, of the agents that a setting concerns.
 
-    Returns how many.
+    Returns how many. The holds of a roll-out that has not ended stay.
     """
     values = {"scope": scope, "target_id": target_id, "fields": sorted(fields)}
     return connection.execute(_RELEASE_FIELDS, values).rowcount
@@ -163,7 +191,8 @@ def release_fields(connection: Connection, scope: str, target_id: UUID, fields: 
 def release_ended_roll_outs(connection: Connection, gateways: Collection[UUID]) -> None:
     """End the holds of roll-outs of these gateways that have ended without reaching everybody: a new one is
     about to hold what it has not reached."""
-    connection.execute(_RELEASE_ENDED, {"gateways": list(gateways)})
+    for statement in (_RELEASE_ENDED, _RELEASE_ENDED_FIELDS):
+        connection.execute(statement, {"gateways": list(gateways)})
 
 
 def release_names(connection: Connection, agent_id: UUID, gateway_id: UUID, names: Collection[str]) -> None:
@@ -214,6 +243,11 @@ _HOLD_FIELDS = text("""
     SET value = excluded.value, job_id = excluded.job_id, held_by = excluded.held_by,
         since = CASE WHEN held_fields.job_id = excluded.job_id THEN held_fields.since ELSE now() END
 """).bindparams(bindparam("value", type_=JSONB(none_as_null=True)))
+_HOLD_AS_FOUND = text("""
+    INSERT INTO provisioner.held_fields (agent_id, gateway_id, field, value, job_id, held_by)
+    VALUES (:agent_id, :gateway_id, :field, :value, :job_id, :held_by)
+    ON CONFLICT DO NOTHING
+""").bindparams(bindparam("value", type_=JSONB(none_as_null=True)))
 _RELEASE = text("""
     WITH fields AS (
         DELETE FROM provisioner.held_fields
@@ -233,6 +267,8 @@ _RELEASE_FIELDS = text("""
       AND EXISTS (SELECT FROM unnest(CAST(:fields AS text[])) AS f (field)
                   WHERE h.field = f.field OR starts_with(h.field, f.field || '.')
                      OR starts_with(f.field, h.field || '.'))
+      AND NOT EXISTS (SELECT FROM provisioner.jobs j
+                      WHERE j.id = h.job_id AND j.kind = 'roll_out' AND j.status IN ('queued', 'running'))
 """)
 _RELEASE_NAMES = text("""
     DELETE FROM provisioner.held_files
@@ -242,6 +278,11 @@ _RELEASE_ENDED = text("""
     DELETE FROM provisioner.held_files h
     WHERE h.gateway_id = ANY(:gateways) AND h.cause = 'roll_out' AND NOT EXISTS (
         SELECT FROM provisioner.jobs j WHERE j.id = h.job_id AND j.status IN ('queued', 'running'))
+""")
+_RELEASE_ENDED_FIELDS = text("""
+    DELETE FROM provisioner.held_fields h USING provisioner.jobs j
+    WHERE h.gateway_id = ANY(:gateways) AND j.id = h.job_id AND j.kind = 'roll_out'
+      AND j.status NOT IN ('queued', 'running')
 """)
 _RELEASE_SUPERSEDED = text("""
     DELETE FROM provisioner.held_files h
@@ -254,8 +295,9 @@ _ALL = text("""
         h.name, h.cause, h.job_id, h.held_by, h.since
     FROM (
         SELECT gateway_id, agent_id, name, cause, job_id, held_by, since FROM provisioner.held_files
-        UNION ALL SELECT gateway_id, agent_id, 'entry: ' || field, 'rollback', job_id, held_by, since
-        FROM provisioner.held_fields
+        UNION ALL SELECT f.gateway_id, f.agent_id, 'entry: ' || f.field,
+            CASE WHEN j.kind = 'roll_out' THEN 'roll_out' ELSE 'rollback' END, f.job_id, f.held_by, f.since
+        FROM provisioner.held_fields f LEFT JOIN provisioner.jobs j ON j.id = f.job_id
     ) h
     LEFT JOIN agents a ON a.id = h.agent_id
     LEFT JOIN gateways g ON g.id = h.gateway_id

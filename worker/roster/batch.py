@@ -128,7 +128,7 @@ class RosterBatch:
         for intent in self._open("reconcile"):
             former = plan.former.get(self.entries[intent.agent_id].openclaw_id)
             if former is not None:
-                hidden = {name for name, value in former.items() if _is_hidden(name, value)}
+                hidden = {name for name, value in former.items() if is_hidden(name, value)}
                 kept = {name: value for name, value in former.items() if name not in hidden}
                 yield EntryChange(intent.job_id, intent.agent_id, kept, tuple(sorted(hidden)))
 
@@ -289,6 +289,6 @@ def plan_without_faulty(
     return plan([entry for entry in wanted if entry.openclaw_id not in refused]), refused
 
 
-def _is_hidden(name: str, value: Any) -> bool:
+def is_hidden(name: str, value: Any) -> bool:
     """Whether a value of an entry is not kept: it is a secret, or it holds a variable of its owner's."""
     return looks_secret(name, value) or any("${" in each or REDACTED in each for _, each in strings_of(value))

@@ -32,7 +32,7 @@ from worker.jobs.store.sync_rows import open_next_rows, settle_rows, store_agent
 from worker.records.agent_repository import load_agent
 from worker.records.agent_settings import forget_fields
 from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_entries
-from worker.roster.batch import plan_without_faulty
+from worker.roster.batch import is_hidden, plan_without_faulty
 from worker.roster.circuit_breaker import check_circuit, connect_and_record, refresh_one_session
 from worker.roster.intents import ROSTER_RECHECK_S, Refusal, RosterChange, give_up_overdue, record_intents
 from worker.roster.rewrite_permission import entry_stays, predicted_refusal, visibility_stays
@@ -75,7 +75,9 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
     with services.engine.connect() as connection:
         gateway = require_gateway(connection, held.gateway_id)
         rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
-        entries = wanted_entries(connection, gateway, [row.agent_id for row in rows])
+        past = held.option("past_roll_outs") and held.option("dry_run")
+        ids = [row.agent_id for row in rows]
+        entries = wanted_entries(connection, gateway, ids, past_roll_outs=past)
     away = check_circuit(services, gateway)
     if away is not None:
         return away
@@ -159,6 +161,10 @@ def _plan_roster(
     for agent in agents:
         if agent.phase == "files" and agent.openclaw_id:
             agent.roster = plan.change_of(agent.openclaw_id)
+            former = plan.former.get(agent.openclaw_id)
+            if former is not None and held.option("past_roll_outs"):
+                shown = {name: value for name, value in former.items() if not is_hidden(name, value)}
+                agent.roster = {**agent.roster, "former": shown}
             if held.option("dry_run") or agent.openclaw_id not in plan.changed:
                 agent.warnings += plan.notes_on(agent.openclaw_id)
     if held.option("dry_run"):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -24,7 +24,8 @@ NAMES_SHOWN = 5
 @dataclass(frozen=True)
 class Changing:
     """An agent that a roll-out changes. ``change``: the same for all whose files and entries change alike;
-    ``entry``: its roster entry changes too; ``fails``: why it cannot be rendered or looked at, if so."""
+    ``entry``: its roster entry changes too; ``fails``: why it cannot be rendered or looked at, if so;
+    ``former``: by field, what its entry has where that changes."""
 
     agent_id: UUID
     name: str
@@ -33,6 +34,7 @@ class Changing:
     change: str
     entry: bool = False
     fails: str | None = None
+    former: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _HasChange(Protocol):
@@ -72,7 +74,8 @@ def change_of(row: Any) -> Changing | None:
     parts += [_neutral(json.dumps(roster.get("changes"), sort_keys=True), facts)] if entry else []
     parts += ["fails", row.reason_code] if fails else []
     change = hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()[:12]
-    return Changing(row.agent_id, row.agent_name, row.gateway_id, row.is_main, change, entry, fails)
+    former = roster.get("former") or {}
+    return Changing(row.agent_id, row.agent_name, row.gateway_id, row.is_main, change, entry, fails, former)
 
 
 def _facts(row: Any) -> list[str]:

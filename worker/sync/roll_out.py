@@ -7,7 +7,7 @@ step is one transaction, so that a worker that dies loses nothing but the step i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
@@ -32,7 +32,13 @@ from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.roll_outs import Member, Standing
 from worker.log_context import note_ids
 from worker.records.gateway_repository import require_gateway
-from worker.records.holds import SINCE, hold_as_delivered, release_ended_roll_outs, release_holds
+from worker.records.holds import (
+    SINCE,
+    hold_as_delivered,
+    hold_entries_as_found,
+    release_ended_roll_outs,
+    release_holds,
+)
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
 from worker.sync.begin import begin as begin_sync
@@ -189,7 +195,7 @@ def _make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended 
     with services.engine.begin() as connection:
         release_ended_roll_outs(connection, standing.gateways)
         for gateway, agents in _by_gateway(look.changing).items():
-            _hold(connection, held, gateway, [each.agent_id for each in agents], sources)
+            _hold(connection, held, gateway, agents, sources)
         members = [_member(each, ring) for ring, each in _numbered(plan)]
         roll_outs.add_members(connection, held.job_id, members, len(plan.rings))
         roll_outs.store_plan(connection, held.job_id, {**planned, "warnings": list(look.warnings)})
@@ -261,6 +267,7 @@ def _member(each: Changing, ring: int) -> Member:
         each.change,
         each.entry,
         RolloutState.WAITING,
+        former=each.former,
     )
 
 
@@ -272,10 +279,17 @@ def _by_gateway(agents: Sequence[_OnGateway]) -> dict[UUID, list[_OnGateway]]:
 
 
 def _hold(
-    connection: Connection, held: JobClaim, gateway: UUID, agents: Collection[UUID], sources: str
+    connection: Connection,
+    held: JobClaim,
+    gateway: UUID,
+    agents: Sequence[Changing] | Sequence[Member],
+    sources: str,
 ) -> None:
-    by = f"roll-out {held.job_id}"
-    hold_as_delivered(connection, gateway, agents, job_id=held.job_id, held_by=by, sources=sources)
+    """Have these agents of a gateway keep what they have, until their ring begins."""
+    by, keys = f"roll-out {held.job_id}", [each.agent_id for each in agents]
+    hold_as_delivered(connection, gateway, keys, job_id=held.job_id, held_by=by, sources=sources)
+    found = {each.agent_id: each.former for each in agents}
+    hold_entries_as_found(connection, gateway, found, job_id=held.job_id, held_by=by)
 
 
 # --- a ring
@@ -351,7 +365,7 @@ def _note_delivery(
     ]
     sources = sources_sha256(services.settings.templates_dir)
     for gateway, agents in _by_gateway(again).items():
-        _hold(connection, held, gateway, [each.agent_id for each in agents], sources)
+        _hold(connection, held, gateway, agents, sources)
     return roll_outs.members_of(connection, held.job_id, standing.ring)
 
 
@@ -626,7 +640,7 @@ def _ring_result(ring: int, members: Sequence[Member], names: Mapping[UUID, str]
         "agents": len(members),
         "changes": len({each.change for each in members}),
         "names": [each.agent_name for each in members],
-        **{state.value: states.count(state) for state in RolloutState if state in states},
+        **{state.value: states.count(state) for state in RolloutState},
     }
     if names:
         found["gateways"] = sorted({names.get(each.gateway_id, str(each.gateway_id)) for each in members})

@@ -78,12 +78,13 @@ def kept_texts(held: Mapping[str, HeldFile], carrier: str) -> KeptTexts:
 
 @dataclass(frozen=True)
 class HeldEntry:
-    """The fields of a roster entry that keep a value, the rollback that did so, and who asked for it."""
+    """The fields of a roster entry that keep a value, the job that did so, and who asked for it."""
 
     fields: tuple[str, ...]
     job_id: UUID
     held_by: str | None
     since: datetime
+    cause: HoldCause = "rollback"
 
     @property
     def note(self) -> str:
@@ -91,6 +92,11 @@ class HeldEntry:
         whose = f" by {self.held_by}" if self.held_by else ""
         since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         fields = ", ".join(self.fields)
+        if self.cause == "roll_out":
+            return (
+                f"Held since {since}, for roll-out {self.job_id} has not reached it: {fields} of its roster"
+                " entry."
+            )
         return (
             f"Held since {since}, when it was rolled back{whose}: {fields} of its roster entry."
             " `provisioner rollback AGENT --release` lets it follow its rows again."

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("ring", sa.Integer(), nullable=False),
         sa.Column("change", sa.Text(), nullable=False),
         sa.Column("entry", sa.Boolean(), server_default=no, nullable=False),
+        sa.Column("former", JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.Column("state", sa.Text(), server_default="waiting", nullable=False),
         sa.Column("reached_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("verified_at", sa.DateTime(timezone=True), nullable=True),

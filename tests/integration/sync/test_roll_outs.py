@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from worker.errors import PermanentError
 from worker.jobs.store import roll_outs
 from worker.jobs.store.cancelling import cancel
 from worker.lab.simulator import Simulator
+from worker.records.agent_settings import set_settings
 
 
 @pytest.fixture
@@ -244,3 +246,31 @@ def test_a_request_that_cannot_be_served_is_refused(scene: Scene) -> None:
         assert next(iter(wrong)).removesuffix("s") in job.error
     with pytest.raises(PermanentError, match="has ended before"), scene.engine.begin() as connection:
         cancel(connection, job.id)
+
+
+@on_one_release
+def test_settings_reach_nobody_before_his_ring(scene: Scene, agents: list[UUID]) -> None:
+    def profiles() -> Counter[str]:
+        document = json.loads(scene.simulator.config_path.read_text())
+        entries = document["agents"]["entries"]
+        return Counter(
+            str(entry.get("tools", {}).get("profile")) for name, entry in entries.items() if name != "main"
+        )
+
+    with scene.engine.begin() as connection:
+        set_settings(connection, "board", scene.fleet.board_id, {"tools.profile": "coding"}, locked=False)
+    job_id = ask(scene)
+    go(scene, job_id, until=lambda: scene.job(job_id).phase == "health")
+    assert profiles() == {"coding": 1, "None": 5}
+    assert scene.sync(include_main=False).result["roster_changes"] == 0
+    with scene.engine.begin() as connection:
+        cancel(connection, job_id)
+    assert go(scene, job_id).status == "cancelled"
+    assert scene.sync(include_main=False).result["roster_changes"] == 0
+    assert profiles() == {"coding": 1, "None": 5}
+    plan = go(scene, ask(scene, dry_run=True))
+    assert plan.result["agents_total"] == 5
+    again = go(scene, ask(scene, canary="100%", wait="0s", accept_unknown=True))
+    assert (again.status, again.error) == ("succeeded", None)
+    assert profiles() == {"coding": 6}
+    assert scene.row("SELECT count(*) AS n FROM provisioner.held_fields").n == 0

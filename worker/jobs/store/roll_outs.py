@@ -7,7 +7,7 @@ parked until they have ended, or until more can be known of the agents' health.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,8 @@ class Standing:
 @dataclass(frozen=True)
 class Member:
     """An agent of a roll-out. ``reached_s``, ``probed_s``: seconds since it got the change, and since it was
-    sent a message; None before that. ``verified``: its files and token were read back."""
+    sent a message; None before that. ``verified``: its files and token were read back; ``former``:
+    by field, what was found in its roster entry where that changes."""
 
     agent_id: UUID
     agent_name: str
@@ -56,6 +57,7 @@ class Member:
     reached_s: float | None = None
     probed_s: float | None = None
     verified: bool = False
+    former: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_roll_out_on(connection: Connection, gateways: Collection[UUID]) -> UUID | None:
@@ -135,6 +137,7 @@ def add_members(connection: Connection, job_id: UUID, members: Sequence[Member],
             "ring": each.ring,
             "change": each.change,
             "entry": each.entry,
+            "former": dict(each.former),
         }
         for each in members
     ]
@@ -261,7 +264,8 @@ _STANDING = text("""
 _MEMBERS = text("""
     SELECT agent_id, coalesce(agent_name, agent_id::text) AS agent_name, gateway_id, is_main, ring, change,
         entry, state, reason, extract(epoch FROM now() - reached_at)::float AS reached_s,
-        extract(epoch FROM now() - probed_at)::float AS probed_s, verified_at IS NOT NULL AS verified
+        extract(epoch FROM now() - probed_at)::float AS probed_s, verified_at IS NOT NULL AS verified,
+        former
     FROM provisioner.roll_out_agents
     WHERE job_id = :job_id AND (CAST(:ring AS int) IS NULL OR ring = :ring)
     ORDER BY ring, agent_name, agent_id
@@ -286,9 +290,9 @@ _CHILD_ROWS = text(f"""
 """)
 _ADD_MEMBERS = text("""
     INSERT INTO provisioner.roll_out_agents
-        (job_id, agent_id, agent_name, gateway_id, is_main, ring, change, entry)
-    VALUES (:job_id, :agent_id, :agent_name, :gateway_id, :is_main, :ring, :change, :entry)
-""")
+        (job_id, agent_id, agent_name, gateway_id, is_main, ring, change, entry, former)
+    VALUES (:job_id, :agent_id, :agent_name, :gateway_id, :is_main, :ring, :change, :entry, :former)
+""").bindparams(bindparam("former", type_=JSONB))
 _SET_RINGS = text("""
     UPDATE provisioner.roll_outs SET rings = :rings, ring = 1, children = '{}' WHERE job_id = :job_id
 """)
