@@ -15,6 +15,7 @@ from sqlalchemy import text
 from tests.integration.sync.scene import Scene, on_one_release
 from tests.integration.sync.test_memory_files import folder
 from tests.owners_files import save
+from worker.gateway import workspace_reading
 from worker.records.bundles import all_bundles, find_bundle, forget_bundles, keep, open_bundle
 from worker.workspace.bundle import Bundle, read_tar, to_tar
 from worker.workspace.tokens import find_token, verify_token
@@ -166,12 +167,17 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     (workspace / "map.png").write_bytes(b"\x89PNG\xff\xfe")
     (workspace / "blob.bin").write_bytes(b"\xff\xfe")
     token = token_of(workspace)
+    others = f"AUTH_TOKEN=of-another-program\nThe gateway's is {scene.simulator.token}, mine {token}.\n"
+    (workspace / "USER.md").write_text(others)
     job = done(scene, "export_agent", ann)
     assert scene.row("SELECT status FROM agents").status == "online"
     bundle = bundle_of(scene, ann, KEY)
     assert bundle.text("MEMORY.md") == text_of_secret
     assert bundle.files["map.png"] == b"\x89PNG\xff\xfe"
-    assert token.encode() not in to_tar(bundle)
+    tar = to_tar(bundle)
+    for each in (token, "of-another-program", scene.simulator.token):
+        assert each.encode() not in tar
+    assert bundle.masked == {"USER.md"}
     body = scene.row("SELECT body FROM provisioner.agent_bundles").body
     assert b"OPENAI" not in bytes(body)
     for keys, says in (((), "is encrypted: set BUNDLE_KEY"), (("x" * 32,), "cannot be decrypted")):
@@ -303,3 +309,71 @@ def test_a_restoration_that_failed_half_way_is_run_again(scene: Scene, ann: UUID
     with scene.engine.connect() as connection:
         rows = connection.execute(text("SELECT count(*) FROM provisioner.agent_settings")).scalar_one()
     assert rows == 1
+
+
+@on_one_release
+def test_what_does_not_fit_is_listed_and_so_is_what_is_left_out(
+    scene: Scene, ann: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace_reading, "MOST_BYTES", 40_000)
+    workspace = folder(scene, ann)
+    (workspace / "a").mkdir()
+    (workspace / "a" / "long.txt").write_text("x" * 39_000)
+    (workspace / "a" / "short.txt").write_text("y")
+    (workspace / ".git").mkdir()
+    (workspace / ".git" / "HEAD").write_text("ref")
+    scene.execute(
+        "INSERT INTO provisioner.template_promotions (scope, target_id, name, version, promoted_by)"
+        " VALUES ('agent', :id, 'SOUL.md', NULL, 'x')",
+        id=str(ann),
+    )
+    done(scene, "export_agent", ann)
+    bundle = bundle_of(scene, ann)
+    assert bundle.text("a/short.txt") == "y"
+    left = {one.what: one.why for one in bundle.left_out}
+    assert left["a/long.txt"].startswith("its 39000 bytes do not fit")
+    assert left[".git/"] == "it is what git keeps"
+    assert left["its own template of SOUL.md"] == "layers of templates stay where they are"
+    monkeypatch.setattr(workspace_reading, "READING_S", -1.0)
+    done(scene, "export_agent", ann)
+    with scene.engine.connect() as connection:
+        newest = all_bundles(connection)[0]
+    late = [one for one in newest.manifest["left_out"] if "no time to read it" in one["why"]]
+    assert late
+    assert "AGENTS.md" in newest.manifest["files"]
+
+
+def test_an_adopted_agent_comes_back_under_an_id_of_ours(scene: Scene) -> None:
+    own = scene.simulator.state_dir / "own" / "research"
+    own.mkdir(parents=True)
+    (own / "AGENTS.md").write_text("Mine.")
+    (own / "MEMORY.md").write_text("Notes.\n")
+    document = json.loads(scene.simulator.config_path.read_text())
+    if scene.simulator.release.roster_is_map:
+        document["agents"] = {
+            "ownership": "explicit",
+            "entries": {"main": {}, "research": {"workspace": str(own)}},
+        }
+    else:
+        document["agents"] = {"list": [{"id": "main"}, {"id": "research", "workspace": str(own)}]}
+    save(scene.simulator.config_path.parent, "openclaw.json", document)
+    adopted = scene.ask(
+        "adopt_agent",
+        gateway_id=scene.fleet.gateway_id,
+        openclaw_id="research",
+        board_id=scene.fleet.board_id,
+        dry_run=False,
+    )
+    scene.serve()
+    agent = UUID(str(scene.job(adopted).result["agent_id"]))
+    done(scene, "delete_agent", agent)
+    assert "AUTH_TOKEN=" in (own / "AGENTS.md").read_text() + token_in(own)
+    job = done(scene, "restore_agent", agent, wake=False)
+    assert f"It was research on its gateway, and is mc-{agent} now." in job.warnings
+    assert (folder(scene, agent) / "MEMORY.md").read_text() == "Notes.\n"
+    assert "Mine." in (folder(scene, agent) / "AGENTS.md").read_text()
+
+
+def token_in(workspace: Path) -> str:
+    file = workspace / "TOOLS.md"
+    return file.read_text() if file.exists() else ""
