@@ -91,6 +91,8 @@ def _desired(own: OwnFiles, file: RenderedFile, mode: Mode) -> tuple[str, bool, 
     text, base = own.texts[file.name], own.delivered.get(file.name)
     if file.name == own.carrier and base is not None:  # here another file carries the token
         text, base = _without_section(text, base), _without_section(base, base)
+    if text == base:
+        return file.text, False, None
     if base is None or file.name == BOOTSTRAP:
         return text, text != file.text, None
     digest = sha256_of(base)

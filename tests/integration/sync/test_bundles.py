@@ -16,9 +16,10 @@ from tests.integration.sync.scene import Scene, on_one_release
 from tests.integration.sync.test_memory_files import folder
 from tests.owners_files import save
 from worker.gateway import workspace_reading
+from worker.lab.simulator import Simulator
 from worker.records.bundles import all_bundles, find_bundle, forget_bundles, keep, open_bundle
 from worker.workspace.bundle import Bundle, read_tar, to_tar
-from worker.workspace.tokens import find_token, verify_token
+from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
 
 NOTE = "- You never call Ada before nine."
 KEY = "k" * 32
@@ -377,3 +378,31 @@ def test_an_adopted_agent_comes_back_under_an_id_of_ours(scene: Scene) -> None:
 def token_in(workspace: Path) -> str:
     file = workspace / "TOOLS.md"
     return file.read_text() if file.exists() else ""
+
+
+def test_a_bundle_goes_to_a_gateway_of_the_other_family(scene: Scene, ann: UUID, tmp_path: Path) -> None:
+    workspace = folder(scene, ann)
+    agents_md = workspace / "AGENTS.md"
+    agents_md.write_text(agents_md.read_text().replace("\n", f"\n{NOTE}\n", 1))
+    (workspace / "MEMORY.md").write_text("Notes.\n")
+    token = token_of(workspace)
+    done(scene, "export_agent", ann)
+    release = "2026.2.12" if scene.simulator.release.roster_is_map else "2026.9.6"
+    new = uuid4()
+    with Simulator(release, token="other-token", state_dir=tmp_path / "other") as other:
+        root = str(other.state_dir / "ws")
+        gateway = scene.fleet.add_gateway("other", other.url, other.token, root)
+        board = scene.fleet.add_board("There", gateway_id=gateway)
+        with scene.engine.begin() as connection:
+            keep(connection, new, read_tar(to_tar(bundle_of(scene, ann))), "import", ())
+        done(scene, "restore_agent", new, board_id=board, wake=False)
+        there = other.workspace(f"mc-{new}")
+        text_of_agents = (there / "AGENTS.md").read_text()
+        assert NOTE in text_of_agents
+        assert text_of_agents.count("## Tools") == (release == "2026.9.6")
+        assert (there / "MEMORY.md").read_text() == "Notes.\n"
+        assert PLACEHOLDER not in "".join(path.read_text() for path in there.glob("*.md"))
+        assert token_of(there) != token
+        job = scene.ask("sync_gateway", gateway_id=gateway, include_main=False)
+        scene.serve()
+        assert scene.job(job).result["files_written"] == 0
