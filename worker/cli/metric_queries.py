@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Connection, text
 
 from worker.jobs.kinds import JOB_KINDS
-from worker.jobs.states import JOB_STATUSES, ReasonCode
+from worker.jobs.states import JOB_STATUSES, ReasonCode, RolloutState
 from worker.jobs.store.codes import crashes, reason_code
 
 _GATEWAY = ("gateway", "gateway_id")
@@ -43,7 +43,7 @@ def read_metrics(connection: Connection) -> Iterator[GaugeMetricFamily]:
 
 
 def _each(values: tuple[str, ...], name: str) -> str:
-    return f"unnest(ARRAY[{', '.join(repr(value) for value in values)}]) AS {name}"
+    return f"unnest(ARRAY[{', '.join(repr(str(value)) for value in values)}]) AS {name}"
 
 
 _JOBS = Query(
@@ -211,6 +211,8 @@ _DRIFT = Query(
         FROM provisioner.jobs j
         WHERE j.gateway_id = g.id AND j.kind = 'sync_gateway' AND j.board_id IS NULL
           AND j.finished_at IS NOT NULL AND j.result ?& ARRAY['files_written', 'roster_changes', 'errors']
+          AND NOT ((j.result->>'dry_run')::boolean IS TRUE AND EXISTS (
+            SELECT FROM provisioner.jobs p WHERE p.id = j.parent_job_id AND p.kind = 'roll_out'))
         ORDER BY j.created_at DESC LIMIT 1
     ) last
     """,
@@ -317,6 +319,31 @@ _BUNDLES = Query(
     """,
 )
 
+_ROLL_OUTS = Query(
+    (),
+    {
+        "open": ("provisioner_roll_outs_open", "Roll-outs that have not ended."),
+        "paused": ("provisioner_roll_outs_paused", "Those of them that wait for somebody to resume them."),
+    },
+    """
+    SELECT count(*) AS open, count(o.paused_at) AS paused
+    FROM provisioner.roll_outs o JOIN provisioner.jobs j ON j.id = o.job_id
+    WHERE j.status IN ('queued', 'running')
+    """,
+)
+
+_ROLL_OUT_AGENTS = Query(
+    ("state",),
+    {"agents": ("provisioner_roll_out_agents", "Agents of roll-outs that have not ended, by their state.")},
+    f"""
+    SELECT state, count(a.agent_id) AS agents FROM {_each(tuple(RolloutState), "state")} LEFT JOIN (
+        SELECT r.state, r.agent_id FROM provisioner.roll_out_agents r
+        JOIN provisioner.jobs j ON j.id = r.job_id WHERE j.status IN ('queued', 'running')
+    ) a USING (state)
+    GROUP BY state
+    """,
+)
+
 QUERIES = (
     _JOBS,
     _QUEUE,
@@ -330,4 +357,6 @@ QUERIES = (
     _WEBHOOKS,
     _TEXTS,
     _BUNDLES,
+    _ROLL_OUTS,
+    _ROLL_OUT_AGENTS,
 )

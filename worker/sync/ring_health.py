@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from worker.errors import PermanentError, TransientError
+from worker.errors import PermanentError, TransientError, as_sentence
 from worker.gateway.agent_files import AgentFiles
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
@@ -136,10 +136,8 @@ def _state_after(run: LastRun, member: Member) -> State | None:
         return None
     if run.how == "well":
         return RolloutState.HEALTHY, None
-    return (
-        RolloutState.FAILED,
-        f"Its first run since the change failed: {run.error or 'it does not say why.'}",
-    )
+    why = as_sentence(run.error or "it does not say why")
+    return RolloutState.FAILED, f"Its first run since the change failed: {why}"
 
 
 def _probe(

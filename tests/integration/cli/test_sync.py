@@ -158,3 +158,30 @@ def test_wrong_use_is_said_before_anything_is_asked_for(fleet: Provisioner) -> N
     assert "There is no gateway 'x'" in fleet.refused("sync", "x")
     assert "There is no board 'x'" in fleet.refused("sync", "g", "--board", "x")
     assert fleet.json("jobs") == []
+
+
+def test_a_roll_out_is_planned_shown_and_named_by_its_agents(
+    crew: Provisioner, change: Callable[[str, str, str], None]
+) -> None:
+    assert "For a roll-out alone: --wait, --probe." in crew.refused(
+        "sync", GATEWAY, "--wait", "5m", "--probe"
+    )
+    assert "further gateways" in crew.refused("sync", GATEWAY, GATEWAY)
+    assert "say how many, like 3" in crew.refused("sync", GATEWAY, "--canary", "0%")
+    assert "There is no agent 'Nobody'" in crew.refused("sync", GATEWAY, "--canary", "Ada,Nobody")
+    assert "max_failed must be" in crew.refused("sync", GATEWAY, "--canary", "1", "--max-failed", "none")
+    job = crew.json("jobs", "--limit", "1")[0]["id"]
+    assert "is no roll-out" in crew.refused("rollout", "pause", job)
+    for name in ("Ada", "Ann"):
+        change(name, "soul_template", "You are {{ agent_name }}, in new words.")
+    plan = crew.run("sync", GATEWAY, "--canary", "1", "--dry-run")
+    assert plan.exit_code == 1
+    assert "2 agents would change, in 2 rings" in plan.stdout
+    assert "none: no gateway restarts for this" in plan.stdout
+    assert "--canary 1" in plan.stdout
+    options = ("--no-main", "--wait", "0s", "--accept-unknown")
+    done = crew.run("sync", GATEWAY, "--canary", "Ann", *options)
+    assert done.exit_code == 0, done.output
+    assert "2: 2 unknown" in done.stdout
+    assert "rollout" in crew.run("jobs").stdout
+    assert crew.json("sync", GATEWAY, "--dry-run")["result"]["files_written"] == 0
