@@ -74,7 +74,8 @@ def rolled_back(open_workshop: Callable[[], Workshop]) -> Mapping[tuple[str, str
     with workshop.engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE agents SET name = 'Eve', identity_profile = jsonb_build_object('communication_style', 'terse')"
+                "UPDATE agents SET name = 'Eve',"
+                " identity_profile = jsonb_build_object('communication_style', 'terse')"
             )
         )
     change = {"rotate_tokens": True, "wake": False}
