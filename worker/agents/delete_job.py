@@ -27,6 +27,7 @@ from worker.jobs.store.job_agents import (
 from worker.records.agent_status import take_over
 from worker.records.bundles import Reason, bundle_of_job, find_bundle, keep
 from worker.records.gateway_repository import GatewayRecord, load_gateway
+from worker.records.holds import release_holds
 from worker.records.places import History, Place, close_places, history_of, home_of, made_place
 from worker.rights import require_all_rows, require_for
 from worker.roster.circuit_breaker import check_circuit, connect_and_record
@@ -280,6 +281,7 @@ def _end(
                 )
             connection.execute(_FORGET_FILES, {**parameters, "keep_row": keep_row})
             connection.execute(_FORGET_CREDENTIALS, parameters)
+            release_holds(connection, [held.agent_id])
             for place in (*target.lost, *target.kept):
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
             bundle = bundle_of_job(connection, held.job_id)

@@ -14,7 +14,13 @@ from tests.integration.sync.test_layers import put as put_version
 from tests.integration.sync.test_memory_files import folder
 from tests.integration.sync.test_settings import edit_entry, entry, patches, put, update, with_models
 from tests.integration.sync.test_three_sides import NOTE, edit, file_of, restyle
-from worker.records.holds import hold_as_delivered, release_fields, release_holds, release_superseded
+from worker.records.holds import (
+    all_held,
+    hold_as_delivered,
+    release_fields,
+    release_holds,
+    release_superseded,
+)
 from worker.workspace.template_sources import sources_sha256
 from worker.workspace.tokens import find_token
 
@@ -229,3 +235,15 @@ def test_an_entry_comes_back_in_one_patch_and_stays(scene: Scene) -> None:
     roll_back(scene, ann, release=True)
     assert update(scene, ann).status == "succeeded"
     assert entry(scene, ann)["name"] == "Anna"
+
+
+@on_one_release
+def test_nothing_of_a_deleted_agent_is_held(scene: Scene, ann: UUID) -> None:
+    restyle(scene, "terse")
+    synced(scene)
+    assert roll_back(scene, ann).status == "succeeded"
+    gone = scene.ask("delete_agent", agent_id=ann, delete_row=False)
+    scene.serve()
+    assert scene.job(gone).status == "succeeded"
+    with scene.engine.connect() as connection:
+        assert all_held(connection) == []
