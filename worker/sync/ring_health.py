@@ -31,6 +31,10 @@ PROBE = (
     " now: answer OK."
 )
 NOT_TOLD = "Its release does not tell of runs."
+OLD_SESSION = (
+    "Its release shows an agent its files as they were when its session began, so its runs tell nothing of"
+    " the change: --reset-sessions begins new ones."
+)
 
 State = tuple[str, str | None]
 
@@ -112,8 +116,11 @@ def _judged(
     members: Sequence[Member],
 ) -> dict[UUID, State]:
     """The states of those of the agents of which something is known."""
-    if dialect.runs_in is None:
-        return {each.agent_id: (RolloutState.HEALTHY, NOT_TOLD) for each in members}
+    untold = NOT_TOLD if dialect.runs_in is None else None
+    if dialect.keeps_files_per_session and not held.option("reset_sessions"):
+        untold = untold or OLD_SESSION
+    if untold is not None:
+        return {each.agent_id: (RolloutState.HEALTHY, untold) for each in members}
     with services.engine.connect() as connection:
         wanted = wanted_agents(connection, gateway, [each.agent_id for each in members])
     keys = {agent: one.home.session_key for agent, one in wanted.items()}

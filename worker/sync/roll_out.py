@@ -7,6 +7,7 @@ step is one transaction, so that a worker that dies loses nothing but the step i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -587,11 +588,9 @@ def _write_end(
 ) -> None:
     planned = dict(roll_outs.plan_of(connection, held.job_id))
     warnings = planned.pop("warnings", [])
-    untold = [each for each in members if each.state == RolloutState.HEALTHY and each.reason]
-    if untold:
-        warnings.append(
-            f"Counted as well without a run, of which their release does not tell: {_counted(untold)}."
-        )
+    untold = Counter(each.reason for each in members if each.state == RolloutState.HEALTHY and each.reason)
+    for reason, count in sorted(untold.items()):
+        warnings.append(f"Well without a run, {count} of {len(members)}: {reason}")
     result = _result(held, standing, members, {}, planned)
     if rollback_job_id is not None:
         result["rollback_job_id"] = str(rollback_job_id)

@@ -217,7 +217,7 @@ def test_a_gateway_restarts_once_a_ring_at_most(scene: Scene, agents: list[UUID]
     if entries:
         scene.execute("UPDATE agents SET heartbeat_config = '{\"every\": \"45m\"}' WHERE name <> 'Lead'")
     before = scene.simulator.calls[:]
-    job_id = ask(scene, canary="3", probe=True)
+    job_id = ask(scene, canary="3", probe=True, reset_sessions=not entries)
     for _ in range(60):
         scene.serve_until_ended(job_id)
         if scene.job(job_id).status not in ("queued", "running"):
