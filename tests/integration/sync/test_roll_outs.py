@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from tests.integration.sync.scene import Scene, make_scene, on_one_release
 from tests.integration.sync.test_layers import deliver, file, layer, put
 from worker.errors import PermanentError
+from worker.jobs.outbox import publish_due
 from worker.jobs.store import roll_outs
 from worker.jobs.store.cancelling import cancel
 from worker.lab.simulator import Simulator
@@ -54,14 +55,26 @@ def ask(scene: Scene, **options: Any) -> UUID:
     return scene.ask("roll_out", **given)
 
 
-def go(scene: Scene, job_id: UUID, steps: int = 60, *, until: Callable[[], bool] | None = None) -> Any:
-    """Serve until the job has ended, or until something is so."""
-    for _ in range(steps):
-        scene.serve()
-        job = scene.job(job_id)
-        if job.status not in ("queued", "running") or (until is not None and until()):
-            return job
-        scene.execute("UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running'")
+def go(scene: Scene, job_id: UUID, *, until: Callable[[], bool] | None = None) -> Any:
+    """Serve message by message until the job has ended, or until something is so; what is parked comes at
+    once."""
+    due = (
+        "UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running' AND lease_until IS NULL"
+    )
+    for _ in range(3000):
+        known = scene.row("SELECT count(*) AS n FROM provisioner.jobs WHERE id = :id", id=job_id).n
+        if known and scene.job(job_id).status not in ("queued", "running"):
+            return scene.job(job_id)
+        if known and until is not None and until():
+            return scene.job(job_id)
+        if not scene.messages:
+            publish_due(scene.engine, scene.send)
+        if not scene.messages:
+            scene.execute(due)
+            publish_due(scene.engine, scene.send)
+        if scene.messages:
+            scene.one()
+    job = scene.job(job_id)
     raise AssertionError(f"still {job.status}, {job.phase}: {job.error}")
 
 
