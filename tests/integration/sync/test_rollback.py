@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
-from tests.integration.sync.test_layers import deliver, layer
+from tests.integration.sync.test_layers import checked, deliver, layer
 from tests.integration.sync.test_layers import put as put_version
 from tests.integration.sync.test_memory_files import folder
 from tests.integration.sync.test_settings import edit_entry, entry, patches, put, update, with_models
@@ -247,3 +248,50 @@ def test_nothing_of_a_deleted_agent_is_held(scene: Scene, ann: UUID) -> None:
     assert scene.job(gone).status == "succeeded"
     with scene.engine.connect() as connection:
         assert all_held(connection) == []
+
+
+@on_one_release
+def test_a_newer_version_ends_the_hold_and_nothing_else_does(scene: Scene, ann: UUID, tmp_path: Path) -> None:
+    place = layer(scene)
+    put_version(scene, place, "SOUL.md", "One.")
+    deliver(scene, place, SOUL=1)
+    synced(scene)
+    put_version(scene, place, "SOUL.md", "Two.")
+    deliver(scene, place, SOUL=2)
+    restyle(scene, "terse")
+    synced(scene)
+    assert roll_back(scene, ann).status == "succeeded"
+    assert contents(scene, ann)["SOUL.md"] == "One."
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "IDENTITY.md.j2").write_text("I am {{ agent_name }}.")
+    settings = scene.services.settings.model_copy(update={"templates_dir": tmp_path})
+    scene.services = replace(scene.services, settings=settings)
+    synced(scene)
+    assert contents(scene, ann)["SOUL.md"] == "One.", "a layer's file does not follow TEMPLATES_DIR"
+    assert contents(scene, ann)["IDENTITY.md"] == "I am Ann."
+    put_version(scene, place, "SOUL.md", "Three.")
+    found = checked(scene, place, "SOUL.md")
+    deliver(scene, place, SOUL=3)
+    with scene.engine.begin() as connection:
+        assert found.release(connection, ["SOUL.md"]) == 1
+    synced(scene)
+    assert contents(scene, ann)["SOUL.md"] == "Three."
+
+
+@on_one_release
+def test_a_file_that_no_layer_makes_follows_templates_dir_again(
+    scene: Scene, ann: UUID, tmp_path: Path
+) -> None:
+    before = contents(scene, ann)["SOUL.md"]
+    restyle(scene, "terse")
+    synced(scene)
+    assert roll_back(scene, ann).status == "succeeded"
+    assert contents(scene, ann)["SOUL.md"] == before
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "SOUL.md.j2").write_text("I am {{ agent_name }}.")
+    settings = scene.services.settings.model_copy(update={"templates_dir": tmp_path})
+    scene.services = replace(scene.services, settings=settings)
+    synced(scene)
+    assert contents(scene, ann)["SOUL.md"] == "I am Ann."
+    with scene.engine.connect() as connection:
+        assert "SOUL.md" not in {row.name for row in all_held(connection)}
