@@ -2,6 +2,7 @@
 
 from models.agent_bundles import AgentBundle
 from models.agent_credentials import AgentCredential
+from models.agent_drift import AgentDrift
 from models.agent_files import AgentFile
 from models.agent_places import AgentPlace
 from models.agent_settings import AgentSetting
@@ -32,6 +33,7 @@ __all__ = [
     "Agent",
     "AgentBundle",
     "AgentCredential",
+    "AgentDrift",
     "AgentFile",
     "AgentPlace",
     "AgentSetting",

@@ -22,6 +22,7 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.job_agents": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.roster_intents": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.gateway_states": ("SELECT", "INSERT", "UPDATE"),
+    "provisioner.agent_drift": _ALL,
     "provisioner.agent_files": _ALL,
     "provisioner.agent_settings": ("SELECT", "INSERT", "DELETE"),
     "provisioner.entry_changes": ("SELECT", "INSERT"),

@@ -16,6 +16,7 @@ from worker.gateway.errors import UnknownAgent
 from worker.gateway.extra_files import taken_files
 from worker.jobs.store.job_agents import Claim, advance, finish
 from worker.records.agent_repository import AgentRecord
+from worker.records.drift import what_differs
 from worker.runtime.services import Services
 from worker.settings import Settings
 from worker.workspace.bundle import OwnFiles
@@ -101,10 +102,20 @@ class AgentContext:
         """Whether the request asks for a new session."""
         return self.option("reset_session") or self.option("reset_sessions")
 
-    def succeed(self, connection: Connection, result: Mapping[str, Any]) -> None:
-        """End the row with what was reported and warned of so far. Raises LeaseLostError."""
-        files, warnings = self.files, self.warnings
-        finish(connection, self.held, "succeeded", result=result, warnings=warnings, files=files)
+    def succeed(
+        self, connection: Connection, result: Mapping[str, Any], roster: Mapping[str, Any] | None = None
+    ) -> None:
+        """End the row with what was reported and warned of so far. ``roster``: what a dry run would change
+        in the agent's roster entry. Raises LeaseLostError."""
+        finish(
+            connection,
+            self.held,
+            "succeeded",
+            result=result,
+            warnings=self.warnings,
+            files=self.files,
+            differs=what_differs(self.held.options, self.files, roster),
+        )
 
     def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:
         """Record the step that begins (None keeps it) and ``columns``, and renew the lease. Raises

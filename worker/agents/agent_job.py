@@ -282,7 +282,7 @@ def _dry_run(context: AgentContext) -> None:
         wants_reset(context)  # for its warnings
     result = {**context.result(), "dry_run": True, "roster": roster}
     with context.services.engine.begin() as connection:
-        context.succeed(connection, result)
+        context.succeed(connection, result, roster)
 
 
 def _planned_roster_change(context: AgentContext) -> tuple[bool, Mapping[str, Any]]:

@@ -40,6 +40,7 @@ COMMANDS = {
         "List the bundles that are kept of agents, and what each holds.",
     ),
     "sync": ("cli.commands.syncs:sync", "Bring all agents of a gateway up to date with templates and rows."),
+    "drift": ("cli.commands.drift:drift", "List the agents that dry runs found to differ, and what differs."),
     "rollback": (
         "cli.commands.rollbacks:rollback",
         "Take an agent back to what it was before a job changed it.",

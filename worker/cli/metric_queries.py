@@ -218,6 +218,25 @@ _DRIFT = Query(
     """,
 )
 
+_DRIFTED = Query(
+    _GATEWAY,
+    {
+        "agents": ("provisioner_drifted_agents", "Agents that differ, as far as dry runs have found."),
+        "oldest": (
+            "provisioner_drift_oldest_seconds",
+            "How long the first of them has been known to differ; 0 where none does.",
+        ),
+    },
+    """
+    SELECT g.name AS gateway, g.id AS gateway_id, count(a.id) AS agents,
+        coalesce(extract(epoch FROM now() - min(d.since) FILTER (WHERE a.id IS NOT NULL)), 0) AS oldest
+    FROM gateways g
+    LEFT JOIN provisioner.agent_drift d ON d.gateway_id = g.id
+    LEFT JOIN agents a ON a.id = d.agent_id AND a.gateway_id = d.gateway_id
+    GROUP BY g.id, g.name
+    """,
+)
+
 _SCHEDULES = Query(
     (),
     {
@@ -352,6 +371,7 @@ QUERIES = (
     _CRASHES,
     _GATEWAYS,
     _DRIFT,
+    _DRIFTED,
     _SCHEDULES,
     _WORKERS,
     _WEBHOOKS,

@@ -77,6 +77,8 @@ def test_every_command_prints_the_keys_that_are_on_record(
     ask("jobs")
     with engine.begin() as connection:
         connection.execute(text("UPDATE agents SET identity_profile = jsonb_build_object('role', 'Cook')"))
+    ask("sync", GATEWAY, "--dry-run", code=1)
+    ask("drift", GATEWAY)
     changed = ask("sync", GATEWAY)
     ask("rollback", "Ada", "--diff")
     ask("rollback", "--job", changed["id"])

@@ -16,6 +16,7 @@ EXPECTED = {
     "restore",
     "bundles",
     "orphans",
+    "drift",
     "demo",
     "serve",
     "migrate",

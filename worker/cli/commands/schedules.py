@@ -32,7 +32,7 @@ _SHOWN_RUNS = 3
     TypedSync,
     but={"diff", "force_bootstrap", "request_id"},
     other_help={
-        "dry_run": "Only find drift: `provisioner metrics` reports it.",
+        "dry_run": "Only look: `provisioner drift` and the metrics say what differs.",
         "webhook": "Call this webhook of the organization when each sync ends.",
     },
 )

@@ -271,7 +271,19 @@ _FINISH = text("""
             woken_at = CASE WHEN :woken THEN coalesce(woken_at, now()) ELSE woken_at END
         WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
           AND lease_until IS NOT NULL
-        RETURNING job_id, position
+        RETURNING job_id, agent_id, position
+    ), drifted AS (
+        INSERT INTO provisioner.agent_drift AS d (agent_id, gateway_id, job_id, differs)
+        SELECT f.agent_id, j.gateway_id, f.job_id, :differs
+        FROM finished f JOIN provisioner.jobs j ON j.id = f.job_id
+        WHERE CAST(:differs AS jsonb) IS NOT NULL AND (:dry_run OR EXISTS (
+            SELECT FROM provisioner.agent_drift k WHERE k.agent_id = f.agent_id))
+        ON CONFLICT (agent_id) DO UPDATE SET seen_at = now(), job_id = excluded.job_id,
+            since = CASE WHEN d.gateway_id = excluded.gateway_id THEN d.since ELSE now() END,
+            gateway_id = excluded.gateway_id, differs = excluded.differs
+    ), mended AS (
+        DELETE FROM provisioner.agent_drift USING finished f
+        WHERE agent_drift.agent_id = f.agent_id AND :equal
     )
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (:single OR finished.position IS NOT NULL)::int, updated_at = now(),
@@ -288,6 +300,7 @@ _FINISH = text("""
     bindparam("warnings", type_=MaskedJson),
     bindparam("files", type_=MaskedJson),
     bindparam("result", type_=MaskedJson),
+    bindparam("differs", type_=MaskedJson),
 )
 
 
@@ -306,15 +319,22 @@ def finish(
     files: Mapping[str, Any] | None = None,
     code: ReasonCode | None = None,
     outcome: AgentOutcome | None = None,
+    differs: Mapping[str, Any] | None = None,
 ) -> None:
     """End the agent's row, and also its job if that is about one agent.
 
     ``files``: None keeps what the row has; ``code``: ``reason`` for programs; ``outcome``: why an agent was
-    skipped, if that is no error. ``phase`` becomes ``ended`` after a success and `AgentOutcome.phase` with an
-    ``outcome``, else it stays as it is. Raises LeaseLostError.
+    skipped, if that is no error. ``differs``: what differs after a success, empty if nothing; None if a dry
+    run does not tell, while after any other success nothing does (`worker.records.drift`). ``phase`` becomes
+    ``ended`` after a success and `AgentOutcome.phase` with an ``outcome``, else it stays as it is. Raises
+    LeaseLostError.
     """
+    dry_run = held.options.get("dry_run") is True
     values = {
         **_held(held),
+        "dry_run": dry_run,
+        "differs": dict(differs) if differs else None,
+        "equal": status == "succeeded" and not differs and not (dry_run and differs is None),
         "status": status,
         "job_status": _JOB_STATUS[status] if held.single else status,
         "single": held.single,

@@ -31,7 +31,11 @@ class Pruned:
 
 def prune(engine: Engine, older_than: timedelta, *, dry_run: bool = False) -> Iterator[Pruned]:
     """Delete jobs that ended longer ago than ``older_than``, and yield the counts of each batch. A dry run
-    counts the same rows and deletes none."""
+    counts the same rows and deletes none. What is on record of the drift of agents that were deleted or moved
+    goes with them."""
+    if not dry_run:
+        with engine.begin() as connection:
+            connection.execute(_FORGET_DRIFT)
     with engine.connect() as connection:
         before = connection.execute(_BEFORE, {"older_than": older_than}).scalar_one()
     place = {"before": before, "finished_at": None, "id": None}
@@ -78,6 +82,10 @@ _BATCH = text("""
                   AND (o.finished_at, o.id) > (l.finished_at, l.id))
     ) AS spare
     FROM scanned l ORDER BY l.finished_at, l.id
+""")
+_FORGET_DRIFT = text("""
+    DELETE FROM provisioner.agent_drift d
+    WHERE NOT EXISTS (SELECT FROM agents a WHERE a.id = d.agent_id AND a.gateway_id = d.gateway_id)
 """)
 _COUNT = text("""
     SELECT cardinality(CAST(:ids AS uuid[])) AS jobs,

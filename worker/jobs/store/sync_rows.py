@@ -106,7 +106,15 @@ _NOTE = text("""
             (agent_id uuid, openclaw_id text, status text, phase text, reason text, reason_code text,
              first_provision boolean, roster jsonb, warnings jsonb)
         WHERE r.job_id = :job_id AND r.agent_id = f.agent_id AND r.status = 'pending'
-        RETURNING r.position, r.finished_at
+        RETURNING r.agent_id, r.job_id, r.position, r.finished_at, r.reason_code
+    ), drifted AS (
+        INSERT INTO provisioner.agent_drift AS d (agent_id, gateway_id, job_id, differs)
+        SELECT n.agent_id, j.gateway_id, n.job_id, '{"registered": false}'
+        FROM noted n JOIN provisioner.jobs j ON j.id = n.job_id
+        WHERE n.reason_code = 'not_registered' AND j.options @> '{"dry_run": true}'
+        ON CONFLICT (agent_id) DO UPDATE SET seen_at = now(), job_id = excluded.job_id,
+            since = CASE WHEN d.gateway_id = excluded.gateway_id THEN d.since ELSE now() END,
+            gateway_id = excluded.gateway_id, differs = excluded.differs
     )
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (SELECT count(*) FROM noted

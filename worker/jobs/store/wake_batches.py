@@ -97,6 +97,8 @@ _END = text(f"""
             AS o(job_id uuid, agent_id uuid, result jsonb, warning text)
         WHERE {_IN_HAND} AND a.id = r.agent_id
         RETURNING r.job_id, r.agent_id, o.result, r.warnings
+    ), equal AS (
+        DELETE FROM provisioner.agent_drift d USING ended WHERE d.agent_id = ended.agent_id
     )
     UPDATE provisioner.jobs j
     SET status = 'succeeded', phase = 'ended', agents_done = agents_done + 1, finished_at = now(),
