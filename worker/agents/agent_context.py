@@ -114,7 +114,7 @@ class AgentContext:
             result=result,
             warnings=self.warnings,
             files=self.files,
-            differs=what_differs(self.held.options, self.files, roster),
+            differs=what_differs(self.held.kind, self.held.options, self.files, roster),
         )
 
     def advance(self, connection: Connection, phase: str | None, **columns: Any) -> None:

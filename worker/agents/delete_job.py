@@ -286,7 +286,7 @@ def _end(
                 close_places(connection, place.gateway_id, [(held.agent_id, place.openclaw_id)])
             bundle = bundle_of_job(connection, held.job_id)
             kept = {**result, "bundle": str(bundle) if bundle else None}
-            finish(connection, held, "succeeded", result=kept, warnings=warnings, files={})
+            finish(connection, held, "succeeded", result=kept, warnings=warnings, files={}, differs={})
     except IntegrityError as error:
         diagnosis = getattr(error.orig, "diag", None)
         table = getattr(diagnosis, "table_name", None) or "another table"

@@ -17,6 +17,8 @@ from worker.workspace.actions import WRITES
 
 _ASKS_FOR_MORE = ("rotate_tokens", "force_bootstrap", "overwrite", "overwrite_files", "keep_files")
 """Options with which a dry run shows what was asked for, not only what differs."""
+_LOOKS = ("sync_gateway", "update_agent")
+"""The kinds whose dry runs tell what differs."""
 _MOST_FIELDS = 20
 
 _CAUSES = {
@@ -27,18 +29,19 @@ _CAUSES = {
 
 
 def what_differs(
+    kind: str,
     options: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
     roster: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """What differs after a job with these options, for ``agent_drift.differs``; empty if nothing does.
+    """What differs after a job of that kind with these options, for ``agent_drift.differs``; empty if nothing does.
 
     ``files``: the report of the job's files; ``roster``: what a dry run would change in the roster entry.
-    After a job that wrote, only conflicts are left. None if the job does not tell: a dry run with options
-    that change more than what differs.
+    After a job that wrote, only conflicts are left. None if the job does not tell: a dry run of an adoption
+    or a rollback, or one with options that change more than what differs.
     """
     dry_run = options.get("dry_run") is True
-    if dry_run and any(options.get(name) for name in _ASKS_FOR_MORE):
+    if dry_run and (kind not in _LOOKS or any(options.get(name) for name in _ASKS_FOR_MORE)):
         return None
     found: dict[str, Any] = {}
     telling = (*WRITES, "conflict") if dry_run else ("conflict",)

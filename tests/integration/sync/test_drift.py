@@ -49,8 +49,16 @@ def test_what_differs_is_listed_since_it_was_first_seen_until_it_is_mended(scene
     words = in_words(again.differs)
     assert {"SOUL.md: its template changed", "USER.md is missing", "roster entry: name"} <= set(words)
 
+    export = scene.ask("export_agent", agent_id=ann)
+    scene.serve()
+    assert scene.job(export).status == "succeeded"
+    assert known(scene) == [again], "it mends nothing"
     assert scene.sync(include_main=False).status == "succeeded"
     assert known(scene) == []
+    planned = scene.ask("rollback", agent_id=ann, dry_run=True)
+    scene.serve()
+    assert scene.job(planned).result["files"]["SOUL.md"]["action"] == "update"
+    assert known(scene) == [], "it shows what was asked for"
     assert look(scene) == []
 
 

@@ -324,17 +324,15 @@ def finish(
     """End the agent's row, and also its job if that is about one agent.
 
     ``files``: None keeps what the row has; ``code``: ``reason`` for programs; ``outcome``: why an agent was
-    skipped, if that is no error. ``differs``: what differs after a success, empty if nothing; None if a dry
-    run does not tell, while after any other success nothing does (`worker.records.drift`). ``phase`` becomes
-    ``ended`` after a success and `AgentOutcome.phase` with an ``outcome``, else it stays as it is. Raises
-    LeaseLostError.
+    skipped, if that is no error; ``differs``: what the agent still differs in after a success, empty if
+    nothing, None if the job does not tell (`worker.records.drift`). ``phase`` becomes ``ended`` after a
+    success and `AgentOutcome.phase` with an ``outcome``, else it stays as it is. Raises LeaseLostError.
     """
-    dry_run = held.options.get("dry_run") is True
     values = {
         **_held(held),
-        "dry_run": dry_run,
+        "dry_run": held.options.get("dry_run") is True,
         "differs": dict(differs) if differs else None,
-        "equal": status == "succeeded" and not differs and not (dry_run and differs is None),
+        "equal": status == "succeeded" and differs is not None and not differs,
         "status": status,
         "job_status": _JOB_STATUS[status] if held.single else status,
         "single": held.single,
