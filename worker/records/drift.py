@@ -34,7 +34,8 @@ def what_differs(
     files: Mapping[str, Mapping[str, Any]],
     roster: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """What differs after a job of that kind with these options, for ``agent_drift.differs``; empty if nothing does.
+    """What differs after a job of that kind with these options, for ``agent_drift.differs``; empty if nothing
+    does.
 
     ``files``: the report of the job's files; ``roster``: what a dry run would change in the roster entry.
     After a job that wrote, only conflicts are left. None if the job does not tell: a dry run of an adoption

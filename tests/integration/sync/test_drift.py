@@ -9,7 +9,9 @@ from uuid import UUID
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
+from tests.integration.sync.test_layers import deliver, layer, put
 from tests.integration.sync.test_memory_files import folder
+from tests.integration.sync.test_roll_outs import go
 from tests.integration.sync.test_three_sides import restyle
 from worker.jobs.store.pruning import prune
 from worker.records.drift import DriftedAgent, drifted_agents, in_words
@@ -91,3 +93,21 @@ def test_an_agent_that_is_not_registered_differs_and_who_moved_or_went_is_gone(s
     assert known(scene) == []
     list(prune(scene.engine, timedelta(days=300)))
     assert scene.row("SELECT count(*) AS rows FROM provisioner.agent_drift").rows == 0
+
+
+@on_one_release
+def test_what_a_roll_out_is_about_to_change_is_no_drift(scene: Scene, ann: UUID) -> None:
+    layer_of = layer(scene)
+    put(scene, layer_of, "SOUL.md", "I am of old.")
+    deliver(scene, layer_of, SOUL=1)
+    scene.sync(include_main=False)
+    deliver(scene, layer_of, SOUL=put(scene, layer_of, "SOUL.md", "I am made anew."))
+    rollout = scene.ask("roll_out", gateway_id=scene.fleet.gateway_id, canary="1", include_main=False)
+    go(scene, rollout, until=lambda: looks(scene) > 0)
+    assert looks(scene) == 1
+    assert known(scene) == []
+
+
+def looks(scene: Scene) -> int:
+    ended = "SELECT count(*) AS looks FROM provisioner.jobs WHERE result ->> 'dry_run' = 'true'"
+    return int(scene.row(ended).looks)

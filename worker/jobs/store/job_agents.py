@@ -18,6 +18,7 @@ from worker.jobs import service_time
 from worker.jobs.kinds import ONE_AGENT_KINDS
 from worker.jobs.requests import Request
 from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.jobs.store.drift import NOTE_DRIFT, OF_NO_ROLL_OUT
 from worker.jobs.store.leases import LeaseLostError, NotClaimed, count_crash
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -259,7 +260,7 @@ def failing_s(connection: Connection, held: Claim) -> float:
     return float(connection.execute(_FAILING, _held(held)).scalar_one_or_none() or 0)
 
 
-_FINISH = text("""
+_FINISH = text(f"""
     WITH finished AS (
         UPDATE provisioner.job_agents
         SET status = :status,
@@ -276,11 +277,9 @@ _FINISH = text("""
         INSERT INTO provisioner.agent_drift AS d (agent_id, gateway_id, job_id, differs)
         SELECT f.agent_id, j.gateway_id, f.job_id, :differs
         FROM finished f JOIN provisioner.jobs j ON j.id = f.job_id
-        WHERE CAST(:differs AS jsonb) IS NOT NULL AND (:dry_run OR EXISTS (
+        WHERE CAST(:differs AS jsonb) IS NOT NULL AND (:dry_run AND {OF_NO_ROLL_OUT} OR EXISTS (
             SELECT FROM provisioner.agent_drift k WHERE k.agent_id = f.agent_id))
-        ON CONFLICT (agent_id) DO UPDATE SET seen_at = now(), job_id = excluded.job_id,
-            since = CASE WHEN d.gateway_id = excluded.gateway_id THEN d.since ELSE now() END,
-            gateway_id = excluded.gateway_id, differs = excluded.differs
+        {NOTE_DRIFT}
     ), mended AS (
         DELETE FROM provisioner.agent_drift USING finished f
         WHERE agent_drift.agent_id = f.agent_id AND :equal

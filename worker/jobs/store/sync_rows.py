@@ -18,6 +18,7 @@ from worker.jobs.messages import Message, agent_message, finisher_message
 from worker.jobs.requests import SyncGateway
 from worker.jobs.states import AgentOutcome, ReasonCode
 from worker.jobs.store.codes import refusal_code
+from worker.jobs.store.drift import NOTE_DRIFT, OF_NO_ROLL_OUT
 from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -95,7 +96,7 @@ def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None
     connection.execute(_COUNT, {"job_id": job_id})
 
 
-_NOTE = text("""
+_NOTE = text(f"""
     WITH noted AS (
         UPDATE provisioner.job_agents r
         SET openclaw_id = f.openclaw_id, status = f.status, phase = f.phase, reason = f.reason,
@@ -109,12 +110,11 @@ _NOTE = text("""
         RETURNING r.agent_id, r.job_id, r.position, r.finished_at, r.reason_code
     ), drifted AS (
         INSERT INTO provisioner.agent_drift AS d (agent_id, gateway_id, job_id, differs)
-        SELECT n.agent_id, j.gateway_id, n.job_id, '{"registered": false}'
+        SELECT n.agent_id, j.gateway_id, n.job_id, jsonb_build_object('registered', false)
         FROM noted n JOIN provisioner.jobs j ON j.id = n.job_id
-        WHERE n.reason_code = 'not_registered' AND j.options @> '{"dry_run": true}'
-        ON CONFLICT (agent_id) DO UPDATE SET seen_at = now(), job_id = excluded.job_id,
-            since = CASE WHEN d.gateway_id = excluded.gateway_id THEN d.since ELSE now() END,
-            gateway_id = excluded.gateway_id, differs = excluded.differs
+        WHERE n.reason_code = '{ReasonCode.NOT_REGISTERED}' AND (j.options ->> 'dry_run')::boolean
+          AND {OF_NO_ROLL_OUT}
+        {NOTE_DRIFT}
     )
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (SELECT count(*) FROM noted
