@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from tests.integration.sync.test_layers import put as put_version
 from tests.integration.sync.test_memory_files import folder
 from tests.integration.sync.test_settings import edit_entry, entry, patches, put, update, with_models
 from tests.integration.sync.test_three_sides import NOTE, edit, file_of, restyle
+from worker.jobs.store.pruning import prune
 from worker.records.holds import (
     all_held,
     hold_as_delivered,
@@ -295,3 +297,17 @@ def test_a_file_that_no_layer_makes_follows_templates_dir_again(
     assert contents(scene, ann)["SOUL.md"] == "I am Ann."
     with scene.engine.connect() as connection:
         assert "SOUL.md" not in {row.name for row in all_held(connection)}
+
+
+@on_one_release
+def test_a_job_that_has_an_agent_keep_something_is_not_pruned(scene: Scene, ann: UUID) -> None:
+    restyle(scene, "terse")
+    synced(scene)
+    back = roll_back(scene, ann)
+    roll_back(scene, ann, dry_run=True)
+    synced(scene)
+    assert sum(each.jobs for each in prune(scene.engine, timedelta(0))) > 0
+    assert scene.job(back.id).status == "succeeded"
+    roll_back(scene, ann, release=True)
+    assert sum(each.jobs for each in prune(scene.engine, timedelta(0))) > 0
+    assert scene.row("SELECT count(*) AS jobs FROM provisioner.jobs WHERE id = :id", id=back.id).jobs == 0

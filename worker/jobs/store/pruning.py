@@ -1,8 +1,8 @@
 """Deletes jobs that ended long ago, in batches, with their agents' rows and settled intents.
 
 Open jobs are kept, and so are the newest ended job of each agent (it shows the agent's state, and its gateway
-once the agent's row is gone) and jobs that a schedule names. Records of files and credentials are not
-touched.
+once the agent's row is gone), jobs that a schedule names, and those that have an agent keep something.
+Records of files and credentials are not touched.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ _BATCH = text("""
         EXISTS (SELECT FROM provisioner.roster_intents i
                 WHERE i.job_id = l.id AND i.applied_at IS NULL AND i.error IS NULL)
         OR EXISTS (SELECT FROM provisioner.sync_schedules s WHERE s.last_job_id = l.id)
+        OR EXISTS (SELECT FROM provisioner.held_files h WHERE h.job_id = l.id)
+        OR EXISTS (SELECT FROM provisioner.held_fields h WHERE h.job_id = l.id)
         OR EXISTS (
             SELECT FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
             WHERE r.job_id = l.id AND NOT (j.kind = 'delete_agent' AND j.status = 'succeeded')
