@@ -14,7 +14,7 @@ from worker.jobs.intake import Queued
 from worker.jobs.messages import Message
 from worker.jobs.requests import RollOut
 from worker.jobs.retry_policy import Snooze
-from worker.sync.roll_out import begin, execute_roll_out
+from worker.sync.roll_outs.execution import begin, execute_roll_out
 from worker.task_events import send_task_event
 
 log = logging.getLogger(__name__)

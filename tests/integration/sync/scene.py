@@ -36,8 +36,8 @@ from worker.sync.begin import begin
 from worker.sync.execution import execute_sync
 from worker.sync.heartbeat_job import begin as begin_heartbeats
 from worker.sync.heartbeat_job import execute_heartbeats
-from worker.sync.roll_out import begin as begin_roll_out
-from worker.sync.roll_out import execute_roll_out
+from worker.sync.roll_outs.execution import begin as begin_roll_out
+from worker.sync.roll_outs.execution import execute_roll_out
 from worker.sync.rollback_job import enqueue_rollbacks
 
 

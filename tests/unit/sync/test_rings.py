@@ -10,7 +10,7 @@ import pytest
 
 from worker.errors import PermanentError
 from worker.jobs.requests import BadRequestError, Canary, RollOut, canary_of, seconds_of
-from worker.sync.rings import Changing, change_of, plan_rings, restarts
+from worker.sync.roll_outs.rings import Changing, change_of, plan_rings, restarts
 
 WEST, EAST = UUID(int=1), UUID(int=2)
 

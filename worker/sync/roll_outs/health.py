@@ -1,0 +1,140 @@
+"""Judges the agents of a ring by what they have and by their runs, and decides how to go on (rules.md 57)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.jobs.executor import Ended
+from worker.jobs.requests import RollbackJob
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import ReasonCode, RolloutState, Step
+from worker.jobs.store import roll_outs
+from worker.jobs.store.job_leases import JobClaim
+from worker.jobs.store.jobs import enqueue
+from worker.jobs.store.roll_outs import Member, Standing
+from worker.records.holds import (
+    release_holds,
+)
+from worker.runtime.services import Services
+from worker.sync.roll_outs.ending import counted, first_reason, left_behind, write_end
+from worker.sync.roll_outs.ring_health import look_at_ring
+from worker.sync.roll_outs.rings import stand_in
+from worker.sync.roll_outs.waiting import park
+
+SHORTEST_LOOK_S, LONGEST_LOOK_S = 2.0, 30.0
+"""Limits on the seconds between two looks at the runs of a ring's agents; within them a quarter of the time
+for which they have had the change."""
+
+
+def look_at_health(services: Services, held: JobClaim, standing: Standing) -> Ended | Snooze:
+    """Look at the ring's agents whose health is not known yet; go on once all are judged, or stop."""
+    with services.engine.connect() as connection:
+        members = roll_outs.members_of(connection, held.job_id, standing.ring)
+    unjudged = [each for each in members if each.state == RolloutState.DELIVERED]
+    more = look_at_ring(services, held, unjudged) if unjudged and not standing.waited_out else False
+    with services.engine.begin() as connection:
+        if standing.waited_out:
+            roll_outs.note_states(
+                connection, held.job_id, {each.agent_id: _unheard(held) for each in unjudged}
+            )
+        everybody = roll_outs.members_of(connection, held.job_id)
+        spent = _failed(held, everybody)
+        if len(spent) >= int(held.options.get("max_failed") or 1):
+            return _stop(connection, held, standing, everybody, spent)
+        ring = [each for each in everybody if each.ring == standing.ring]
+        left = [each for each in ring if each.state == RolloutState.DELIVERED]
+        if left:
+            reason = _waits(standing, ring, left)
+            return park(connection, held, Step.HEALTH, 0.0 if more else _look_s(left), reason)
+        if _replaced_gone(connection, held, standing, everybody):
+            roll_outs.enter_ring(connection, held.job_id, standing.ring)
+            reason = f"ring {standing.ring} of {standing.rings}: another agent stands in for one that is gone"
+            return park(connection, held, Step.DELIVER, 0.0, reason)
+        if standing.ring < standing.rings:
+            roll_outs.enter_ring(connection, held.job_id, standing.ring + 1)
+            reason = f"ring {standing.ring + 1} of {standing.rings} is next"
+            return park(connection, held, Step.DELIVER, 0.0, reason)
+        return _complete(connection, held, standing, everybody)
+
+
+def _look_s(left: Sequence[Member]) -> float:
+    had_s = min(each.reached_s or 0.0 for each in left)
+    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, had_s / 4))
+
+
+def _unheard(held: JobClaim) -> tuple[str, str | None]:
+    return RolloutState.UNKNOWN, f"No run of it that ended was seen within {held.options['wait']}."
+
+
+def _waits(standing: Standing, ring: Sequence[Member], left: Sequence[Member]) -> str:
+    until = f" until {standing.wait_until.astimezone(UTC):%H:%M:%S} UTC" if standing.wait_until else ""
+    well = sum(each.state == RolloutState.HEALTHY for each in ring)
+    return (
+        f"ring {standing.ring} of {standing.rings}: {well} of {len(ring)} well, waiting for runs of"
+        f" {len(left)}{until}"
+    )
+
+
+def _failed(held: JobClaim, members: Sequence[Member]) -> list[Member]:
+    """The agents that count as failed."""
+    states = [RolloutState.FAILED] + ([] if held.option("accept_unknown") else [RolloutState.UNKNOWN])
+    return [each for each in members if each.state in states]
+
+
+def _replaced_gone(
+    connection: Connection, held: JobClaim, standing: Standing, members: Sequence[Member]
+) -> bool:
+    """Have another agent stand in for each of the first ring that is gone, if one gets the same change and
+    nobody in the ring has shown it to be well; returns whether one does."""
+    if standing.ring != 1:
+        return False
+    first = [each for each in members if each.ring == 1]
+    seen = {each.change for each in first if each.state != RolloutState.GONE}
+    waiting = [each for each in members if each.ring > 1 and each.state == RolloutState.WAITING]
+    replaced = False
+    for gone in first:
+        other = stand_in(gone.change, waiting) if gone.state == RolloutState.GONE else None
+        if other is not None and gone.change not in seen:
+            seen.add(gone.change)
+            roll_outs.put_into_ring(connection, held.job_id, other.agent_id, 1)
+            replaced = True
+    return replaced
+
+
+def _complete(connection: Connection, held: JobClaim, standing: Standing, members: Sequence[Member]) -> Ended:
+    """End a roll-out that has reached all its agents: nothing is held for it any more."""
+    release_holds(connection, [each.agent_id for each in members], job_id=held.job_id)
+    failed = _failed(held, members)
+    status, error, code = "succeeded", None, None
+    if failed:
+        status, code = "partial", ReasonCode.AGENTS_FAILED
+        error = f"All rings were reached, and {counted(failed)} failed: {first_reason(failed)}"
+    write_end(connection, held, standing, members, status, error, code)
+    return Ended(status, error)
+
+
+def _stop(
+    connection: Connection,
+    held: JobClaim,
+    standing: Standing,
+    members: Sequence[Member],
+    failed: Sequence[Member],
+) -> Ended:
+    """End a roll-out whose error budget is spent; those that it has not reached keep what they have."""
+    error = (
+        f"Stopped in ring {standing.ring} of {standing.rings}, for {counted(failed)} failed, as many as"
+        f" max_failed allows: {first_reason(failed)}{left_behind(members)}"
+    )
+    back = _roll_back(connection, held) if held.option("rollback_on_failure") else None
+    write_end(connection, held, standing, members, "failed", error, ReasonCode.BUDGET_SPENT, back)
+    return Ended("failed", error)
+
+
+def _roll_back(connection: Connection, held: JobClaim) -> UUID:
+    """Enqueue the job that takes back what the roll-out has changed."""
+    request = RollbackJob(gateway_id=held.gateway_id, undo_job_id=held.job_id, requested_by="roll-out")
+    return enqueue(connection, request, parent=held.job_id).job_id

@@ -1,0 +1,135 @@
+"""Plans a roll-out from dry runs of its gateways: which agents change, and in which rings (rules.md 56)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.errors import PermanentError, TransientError, as_sentence
+from worker.gateway.dialect import Dialect
+from worker.jobs.executor import Ended
+from worker.jobs.requests import canary_of
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.states import RolloutState, Step
+from worker.jobs.store import roll_outs
+from worker.jobs.store.job_leases import JobClaim
+from worker.jobs.store.roll_outs import Member, Standing
+from worker.records.gateway_repository import require_gateway
+from worker.records.holds import (
+    release_ended_roll_outs,
+)
+from worker.runtime.services import Services
+from worker.sync.roll_outs.ending import end_with, result_of
+from worker.sync.roll_outs.rings import Changing, RingPlan, change_of, plan_rings, restarts
+from worker.sync.roll_outs.waiting import by_gateway, hold, park
+from worker.workspace.template_sources import sources_sha256
+
+_NAMES = 5
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the dry runs found."""
+
+    changing: Sequence[Changing]
+    names: Mapping[UUID, str]
+    warnings: Sequence[str]
+
+
+def make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended | Snooze:
+    """Put the agents that change into rings, and hold all of them as they are. Raises PermanentError, and has
+    touched nothing then, if a gateway or a canary cannot be looked at."""
+    with services.engine.connect() as connection:
+        look = _look(connection, standing)
+    if not look.changing:
+        result = result_of(held, standing, [], look.names, {})
+        return end_with(services, held, "succeeded", result, warnings=look.warnings)
+    plan = plan_rings(look.changing, canary_of(str(held.options["canary"])))
+    counted = restarts(plan.rings, _restarting(services, look.changing))
+    planned = _planned(plan, look.names, counted)
+    if held.option("dry_run"):
+        members = [_member(each, ring) for ring, each in _numbered(plan)]
+        result = result_of(held, standing, members, look.names, planned)
+        return end_with(services, held, "succeeded", result, warnings=look.warnings)
+    sources = sources_sha256(services.settings.templates_dir)
+    with services.engine.begin() as connection:
+        release_ended_roll_outs(connection, standing.gateways)
+        for gateway, agents in by_gateway(look.changing).items():
+            hold(connection, held, gateway, agents, sources)
+        members = [_member(each, ring) for ring, each in _numbered(plan)]
+        roll_outs.add_members(connection, held.job_id, members, len(plan.rings))
+        roll_outs.store_plan(connection, held.job_id, {**planned, "warnings": list(look.warnings)})
+        return park(connection, held, Step.DELIVER, 0.0, f"ring 1 of {len(plan.rings)} is next")
+
+
+def _look(connection: Connection, standing: Standing) -> _Look:
+    jobs = roll_outs.child_jobs(connection, standing.children)
+    rows = roll_outs.child_rows(connection, standing.children)
+    names = {job.gateway_id: str(job.gateway_name) for job in jobs}
+    for job in jobs:
+        own = [row for row in rows if row.gateway_id == job.gateway_id]
+        unseen = [row for row in own if row.status in ("not_attempted", "cancelled")]
+        if job.status != "succeeded" and (unseen or not own):
+            raise PermanentError(
+                f"Nothing was rolled out, because gateway {job.gateway_name!r} could not be looked at:"
+                f" {as_sentence(job.error or job.status)} Once `provisioner doctor` finds it well, ask again,"
+                " or leave it out.",
+                reason_code=job.reason_code,
+            )
+    left = [f"{row.agent_name}: {row.reason}" for row in rows if row.status == "skipped" and not row.outcome]
+    warnings = [f"Left out: {each}" for each in left[:_NAMES]]
+    if len(left) > _NAMES:
+        warnings.append(f"Left out: {len(left) - _NAMES} more; a sync says why of each.")
+    changing = [each for each in map(change_of, rows) if each is not None]
+    failing = [each for each in changing if each.fails]
+    warnings += [f"{each.name} will fail: {as_sentence(each.fails or '')}" for each in failing[:_NAMES]]
+    if len(failing) > _NAMES:
+        warnings.append(f"{len(failing) - _NAMES} more will fail.")
+    return _Look(changing, names, warnings)
+
+
+def _restarting(services: Services, changing: Sequence[Changing]) -> list[UUID]:
+    """The gateways of these agents that a config write restarts, or may."""
+    found = []
+    for gateway_id in {each.gateway_id for each in changing if each.entry}:
+        with services.engine.connect() as connection:
+            gateway = require_gateway(connection, gateway_id)
+        try:
+            hello = services.clients.client(gateway.address).hello()
+        except TransientError:
+            found.append(gateway_id)
+            continue
+        if Dialect.from_hello(hello.server_version, hello.methods).restarts:
+            found.append(gateway_id)
+    return found
+
+
+def _planned(plan: RingPlan, names: Mapping[UUID, str], restarting: Mapping[UUID, int]) -> dict[str, Any]:
+    return {
+        "left_out": [list(each) for each in plan.left_out],
+        "restarts": {
+            names.get(gateway, str(gateway)): count for gateway, count in restarting.items() if count
+        },
+    }
+
+
+def _numbered(plan: RingPlan) -> list[tuple[int, Changing]]:
+    return [(number, each) for number, ring in enumerate(plan.rings, 1) for each in ring]
+
+
+def _member(each: Changing, ring: int) -> Member:
+    return Member(
+        each.agent_id,
+        each.name,
+        each.gateway_id,
+        each.is_main,
+        ring,
+        each.change,
+        each.entry,
+        RolloutState.WAITING,
+        former=each.former,
+    )
