@@ -172,6 +172,15 @@ class PacedClient:
         """As GatewayClient.query."""
         return self._client.answer(method, self.call(method, params, deadline_s=deadline_s))
 
+    def answer(self, method: str, payload: Mapping[str, Any]) -> Answer:
+        """As GatewayClient.answer."""
+        return self._client.answer(method, payload)
+
+    @property
+    def address(self) -> GatewayAddress:
+        """As GatewayClient.address."""
+        return self._client.address
+
     def call_many(self, calls: Sequence[Call], **options: Any) -> list[dict[str, Any] | GatewayError]:
         """As GatewayClient.call_many."""
         return self._client.call_many(calls, **options)

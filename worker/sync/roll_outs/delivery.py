@@ -20,7 +20,7 @@ from worker.records.holds import (
 from worker.runtime.services import Services
 from worker.sync.result import Row
 from worker.sync.roll_outs.ending import counted
-from worker.sync.roll_outs.waiting import at_work, begin_syncs, by_gateway, hold, park
+from worker.sync.roll_outs.waiting import at_work, begin_syncs, by_gateway, hold, park_at
 from worker.workspace.template_sources import sources_sha256
 
 POLL_S = 1.0
@@ -39,7 +39,7 @@ def deliver(services: Services, held: JobClaim, standing: Standing) -> Ended | S
             reason = f"paused before ring {standing.ring} of {standing.rings}"
             if promoted:
                 reason += ": templates were promoted meanwhile, which the rings before have not tried"
-            return park(connection, held, Step.DELIVER, PAUSED_POLL_S, reason, ReasonCode.PAUSED)
+            return park_at(connection, held, Step.DELIVER, PAUSED_POLL_S, reason, ReasonCode.PAUSED)
         members = roll_outs.members_of(connection, held.job_id, standing.ring)
         waiting = [each for each in members if each.state == RolloutState.WAITING]
         release_holds(connection, [each.agent_id for each in waiting], job_id=held.job_id)
@@ -47,7 +47,7 @@ def deliver(services: Services, held: JobClaim, standing: Standing) -> Ended | S
         noted = {each.agent_id: (RolloutState.DELIVERING, None) for each in waiting}
         roll_outs.note_states(connection, held.job_id, noted)
         reason = f"ring {standing.ring} of {standing.rings}: delivering to {counted(waiting)}"
-        snooze = park(connection, held, Step.DELIVER, POLL_S if waiting else 0.0, reason)
+        snooze = park_at(connection, held, Step.DELIVER, POLL_S if waiting else 0.0, reason)
     services.publish(messages)
     return snooze
 
@@ -59,10 +59,10 @@ def note_delivered(services: Services, held: JobClaim, standing: Standing) -> En
         delivered = [each for each in members if each.state == RolloutState.DELIVERED]
         if not delivered:
             roll_outs.begin_wait(connection, held.job_id, 0.0)
-            return park(connection, held, Step.HEALTH, 0.0, at_work(held, standing))
+            return park_at(connection, held, Step.HEALTH, 0.0, at_work(held, standing))
         messages = begin_syncs(connection, held, delivered, dry_run=True)
         reason = f"ring {standing.ring} of {standing.rings}: reading back what its agents have"
-        snooze = park(connection, held, Step.CHECK, POLL_S, reason)
+        snooze = park_at(connection, held, Step.CHECK, POLL_S, reason)
     services.publish(messages)
     return snooze
 
@@ -113,7 +113,7 @@ def note_checked(services: Services, held: JobClaim, standing: Standing) -> Ende
         roll_outs.note_states(connection, held.job_id, noted)
         roll_outs.begin_wait(connection, held.job_id, seconds_of(str(held.options["wait"])))
         reason = f"ring {standing.ring} of {standing.rings}: waiting for runs of its agents"
-        return park(connection, held, Step.HEALTH, 0.0, reason)
+        return park_at(connection, held, Step.HEALTH, 0.0, reason)
 
 
 def _checked(row: Any) -> tuple[str, str | None] | None:

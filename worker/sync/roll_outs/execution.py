@@ -35,7 +35,7 @@ from worker.sync.roll_outs.delivery import POLL_S, deliver, note_checked, note_d
 from worker.sync.roll_outs.ending import left_behind, write_end
 from worker.sync.roll_outs.health import look_at_health
 from worker.sync.roll_outs.planning import make_plan
-from worker.sync.roll_outs.waiting import at_work, begin_children, park
+from worker.sync.roll_outs.waiting import at_work, begin_children, park_at
 from worker.worker_row import require_no_older_worker
 
 
@@ -88,7 +88,7 @@ def _step(services: Services, held: JobClaim) -> Ended | Snooze:
         return _abort(services, held, standing, open_children)
     if open_children:
         with services.engine.begin() as connection:
-            return park(connection, held, held.phase, POLL_S, at_work(held, standing))
+            return park_at(connection, held, held.phase, POLL_S, at_work(held, standing))
     if held.phase == Step.LOOK:
         return make_plan(services, held, standing)
     if held.phase == Step.DELIVER and standing.children:
@@ -107,7 +107,7 @@ def _abort(services: Services, held: JobClaim, standing: Standing, open_children
             for job in roll_outs.child_jobs(connection, standing.children):
                 if job.status in ("queued", "running"):
                     cancel(connection, job.id)
-            return park(connection, held, held.phase, POLL_S, "ending the syncs of its ring")
+            return park_at(connection, held, held.phase, POLL_S, "ending the syncs of its ring")
         if held.phase == Step.DELIVER and standing.children:
             note_delivery(services, connection, held, standing)
         members = roll_outs.members_of(connection, held.job_id)

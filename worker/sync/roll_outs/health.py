@@ -23,7 +23,7 @@ from worker.runtime.services import Services
 from worker.sync.roll_outs.ending import counted, first_reason, left_behind, write_end
 from worker.sync.roll_outs.ring_health import look_at_ring
 from worker.sync.roll_outs.rings import stand_in
-from worker.sync.roll_outs.waiting import park
+from worker.sync.roll_outs.waiting import park_at
 
 SHORTEST_LOOK_S, LONGEST_LOOK_S = 2.0, 30.0
 """Limits on the seconds between two looks at the runs of a ring's agents; within them a quarter of the time
@@ -49,15 +49,15 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
         left = [each for each in ring if each.state == RolloutState.DELIVERED]
         if left:
             reason = _waits(standing, ring, left)
-            return park(connection, held, Step.HEALTH, 0.0 if more else _look_s(left), reason)
+            return park_at(connection, held, Step.HEALTH, 0.0 if more else _look_s(left), reason)
         if _replaced_gone(connection, held, standing, everybody):
             roll_outs.enter_ring(connection, held.job_id, standing.ring)
             reason = f"ring {standing.ring} of {standing.rings}: another agent stands in for one that is gone"
-            return park(connection, held, Step.DELIVER, 0.0, reason)
+            return park_at(connection, held, Step.DELIVER, 0.0, reason)
         if standing.ring < standing.rings:
             roll_outs.enter_ring(connection, held.job_id, standing.ring + 1)
             reason = f"ring {standing.ring + 1} of {standing.rings} is next"
-            return park(connection, held, Step.DELIVER, 0.0, reason)
+            return park_at(connection, held, Step.DELIVER, 0.0, reason)
         return _complete(connection, held, standing, everybody)
 
 

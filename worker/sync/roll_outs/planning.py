@@ -25,7 +25,7 @@ from worker.records.holds import (
 from worker.runtime.services import Services
 from worker.sync.roll_outs.ending import end_with, result_of
 from worker.sync.roll_outs.rings import Changing, RingPlan, change_of, plan_rings, restarts
-from worker.sync.roll_outs.waiting import by_gateway, hold, park
+from worker.sync.roll_outs.waiting import by_gateway, hold, park_at
 from worker.workspace.template_sources import sources_sha256
 
 _NAMES = 5
@@ -63,7 +63,7 @@ def make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended |
         members = [_member(each, ring) for ring, each in _numbered(plan)]
         roll_outs.add_members(connection, held.job_id, members, len(plan.rings))
         roll_outs.store_plan(connection, held.job_id, {**planned, "warnings": list(look.warnings)})
-        return park(connection, held, Step.DELIVER, 0.0, f"ring 1 of {len(plan.rings)} is next")
+        return park_at(connection, held, Step.DELIVER, 0.0, f"ring 1 of {len(plan.rings)} is next")
 
 
 def _look(connection: Connection, standing: Standing) -> _Look:

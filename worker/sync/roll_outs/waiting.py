@@ -50,7 +50,7 @@ def begin_children(
     return messages
 
 
-def park(
+def park_at(
     connection: Connection,
     held: JobClaim,
     phase: str,
