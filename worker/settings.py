@@ -16,9 +16,8 @@ from worker.database_url import read_database_url
 from worker.errors import PermanentError
 from worker.printable import utf8
 from worker.redis_url import Broker, read_redis_url
+from worker.secret_keys import read_keys
 from worker.webhooks.addresses import Networks, read_networks
-from worker.webhooks.signatures import read_keys
-from worker.workspace import sealing
 from worker.workspace.template_sources import check_folder
 
 
@@ -135,7 +134,7 @@ class Settings(BaseSettings):
     @field_validator("bundle_key")
     @classmethod
     def _bundle_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        sealing.read_keys(_secret(value) or "")
+        read_keys(_secret(value) or "")
         return value
 
     @field_validator("webhook_allowed_networks")
@@ -152,7 +151,7 @@ class Settings(BaseSettings):
     @property
     def bundle_keys(self) -> Sequence[str]:
         """The keys of BUNDLE_KEY, the newest first; none if it is not set."""
-        return sealing.read_keys(_secret(self.bundle_key) or "")
+        return read_keys(_secret(self.bundle_key) or "")
 
     @property
     def webhook_networks(self) -> Networks:

@@ -61,6 +61,12 @@ def read_bundle(
     return _protected(services, agent_id, place, rows, shown, secrets)
 
 
+def rows_alone(bundle: Bundle) -> str:
+    """The sentence that a bundle without files comes with."""
+    why = next((one.why for one in bundle.left_out if one.what == "its workspace"), "")
+    return f"Its bundle holds its rows alone, and none of its files: {why}."
+
+
 def _shown(services: Services, gateway: GatewayRecord, openclaw_id: str) -> _Shown:
     client = services.clients.client(gateway.address)
     hello = services.retry_inline(client.hello)

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from worker.agents.bundle_reading import read_bundle
+from worker.agents.bundle_reading import read_bundle, rows_alone
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
@@ -172,8 +172,7 @@ def _make_bundle(
             reason: Reason = "delete" if bundle.row else "orphan"
             keep(connection, held.agent_id, bundle, reason, services.settings.bundle_keys, job_id=held.job_id)
             if not bundle.whole and target.recorded:
-                why = next((one.why for one in bundle.left_out if one.what == "its workspace"), "")
-                warnings.append(f"Its bundle holds its rows alone, and none of its files: {why}.")
+                warnings.append(rows_alone(bundle))
         advance(connection, held, "intent", lease_s=services.settings.lease_s, warnings=warnings)
     return None
 

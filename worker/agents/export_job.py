@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.agents.bundle_reading import read_bundle
+from worker.agents.bundle_reading import read_bundle, rows_alone
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, finish
 from worker.records.agent_repository import load_agent
@@ -27,8 +27,7 @@ def export(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     connect_and_record(services, gateway)
     bundle = read_bundle(services, held.agent_id, record.home, gateway)
     if not bundle.whole:
-        why = next((one.why for one in bundle.left_out if one.what == "its workspace"), "")
-        warnings.append(f"Its bundle holds its rows alone, and none of its files: {why}.")
+        warnings.append(rows_alone(bundle))
     with services.engine.begin() as connection:
         keys = services.settings.bundle_keys
         bundle_id = keep(connection, held.agent_id, bundle, "export", keys, job_id=held.job_id)

@@ -33,7 +33,8 @@ from worker.records.file_changes import (
     entry_change_of,
     last_change,
 )
-from worker.records.holds import SINCE, hold, hold_fields, release_holds, texts_of
+from worker.records.file_texts import texts_of
+from worker.records.holds import SINCE, hold, hold_fields, release_holds
 from worker.runtime.services import Services
 from worker.worker_row import require_no_older_worker
 from worker.workspace.held import HeldEntry, HeldFile

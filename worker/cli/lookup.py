@@ -64,11 +64,19 @@ def find_bundled_agent(connection: Connection, given: str) -> UUID | None:
 
 def find_bundle_id(connection: Connection, given: str) -> UUID:
     """The id of the one bundle whose id begins with ``given``. Raises WrongUseError."""
-    by_id = _id_between(AgentBundle.id, given)
-    ids = [] if by_id is None else connection.execute(select(AgentBundle.id).where(by_id)).scalars().all()
+    listing = "`provisioner bundles` lists those that are kept"
+    return _one_id(connection, AgentBundle.id, "bundle", given, listing)
+
+
+def _one_id(
+    connection: Connection, column: InstrumentedAttribute[UUID], noun: str, given: str, listing: str
+) -> UUID:
+    """The one id that begins with ``given``. ``listing``: where to look them up, to complete a sentence."""
+    by_id = _id_between(column, given)
+    ids = [] if by_id is None else connection.execute(select(column).where(by_id)).scalars().all()
     if len(ids) != 1:
-        problem = "There is no bundle" if not ids else "Several bundles begin with"
-        raise WrongUseError(f"{problem} {given!r}: `provisioner bundles` lists those that are kept.")
+        problem = f"There is no {noun}" if not ids else f"Several {noun}s begin with"
+        raise WrongUseError(f"{problem} {given!r}: {listing}.")
     return ids[0]
 
 
@@ -82,12 +90,8 @@ def find_job(connection: Connection, given: str) -> UUID:
 
 def find_schedule(connection: Connection, given: str) -> UUID:
     """The id of the one schedule whose id begins with ``given``. Raises WrongUseError."""
-    by_id = _id_between(SyncSchedule.id, given)
-    ids = [] if by_id is None else connection.execute(select(SyncSchedule.id).where(by_id)).scalars().all()
-    if len(ids) != 1:
-        problem = "There is no schedule" if not ids else "Several schedules begin with"
-        raise WrongUseError(f"{problem} {given!r}: `provisioner schedule list` shows those there are.")
-    return ids[0]
+    listing = "`provisioner schedule list` shows those there are"
+    return _one_id(connection, SyncSchedule.id, "schedule", given, listing)
 
 
 def find_organization(connection: Connection, given: str | None) -> UUID:

@@ -53,6 +53,38 @@ def ask(make: Make[Request], *, no_wait: bool, as_json: bool) -> JobSummary:
     return follow(enqueued.job_id, as_json=as_json)
 
 
+def ask_for_many(
+    make: Make[Request],
+    *,
+    children_of: Callable[[JobSummary], Sequence[UUID]],
+    called: str,
+    show: Callable[[JobSummary, list[JobSummary]], None],
+    as_json: bool,
+) -> None:
+    """Enqueue a request whose job enqueues one for each agent, and wait until all have ended; show them.
+
+    ``children_of``: the ids of those jobs; ``called``: their key in the JSON document. Exits 1 if a job does
+    not succeed. Raises WrongUseError.
+    """
+    database, console = engine(), err if as_json else out
+    with database.begin() as connection:
+        try:
+            job_id = enqueue(connection, make(connection)).job_id
+        except BadRequestError as error:
+            raise WrongUseError(str(error)) from None
+    whole = watch_one(database, job_id, console)
+    ids = children_of(whole)
+    jobs = watch(database, ids, console) if ids else []
+    if as_json:
+        emit({**document(whole), called: [document(job) for job in jobs]})
+    elif whole.status != "succeeded":
+        present(whole)
+    else:
+        show(whole, jobs)
+    if any(job.status != "succeeded" for job in (whole, *jobs)):
+        raise typer.Exit(FAILED)
+
+
 def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
     """Wait until the job has ended and, unless ``quiet``, show it. Exits 1 if it does not succeed."""
     job = watch_one(engine(), job_id, err if as_json else out)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +12,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.records.file_records import MOST_TEXT_BYTES
+from worker.jobs.requests import BadRequestError
+from worker.records.file_texts import KEEP_TEXTS, texts_to_keep
 
 Unkept = Literal["secret", "long", "not_text"]
 MOST_CHANGES = 50
@@ -59,9 +58,8 @@ def record_changes(
     ``texts``: those to keep, by hash, as far as the gateway's share of the store reaches.
     """
     rows = [vars(change) for change in changes]
-    bodies = [{"sha256": digest, "body": _packed(body)} for digest, body in texts.items()]
     values = {"agent_id": agent_id, "gateway_id": gateway_id, "job_id": job_id, "changes": rows}
-    connection.execute(_RECORD, {**values, "texts": bodies, "most_bytes": MOST_TEXT_BYTES})
+    connection.execute(_RECORD, {**values, **texts_to_keep(texts)})
 
 
 def record_entry_changes(connection: Connection, gateway_id: UUID, changes: Collection[EntryChange]) -> None:
@@ -113,8 +111,14 @@ def changed_after(
 
 def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]]:
     """The agents whose files or entries the job, or a job that it enqueued, changed: their ids and gateways,
-    and their names as far as they have rows."""
-    return connection.execute(_AGENTS, {"job_id": job_id}).all()
+    and their names as far as they have rows. Raises BadRequestError if there are none."""
+    changed = connection.execute(_AGENTS, {"job_id": job_id}).all()
+    if not changed:
+        raise BadRequestError(
+            f"Job {job_id} changed no agent, or longer ago than records are kept: `provisioner job` shows"
+            " what a job did."
+        )
+    return changed
 
 
 def forget_changes(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
@@ -126,21 +130,8 @@ def forget_changes(connection: Connection, older_than: timedelta, *, dry_run: bo
     return int(connection.execute(statement, {"older_than": older_than, "most": MOST_CHANGES}).scalar_one())
 
 
-def _packed(body: str) -> str:
-    return base64.b64encode(zlib.compress(body.encode())).decode()
-
-
-_RECORD = text("""
-    WITH texts AS (
-        INSERT INTO provisioner.file_texts (gateway_id, sha256, body)
-        SELECT :gateway_id, t.sha256, decode(t.body, 'base64')
-        FROM jsonb_to_recordset(:texts) AS t (sha256 text, body text)
-        WHERE CASE WHEN t.sha256 IS NOT NULL THEN
-            (SELECT coalesce(sum(length(f.body)), 0) FROM provisioner.file_texts f
-             WHERE f.gateway_id = :gateway_id) < :most_bytes END
-        ORDER BY t.sha256
-        ON CONFLICT DO NOTHING
-    )
+_RECORD = text(f"""
+    WITH texts AS ({KEEP_TEXTS}    )
     INSERT INTO provisioner.file_changes
         (job_id, agent_id, gateway_id, name, former_sha256, written_sha256, text_sha256, unkept)
     SELECT :job_id, :agent_id, :gateway_id, c.name, c.former_sha256, c.written_sha256, c.text_sha256, c.unkept

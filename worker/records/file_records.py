@@ -3,40 +3,25 @@ renderings that were delivered, and whose each file is (rules.md 47)."""
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.records.file_texts import KEEP_TEXTS, text_in, texts_to_keep
 from worker.records.places import Place
 from worker.worker_row import OLDER_WORKERS
 from worker.workspace.plan import RecordedFile
 from worker.workspace.three_sides import Owner, Unmerged
 
-MOST_TEXT_BYTES = 64 * 1024 * 1024
-"""Limit on the compressed renderings that are kept of one gateway; what is rendered beyond it is not kept, so
-that files which both sides change become conflicts."""
-
-_RECORD = text("""
+_RECORD = text(f"""
     WITH shown AS (
         UPDATE provisioner.agent_places SET resolved_workspace = CAST(:shown AS text)
         WHERE CAST(:shown AS text) IS NOT NULL AND agent_id = :agent_id AND gateway_id = :gateway_id
           AND openclaw_id = :openclaw_id AND until IS NULL
-    ), texts AS (
-        INSERT INTO provisioner.file_texts (gateway_id, sha256, body)
-        SELECT :gateway_id, t.sha256, decode(t.body, 'base64')
-        FROM jsonb_to_recordset(:texts) AS t (sha256 text, body text)
-        WHERE CASE WHEN t.sha256 IS NOT NULL THEN
-            (SELECT coalesce(sum(length(f.body)), 0) FROM provisioner.file_texts f
-             WHERE f.gateway_id = :gateway_id) < :most_bytes END
-        ORDER BY t.sha256
-        ON CONFLICT DO NOTHING
-    )
+    ), texts AS ({KEEP_TEXTS}    )
     INSERT INTO provisioner.agent_files
         (agent_id, gateway_id, name, kind, source_sha256, size, updated_at_ms, locator, mixed, job_id,
          applied_at)
@@ -79,9 +64,8 @@ def record_files(
         for name, file in files.items()
     ]
     place = {"agent_id": agent_id, "gateway_id": home.gateway_id, "openclaw_id": home.openclaw_id}
-    bodies = [{"sha256": digest, "body": _packed(body)} for digest, body in texts.items()]
-    values = {"shown": shown, "job_id": job_id, "files": rows, "texts": bodies, "most_bytes": MOST_TEXT_BYTES}
-    connection.execute(_RECORD, {**place, **values})
+    values = {"shown": shown, "job_id": job_id, "files": rows}
+    connection.execute(_RECORD, {**place, **values, **texts_to_keep(texts)})
 
 
 MERGES_SINCE = "0020"
@@ -101,13 +85,9 @@ def read_texts(
     is ``Unmerged.OLDER_WORKERS``."""
     values = {"gateway_id": gateway_id, "hashes": list(hashes), "revision": MERGES_SINCE}
     return {
-        row.sha256: Unmerged.OLDER_WORKERS if row.too_early else zlib.decompress(row.body).decode()
+        row.sha256: Unmerged.OLDER_WORKERS if row.too_early else text_in(row)
         for row in connection.execute(_TEXTS, values)
     }
-
-
-def _packed(body: str) -> str:
-    return base64.b64encode(zlib.compress(body.encode())).decode()
 
 
 _FORGET = text("DELETE FROM provisioner.agent_files WHERE agent_id = :agent_id AND gateway_id = :gateway_id")
@@ -145,13 +125,6 @@ def all_owners(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(_OWNERS).all()
 
 
-def forget_texts(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
-    """Delete the texts that were kept longer ago than that and that no file's record, hold or change names.
-    Returns how many; a dry run counts them and deletes nothing."""
-    statement = _COUNT_TEXTS if dry_run else _FORGET_TEXTS
-    return int(connection.execute(statement, {"older_than": older_than}).scalar_one())
-
-
 _SET_OWNER = text("""
     INSERT INTO provisioner.file_owners (scope, target_id, name, owner)
     VALUES (:scope, :target_id, :name, :owner)
@@ -165,20 +138,4 @@ _OWNERS = text("""
             WHEN 'gateway' THEN (SELECT g.name FROM gateways g WHERE g.id = o.target_id)
             ELSE (SELECT b.name FROM boards b WHERE b.id = o.target_id) END AS target
     FROM provisioner.file_owners o ORDER BY o.scope DESC, target, o.target_id, o.name
-""")
-_SPARE_TEXTS = """
-    t.stored_at < now() - CAST(:older_than AS interval) AND NOT EXISTS (
-        SELECT FROM provisioner.agent_files f
-        WHERE (f.gateway_id, f.source_sha256) = (t.gateway_id, t.sha256))
-    AND NOT EXISTS (
-        SELECT FROM provisioner.held_files h WHERE (h.gateway_id, h.sha256) = (t.gateway_id, t.sha256))
-    AND NOT EXISTS (
-        SELECT FROM provisioner.file_changes c
-        WHERE c.gateway_id = t.gateway_id
-          AND t.sha256 IN (c.former_sha256, c.written_sha256, c.text_sha256))
-"""
-_COUNT_TEXTS = text(f"SELECT count(*) FROM provisioner.file_texts t WHERE {_SPARE_TEXTS}")
-_FORGET_TEXTS = text(f"""
-    WITH gone AS (DELETE FROM provisioner.file_texts t WHERE {_SPARE_TEXTS} RETURNING 1)
-    SELECT count(*) FROM gone
 """)

@@ -6,7 +6,6 @@ have the files delivered like any other change.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.records.file_texts import texts_of
 from worker.workspace.held import HeldEntry, HeldFile, HoldCause
 
 SINCE = "0023"
@@ -67,14 +67,6 @@ def _with_texts(
 ) -> Mapping[str, HeldFile]:
     texts = texts_of(connection, gateway_id, {each.sha256 for each in held.values() if each.sha256})
     return {name: replace(each, text=texts.get(each.sha256 or "")) for name, each in held.items()}
-
-
-def texts_of(connection: Connection, gateway_id: UUID, hashes: Collection[str]) -> dict[str, str]:
-    """The texts with these hashes, as far as the gateway's store has them."""
-    if not hashes:
-        return {}
-    rows = connection.execute(_TEXTS, {"gateway_id": gateway_id, "hashes": sorted(hashes)})
-    return {row.sha256: zlib.decompress(row.body).decode() for row in rows}
 
 
 def hold_as_delivered(
@@ -216,10 +208,6 @@ def all_held(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(_ALL).all()
 
 
-_TEXTS = text("""
-    SELECT sha256, body FROM provisioner.file_texts
-    WHERE gateway_id = :gateway_id AND sha256 = ANY(:hashes)
-""")
 _HOLD_AS_DELIVERED = text("""
     INSERT INTO provisioner.held_files (agent_id, gateway_id, name, sha256, cause, job_id, held_by, sources)
     SELECT f.agent_id, f.gateway_id, f.name, t.sha256, 'roll_out', :job_id, :held_by, :sources

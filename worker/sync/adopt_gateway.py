@@ -12,22 +12,20 @@ from worker.agents.execution import in_slot
 from worker.agents.found_agent import look_at_roster
 from worker.errors import reason_of
 from worker.gateway.dialect import Dialect
-from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import Ended, Outcome, execute, job_row
+from worker.jobs.executor import Ended, Outcome
 from worker.jobs.messages import kind_message
 from worker.jobs.requests import AdoptAgent, AdoptGateway, BadRequestError
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.adoptions import end_adoption, start_adoption
 from worker.jobs.store.cancelling import CANCELLED
-from worker.jobs.store.job_leases import JobClaim, claim_job
+from worker.jobs.store.job_leases import JobClaim
 from worker.jobs.store.jobs import enqueue
-from worker.jobs.store.leases import NotClaimed
-from worker.log_context import note_ids
 from worker.records.adoption import ids_in_care, require_board
 from worker.records.gateway_repository import require_gateway
-from worker.roster.circuit_breaker import check_circuit, connect_and_record, snooze_after
+from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.runtime.services import Services
+from worker.sync.own_row import execute_own_row
 
 
 def begin(connection: Connection, job_id: UUID, request: AdoptGateway) -> None:
@@ -43,26 +41,9 @@ def execute_adoption(services: Services, job_id: UUID, gateway_id: UUID | None) 
     """Claim the job's own row, look at the gateway, and enqueue the jobs that adopt its agents, if this
     process has a free slot for the gateway; None needs none. Raises only DATABASE_AWAY."""
     message = kind_message(AdoptGateway.kind, job_id, gateway_id)
-    work = partial(_execute, services.for_gateway(gateway_id, in_sync=False), job_id)
+    of_gateway = services.for_gateway(gateway_id, in_sync=False)
+    work = partial(execute_own_row, of_gateway, job_id, AdoptGateway.kind, _look, _fail, asks_gateway=True)
     return in_slot(services, gateway_id, message, work)
-
-
-def _execute(services: Services, job_id: UUID) -> Outcome:
-    lease_s = services.settings.lease_s
-    held = claim_job(services.engine, job_id, AdoptGateway.kind, lease_s=lease_s)
-    if isinstance(held, NotClaimed):
-        return held
-    note_ids(gateway=held.gateway_id)
-    row = job_row(held, lease_s)
-    with call_limits(budget_s=services.settings.retry_timeout_s, failing_s=held.failing_s):
-        return execute(
-            services.engine,
-            services.retry_policy,
-            row,
-            partial(_look, services, held),
-            retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
-            fail=partial(_fail, services, held),
-        )
 
 
 def _look(services: Services, held: JobClaim) -> Ended | Snooze:

@@ -6,28 +6,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from worker.errors import reason_of
-from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import execute, job_row
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
-from worker.jobs.store.job_leases import JobClaim, claim_job, park_job
+from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
-from worker.log_context import note_ids
-from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
 from worker.sync.agent_plans import plan_agents, resume_after_writer
+from worker.sync.own_row import execute_own_row
 from worker.sync.result import Ending, Row, ending
 
 log = logging.getLogger(__name__)
@@ -38,24 +34,11 @@ _AT_WORK = Snooze("its agents are being worked at")
 def execute_sync(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
     """Claim the sync's own row and execute its present phase; return how it ended, or the snooze in which it
     waits. Raises only DATABASE_AWAY."""
-    held = claim_job(services.engine, job_id, "sync_gateway", lease_s=services.settings.lease_s)
-    if isinstance(held, NotClaimed):
-        return held
-    note_ids(gateway=held.gateway_id)
-    with call_limits(budget_s=services.settings.retry_timeout_s, failing_s=held.failing_s):
-        return _execute(services, held)
+    return execute_own_row(services, job_id, "sync_gateway", _run_phase, _fail, asks_gateway=True)
 
 
-def _execute(services: Services, held: JobClaim) -> Ending | Snooze | NotClaimed:
-    row = job_row(held, services.settings.lease_s)
-    return execute(
-        services.engine,
-        services.retry_policy,
-        row,
-        partial(_run_phase, services, held),
-        retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
-        fail=lambda error: _stop(services, held, reason_of(error), code_of(error)),
-    )
+def _fail(services: Services, held: JobClaim, error: Exception) -> Ending | Snooze:
+    return _stop(services, held, reason_of(error), code_of(error))
 
 
 def _run_phase(services: Services, held: JobClaim) -> Ending | Snooze:

@@ -7,27 +7,24 @@ writer computes the entries from the agents' rows when it writes the roster.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from worker.errors import reason_of
-from worker.jobs.executor import Ended, Outcome, execute, job_row
+from worker.jobs.executor import Ended, Outcome
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import code_of
 from worker.jobs.store.cancelling import withdraw
 from worker.jobs.store.heartbeat_rows import end_if_done, end_settled, start_heartbeats
-from worker.jobs.store.job_leases import JobClaim, claim_job, park_job
+from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.jobs import ending_of
-from worker.jobs.store.leases import NotClaimed
-from worker.log_context import note_ids
 from worker.records.places import LIVE_PLACES, home_of, places_of
-from worker.roster.circuit_breaker import snooze_after
 from worker.roster.intents import ROSTER_RECHECK_S, RosterChange, give_up_overdue, record_intents
 from worker.runtime.services import Services
+from worker.sync.own_row import execute_own_row
 
 
 def begin(
@@ -72,21 +69,7 @@ def execute_heartbeats(services: Services, job_id: UUID) -> Outcome:
 
     Intents that have been open for RETRY_TIMEOUT_S are refused. Raises only DATABASE_AWAY.
     """
-    lease_s = services.settings.lease_s
-    held = claim_job(services.engine, job_id, "sync_heartbeats", lease_s=lease_s)
-    if isinstance(held, NotClaimed):
-        return held
-    note_ids(gateway=held.gateway_id)
-
-    row = job_row(held, lease_s)
-    return execute(
-        services.engine,
-        services.retry_policy,
-        row,
-        partial(_settle, services, held),
-        retry=partial(snooze_after, services, None, row.failing_s),
-        fail=partial(_fail, services, held),
-    )
+    return execute_own_row(services, job_id, "sync_heartbeats", _settle, _fail, asks_gateway=False)
 
 
 def _settle(services: Services, held: JobClaim) -> Ended | Snooze:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker.jobs.requests import BadRequestError, Rollback, RollbackJob
+from worker.jobs.requests import Rollback, RollbackJob
 from worker.jobs.store.jobs import enqueue, finish_queued, requester_of
 from worker.records.file_changes import agents_changed_by
 
@@ -18,11 +18,6 @@ def enqueue_rollbacks(connection: Connection, job_id: UUID, request: RollbackJob
     Raises BadRequestError if the job changed nothing that is on record.
     """
     changed = agents_changed_by(connection, request.undo_job_id)
-    if not changed:
-        raise BadRequestError(
-            f"Job {request.undo_job_id} changed no agent, or longer ago than records are kept:"
-            " `provisioner job` shows what a job did."
-        )
     options = {name: value for name, value in request.model_dump().items() if name in Rollback.model_fields}
     options |= {"requested_by": request.requested_by or requester_of(connection, job_id), "request_id": None}
     jobs, left = [], []

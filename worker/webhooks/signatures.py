@@ -12,18 +12,6 @@ import hmac
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-SHORTEST_KEY = 32
-
-
-def read_keys(given: str) -> Sequence[str]:
-    """The keys in WEBHOOK_KEY, the newest first. Raises ValueError for one that can be guessed."""
-    keys = given.split()
-    if any(len(key) < SHORTEST_KEY for key in keys):
-        raise ValueError(
-            f"each key needs at least {SHORTEST_KEY} characters: `openssl rand -hex 32` makes one"
-        )
-    return keys
-
 
 def secret_of(key: str, webhook_id: UUID) -> bytes:
     """The webhook's secret: the HMAC-SHA256 of its id under the key, 32 bytes."""

@@ -13,18 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.workspace.bundle import MOST_TAR_BYTES, BundleError
 
-SHORTEST_KEY = 32
 _NONCE = 12
-
-
-def read_keys(given: str) -> Sequence[str]:
-    """The keys in BUNDLE_KEY, the newest first. Raises ValueError for one that can be guessed."""
-    keys = given.split()
-    if any(len(key) < SHORTEST_KEY for key in keys):
-        raise ValueError(
-            f"each key needs at least {SHORTEST_KEY} characters: `openssl rand -hex 32` makes one"
-        )
-    return keys
 
 
 def seal(tar: bytes, keys: Sequence[str], place: str) -> bytes:

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from worker.secret_keys import read_keys
 from worker.webhooks.messages import message_headers
-from worker.webhooks.signatures import read_keys, secret_of, shown_secret, signed_headers
+from worker.webhooks.signatures import secret_of, shown_secret, signed_headers
 
 KEY, OLD = "k" * 32, "o" * 32
 WEBHOOK, OTHER = UUID(int=1), UUID(int=2)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from worker.secret_keys import read_keys
 from worker.workspace.bundle import MOST_BYTES, Bundle, BundleError, LeftOut, read_tar, to_tar
-from worker.workspace.sealing import read_keys, seal, unseal
+from worker.workspace.sealing import seal, unseal
 
 BUNDLE = Bundle(
     agent={"id": "a", "name": "Ada", "carrier": "AGENTS.md"},

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import Json, counted, emit, err, out, plain, say, table
+from worker.cli.console import Json, counted, plain, say, table
 from worker.cli.environment import engine
-from worker.cli.errors import FAILED, WrongUseError
-from worker.cli.job_summary import JobSummary, document
+from worker.cli.errors import WrongUseError
+from worker.cli.job_summary import JobSummary
 from worker.cli.options import Make, command_line, from_request
-from worker.cli.submit import NoWait, ask, present, watch, watch_one
+from worker.cli.submit import NoWait, ask, ask_for_many
 from worker.cli.views.files import show_diffs
 from worker.cli.views.jobs import STYLES
-from worker.jobs.requests import AdoptAgent, AdoptGateway, BadRequestError, Name, Option
-from worker.jobs.store.jobs import enqueue
+from worker.jobs.requests import AdoptAgent, AdoptGateway, Name, Option
 
 
 class Adoption(AdoptAgent):
@@ -43,7 +41,13 @@ def adopt(*, make: Make[Adoption], no_wait: NoWait = False, as_json: Json = Fals
     if not whole or no_wait:
         ask(lambda connection: _request(make(connection)), no_wait=no_wait, as_json=as_json)
         return
-    _adopt_all(make, as_json=as_json)
+    ask_for_many(
+        lambda connection: _request(make(connection)),
+        children_of=_children_of,
+        called="adoptions",
+        show=_show,
+        as_json=as_json,
+    )
 
 
 def _request(given: Adoption) -> AdoptAgent | AdoptGateway:
@@ -62,25 +66,8 @@ def _request(given: Adoption) -> AdoptAgent | AdoptGateway:
     )
 
 
-def _adopt_all(make: Make[Adoption], *, as_json: bool) -> None:
-    database, console = engine(), err if as_json else out
-
-    with database.begin() as connection:
-        try:
-            job_id = enqueue(connection, _request(make(connection))).job_id
-        except BadRequestError as error:
-            raise WrongUseError(str(error)) from None
-    whole = watch_one(database, job_id, console)
-    ids = [UUID(job["job_id"]) for job in (whole.result or {}).get("jobs") or ()]
-    jobs = watch(database, ids, console) if ids else []
-    if as_json:
-        emit({**document(whole), "adoptions": [document(job) for job in jobs]})
-    elif whole.status != "succeeded":
-        present(whole)
-    else:
-        _show(whole, jobs)
-    if any(job.status != "succeeded" for job in (whole, *jobs)):
-        raise typer.Exit(FAILED)
+def _children_of(whole: JobSummary) -> list[UUID]:
+    return [UUID(job["job_id"]) for job in (whole.result or {}).get("jobs") or ()]
 
 
 def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:

@@ -18,7 +18,7 @@ from worker.records import template_layers
 from worker.records.agent_settings import forget_orphans
 from worker.records.bundles import forget_bundles
 from worker.records.file_changes import forget_changes
-from worker.records.file_records import forget_texts
+from worker.records.file_texts import forget_texts
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

@@ -14,10 +14,7 @@ from worker.cli.console import (
     Json,
     argument,
     counted,
-    emit,
-    err,
     note,
-    out,
     plain,
     say,
     short,
@@ -25,14 +22,13 @@ from worker.cli.console import (
     table,
 )
 from worker.cli.environment import engine
-from worker.cli.errors import FAILED, WrongUseError
-from worker.cli.job_summary import JobSummary, document
+from worker.cli.errors import WrongUseError
+from worker.cli.job_summary import JobSummary
 from worker.cli.options import Make, command_line, from_request
-from worker.cli.submit import NoWait, ask, present, watch, watch_one
+from worker.cli.submit import NoWait, ask, ask_for_many
 from worker.cli.views.files import show_diffs
 from worker.cli.views.jobs import STYLES
 from worker.jobs.requests import BadRequestError, Option, Rollback, RollbackJob
-from worker.jobs.store.jobs import enqueue
 from worker.records.file_changes import agents_changed_by
 from worker.records.holds import all_held
 from worker.workspace.actions import WRITES
@@ -77,7 +73,13 @@ def rollback(
     if no_wait:
         ask(lambda connection: _all_of(connection, make(connection)), no_wait=True, as_json=as_json)
         return
-    _roll_back_all(make, as_json=as_json)
+    ask_for_many(
+        lambda connection: _all_of(connection, make(connection)),
+        children_of=_children_of,
+        called="rollbacks",
+        show=_show,
+        as_json=as_json,
+    )
 
 
 def _say_released(job: JobSummary) -> None:
@@ -98,34 +100,16 @@ def _one(given: TypedRollback) -> Rollback:
 def _all_of(connection: Connection, given: TypedRollback) -> RollbackJob:
     """The request for all agents of a job. Raises WrongUseError."""
     assert given.undo_job_id is not None
-    changed = agents_changed_by(connection, given.undo_job_id)
-    if not changed:
-        raise WrongUseError(
-            f"Job {given.undo_job_id} changed no agent, or longer ago than records are kept:"
-            " `provisioner job` shows what a job did."
-        )
+    try:
+        changed = agents_changed_by(connection, given.undo_job_id)
+    except BadRequestError as error:
+        raise WrongUseError(str(error)) from None
     values = {name: value for name, value in given.model_dump().items() if name in RollbackJob.model_fields}
     return RollbackJob(**values, gateway_id=changed[0].gateway_id)
 
 
-def _roll_back_all(make: Make[TypedRollback], *, as_json: bool) -> None:
-    database, console = engine(), err if as_json else out
-    with database.begin() as connection:
-        try:
-            job_id = enqueue(connection, _all_of(connection, make(connection))).job_id
-        except BadRequestError as error:
-            raise WrongUseError(str(error)) from None
-    whole = watch_one(database, job_id, console)
-    ids = [UUID(job) for job in (whole.result or {}).get("jobs") or ()]
-    jobs = watch(database, ids, console) if ids else []
-    if as_json:
-        emit({**document(whole), "rollbacks": [document(job) for job in jobs]})
-    elif whole.status != "succeeded":
-        present(whole)
-    else:
-        _show(whole, jobs)
-    if any(job.status != "succeeded" for job in (whole, *jobs)):
-        raise typer.Exit(FAILED)
+def _children_of(whole: JobSummary) -> list[UUID]:
+    return [UUID(job) for job in (whole.result or {}).get("jobs") or ()]
 
 
 def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:

@@ -7,30 +7,26 @@ step is one transaction, so that a worker that dies loses nothing but the step i
 
 from __future__ import annotations
 
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from worker.errors import as_sentence, reason_of
-from worker.gateway.idle_timeout import call_limits
-from worker.jobs.executor import Ended, Outcome, execute, job_row
+from worker.jobs.executor import Ended, Outcome
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, RollOut
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, Step, code_of
 from worker.jobs.store import roll_outs
 from worker.jobs.store.cancelling import CANCELLED, cancel
-from worker.jobs.store.job_leases import JobClaim, claim_job
-from worker.jobs.store.leases import NotClaimed
+from worker.jobs.store.job_leases import JobClaim
 from worker.jobs.store.roll_outs import Standing
-from worker.log_context import note_ids
 from worker.records.holds import (
     SINCE,
 )
-from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.services import Services
 from worker.sync.begin import require_usable
+from worker.sync.own_row import execute_own_row
 from worker.sync.roll_outs.delivery import POLL_S, deliver, note_checked, note_delivered, note_delivery
 from worker.sync.roll_outs.ending import left_behind, write_end
 from worker.sync.roll_outs.health import look_at_health
@@ -63,21 +59,7 @@ def begin(connection: Connection, job_id: UUID, request: RollOut) -> list[Messag
 
 def execute_roll_out(services: Services, job_id: UUID) -> Outcome:
     """Claim the job's own row and do the step that is next. Raises only DATABASE_AWAY."""
-    lease_s = services.settings.lease_s
-    held = claim_job(services.engine, job_id, RollOut.kind, lease_s=lease_s)
-    if isinstance(held, NotClaimed):
-        return held
-    note_ids(gateway=held.gateway_id)
-    row = job_row(held, lease_s)
-    with call_limits(budget_s=services.settings.retry_timeout_s, failing_s=held.failing_s):
-        return execute(
-            services.engine,
-            services.retry_policy,
-            row,
-            partial(_step, services, held),
-            retry=partial(snooze_after, services, None, row.failing_s),
-            fail=partial(_fail, services, held),
-        )
+    return execute_own_row(services, job_id, RollOut.kind, _step, _fail, asks_gateway=False)
 
 
 def _step(services: Services, held: JobClaim) -> Ended | Snooze:
