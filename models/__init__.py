@@ -24,6 +24,7 @@ from models.roster_fields import RosterField
 from models.roster_intents import RosterIntent
 from models.schemas import MissionControl, Provisioner
 from models.sync_schedules import SyncSchedule
+from models.sync_windows import SyncWindow
 from models.templates import OverrideForm, TemplatePin, TemplatePromotion, TemplateVersion
 from models.users import OrganizationMember, User
 from models.webhooks import Webhook, WebhookDelivery
@@ -59,6 +60,7 @@ __all__ = [
     "RosterField",
     "RosterIntent",
     "SyncSchedule",
+    "SyncWindow",
     "TemplatePin",
     "TemplatePromotion",
     "TemplateVersion",

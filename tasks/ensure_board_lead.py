@@ -22,7 +22,8 @@ from worker.records.agent_rows import ensure_board_lead as ensure
 def _ensure(connection: Connection, job: Queued) -> list[Message]:
     assert isinstance(job.request, EnsureBoardLead)
     agent_id, created = ensure(connection, job.request)
-    provision = ProvisionAgent(agent_id=agent_id, user_id=job.request.user_id, webhook=job.request.webhook)
+    asked = job.request
+    provision = ProvisionAgent(agent_id=agent_id, user_id=asked.user_id, webhook=asked.webhook, now=asked.now)
     under_way = open_job_of(connection, agent_id, provision.kind)
     enqueued = under_way or enqueue(connection, provision, parent=job.job_id)
     assert isinstance(enqueued, Enqueued)

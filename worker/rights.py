@@ -38,6 +38,7 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.agent_credentials": _ALL,
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.sync_schedules": ("SELECT", "UPDATE"),
+    "provisioner.sync_windows": ("SELECT",),
     "provisioner.workers": _ALL,
     **dict.fromkeys(
         (

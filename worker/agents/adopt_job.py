@@ -16,6 +16,7 @@ from worker.agents.agent_context import AgentContext, JobProfile
 from worker.agents.found_agent import FoundAgent, look_at_roster
 from worker.agents.token_choice import record_success
 from worker.agents.wake import wake
+from worker.agents.window_wait import needs_none
 from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace
 from worker.gateway.agent_ids import canonical_id
@@ -70,10 +71,12 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
     """Adopt the agent, or say what that would do; return None once its row has succeeded, or the snooze in
     which it waits.
 
-    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
+    Adds to ``warnings``. Raises TransientError, WindowClosedError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
         gateway = require_gateway(connection, held.gateway_id)
+    if held.phase is None and not needs_none(held.options):
+        gateway.windows.require_open(asked=True)
     away = check_circuit(services, gateway)
     if away is not None:
         return away

@@ -18,6 +18,7 @@ from worker.agents.entry_plan import plan_entry, preview_entry
 from worker.agents.former_places import remove_from_former_places
 from worker.agents.token_choice import NoTokenError, record_success
 from worker.agents.wake import wake, wants_reset
+from worker.agents.window_wait import require_window_to_begin, require_window_to_restart
 from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace
 from worker.database import single
@@ -75,7 +76,8 @@ def reconcile(
     """Bring the agent up to date; return None once its row has succeeded, or the snooze in which it waits.
 
     ``own``: what a bundle holds for its workspace, if it is restored from one. Adds to ``warnings``. Raises
-    TransientError (try again later), PermanentError (the job fails with its sentence), LeaseLostError.
+    TransientError (try again later), WindowClosedError (it has to wait, and has touched nothing),
+    PermanentError (the job fails with its sentence), LeaseLostError.
     """
     user_id = held.options.get("user_id")
     begins = held.phase is None
@@ -85,6 +87,7 @@ def reconcile(
             connection, held.agent_id, UUID(user_id) if user_id else None, main=profile.serves_main
         )
         held = _follow_to_gateway(connection, held, record)
+        require_window_to_begin(held, record, profile)
         if record.held:
             record = _without_lapsed(services, connection, held, record)
         if adjust is not None:
@@ -208,6 +211,8 @@ def _request_roster_change(context: AgentContext) -> Snooze | None:
                 context.warn(note)
             context.held = replace(context.held, phase="files", first_provision=first)
             return None
+    if context.dialect.restarts:
+        require_window_to_restart(context.held, record, context.profile)
     with context.services.engine.begin() as connection:
         change = RosterChange(context.agent_id, record.openclaw_id)
         messages = record_intents(connection, record.gateway_id, context.held.job_id, change)

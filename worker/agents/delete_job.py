@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from worker.agents.bundle_reading import read_bundle, rows_alone
+from worker.agents.window_wait import needs_none
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
@@ -29,6 +30,7 @@ from worker.records.bundles import Reason, bundle_of_job, find_bundle, keep
 from worker.records.gateway_repository import GatewayRecord, load_gateway
 from worker.records.holds import release_holds
 from worker.records.places import History, Place, close_places, history_of, home_of, made_place
+from worker.records.sync_windows import load_windows
 from worker.rights import require_all_rows, require_for
 from worker.roster.circuit_breaker import check_circuit, connect_and_record
 from worker.roster.intents import (
@@ -98,11 +100,12 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     """Delete the agent from its gateways and the database; return None once that is done, or the snooze in
     which the row waits.
 
-    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
+    Adds to ``warnings``. Raises TransientError, WindowClosedError, PermanentError, LeaseLostError.
     """
     with services.engine.begin() as connection:
         target = _load(connection, held)
         if held.phase is None:
+            _require_window(connection, held, target)
             held = _begin(connection, services, held, target)
     if held.phase is None:
         away = _make_bundle(services, held, target, warnings)
@@ -130,6 +133,13 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
     warnings += [_STAYS for _ in target.kept[:1] if _STAYS not in warnings]
     _end(services, held, target, removed=removed, warnings=warnings)
     return None
+
+
+def _require_window(connection: Connection, held: Claim, target: DeletionTarget) -> None:
+    """Raise WindowClosedError if a gateway from which it has to be removed takes not even deletes now."""
+    if not needs_none(held.options) and target.removable:
+        gateways = {place.gateway_id for place in target.removable}
+        load_windows(connection, gateways).require_open(asked=True)
 
 
 def _begin(connection: Connection, services: Services, held: Claim, target: DeletionTarget) -> Claim:

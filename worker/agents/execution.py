@@ -18,15 +18,16 @@ from worker.jobs.requests import AdoptAgent
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.jobs.states import AgentOutcome, ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
-from worker.jobs.store.job_agents import Claim, claim, finish
+from worker.jobs.store.job_agents import Claim, claim, finish, set_back
 from worker.jobs.store.leases import NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
 from worker.jobs.store.sync_rows import end_pending, open_next_rows
 from worker.log_context import note_ids
 from worker.records.adoption import leave_found_place
 from worker.records.agent_repository import DeletedAgentError, MovedAgentError
-from worker.records.agent_status import restore
+from worker.records.agent_status import give_back, restore
 from worker.records.file_records import touched_by
+from worker.records.sync_windows import WindowClosedError
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.gateway_slots import held_slot
 from worker.runtime.services import Services
@@ -108,7 +109,10 @@ def _execute(services: Services, held: Claim, handler: Handler) -> Outcome:
     def work() -> Ended | Snooze:
         if held.cancel_requested:
             return _end(services, held, "cancelled", CANCELLED, warnings, ReasonCode.CANCELLED)
-        return handler(services, held, warnings) or Ended("succeeded")
+        try:
+            return handler(services, held, warnings) or Ended("succeeded")
+        except WindowClosedError as closed:
+            return _set_back(services, held, closed)
 
     row = agent_row(held, services.settings.lease_s)
     return execute(
@@ -119,6 +123,17 @@ def _execute(services: Services, held: Claim, handler: Handler) -> Outcome:
         retry=partial(snooze_after, services, held.gateway_id, row.failing_s),
         fail=lambda error: _fail(services, held, error, warnings),
     )
+
+
+def _set_back(services: Services, held: Claim, closed: WindowClosedError) -> Snooze:
+    """Have a row that has touched nothing wait for a sync window, and hold nothing meanwhile."""
+    reason, code = str(closed), ReasonCode.WAITING_FOR_WINDOW
+    with services.engine.begin() as connection:
+        give_back(connection, held.job_id, held.agent_id)
+        set_back(connection, held, closed.wait_s, reason, code)
+        messages = mark_next_in_line(connection, held.agent_id)
+    services.publish(messages)
+    return Snooze(reason, code=code)
 
 
 def _fail(services: Services, held: Claim, error: Exception, warnings: list[str]) -> Ended:

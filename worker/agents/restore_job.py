@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from worker.agents.agent_context import JobProfile
 from worker.agents.agent_job import reconcile
+from worker.agents.window_wait import require_window_to_begin
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim, advance
 from worker.jobs.store.jobs import move_job
@@ -27,7 +28,7 @@ RESTORE = JobProfile("provisioning", "provision", "restored", mints=True, serves
 def restore(services: Services, held: Claim, warnings: list[str]) -> Snooze | None:
     """Restore the agent; return None once its row of the job has succeeded, or the snooze in which it waits.
 
-    Adds to ``warnings``. Raises TransientError, PermanentError, LeaseLostError.
+    Adds to ``warnings``. Raises TransientError, WindowClosedError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
         stored = _stored(connection, held)
@@ -61,6 +62,7 @@ def _begin(services: Services, held: Claim, bundle: Bundle, warnings: list[str])
             row = copied_row(connection, held.agent_id, bundle, UUID(str(board_id)))
         left = put_row(connection, held.agent_id, row, bundle, held.kind, allow_masked=allow_masked)
         record = load_agent(connection, held.agent_id, UUID(user_id) if user_id else None, main=True)
+        require_window_to_begin(held, record, RESTORE)
         before = take_over(connection, held.agent_id, str(RESTORE.status), RESTORE.action)
         move_job(connection, held.job_id, record.gateway_id)
         columns: dict[str, Any] = {

@@ -78,6 +78,10 @@ COMMANDS = {
         "Templates of agents' files, by organization, gateway, board, role and agent.",
     ),
     "schedule": ("cli.commands.schedules:app", "Syncs that run on a schedule."),
+    "window": (
+        "cli.commands.windows:app",
+        "Sync windows: when a gateway may be restarted, and its agents woken.",
+    ),
     "webhook": ("cli.commands.webhooks:app", "Webhooks, which are called when jobs that name them end."),
     "prune": ("cli.commands.database:prune", "Delete jobs that ended long ago."),
     "orphans": (

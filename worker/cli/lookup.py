@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models import Agent, AgentBundle, Board, Gateway, Job, Organization, SyncSchedule, Webhook
+from models import Agent, AgentBundle, Board, Gateway, Job, Organization, SyncSchedule, SyncWindow, Webhook
 from worker.cli.errors import WrongUseError
 from worker.records.bundles import agents_of_bundles
 
@@ -92,6 +92,12 @@ def find_schedule(connection: Connection, given: str) -> UUID:
     """The id of the one schedule whose id begins with ``given``. Raises WrongUseError."""
     listing = "`provisioner schedule list` shows those there are"
     return _one_id(connection, SyncSchedule.id, "schedule", given, listing)
+
+
+def find_window(connection: Connection, given: str) -> UUID:
+    """The id of the one sync window whose id begins with ``given``. Raises WrongUseError."""
+    listing = "`provisioner window list` shows those there are"
+    return _one_id(connection, SyncWindow.id, "window", given, listing)
 
 
 def find_organization(connection: Connection, given: str | None) -> UUID:

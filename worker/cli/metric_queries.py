@@ -72,7 +72,8 @@ _QUEUE = Query(
     f"""
     SELECT kind, coalesce(extract(epoch FROM now() - min(created_at)), 0) AS age
     FROM {_each(JOB_KINDS, "kind")} LEFT JOIN (
-        SELECT kind, created_at FROM provisioner.jobs WHERE status = 'queued'
+        SELECT kind, created_at FROM provisioner.jobs
+        WHERE status = 'queued' AND reason_code IS DISTINCT FROM 'waiting_for_window'
     ) waiting USING (kind)
     GROUP BY kind
     """,
@@ -108,6 +109,7 @@ _PARKED_FOR: Mapping[str, ReasonCode] = {
     "other_agents": ReasonCode.WAITING_FOR_OTHER_AGENTS,
     "being_woken": ReasonCode.BEING_WOKEN,
     "gateway_restart": ReasonCode.WAITING_FOR_RESTART,
+    "sync_window": ReasonCode.WAITING_FOR_WINDOW,
     "worker_stopping": ReasonCode.WORKER_STOPPING,
     "database": ReasonCode.WAITING_FOR_DATABASE,
 }

@@ -102,6 +102,7 @@ class Option:
     bundled: bool = False
 
 
+Now = Annotated[bool, Option("--now", "Do not wait for a sync window of the gateway.")]
 Wake = Annotated[bool, Option("--no-wake", "Do not wake the agent at the end.")]
 ForceBootstrap = Annotated[bool, Option("--force-bootstrap", "Write BOOTSTRAP.md again.")]
 RotateTokens = Annotated[
@@ -128,7 +129,9 @@ Diff = Annotated[
 
 
 _SINCE_0_4 = frozenset({"overwrite_files", "keep_files", "past_roll_outs"})
-_LATER = _SINCE_0_4 | {"without_bundle"}
+_LATER = _SINCE_0_4 | {"without_bundle", "now", "in_window"}
+SCHEDULE, ROLL_OUT = "schedule", "roll-out"
+"""What ``requested_by`` holds for jobs that nobody asked for at the moment."""
 
 
 class Request(BaseModel):
@@ -223,6 +226,7 @@ class ProvisionAgent(Request):
     keep_files: KeepFiles = []
     user_id: UUID | None = None
     deliver_wakeup: bool = True
+    now: Now = False
 
 
 class UpdateAgent(Request):
@@ -249,6 +253,7 @@ class UpdateAgent(Request):
     wake: Wake = True
     user_id: UUID | None = None
     deliver_wakeup: bool = True
+    now: Now = False
 
 
 class DeleteAgent(Request):
@@ -276,6 +281,7 @@ class DeleteAgent(Request):
     without_bundle: Annotated[
         bool, Option("--no-bundle", "Keep no bundle of it, from which it could be restored for 30 days.")
     ] = False
+    now: Now = False
 
 
 class ExportAgent(Request):
@@ -314,6 +320,7 @@ class RestoreAgent(Request):
     board_id: UUID | None = None
     user_id: UUID | None = None
     deliver_wakeup: bool = True
+    now: Now = False
 
 
 class ProvisionGatewayMain(Request):
@@ -330,6 +337,7 @@ class ProvisionGatewayMain(Request):
     user_id: UUID | None = None
     reset_session: bool = True
     deliver_wakeup: bool = True
+    now: Now = False
 
 
 class EnsureBoardLead(Request):
@@ -346,6 +354,7 @@ class EnsureBoardLead(Request):
     ] = None
     identity_profile: Annotated[dict[str, Any], AfterValidator(_storable_profile)] | None = None
     user_id: UUID | None = None
+    now: Now = False
 
 
 class SyncHeartbeats(Request):
@@ -359,12 +368,14 @@ class SyncHeartbeats(Request):
     agent_ids: Annotated[
         list[UUID] | None, Option("AGENTS", "Names or ids; all agents if none is given.", "AGENT")
     ] = None
+    now: Now = False
 
 
 class SyncGateway(Request):
     """``tasks.sync_gateway``: bring the agents of a gateway, or of one of its boards, up to date with their
     templates. ``agent_ids``: only these of them; null for all; ``past_roll_outs``: a dry run that looks at
-    what is held for a roll-out that has ended as if it were not."""
+    what is held for a roll-out that has ended as if it were not; ``in_window``: it waits for a sync window
+    whatever it changes, because its agents will be woken."""
 
     kind = "sync_gateway"
     target = "gateway_id"
@@ -390,6 +401,8 @@ class SyncGateway(Request):
     user_id: UUID | None = None
     agent_ids: list[UUID] | None = None
     past_roll_outs: bool = False
+    in_window: bool = False
+    now: Now = False
 
 
 LONGEST_WAIT_S = 30 * 86_400.0
@@ -514,6 +527,7 @@ class AdoptAgent(Request):
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None
+    now: Now = False
 
 
 class AdoptGateway(Request):
@@ -532,6 +546,7 @@ class AdoptGateway(Request):
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None
+    now: Now = False
 
 
 UndoneJob = Annotated[
@@ -562,6 +577,7 @@ class Rollback(Request):
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None
+    now: Now = False
 
 
 class RollbackJob(Request):
@@ -583,6 +599,7 @@ class RollbackJob(Request):
     wake: WakeAdopted = False
     deliver_wakeup: bool = True
     user_id: UUID | None = None
+    now: Now = False
 
 
 def job_id(task_id: str) -> UUID:

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from worker.database import DATABASE_AWAY
-from worker.jobs.requests import BadRequestError, RollOut, SyncGateway, read_options
+from worker.jobs.requests import SCHEDULE, BadRequestError, RollOut, SyncGateway, read_options
 from worker.jobs.schedules import spec_of
+from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import RequestConflictError, enqueue
 from worker.log_context import log_context, note_ids
 from worker.masking.columns import MaskedText
@@ -19,13 +20,12 @@ from worker.masking.columns import MaskedText
 log = logging.getLogger(__name__)
 
 BATCH = 100
-REQUESTED_BY = "schedule"
 
 _DUE = text("""
     SELECT s.id, s.gateway_id, extract(epoch FROM s.every)::float AS every_s, s.cron, s.timezone,
         CAST(s.options AS text) AS options,
         CASE WHEN isfinite(s.next_run_at) THEN s.next_run_at END AS next_run_at, g.name AS gateway_name,
-        now() AS now, j.id AS open_job_id, EXISTS (
+        now() AS now, j.id AS open_job_id, j.reason_code AS open_job_code, EXISTS (
             SELECT FROM provisioner.roll_outs o JOIN provisioner.jobs r ON r.id = o.job_id
             WHERE s.gateway_id = ANY(o.gateways) AND r.status IN ('queued', 'running')) AS rolling_out
     FROM provisioner.sync_schedules s
@@ -92,7 +92,10 @@ def _fire(connection: Connection, row: Any) -> bool:
         _note(connection, row, next_run_at)
         return False
     if row.open_job_id is not None:
-        note = f"Skipped at {row.now:%Y-%m-%d %H:%M} UTC: job {row.open_job_id} of the last run still runs."
+        does = (
+            "waits for a sync window" if row.open_job_code == ReasonCode.WAITING_FOR_WINDOW else "still runs"
+        )
+        note = f"Skipped at {row.now:%Y-%m-%d %H:%M} UTC: job {row.open_job_id} of the last run {does}."
         log.warning("schedule %s of gateway %r: %s", row.id, row.gateway_name, note)
         _note(connection, row, next_run_at, note=note)
         return False
@@ -120,7 +123,7 @@ def _request(row: Any) -> SyncGateway:
         **options,
         "gateway_id": row.gateway_id,
         "request_id": f"schedule:{row.id}:{due}",
-        "requested_by": REQUESTED_BY,
+        "requested_by": SCHEDULE,
     }
     model = RollOut if "canary" in options else SyncGateway
     request, unknown = model.parse(arguments)

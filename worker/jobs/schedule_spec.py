@@ -1,9 +1,13 @@
-"""Computes when a schedule is due: at an interval, or by a cron expression in a timezone. Pure."""
+"""Computes when a schedule is due: at an interval, or by a cron expression in a timezone. Pure.
+
+Cron expressions are read here for sync windows too (`worker.jobs.sync_windows`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -36,18 +40,9 @@ class ScheduleSpec:
             raise BadRequestError(f"every: {self.every} is too often: at most once a minute.")
         if self.every is not None and self.every > LONGEST:
             raise BadRequestError(f"every: {self.every} is too seldom: at least once a year.")
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise BadRequestError(
-                f"timezone: there is none of the name {self.timezone!r}: write one like 'Europe/Berlin'."
-            ) from None
-        if self.cron is not None and (len(self.cron.split()) != 5 or not croniter.is_valid(self.cron)):
-            raise BadRequestError(
-                f"cron: {self.cron!r} is no cron expression of five fields, like '0 3 * * *' for three at"
-                " night."
-            )
+        require_timezone(self.timezone)
         if self.cron is not None:
+            require_cron(self.cron)
             self._fires(_ANY_MOMENT, 1)
 
     def after(self, moment: datetime, schedule_id: UUID) -> datetime:
@@ -67,25 +62,45 @@ class ScheduleSpec:
         return fire + lateness
 
     def _fires(self, moment: datetime, count: int) -> list[datetime]:
-        """The next ``count`` times at which the cron expression fires, without the offset.
-
-        In an hour that the clocks repeat it fires the first time only, unless it fires every hour. Raises
-        BadRequestError if it never fires.
-        """
-        zone = ZoneInfo(self.timezone)
-        times = croniter(str(self.cron), moment.astimezone(zone))
-        hourly = "*" in str(self.cron).split()[1]
-        fires: list[datetime] = []
-        while len(fires) < count:
-            try:
-                fire = times.get_next(datetime).astimezone(UTC)
-            except CroniterBadDateError:
-                raise BadRequestError(f"cron: {self.cron!r} never comes: no month has that day.") from None
-            if hourly or not fire.astimezone(zone).fold:
-                fires.append(fire)
-        return fires
+        return list(islice(fires_after(str(self.cron), self.timezone, moment), count))
 
     @staticmethod
     def _lateness(period: timedelta, schedule_id: UUID) -> timedelta:
         spread_s = min(SPREAD_S, int(period.total_seconds()) // 10)
         return timedelta(seconds=schedule_id.int % spread_s)
+
+
+def require_timezone(name: str) -> None:
+    """Raise BadRequestError unless there is an IANA timezone of that name."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise BadRequestError(
+            f"timezone: there is none of the name {name!r}: write one like 'Europe/Berlin'."
+        ) from None
+
+
+def require_cron(expression: str) -> None:
+    """Raise BadRequestError unless it is a cron expression of five fields."""
+    if len(expression.split()) != 5 or not croniter.is_valid(expression):
+        raise BadRequestError(
+            f"cron: {expression!r} is no cron expression of five fields, like '0 3 * * *' for three at night."
+        )
+
+
+def fires_after(cron: str, timezone: str, moment: datetime) -> Iterator[datetime]:
+    """The times after ``moment`` at which the cron expression fires, in UTC, without end.
+
+    A time that the clocks skip comes when they have been put forward. In an hour that they repeat it fires
+    the first time only, unless it fires every hour. Raises BadRequestError if it never fires.
+    """
+    zone = ZoneInfo(timezone)
+    times = croniter(cron, moment.astimezone(zone))
+    hourly = "*" in cron.split()[1]
+    while True:
+        try:
+            fire = times.get_next(datetime).astimezone(UTC)
+        except CroniterBadDateError:
+            raise BadRequestError(f"cron: {cron!r} never comes: no month has that day.") from None
+        if hourly or not fire.astimezone(zone).fold:
+            yield fire

@@ -4,12 +4,14 @@ A job's row, with the function of `worker.jobs.store` that makes each step::
 
     enqueue--> queued --start_single, start_sync, start_heartbeats--> running
     running --finish, end_sync, end_if_done--> succeeded | partial | failed
+    running --set_back_sync--> queued: a sync waits for a sync window
     queued --finish_queued--> succeeded    queued --refuse--> failed    queued | running --cancel--> cancelled
 
 An agent's row in a job::
 
     pending --claim--> running, leased --finish--> succeeded | skipped | failed | cancelled
                        running, leased --park--> running, parked --mark_due, claim--> running, leased
+                       running, leased --set_back--> pending: it waits for a sync window and holds nothing
                        running, lease run out --mark_due, claim--> running, leased: a crash is counted
     pending --end_pending--> not_attempted | cancelled
 
@@ -156,6 +158,8 @@ class ReasonCode(StrEnum):
     """The row waits until the database can be used again."""
     RATE_LIMITED = "rate_limited"
     """The row waits until the gateway accepts calls of this kind again."""
+    WAITING_FOR_WINDOW = "waiting_for_window"
+    """The row waits until the gateway's sync windows are open (rules.md 55); it holds nothing meanwhile."""
     WAITING_FOR_RING = "waiting_for_ring"
     """A roll-out waits for the agents of a ring: to get the change, or to run well with it."""
     PAUSED = "paused"
@@ -177,6 +181,7 @@ WAITS = frozenset(
         ReasonCode.WAITING_FOR_RESTART,
         ReasonCode.WAITING_FOR_DATABASE,
         ReasonCode.RATE_LIMITED,
+        ReasonCode.WAITING_FOR_WINDOW,
         ReasonCode.WAITING_FOR_RING,
         ReasonCode.PAUSED,
         ReasonCode.BEING_WOKEN,

@@ -27,6 +27,7 @@ from worker.records.places import (
     places_of,
     taken,
 )
+from worker.records.sync_windows import NO_WINDOWS, GatewayWindows, windows_of, windows_sql
 from worker.records.template_layers import LAYERS, PLAIN_OVERRIDES, LayerNames, layers_of
 from worker.workspace.context import AgentFacts, BoardFacts, GatewayFacts, UserFacts
 from worker.workspace.display_text import one_line, shown_name
@@ -83,7 +84,8 @@ class AgentRecord:
     ``owners``: whose its files are, where that differs from the default;
     ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read;
     ``layers``: the templates of all layers that concern it; ``held``: the files that it keeps as they were;
-    ``held_fields``: the values that its entry keeps, as read; ``held_entry``: who holds them.
+    ``held_fields``: the values that its entry keeps, as read; ``held_entry``: who holds them; ``windows``:
+    the sync windows of the gateways where it lives.
     """
 
     agent: AgentFacts
@@ -110,6 +112,7 @@ class AgentRecord:
     held: Mapping[str, HeldFile] = field(default_factory=dict)
     held_fields: str | None = None
     held_entry: HeldEntry | None = None
+    windows: GatewayWindows = NO_WINDOWS
 
     @property
     def gateway_id(self) -> UUID:
@@ -167,6 +170,8 @@ class AgentRecord:
         return config if isinstance(config, Mapping) else {}
 
 
+_WINDOWS = windows_sql("""SELECT a.gateway_id UNION ALL SELECT p.gateway_id FROM provisioner.agent_places p
+            WHERE p.agent_id = a.id AND p.until IS NULL""")
 _LOAD = text(f"""
     SELECT a.id, a.name, a.status, a.is_board_lead, a.identity_profile, a.identity_template, a.soul_template,
         a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
@@ -199,7 +204,7 @@ _LOAD = text(f"""
          WHERE (o.scope, o.target_id) IN (('gateway', a.gateway_id), ('board', a.board_id))) AS owners,
         {SETTINGS} AS settings, {WRITTEN} AS written,
         {LAYERS} AS layers, {PLAIN_OVERRIDES} AS plain_overrides, {HELD} AS held,
-        {HELD_FIELDS} AS held_fields, {HELD_ENTRY} AS held_entry
+        {HELD_FIELDS} AS held_fields, {HELD_ENTRY} AS held_entry, {_WINDOWS} AS windows
     FROM agents a
     LEFT JOIN boards b ON b.id = a.board_id
     LEFT JOIN gateways g ON g.id = a.gateway_id
@@ -272,6 +277,7 @@ def load_agent(
         held=held_of(connection, row.gateway_key, row.held),
         held_fields=row.held_fields,
         held_entry=held_entry_of(row.held_entry),
+        windows=windows_of(row.windows),
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())

@@ -40,6 +40,17 @@ _RESTORE = text("""
 """)
 
 
+_GIVE_BACK = text("""
+    UPDATE agents
+    SET status = r.status_before, updated_at = now() AT TIME ZONE 'utc',
+        provision_action = CASE WHEN r.status_before IN ('provisioning', 'updating', 'deleting')
+            THEN provision_action END
+    FROM provisioner.job_agents r
+    WHERE agents.id = r.agent_id AND r.job_id = :job_id AND r.agent_id = :agent_id
+      AND r.status_before IS NOT NULL AND agents.status IN ('provisioning', 'updating', 'deleting')
+""")
+
+
 def take_over(connection: Connection, agent_id: UUID, status: str, action: str) -> str | None:
     """Set agents.status and provision_action to those of a job that begins; return the previous status.
 
@@ -69,3 +80,9 @@ def restore(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
     set it before it enqueued the job, and it must not stay for ever.
     """
     connection.execute(_RESTORE, {"job_id": job_id, "agent_id": agent_id})
+
+
+def give_back(connection: Connection, job_id: UUID, agent_id: UUID) -> None:
+    """Set the status that the agent had before the job took it over, because the job waits and has done
+    nothing. Does nothing if it had not taken it over, or if another program has changed the status since."""
+    connection.execute(_GIVE_BACK, {"job_id": job_id, "agent_id": agent_id})

@@ -16,18 +16,20 @@ from worker.gateway.roster_plan import RosterEntry
 from worker.records.agent_repository import GatewayCondition, workspace_of
 from worker.records.agent_settings import HELD_FIELDS, SETTINGS, WRITTEN, with_settings
 from worker.records.places import LIVE_PLACES, Place, home_of, owns_entry, places_of
+from worker.records.sync_windows import NO_WINDOWS, GatewayWindows, windows_of, windows_sql
 from worker.workspace.context import GatewayFacts
 from worker.workspace.display_text import shown_name
 
 
 @dataclass(frozen=True)
 class GatewayRecord:
-    """A gateway, its address, and the condition in which workers last found it."""
+    """A gateway, its address, the condition in which workers last found it, and its sync windows."""
 
     gateway: GatewayFacts
     address: GatewayAddress
     condition: GatewayCondition
     organization_id: UUID
+    windows: GatewayWindows = NO_WINDOWS
 
     @property
     def gateway_id(self) -> UUID:
@@ -35,11 +37,12 @@ class GatewayRecord:
         return UUID(str(self.gateway.id))
 
 
-_GATEWAY = text("""
+_GATEWAY = text(f"""
     SELECT g.id, g.name, g.url, g.token, g.workspace_root, g.organization_id,
         s.refused_token_fingerprint, s.last_error, s.down_at,
         extract(epoch FROM now() - s.down_since)::float AS down_for_s,
-        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls
+        coalesce((to_jsonb(g) ->> 'allow_insecure_tls')::boolean, false) AS allow_insecure_tls,
+        {windows_sql("SELECT g.id")} AS windows
     FROM gateways g LEFT JOIN provisioner.gateway_states s ON s.gateway_id = g.id WHERE g.id = :gateway_id
 """)
 _HELD_OTHERWISE = HELD_FIELDS.replace(
@@ -67,6 +70,7 @@ def load_gateway(connection: Connection, gateway_id: UUID) -> GatewayRecord | No
         GatewayAddress(row.url, row.token, row.allow_insecure_tls),
         GatewayCondition(row.down_for_s, row.refused_token_fingerprint, row.last_error, row.down_at),
         row.organization_id,
+        windows_of(row.windows),
     )
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.agents.agent_context import NOT_REGISTERED, render
+from worker.agents.window_wait import disturbs, is_asked_rotation, needs_none
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
@@ -70,7 +71,7 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
     """Read the roster and request the changes that it needs; if it needs none, open the first agents' rows.
 
     Returns the snooze in which the sync then waits, or in which it waits for an unreachable gateway. Raises
-    TransientError, PermanentError, LeaseLostError.
+    TransientError, WindowClosedError, PermanentError, LeaseLostError.
     """
     with services.engine.connect() as connection:
         gateway = require_gateway(connection, held.gateway_id)
@@ -78,6 +79,8 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
         past = held.option("past_roll_outs") and held.option("dry_run")
         ids = [row.agent_id for row in rows]
         entries = wanted_entries(connection, gateway, ids, past_roll_outs=past)
+    if disturbs(held.options):
+        _require_window(gateway, held)
     away = check_circuit(services, gateway)
     if away is not None:
         return away
@@ -92,7 +95,13 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
     refresh_one_session(client, live.answer.get("config"))
     agents = [_plan_agent(row, entries, held, live.known) for row in rows]
     plan = _plan_roster(services, held, gateway, live, agents, entries)
-    return _store_plans(services, held, gateway, agents, plan)
+    return _store_plans(services, held, gateway, agents, plan, restarts=dialect.restarts)
+
+
+def _require_window(gateway: GatewayRecord, held: JobClaim) -> None:
+    """Raise WindowClosedError if the sync has to wait for a window of its gateway (rules.md 55)."""
+    if not needs_none(held.options):
+        gateway.windows.require_open(asked=is_asked_rotation(held.options, held.requested_by))
 
 
 def _plan_agent(
@@ -221,10 +230,21 @@ def _require_rendering(services: Services, held: JobClaim, dialect: Dialect, age
 
 
 def _store_plans(
-    services: Services, held: JobClaim, gateway: GatewayRecord, agents: list[AgentPlan], plan: RosterPlan
+    services: Services,
+    held: JobClaim,
+    gateway: GatewayRecord,
+    agents: list[AgentPlan],
+    plan: RosterPlan,
+    *,
+    restarts: bool,
 ) -> Snooze:
-    """Store the plans; then wait for the roster writer if it has work to do, else open the first rows."""
+    """Store the plans; then wait for the roster writer if it has work to do, else open the first rows.
+
+    ``restarts``: what the writer writes restarts the gateway, or may.
+    """
     asked = [agent for agent in agents if agent.phase == "roster"]
+    if asked and restarts:
+        _require_window(gateway, held)
     with services.engine.begin() as connection:
         rows = [{**vars(agent), "agent_id": str(agent.agent_id)} for agent in agents]
         store_agent_plans(connection, held.job_id, rows)

@@ -19,8 +19,9 @@ from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
 from worker.jobs.store.job_leases import JobClaim, park_job
 from worker.jobs.store.leases import NotClaimed
-from worker.jobs.store.sync_jobs import SWEEP_S, end_sync
+from worker.jobs.store.sync_jobs import SWEEP_S, end_sync, set_back_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
+from worker.records.sync_windows import WindowClosedError
 from worker.runtime.services import Services
 from worker.sync.agent_plans import plan_agents, resume_after_writer
 from worker.sync.own_row import execute_own_row
@@ -43,10 +44,22 @@ def _fail(services: Services, held: JobClaim, error: Exception) -> Ending | Snoo
 
 def _run_phase(services: Services, held: JobClaim) -> Ending | Snooze:
     if held.phase == "look" and not held.cancel_requested:
-        return plan_agents(services, held) or _AT_WORK
+        try:
+            return plan_agents(services, held) or _AT_WORK
+        except WindowClosedError as closed:
+            return _set_back(services, held, closed)
     if held.phase == "roster" and not held.cancel_requested:
         return resume_after_writer(services, held)
     return _continue_or_finish(services, held)
+
+
+def _set_back(services: Services, held: JobClaim, closed: WindowClosedError) -> Snooze:
+    """Queue the sync again until its gateway's window opens, so that others of the gateway can run."""
+    reason, code = str(closed), ReasonCode.WAITING_FOR_WINDOW
+    with services.engine.begin() as connection:
+        messages = set_back_sync(connection, held, closed.wait_s, reason, code)
+    services.publish(messages)
+    return Snooze(reason, code=code)
 
 
 def _continue_or_finish(services: Services, held: JobClaim) -> Ending | Snooze:

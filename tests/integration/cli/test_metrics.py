@@ -174,6 +174,7 @@ def test_a_row_that_an_older_worker_parked_is_counted_by_its_sentence(
         ("waiting_for_other_agents", "other_agents"),
         ("being_woken", "being_woken"),
         ("waiting_for_restart", "gateway_restart"),
+        ("waiting_for_window", "sync_window"),
         ("worker_stopping", "worker_stopping"),
         ("waiting_for_database", "database"),
         ("waiting_for_gateway", "gateway_down"),

@@ -42,6 +42,7 @@ EXPECTED = {
     "owners",
     "device",
     "webhook",
+    "window",
     "template",
 }
 PAGES = [
@@ -56,6 +57,7 @@ PAGES = [
         ["template", verb]
         for verb in ("set", "check", "promote", "revert", "list", "show", "diff", "history", "overrides")
     ),
+    *(["window", verb] for verb in ("add", "list", "remove")),
     *(["webhook", verb] for verb in ("add", "list", "test", "secret", "retry", "remove")),
 ]
 

@@ -112,7 +112,7 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
                 yield "agent", f"{agent.openclaw_id} on the gateway"
             if not job.ended:
                 yield "phase", phase_and_reason(agent)
-    if job.status == "queued":
+    if job.status == "queued" and not job.wait_reason:
         yield "phase", "waiting for a worker"
     if job.cancel_requested_at and not job.ended:
         yield "cancel", "asked for; it takes hold when the worker that has it is done"

@@ -81,6 +81,8 @@ def doing(job: JobSummary) -> str:
     tally = job.tally
     if job.status == "queued":
         waits = job.phase == Step.WAITING
+        if job.wait_reason:
+            return job.wait_reason
         return "waits for another sync of this gateway" if waits else "waiting for a worker"
     if job.wait_reason:
         return job.wait_reason
@@ -110,5 +112,9 @@ def gateway_of(job: JobSummary) -> str:
 def without_worker(jobs: Sequence[JobSummary]) -> bool:
     """Whether all of them have been queued for so long that a worker seems to be missing."""
     return bool(jobs) and all(
-        job.status == "queued" and job.phase != Step.WAITING and job.age_s > NO_WORKER_AFTER_S for job in jobs
+        job.status == "queued"
+        and job.phase != Step.WAITING
+        and not job.wait_reason
+        and job.age_s > NO_WORKER_AFTER_S
+        for job in jobs
     )

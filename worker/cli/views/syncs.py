@@ -94,7 +94,7 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "board", job.board_name
     if job.took_s is not None:
         yield "took", ("" if job.ended else "so far ") + took(job.took_s)
-    if job.status == "queued":
+    if job.status == "queued" and not job.wait_reason:
         behind = "another sync of this gateway is under way" if job.phase == "waiting" else "for a worker"
         yield "waits", behind
     elif not job.ended:

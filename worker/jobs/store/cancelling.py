@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, text
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import release_agent
+from worker.jobs.store.sync_rows import end_pending
 from worker.jobs.store.webhooks import deliver_anyway
 from worker.masking.columns import MaskedText
 
@@ -29,6 +30,8 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     ending = {"job_id": job_id, "reason": CANCELLED, "code": ReasonCode.CANCELLED}
     queued = connection.execute(_CANCEL_QUEUED, ending).one_or_none()
     if queued is not None:
+        # A sync that waits for a sync window has rows already.
+        end_pending(connection, job_id, "cancelled", CANCELLED, code=ReasonCode.CANCELLED)
         release_agent(connection, queued.kind, queued.agent_id)
         deliver_anyway(connection, job_id, dict(queued._mapping))
         return True
@@ -74,8 +77,9 @@ _END_HEARTBEATS = text("""
             phase = CASE WHEN i.applied_at IS NOT NULL THEN 'ended' ELSE r.phase END,
             reason = CASE WHEN i.applied_at IS NULL THEN :reason END,
             reason_code = CASE WHEN i.applied_at IS NULL THEN :code END, finished_at = now()
-        FROM provisioner.roster_intents i
-        WHERE r.job_id = :job_id AND r.status = 'pending' AND i.job_id = r.job_id AND i.agent_id = r.agent_id
+        FROM provisioner.job_agents k LEFT JOIN provisioner.roster_intents i
+            ON i.job_id = k.job_id AND i.agent_id = k.agent_id
+        WHERE r.job_id = :job_id AND r.status = 'pending' AND k.job_id = r.job_id AND k.agent_id = r.agent_id
         RETURNING r.status
     )
     UPDATE provisioner.jobs j

@@ -7,14 +7,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.jobs.states import ReasonCode
+from worker.jobs.states import ReasonCode, Step
 from worker.jobs.store.codes import reason_code, refusal_code
 from worker.jobs.store.job_agents import AGENT_NAME
 
 _BEGIN = text("""
     UPDATE provisioner.jobs
-    SET status = 'running', phase = 'roster', started_at = now(), updated_at = now(),
-        next_attempt_at = now() + make_interval(secs => :recheck_s), published_at = NULL,
+    SET status = 'running', phase = :phase, started_at = now(), updated_at = now(),
+        next_attempt_at = now() + make_interval(secs => :recheck_s),
+        published_at = CASE WHEN :phase = 'look' THEN now() END,
         agents_total = :total, agents_done = :without_board, organization_id = :organization_id
     WHERE id = :job_id AND status = 'queued'
 """)
@@ -43,11 +44,12 @@ def start_heartbeats(
     agents: Sequence[UUID],
     without_board: Sequence[UUID],
     recheck_s: float,
+    phase: Step = Step.ROSTER,
 ) -> None:
     """Start a queued job with a row for each of ``agents``; the job is due again in ``recheck_s`` seconds.
 
     ``without_board``: those of the agents that have no board and are not the main agent; their rows fail at
-    once.
+    once. ``phase``: the job's first step; if that is to look at the gateway, the job is published.
     """
     connection.execute(
         _BEGIN,
@@ -57,6 +59,7 @@ def start_heartbeats(
             "total": len(agents),
             "without_board": len(without_board),
             "recheck_s": recheck_s,
+            "phase": phase,
         },
     )
     connection.execute(
@@ -87,6 +90,24 @@ _END_SETTLED = text(f"""
 def end_settled(connection: Connection, job_id: UUID) -> None:
     """End the rows whose intents the roster writer has settled."""
     connection.execute(_END_SETTLED, {"job_id": job_id})
+
+
+_END_ABSENT = text(f"""
+    WITH ended AS (
+        UPDATE provisioner.job_agents
+        SET status = 'failed', reason = 'It was deleted, or put on another gateway, meanwhile.',
+            reason_code = '{ReasonCode.AGENT_DELETED}', finished_at = now()
+        WHERE job_id = :job_id AND status = 'pending' AND agent_id <> ALL(:present)
+        RETURNING agent_id
+    )
+    UPDATE provisioner.jobs
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), updated_at = now() WHERE id = :job_id
+""")
+
+
+def end_absent(connection: Connection, job_id: UUID, present: Sequence[UUID]) -> None:
+    """Fail the rows of agents that are not among ``present``, those that the gateway still has."""
+    connection.execute(_END_ABSENT, {"job_id": job_id, "present": list(present)})
 
 
 _END_IF_DONE = text(f"""

@@ -59,6 +59,7 @@ class Claim:
     age_s: float
     failing_s: float = 0.0
     roster: Mapping[str, Any] | None = None
+    requested_by: str | None = None
 
 
 AGENT_NAME = r"regexp_replace(left(a.name, 200), '\s+', ' ', 'g')"
@@ -102,7 +103,7 @@ _CLAIM = text(f"""
       AND j.kind = :kind
       AND r.status IN ('pending', 'running') AND r.published_at IS NOT NULL
       AND (r.lease_until IS NULL OR r.lease_until < now())
-    RETURNING r.job_id, r.agent_id, j.kind, j.options, j.gateway_id,
+    RETURNING r.job_id, r.agent_id, j.kind, j.options, j.gateway_id, j.requested_by,
         r.generation, r.tries, r.crashes, r.phase, r.first_provision, r.status_before,
         r.wake_key, r.wake_sent_at, r.woken_at, r.files, r.warnings, r.roster,
         j.cancel_requested_at IS NOT NULL AS cancel_requested,
@@ -247,6 +248,29 @@ def park(
         "failed": failed,
     }
     _require_one(connection.execute(_PARK, values).rowcount, held)
+
+
+_SET_BACK = text("""
+    UPDATE provisioner.job_agents
+    SET status = 'pending', lease_until = NULL, published_at = NULL,
+        phase = CASE WHEN CAST(:single AS boolean) THEN NULL ELSE phase END,
+        started_at = NULL, failing_since = NULL, status_before = NULL, reason = :reason, reason_code = :code,
+        next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
+            SELECT FROM provisioner.jobs j WHERE j.id = :job_id AND j.cancel_requested_at IS NOT NULL
+        ) THEN 0 ELSE :delay_s END)
+    WHERE job_id = :job_id AND agent_id = :agent_id AND generation = :generation AND status = 'running'
+      AND lease_until IS NOT NULL
+""").bindparams(bindparam("reason", type_=MaskedText))
+
+
+def set_back(connection: Connection, held: Claim, delay_s: float, reason: str, code: ReasonCode) -> None:
+    """Give the lease and the agent back, as if the row had not begun; it is due in ``delay_s`` seconds, at
+    once if its job is being cancelled. Raises LeaseLostError.
+
+    ``reason``: what the row waits for, with ``code`` for programs.
+    """
+    wait = {"delay_s": delay_s, "reason": reason, "code": code, "single": held.single}
+    _require_one(connection.execute(_SET_BACK, {**_held(held), **wait}).rowcount, held)
 
 
 _FAILING = text(f"""

@@ -29,6 +29,7 @@ class JobClaim:
     crashes: int
     cancel_requested: bool
     failing_s: float = 0.0
+    requested_by: str | None = None
 
     def option(self, name: str) -> bool:
         """A boolean option of the request; absent is false."""
@@ -42,7 +43,7 @@ _CLAIM = text(f"""
         next_attempt_at = now() + make_interval(secs => :lease_s), published_at = NULL, updated_at = now()
     WHERE id = :job_id AND kind = :kind AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
-    RETURNING id AS job_id, gateway_id, options, phase, generation, crashes,
+    RETURNING id AS job_id, gateway_id, options, phase, generation, crashes, requested_by,
         cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s
 """)
 

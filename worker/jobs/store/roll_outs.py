@@ -109,9 +109,18 @@ def members_of(connection: Connection, job_id: UUID, ring: int | None = None) ->
     return [Member(**row._mapping) for row in rows]
 
 
-def still_open(connection: Connection, children: Collection[UUID]) -> int:
-    """How many of these jobs have not ended."""
-    return int(connection.execute(_STILL_OPEN, {"children": list(children)}).scalar_one())
+@dataclass(frozen=True)
+class OpenJobs:
+    """How many of some jobs have not ended. ``wait``: why they wait, if all of them wait for a window."""
+
+    count: int
+    wait: str | None
+
+
+def still_open(connection: Connection, children: Collection[UUID]) -> OpenJobs:
+    """Those of these jobs that have not ended."""
+    row = connection.execute(_STILL_OPEN, {"children": list(children)}).one()
+    return OpenJobs(row.open, row.wait if row.open and row.open == row.waiting else None)
 
 
 def child_jobs(connection: Connection, children: Collection[UUID]) -> Sequence[Row[Any]]:
@@ -271,7 +280,9 @@ _MEMBERS = text("""
     ORDER BY ring, agent_name, agent_id
 """)
 _STILL_OPEN = text(f"""
-    SELECT count(*) FROM provisioner.jobs WHERE id = ANY(:children) AND status IN ({_OPEN})
+    SELECT count(*) AS open, min(wait_reason) AS wait,
+        count(*) FILTER (WHERE reason_code = '{ReasonCode.WAITING_FOR_WINDOW}') AS waiting
+    FROM provisioner.jobs WHERE id = ANY(:children) AND status IN ({_OPEN})
 """)
 _CHILDREN = text("""
     SELECT j.id, j.gateway_id, coalesce(g.name, j.gateway_id::text) AS gateway_name, j.status, j.error,

@@ -30,7 +30,8 @@ _START = text("""
     UPDATE provisioner.jobs
     SET status = 'running', phase = 'look', started_at = now(), updated_at = now(), published_at = now(),
         next_attempt_at = now() + make_interval(secs => :republish_s), options = :options,
-        organization_id = :organization_id, board_id = :board_id
+        organization_id = :organization_id, board_id = :board_id,
+        error = NULL, wait_reason = NULL, reason_code = NULL
     WHERE id = :job_id AND status = 'queued'
 """).bindparams(bindparam("options", type_=JSONB))
 
@@ -122,3 +123,27 @@ def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
 def wait_behind(connection: Connection, job_id: UUID) -> None:
     """Have a queued sync wait until the running one ends; it also tries to start every SWEEP_S seconds."""
     connection.execute(_WAIT_BEHIND, {"job_id": job_id, "sweep_s": SWEEP_S})
+
+
+_SET_BACK = text(f"""
+    UPDATE provisioner.jobs
+    SET status = 'queued', phase = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
+        updated_at = now(), agents_total = 0, agents_done = 0, failing_since = NULL,
+        error = :reason, wait_reason = :reason, reason_code = :code,
+        next_attempt_at = now() + make_interval(secs => CASE WHEN cancel_requested_at IS NULL
+            THEN :delay_s ELSE 0 END)
+    WHERE {HELD}
+""").bindparams(bindparam("reason", type_=MaskedText))
+
+
+def set_back_sync(
+    connection: Connection, held: JobClaim, delay_s: float, reason: str, code: ReasonCode
+) -> list[Message]:
+    """Queue a sync again that has touched nothing, and mark the gateway's next one as published. Its agents'
+    rows are made anew when it starts, in ``delay_s`` seconds. Raises LeaseLostError.
+
+    ``reason``: what it waits for, with ``code`` for programs.
+    """
+    wait = {"delay_s": delay_s, "reason": reason, "code": code}
+    require_held(connection.execute(_SET_BACK, {**key_of(held), **wait}).rowcount, held)
+    return mark_next_sync(connection, held.gateway_id)

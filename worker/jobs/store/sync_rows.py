@@ -64,11 +64,16 @@ _ADD_AGENTS = text(rf"""
         CASE WHEN s.paused THEN now() END
     FROM agents a JOIN served s ON s.id = a.board_id
     WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
+    ON CONFLICT (job_id, agent_id) DO UPDATE
+    SET agent_name = excluded.agent_name, board_id = excluded.board_id, position = excluded.position,
+        status = excluded.status, phase = excluded.phase, outcome = excluded.outcome,
+        reason = excluded.reason, reason_code = excluded.reason_code, finished_at = excluded.finished_at
 """)
 _ADD_MAIN = text(f"""
     INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name)
     SELECT :job_id, a.id, {AGENT_NAME} FROM agents a WHERE a.gateway_id = :gateway_id AND a.board_id IS NULL
     ORDER BY a.created_at, a.id LIMIT 1
+    ON CONFLICT DO NOTHING
 """)
 _COUNT = text("""
     UPDATE provisioner.jobs
@@ -82,7 +87,8 @@ _COUNT = text("""
 def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None:
     """Insert the agents' rows of a sync, oldest agent first.
 
-    The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position.
+    The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position. A
+    sync that was set back has its rows already: they are made again.
     """
     parameters = {
         "job_id": job_id,

@@ -25,6 +25,8 @@ from worker.workspace.template_sources import sources_sha256
 
 POLL_S = 1.0
 """Seconds after which a roll-out looks again whether its children have ended."""
+WINDOW_POLL_S = 20.0
+"""The same while all of them wait for a sync window."""
 PAUSED_POLL_S = 60.0
 """Seconds after which a paused roll-out looks again unprompted; to resume it makes its row due."""
 

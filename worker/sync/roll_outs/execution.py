@@ -27,7 +27,14 @@ from worker.records.holds import (
 from worker.runtime.services import Services
 from worker.sync.begin import require_usable
 from worker.sync.own_row import execute_own_row
-from worker.sync.roll_outs.delivery import POLL_S, deliver, note_checked, note_delivered, note_delivery
+from worker.sync.roll_outs.delivery import (
+    POLL_S,
+    WINDOW_POLL_S,
+    deliver,
+    note_checked,
+    note_delivered,
+    note_delivery,
+)
 from worker.sync.roll_outs.ending import left_behind, write_end
 from worker.sync.roll_outs.health import look_at_health
 from worker.sync.roll_outs.planning import make_plan
@@ -67,9 +74,12 @@ def _step(services: Services, held: JobClaim) -> Ended | Snooze:
         standing = roll_outs.standing_of(connection, held.job_id)
         open_children = roll_outs.still_open(connection, standing.children)
     if held.cancel_requested:
-        return _abort(services, held, standing, open_children)
-    if open_children:
+        return _abort(services, held, standing, open_children.count)
+    if open_children.count:
         with services.engine.begin() as connection:
+            if open_children.wait is not None:
+                code = ReasonCode.WAITING_FOR_WINDOW
+                return park_at(connection, held, held.phase, WINDOW_POLL_S, open_children.wait, code)
             return park_at(connection, held, held.phase, POLL_S, at_work(held, standing))
     if held.phase == Step.LOOK:
         return make_plan(services, held, standing)

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker.jobs.executor import Ended
-from worker.jobs.requests import RollbackJob
+from worker.jobs.requests import ROLL_OUT, RollbackJob
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, RolloutState, Step
 from worker.jobs.store import roll_outs
@@ -136,5 +136,7 @@ def _stop(
 
 def _roll_back(connection: Connection, held: JobClaim) -> UUID:
     """Enqueue the job that takes back what the roll-out has changed."""
-    request = RollbackJob(gateway_id=held.gateway_id, undo_job_id=held.job_id, requested_by="roll-out")
+    request = RollbackJob(
+        gateway_id=held.gateway_id, undo_job_id=held.job_id, requested_by=ROLL_OUT, now=True
+    )
     return enqueue(connection, request, parent=held.job_id).job_id

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker.jobs.messages import Message, kind_message
-from worker.jobs.requests import SyncGateway
+from worker.jobs.requests import ROLL_OUT, SyncGateway
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, Step
 from worker.jobs.store import roll_outs
@@ -37,7 +37,7 @@ def begin_children(
     """Enqueue and start a sync of each of these gateways, with the options of the roll-out's request and
     these changes, and wait for them from now on; returns the messages to send after the commit."""
     shared = {name: value for name, value in options.items() if name in SyncGateway.model_fields}
-    shared |= {"request_id": None, "webhook": None, "requested_by": "roll-out"}
+    shared |= {"request_id": None, "webhook": None, "requested_by": ROLL_OUT}
     messages, children = [], []
     for gateway, own in changes.items():
         request = SyncGateway.model_validate({**shared, "gateway_id": gateway, **own})
@@ -105,6 +105,7 @@ def begin_syncs(
             "dry_run": dry_run,
             "diff": False,
             "board_id": None,
+            "in_window": held.option("probe") and not dry_run,
             **(_NOTHING_ANEW if dry_run else {}),
         }
     return begin_children(connection, held.job_id, held.options, each_of)
