@@ -146,7 +146,7 @@ def test_a_template_that_is_wrong_for_three_stops_in_the_first_ring(scene: Scene
     assert (job.status, job.reason_code) == ("failed", "budget_spent")
     assert "Stopped in ring 1 of 2" in job.error
     assert "will fail: " in job.warnings[0]
-    assert "4 agents that were not reached keep what they had" in job.error
+    assert ". 4 agents that were not reached keep what they had." in job.error
     assert job.result["agents_left"] == 4
     assert souls(scene, agents)["as of old."] >= 5
     # It stays so, until a new roll-out plans past what is held.
@@ -224,13 +224,14 @@ def test_a_canary_that_is_gone_has_a_stand_in_and_one_that_cannot_be_judged_is_r
 
 @pytest.mark.parametrize("simulator", ["2026.2.12", "2026.3.13"], indirect=True)
 def test_a_gateway_restarts_once_a_ring_at_most(scene: Scene, agents: list[UUID]) -> None:
-    """Nothing tells of runs on 2026.2.12; on 2026.3.13 histories do, and here files alone change."""
+    """Nothing tells of runs on 2026.2.12, which need not be waited for then; on 2026.3.13 histories do, and
+    here files alone change."""
     change(scene)
     entries = scene.simulator.release.name == "2026.2.12"
     if entries:
         scene.execute("UPDATE agents SET heartbeat_config = '{\"every\": \"45m\"}' WHERE name <> 'Lead'")
     before = scene.simulator.calls[:]
-    job_id = ask(scene, canary="3", probe=True, reset_sessions=not entries)
+    job_id = ask(scene, canary="3", probe=True, reset_sessions=not entries, accept_unknown=entries)
     for _ in range(60):
         scene.serve_until_ended(job_id)
         if scene.job(job_id).status not in ("queued", "running"):
@@ -244,6 +245,32 @@ def test_a_gateway_restarts_once_a_ring_at_most(scene: Scene, agents: list[UUID]
     assert job.result["restarts"] == ({"workshop": 2} if entries else {})
     assert souls(scene, agents) == {"made anew.": 6}
     assert bool(job.warnings) is entries
+
+
+@pytest.mark.parametrize("simulator", ["2026.2.12", "2026.3.13"], indirect=True)
+def test_where_nothing_tells_of_runs_a_ring_waits_for_somebody_to_look(
+    scene: Scene, agents: list[UUID]
+) -> None:
+    change(scene)
+    plan = go(scene, ask(scene, canary="2", dry_run=True, probe=True))
+    assert "each ring there waits 10m for somebody to look" in plan.warnings[-1]
+    assert "--probe sends nothing" in plan.warnings[-1]
+    job_id = ask(scene, canary="2", probe=True)
+    go(scene, job_id, until=lambda: any(each.reason for each in rows(scene, job_id)))
+    for _ in range(3):
+        go(scene, job_id, until=lambda: not scene.messages)
+    assert states(scene, job_id) == {1: {"delivered": 2}, 2: {"waiting": 4}}
+    assert "nothing tells of runs of 2, which somebody should look at until" in scene.job(job_id).error
+    assert souls(scene, agents) == {"made anew.": 2, "as of old.": 4}
+    scene.execute("UPDATE provisioner.roll_outs SET wait_until = now()")
+    go(scene, job_id, until=lambda: states(scene, job_id)[2]["delivered"] > 0)
+    assert states(scene, job_id)[1] == {"healthy": 2}
+    with scene.engine.begin() as connection:
+        cancel(connection, job_id)
+    job = go(scene, job_id)
+    assert (job.status, job.result["agents_healthy"], job.result["agents_unknown"]) == ("cancelled", 2, 0)
+    short = go(scene, ask(scene, canary="100%", wait="0s"))
+    assert (short.status, short.error) == ("succeeded", None)
 
 
 @on_one_release

@@ -30,6 +30,7 @@ def test_over_two_gateways_whose_workers_are_killed_at_every_step(
         include_main=False,
         canary="2",
         probe=True,
+        accept_unknown=True,
     )
     seen: set[str] = set()
 

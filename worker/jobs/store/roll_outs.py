@@ -28,7 +28,8 @@ REACHED = (RolloutState.DELIVERED, RolloutState.HEALTHY, RolloutState.UNKNOWN)
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a roll-out stands (`models.roll_outs`). ``waited_out``: the time for runs of the ring is over."""
+    """Where a roll-out stands (`models.roll_outs`). ``waited_out``: the time for runs of the ring is over;
+    ``wait_left_s``: how many seconds of it are left, None while it has not begun."""
 
     gateways: Sequence[UUID]
     ring: int
@@ -37,6 +38,7 @@ class Standing:
     paused: bool
     waited_out: bool
     wait_until: datetime | None = None
+    wait_left_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Member:
     probed_s: float | None = None
     verified: bool = False
     former: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def untold(self) -> bool:
+        """Whether nothing will ever tell of its runs: it has the change, and its reason says why."""
+        return self.state == RolloutState.DELIVERED and self.reason is not None
 
 
 def open_roll_out_on(connection: Connection, gateways: Collection[UUID]) -> UUID | None:
@@ -267,7 +274,8 @@ _ADD = text("INSERT INTO provisioner.roll_outs (job_id, gateways) VALUES (:job_i
 _SET_CHILDREN = text("UPDATE provisioner.roll_outs SET children = :children WHERE job_id = :job_id")
 _STANDING = text("""
     SELECT gateways, ring, rings, children, paused_at IS NOT NULL AS paused, wait_until,
-        coalesce(wait_until <= now(), false) AS waited_out
+        coalesce(wait_until <= now(), false) AS waited_out,
+        extract(epoch FROM wait_until - now())::float AS wait_left_s
     FROM provisioner.roll_outs WHERE job_id = :job_id
 """)
 _MEMBERS = text("""

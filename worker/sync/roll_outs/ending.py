@@ -25,7 +25,12 @@ def counted(members: Sequence[Member]) -> str:
 
 def first_reason(failed: Sequence[Member]) -> str:
     """The first agent of a list, and why it is there."""
-    return f"{failed[0].agent_name}: {as_sentence(failed[0].reason or failed[0].state)}"
+    return f"{failed[0].agent_name}: {closed(failed[0].reason or failed[0].state)}"
+
+
+def closed(reason: str) -> str:
+    """``reason`` as a sentence with its full stop, so that another one can follow."""
+    return as_sentence(reason) if reason.endswith((".", "!", "?")) else f"{as_sentence(reason)}."
 
 
 def left_behind(members: Sequence[Member]) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker.errors import as_sentence, reason_of
+from worker.errors import reason_of
 from worker.jobs.executor import Ended, Outcome
 from worker.jobs.messages import Message
 from worker.jobs.requests import BadRequestError, RollOut
@@ -35,7 +35,7 @@ from worker.sync.roll_outs.delivery import (
     note_delivered,
     note_delivery,
 )
-from worker.sync.roll_outs.ending import left_behind, write_end
+from worker.sync.roll_outs.ending import closed, left_behind, write_end
 from worker.sync.roll_outs.health import look_at_health
 from worker.sync.roll_outs.planning import make_plan
 from worker.sync.roll_outs.waiting import at_work, begin_children, park_at
@@ -113,6 +113,6 @@ def _fail(services: Services, held: JobClaim, error: Exception) -> Ended:
     with services.engine.begin() as connection:
         standing = roll_outs.standing_of(connection, held.job_id)
         members = roll_outs.members_of(connection, held.job_id)
-        reason = f"{as_sentence(reason_of(error))}{left_behind(members)}"
+        reason = f"{closed(reason_of(error))}{left_behind(members)}"
         write_end(connection, held, standing, members, "failed", reason, code_of(error))
     return Ended("failed", reason)

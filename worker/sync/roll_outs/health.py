@@ -35,13 +35,12 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
     with services.engine.connect() as connection:
         members = roll_outs.members_of(connection, held.job_id, standing.ring)
     unjudged = [each for each in members if each.state == RolloutState.DELIVERED]
-    more = look_at_ring(services, held, unjudged) if unjudged and not standing.waited_out else False
+    more = look_at_ring(services, held, unjudged) if unjudged else False
     with services.engine.begin() as connection:
-        if standing.waited_out:
-            roll_outs.note_states(
-                connection, held.job_id, {each.agent_id: _unheard(held) for each in unjudged}
-            )
         everybody = roll_outs.members_of(connection, held.job_id)
+        if standing.waited_out and not more:
+            _end_wait(connection, held, standing, everybody)
+            everybody = roll_outs.members_of(connection, held.job_id)
         spent = _failed(held, everybody)
         if len(spent) >= int(held.options.get("max_failed") or 1):
             return _stop(connection, held, standing, everybody, spent)
@@ -49,7 +48,7 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
         left = [each for each in ring if each.state == RolloutState.DELIVERED]
         if left:
             reason = _waits(standing, ring, left)
-            return park_at(connection, held, Step.HEALTH, 0.0 if more else _look_s(left), reason)
+            return park_at(connection, held, Step.HEALTH, 0.0 if more else _look_s(standing, left), reason)
         if _replaced_gone(connection, held, standing, everybody):
             roll_outs.enter_ring(connection, held.job_id, standing.ring)
             reason = f"ring {standing.ring} of {standing.rings}: another agent stands in for one that is gone"
@@ -61,22 +60,32 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
         return _complete(connection, held, standing, everybody)
 
 
-def _look_s(left: Sequence[Member]) -> float:
+def _look_s(standing: Standing, left: Sequence[Member]) -> float:
     had_s = min(each.reached_s or 0.0 for each in left)
-    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, had_s / 4))
+    look_s = min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, had_s / 4))
+    return look_s if standing.wait_left_s is None else min(look_s, max(0.0, standing.wait_left_s))
 
 
-def _unheard(held: JobClaim) -> tuple[str, str | None]:
-    return RolloutState.UNKNOWN, f"No run of it that ended was seen within {held.options['wait']}."
+def _end_wait(connection: Connection, held: JobClaim, standing: Standing, members: Sequence[Member]) -> None:
+    """Judge those of the ring of which nothing was heard in time: where their release would tell, that is
+    unknown; where it cannot, they had that time for somebody to look at them, and count as well."""
+    unheard = f"No run of it that ended was seen within {held.options['wait']}."
+    noted = {
+        each.agent_id: (RolloutState.HEALTHY, each.reason) if each.untold else (RolloutState.UNKNOWN, unheard)
+        for each in members
+        if each.ring == standing.ring and each.state == RolloutState.DELIVERED
+    }
+    roll_outs.note_states(connection, held.job_id, noted)
 
 
 def _waits(standing: Standing, ring: Sequence[Member], left: Sequence[Member]) -> str:
     until = f" until {standing.wait_until.astimezone(UTC):%H:%M:%S} UTC" if standing.wait_until else ""
     well = sum(each.state == RolloutState.HEALTHY for each in ring)
-    return (
-        f"ring {standing.ring} of {standing.rings}: {well} of {len(ring)} well, waiting for runs of"
-        f" {len(left)}{until}"
-    )
+    untold = sum(each.untold for each in left)
+    waits = [f"waiting for runs of {len(left) - untold}"] if untold < len(left) else []
+    if untold:
+        waits.append(f"nothing tells of runs of {untold}, which somebody should look at")
+    return f"ring {standing.ring} of {standing.rings}: {well} of {len(ring)} well, {', '.join(waits)}{until}"
 
 
 def _failed(held: JobClaim, members: Sequence[Member]) -> list[Member]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,8 @@ from worker.records.holds import (
     release_ended_roll_outs,
 )
 from worker.runtime.services import Services
-from worker.sync.roll_outs.ending import end_with, result_of
+from worker.sync.roll_outs.ending import closed, end_with, result_of
+from worker.sync.roll_outs.ring_health import untold_on
 from worker.sync.roll_outs.rings import Changing, RingPlan, change_of, plan_rings, restarts
 from worker.sync.roll_outs.waiting import by_gateway, hold, park_at
 from worker.workspace.template_sources import sources_sha256
@@ -49,12 +50,14 @@ def make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended |
         result = result_of(held, standing, [], look.names, {})
         return end_with(services, held, "succeeded", result, warnings=look.warnings)
     plan = plan_rings(look.changing, canary_of(str(held.options["canary"])))
-    counted = restarts(plan.rings, _restarting(services, look.changing))
-    planned = _planned(plan, look.names, counted)
+    dialects = _dialects(services, {each.gateway_id for each in look.changing})
+    restarting = [key for key, dialect in dialects.items() if dialect is None or dialect.restarts]
+    planned = _planned(plan, look.names, restarts(plan.rings, restarting))
+    warnings = [*look.warnings, *_untold(held, dialects, look.names)]
     if held.option("dry_run"):
         members = [_member(each, ring) for ring, each in _numbered(plan)]
         result = result_of(held, standing, members, look.names, planned)
-        return end_with(services, held, "succeeded", result, warnings=look.warnings)
+        return end_with(services, held, "succeeded", result, warnings=warnings)
     sources = sources_sha256(services.settings.templates_dir)
     with services.engine.begin() as connection:
         release_ended_roll_outs(connection, standing.gateways)
@@ -62,7 +65,7 @@ def make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended |
             hold(connection, held, gateway, agents, sources)
         members = [_member(each, ring) for ring, each in _numbered(plan)]
         roll_outs.add_members(connection, held.job_id, members, len(plan.rings))
-        roll_outs.store_plan(connection, held.job_id, {**planned, "warnings": list(look.warnings)})
+        roll_outs.store_plan(connection, held.job_id, {**planned, "warnings": warnings})
         return park_at(connection, held, Step.DELIVER, 0.0, f"ring 1 of {len(plan.rings)} is next")
 
 
@@ -76,7 +79,7 @@ def _look(connection: Connection, standing: Standing) -> _Look:
         if job.status != "succeeded" and (unseen or not own):
             raise PermanentError(
                 f"Nothing was rolled out, because gateway {job.gateway_name!r} could not be looked at:"
-                f" {as_sentence(job.error or job.status)} Once `provisioner doctor` finds it well, ask again,"
+                f" {closed(job.error or job.status)} Once `provisioner doctor` finds it well, ask again,"
                 " or leave it out.",
                 reason_code=job.reason_code,
             )
@@ -92,20 +95,38 @@ def _look(connection: Connection, standing: Standing) -> _Look:
     return _Look(changing, names, warnings)
 
 
-def _restarting(services: Services, changing: Sequence[Changing]) -> list[UUID]:
-    """The gateways of these agents that a config write restarts, or may."""
-    found = []
-    for gateway_id in {each.gateway_id for each in changing if each.entry}:
+def _dialects(services: Services, gateways: Collection[UUID]) -> dict[UUID, Dialect | None]:
+    """What is known of the releases of these gateways: None for one that cannot be asked now."""
+    found: dict[UUID, Dialect | None] = {}
+    for gateway_id in gateways:
         with services.engine.connect() as connection:
             gateway = require_gateway(connection, gateway_id)
         try:
             hello = services.clients.client(gateway.address).hello()
         except TransientError:
-            found.append(gateway_id)
-            continue
-        if Dialect.from_hello(hello.server_version, hello.methods).restarts:
-            found.append(gateway_id)
+            found[gateway_id] = None
+        else:
+            found[gateway_id] = Dialect.from_hello(hello.server_version, hello.methods)
     return found
+
+
+def _untold(
+    held: JobClaim, dialects: Mapping[UUID, Dialect | None], names: Mapping[UUID, str]
+) -> Iterator[str]:
+    """For each gateway on which no run shows whether an agent is well: what that means for the roll-out."""
+    for gateway, dialect in dialects.items():
+        reset = held.option("reset_sessions")
+        untold = dialect and untold_on(dialect, reset_sessions=reset)
+        if not untold:
+            continue
+        does = (
+            "rings do not wait there, as --accept-unknown says"
+            if held.option("accept_unknown")
+            else f"each ring there waits {held.options['wait']} for somebody to look at its agents, and goes"
+            " on if nobody has ended it with `provisioner rollout abort`"
+        )
+        probe = ", and --probe sends nothing" if held.option("probe") else ""
+        yield f"{names.get(gateway, gateway)}: {untold.rstrip('.')}; {does}{probe}."
 
 
 def _planned(plan: RingPlan, names: Mapping[UUID, str], restarting: Mapping[UUID, int]) -> dict[str, Any]:

@@ -41,7 +41,11 @@ State = tuple[str, str | None]
 
 def look_at_ring(services: Services, held: JobClaim, members: Sequence[Member]) -> bool:
     """Record what can be known of these agents, all of which have the change; returns whether there was no
-    time for all of them. A gateway that is away is looked at the next time."""
+    time for all of them. A gateway that is away is looked at the next time.
+
+    An agent of whose runs nothing will ever be known keeps its state, with a reason (`Member.untold`), unless
+    ``accept_unknown`` has it count as well at once.
+    """
     until = time.monotonic() + LONGEST_LOOK_S
     for gateway_id in dict.fromkeys(each.gateway_id for each in members):
         if time.monotonic() > until:
@@ -76,10 +80,17 @@ def _look_at(
     with services.engine.begin() as connection:
         roll_outs.note_verified(connection, held.job_id, verified)
         roll_outs.note_states(connection, held.job_id, noted)
-    noted = _judged(services, held, gateway, client, dialect, ready)
+    judged = _judged(services, held, gateway, client, dialect, ready)
     with services.engine.begin() as connection:
-        roll_outs.note_states(connection, held.job_id, noted)
+        roll_outs.note_states(connection, held.job_id, judged)
     return len(ready) + len(noted) < len(members) and time.monotonic() >= until
+
+
+def untold_on(dialect: Dialect, *, reset_sessions: bool) -> str | None:
+    """Why the runs of agents on such a gateway tell nothing of a change; None if they do."""
+    if dialect.runs_in is None:
+        return NOT_TOLD
+    return OLD_SESSION if dialect.keeps_files_per_session and not reset_sessions else None
 
 
 def _fault_of(services: Services, client: GatewayClient, dialect: Dialect, member: Member) -> State | None:
@@ -116,11 +127,10 @@ def _judged(
     members: Sequence[Member],
 ) -> dict[UUID, State]:
     """The states of those of the agents of which something is known."""
-    untold = NOT_TOLD if dialect.runs_in is None else None
-    if dialect.keeps_files_per_session and not held.option("reset_sessions"):
-        untold = untold or OLD_SESSION
+    untold = untold_on(dialect, reset_sessions=held.option("reset_sessions"))
     if untold is not None:
-        return {each.agent_id: (RolloutState.HEALTHY, untold) for each in members}
+        known = RolloutState.HEALTHY if held.option("accept_unknown") else RolloutState.DELIVERED
+        return {each.agent_id: (known, untold) for each in members}
     with services.engine.connect() as connection:
         wanted = wanted_agents(connection, gateway, [each.agent_id for each in members])
     keys = {agent: one.home.session_key for agent, one in wanted.items()}
