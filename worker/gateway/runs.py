@@ -19,7 +19,9 @@ LAST_MESSAGES = 6
 """How many of a session's last messages are read: an answer may end with several calls of tools."""
 
 How = Literal["well", "badly", "running"]
-_DONE = ("done", "ok", "completed", "succeeded")
+_WELL, _BADLY = ("done", "ok", "completed", "succeeded"), ("failed", "killed", "timeout")
+"""How a listed run may have ended. Other words say that one goes on or waits (running, queued), or that the
+gateway's end interrupted it, which tells nothing of the agent."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def last_runs(
         if key not in keys:
             continue
         if dialect.runs_in == "list":
-            run = _listed(session, now_ms)
+            run = listed_run(session, now_ms)
             if run is not None and run.began_s <= within_s:
                 found[str(key)] = run
         elif (session.timestamp_ms("updatedAt") or 0) >= now_ms - within_s * 1000:
@@ -60,13 +62,15 @@ def last_runs(
     return found if dialect.runs_in == "list" else _from_histories(client, recent, now_ms, within_s)
 
 
-def _listed(session: Answer, now_ms: int) -> LastRun | None:
+def listed_run(session: Answer, now_ms: int) -> LastRun | None:
+    """How the last run ended, by an entry of sessions.list; None while one goes on or waits for its turn, as
+    the entry then shows the times of the run before, or nothing."""
     status = session.value.get("status")
     began_ms = session.timestamp_ms("startedAt")
-    if status == "running" or began_ms is None:  # until a run has ended, its session shows the one before
+    if status not in (*_WELL, *_BADLY) or began_ms is None:
         return None
     error = session.value.get("lastRunError")
-    well = status in _DONE and session.value.get("abortedLastRun") is not True
+    well = status in _WELL and session.value.get("abortedLastRun") is not True
     return LastRun(
         "well" if well else "badly",
         max(0.0, (now_ms - began_ms) / 1000),
