@@ -20,8 +20,9 @@ from worker.cli.views.jobs import show_job
 from worker.cli.views.live import view_on
 from worker.cli.views.plans import show_plan
 from worker.cli.views.roll_outs import show_roll_out
+from worker.cli.views.rollbacks import rollbacks_of, show_rollbacks
 from worker.cli.views.syncs import show_sync
-from worker.jobs.requests import BadRequestError, Request, RollOut
+from worker.jobs.requests import BadRequestError, Request, RollbackJob, RollOut
 from worker.jobs.store.jobs import enqueue
 
 POLL_S = 0.25
@@ -87,14 +88,29 @@ def ask_for_many(
 
 def follow(job_id: UUID, *, as_json: bool, quiet: bool = False) -> JobSummary:
     """Wait until the job has ended and, unless ``quiet``, show it. Exits 1 if it does not succeed."""
-    job = watch_one(engine(), job_id, err if as_json else out)
-    if as_json and not quiet:
-        emit(document(job))
-    elif not quiet:
+    console = err if as_json else out
+    job = watch_one(engine(), job_id, console)
+    if not (as_json or quiet):
         present(job)
+    back = _watch_its_rollback(job, console)
+    if as_json and not quiet:
+        emit({**document(job), **({"rollbacks": [document(each) for each in back[1]]} if back else {})})
+    elif back is not None and not quiet:
+        show_rollbacks(*back)
     if job.status != "succeeded":
         raise typer.Exit(FAILED)
     return job
+
+
+def _watch_its_rollback(job: JobSummary, console: Console) -> tuple[JobSummary, list[JobSummary]] | None:
+    """Wait until what a roll-out has changed is taken back: the job that does so, and those of its agents.
+    None if nothing is taken back."""
+    back = (job.result or {}).get("rollback_job_id")
+    if back is None:
+        return None
+    whole = watch_one(engine(), UUID(str(back)), console)
+    ids = rollbacks_of(whole)
+    return whole, watch(engine(), ids, console) if ids else []
 
 
 def present(job: JobSummary) -> None:
@@ -103,6 +119,10 @@ def present(job: JobSummary) -> None:
         show_sync(job)
     elif job.kind == RollOut.kind:
         show_roll_out(job)
+    elif job.kind == RollbackJob.kind and job.status == "succeeded":
+        with engine().connect() as connection:
+            jobs = read_jobs(connection, rollbacks_of(job))
+        show_rollbacks(job, jobs)
     elif job.status == "succeeded" and (job.result or {}).get("dry_run") is True:
         show_plan(job)
     else:

@@ -185,3 +185,16 @@ def test_a_roll_out_is_planned_shown_and_named_by_its_agents(
     assert "2: 2 unknown" in done.stdout
     assert "rollout" in crew.run("jobs").stdout
     assert crew.json("sync", GATEWAY, "--dry-run")["result"]["files_written"] == 0
+    for name in ("Ada", "Ann"):
+        change(name, "soul_template", "You are {{ agent_name }}, in wrong words.")
+    given = ("--no-main", "--canary", "2", "--wait", "0s", "--rollback-on-failure")
+    stopped = crew.run("sync", GATEWAY, *given)
+    assert stopped.exit_code == 1, stopped.output
+    assert "2 agents rolled back, and held so until --release." in stopped.stdout
+    whole = next(job["id"] for job in crew.json("jobs") if job["kind"] == "rollback_job")
+    assert "2 agents rolled back" in crew.run("job", whole).stdout
+    for name in ("Ada", "Ann"):
+        change(name, "soul_template", "You are {{ agent_name }}, and wrong again.")
+        assert crew.run("rollback", name, "--release").exit_code == 0
+    back = crew.json("sync", GATEWAY, *given, code=1)["rollbacks"]
+    assert [each["status"] for each in back] == ["succeeded", "succeeded"]

@@ -6,15 +6,11 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Connection
 
 from worker.cli.console import (
     Json,
     argument,
-    counted,
-    note,
     plain,
     say,
     short,
@@ -24,14 +20,12 @@ from worker.cli.console import (
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.job_summary import JobSummary
-from worker.cli.options import Make, command_line, from_request
+from worker.cli.options import Make, from_request
 from worker.cli.submit import NoWait, ask, ask_for_many
-from worker.cli.views.files import show_diffs
-from worker.cli.views.jobs import STYLES
+from worker.cli.views.rollbacks import name_of, rollbacks_of, show_rollbacks
 from worker.jobs.requests import BadRequestError, Option, Rollback, RollbackJob
 from worker.records.file_changes import agents_changed_by
 from worker.records.holds import all_held
-from worker.workspace.actions import WRITES
 
 
 class TypedRollback(Rollback):
@@ -75,19 +69,19 @@ def rollback(
         return
     ask_for_many(
         lambda connection: _all_of(connection, make(connection)),
-        children_of=_children_of,
+        children_of=rollbacks_of,
         called="rollbacks",
-        show=_show,
+        show=show_rollbacks,
         as_json=as_json,
     )
 
 
 def _say_released(job: JobSummary) -> None:
-    name = plain(_name(job))
+    name = plain(name_of(job))
     if (job.result or {}).get("released") is True:
         say(
             f"{name} follows its templates again. Deliver them:",
-            f"  provisioner update {argument(_name(job))}",
+            f"  provisioner update {argument(name_of(job))}",
         )
     elif not job.dry_run:
         say(f"No file of {name} was held.")
@@ -106,55 +100,6 @@ def _all_of(connection: Connection, given: TypedRollback) -> RollbackJob:
         raise WrongUseError(str(error)) from None
     values = {name: value for name, value in given.model_dump().items() if name in RollbackJob.model_fields}
     return RollbackJob(**values, gateway_id=changed[0].gateway_id)
-
-
-def _children_of(whole: JobSummary) -> list[UUID]:
-    return [UUID(job) for job in (whole.result or {}).get("jobs") or ()]
-
-
-def _show(whole: JobSummary, jobs: list[JobSummary]) -> None:
-    """Print what became, or would become, of each agent."""
-    say(_table_of(jobs))
-    refused = [f"{plain(_name(job))}: {plain(job.error)}" for job in jobs if job.error]
-    if refused:
-        say("", *refused)
-    for job in jobs:
-        show_diffs((job.result or {}).get("files") or {}, of=f"{_name(job)}: ")
-    for left in (whole.result or {}).get("left_out") or ():
-        note(f"{plain(left['agent_name'] or short(left['agent_id']))} was left out: {left['reason']}.")
-    if whole.dry_run:
-        say("", "Nothing was written. Do it:", f"  {_again(whole)}")
-    else:
-        done = counted(len(jobs) - len(refused), "agent")
-        if whole.options.get("release") is True:
-            say("", f"{done} released: their templates count again from the next update or sync on.")
-        else:
-            say("", f"{done} rolled back, and held so until --release.")
-
-
-def _again(whole: JobSummary) -> str:
-    words = (command_line(whole, but={"dry_run", "diff", "gateway_id"}) or "").split()
-    return " ".join(words)
-
-
-def _table_of(jobs: list[JobSummary]) -> Table:
-    shown = table("Agent", "Status", "Written", "The agent's own", last="Conflicts")
-    for job in jobs:
-        files = ((job.result or {}).get("files") or {}).values()
-        counts = [
-            sum(file.get("action") in actions for file in files)
-            for actions in (WRITES, ("preserved",), ("conflict",))
-        ]
-        shown.add_row(
-            plain(_name(job)),
-            Text(job.status, style=STYLES.get(job.status, "")),
-            *([""] * len(counts) if job.error else map(str, counts)),
-        )
-    return shown
-
-
-def _name(job: JobSummary) -> str:
-    return job.agent_name or str(job.agent_id)
 
 
 def _list(*, as_json: bool) -> None:
