@@ -228,6 +228,11 @@ class World:
             row = connection.execute(_JOB, {"id": job_id}).one_or_none()
         return None if row is None else dict(row._mapping)
 
+    def says(self, job_id: UUID | str) -> str:
+        """What a job waits for, or why it failed; "" for nothing."""
+        row = self.job(UUID(str(job_id)))
+        return str(row["error"] or "") if row is not None else ""
+
     def ended(self, job_id: UUID, timeout_s: float | None = None) -> Mapping[str, Any]:
         """The job's row once it has ended; ``timeout_s``: where it may take longer than others."""
 

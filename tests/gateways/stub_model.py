@@ -26,10 +26,12 @@ class ModelRequest:
 
 
 class StubModel:
-    """OpenAI chat completions, plain and streamed. A context manager; ``config`` is for the gateway."""
+    """OpenAI chat completions, plain and streamed. A context manager; ``config`` is for the gateway;
+    ``refuses``: a text for which a request is answered with HTTP 400."""
 
     def __init__(self, answer: str = "HEARTBEAT_OK") -> None:
         self.answer = answer
+        self.refuses: str | None = None
         self._requests: list[ModelRequest] = []
         self._changed = threading.Condition()
         self._server = _Server(self)
@@ -127,9 +129,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        self.server.model.record(ModelRequest(self.path, body))
-        answer = self.server.model.answer
-        if body.get("stream"):
+        request = ModelRequest(self.path, body)
+        self.server.model.record(request)
+        answer, refuses = self.server.model.answer, self.server.model.refuses
+        if refuses is not None and refuses in request.text:
+            error = {"error": {"message": "the stub refuses this", "type": "invalid_request_error"}}
+            self._send("application/json", json.dumps(error).encode(), 400)
+        elif body.get("stream"):
             self._send("text/event-stream", "".join(_stream(answer)).encode())
         else:
             self._send("application/json", json.dumps(_completion(answer)).encode())
@@ -138,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         models = {"object": "list", "data": [{"id": name, "object": "model"} for name in ("m", "n")]}
         self._send("application/json", json.dumps(models).encode())
 
-    def _send(self, content_type: str, content: bytes) -> None:
-        self.send_response(200)
+    def _send(self, content_type: str, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
