@@ -26,6 +26,7 @@ def test_an_agent_is_exported_deleted_restored_and_imported_elsewhere(
     [key] = [name for name in simulator.agents() if name.startswith("mc-")]
     workspace = simulator.workspace(key)
     (workspace / "MEMORY.md").write_text("Months of notes.\n")
+    (workspace / "USER.md").write_text("Ada's password is hunter2-hunter2-hunter2.\n")
     tar, says = export(staffed, "Ada")
     with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
         assert opened.getnames()[0] == "manifest.json"
@@ -45,6 +46,8 @@ def test_an_agent_is_exported_deleted_restored_and_imported_elsewhere(
 
     back = staffed.run("restore", "Ada", "--no-wake")
     assert back.exit_code == 0, back.output
+    says = " ".join(back.stdout.split())
+    assert "not restored USER.md: a secret in it was masked: --allow-masked restores it with the mark" in says
     assert (workspace / "MEMORY.md").read_text() == "Months of notes.\n"
     again = staffed.run("restore", "Ada")
     assert again.exit_code == 1

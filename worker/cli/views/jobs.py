@@ -152,6 +152,8 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "woken", "yes" if result["woken"] else "no"
     if result.get("workspace_path"):
         yield "workspace", str(result["workspace_path"])
+    for left in result.get("not_restored") or ():
+        yield "not restored", Text(plain(f"{left['what']}: {left['why']}"), style="yellow")
     for warning in job.every_warning:
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
