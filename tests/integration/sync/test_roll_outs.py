@@ -19,6 +19,7 @@ from worker.jobs.outbox import publish_due
 from worker.jobs.store import roll_outs
 from worker.jobs.store.cancelling import cancel
 from worker.lab.simulator import Simulator
+from worker.records.agent_repository import load_agent
 from worker.records.agent_settings import set_settings
 
 
@@ -127,8 +128,6 @@ def test_rings_grow_and_each_waits_for_a_good_run_of_every_agent(scene: Scene, a
 def run(scene: Scene, agent_id: UUID) -> None:
     """The agent runs by itself."""
     with scene.engine.connect() as connection:
-        from worker.records.agent_repository import load_agent
-
         record = load_agent(connection, agent_id)
     client = scene.services.clients.client(record.address)
     client.call(
@@ -271,6 +270,20 @@ def test_where_nothing_tells_of_runs_a_ring_waits_for_somebody_to_look(
     assert (job.status, job.result["agents_healthy"], job.result["agents_unknown"]) == ("cancelled", 2, 0)
     short = go(scene, ask(scene, canary="100%", wait="0s"))
     assert (short.status, short.error) == ("succeeded", None)
+
+
+@on_one_release
+def test_the_plan_names_whose_own_text_the_change_touches(scene: Scene, agents: list[UUID]) -> None:
+    with scene.engine.connect() as connection:
+        workspace = Path(load_agent(connection, agents[0]).workspace)
+    (workspace / "SOUL.md").write_text("I am my own.")
+    change(scene)
+    plan = go(scene, ask(scene, dry_run=True))
+    assert plan.result["agents_total"] == 5
+    assert plan.warnings == [
+        "Ann 0 keeps what it wrote into SOUL.md, which the change touches: --overwrite-file or --keep-file"
+        " settles that."
+    ]
 
 
 @on_one_release

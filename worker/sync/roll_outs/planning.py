@@ -92,7 +92,22 @@ def _look(connection: Connection, standing: Standing) -> _Look:
     warnings += [f"{each.name} will fail: {as_sentence(each.fails or '')}" for each in failing[:_NAMES]]
     if len(failing) > _NAMES:
         warnings.append(f"{len(failing) - _NAMES} more will fail.")
-    return _Look(changing, names, warnings)
+    return _Look(changing, names, [*warnings, *_conflicts(rows)])
+
+
+def _conflicts(rows: Sequence[Any]) -> Iterator[str]:
+    """Who does not get all of the change, because it touches what the agent itself has written."""
+    found = []
+    for row in rows:
+        names = [name for name, file in sorted((row.files or {}).items()) if file.get("action") == "conflict"]
+        if names:
+            found.append(
+                f"{row.agent_name} keeps what it wrote into {', '.join(names)}, which the change touches:"
+                " --overwrite-file or --keep-file settles that."
+            )
+    yield from found[:_NAMES]
+    if len(found) > _NAMES:
+        yield f"{len(found) - _NAMES} more keep what they wrote; a sync's dry run names them."
 
 
 def _dialects(services: Services, gateways: Collection[UUID]) -> dict[UUID, Dialect | None]:
