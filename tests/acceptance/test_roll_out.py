@@ -21,6 +21,7 @@ from sqlalchemy import text
 from tests.acceptance.world import World
 from tests.gateways.stub_model import StubModel
 from tests.integration.cli.conftest import Provisioner
+from tests.worker_process import BeatProcess
 from worker.lab.simulator import Simulator
 from worker.workspace.tokens import find_token
 
@@ -85,7 +86,7 @@ class Fleet:
 
     def statuses(self, job_id: str) -> dict[str, str]:
         job = self.operator.json("rollout", "status", job_id)
-        return {each["name"]: each["state"] for each in job["rollout"]["agents"]}
+        return {each["name"]: each["state"] for each in (job["rollout"] or {}).get("agents", ())}
 
 
 def _read(folder: Path) -> dict[str, bytes | None]:
@@ -296,6 +297,68 @@ def test_the_same_with_its_worker_killed_at_every_step(rolled: Fleet) -> None:
     print(
         f"\n{world.release}: {len(killed) + 1} workers killed of {len(rolled.agents)} agents, {took_s:.0f} s"
     )
+
+
+@pytest.mark.openclaw
+@pytest.mark.fifty
+def test_a_schedule_that_only_looks_finds_who_differs(rolled: Fleet, tmp_path: Path) -> None:
+    world, operator = rolled.world, rolled.operator
+    before = rolled.files()
+    rolled.promote(NEW)
+    gateway = str(world.fleet.gateway_id)
+    given = ("--every", "1h", "--board", rolled.board, "--no-main", "--dry-run")
+    schedule = operator.json("schedule", "add", gateway, *given)["id"]
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE provisioner.sync_schedules SET next_run_at = now()"))
+    beat = BeatProcess(tmp_path / "beat.log", world.settings)
+    drifted = world.eventually(lambda: _whole(operator.json("drift", gateway), rolled), "no drift", 60)
+    beat.stop()
+    assert {each["agent"] for each in drifted} == {*rolled.agents}
+    assert all("SOUL.md" in each["what"][0] for each in drifted), drifted
+    assert rolled.files() == before
+    rolled.does("schedule", "remove", schedule)
+    rolled.does("template", "revert", "SOUL.md", "--board", rolled.board)
+    assert rolled.sync("--dry-run")["result"]["files_written"] == 0
+    assert operator.json("drift", gateway) == []
+
+
+def _whole(found: list[Any], rolled: Fleet) -> list[Any] | None:
+    return found if len(found) == len(rolled.agents) else None
+
+
+@pytest.mark.openclaw
+@pytest.mark.fifty
+def test_a_roll_out_over_a_second_gateway_is_paused_and_goes_on(rolled: Fleet, tmp_path: Path) -> None:
+    world, operator = rolled.world, rolled.operator
+    before = rolled.files()
+    with Simulator("2026.9.6", token="east", state_dir=tmp_path / "east", reply="OK") as east:
+        gateway = world.fleet.add_gateway("east", east.url, "east", str(tmp_path / "agents"))
+        board = world.fleet.add_board("East", gateway_id=gateway)
+        more = [world.fleet.add_agent(f"Easter {n}", board_id=board, gateway_id=gateway) for n in range(4)]
+        world.provision(*more, wake=False)
+        source = tmp_path / "soul.md"
+        source.write_text(OLD.replace("Be brief.", "Be brief, here and there."))
+        for each in (rolled.board, str(board)):
+            rolled.does("template", "set", "SOUL.md", str(source), "--board", each)
+            rolled.does("template", "promote", "SOUL.md", "--board", each)
+        wait = "3m" if world.release >= "2026.3" else "2s"
+        anew = ("--reset-sessions",) if "2026.2.26" <= world.release < "2026.8" else ()
+        options = ("--no-main", "--canary", "3", "--probe", "--wait", wait, *anew)
+        asked = operator.json("sync", str(world.fleet.gateway_id), "east", *options, "--no-wait")
+        world.eventually(lambda: rolled.statuses(asked["id"]) or None, "no plan")
+        rolled.does("rollout", "pause", asked["id"])
+        world.eventually(lambda: "paused" in world.says(asked["id"]), lambda: world.says(asked["id"]))
+        reached = sum(state != "waiting" for state in rolled.statuses(asked["id"]).values())
+        assert 0 <= reached < len(rolled.agents) + 4
+        rolled.does("rollout", "resume", asked["id"])
+        job = world.ended(UUID(asked["id"]), 900)
+        assert (job["status"], job["error"]) == ("succeeded", None), job
+        assert job["result"]["agents_healthy"] == len(rolled.agents) + 4
+        assert (job["result"]["restarts"], world.proxy.count("config.patch")) == ({}, 0)
+        print(f"\n{world.release} and a simulator: {[ring['agents'] for ring in job['result']['rings']]}")
+        rolled.does("rollback", "--job", asked["id"])
+        assert rolled.files() == before
+        rolled.follow_again(asked["id"])
 
 
 def _kill(world: World) -> None:
