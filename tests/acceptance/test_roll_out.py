@@ -344,6 +344,7 @@ def test_a_roll_out_over_a_second_gateway_is_paused_and_goes_on(rolled: Fleet, t
         wait = "3m" if world.release >= "2026.3" else "2s"
         anew = ("--reset-sessions",) if "2026.2.26" <= world.release < "2026.8" else ()
         options = ("--no-main", "--canary", "3", "--probe", "--wait", wait, *anew)
+        world.proxy.forget()
         asked = operator.json("sync", str(world.fleet.gateway_id), "east", *options, "--no-wait")
         world.eventually(lambda: rolled.statuses(asked["id"]) or None, "no plan")
         rolled.does("rollout", "pause", asked["id"])
