@@ -14,6 +14,7 @@ from worker.cli.options import command_line
 from worker.cli.views.files import show_diffs
 from worker.cli.views.jobs import WITHOUT_TOKEN, counts_of, heading, request_of, webhook_of
 from worker.cli.views.sync_agents import changed_agents_table, status_of
+from worker.jobs.states import ReasonCode
 from worker.sync.result import drifted
 from worker.workspace.actions import WRITES
 
@@ -101,7 +102,7 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "agents", f"{job.tally.done} of {job.tally.total} done"
     if job.cancel_requested_at and not job.ended:
         yield "cancel", "asked for; it takes hold when those at work are done"
-    if job.agents:
+    if job.agents and job.status != "queued":
         yield "" if not job.ended else "agents", summary(job.tally, planned=job.dry_run)
         main = next((agent for agent in job.agents if agent.is_main), None)
         if main is not None:
@@ -115,6 +116,9 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
     yield from webhook_of(job)
     for warning in _warnings(job):
         yield "warning", Text(plain(warning), style="yellow")
+    if job.reason_code == ReasonCode.WAITING_FOR_WINDOW and job.wait_reason:
+        yield "waits", Text(plain(job.wait_reason))
+        return
     for name, trouble in (("error", job.error if job.ended else None), ("trouble", job.wait_reason)):
         if trouble:
             yield name, Text(plain(trouble), style="red")
