@@ -67,6 +67,14 @@ def rows_alone(bundle: Bundle) -> str:
     return f"Its bundle holds its rows alone, and none of its files: {why}."
 
 
+def masked_in(bundle: Bundle) -> str:
+    """The sentence that a bundle comes with in which secrets were masked."""
+    return (
+        f"Secrets are masked in its bundle, in {', '.join(sorted(bundle.masked))}: `provisioner restore`"
+        " leaves that out, or with --allow-masked brings it back with the marks."
+    )
+
+
 def _shown(services: Services, gateway: GatewayRecord, openclaw_id: str) -> _Shown:
     client = services.clients.client(gateway.address)
     hello = services.retry_inline(client.hello)

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from worker.agents.bundle_reading import read_bundle, rows_alone
+from worker.agents.bundle_reading import masked_in, read_bundle, rows_alone
 from worker.agents.window_wait import needs_none
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
@@ -183,6 +183,8 @@ def _make_bundle(
             keep(connection, held.agent_id, bundle, reason, services.settings.bundle_keys, job_id=held.job_id)
             if not bundle.whole and target.recorded:
                 warnings.append(rows_alone(bundle))
+            if bundle.masked:
+                warnings.append(masked_in(bundle))
         advance(connection, held, "intent", lease_s=services.settings.lease_s, warnings=warnings)
     return None
 

@@ -131,7 +131,11 @@ def test_nothing_that_looks_like_a_secret_is_kept_and_marks_are_not_written_back
     (workspace / "MEMORY.md").write_text(f"OPENAI_API_KEY={secret}\nRain.\n")
     (workspace / "USER.md").write_text(f"My token is {token_of(workspace)}, keep it.\n")
     scene.execute("UPDATE agents SET soul_template = :text", text=f"api_key: {secret}")
-    done(scene, "delete_agent", ann)
+    deleted = done(scene, "delete_agent", ann)
+    assert any(
+        "masked in its bundle, in MEMORY.md, USER.md, column soul_template" in warning
+        for warning in deleted.warnings
+    )
     bundle = bundle_of(scene, ann)
     assert secret.encode() not in to_tar(bundle)
     assert {"MEMORY.md", "USER.md", "column soul_template"} <= bundle.masked
@@ -170,6 +174,7 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     token = token_of(workspace)
     others = f"AUTH_TOKEN=of-another-program\nThe gateway's is {scene.simulator.token}, mine {token}.\n"
     (workspace / "USER.md").write_text(others)
+    (workspace / "IDENTITY.md").write_text(f"I am Ann, and my token is {token}.\n")
     job = done(scene, "export_agent", ann)
     assert scene.row("SELECT status FROM agents").status == "online"
     bundle = bundle_of(scene, ann, KEY)
@@ -178,7 +183,7 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     tar = to_tar(bundle)
     for each in (token, "of-another-program", scene.simulator.token):
         assert each.encode() not in tar
-    assert bundle.masked == {"USER.md"}
+    assert bundle.masked == {"USER.md", "IDENTITY.md"}
     body = scene.row("SELECT body FROM provisioner.agent_bundles").body
     assert b"OPENAI" not in bytes(body)
     for keys, says in (((), "is encrypted: set BUNDLE_KEY"), (("x" * 32,), "cannot be decrypted")):
@@ -187,13 +192,17 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     assert "blob.bin" in {one.what for one in bundle.left_out}
 
     done(scene, "delete_agent", ann)
-    done(scene, "restore_agent", ann, wake=False)
+    restored = done(scene, "restore_agent", ann, wake=False)
     assert (workspace / "MEMORY.md").read_text() == text_of_secret
     assert job.result["openclaw_id"] == f"mc-{ann}"
+    masked = {one["what"] for one in restored.result["not_restored"] if "masked" in one["why"]}
+    assert masked == {"USER.md", "IDENTITY.md"}
+    done(scene, "delete_agent", ann, without_bundle=True)
+    done(scene, "restore_agent", ann, wake=False, allow_masked=True, bundle_id=restored.result["bundle"])
+    assert (workspace / "IDENTITY.md").read_text() == "I am Ann, and my token is <masked>.\n"
 
 
 def test_what_is_in_the_way_is_said_and_nothing_is_half_done(scene: Scene, ann: UUID) -> None:
-    assert "is there, so nothing was restored" in (run_failed(scene, ann) or "") or True
     done(scene, "export_agent", ann)
     assert "is there, so nothing was restored" in run_failed(scene, ann)
     done(scene, "delete_agent", ann)
