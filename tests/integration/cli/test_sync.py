@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -185,6 +186,14 @@ def test_a_roll_out_is_planned_shown_and_named_by_its_agents(
     assert "2: 2 unknown" in done.stdout
     assert "rollout" in crew.run("jobs").stdout
     assert crew.json("sync", GATEWAY, "--dry-run")["result"]["files_written"] == 0
+    change("Ann", "soul_template", "You are {{ agent_name }}, once more.")
+    begun = crew.json("sync", GATEWAY, "--no-main", "--canary", "1", "--no-wait")["id"]
+    until = time.monotonic() + 30
+    while "waiting for runs" not in crew.run("rollout", "status", begun).stdout:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert crew.run("rollout", "abort", begun).exit_code == 0
+    assert "1: 1 with the change, not judged" in crew.run("rollout", "status", begun).stdout
     for name in ("Ada", "Ann"):
         change(name, "soul_template", "You are {{ agent_name }}, in wrong words.")
     given = ("--no-main", "--canary", "2", "--wait", "0s", "--rollback-on-failure")

@@ -115,7 +115,9 @@ def _counts(result: Mapping[str, Any], *, planned: bool) -> str:
         return "nothing changes for any"
     if planned:
         return f"{counted(total, 'agent')} would change, in {counted(len(result.get('rings') or ()), 'ring')}"
+    unjudged = sum(ring.get("delivered") or 0 for ring in result.get("rings") or ())
     parts = [
+        (unjudged, "with the change, not judged"),
         (result.get("agents_healthy"), "healthy"),
         (result.get("agents_unknown"), "unknown"),
         (result.get("agents_failed"), "failed"),
