@@ -42,6 +42,7 @@ from worker.roster.intents import (
     record_intents,
 )
 from worker.runtime.services import Services
+from worker.workspace.display_text import one_line
 from worker.workspace.identity import derived_id
 
 _WAIT = "waiting for the roster writer"
@@ -284,6 +285,8 @@ def _end(
     try:
         with services.engine.begin() as connection:
             parameters = {"agent_id": held.agent_id}
+            if held.options.get("only_orphan") is True:
+                _load(connection, held)
             touched = connection.execute(_OFFLINE if keep_row else _DELETE_ROW, parameters).rowcount
             if not touched and connection.execute(_ROW, parameters).one_or_none() is not None:
                 raise PermanentError(
@@ -322,7 +325,7 @@ _FORGET_FILES = text("""
 """)
 _FORGET_CREDENTIALS = text("DELETE FROM provisioner.agent_credentials WHERE agent_id = :agent_id")
 
-_ROW = text("SELECT id, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")
+_ROW = text("SELECT id, name, board_id, is_board_lead, gateway_id FROM agents WHERE id = :agent_id")
 
 
 def _load(connection: Connection, held: Claim) -> DeletionTarget:
@@ -333,6 +336,7 @@ def _load(connection: Connection, held: Claim) -> DeletionTarget:
     if row is None:
         require_all_rows(connection, "agents")
         return _without_row(connection, held, history, live, lost)
+    _require_orphan(held, row.name)
     gateway = load_gateway(connection, row.gateway_id)
     if gateway is None:
         return DeletionTarget(live[-1] if live else None, None, live, lost, history.live + history.closed)
@@ -341,6 +345,16 @@ def _load(connection: Connection, held: Claim) -> DeletionTarget:
     # A member's id is never another agent's, so it is removed even if there is no record of it.
     own = (made_place(row.gateway_id, f"mc-{row.id}", root),) if row.board_id is not None else ()
     return DeletionTarget(home, gateway, _each_once(home, *live, *own), lost, history.live + history.closed)
+
+
+def _require_orphan(held: Claim, name: str) -> None:
+    """Raise PermanentError for an agent with a row, if it was to be removed as an orphan (rules.md 53)."""
+    if held.options.get("only_orphan") is True:
+        raise PermanentError(
+            f"Agent {one_line(name)!r} has a row again, so it is no orphan any more, and what was not removed"
+            " before stays: `provisioner provision` makes it whole.",
+            reason_code=ReasonCode.REFUSED_REQUEST,
+        )
 
 
 def _without_row(

@@ -258,7 +258,7 @@ class UpdateAgent(Request):
 
 class DeleteAgent(Request):
     """``tasks.delete_agent``: take an agent off its gateway and delete its row. ``gateway_id`` is for an
-    agent whose row is gone already."""
+    agent whose row is gone already; with ``only_orphan`` nothing is done to one that has a row (again)."""
 
     kind = "delete_agent"
     target = "agent_id"
@@ -281,6 +281,7 @@ class DeleteAgent(Request):
     without_bundle: Annotated[
         bool, Option("--no-bundle", "Keep no bundle of it, from which it could be restored for 30 days.")
     ] = False
+    only_orphan: bool = False
     now: Now = False
 
 

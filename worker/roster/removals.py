@@ -64,6 +64,7 @@ class EntryOwnership:
 _HOLDER = text("""
     SELECT p.agent_id, a.id, a.name, a.status, a.board_id, a.is_board_lead, a.gateway_id,
         (SELECT kind FROM provisioner.jobs WHERE id = :job_id) IS DISTINCT FROM 'delete_agent' AS departs,
+        (SELECT options -> 'only_orphan' FROM provisioner.jobs WHERE id = :job_id) = 'true' AS only_orphan,
         a.last_seen_at IS NOT NULL OR EXISTS (
             SELECT FROM provisioner.job_agents r WHERE r.agent_id = a.id AND r.woken_at IS NOT NULL
         ) AS awake,
@@ -74,7 +75,9 @@ _HOLDER = text("""
 """)
 _CLAIMANTS = text("""
     SELECT id, name, status, board_id, is_board_lead, gateway_id FROM agents
-    WHERE id <> :agent_id AND gateway_id = :gateway_id
+    WHERE (id <> :agent_id
+           OR (SELECT options -> 'only_orphan' FROM provisioner.jobs WHERE id = :job_id) = 'true')
+      AND gateway_id = :gateway_id
       AND (id = :key OR board_id = :key OR board_id IS NULL)
     ORDER BY created_at, id
 """)
@@ -90,7 +93,8 @@ def entry_ownership(
     """Look up which agent owns the entry now, and what else matters for its removal.
 
     An entry belongs to the agent that has a live place under its id. If there is none, or if that agent's row
-    is gone, it belongs to the agent whose row calls for that id.
+    is gone, it belongs to the agent whose row calls for that id. An agent that was to be removed as an
+    orphan, and has a row again, owns its entry too.
     """
     entry = {"gateway_id": gateway_id, "openclaw_id": intent.openclaw_id}
     holder = connection.execute(_HOLDER, {**entry, "job_id": intent.job_id}).one_or_none()
@@ -102,13 +106,20 @@ def entry_ownership(
     given.append(derived_workspace_path(workspace_root, intent.openclaw_id))
     folders = tuple(dict.fromkeys(folder for folder in given if folder))
     beside = tuple(namesakes_of(connection, gateway_id, intent.openclaw_id))
+    if holder is not None and holder.id == intent.agent_id and holder.only_orphan:
+        return EntryOwnership(_named(holder.name, holder.id), folders)
     if holder is not None and holder.agent_id == intent.agent_id and holder.id is not None:
         return EntryOwnership(None, folders, beside, holder.departs, holder.awake, holder.delivered or {})
     if holder is not None and holder.agent_id != intent.agent_id:
         return EntryOwnership(_named(holder.name, holder.agent_id), folders)
     made = derived_id(intent.openclaw_id)
     if made is not None:
-        parameters = {"agent_id": intent.agent_id, "gateway_id": gateway_id, "key": made.key}
+        parameters = {
+            "agent_id": intent.agent_id,
+            "gateway_id": gateway_id,
+            "key": made.key,
+            "job_id": intent.job_id,
+        }
         for row in connection.execute(_CLAIMANTS, parameters):
             if keeps(row, gateway_id, intent.openclaw_id):
                 return EntryOwnership(_named(row.name, row.id), folders)

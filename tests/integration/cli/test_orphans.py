@@ -151,3 +151,39 @@ def test_whose_an_unknown_agent_is_must_be_known(
     staffed.env["BASE_URL"] = "http://127.0.0.1:8000"
     done = staffed.json("orphans", GATEWAY, "--remove", f"mc-{ada}", "--remove", f"mc-{eve}")
     assert len(done["removed"]) == 2
+
+
+def test_a_row_that_comes_back_before_the_removal_keeps_its_entry(
+    staffed: Provisioner, simulator: Simulator, engine: Engine, pair: tuple[UUID, UUID]
+) -> None:
+    ada, eve = pair
+    execute(engine, "CREATE TABLE away AS SELECT * FROM agents")
+    execute(engine, "DELETE FROM agents")
+    execute(
+        engine,
+        """
+        CREATE FUNCTION comes_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO agents SELECT * FROM away WHERE id = new.agent_id; RETURN new; END $$
+        """,
+    )
+    remove = ("orphans", GATEWAY, "--remove", f"mc-{ada}", "--remove", f"mc-{eve}")
+    # Before the job is claimed, and once the roster writer has been asked.
+    for table in ("jobs", "roster_intents"):
+        execute(
+            engine,
+            f"CREATE TRIGGER back AFTER INSERT ON provisioner.{table} FOR EACH ROW"
+            " EXECUTE FUNCTION comes_back()",
+        )
+        removed = staffed.json(*remove, code=1)["removed"]
+        execute(engine, f"DROP TRIGGER back ON provisioner.{table}")
+        assert [(job["status"], job["reason_code"]) for job in removed] == [("failed", "refused_request")] * 2
+        assert "Agent 'Ada' has a row again" in removed[0]["error"]
+        assert {f"mc-{ada}", f"mc-{eve}"} <= set(simulator.agents())
+        assert simulator.workspace(f"mc-{ada}").is_dir()
+        execute(
+            engine, "UPDATE provisioner.agent_places SET until = now()"
+        )  # seen to be gone, by some mistake
+        execute(engine, "DELETE FROM agents")
+    execute(engine, "INSERT INTO agents SELECT * FROM away")
+    execute(engine, "DROP TABLE away")
+    assert staffed.json("provision", "Ada", "--no-wake")["status"] == "succeeded"

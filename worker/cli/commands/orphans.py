@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from worker.cli.console import Json, emit, named, note, plain, say, table
+from worker.cli.console import Json, emit, err, named, note, out, plain, say, table
 from worker.cli.doctor.examination import CALL_S, CONNECT_S, live_roster
 from worker.cli.doctor.fleet import Fleet, GatewayRow, read_fleet, read_gateway
 from worker.cli.doctor.orphans import Look, Made, look, made_here, refusal
@@ -18,7 +18,7 @@ from worker.cli.errors import FAILED, WrongUseError
 from worker.cli.job_summary import JobSummary, document
 from worker.cli.lookup import find
 from worker.cli.options import REQUESTED_BY
-from worker.cli.submit import follow
+from worker.cli.submit import present, watch
 from worker.gateway.connection import GatewayConnection
 from worker.gateway.device import DeviceKey
 from worker.jobs.requests import DeleteAgent
@@ -58,11 +58,16 @@ def orphans(
         if why is not None:
             raise WrongUseError(why)
         _confirm(row, wanted, yes=yes)
-        jobs = [_remove(found, key, row.id, as_json=as_json) for key in wanted]
+        jobs = _remove(found, wanted, row.id, as_json=as_json)
     if as_json:
         emit({**asdict(found), "removed": [document(job) for job in jobs]})
     elif not wanted:
         _show(found, row.name)
+    else:
+        for job in jobs:
+            present(job)
+    if any(job.status != "succeeded" for job in jobs):
+        raise typer.Exit(FAILED)
 
 
 def _look(row: GatewayRow, fleet: Fleet, made: dict[str, Made]) -> Look:
@@ -80,17 +85,25 @@ def _confirm(row: GatewayRow, wanted: list[str], *, yes: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _remove(found: Look, key: str, gateway_id: UUID, *, as_json: bool) -> JobSummary:
-    """Delete what is left of the agent. A row that somebody makes of it meanwhile stays."""
+def _remove(found: Look, wanted: list[str], gateway_id: UUID, *, as_json: bool) -> list[JobSummary]:
+    """Delete what is left of these agents. A row that somebody makes of one meanwhile stays, and so does its
+    entry. All are asked for at once, so that the roster writer takes them together."""
+    with engine().begin() as connection:
+        jobs = [enqueue(connection, _request(found, key, gateway_id)) for key in wanted]
+    return watch(engine(), [job.job_id for job in jobs], err if as_json else out)
+
+
+def _request(found: Look, key: str, gateway_id: UUID) -> DeleteAgent:
     orphan = found.of(key)
     assert orphan is not None
     assert orphan.agent_id is not None
-    request = DeleteAgent(
-        agent_id=orphan.agent_id, gateway_id=gateway_id, delete_row=False, requested_by=REQUESTED_BY
+    return DeleteAgent(
+        agent_id=orphan.agent_id,
+        gateway_id=gateway_id,
+        delete_row=False,
+        only_orphan=True,
+        requested_by=REQUESTED_BY,
     )
-    with engine().begin() as connection:
-        job = enqueue(connection, request)
-    return follow(job.job_id, as_json=as_json, quiet=as_json)
 
 
 def _show(found: Look, gateway: str) -> None:
