@@ -18,12 +18,14 @@ from worker.gateway.variables import REDACTED, place_in
 from worker.gateway.workspace_reading import ReadWorkspace, read_workspace
 from worker.masking import MASK, mask_all, remember
 from worker.masking.known_secrets import mask_known
+from worker.masking.secret_patterns import mask_minted
 from worker.printable import line
 from worker.records.bundles import AgentRows, rows_of
 from worker.records.gateway_repository import GatewayRecord
 from worker.records.places import Place
 from worker.runtime.services import Services
 from worker.workspace.bundle import Bundle, LeftOut, masked_copy
+from worker.workspace.display_text import one_line
 from worker.workspace.three_sides import as_rendered
 from worker.workspace.tokens import PLACEHOLDER, find_token, token_values
 
@@ -141,21 +143,22 @@ def _protected(
         whole=shown.whole,
     )
     if services.settings.bundle_keys:
-        return masked_copy(bundle, partial(_without_known, frozenset(known)), keep_binaries=True)
+        return masked_copy(bundle, partial(_without_tokens, frozenset(known)), keep_binaries=True)
     return masked_copy(bundle, partial(mask_all, tokens=known))
 
 
 _SHORTEST_SECRET = 8
 
 
-def _without_known(known: frozenset[str], value: Any) -> Any:
-    """A JSON value with marks in place of known secrets alone."""
+def _without_tokens(known: frozenset[str], value: Any) -> Any:
+    """A JSON value with marks in place of known secrets, and of what has the form of a token of ours: of
+    those of other agents only hashes are known."""
     if isinstance(value, str):
-        return mask_known(value, known, MASK)
+        return mask_minted(mask_known(value, known, MASK), MASK)
     if isinstance(value, Mapping):
-        return {key: _without_known(known, each) for key, each in value.items()}
+        return {key: _without_tokens(known, each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_without_known(known, each) for each in value]
+        return [_without_tokens(known, each) for each in value]
     return value
 
 
@@ -192,7 +195,7 @@ def _agent(agent_id: UUID, place: Place | None, rows: AgentRows, shown: _Shown) 
 
 def _entry_name(entry: Mapping[str, Any] | None) -> str | None:
     name = (entry or {}).get("name")
-    return name if isinstance(name, str) else None
+    return one_line(name) if isinstance(name, str) else None
 
 
 def _without_redacted(entry: Mapping[str, Any] | None) -> tuple[Any, list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from worker.masking.known_secrets import replaced
 from worker.masking.named_secrets import Found, named_secrets
-from worker.masking.word_shapes import is_minted_token, is_ordinary, is_random, is_reference
+from worker.masking.word_shapes import is_minted_token, is_ordinary, is_random, is_reference, minted_tokens
 
 _ARMOUR = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----")
 _ARMOUR_END = "-----END"
@@ -29,6 +29,11 @@ def mask_patterns(text: str, mask: str) -> str:
     """``text`` with everything that looks like a secret replaced by ``mask``."""
     spans = sorted((each.start, each.end) for each in _all_in(text) if text[each.start : each.end] != mask)
     return replaced(text, spans, mask)
+
+
+def mask_minted(text: str, mask: str) -> str:
+    """``text`` with ``mask`` in place of each word that has the form of a token of ours, anybody's."""
+    return replaced(text, minted_tokens(text), mask)
 
 
 def secrets_in(text: str, shortest: int = 8) -> set[str]:

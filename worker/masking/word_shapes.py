@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}")
@@ -31,6 +32,7 @@ _ORDINARY = frozenset(
 )
 _WORD_PARTS = re.compile(r"[/.:=~+,;@]+")
 _RUN = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])", re.ASCII)
+_PART = re.compile(r"[A-Za-z0-9_-]\.\Z", re.ASCII)
 _LONGEST_LOOKED_AT = 512
 
 
@@ -62,6 +64,14 @@ def is_random(word: str, shortest: int) -> bool:
 def is_minted_token(word: str) -> bool:
     """Whether ``word`` has the form of a token that this program mints: 43 characters of urlsafe base64."""
     return _RUN.fullmatch(word) is not None and _mixed(word)
+
+
+def minted_tokens(text: str) -> Iterator[tuple[int, int]]:
+    """Where words of that form stand in ``text``: start and end of each. A word that goes on after a point,
+    as a part of a JWT does, is none."""
+    for found in _RUN.finditer(text):
+        if _mixed(found[0]) and _PART.search(text, max(0, found.start() - 2), found.start()) is None:
+            yield found.span()
 
 
 def _mixed(word: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ _MOST_MEMBERS = 2 * MOST_FILES + 1
 _LONGEST_PATH = 400
 NO_TEXT = "it is no text, and is only kept where BUNDLE_KEY is set"
 _MOST_MANIFEST = 4 * 1024 * 1024
+_DEEPEST = 100
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class BundleError(PermanentError):
@@ -211,7 +214,7 @@ def read_tar(data: bytes) -> Bundle:
     try:
         left_out = tuple(LeftOut(str(one["what"]), str(one["why"])) for one in manifest["left_out"])
         return Bundle(
-            agent=_object(manifest["agent"]),
+            agent=_plain_values(manifest["agent"]),
             row=_object(manifest["row"]),
             settings=tuple(_setting(one) for one in manifest["settings"]),
             entry=None if manifest["entry"] is None else _object(manifest["entry"]),
@@ -284,7 +287,10 @@ def _manifest(written: bytes | None) -> Mapping[str, Any]:
     if written is None:
         raise BundleError("The file is no bundle: it has no manifest.json.")
     try:
-        manifest = json.loads(written)
+        manifest = json.loads(written, parse_constant=_no_number)
+        _require_storable(manifest, texts=False)
+        if isinstance(manifest, Mapping):
+            _require_storable([manifest.get(part) for part in ("agent", "row", "settings")])
     except (ValueError, RecursionError):
         raise BundleError("The bundle is damaged: its manifest.json is not JSON.") from None
     if not isinstance(manifest, Mapping) or manifest.get("format") != FORMAT:
@@ -307,6 +313,38 @@ def _require_agreement(listed: object, members: Mapping[str, bytes]) -> None:
             )
     if sum(map(len, members.values())) > 2 * MOST_BYTES:
         raise BundleError(f"The file is no bundle: its files have more than {MOST_BYTES // 1024 // 1024} MB.")
+
+
+def _no_number(name: str) -> Any:
+    raise BundleError(f"The bundle is damaged: its manifest.json holds {name}, which is no number.")
+
+
+def _require_storable(value: Any, *, texts: bool = True, depth: int = 0) -> None:
+    """Raise BundleError for what is nested too deeply and, with ``texts``, for text that Postgres
+    refuses."""
+    if depth > _DEEPEST:
+        raise BundleError(
+            f"The bundle is damaged: its manifest.json holds objects more than {_DEEPEST} levels deep."
+        )
+    if isinstance(value, str) and texts and _UNSTORABLE.search(value):
+        raise BundleError(
+            "The bundle is damaged: its manifest.json holds text with NUL or with half of a character."
+        )
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            _require_storable(name, texts=texts, depth=depth)
+            _require_storable(each, texts=texts, depth=depth + 1)
+    elif isinstance(value, list):
+        for each in value:
+            _require_storable(each, texts=texts, depth=depth + 1)
+
+
+def _plain_values(value: Any) -> Mapping[str, Any]:
+    """An object of texts and the like. Raises TypeError."""
+    found = _object(value)
+    if not all(isinstance(each, str | bool | None) for each in found.values()):
+        raise TypeError("not plain")
+    return found
 
 
 def _object(value: Any) -> Mapping[str, Any]:

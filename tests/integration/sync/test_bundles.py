@@ -19,7 +19,7 @@ from worker.gateway import workspace_reading
 from worker.lab.simulator import Simulator
 from worker.records.bundles import all_bundles, find_bundle, forget_bundles, keep, open_bundle
 from worker.workspace.bundle import Bundle, read_tar, to_tar
-from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
+from worker.workspace.tokens import PLACEHOLDER, find_token, mint_token, verify_token
 
 NOTE = "- You never call Ada before nine."
 KEY = "k" * 32
@@ -173,6 +173,8 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     (workspace / "blob.bin").write_bytes(b"\xff\xfe")
     token = token_of(workspace)
     others = f"AUTH_TOKEN=of-another-program\nThe gateway's is {scene.simulator.token}, mine {token}.\n"
+    another = mint_token()  # which we know by its hash alone
+    others += f"Bob's is {another}.\n"
     (workspace / "USER.md").write_text(others)
     (workspace / "IDENTITY.md").write_text(f"I am Ann, and my token is {token}.\n")
     job = done(scene, "export_agent", ann)
@@ -181,7 +183,7 @@ def test_with_a_key_all_of_it_is_kept_and_no_other_key_opens_it(
     assert bundle.text("MEMORY.md") == text_of_secret
     assert bundle.files["map.png"] == b"\x89PNG\xff\xfe"
     tar = to_tar(bundle)
-    for each in (token, "of-another-program", scene.simulator.token):
+    for each in (token, "of-another-program", scene.simulator.token, another):
         assert each.encode() not in tar
     assert bundle.masked == {"USER.md", "IDENTITY.md"}
     body = scene.row("SELECT body FROM provisioner.agent_bundles").body

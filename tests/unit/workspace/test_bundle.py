@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,17 @@ BAD = {
     ),
     "lacks something": changed(lambda manifest: manifest.pop("row")),
     "another kind (TypeError)": changed(lambda manifest: manifest.update(settings=[{"field": 1}])),
+    "its manifest.json lacks something or holds something of another kind": changed(
+        lambda manifest: manifest.update(agent={"openclaw_id": {}})
+    ),
+    "holds text with NUL": changed(lambda manifest: manifest.update(row={"heartbeat_config": ["a\0"]})),
+    "with half of a character": changed(lambda manifest: manifest.update(agent={"openclaw_id": "\ud800"})),
+    "NaN, which is no number": changed(
+        lambda manifest: manifest.update(settings=[{"field": "model", "value": float("nan")}])
+    ),
+    "more than 100 levels deep": changed(
+        lambda manifest: manifest.update(entry=json.loads('{"a":' * 120 + "1" + "}" * 120))
+    ),
 }
 
 
@@ -85,6 +97,11 @@ def test_what_is_no_bundle_is_one_sentence(says: str) -> None:
     with pytest.raises(BundleError) as error:
         read_tar(BAD[says])
     assert says in str(error.value)
+
+
+def test_an_entry_may_hold_what_its_owner_wrote() -> None:
+    strange = replace(BUNDLE, entry={"name": "a\0\ud800"})
+    assert read_tar(to_tar(strange)) == strange
 
 
 def test_one_that_is_cut_off_is_damaged_wherever_it_is_cut() -> None:

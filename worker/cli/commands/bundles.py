@@ -27,9 +27,11 @@ def bundles(as_json: Json = False) -> None:
     """List the bundles that are kept of agents, and what each holds. Contents are not shown."""
     with engine().connect() as connection:
         found = all_bundles(connection)
-    shown = table("Agent", "Bundle", "Made", "For", "Files", last="Not in it")
+    shown = table("Agent", "Bundle", "Made", "For", "Files", last="Masked or not in it")
     for one in found:
-        files, left = one.manifest["files"], [item["what"] for item in one.manifest["left_out"]]
+        files = one.manifest["files"]
+        left = [f"{name} (masked)" for name in one.manifest["masked"]]
+        left += [item["what"] for item in one.manifest["left_out"]]
         shown.add_row(
             plain(one.agent_name or one.openclaw_id or short(one.agent_id)),
             short(one.id),

@@ -13,7 +13,7 @@ from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
 from worker.jobs.kinds import KINDS
-from worker.jobs.requests import AdoptAgent, EnsureBoardLead, RollOut
+from worker.jobs.requests import AdoptAgent, DeleteAgent, EnsureBoardLead, RollOut
 from worker.jobs.states import ReasonCode
 from worker.workspace.rendering import OVERRIDE_COLUMNS
 
@@ -152,6 +152,8 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "woken", "yes" if result["woken"] else "no"
     if result.get("workspace_path"):
         yield "workspace", str(result["workspace_path"])
+    if job.kind == DeleteAgent.kind and result.get("bundle"):
+        yield "bundle", f"{short(result['bundle'])}, kept for 30 days: provisioner bundles"
     for left in result.get("not_restored") or ():
         yield "not restored", Text(plain(f"{left['what']}: {left['why']}"), style="yellow")
     for warning in job.every_warning:
