@@ -34,7 +34,7 @@ from worker.records.file_changes import (
     last_change,
 )
 from worker.records.file_texts import texts_of
-from worker.records.holds import SINCE, hold, hold_fields, release_holds
+from worker.records.holds import SINCE, hold, hold_fields, open_roll_out_that_holds, release_holds
 from worker.runtime.services import Services
 from worker.worker_row import require_no_older_worker
 from worker.workspace.held import HeldEntry, HeldFile
@@ -58,9 +58,19 @@ def roll_back(services: Services, held: Claim, warnings: list[str]) -> Snooze | 
 def _release(services: Services, held: Claim) -> None:
     dry_run = held.options.get("dry_run") is True
     with services.engine.begin() as connection:
-        released = [] if dry_run else release_holds(connection, [held.agent_id])
+        agents = [held.agent_id]
+        released = [] if dry_run else release_holds(connection, agents, of_open_roll_outs=False)
         result = {"agent_id": str(held.agent_id), "dry_run": dry_run, "released": bool(released), "files": {}}
-        finish(connection, held, "succeeded", result=result, warnings=[], files={})
+        roll_out = open_roll_out_that_holds(connection, held.agent_id)
+        warnings = [] if roll_out is None else [_still_held(roll_out)]
+        finish(connection, held, "succeeded", result=result, warnings=warnings, files={})
+
+
+def _still_held(roll_out: UUID) -> str:
+    return (
+        f"Roll-out {roll_out}, which goes on, holds it until it reaches it; `provisioner rollout abort"
+        f" {roll_out}` ends that."
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.jobs.requests import BadRequestError
+from worker.jobs.requests import BadRequestError, RollOut
 from worker.records.file_texts import KEEP_TEXTS, texts_to_keep
 
 Unkept = Literal["secret", "long", "not_text"]
@@ -111,7 +111,17 @@ def changed_after(
 
 def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]]:
     """The agents whose files or entries the job, or a job that it enqueued, changed: their ids and gateways,
-    and their names as far as they have rows. Raises BadRequestError if there are none."""
+    and their names as far as they have rows.
+
+    Raises BadRequestError if there are none, and while the job has not ended, for then it will change more.
+    """
+    kind = connection.execute(_OPEN, {"job_id": job_id}).scalar_one_or_none()
+    if kind is not None:
+        end = "rollout abort" if kind == RollOut.kind else "cancel"
+        raise BadRequestError(
+            f"Job {job_id} has not ended, and what it still changes would not be taken back: wait for it, or"
+            f" end it with `provisioner {end} {job_id}`."
+        )
     changed = connection.execute(_AGENTS, {"job_id": job_id}).all()
     if not changed:
         raise BadRequestError(
@@ -170,6 +180,7 @@ _LATER = text(f"""
           AND o.job_id IN {_JOBS})
     GROUP BY c.name
 """)
+_OPEN = text("SELECT kind FROM provisioner.jobs WHERE id = :job_id AND status IN ('queued', 'running')")
 _AGENTS = text(f"""
     SELECT c.agent_id, c.gateway_id, a.name, a.gateway_id AS gateway_now
     FROM (

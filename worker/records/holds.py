@@ -32,8 +32,9 @@ HELD = """(
 
 HELD_ENTRY = """(
     SELECT jsonb_build_array(jsonb_agg(h.field ORDER BY h.field), max(CAST(h.job_id AS text)), max(h.held_by),
-                             max(h.since), (SELECT j.kind FROM provisioner.jobs j
-                                            WHERE j.id = CAST(max(CAST(h.job_id AS text)) AS uuid)))
+        max(h.since), (
+            SELECT jsonb_build_array(j.kind, j.status IN ('queued', 'running')) FROM provisioner.jobs j
+            WHERE j.id = CAST(max(CAST(h.job_id AS text)) AS uuid)))
     FROM provisioner.held_fields h WHERE h.agent_id = a.id AND h.gateway_id = a.gateway_id
     HAVING count(*) > 0
 )"""
@@ -44,9 +45,11 @@ def held_entry_of(row: Sequence[Any] | None) -> HeldEntry | None:
     """What an agent's entry keeps, from the column `HELD_ENTRY`."""
     if row is None:
         return None
-    fields, job_id, held_by, since, kind = row
+    fields, job_id, held_by, since, job = row
+    kind, open_ = job or (None, False)
     cause: HoldCause = "roll_out" if kind == "roll_out" else "rollback"
-    return HeldEntry(tuple(fields), UUID(job_id), held_by, datetime.fromisoformat(since), cause)
+    since_at = datetime.fromisoformat(since)
+    return HeldEntry(tuple(fields), UUID(job_id), held_by, since_at, cause, open=open_)
 
 
 def held_of(connection: Connection, gateway_id: UUID, rows: Sequence[Any] | None) -> Mapping[str, HeldFile]:
@@ -161,13 +164,18 @@ def hold_entries_as_found(
 
 
 def release_holds(
-    connection: Connection, agent_ids: Collection[UUID], *, job_id: UUID | None = None
+    connection: Connection,
+    agent_ids: Collection[UUID],
+    *,
+    job_id: UUID | None = None,
+    of_open_roll_outs: bool = True,
 ) -> list[UUID]:
     """Have agents follow their templates again; returns which of them kept anything.
 
-    ``job_id``: end only the holds that this job made; None for all.
+    ``job_id``: end only the holds that this job made; None for all. ``of_open_roll_outs``: end those of
+    roll-outs that go on, too.
     """
-    values = {"agents": list(agent_ids), "job_id": job_id}
+    values = {"agents": list(agent_ids), "job_id": job_id, "of_open": of_open_roll_outs}
     return sorted(set(connection.execute(_RELEASE, values).scalars()))
 
 
@@ -201,6 +209,11 @@ def release_superseded(connection: Connection, agent_ids: Collection[UUID], name
     """
     values = {"agents": list(agent_ids), "names": sorted(names)}
     return connection.execute(_RELEASE_SUPERSEDED, values).rowcount
+
+
+def open_roll_out_that_holds(connection: Connection, agent_id: UUID) -> UUID | None:
+    """The roll-out that goes on and has the agent keep what it has, if there is one."""
+    return connection.execute(_HELD_OPEN, {"agent_id": agent_id}).scalars().first()
 
 
 def all_held(connection: Connection) -> Sequence[Row[Any]]:
@@ -237,13 +250,17 @@ _HOLD_AS_FOUND = text("""
     ON CONFLICT DO NOTHING
 """).bindparams(bindparam("value", type_=JSONB(none_as_null=True)))
 _RELEASE = text("""
-    WITH fields AS (
+    WITH open AS (
+        SELECT id FROM provisioner.jobs WHERE kind = 'roll_out' AND status IN ('queued', 'running')
+    ), fields AS (
         DELETE FROM provisioner.held_fields
         WHERE agent_id = ANY(:agents) AND (CAST(:job_id AS uuid) IS NULL OR job_id = :job_id)
+          AND (CAST(:of_open AS boolean) OR job_id NOT IN (SELECT id FROM open))
         RETURNING agent_id
     ), files AS (
         DELETE FROM provisioner.held_files
         WHERE agent_id = ANY(:agents) AND (CAST(:job_id AS uuid) IS NULL OR job_id = :job_id)
+          AND (CAST(:of_open AS boolean) OR job_id NOT IN (SELECT id FROM open))
         RETURNING agent_id
     )
     SELECT agent_id FROM fields UNION SELECT agent_id FROM files
@@ -277,6 +294,12 @@ _RELEASE_SUPERSEDED = text("""
     WHERE h.agent_id = ANY(:agents) AND h.name = ANY(:names) AND NOT EXISTS (
         SELECT FROM provisioner.jobs j
         WHERE j.id = h.job_id AND h.cause = 'roll_out' AND j.status IN ('queued', 'running'))
+""")
+_HELD_OPEN = text("""
+    SELECT j.id FROM provisioner.jobs j
+    WHERE j.kind = 'roll_out' AND j.status IN ('queued', 'running') AND j.id IN (
+        SELECT job_id FROM provisioner.held_files WHERE agent_id = :agent_id
+        UNION SELECT job_id FROM provisioner.held_fields WHERE agent_id = :agent_id)
 """)
 _ALL = text("""
     SELECT h.gateway_id, g.name AS gateway, h.agent_id, coalesce(a.name, CAST(h.agent_id AS text)) AS agent,

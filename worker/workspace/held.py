@@ -78,13 +78,17 @@ def kept_texts(held: Mapping[str, HeldFile], carrier: str) -> KeptTexts:
 
 @dataclass(frozen=True)
 class HeldEntry:
-    """The fields of a roster entry that keep a value, the job that did so, and who asked for it."""
+    """The fields of a roster entry that keep a value, the job that did so, and who asked for it.
+
+    ``open``: that job is a roll-out and has not ended.
+    """
 
     fields: tuple[str, ...]
     job_id: UUID
     held_by: str | None
     since: datetime
     cause: HoldCause = "rollback"
+    open: bool = False
 
     @property
     def note(self) -> str:
@@ -93,10 +97,7 @@ class HeldEntry:
         since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         fields = ", ".join(self.fields)
         if self.cause == "roll_out":
-            return (
-                f"Held since {since}, for roll-out {self.job_id} has not reached it: {fields} of its roster"
-                " entry."
-            )
+            return _of_roll_out(since, self.job_id, f"{fields} of its roster entry", open_=self.open)
         return (
             f"Held since {since}, when it was rolled back{whose}: {fields} of its roster entry."
             " `provisioner rollback AGENT --release` lets it follow its rows again."
@@ -106,11 +107,11 @@ class HeldEntry:
 def hold_notes(held: Iterable[HeldFile]) -> Iterator[str]:
     """A sentence for each hold, which names all of its files. It names no agent, so that those of many can be
     told together."""
-    names: dict[tuple[HoldCause, UUID, str | None, str], list[str]] = {}
+    names: dict[tuple[HoldCause, UUID, str | None, str, bool], list[str]] = {}
     for each in held:
         since = f"{each.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        names.setdefault((each.cause, each.job_id, each.held_by, since), []).append(each.name)
-    for (cause, job_id, by, since), files in names.items():
+        names.setdefault((each.cause, each.job_id, each.held_by, since, each.open), []).append(each.name)
+    for (cause, job_id, by, since, open_), files in names.items():
         listed = ", ".join(sorted(files))
         whose = f" by {by}" if by else ""
         if cause == "rollback":
@@ -119,4 +120,13 @@ def hold_notes(held: Iterable[HeldFile]) -> Iterator[str]:
                 f" --release` lets it follow its templates again."
             )
         else:
-            yield f"Held since {since}, for roll-out {job_id} has not reached it: {listed}."
+            yield _of_roll_out(since, job_id, listed, open_=open_)
+
+
+def _of_roll_out(since: str, job_id: UUID, what: str, *, open_: bool) -> str:
+    if open_:
+        return f"Held since {since}, for roll-out {job_id} has not reached it: {what}."
+    return (
+        f"Held since {since}, for roll-out {job_id} ended before it reached it: {what}. Another roll-out may"
+        " reach it; `provisioner rollback AGENT --release` lets it follow its templates again."
+    )

@@ -65,14 +65,14 @@ def test_what_of_a_bundle_is_not_restored_is_on_the_page(staffed: Provisioner, s
     [key] = [name for name in simulator.agents() if name.startswith("mc-")]
     workspace = simulator.workspace(key)
     (workspace / "MEMORY.md").write_text("The key is sk-proj-8yT2kQ9wLm4XzR7vBn3JcP6d.\n")
-    (workspace / "notes.md").write_text("Rain.\n")
+    (workspace / "notes.txt").write_text("Rain.\n")
     gone = staffed.run("delete", "Ada", "--yes").stdout
     [kept] = staffed.json("bundles")
     assert f"bundle     {kept['id'][:8]}, kept for 30 days" in gone
     assert "MEMORY.md (masked)" in " ".join(staffed.run("bundles").stdout.split())
     page = " ".join(staffed.run("restore", "Ada", "--no-wake").stdout.split())
     assert "not restored MEMORY.md: a secret in it was masked: --allow-masked restores it" in page
-    assert "notes.md: this gateway takes no file of that name" in page
+    assert "notes.txt: this gateway takes no file of that name" in page
 
 
 def test_what_cannot_be_is_said_in_a_sentence(staffed: Provisioner, tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def test_a_roll_out_is_planned_shown_and_named_by_its_agents(
         "sync", GATEWAY, "--wait", "5m", "--probe"
     )
     assert "further gateways" in crew.refused("sync", GATEWAY, GATEWAY)
-    assert "say how many, like 3" in crew.refused("sync", GATEWAY, "--canary", "0%")
+    for unclear in ("0%", "0", "100000", "Ada,"):
+        assert "say how many, from 1" in crew.refused("sync", GATEWAY, "--canary", unclear)
     assert "There is no agent 'Nobody'" in crew.refused("sync", GATEWAY, "--canary", "Ada,Nobody")
     assert "max_failed must be" in crew.refused("sync", GATEWAY, "--canary", "1", "--max-failed", "none")
     job = crew.json("jobs", "--limit", "1")[0]["id"]
@@ -179,7 +180,10 @@ def test_a_roll_out_is_planned_shown_and_named_by_its_agents(
     assert plan.exit_code == 1
     assert "2 agents would change, in 2 rings" in plan.stdout
     assert "none: no gateway restarts for this" in plan.stdout
-    assert "--canary 1" in plan.stdout
+    assert f'provisioner sync "{GATEWAY}" --canary 1' in plan.stdout
+    stranger = crew.run("sync", GATEWAY, "--canary", "Ada,Cid", "--dry-run")
+    assert "Canary: Cid cannot be in the first ring" in " ".join(stranger.stdout.split())
+    assert "nothing changes" not in stranger.stdout
     options = ("--no-main", "--wait", "0s", "--accept-unknown")
     done = crew.run("sync", GATEWAY, "--canary", "Ann", *options)
     assert done.exit_code == 0, done.output

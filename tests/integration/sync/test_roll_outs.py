@@ -221,6 +221,61 @@ def test_a_canary_that_is_gone_has_a_stand_in_and_one_that_cannot_be_judged_is_r
     assert scene.row("SELECT count(*) AS n FROM provisioner.held_files").n == 0
 
 
+@on_one_release
+def test_a_ring_whose_agents_all_stood_in_for_others_is_passed(scene: Scene, agents: list[UUID]) -> None:
+    scene.execute("DELETE FROM agents WHERE id = ANY(:ids)", ids=agents[2:])
+    change(scene)
+    job_id = ask(scene, wait="0s", accept_unknown=True)
+    go(scene, job_id, until=lambda: scene.job(job_id).phase == "deliver")
+    scene.execute("DELETE FROM agents WHERE id = :id", id=agents[0])
+    job = go(scene, job_id)
+    assert (job.status, states(scene, job_id)) == ("succeeded", {1: {"gone": 1, "unknown": 1}})
+
+
+@on_one_release
+def test_a_ring_whose_sync_somebody_cancels_is_not_taken_for_well(scene: Scene, agents: list[UUID]) -> None:
+    change(scene)
+    job_id = ask(scene, wait="0s", accept_unknown=True)
+    child = "SELECT children[1] AS id FROM provisioner.roll_outs"
+    go(scene, job_id, until=lambda: scene.job(job_id).phase == "deliver" and bool(scene.row(child).id))
+    with scene.engine.begin() as connection:
+        cancel(connection, scene.row(child).id)
+    go(scene, job_id, until=lambda: scene.job(job_id).reason_code == "paused")
+    assert "its sync was cancelled" in scene.job(job_id).error
+    assert souls(scene, agents) == {"as of old.": 6}
+    with scene.engine.begin() as connection:
+        assert roll_outs.resume(connection, job_id)
+    job = go(scene, job_id)
+    assert (job.status, souls(scene, agents)) == ("succeeded", {"made anew.": 6})
+
+
+def ended(scene: Scene, job_id: UUID) -> Any:
+    scene.serve_until_ended(job_id)
+    return scene.job(job_id)
+
+
+@on_one_release
+def test_what_somebody_rolls_back_or_releases_meanwhile(scene: Scene, agents: list[UUID]) -> None:
+    change(scene)
+    job_id = ask(scene, canary=str(agents[0]), wait="10m", max_failed=1)
+    go(scene, job_id, until=lambda: scene.job(job_id).phase == "health")
+    whole = scene.ask("rollback_job", gateway_id=scene.fleet.gateway_id, undo_job_id=job_id)
+    assert "has not ended, and what it still changes" in ended(scene, whole).error
+    # An agent that it has not reached keeps what it had, released or not.
+    released = ended(scene, scene.ask("rollback", agent_id=agents[1], release=True))
+    assert (released.result["released"], "holds it until" in released.warnings[0]) == (False, True)
+    assert scene.sync(include_main=False).result["files_written"] == 0
+    # A canary that somebody takes back was not well, and one that is not reached yet is gone.
+    for agent in (agents[0], agents[2]):
+        assert ended(scene, scene.ask("rollback", agent_id=agent)).status == "succeeded"
+    job = go(scene, job_id)
+    assert job.status == "failed"
+    assert "Ann 0: Somebody has rolled it back meanwhile." in job.error
+    again = go(scene, ask(scene, canary=str(agents[1]), wait="0s", accept_unknown=True))
+    assert (again.status, again.result["agents_total"]) == ("succeeded", 4)
+    assert souls(scene, agents)["made anew."] == 4
+
+
 @pytest.mark.parametrize("simulator", ["2026.2.12", "2026.3.13"], indirect=True)
 def test_a_gateway_restarts_once_a_ring_at_most(scene: Scene, agents: list[UUID]) -> None:
     """Nothing tells of runs on 2026.2.12, which need not be waited for then; on 2026.3.13 histories do, and

@@ -10,7 +10,7 @@ import pytest
 
 from worker.errors import PermanentError
 from worker.jobs.requests import BadRequestError, Canary, RollOut, canary_of, seconds_of
-from worker.sync.roll_outs.rings import Changing, change_of, plan_rings, restarts
+from worker.sync.roll_outs.rings import Changing, change_of, plan_rings, require_looked_at, restarts
 
 WEST, EAST = UUID(int=1), UUID(int=2)
 
@@ -65,20 +65,23 @@ def test_agents_change_alike_where_only_their_own_names_and_places_differ() -> N
 def test_the_first_ring_has_each_change_and_the_later_ones_grow() -> None:
     many = [agent(f"A{n:03}", gateway=EAST if n % 2 else WEST) for n in range(100)]
     few = [agent("B", "b"), agent("C", "c"), agent("Main", "main", is_main=True)]
-    plan = plan_rings([*few, *many], Canary(count=3))
+    plan = plan_rings([*few, *many], Canary(count=3), {})
     assert [len(ring) for ring in plan.rings] == [3, 11, 33, 56]
     assert sorted(each.change for each in plan.rings[0]) == ["a", "b", "c"]
     assert plan.left_out == [["Main"]]
     assert plan.rings[-1][-1].name == "Main"
     assert {each.gateway_id for each in plan.rings[1]} == {WEST}
-    assert [len(ring) for ring in plan_rings(many, Canary(percent=5)).rings] == [5, 15, 45, 35]
-    assert [len(ring) for ring in plan_rings(many[:2], Canary(count=9)).rings] == [2]
-    named = plan_rings(many, Canary(agents=(many[7].agent_id,)))
+    assert [len(ring) for ring in plan_rings(many, Canary(percent=5), {}).rings] == [5, 15, 45, 35]
+    assert [len(ring) for ring in plan_rings(many[:2], Canary(count=9), {}).rings] == [2]
+    named = plan_rings(many, Canary(agents=(many[7].agent_id,)), {})
     assert [each.name for each in named.rings[0]] == ["A007"]
+    idle, gone = uuid4(), uuid4()
     with pytest.raises(
-        PermanentError, match=r"nothing would change for .*: name agents that change, such as A0"
+        PermanentError, match=r"nothing would change for Ida, .* agents that change, such as A0"
     ):
-        plan_rings(many, Canary(agents=(uuid4(),)))
+        plan_rings(many, Canary(agents=(idle,)), {idle: "Ida"})
+    with pytest.raises(PermanentError, match=rf"canary: Eve, {gone} cannot be in the first ring"):
+        require_looked_at([many[0].agent_id, idle, gone], {many[0].agent_id}, {idle: "Eve"})
 
 
 def test_only_gateways_that_restart_are_counted_once_for_each_ring_in_which_an_entry_changes() -> None:

@@ -83,7 +83,7 @@ def _say_released(job: JobSummary) -> None:
             f"{name} follows its templates again. Deliver them:",
             f"  provisioner update {argument(name_of(job))}",
         )
-    elif not job.dry_run:
+    elif not job.dry_run and not job.every_warning:
         say(f"No file of {name} was held.")
 
 
@@ -105,9 +105,13 @@ def _all_of(connection: Connection, given: TypedRollback) -> RollbackJob:
 def _list(*, as_json: bool) -> None:
     with engine().connect() as connection:
         rows = [dict(row._mapping) for row in all_held(connection)]
-    shown = table("Gateway", "Agent", "File", "Since (UTC)", last="By", folds=True)
+    shown = table("Gateway", "Agent", "Since (UTC)", "By", last="Files", folds=True)
+    files: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         by = ", ".join(filter(None, [row["cause"].replace("_", "-"), row["held_by"], short(row["job_id"])]))
-        gateway = plain(row["gateway"] or short(row["gateway_id"]))
-        shown.add_row(gateway, plain(row["agent"]), plain(row["name"]), f"{row['since']:%Y-%m-%d %H:%M}", by)
+        gateway = row["gateway"] or short(row["gateway_id"])
+        line = (gateway, row["agent"], f"{row['since']:%Y-%m-%d %H:%M}", by, str(row["agent_id"]))
+        files.setdefault(line, []).append(row["name"])
+    for (*cells, _), names in files.items():
+        shown.add_row(*map(plain, cells), plain(", ".join(names)))
     show_list(rows, shown, nothing="No file is held.", as_json=as_json)

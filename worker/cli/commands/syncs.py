@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -62,11 +63,13 @@ def request_of(connection: Connection, typed: TypedSync) -> SyncGateway | RollOu
 
 def _ids(connection: Connection, names: str) -> str:
     """The ids of the agents whose names stand there with commas in between. Raises WrongUseError."""
-    if (
-        any(sign in names for sign in "%-") and names.strip("%-").replace(".", "").isdigit()
-    ) or not names.strip():
-        raise WrongUseError(f"--canary {names!r}: say how many, like 3, a part, like 5%, or name agents.")
-    found: list[UUID] = [find(connection, "agent", name.strip()) for name in names.split(",")]
+    given = [name.strip() for name in names.split(",")]
+    if not all(given) or any(re.fullmatch(r"[-+%.\d]+", name) for name in given):
+        raise WrongUseError(
+            f"--canary {names!r}: say how many, from 1 to 99999, a part, like 5%, or name agents, with commas"
+            " in between."
+        )
+    found: list[UUID] = [find(connection, "agent", name) for name in given]
     return ",".join(map(str, found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -88,12 +89,12 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
             yield "waits until", f"{job.rollout.wait_until.astimezone(UTC):%H:%M:%S} UTC"
     if not job.ended and job.wait_reason:
         yield "now", plain(job.wait_reason)
-    if job.ended and result:
+    planned = result if result.get("rings") or job.status == "succeeded" else None
+    if job.ended and planned is not None:
         yield "agents", _counts(result, planned=job.dry_run)
-    yield (
-        "restarts",
-        _restarts(result.get("restarts") or (job.rollout.plan if job.rollout else {}).get("restarts")),
-    )
+    counts = result.get("restarts") or (job.rollout.plan if job.rollout else {}).get("restarts")
+    if planned is not None or (job.rollout is not None and job.rollout.rings):
+        yield "restarts", _restarts(counts)
     for names in (result.get("left_out") or (job.rollout.plan if job.rollout else {}).get("left_out") or ())[
         :3
     ]:
@@ -109,6 +110,13 @@ def _fields(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "next" if number == 0 else "", step
 
 
+def _with_names(job: JobSummary) -> JobSummary:
+    """The job with names of gateways in place of their ids, as they are typed."""
+    names = list(job.rollout.gateways) if job.rollout is not None else []
+    further = [name for name in names if name != job.gateway_name]
+    return replace(job, options={**job.options, "gateways": further or None})
+
+
 def _counts(result: Mapping[str, Any], *, planned: bool) -> str:
     total = int(result.get("agents_total") or 0)
     if not total:
@@ -122,9 +130,15 @@ def _counts(result: Mapping[str, Any], *, planned: bool) -> str:
         (result.get("agents_unknown"), "unknown"),
         (result.get("agents_failed"), "failed"),
         (result.get("agents_gone"), "gone"),
+        (int(result.get("agents_reached") or 0) - _judged(result), "reached and not judged"),
         (result.get("agents_left"), "not reached"),
     ]
     return f"{total}: " + ", ".join(f"{count} {word}" for count, word in parts if count)
+
+
+def _judged(result: Mapping[str, Any]) -> int:
+    """How many of the agents that have the change are known to be well or not."""
+    return sum(int(result.get(f"agents_{state}") or 0) for state in ("healthy", "unknown", "failed"))
 
 
 def _restarts(counts: Mapping[str, Any] | None) -> str:
@@ -135,7 +149,7 @@ def _restarts(counts: Mapping[str, Any] | None) -> str:
 
 def _steps(job: JobSummary, result: Mapping[str, Any]) -> Iterator[str]:
     if job.dry_run and job.status == "succeeded" and result.get("agents_total"):
-        yield command_line(job, but={"dry_run", "diff"}) or ""
+        yield command_line(_with_names(job), but={"dry_run", "diff"}) or ""
     elif not job.ended and not job.dry_run:
         paused = job.rollout is not None and job.rollout.paused
         yield f"provisioner rollout {'resume' if paused else 'pause'} {short(job.id)}, or: rollout abort"

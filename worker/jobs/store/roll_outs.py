@@ -116,6 +116,13 @@ def members_of(connection: Connection, job_id: UUID, ring: int | None = None) ->
     return [Member(**row._mapping) for row in rows]
 
 
+def names_of(connection: Connection, agents: Collection[UUID]) -> dict[UUID, str]:
+    """The names of these agents, as far as they have rows."""
+    if not agents:
+        return {}
+    return {row.id: row.name for row in connection.execute(_NAMES, {"agents": list(agents)})}
+
+
 @dataclass(frozen=True)
 class OpenJobs:
     """How many of some jobs have not ended. ``wait``: why they wait, if all of them wait for a window."""
@@ -194,6 +201,11 @@ def note_states(connection: Connection, job_id: UUID, noted: Mapping[UUID, tuple
     ]
     if rows:
         connection.execute(_NOTE_STATES, rows)
+
+
+def rolled_back(connection: Connection, job_id: UUID) -> set[UUID]:
+    """The agents of the roll-out that somebody has rolled back since it began, and that are held so."""
+    return set(connection.execute(_ROLLED_BACK, {"job_id": job_id}).scalars())
 
 
 def note_verified(connection: Connection, job_id: UUID, agents: Collection[UUID]) -> None:
@@ -287,6 +299,7 @@ _MEMBERS = text("""
     WHERE job_id = :job_id AND (CAST(:ring AS int) IS NULL OR ring = :ring)
     ORDER BY ring, agent_name, agent_id
 """)
+_NAMES = text("SELECT id, name FROM agents WHERE id = ANY(:agents)")
 _STILL_OPEN = text(f"""
     SELECT count(*) AS open, min(wait_reason) AS wait,
         count(*) FILTER (WHERE reason_code = '{ReasonCode.WAITING_FOR_WINDOW}') AS waiting
@@ -336,6 +349,16 @@ _NOTE_STATES = text(f"""
                           THEN coalesce(reached_at, now()) ELSE reached_at END
     WHERE job_id = :job_id AND agent_id = :agent_id
 """).bindparams(bindparam("reason", type_=MaskedText))
+_ROLLED_BACK = text("""
+    SELECT a.agent_id
+    FROM provisioner.roll_out_agents a JOIN provisioner.jobs j ON j.id = a.job_id
+    WHERE a.job_id = :job_id AND EXISTS (
+        SELECT FROM (
+            SELECT agent_id, gateway_id, job_id, since FROM provisioner.held_files
+            UNION ALL SELECT agent_id, gateway_id, job_id, since FROM provisioner.held_fields
+        ) h JOIN provisioner.jobs b ON b.id = h.job_id AND b.kind = 'rollback'
+        WHERE (h.agent_id, h.gateway_id) = (a.agent_id, a.gateway_id) AND h.since > j.started_at)
+""")
 _NOTE_VERIFIED = text("""
     UPDATE provisioner.roll_out_agents SET verified_at = now()
     WHERE job_id = :job_id AND agent_id = ANY(:agents)

@@ -23,6 +23,7 @@ from worker.sync.roll_outs.ending import counted
 from worker.sync.roll_outs.waiting import at_work, begin_syncs, by_gateway, hold, park_at
 from worker.workspace.template_sources import sources_sha256
 
+ROLLED_BACK = "Somebody has rolled it back meanwhile."
 POLL_S = 1.0
 """Seconds after which a roll-out looks again whether its children have ended."""
 WINDOW_POLL_S = 20.0
@@ -45,11 +46,20 @@ def deliver(services: Services, held: JobClaim, standing: Standing) -> Ended | S
         members = roll_outs.members_of(connection, held.job_id, standing.ring)
         waiting = [each for each in members if each.state == RolloutState.WAITING]
         release_holds(connection, [each.agent_id for each in waiting], job_id=held.job_id)
+        back = roll_outs.rolled_back(connection, held.job_id)
+        gone = [each for each in waiting if each.agent_id in back]
+        waiting = [each for each in waiting if each not in gone]
+        left = {each.agent_id: (RolloutState.GONE, ROLLED_BACK) for each in gone}
+        roll_outs.note_states(connection, held.job_id, left)
+        if not waiting:
+            roll_outs.begin_wait(connection, held.job_id, 0.0)
+            reason = f"ring {standing.ring} of {standing.rings}: nobody in it is left to deliver to"
+            return park_at(connection, held, Step.HEALTH, 0.0, reason)
         messages = begin_syncs(connection, held, waiting, dry_run=False)
         noted = {each.agent_id: (RolloutState.DELIVERING, None) for each in waiting}
         roll_outs.note_states(connection, held.job_id, noted)
         reason = f"ring {standing.ring} of {standing.rings}: delivering to {counted(waiting)}"
-        snooze = park_at(connection, held, Step.DELIVER, POLL_S if waiting else 0.0, reason)
+        snooze = park_at(connection, held, Step.DELIVER, POLL_S, reason)
     services.publish(messages)
     return snooze
 

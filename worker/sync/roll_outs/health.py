@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from worker.errors import as_sentence
 from worker.jobs.executor import Ended
 from worker.jobs.requests import ROLL_OUT, RollbackJob
 from worker.jobs.retry_policy import Snooze
@@ -20,6 +21,7 @@ from worker.records.holds import (
     release_holds,
 )
 from worker.runtime.services import Services
+from worker.sync.roll_outs.delivery import PAUSED_POLL_S, ROLLED_BACK
 from worker.sync.roll_outs.ending import counted, first_reason, left_behind, write_end
 from worker.sync.roll_outs.ring_health import look_at_ring
 from worker.sync.roll_outs.rings import stand_in
@@ -34,12 +36,19 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
     """Look at the ring's agents whose health is not known yet; go on once all are judged, or stop."""
     with services.engine.connect() as connection:
         members = roll_outs.members_of(connection, held.job_id, standing.ring)
+        back = roll_outs.rolled_back(connection, held.job_id)
     unjudged = [each for each in members if each.state == RolloutState.DELIVERED]
-    more = look_at_ring(services, held, unjudged) if unjudged else False
+    taken_back = {
+        each.agent_id: (RolloutState.FAILED, ROLLED_BACK) for each in unjudged if each.agent_id in back
+    }
+    unjudged = [each for each in unjudged if each.agent_id not in taken_back]
+    away: dict[UUID, str] = {}
+    more = look_at_ring(services, held, unjudged, away) if unjudged else False
     with services.engine.begin() as connection:
+        roll_outs.note_states(connection, held.job_id, taken_back)
         everybody = roll_outs.members_of(connection, held.job_id)
         if standing.waited_out and not more:
-            _end_wait(connection, held, standing, everybody)
+            _end_wait(connection, held, standing, everybody, away)
             everybody = roll_outs.members_of(connection, held.job_id)
         spent = _failed(held, everybody)
         if len(spent) >= int(held.options.get("max_failed") or 1):
@@ -48,7 +57,17 @@ def look_at_health(services: Services, held: JobClaim, standing: Standing) -> En
         left = [each for each in ring if each.state == RolloutState.DELIVERED]
         if left:
             reason = _waits(standing, ring, left)
+            if away:
+                reason += f"; a gateway cannot be asked now: {next(iter(away.values()))}"
             return park_at(connection, held, Step.HEALTH, 0.0 if more else _look_s(standing, left), reason)
+        if any(each.state == RolloutState.WAITING for each in ring):
+            roll_outs.pause(connection, held.job_id)
+            roll_outs.enter_ring(connection, held.job_id, standing.ring)
+            reason = (
+                f"paused in ring {standing.ring} of {standing.rings}, for its sync was cancelled: resumed, it"
+                " delivers again"
+            )
+            return park_at(connection, held, Step.DELIVER, PAUSED_POLL_S, reason, ReasonCode.PAUSED)
         if _replaced_gone(connection, held, standing, everybody):
             roll_outs.enter_ring(connection, held.job_id, standing.ring)
             reason = f"ring {standing.ring} of {standing.rings}: another agent stands in for one that is gone"
@@ -66,16 +85,31 @@ def _look_s(standing: Standing, left: Sequence[Member]) -> float:
     return look_s if standing.wait_left_s is None else min(look_s, max(0.0, standing.wait_left_s))
 
 
-def _end_wait(connection: Connection, held: JobClaim, standing: Standing, members: Sequence[Member]) -> None:
+def _end_wait(
+    connection: Connection,
+    held: JobClaim,
+    standing: Standing,
+    members: Sequence[Member],
+    away: Mapping[UUID, str],
+) -> None:
     """Judge those of the ring of which nothing was heard in time: where their release would tell, that is
-    unknown; where it cannot, they had that time for somebody to look at them, and count as well."""
-    unheard = f"No run of it that ended was seen within {held.options['wait']}."
+    unknown; where it cannot, they had that time for somebody to look at them, and count as well.
+
+    ``away``: why gateways cannot be asked now, by id.
+    """
     noted = {
-        each.agent_id: (RolloutState.HEALTHY, each.reason) if each.untold else (RolloutState.UNKNOWN, unheard)
+        each.agent_id: (RolloutState.HEALTHY, each.reason)
+        if each.untold
+        else (RolloutState.UNKNOWN, _unheard(held, away.get(each.gateway_id)))
         for each in members
         if each.ring == standing.ring and each.state == RolloutState.DELIVERED
     }
     roll_outs.note_states(connection, held.job_id, noted)
+
+
+def _unheard(held: JobClaim, away: str | None) -> str:
+    unheard = f"No run of it that ended was seen within {held.options['wait']}."
+    return unheard if away is None else f"{unheard} Its gateway cannot be asked now: {as_sentence(away)}"
 
 
 def _waits(standing: Standing, ring: Sequence[Member], left: Sequence[Member]) -> str:
@@ -98,7 +132,8 @@ def _replaced_gone(
     connection: Connection, held: JobClaim, standing: Standing, members: Sequence[Member]
 ) -> bool:
     """Have another agent stand in for each of the first ring that is gone, if one gets the same change and
-    nobody in the ring has shown it to be well; returns whether one does."""
+    nobody in the ring has shown it to be well; if all of that ring are gone, some other. Returns whether one
+    does."""
     if standing.ring != 1:
         return False
     first = [each for each in members if each.ring == 1]
@@ -111,6 +146,9 @@ def _replaced_gone(
             seen.add(gone.change)
             roll_outs.put_into_ring(connection, held.job_id, other.agent_id, 1)
             replaced = True
+    if waiting and not replaced and all(each.state == RolloutState.GONE for each in first):
+        roll_outs.put_into_ring(connection, held.job_id, waiting[0].agent_id, 1)
+        replaced = True
     return replaced
 
 

@@ -25,7 +25,7 @@ from worker.records.holds import (
 from worker.runtime.services import Services
 from worker.sync.roll_outs.ending import closed, end_with, result_of
 from worker.sync.roll_outs.ring_health import untold_on
-from worker.sync.roll_outs.rings import Changing, RingPlan, change_of, plan_rings, restarts
+from worker.sync.roll_outs.rings import Changing, RingPlan, change_of, plan_rings, require_looked_at, restarts
 from worker.sync.roll_outs.waiting import by_gateway, hold, park_at
 from worker.workspace.template_sources import sources_sha256
 
@@ -34,9 +34,10 @@ _NAMES = 5
 
 @dataclass(frozen=True)
 class _Look:
-    """What the dry runs found."""
+    """What the dry runs found. ``agents``: the names of all that were looked at; ``names``: the gateways'."""
 
     changing: Sequence[Changing]
+    agents: Mapping[UUID, str]
     names: Mapping[UUID, str]
     warnings: Sequence[str]
 
@@ -46,10 +47,12 @@ def make_plan(services: Services, held: JobClaim, standing: Standing) -> Ended |
     touched nothing then, if a gateway or a canary cannot be looked at."""
     with services.engine.connect() as connection:
         look = _look(connection, standing)
+        canary = canary_of(str(held.options["canary"]))
+        require_looked_at(canary.agents, look.agents, roll_outs.names_of(connection, canary.agents))
     if not look.changing:
         result = result_of(held, standing, [], look.names, {})
         return end_with(services, held, "succeeded", result, warnings=look.warnings)
-    plan = plan_rings(look.changing, canary_of(str(held.options["canary"])))
+    plan = plan_rings(look.changing, canary, look.agents)
     dialects = _dialects(services, {each.gateway_id for each in look.changing})
     restarting = [key for key, dialect in dialects.items() if dialect is None or dialect.restarts]
     planned = _planned(plan, look.names, restarts(plan.rings, restarting))
@@ -92,7 +95,8 @@ def _look(connection: Connection, standing: Standing) -> _Look:
     warnings += [f"{each.name} will fail: {as_sentence(each.fails or '')}" for each in failing[:_NAMES]]
     if len(failing) > _NAMES:
         warnings.append(f"{len(failing) - _NAMES} more will fail.")
-    return _Look(changing, names, [*warnings, *_conflicts(rows)])
+    agents = {row.agent_id: row.agent_name for row in rows}
+    return _Look(changing, agents, names, [*warnings, *_conflicts(rows)])
 
 
 def _conflicts(rows: Sequence[Any]) -> Iterator[str]:

@@ -39,9 +39,12 @@ OLD_SESSION = (
 State = tuple[str, str | None]
 
 
-def look_at_ring(services: Services, held: JobClaim, members: Sequence[Member]) -> bool:
+def look_at_ring(
+    services: Services, held: JobClaim, members: Sequence[Member], away: dict[UUID, str]
+) -> bool:
     """Record what can be known of these agents, all of which have the change; returns whether there was no
-    time for all of them. A gateway that is away is looked at the next time.
+    time for all of them. A gateway that is away is looked at the next time; why it cannot be asked now is
+    put into ``away``, by its id.
 
     An agent of whose runs nothing will ever be known keeps its state, with a reason (`Member.untold`), unless
     ``accept_unknown`` has it count as well at once.
@@ -55,6 +58,7 @@ def look_at_ring(services: Services, held: JobClaim, members: Sequence[Member]) 
             if _look_at(services, held, gateway_id, own, until):
                 return True
         except TransientError as error:
+            away[gateway_id] = str(error)
             log.info("gateway %s cannot be asked now how its agents are: %s", gateway_id, error)
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -97,12 +97,13 @@ def _neutral(text: str, facts: Sequence[str]) -> str:
     return text
 
 
-def plan_rings(changing: Sequence[Changing], canary: Canary) -> RingPlan:
+def plan_rings(changing: Sequence[Changing], canary: Canary, names: Mapping[UUID, str]) -> RingPlan:
     """Put each of the agents into a ring.
 
     The first ring has one agent for each change, of changes of many agents first, as far as its size reaches,
     and is then filled up; later rings take gateway by gateway, so that few of them restart in each, and main
-    agents last. Raises PermanentError if an agent that is named for the first ring does not change.
+    agents last. ``names``: of agents that do not change. Raises PermanentError if an agent that is named for
+    the first ring does not change.
     """
     order = sorted(
         changing, key=lambda each: (each.is_main, str(each.gateway_id), each.name, str(each.agent_id))
@@ -112,7 +113,7 @@ def plan_rings(changing: Sequence[Changing], canary: Canary) -> RingPlan:
         groups.setdefault(each.change, []).append(each)
     ranked = sorted(groups.values(), key=lambda group: (group[0].is_main, -len(group), group[0].name))
     if canary.agents:
-        first = _named(order, canary.agents)
+        first = _named(order, canary.agents, names)
     else:
         size = canary.count or max(1, math.ceil(len(order) * (canary.percent or 0) / 100))
         first = [group[0] for group in ranked][:size]
@@ -128,9 +129,19 @@ def plan_rings(changing: Sequence[Changing], canary: Canary) -> RingPlan:
     return RingPlan(rings, left_out)
 
 
-def _named(order: Sequence[Changing], agents: Iterable[UUID]) -> list[Changing]:
+def require_looked_at(agents: Iterable[UUID], looked_at: Container[UUID], names: Mapping[UUID, str]) -> None:
+    """Raise PermanentError if an agent that is named for the first ring is none of those looked at."""
+    strangers = [names.get(agent, str(agent)) for agent in agents if agent not in looked_at]
+    if strangers:
+        raise PermanentError(
+            f"canary: {', '.join(strangers)} cannot be in the first ring, for no gateway or board of this"
+            " roll-out has such an agent: name others, or how many."
+        )
+
+
+def _named(order: Sequence[Changing], agents: Iterable[UUID], names: Mapping[UUID, str]) -> list[Changing]:
     by_id = {each.agent_id: each for each in order}
-    idle = [str(agent) for agent in agents if agent not in by_id]
+    idle = [names.get(agent, str(agent)) for agent in agents if agent not in by_id]
     if idle:
         some = ", ".join(each.name for each in order[:NAMES_SHOWN])
         raise PermanentError(

@@ -14,7 +14,7 @@ from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, Step
 from worker.jobs.store import roll_outs
 from worker.jobs.store.job_leases import JobClaim
-from worker.jobs.store.jobs import enqueue
+from worker.jobs.store.jobs import enqueue, requester_of
 from worker.jobs.store.roll_outs import Member, Standing
 from worker.records.holds import (
     hold_as_delivered,
@@ -87,7 +87,7 @@ def hold(
     sources: str,
 ) -> None:
     """Have these agents of a gateway keep what they have, until their ring begins."""
-    by, keys = f"roll-out {held.job_id}", [each.agent_id for each in agents]
+    by, keys = requester_of(connection, held.job_id), [each.agent_id for each in agents]
     hold_as_delivered(connection, gateway, keys, job_id=held.job_id, held_by=by, sources=sources)
     found = {each.agent_id: each.former for each in agents}
     hold_entries_as_found(connection, gateway, found, job_id=held.job_id, held_by=by)
