@@ -129,7 +129,7 @@ Diff = Annotated[
 
 
 _SINCE_0_4 = frozenset({"overwrite_files", "keep_files", "past_roll_outs"})
-_LATER = _SINCE_0_4 | {"without_bundle", "now", "in_window"}
+_LATER = _SINCE_0_4 | {"without_bundle", "only_orphan", "now", "in_window"}
 SCHEDULE, ROLL_OUT = "schedule", "roll-out"
 """What ``requested_by`` holds for jobs that nobody asked for at the moment."""
 
