@@ -130,15 +130,9 @@ def _counts(result: Mapping[str, Any], *, planned: bool) -> str:
         (result.get("agents_unknown"), "unknown"),
         (result.get("agents_failed"), "failed"),
         (result.get("agents_gone"), "gone"),
-        (int(result.get("agents_reached") or 0) - _judged(result), "reached and not judged"),
         (result.get("agents_left"), "not reached"),
     ]
     return f"{total}: " + ", ".join(f"{count} {word}" for count, word in parts if count)
-
-
-def _judged(result: Mapping[str, Any]) -> int:
-    """How many of the agents that have the change are known to be well or not."""
-    return sum(int(result.get(f"agents_{state}") or 0) for state in ("healthy", "unknown", "failed"))
 
 
 def _restarts(counts: Mapping[str, Any] | None) -> str:
