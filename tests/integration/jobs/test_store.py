@@ -27,6 +27,7 @@ from worker.jobs.store.job_agents import (
 )
 from worker.jobs.store.leases import LeaseLostError, NotClaimed
 from worker.jobs.store.releasing import mark_next_in_line
+from worker.jobs.store.wake_batches import Woken, end_woken, gather_wakes
 from worker.runtime.services import Services
 
 LEASE_S = 5.0
@@ -166,6 +167,41 @@ def test_a_row_whose_job_is_cancelled_while_it_is_leased_is_due_once_it_parks(en
         park(connection, held, 60, "waiting for the roster writer", "roster")
     assert publish_due(engine, lambda *_: None) == 1
     assert take(engine, job_id, agent_id).cancel_requested
+
+
+def test_a_cancelled_job_whose_message_finds_its_agent_busy_ends_at_once(engine: Engine) -> None:
+    """Cancelled while nobody held the agent: another job may by the time that its message comes, and for long."""
+    agent_id = seed_fleet(engine).agent_id
+    first, second = accept(engine, agent_id), accept(engine, agent_id)
+    with engine.begin() as connection:
+        assert cancel(connection, second) is False
+    take(engine, first, agent_id)
+    assert claim(engine, second, agent_id, KIND, lease_s=LEASE_S) is NotClaimed.AGENT_BUSY
+    row, ended = job_agent(engine, second), job(engine, second)
+    assert (row.status, row.reason, row.next_attempt_at) == ("cancelled", "Cancelled on request.", None)
+    assert (ended.status, ended.reason_code, ended.agents_done) == ("cancelled", "cancelled", 1)
+    assert job(engine, first).status == "running"
+
+
+def test_a_row_that_was_gathered_for_a_wake_is_cancelled_once_its_gatherer_has_died(engine: Engine) -> None:
+    fleet = seed_fleet(engine)
+    job_id = accept(engine, fleet.agent_id)
+    held = take(engine, job_id, fleet.agent_id)
+    stored = {"label": "Ada", "params": {"sessionKey": "k"}, "result": {}}
+    with engine.begin() as connection:
+        advance(connection, held, "wake", lease_s=LEASE_S, wake=stored)
+        park(connection, held, 60, "waiting until the other agents have their files")
+        assert [each.label for each in gather_wakes(connection, fleet.gateway_id)] == ["Ada"]
+    execute(engine, "UPDATE provisioner.job_agents SET next_attempt_at = now() WHERE job_id = :id", id=job_id)
+    assert publish_due(engine, lambda *_: None) == 1
+    again = take(engine, job_id, fleet.agent_id)
+    assert again.wake_sent_at is not None
+    with engine.begin() as connection:
+        woken = [Woken(str(job_id), str(fleet.agent_id), {})]
+        park(connection, again, 60, "the gateway did not say whether the message arrived")
+        assert end_woken(connection, woken) == [], "the row was taken out of the batch"
+        assert cancel(connection, job_id) is False
+    assert publish_due(engine, lambda *_: None) == 1
 
 
 def test_a_planned_wait_is_no_crash(engine: Engine) -> None:

@@ -13,13 +13,12 @@ from sqlalchemy import Connection, bindparam, text
 
 from worker.errors import PermanentError
 from worker.jobs.states import ReasonCode
+from worker.jobs.store.busy_agents import CANCELLED as CANCELLED
+from worker.jobs.store.busy_agents import end_waiting
 from worker.jobs.store.jobs import release_agent
 from worker.jobs.store.sync_rows import end_pending
 from worker.jobs.store.webhooks import deliver_anyway
 from worker.masking.columns import MaskedText
-
-CANCELLED = "Cancelled on request."
-"""The recorded reason of a job or row that was cancelled."""
 
 
 def cancel(connection: Connection, job_id: UUID) -> bool:
@@ -43,7 +42,7 @@ def cancel(connection: Connection, job_id: UUID) -> bool:
     if job.kind == "sync_heartbeats":
         connection.execute(_END_HEARTBEATS, ending)
         return True
-    if connection.execute(_END_WAITING, ending).rowcount:
+    if end_waiting(connection, job_id):
         return True
     connection.execute(_MAKE_ROWS_DUE, {"job_id": job_id})
     connection.execute(_REQUEST, {"job_id": job_id})
@@ -93,24 +92,6 @@ _END_HEARTBEATS = text("""
                 WHERE job_id = :job_id AND status = 'succeeded'))
     WHERE id = :job_id AND status = 'running'
 """)
-_END_WAITING = text("""
-    WITH ended AS (
-        UPDATE provisioner.job_agents r
-        SET status = 'cancelled', reason = :reason, reason_code = :code, next_attempt_at = NULL,
-            published_at = NULL, finished_at = now()
-        FROM provisioner.jobs j
-        WHERE r.job_id = :job_id AND j.id = r.job_id AND j.kind <> 'sync_gateway' AND r.status = 'pending'
-          AND EXISTS (SELECT FROM provisioner.job_agents o
-                      WHERE o.agent_id = r.agent_id AND o.status = 'running')
-        RETURNING r.job_id
-    )
-    UPDATE provisioner.jobs
-    SET status = 'cancelled', phase = 'ended', error = :reason, reason_code = :code,
-        cancel_requested_at = now(), agents_done = agents_total, next_attempt_at = NULL, published_at = NULL,
-        finished_at = now(), updated_at = now()
-    FROM ended WHERE jobs.id = ended.job_id
-""")
-"""Ends a job about one agent that waits for another job on that agent: until then nobody could claim it."""
 _MAKE_ROWS_DUE = text("""
     UPDATE provisioner.job_agents SET next_attempt_at = now()
     WHERE job_id = :job_id AND finished_at IS NULL AND lease_until IS NULL AND published_at IS NULL

@@ -18,14 +18,11 @@ from worker.jobs import service_time
 from worker.jobs.kinds import ONE_AGENT_KINDS
 from worker.jobs.requests import Request
 from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.jobs.store.busy_agents import postpone
 from worker.jobs.store.drift import NOTE_DRIFT, OF_NO_ROLL_OUT
 from worker.jobs.store.leases import LeaseLostError, NotClaimed, count_crash
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
-
-BUSY_AGENT_WAIT_S = 5.0
-"""Seconds until a job that found its agent busy tries again. Usually it is published earlier, when the other
-job frees the agent."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ _CLAIM = text(f"""
         lease_until = now() + make_interval(secs => :lease_s),
         next_attempt_at = now() + make_interval(secs => :lease_s),
         published_at = NULL, started_at = coalesce(r.started_at, now()), reason = NULL,
-        reason_code = NULL
+        reason_code = NULL, wake = NULL
     FROM provisioner.jobs j
     WHERE r.job_id = :job_id AND r.agent_id = :agent_id AND j.id = r.job_id AND j.status = 'running'
       AND j.kind = :kind
@@ -109,16 +106,6 @@ _CLAIM = text(f"""
         j.cancel_requested_at IS NOT NULL AS cancel_requested,
         extract(epoch FROM now() - r.started_at)::float AS age_s,
         {service_time.failing_s("r.failing_since")} AS failing_s
-""")
-
-_POSTPONE_BUSY = text(f"""
-    UPDATE provisioner.job_agents
-    SET published_at = NULL, reason = 'waiting for another job on this agent',
-        reason_code = '{ReasonCode.WAITING_FOR_AGENT}',
-        next_attempt_at = CASE WHEN EXISTS (
-            SELECT FROM provisioner.job_agents h WHERE h.agent_id = :agent_id AND h.status = 'running'
-        ) THEN now() + make_interval(secs => :wait_s) ELSE now() END
-    WHERE job_id = :job_id AND agent_id = :agent_id AND status = 'pending'
 """)
 
 
@@ -136,7 +123,8 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, kind: str, *, lease_s: f
     """Lease the agent's row for ``lease_s`` seconds, if its job is running and of that kind, the row is
     published and not leased, and no other job holds the agent.
 
-    A lease that ran out counts as a crash, since a worker died; a planned wait does not.
+    A lease that ran out counts as a crash, since a worker died; a planned wait does not. The row is in no
+    batch of wakes any more.
     """
     target = {"job_id": job_id, "agent_id": agent_id}
     try:
@@ -144,8 +132,8 @@ def claim(engine: Engine, job_id: UUID, agent_id: UUID, kind: str, *, lease_s: f
             parameters = {**target, "kind": kind, "lease_s": lease_s}
             row = connection.execute(_CLAIM, parameters).one_or_none()
     except IntegrityError:  # the index that lets one job at a time hold an agent
-        with single(engine) as connection:
-            connection.execute(_POSTPONE_BUSY, {**target, "wait_s": BUSY_AGENT_WAIT_S})
+        with engine.begin() as connection:
+            postpone(connection, job_id, agent_id)
         return NotClaimed.AGENT_BUSY
     if row is None:
         return NotClaimed.NOTHING_TO_DO

@@ -3,7 +3,7 @@
 `worker.agents.wake_barrier` decides when. After the messages no further calls are made for these agents,
 since their gateway is busy with the runs that the messages start. A row with both ``wake`` and
 ``wake_sent_at`` belongs to the worker that gathered it, without a lease; if that worker dies, the row becomes
-due again and is treated like any other whose wake message was sent.
+due again. Its next claim takes it out of the batch, and it is treated like any other whose wake was sent.
 """
 
 from __future__ import annotations
