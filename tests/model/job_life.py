@@ -345,7 +345,7 @@ class Life:
     # --- what must not be ---------------------------------------------------------------------------------
 
     def _neglected(self, w: World) -> str | None:
-        """Why a row that is neither leased nor about to be published waits though nothing keeps it, if one does."""
+        """What a row waits for that nothing keeps; of those that no worker has leased."""
         sleeping = [n for n, row in enumerate(w.rows) if row.lease == "none" and row.timer == "later"]
         for n in sleeping:
             row = w.rows[n]

@@ -170,7 +170,7 @@ def test_a_row_whose_job_is_cancelled_while_it_is_leased_is_due_once_it_parks(en
 
 
 def test_a_cancelled_job_whose_message_finds_its_agent_busy_ends_at_once(engine: Engine) -> None:
-    """Cancelled while nobody held the agent: another job may by the time that its message comes, and for long."""
+    """Cancelled while nobody held the agent; by the time that its message comes, another job does."""
     agent_id = seed_fleet(engine).agent_id
     first, second = accept(engine, agent_id), accept(engine, agent_id)
     with engine.begin() as connection:
