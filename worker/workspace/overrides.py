@@ -45,6 +45,7 @@ _WORK_LIMIT = 16 * OUTPUT_LIMIT  # characters that all filters of one rendering 
 _DEPTH_LIMIT = 40
 _NODE_LIMIT = 4_000
 _TRIM_LIMIT = 100
+_REASON_END = 500  # characters of a refusal at either end: what to do about it stands at its end
 _LARGEST_NUMBER = 10**15
 _AS_TEXT = (
     " (to have {{ or {% in the text itself, as in GitHub Actions, Handlebars or Prometheus, put {% raw %}"
@@ -86,10 +87,18 @@ class TemplateError(PermanentError):
     """A template cannot be used. ``template``: its name; ``line``: the line at fault, from 1 (rules.md 9)."""
 
     def __init__(self, template: str, line: int, reason: str) -> None:
+        reason = _bounded_reason(reason)
         super().__init__(f"{template}, line {line}: {reason}")
         self.template = template
         self.line = line
         self.reason = reason
+
+
+def _bounded_reason(reason: str) -> str:
+    """The reason without its middle, if it quotes a name of the template's that has no end."""
+    if len(reason) <= 2 * _REASON_END:
+        return reason
+    return f"{reason[:_REASON_END]}[...]{reason[-_REASON_END:]}"
 
 
 class _Refused(Exception):

@@ -115,6 +115,14 @@ def test_anything_else_is_refused_with_name_and_line(construct: str, reason: str
     assert (refusal.value.template, refusal.value.line) == ("the SOUL.md override", 3)
 
 
+@pytest.mark.parametrize("source", ["{{ NAME }}", "{% NAME %}", "{{ 1|NAME }}", "{{ 1|upper(NAME=1) }}"])
+def test_a_refusal_is_no_longer_than_a_person_reads(source: str) -> None:
+    with pytest.raises(TemplateError) as refusal:
+        rendered(source.replace("NAME", "n" * 60_000))
+    assert len(str(refusal.value)) < 1_100
+    assert str(refusal.value).endswith("`provisioner template overrides plain --agent AGENT`)")
+
+
 def test_source_is_bounded_in_bytes() -> None:
     assert rendered("\u00e9" * (INPUT_LIMIT // 2)) == "\u00e9" * (INPUT_LIMIT // 2)
     with pytest.raises(TemplateError, match="longer than 64 KB"):
