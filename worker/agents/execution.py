@@ -8,13 +8,14 @@ from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
+from worker.agents.rollback_job import HELD_ALL_THE_SAME
 from worker.agents.token_choice import NoTokenError
 from worker.database import single
 from worker.errors import reason_of
 from worker.gateway.idle_timeout import call_limits
 from worker.jobs.executor import Ended, Outcome, agent_row, execute
 from worker.jobs.messages import Message
-from worker.jobs.requests import AdoptAgent
+from worker.jobs.requests import AdoptAgent, Rollback
 from worker.jobs.retry_policy import GatewayGivenUpError, Snooze
 from worker.jobs.states import AgentOutcome, ReasonCode, code_of
 from worker.jobs.store.cancelling import CANCELLED
@@ -27,6 +28,7 @@ from worker.records.adoption import leave_found_place
 from worker.records.agent_repository import DeletedAgentError, MovedAgentError
 from worker.records.agent_status import give_back, restore
 from worker.records.file_records import touched_by
+from worker.records.holds import has_held
 from worker.records.sync_windows import WindowClosedError
 from worker.roster.circuit_breaker import snooze_after
 from worker.runtime.gateway_slots import held_slot
@@ -178,6 +180,8 @@ def _end(
 ) -> Ended:
     """End the row without success; a single job restores the agent's earlier status (rules.md 38)."""
     with services.engine.begin() as connection:
+        if held.kind == Rollback.kind and has_held(connection, held.job_id):
+            warnings = [*warnings, HELD_ALL_THE_SAME]
         finish(connection, held, status, reason=reason, warnings=warnings, code=code, outcome=outcome)
         if held.kind == AdoptAgent.kind:
             leave_found_place(connection, held.job_id, held.agent_id)

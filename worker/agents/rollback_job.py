@@ -40,6 +40,11 @@ from worker.worker_row import require_no_older_worker
 from worker.workspace.held import HeldEntry, HeldFile
 from worker.workspace.template_sources import sources_sha256
 
+HELD_ALL_THE_SAME = (
+    "What it was to bring back is held all the same, so that the next update or sync brings it back;"
+    " `provisioner rollback AGENT --release` ends that."
+)
+"""Said of a rollback that fails or is cancelled after it has begun."""
 ROLLBACK = JobProfile(None, "", "rolled back", mints=False, serves_main=True)
 
 

@@ -211,6 +211,11 @@ def release_superseded(connection: Connection, agent_ids: Collection[UUID], name
     return connection.execute(_RELEASE_SUPERSEDED, values).rowcount
 
 
+def has_held(connection: Connection, job_id: UUID) -> bool:
+    """Whether this job has agents keep anything."""
+    return bool(connection.execute(_HAS_HELD, {"job_id": job_id}).scalar_one())
+
+
 def open_roll_out_that_holds(connection: Connection, agent_id: UUID) -> UUID | None:
     """The roll-out that goes on and has the agent keep what it has, if there is one."""
     return connection.execute(_HELD_OPEN, {"agent_id": agent_id}).scalars().first()
@@ -294,6 +299,10 @@ _RELEASE_SUPERSEDED = text("""
     WHERE h.agent_id = ANY(:agents) AND h.name = ANY(:names) AND NOT EXISTS (
         SELECT FROM provisioner.jobs j
         WHERE j.id = h.job_id AND h.cause = 'roll_out' AND j.status IN ('queued', 'running'))
+""")
+_HAS_HELD = text("""
+    SELECT EXISTS (SELECT FROM provisioner.held_files WHERE job_id = :job_id)
+        OR EXISTS (SELECT FROM provisioner.held_fields WHERE job_id = :job_id)
 """)
 _HELD_OPEN = text("""
     SELECT j.id FROM provisioner.jobs j

@@ -100,6 +100,20 @@ def test_what_a_sync_changed_comes_back_to_the_byte_and_stays(scene: Scene, ann:
     assert contents(scene, ann) == changed
 
 
+@on_one_release
+def test_one_that_fails_says_that_the_next_job_brings_it_back(scene: Scene, ann: UUID) -> None:
+    before = contents(scene, ann)
+    restyle(scene, "terse")
+    synced(scene)
+    scene.execute("UPDATE agents SET is_board_lead = true")  # an id under which nobody is registered
+    failed = roll_back(scene, ann)
+    assert failed.status == "failed"
+    assert "is held all the same" in warnings(scene, failed)[-1]
+    scene.execute("UPDATE agents SET is_board_lead = false")
+    synced(scene)
+    assert contents(scene, ann) == before
+
+
 def test_what_the_agent_wrote_before_and_since_stays(scene: Scene, ann: UUID) -> None:
     soul = folder(scene, ann) / "SOUL.md"
     edit(soul, "- You are useful", f"{NOTE}\n- You are useful")
