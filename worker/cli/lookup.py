@@ -54,9 +54,14 @@ def find(connection: Connection, noun: Noun, given: str) -> UUID:
     raise WrongUseError(f"There is no {noun} {given!r}: `provisioner {noun} list` shows those there are.")
 
 
-def find_bundled_agent(connection: Connection, given: str) -> UUID | None:
-    """The id of the one agent with a bundle that is meant; None if there is none. Raises WrongUseError."""
-    ids = list(dict.fromkeys(row.agent_id for row in agents_of_bundles(connection, given)))
+def find_bundled_agent(connection: Connection, given: str, *, deleted: bool = False) -> UUID | None:
+    """The id of the one agent with a bundle that is meant; None if there is none.
+
+    One that has no row is meant first; with ``deleted`` no other. Raises WrongUseError.
+    """
+    found = agents_of_bundles(connection, given)
+    gone = [row for row in found if not row.has_row]
+    ids = list(dict.fromkeys(row.agent_id for row in (gone if gone or deleted else found)))
     if len(ids) > 1:
         raise WrongUseError(_several(f"agents with a bundle are meant by {given!r}", ids))
     return ids[0] if ids else None

@@ -164,6 +164,10 @@ class _Field:
             return typed or self.default if self.many else self.default if typed is None else typed
         if isinstance(typed, list):
             return [find(connection, noun, name) for name in typed] or None
+        if self.option.deleted:
+            key = find_bundled_agent(connection, typed, deleted=True)
+            if key is not None:
+                return key
         try:
             return find(connection, noun, typed)
         except WrongUseError:

@@ -92,7 +92,8 @@ class Option:
     argument.
 
     If the field is true by default, its option turns it off, as ``--no-wake`` does. ``even_without_row``: a
-    full id is accepted even if no row has it; ``bundled``: or the name of an agent that has a bundle.
+    full id is accepted even if no row has it; ``bundled``: or the name of an agent that has a bundle;
+    ``deleted``: one that has a bundle and no row is meant rather than one that has a row.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Option:
     metavar: str | None = None
     even_without_row: bool = False
     bundled: bool = False
+    deleted: bool = False
 
 
 Now = Annotated[bool, Option("--now", "Do not wait for a sync window of the gateway.")]
@@ -306,7 +308,13 @@ class RestoreAgent(Request):
 
     agent_id: Annotated[
         UUID,
-        Option("AGENT", "Name or id of an agent that was deleted.", even_without_row=True, bundled=True),
+        Option(
+            "AGENT",
+            "Name or id of an agent that was deleted.",
+            even_without_row=True,
+            bundled=True,
+            deleted=True,
+        ),
     ]
     bundle_id: Annotated[
         UUID | None, Option("--bundle", "This bundle; without it the newest that holds its files.", "ID")

@@ -143,7 +143,7 @@ def forget_bundles(connection: Connection, *, dry_run: bool = False) -> int:
 
 
 def agents_of_bundles(connection: Connection, given: str) -> Sequence[Row[Any]]:
-    """The ids and names of agents that have a bundle and are meant by a name or an id."""
+    """The ids of agents that have a bundle and are meant by a name or an id, and whether they have a row."""
     return connection.execute(_NAMED, {"given": given}).all()
 
 
@@ -195,10 +195,10 @@ _LIST = text(
 _OF_JOB = text("SELECT id FROM provisioner.agent_bundles WHERE job_id = :job_id")
 _BODY = text("SELECT body FROM provisioner.agent_bundles WHERE id = :id")
 _NAMED = text("""
-    SELECT DISTINCT agent_id, agent_name FROM provisioner.agent_bundles
-    WHERE expires_at >= now()
-      AND (agent_name = :given OR lower(agent_name) = lower(:given) OR CAST(agent_id AS text) LIKE
-      lower(:given) || '%')
+    SELECT DISTINCT b.agent_id, a.id IS NOT NULL AS has_row
+    FROM provisioner.agent_bundles b LEFT JOIN agents a ON a.id = b.agent_id
+    WHERE b.expires_at >= now()
+      AND (lower(b.agent_name) = lower(:given) OR starts_with(CAST(b.agent_id AS text), lower(:given)))
 """)
 _COUNT_OLD = text("SELECT count(*) FROM provisioner.agent_bundles WHERE expires_at < now()")
 _FORGET = text("""

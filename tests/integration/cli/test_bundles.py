@@ -70,6 +70,7 @@ def test_what_of_a_bundle_is_not_restored_is_on_the_page(staffed: Provisioner, s
     [kept] = staffed.json("bundles")
     assert f"bundle     {kept['id'][:8]}, kept for 30 days" in gone
     assert "MEMORY.md (masked)" in " ".join(staffed.run("bundles").stdout.split())
+    staffed.json("agent", "add", "Ada", "--board", "Board Ada")  # another one, who has taken her name
     page = " ".join(staffed.run("restore", "Ada", "--no-wake").stdout.split())
     assert "not restored MEMORY.md: a secret in it was masked: --allow-masked restores it" in page
     assert "notes.txt: this gateway takes no file of that name" in page
