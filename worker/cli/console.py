@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -190,3 +190,13 @@ def named(names: Sequence[str]) -> str:
     if len(names) > _SHOWN:
         return f"{', '.join(shown)} and {len(names) - _SHOWN} more"
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""
+
+
+def by_reason(items: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A line for each reason, with the first of the names that it is the reason for. ``items``: names and
+    reasons."""
+    grouped: dict[str, list[str]] = {}
+    for name, why in items:
+        grouped.setdefault(why, []).append(name)
+    for why, names in grouped.items():
+        yield f"{named(names)}: {why}"

@@ -20,7 +20,7 @@ from worker.gateway.answers import Answer
 from worker.gateway.client import Call
 from worker.gateway.errors import GatewayError, PermanentGatewayError, UnsafeFile
 from worker.printable import line
-from worker.workspace.bundle import MOST_BYTES, MOST_FILES, LeftOut, is_plain_path, too_large
+from worker.workspace.bundle import MOST_BYTES, MOST_FILES, TOO_MANY, LeftOut, is_plain_path, too_large
 from worker.workspace.plan import LiveFile
 
 READ = "agents.workspace.get"
@@ -29,6 +29,8 @@ READING_S = 15.0
 _AT_ONCE = 8
 _MOST_LISTED = 2_000
 _HEARTBEAT = "HEARTBEAT.md"
+_NOTES = "memory"
+"""The folder in which OpenClaw has agents keep notes of each day."""
 _SKIPPED = {".git": "what git keeps", "node_modules": "packages that can be installed again"}
 
 
@@ -46,9 +48,10 @@ class ReadWorkspace:
 
     def fits(self, path: str, size: int) -> bool:
         """Whether a file of that size fits; one that does not is listed."""
-        if self.size + size <= MOST_BYTES and len(self.files) < MOST_FILES:
+        many = len(self.files) >= MOST_FILES
+        if not many and self.size + size <= MOST_BYTES:
             return True
-        self.left_out.append(LeftOut(path, too_large(size)))
+        self.left_out.append(LeftOut(path, TOO_MANY if many else too_large(size)))
         return False
 
 
@@ -106,7 +109,7 @@ def _read_heartbeat(files: AgentFiles, found: ReadWorkspace) -> None:
 
 
 def _read_folders(files: AgentFiles, found: ReadWorkspace, until: float) -> None:
-    """Every other file, folder by folder, the nearest to the top first."""
+    """Every other file, folder by folder: the agent's notes first, then the nearest to the top."""
     folders, listed = [""], 0
     while folders:
         folder = folders.pop(0)
@@ -124,7 +127,7 @@ def _read_folders(files: AgentFiles, found: ReadWorkspace, until: float) -> None
             elif kind != "file" and name in _SKIPPED:
                 found.left_out.append(LeftOut(f"{path}/", f"it is {_SKIPPED[name]}"))
             elif kind == "directory":
-                folders.append(path)
+                folders.insert(0 if path == _NOTES else len(folders), path)
         if time.monotonic() > until or listed > _MOST_LISTED:
             rest = [f"{one}/" for one in [folder, *folders] if one]
             found.left_out += [

@@ -30,6 +30,7 @@ MOST_TAR_BYTES = 24 * 1024 * 1024
 """Limit on a tar that is read: the files, what was delivered into them, a manifest, and tar's own blocks."""
 _MOST_MEMBERS = 2 * MOST_FILES + 1
 _LONGEST_PATH = 400
+TOO_MANY = f"a bundle holds {MOST_FILES} files at most"
 NO_TEXT = "it is no text, and is only kept where BUNDLE_KEY is set"
 _MOST_MANIFEST = 4 * 1024 * 1024
 _DEEPEST = 100
@@ -361,6 +362,5 @@ def _setting(value: Any) -> Mapping[str, Any]:
 
 
 def too_large(size: int) -> str:
-    """Why a file of ``size`` bytes is not in a bundle whose limit is reached."""
-    most = f"{MOST_BYTES // 1024 // 1024} MB and {MOST_FILES} files"
-    return f"its {size} bytes do not fit: a bundle holds {most} at most"
+    """Why a file of ``size`` bytes is not in a bundle that has no room for them."""
+    return f"its {size} bytes do not fit: a bundle holds {MOST_BYTES // 1024 // 1024} MB at most"

@@ -66,14 +66,20 @@ def test_what_of_a_bundle_is_not_restored_is_on_the_page(staffed: Provisioner, s
     workspace = simulator.workspace(key)
     (workspace / "MEMORY.md").write_text("The key is sk-proj-8yT2kQ9wLm4XzR7vBn3JcP6d.\n")
     (workspace / "notes.txt").write_text("Rain.\n")
+    for folder, count in (("attachments", 500), ("memory", 1)):  # the notes are kept before whatever else
+        (workspace / folder).mkdir(exist_ok=True)
+        for number in range(count):
+            (workspace / folder / f"{number}.md").write_text(str(number))
     gone = staffed.run("delete", "Ada", "--yes").stdout
     [kept] = staffed.json("bundles")
     assert f"bundle     {kept['id'][:8]}, kept for 30 days" in gone
+    assert "memory/0.md" in [one["path"] for one in kept["files"]]
     assert "MEMORY.md (masked)" in " ".join(staffed.run("bundles").stdout.split())
     staffed.json("agent", "add", "Ada", "--board", "Board Ada")  # another one, who has taken her name
     page = " ".join(staffed.run("restore", "Ada", "--no-wake").stdout.split())
     assert "not restored MEMORY.md: a secret in it was masked: --allow-masked restores it" in page
     assert "notes.txt: this gateway takes no file of that name" in page
+    assert page.count("gateways take only the text files") == page.count("500 files at most") == 1
 
 
 def test_what_cannot_be_is_said_in_a_sentence(staffed: Provisioner, tmp_path: Path) -> None:

@@ -10,7 +10,19 @@ from uuid import UUID, uuid4
 import typer
 from sqlalchemy import Connection, text
 
-from worker.cli.console import Json, ago, counted, named, note, plain, short, show_list, size, table
+from worker.cli.console import (
+    Json,
+    ago,
+    by_reason,
+    counted,
+    named,
+    note,
+    plain,
+    short,
+    show_list,
+    size,
+    table,
+)
 from worker.cli.environment import engine, operator_settings
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find, find_bundle_id
@@ -27,7 +39,7 @@ def bundles(as_json: Json = False) -> None:
     """List the bundles that are kept of agents, and what each holds. Contents are not shown."""
     with engine().connect() as connection:
         found = all_bundles(connection)
-    shown = table("Agent", "Bundle", "Made", "For", "Files", last="Masked or not in it")
+    shown = table("Agent", "Bundle", "Made", "For", "Files", last="Not in it")
     for one in found:
         files = one.manifest["files"]
         left = [f"{name} (masked)" for name in one.manifest["masked"]]
@@ -138,8 +150,8 @@ def _say_what_it_lacks(bundle: Bundle) -> None:
     note(f"{counted(len(bundle.files), 'file')}, {size(bundle.size)}.")
     if bundle.masked:
         note(f"Masked in it, which BUNDLE_KEY of the workers would spare: {named(sorted(bundle.masked))}.")
-    for one in bundle.left_out:
-        note(f"Not in it: {one.what}: {one.why}.")
+    for each in by_reason((one.what, one.why) for one in bundle.left_out):
+        note(f"Not in it: {each}.")
 
 
 def import_(

@@ -8,7 +8,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.console import ago, argument, counted, cut_cell, fields, plain, say, short, table, took
+from worker.cli.console import (
+    ago,
+    argument,
+    by_reason,
+    counted,
+    cut_cell,
+    fields,
+    plain,
+    say,
+    short,
+    table,
+    took,
+)
 from worker.cli.job_summary import AgentSummary, JobSummary
 from worker.cli.options import command_line
 from worker.cli.views.files import list_of_files, show_diffs
@@ -154,8 +166,9 @@ def _outcome(job: JobSummary) -> Iterator[tuple[str, str | Text]]:
         yield "workspace", str(result["workspace_path"])
     if job.kind == DeleteAgent.kind and result.get("bundle"):
         yield "bundle", f"{short(result['bundle'])}, kept for 30 days: provisioner bundles"
-    for left in result.get("not_restored") or ():
-        yield "not restored", Text(plain(f"{left['what']}: {left['why']}"), style="yellow")
+    left = [(str(one["what"]), str(one["why"])) for one in result.get("not_restored") or ()]
+    for number, each in enumerate(by_reason(left)):
+        yield "not restored" if number == 0 else "", Text(plain(each), style="yellow")
     for warning in job.every_warning:
         yield "warning", Text(plain(warning), style="yellow")
     if job.error:
