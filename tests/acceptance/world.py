@@ -45,8 +45,8 @@ FEWER = 20
 times the CPU."""
 TO_DELETE, SLOW_TO_DELETE, SIMULATED_TO_DELETE = 10, 6, 4
 """How many more are there to be deleted."""
-AWAKE, SETTLED = 8, 32
-SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 22
+AWAKE, SETTLED = 8, 34
+SIMULATED_AWAKE, SIMULATED_SETTLED = 4, 24
 """How many are woken, a lead among them; how many tests take one by one: on a simulator fewer tests do."""
 SIMULATED_ON_BOARDS = 20
 """How many of the many the boards share on a simulator, where more of them prove nothing more of a sync."""
