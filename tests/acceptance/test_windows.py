@@ -62,7 +62,7 @@ def test_a_change_that_restarts_the_gateway_waits_for_its_window(closed: World) 
             open_windows(world)
         assert world.ended(job_id)["status"] == "succeeded"
         assert world.proxy.count("config.patch") == 1
-    assert away.restarts == int(restarts and world.real)
+    assert int(restarts and world.real) <= away.restarts <= int(restarts)
     assert world.roster()[agent.openclaw_id]["heartbeat"]["every"] == "35m"
 
 
