@@ -47,10 +47,13 @@ smoke: setup              ## one agent's life on the oldest and the newest real 
 test-gateways: setup      ## all that a real OpenClaw can show, on three releases (OPENCLAW=2026.9.6: on one)
 	@.ci/test-gateways $(or $(OPENCLAW),$(OPENCLAW_RELEASES))
 
+chaos: setup             ## break all that can break, and look for losses (SEED=n, ONLY=words, FULL=1: all of it, in parts)
+	@$(BIN)/python -m tests.chaos
+
 demo: setup               ## provision and sync a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
 	@$(BIN)/provisioner demo --gateway $(or $(GATEWAY),simulator)
 
 bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
 	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
 
-.PHONY: help setup lock lint test test-lab smoke test-gateways demo bench
+.PHONY: help setup lock lint test test-lab smoke test-gateways chaos demo bench

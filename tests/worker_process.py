@@ -18,11 +18,15 @@ from collections.abc import Mapping
 from multiprocessing import connection, forkserver
 from pathlib import Path
 
+from worker import broker
 from worker.workspace import tokens
 
 ROOT = Path(__file__).parents[1]
 QUICK_ROUNDS = 1_000
 """Rounds of PBKDF2 in the tests' hashes; the usual number takes 0.1 s of CPU."""
+REDELIVERED = "TESTS_REDELIVERED_AFTER_S"
+"""Environment variable of a worker: seconds until the broker gives away again what it took and did not
+acknowledge, in place of ten minutes."""
 _GRACE_S = 50.0
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -172,6 +176,8 @@ def _celery(
     os.chdir(ROOT)
     sys.argv = ["celery", *arguments]
     tokens.ROUNDS = hash_rounds
+    if REDELIVERED in environment:
+        broker.VISIBILITY_TIMEOUT_S = int(environment[REDELIVERED])
     if trace is not None:
         from tests.benchmarks.trace import trace_to
 

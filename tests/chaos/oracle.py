@@ -27,7 +27,10 @@ def state_of(engine: Engine, simulators: Mapping[UUID, Simulator]) -> State:
     """What agents, rosters, files and tokens are, in the normal form. ``simulators``: by gateway id."""
     with engine.connect() as connection:
         names = _names(connection, simulators)
-        agents = {row.name: _agent(row, simulators, names) for row in connection.execute(_AGENTS)}
+        agents = {
+            f"{row.name} at {row.gateway}": _agent(row, simulators, names)
+            for row in connection.execute(_AGENTS)
+        }
     rosters = {
         names.of(str(gateway_id)): {
             names.of(key): names.of_all(entry) for key, entry in each.agents().items()
@@ -141,12 +144,14 @@ def _short(value: Any) -> str:
 
 
 _AGENTS = text("""
-    SELECT a.name, a.status, a.openclaw_session_id, a.agent_token_hash, a.gateway_id, c.pending_hash,
+    SELECT a.name, g.name AS gateway, a.status, a.openclaw_session_id, a.agent_token_hash, a.gateway_id,
+        c.pending_hash,
         CAST(a.heartbeat_config AS text) AS heartbeat_config,
         (SELECT p.openclaw_id FROM provisioner.agent_places p
          WHERE p.agent_id = a.id AND p.gateway_id = a.gateway_id AND p.until IS NULL
          ORDER BY p.id DESC LIMIT 1) AS openclaw_id
-    FROM agents a LEFT JOIN provisioner.agent_credentials c ON c.agent_id = a.id ORDER BY a.name
+    FROM agents a JOIN gateways g ON g.id = a.gateway_id
+    LEFT JOIN provisioner.agent_credentials c ON c.agent_id = a.id ORDER BY a.name
 """)
 _IDS = text("""
     SELECT CAST(id AS text) AS id, 'agent' AS what, name FROM agents

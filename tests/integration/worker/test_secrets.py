@@ -6,9 +6,6 @@ the log level that says most.
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +15,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from sqlalchemy import inspect, text
 
 from tests.integration.agents.fleet import execute, seed_fleet
 from tests.integration.worker.workshop import RELEASES, Workshop
+from tests.searching import all_keys, all_rows, with_decoded
 from worker.gateway.address import GatewayAddress
-
-_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 
 
 @dataclass(frozen=True)
@@ -68,44 +63,6 @@ class Watch:
         return with_decoded("\n".join(self._seen))
 
 
-def with_decoded(said: str) -> str:
-    """A text, and what its base64 parts say: kombu packs message bodies so."""
-    decoded = []
-    for part in _ENCODED.findall(said):
-        with contextlib.suppress(ValueError):
-            decoded.append(base64.b64decode(part + "=" * (-len(part) % 4), b"-_").decode(errors="ignore"))
-    return "\n".join([said, *decoded])
-
-
-def all_keys(url: str) -> str:
-    """Every key of the broker's database with its value."""
-    found = []
-    with redis.Redis.from_url(url) as client:
-        for key in client.scan_iter(count=1000):
-            kind = client.type(key)
-            value: object = {
-                b"string": client.get,
-                b"hash": client.hgetall,
-                b"set": client.smembers,
-                b"list": lambda k: client.lrange(k, 0, -1),
-                b"zset": lambda k: client.zrange(k, 0, -1),
-            }[kind](key)
-            found.append(f"{key!r} {value!r}")
-    return with_decoded("\n".join(found))
-
-
-def all_rows(workshop: Workshop) -> str:
-    """Every row of every table, but for gateways.token and gateways.url, which are the owner's own."""
-    inspector, found = inspect(workshop.engine), []
-    with workshop.engine.connect() as connection:
-        for schema in ("public", "provisioner"):
-            for table in inspector.get_table_names(schema):
-                less = " - 'token' - 'url'" if table == "gateways" else ""
-                rows = connection.execute(text(f"SELECT (to_jsonb(t){less})::text FROM {schema}.{table} t"))
-                found += [f"{schema}.{table} {row[0]}" for row in rows]
-    return "\n".join(found)
-
-
 @pytest.fixture(scope="module")
 def searched(open_workshop: Callable[[], Workshop]) -> SearchedPlaces:
     """A worker at work, on success and on failure, and all that could be seen of it."""
@@ -141,7 +98,7 @@ def searched(open_workshop: Callable[[], Workshop]) -> SearchedPlaces:
         "the log": worker.log(),
         "the broker's commands": watch.text(),
         "the broker's keys": all_keys(workshop.redis_url),
-        "the tables": all_rows(workshop),
+        "the tables": all_rows(workshop.engine),
     }
     return SearchedPlaces(places, secrets, agent_id)
 

@@ -1,0 +1,27 @@
+"""What a scenario of chaos is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.chaos.stage import Stage
+from tests.integration.worker.workshop import RELEASES
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``play`` does the stage's commission while it breaks things, and counts in ``Stage.broken`` what it has
+    broken.
+
+    ``agents``: how many on each gateway; ``full_agents``: the same in a full run; ``full_runs``: how often a
+    full run plays it, each time with another seed.
+    """
+
+    name: str
+    play: Callable[[Stage], None]
+    agents: int = 12
+    full_agents: int = 100
+    full_runs: int = 3
+    workers: int = 2
+    releases: Sequence[str] = RELEASES

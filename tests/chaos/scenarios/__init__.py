@@ -1,0 +1,8 @@
+"""The scenarios of chaos, by what they break; each is played on a stage, and then the oracle looks."""
+
+from __future__ import annotations
+
+from tests.chaos.scenario import Scenario
+from tests.chaos.scenarios import killing
+
+SCENARIOS: tuple[Scenario, ...] = (*killing.SCENARIOS,)
