@@ -32,6 +32,7 @@ LEAK = "the gateway said: Authorization: Bearer q2v5hJMJ3C51gN8WCOWE"
 SENTENCES = {"reason", "error", "warning", "warnings", "sentences", "note", "result", "rows", "woken"}
 CONSTANT = {
     ("worker.jobs.store.busy_agents", "reason"),
+    ("worker.jobs.store.cancelling", "reason"),
     ("worker.jobs.store.wake_batches", "reason"),
     ("worker.jobs.store.job_agents", "woken"),
 }
