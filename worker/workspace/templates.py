@@ -55,6 +55,8 @@ def render_template(path: str, context: Mapping[str, Any], folder: Path | None =
     except Exception as error:
         name, line = _place_of(error, path, folder)
         reason = _reason(error)
+        if isinstance(error, _TooLongError):
+            reason += _longest_of(context)
     raise TemplateError(shown_path(name, folder), line, reason) from None
 
 
@@ -105,6 +107,16 @@ def _reason(error: Exception) -> str:
         return error.msg  # the rest is about the program into which Jinja compiled the template
     says = str(error).strip()
     return f"{says or 'it cannot be rendered'} ({type(error).__name__})"
+
+
+def _longest_of(context: Mapping[str, Any]) -> str:
+    """What a rendering that is too long has from its longest value, if that alone makes up much of it."""
+    texts = {name: value for name, value in context.items() if isinstance(value, str)}
+    name = max(texts, key=lambda name: len(texts[name]), default="")
+    length = len(texts.get(name, ""))
+    if length * 10 < _OUTPUT_LIMIT:
+        return ""
+    return f", of which {name} alone has {length:,} characters: shorten that"
 
 
 def _place_of(error: Exception, path: str, folder: Path | None) -> tuple[str, int]:

@@ -1,20 +1,24 @@
 """Reading other people's text takes time in proportion to its length, and holds the GIL no longer.
 
 Each reader gets long repetitions of every character that means something to one of them. Four times the text
-may take at most six times the CPU.
+may take at most six times the CPU, up to 64 KB; with FULL=1 in the environment, up to 1 MB.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from worker.cli.console import plain
 from worker.errors import PermanentError
+from worker.escaped import escaped as escaped_text
+from worker.gateway.config_text import text_fault, without_nulls
 from worker.gateway.entry_settings import FieldRecord, apply_settings
 from worker.gateway.error_mapping import from_close, from_response
 from worker.gateway.error_payload import CallContext
@@ -22,30 +26,38 @@ from worker.gateway.errors import GatewayError
 from worker.gateway.heartbeats import heartbeat_fault
 from worker.gateway.protocol import decode
 from worker.gateway.variables import escaped, strings_of, variables_in
+from worker.jobs.requests import seconds_of
+from worker.jobs.schedule_spec import require_cron, require_timezone
 from worker.logs import _bounded
 from worker.masking import forget_all, mask, remember
+from worker.printable import line, paragraph, readable_json, storable, utf8
 from worker.records.agent_settings import Setting, counting
+from worker.urls import split_url
+from worker.workspace.bundle import is_plain_path, read_tar
 from worker.workspace.context import profile_fields
 from worker.workspace.diffs import file_diff, known_secrets
-from worker.workspace.display_text import clean, one_line
-from worker.workspace.identity import openclaw_id, slug
-from worker.workspace.overrides import render_override
+from worker.workspace.display_text import clean, one_line, shown_name
+from worker.workspace.identity import derived_id, openclaw_id, slug, workspace_path
+from worker.workspace.layers import name_fault
+from worker.workspace.overrides import Source, parts_of, render_override
 from worker.workspace.owners_carrier import foreign_tokens, with_section
 from worker.workspace.templates import _one_line, _quoted
-from worker.workspace.three_sides import as_rendered, merge_of, without_tools
-from worker.workspace.tokens import PLACEHOLDER, find_token, verify_token
+from worker.workspace.three_sides import as_rendered, merge_of, tools_of, with_tools, without_tools
+from worker.workspace.tokens import PLACEHOLDER, find_token, token_values, tools_span, verify_token
 
 T = "q2v5hJMJ3C51gN8WCOWE__PX0pSVJNE-q9fOGHWKphA"
 CONTEXT = CallContext("ws://h:1", "agents.files.set", "mc-1", "SOUL.md")
 SECTION = "\n".join(("## Tools", *("a" * 20), f"AUTH_TOKEN={T}", "x", "y"))
-SMALL, LARGE = 4 * 1024, 16 * 1024
+FULL = bool(os.environ.get("FULL"))
+LARGE = (1024 if FULL else 64) * 1024
+SMALL = LARGE // 4
 MOST_TIMES = 6.0
 SLACK_S = 0.03
-NOTHING_S = 0.012
+NOTHING_S = 0.025
 """A reading of SMALL that takes no longer does not take long for LARGE, even where its time grows as its
 square."""
-MOST_S = 0.5
-"""For LARGE, so that 1 MB stays far below the seconds that a lease lasts."""
+MOST_S = 2.0
+"""For LARGE: far below the seconds that a lease lasts."""
 
 
 def refused(call: Callable[[], object]) -> None:
@@ -53,6 +65,11 @@ def refused(call: Callable[[], object]) -> None:
         call()
     except (PermanentError, GatewayError):
         return
+
+
+def _ended(call: Callable[[], object]) -> None:
+    with suppress(ValueError):
+        call()
 
 
 def rejected(message: str) -> GatewayError:
@@ -71,7 +88,12 @@ READERS: dict[str, Callable[[str], object]] = {
     "mask behind a name": lambda text: mask(f"AUTH_TOKEN{text}{T}"),
     "known_secrets": lambda text: known_secrets([text], [T]),
     "file_diff": lambda text: file_diff(text, f"x{text[:-9]}y", [T]),
+    "token_values": token_values,
+    "tools_span": lambda text: tools_span(text.splitlines()),
+    "a file's section of ours": lambda text: (tools_of(text), with_tools(text, SECTION)),
+    "a section among headings": lambda text: tools_of(f"## Tools\n{text}\n## Tools\n{text}"),
     "clean": clean,
+    "shown_name": lambda text: shown_name(text, "mc-1"),
     "one_line": one_line,
     "profile_fields": lambda text: profile_fields({"role": text, "purpose": [text]}),
     "a template's value": _one_line,
@@ -91,13 +113,27 @@ READERS: dict[str, Callable[[str], object]] = {
     "an error": PermanentError,
     "a line of the log": _bounded,
     "a line on the terminal": plain,
-    "a file with our section": lambda text: (
-        without_tools(f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION),
-        with_section(f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION, "0" * 64),
-        as_rendered(text, T),
-        foreign_tokens(text),
+    "a file without our section": lambda text: without_tools(f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION),
+    "a file with our section": lambda text: with_section(
+        f"## Tools\nAUTH_TOKEN={T}\n{text}", SECTION, "0" * 64
     ),
+    "a file as it was rendered": lambda text: as_rendered(text, T),
+    "foreign tokens": foreign_tokens,
     "three sides": lambda text: merge_of(f"a\n{text}", f"{text}\nb", f"c\na\n{text}"),
+    "a sentence": lambda text: (line(text), paragraph(text), utf8(text), storable({"a": [text]})),
+    "JSON that was written by hand": readable_json,
+    "escaped": escaped_text,
+    "a line of a bundle": is_plain_path,
+    "a bundle": lambda text: refused(lambda: read_tar(text.encode("utf-8", "surrogatepass"))),
+    "a workspace's path": lambda text: refused(lambda: workspace_path(text, "mc-1")),
+    "an id that was derived": lambda text: derived_id(f"mc-{text}"),
+    "an entry's settings": lambda text: (text_fault(text, {"every": text}), without_nulls({text: [text]})),
+    "a cron expression": lambda text: refused(lambda: require_cron(text)),
+    "a timezone": lambda text: refused(lambda: require_timezone(text)),
+    "a duration": lambda text: refused(lambda: _ended(lambda: seconds_of(text))),
+    "a URL": lambda text: _ended(lambda: split_url(f"ws://{text}")),
+    "a template's name": name_fault,
+    "a layer's parts": lambda text: parts_of(Source("x", text[: 64 * 1024])),
     "an override": lambda text: refused(lambda: render_override("x", text[: 64 * 1024], {})),
     "an override's expression": lambda text: refused(
         lambda: render_override("x", f"{{{{ {text[: 60 * 1024]} }}}}", {})

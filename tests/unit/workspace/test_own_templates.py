@@ -70,6 +70,16 @@ def test_a_faulty_template_is_named_with_its_line(own: Path, source: str, line: 
     assert str(own) not in str(refusal.value)
 
 
+def test_a_rendering_that_is_too_long_names_the_value_that_makes_it_so() -> None:
+    agent, board, user = facts("member", "fullest")
+    assert user is not None
+    user = replace(user, notes="n" * 2**21)
+    with pytest.raises(
+        TemplateError, match=r"longer than 1024 KB, of which user_notes alone has 2,097,152 ch"
+    ):
+        render_workspace(agent, board, GATEWAY, user, BASE_URL, LAYOUTS["list"])
+
+
 def test_a_template_of_odd_characters_is_delivered_as_utf8_can_hold_them(own: Path) -> None:
     (own / SOUL).write_text("\ufeffhalf a pair: {{ '\\ud800' }}", encoding="utf-8")
     assert render(own)["SOUL.md"].text == "half a pair: \ufffd"
