@@ -15,7 +15,8 @@ class Scenario:
     broken.
 
     ``agents``: how many on each gateway; ``full_agents``: the same in a full run; ``full_runs``: how often a
-    full run plays it, each time with another seed.
+    full run plays it, each time with another seed; ``only_full``: other runs leave it out; ``compares``: it
+    does the commission, so that the end is compared with that of an undisturbed one.
     """
 
     name: str
@@ -25,3 +26,5 @@ class Scenario:
     full_runs: int = 3
     workers: int = 2
     releases: Sequence[str] = RELEASES
+    only_full: bool = False
+    compares: bool = True

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.chaos.scenario import Scenario
-from tests.chaos.scenarios import killing
+from tests.chaos.scenarios import killing, long_run
 
-SCENARIOS: tuple[Scenario, ...] = (*killing.SCENARIOS,)
+SCENARIOS: tuple[Scenario, ...] = (*killing.SCENARIOS, *long_run.SCENARIOS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, timedelta
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from worker.cli.commands.syncs import TypedSync, request_of
 from worker.cli.console import Json, emit, plain, say, short, show_list, table
+from worker.cli.durations import duration_of, shown_duration
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find_schedule
@@ -23,7 +23,6 @@ from worker.jobs.schedules import Schedule
 
 app = typer.Typer(help="Syncs that run on a schedule.", no_args_is_help=True)
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _SHOWN_RUNS = 3
 
 
@@ -108,20 +107,14 @@ def remove(
 
 
 def _interval(given: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})\s*([mhd])", given.strip())
+    found = duration_of(given)
     if found is None:
         raise WrongUseError(f"--every {given!r} is no interval: write one like 30m, 6h or 1d.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return found
 
 
 def _described(spec: ScheduleSpec) -> str:
-    if spec.every is not None:
-        minutes = int(spec.every.total_seconds() // 60)
-        for size, unit in ((1440, "d"), (60, "h")):
-            if minutes % size == 0:
-                return f"every {minutes // size}{unit}"
-        return f"every {minutes}m"
-    return f"{spec.cron} {spec.timezone}"
+    return f"{spec.cron} {spec.timezone}" if spec.every is None else f"every {shown_duration(spec.every)}"
 
 
 def _options(schedule: Schedule) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -13,6 +12,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from worker.cli.console import Json, emit, plain, say, short, show_list, table
+from worker.cli.durations import duration_of, shown_duration
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
 from worker.cli.lookup import find, find_window
@@ -23,8 +23,6 @@ from worker.records.sync_windows import StoredWindow, add_window, remove_window,
 app = typer.Typer(
     help="Sync windows: when a gateway may be restarted, and its agents woken.", no_args_is_help=True
 )
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.command("add")
@@ -95,7 +93,7 @@ def list_windows(
             plain(each.gateway_name or "gone"),
             each.window.effect,
             f"{each.window.cron} {each.window.timezone}",
-            _lasting(each.window.duration),
+            shown_duration(each.window.duration),
             "all changes" if each.window.everything else "what disturbs",
         )
     nothing = "No window yet: provisioner window add GATEWAY --cron '0 2 * * *' --duration 2h"
@@ -127,18 +125,10 @@ def remove(
 
 
 def _duration(given: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})\s*([mhd])", given.strip())
+    found = duration_of(given)
     if found is None:
         raise WrongUseError(f"--duration {given!r} is no time: write one like 30m, 6h or 2d.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
-def _lasting(duration: timedelta) -> str:
-    minutes = int(duration.total_seconds() // 60)
-    for size, unit in ((1440, "d"), (60, "h")):
-        if minutes % size == 0:
-            return f"{minutes // size}{unit}"
-    return f"{minutes}m"
+    return found
 
 
 def _standing(windows: Sequence[SyncWindow]) -> str:
