@@ -48,6 +48,12 @@ class Job(Provisioner):
         Index("jobs_gateway_idx", "gateway_id", "created_at"),
         Index("jobs_agent_idx", "agent_id", "created_at"),
         Index(
+            "jobs_finished_idx",
+            "finished_at",
+            "id",
+            postgresql_where=text("status NOT IN ('queued', 'running')"),
+        ),
+        Index(
             "jobs_one_sync_a_gateway",
             "gateway_id",
             unique=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -140,3 +140,12 @@ def test_it_goes_on_batch_by_batch_past_what_stays(
     assert max(step.jobs for step in steps) <= 2
     assert sum(steps, Pruned()).jobs == 5
     assert left(engine) == kept
+
+
+def test_an_index_finds_what_ended_long_ago(engine: Engine) -> None:
+    values = {"before": datetime.now(UTC), "finished_at": None, "id": None, "batch": 500}
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        plan = connection.execute(text(f"EXPLAIN {pruning._BATCH.text}"), values).scalars().all()
+    assert any("jobs_finished_idx" in line for line in plan), plan
