@@ -33,6 +33,7 @@ from worker.gateway.errors import (
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, complete_handshake, open_socket
 from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
+from worker.gateway.send_permit import require_permit
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
 
@@ -263,11 +264,20 @@ class GatewayConnection:
             if time.monotonic() >= deadline:
                 self._limit.release()
                 raise self._timed_out(method, sent=False)
+            self._require_permit()
             self._register(pending)
             self._write(pending, frame, deadline)
         finally:
             self._writing.release()
         return pending
+
+    def _require_permit(self) -> None:
+        """Raise what the permit of the present work raises (`worker.gateway.send_permit`)."""
+        try:
+            require_permit()
+        except BaseException:
+            self._limit.release()
+            raise
 
     def _register(self, pending: _Pending) -> None:
         """Add the call to the table, which guarantees it an outcome.
