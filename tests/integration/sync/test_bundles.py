@@ -306,6 +306,17 @@ def token_file(scene: Scene, agent_id: UUID) -> str:
 
 
 @on_one_release
+def test_no_row_is_made_of_an_agent_that_cannot_be_rendered(scene: Scene) -> None:
+    bob = scene.agent("Bob", soul_template="I am {{ agent_name }}.")
+    scene.provision(bob)
+    scene.execute("UPDATE agents SET soul_template = '{{ nothing.such }}' WHERE id = :id", id=bob)
+    done(scene, "delete_agent", bob)
+    assert "The SOUL.md override, line 1" in run_failed(scene, bob)
+    assert scene.row("SELECT count(*) AS n FROM agents").n == 0
+    assert scene.row("SELECT count(*) AS n FROM provisioner.agent_settings").n == 0
+
+
+@on_one_release
 def test_a_restoration_that_failed_half_way_is_run_again(scene: Scene, ann: UUID) -> None:
     workspace = folder(scene, ann)
     (workspace / "MEMORY.md").write_text("Notes.\n")
