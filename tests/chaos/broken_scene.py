@@ -34,7 +34,7 @@ SETTINGS = Settings(
     redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
     base_url="http://127.0.0.1:8000",
     retry_inline_s=0,
-    retry_timeout_s=60,
+    retry_timeout_s=600,
     lease_s=30,
     roster_batch_window_s=0,
 )
