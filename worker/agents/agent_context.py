@@ -24,8 +24,8 @@ from worker.workspace.held import kept_texts
 from worker.workspace.rendering import Layout, RenderedWorkspace, render_workspace
 
 NOT_REGISTERED = (
-    "It is not in its gateway's roster, so it holds no token there: provision it, or run again with"
-    " rotate_tokens."
+    "It is not in its gateway's roster, so it holds no token there: provision it, or update or sync"
+    " it with rotate_tokens."
 )
 """Why an agent without a roster entry is left as it is (rules.md 25)."""
 

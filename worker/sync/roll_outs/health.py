@@ -173,8 +173,8 @@ def _stop(
 ) -> Ended:
     """End a roll-out whose error budget is spent; those that it has not reached keep what they have."""
     error = (
-        f"Stopped in ring {standing.ring} of {standing.rings}, for {counted(failed)} failed, as many as"
-        f" max_failed allows: {first_reason(failed)}{left_behind(members)}"
+        f"Stopped in ring {standing.ring} of {standing.rings}, for {counted(failed)} failed, and it stops at"
+        f" {int(held.options.get('max_failed') or 1)}: {first_reason(failed)}{left_behind(members)}"
     )
     back = _roll_back(connection, held) if held.option("rollback_on_failure") else None
     write_end(connection, held, standing, members, "failed", error, ReasonCode.BUDGET_SPENT, back)
