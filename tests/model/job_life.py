@@ -277,7 +277,7 @@ class Life:
             lease="none",
             published=False,
             why="window",
-            timer="due" if worker.saw else "later",
+            timer="due" if worker.saw or (w.window_open and self.rules.window_lock) else "later",
         )
         after = _row(_at(w, me, IDLE), n, back)
         if self.rules.next_in_line:  # in the same transaction

@@ -113,8 +113,9 @@ class Rules:
     ``park_reads_cancel``: a row that parks looks whether its job is being cancelled; ``settling_marks``: the
     roster writer marks the rows that wait for it; ``batch_compares_lease``: rows gathered for a batch are
     ended only if nobody has claimed them since; ``claim_takes_wake``: a claim takes a row out of its batch;
-    ``windows_make_due``: a change of the windows has the rows look again; ``sees_arrival``: before a wake
-    that counts as sent is sent again or ended, its arrival is looked up.
+    ``windows_make_due``: a change of the windows has the rows look again; ``window_lock``: a row that is set
+    back has looked at the windows in the same transaction, and kept them from changing; ``sees_arrival``:
+    before a wake that counts as sent is sent again or ended, its arrival is looked up.
     """
 
     generation: bool = True
@@ -133,5 +134,6 @@ class Rules:
     batch_compares_lease: bool = True
     claim_takes_wake: bool = True
     windows_make_due: bool = True
+    window_lock: bool = True
     sees_arrival: bool = True
     torn: bool = False

@@ -131,8 +131,9 @@ def _set_back(services: Services, held: Claim, closed: WindowClosedError) -> Sno
     """Have a row that has touched nothing wait for a sync window, and hold nothing meanwhile."""
     reason, code = str(closed), ReasonCode.WAITING_FOR_WINDOW
     with services.engine.begin() as connection:
+        wait_s = closed.wait_from_now(connection)
         give_back(connection, held.job_id, held.agent_id)
-        set_back(connection, held, closed.wait_s, reason, code)
+        set_back(connection, held, wait_s, reason, code)
         messages = mark_next_in_line(connection, held.agent_id)
     services.publish(messages)
     return Snooze(reason, code=code)

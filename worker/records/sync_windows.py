@@ -25,9 +25,19 @@ class WindowClosedError(TransientError):
 
     reason_code = ReasonCode.WAITING_FOR_WINDOW
 
-    def __init__(self, message: str, wait_s: float) -> None:
+    def __init__(self, message: str, wait_s: float, windows: GatewayWindows) -> None:
         super().__init__(message, retry_after_s=wait_s)
         self.wait_s = wait_s
+        self._windows = windows
+
+    def wait_from_now(self, connection: Connection) -> float:
+        """For how many seconds to wait, which is none if the windows were changed since they were read. They
+        cannot be changed until the transaction ends, in which the caller has to store the wait."""
+        gateways = sorted(self._windows.windows)
+        for gateway_id in gateways:
+            connection.execute(_LOCK_SHARED, {"gateway_id": gateway_id})
+        unchanged = load_windows(connection, gateways).windows == self._windows.windows
+        return self.wait_s if unchanged else 0.0
 
 
 def windows_sql(gateways: str) -> str:
@@ -76,7 +86,7 @@ class GatewayWindows:
                 )
         if closed:
             opens, sentence = max(closed)
-            raise WindowClosedError(sentence, (opens - self.now).total_seconds())
+            raise WindowClosedError(sentence, (opens - self.now).total_seconds(), self)
 
 
 NO_WINDOWS = GatewayWindows(datetime.min.replace(tzinfo=UTC))
@@ -114,9 +124,9 @@ class StoredWindow:
     window: SyncWindow
 
 
-_LOCK = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended('sync_windows ' || CAST(:gateway_id AS text), 0))"
-)
+_KEY = "hashtextextended('sync_windows ' || CAST(:gateway_id AS text), 0)"
+_LOCK = text(f"SELECT pg_advisory_xact_lock({_KEY})")
+_LOCK_SHARED = text(f"SELECT pg_advisory_xact_lock_shared({_KEY})")
 _ADD = text("""
     INSERT INTO provisioner.sync_windows (id, gateway_id, effect, cron, duration, timezone, everything)
     VALUES (:id, :gateway_id, :effect, :cron, :duration, :timezone, :everything)

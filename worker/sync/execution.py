@@ -57,7 +57,8 @@ def _set_back(services: Services, held: JobClaim, closed: WindowClosedError) -> 
     """Queue the sync again until its gateway's window opens, so that others of the gateway can run."""
     reason, code = str(closed), ReasonCode.WAITING_FOR_WINDOW
     with services.engine.begin() as connection:
-        messages = set_back_sync(connection, held, closed.wait_s, reason, code)
+        wait_s = closed.wait_from_now(connection)
+        messages = set_back_sync(connection, held, wait_s, reason, code)
     services.publish(messages)
     return Snooze(reason, code=code)
 

@@ -113,7 +113,7 @@ def _look(services: Services, held: JobClaim) -> Ended | Snooze:
     with services.engine.begin() as connection:
         if closed is not None:
             reason, code = str(closed), ReasonCode.WAITING_FOR_WINDOW
-            park_job(connection, held, closed.wait_s, reason=reason, code=code)
+            park_job(connection, held, closed.wait_from_now(connection), reason=reason, code=code)
             return Snooze(reason, code=code)
         waiting = connection.execute(_WAITING, {"job_id": held.job_id}).scalars().all()
         parameters = {"gateway_id": held.gateway_id, "agents": waiting}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Literal
 from uuid import UUID
 
 import pytest
 
 from tests.integration.sync.scene import Scene, on, on_one_release
+from worker.agents import execution
 from worker.jobs.requests import BadRequestError, SyncHeartbeats
 from worker.jobs.schedule_firing import fire_due
 from worker.jobs.store.cancelling import cancel
 from worker.jobs.store.jobs import enqueue
 from worker.jobs.sync_windows import NeverOpensError, SyncWindow
 from worker.records.sync_windows import StoredWindow, add_window, remove_window, stored_windows
+from worker.sync import execution as sync_execution
 from worker.sync.heartbeat_job import execute_heartbeats
 
 on_list = on("2026.2.12")
@@ -91,6 +94,31 @@ def test_an_update_that_wakes_waits_and_holds_nothing(settled: Scene) -> None:
     open_again(settled)
     assert settled.job(job_id).status == "succeeded"
     assert settled.job(job_id).result["woken"]
+
+
+@on_one_release
+@pytest.mark.parametrize("whose", [execution, sync_execution])
+def test_windows_that_are_changed_while_a_job_looks_at_them_are_not_waited_for(
+    settled: Scene, monkeypatch: pytest.MonkeyPatch, whose: ModuleType
+) -> None:
+    close(settled)
+    set_back = whose._set_back
+
+    def changed_meanwhile(*arguments: object) -> object:
+        for each in windows(settled):
+            with settled.engine.begin() as connection:
+                remove_window(connection, each)
+        return set_back(*arguments)
+
+    monkeypatch.setattr(whose, "_set_back", changed_meanwhile)
+    gateway = {"gateway_id": settled.fleet.gateway_id, "reset_sessions": True, "include_main": False}
+    agent = {"agent_id": settled.row("SELECT id FROM agents WHERE name = 'Ann 0'").id}
+    kind, target = ("update_agent", agent) if whose is execution else ("sync_gateway", gateway)
+    job = settled.ask(kind, **target)
+    settled.serve()
+    assert settled.job(job).reason_code != "waiting_for_window"
+    settled.serve_until_ended(job)
+    assert settled.job(job).status == "succeeded"
 
 
 def test_what_disturbs_nobody_does_not_wait(settled: Scene) -> None:
