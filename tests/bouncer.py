@@ -18,7 +18,7 @@ from worker.lab.servers.account import server_account
 from worker.lab.servers.ports import free_port
 from worker.lab.servers.supervised_process import Program, SupervisedProcess
 
-_PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def bouncer(database_url: str, *more: str) -> Iterator[str]:
 
     ``more``: further lines of its configuration. Skips the test, saying NOT RUN, if there is no PgBouncer.
     """
-    if _PROGRAM is None:
+    if PROGRAM is None:
         pytest.skip("NOT RUN: there is no pgbouncer on PATH")
     url, port, account = make_url(database_url), free_port(), server_account()
     with tempfile.TemporaryDirectory(prefix="bouncer-") as name:
@@ -50,7 +50,7 @@ def bouncer(database_url: str, *more: str) -> Iterator[str]:
         if account is not None:
             for path in (folder, users, configuration):
                 os.chown(path, account.uid, account.gid)
-        program = Program([_PROGRAM, str(configuration)], {"PATH": os.defpath}, log, account=account)
+        program = Program([PROGRAM, str(configuration)], {"PATH": os.defpath}, log, account=account)
         running = SupervisedProcess(program)
         try:
             _await(port, log)

@@ -27,6 +27,8 @@ QUICK_ROUNDS = 1_000
 REDELIVERED = "TESTS_REDELIVERED_AFTER_S"
 """Environment variable of a worker: seconds until the broker gives away again what it took and did not
 acknowledge, in place of ten minutes."""
+REPUBLISHED = "TESTS_REPUBLISHED_AFTER_S"
+"""The same: seconds until the message of a row counts as lost, in place of ten to sixty."""
 _GRACE_S = 50.0
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -178,6 +180,8 @@ def _celery(
     tokens.ROUNDS = hash_rounds
     if REDELIVERED in environment:
         broker.VISIBILITY_TIMEOUT_S = int(environment[REDELIVERED])
+    if REPUBLISHED in environment:
+        _publish_again_after(int(environment[REPUBLISHED]))
     if trace is not None:
         from tests.benchmarks.trace import trace_to
 
@@ -185,3 +189,11 @@ def _celery(
     from celery.__main__ import main
 
     main()
+
+
+def _publish_again_after(seconds: int) -> None:
+    """Set the times in all modules that have imported them."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("worker.jobs.store."):
+            for constant in {"REPUBLISH_AFTER_S", "LOST_AFTER_S"} & vars(module).keys():
+                setattr(module, constant, seconds)

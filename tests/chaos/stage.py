@@ -6,25 +6,29 @@ What a scenario breaks meanwhile must not show in the end.
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
+import psycopg
 import redis
-from sqlalchemy import text
+from psycopg import sql
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import IntegrityError
 
 from tests.chaos.oracle import State, differences, left_open, state_of, untrue_results, woken_twice
 from tests.fleet import Fleet, make_fleet
-from tests.integration.agents.fleet import main_with_block
+from tests.integration.agents.fleet import insert_job, main_with_block
 from tests.integration.worker.workshop import RELEASES, Workshop
 from tests.searching import all_keys, all_rows
-from tests.worker_process import REDELIVERED, WorkerProcess
+from tests.worker_process import REDELIVERED, REPUBLISHED, WorkerProcess
 from worker.lab.servers import LocalServices
 from worker.lab.simulator import Simulator
 from worker.workspace.tokens import token_values
@@ -40,9 +44,12 @@ SETTINGS = {
     "RETRY_INLINE_S": "1",
     "LOG_LEVEL": "DEBUG",
     REDELIVERED: "10",
+    REPUBLISHED: "8",
 }
-"""Workers take over quickly and give nothing up, and what a dead worker took is soon given away again: what
-is lost here is lost for good."""
+"""Workers take over quickly and give nothing up, and what a dead worker took and what a broker forgot is soon
+given away again: what is lost here is lost for good."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,22 @@ class Site:
 
 @dataclass
 class Stage:
-    """``agents``: how many on each site; ``rng``: from the seed; ``broken``: how much was broken."""
+    """``agents``: how many on each site; ``rng``: from the seed; ``broken``: how much was broken.
 
+    ``asks_by_rows``: whether jobs are asked for by rows, which no broker can lose, in place of messages;
+    ``stack``: closes what a scenario opens, once the oracle has looked.
+    """
+
+    services: LocalServices
     workshop: Workshop
     sites: Sequence[Site]
     agents: int
     rng: random.Random
+    stack: ExitStack
     broken: int = 0
+    asks_by_rows: bool = False
     failed: list[str] = field(default_factory=list)
-    _workers: int = 0
+    _replaced: list[WorkerProcess] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start_worker(self, **settings: str) -> WorkerProcess:
@@ -78,36 +92,101 @@ class Stage:
     def replace(self, worker: WorkerProcess, end: Callable[[WorkerProcess], None]) -> None:
         """Start another worker, and end this one."""
         with self._lock:
+            self._replaced.append(worker)
             end(worker)
             self.start_worker()
         self.broken += 1
 
+    @property
+    def database(self) -> str:
+        """The name of the stage's database."""
+        return str(make_url(self.workshop.database_url).database)
+
+    def enter(self, opened: AbstractContextManager[_T]) -> _T:
+        """Open something that stays open until the oracle has looked."""
+        return self.stack.enter_context(opened)
+
     def commission(self) -> None:
         """Do all the work, step by step, and wait for the end of each."""
-        agents = [self._add(site, n) for site in self.sites for n in range(self.agents)]
-        self._done([self.workshop.send(agent, wake=n % 3 == 0) for n, agent in enumerate(agents)])
+        self.change(self.begin())
+
+    def begin(self) -> Sequence[UUID]:
+        """The first half of the commission: all agents are provisioned."""
+        agents = [self.add(site, f"Agent {n:03}") for site in self.sites for n in range(self.agents)]
+        self.done([self.provision(agent, wake=n % 3 == 0) for n, agent in enumerate(agents)])
+        return agents
+
+    def change(self, agents: Sequence[UUID]) -> None:
+        """The second half: they are changed, synced, rotated and deleted, and others join them."""
         self._execute("UPDATE boards SET objective = 'Anew.'")
         self._execute("UPDATE agents SET heartbeat_config = CAST(:value AS json)", value='{"every": "25m"}')
-        self._done(self._syncs())
+        self.done(self.syncs())
         self._execute("UPDATE agents SET soul_template = 'I am changed.' WHERE name LIKE '%5'")
         half = agents[::2]
-        self._done([self._update(agent, rotate_tokens=n % 2 == 0) for n, agent in enumerate(half)])
-        late = [self._add(site, 900 + n) for site in self.sites for n in range(2)]
-        jobs = [self.workshop.ask("delete_agent", agent_id=agent) for agent in agents[::6]]
-        self._done([*jobs, *(self.workshop.send(agent, wake=True) for agent in late)])
-        self._done(self._syncs())
+        self.done([self.update(agent, rotate_tokens=n % 2 == 0) for n, agent in enumerate(half)])
+        late = [self.add(site, f"Agent {900 + n}") for site in self.sites for n in range(2)]
+        jobs = [self.delete(agent) for agent in agents[::6]]
+        self.done([*jobs, *(self.provision(agent, wake=True) for agent in late)])
+        self.done(self.syncs())
 
-    def _add(self, site: Site, number: int) -> UUID:
-        return site.fleet.add_agent(f"Agent {number:03}")
+    def add(self, site: Site, name: str) -> UUID:
+        """The agent of this name at the site, which is added unless it is there."""
+        return self.patiently(lambda: self._found(site, name) or site.fleet.add_agent(name))
 
-    def _update(self, agent: UUID, **options: Any) -> UUID:
-        return self.workshop.ask("update_agent", agent_id=agent, wake=False, **options)
+    def _found(self, site: Site, name: str) -> UUID | None:
+        with self.workshop.engine.connect() as connection:
+            values = {"name": name, "gateway_id": site.fleet.gateway_id}
+            found: UUID | None = connection.execute(_AGENT, values).scalar()
+        return found
 
-    def _syncs(self) -> list[UUID]:
+    def provision(self, agent: UUID, *, wake: bool) -> UUID:
+        """Ask for it; the job's id."""
+        return self.ask("provision_agent", agent_id=agent, wake=wake)
+
+    def update(self, agent: UUID, **options: Any) -> UUID:
+        """Ask for it, without a wake; the job's id."""
+        return self.ask("update_agent", agent_id=agent, wake=False, **options)
+
+    def delete(self, agent: UUID) -> UUID:
+        """Ask for it; the job's id."""
+        return self.ask("delete_agent", agent_id=agent)
+
+    def syncs(self) -> list[UUID]:
+        """Ask for a sync of each gateway; the jobs' ids."""
         return [
-            self.workshop.ask("sync_gateway", gateway_id=site.fleet.gateway_id, include_main=False)
+            self.ask("sync_gateway", gateway_id=site.fleet.gateway_id, include_main=False)
             for site in self.sites
         ]
+
+    def ask(self, kind: str, **arguments: Any) -> UUID:
+        """Ask for any job, again and again until the broker or the database has taken it; the job's id."""
+        key = uuid4()
+        if self.asks_by_rows:
+            self.patiently(lambda: self._insert(key, kind, arguments))
+        else:
+            self.patiently(lambda: self.workshop.ask(kind, task_id=str(key), **arguments))
+        return key
+
+    def _insert(self, key: UUID, kind: str, arguments: dict[str, Any]) -> None:
+        columns = {name: value for name, value in arguments.items() if name.endswith("_id")}
+        options = {name: value for name, value in arguments.items() if name not in columns}
+        values = {"id": key, "kind": kind, "options": json.dumps(options), "agent_id": None, **columns}
+        with suppress(IntegrityError):  # the answer was lost, and the row is there
+            insert_job(self.workshop.engine, **values)
+
+    def lose_no_commit(self) -> None:
+        """Have sessions from now on tell of a commit only when a killed server would still know it."""
+        with self.administrator() as connection:
+            query = sql.SQL("ALTER DATABASE {} SET synchronous_commit = on")
+            connection.execute(query.format(sql.Identifier(self.database)))
+
+    @contextmanager
+    def administrator(self, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
+        """A session of the server's owner, in which each statement is a transaction, and may write."""
+        url = self.services.postgres.url(database).replace("+psycopg", "")
+        options = "-c default_transaction_read_only=off"
+        with psycopg.connect(url, autocommit=True, options=options) as connection:
+            yield connection
 
     def _execute(self, statement: str, **parameters: Any) -> None:
         """Mission Control changes rows; a database that is away is tried again."""
@@ -117,7 +196,7 @@ class Stage:
         with self.workshop.engine.begin() as connection:
             connection.execute(text(statement), parameters)
 
-    def patiently(self, work: Callable[[], Any], within_s: float = 60.0) -> Any:
+    def patiently(self, work: Callable[[], _T], within_s: float = 60.0) -> _T:
         """Repeat ``work`` until it raises nothing."""
         deadline = time.monotonic() + within_s
         while True:
@@ -128,13 +207,15 @@ class Stage:
                     raise
                 time.sleep(0.1)
 
-    def _done(self, jobs: Sequence[UUID]) -> None:
+    def done(self, jobs: Sequence[UUID]) -> None:
+        """Wait for the end of each; those that do not succeed are noted for the oracle."""
         for job_id in jobs:
-            job = self._ended(job_id)
+            job = self.ended(job_id)
             if job.status != "succeeded":
                 self.failed.append(f"job {job_id} {job.status}: {job.error}")
 
-    def _ended(self, job_id: UUID) -> Any:
+    def ended(self, job_id: UUID) -> Any:
+        """The job's row once it has ended. Raises AssertionError if it does not."""
         deadline = time.monotonic() + ENDED_S
         while True:
             job = self.patiently(lambda: self.workshop.job(job_id))
@@ -177,6 +258,9 @@ class Stage:
         found = [*self.failed, *self._messages_left()]
         found += differences(expected, self.state()) if expected is not None else []
         found += woken_twice(site.simulator for site in self.sites)
+        for worker in self.workshop.workers:
+            if not worker.running and worker not in self._replaced:
+                found.append(f"{worker.log_path.stem} has ended by itself")
         for worker in self.workers:
             worker.stop()
         found += left_open(self.workshop.engine) + untrue_results(self.workshop.engine)
@@ -222,6 +306,7 @@ class Stage:
         ]
 
 
+_AGENT = text("SELECT id FROM agents WHERE name = :name AND gateway_id = :gateway_id")
 _SESSIONS = text("""
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE '%provisioner%'
@@ -247,7 +332,8 @@ def open_stage(
     with ExitStack() as stack:
         workshop = stack.enter_context(Workshop(database, services.redis_url, folder))
         sites = [_site(stack, workshop, folder, n, release) for n, release in enumerate(releases)]
-        stage = Stage(workshop, sites, agents, random.Random(seed))
+        stage = Stage(services, workshop, sites, agents, random.Random(seed), stack)
+        stage.lose_no_commit()
         for _ in range(workers):
             stage.start_worker()
         yield stage

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from tests.chaos.scenario import Scenario
-from tests.chaos.scenarios import killing, long_run
+from tests.chaos.scenarios import killing, long_run, services
 
-SCENARIOS: tuple[Scenario, ...] = (*killing.SCENARIOS, *long_run.SCENARIOS)
+SCENARIOS: tuple[Scenario, ...] = (
+    *killing.SCENARIOS,
+    *services.SCENARIOS,
+    *long_run.SCENARIOS,
+)

@@ -82,8 +82,8 @@ def agent_row(engine: Engine, agent_id: UUID) -> Row[Any]:
     return one(engine, "SELECT * FROM agents WHERE id = :id", id=agent_id)
 
 
-def insert_job(engine: Engine, agent_id: UUID, **columns: Any) -> UUID:
-    """Enqueue a provision as a service does it: a bare row."""
+def insert_job(engine: Engine, agent_id: UUID | None, **columns: Any) -> UUID:
+    """Enqueue a job, by default a provision, as a service does it: a bare row."""
     key = columns.pop("id", None) or uuid4()
     values = {"id": key, "kind": "provision_agent", "agent_id": agent_id, **columns}
     names = ", ".join(values)

@@ -78,7 +78,7 @@ def rolled_back(open_workshop: Callable[[], Workshop]) -> Mapping[tuple[str, str
                 " identity_profile = jsonb_build_object('communication_style', 'terse')"
             )
         )
-    change = {"rotate_tokens": True, "wake": False}
+    change: dict[str, Any] = {"rotate_tokens": True, "wake": False}
     agents = [place.fleet.agent_id for place in places.values()]
     all_ended([workshop.ask("update_agent", agent_id=agent, **change) for agent in agents])
     assert all(state(place) != before[key] for key, place in places.items())

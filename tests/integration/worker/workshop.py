@@ -211,12 +211,12 @@ class Workshop:
         self._app.send_task("tasks.provision_agent", kwargs=kwargs, task_id=key, ignore_result=True)
         return UUID(key)
 
-    def ask(self, kind: str, **arguments: Any) -> UUID:
+    def ask(self, kind: str, *, task_id: str | None = None, **arguments: Any) -> UUID:
         """Ask for any job by name."""
-        key = uuid4()
+        key = task_id or str(uuid4())
         kwargs = {name: str(v) if isinstance(v, UUID) else v for name, v in arguments.items()}
-        self._app.send_task(f"tasks.{kind}", kwargs=kwargs, task_id=str(key), ignore_result=True)
-        return key
+        self._app.send_task(f"tasks.{kind}", kwargs=kwargs, task_id=key, ignore_result=True)
+        return UUID(key)
 
     def job(self, job_id: UUID) -> Row[Any]:
         """The job's row as it is; made-up values before there is one."""

@@ -18,13 +18,13 @@ _PORT_TAKEN = "Address already in use"
 
 class Valkey:
     """One Valkey server on ``folder``. ``durable`` False leaves it to the kernel when to write (for
-    tests)."""
+    tests). ``data``: the folder of what it keeps."""
 
     def __init__(self, folder: DataFolder, account: Account | None, *, durable: bool) -> None:
         self._folder = folder
         self._account = account
         self._durable = durable
-        self._data = folder.path / "valkey"
+        self.data = folder.path / "valkey"
         self._server: SupervisedProcess | None = None
         self._port: int | None = None
 
@@ -53,9 +53,9 @@ class Valkey:
         if self.running:
             return
         program = str(runnable_by(find_valkey(), self._account).path)
-        self._data.mkdir(mode=0o700, exist_ok=True)
+        self.data.mkdir(mode=0o700, exist_ok=True)
         if self._account is not None:
-            os.chown(self._data, self._account.uid, self._account.gid)
+            os.chown(self.data, self._account.uid, self._account.gid)
         for _ in range(PORT_TRIES):
             port = self._port or free_port()
             if self._try_port(program, port):
@@ -94,7 +94,7 @@ class Valkey:
                 [program, "-"],
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
                 log_path=log,
-                cwd=self._data,
+                cwd=self.data,
                 account=self._account,
                 stdin=self._configuration(port),
                 pass_fds=(self._folder.servers_lock,),
@@ -109,6 +109,6 @@ class Valkey:
             if ended or time.monotonic() > until:
                 server.stop()
                 end = last_lines(log, self._folder.password("valkey"))
-                raise LocalServicesError(f"Valkey did not start in {self._data}:\n{end}")
+                raise LocalServicesError(f"Valkey did not start in {self.data}:\n{end}")
             time.sleep(0.01)
         return True
