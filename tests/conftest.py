@@ -14,9 +14,12 @@ from typing import Any
 import hypothesis
 import pytest
 import redis
+from sqlalchemy import Engine
 
+from models.migrate import migrate
 from tests.releases import runs_here
 from tests.scheduling import SharedFixtureScheduling, place_in_line
+from worker.database import make_engine
 from worker.lab.openclaw import Installed, OpenClaw
 from worker.lab.servers import LocalServices
 
@@ -92,6 +95,24 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices
     """The session's servers. A test that stops one must start it again."""
     with LocalServices(tmp_path_factory.mktemp("services"), durable=False) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def migrated_template(services: LocalServices) -> str:
+    """The name of a database with all tables and no rows, which tests copy."""
+    name = "migrated_template"
+    engine = make_engine(services.create_database(name))
+    migrate(engine, standalone=True)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared_engine(services: LocalServices, migrated_template: str) -> Iterator[Engine]:
+    """An engine for one database with all tables, with connections for 24 threads. It may hold rows."""
+    engine = make_engine(services.create_database("shared", migrated_template), pool_size=24)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,3 @@
-"""The database and servers of the integration tests serve these too."""
+"""Hashes with few rounds, as in the integration tests."""
 
-from tests.integration.conftest import (  # noqa: F401
-    migrated_template,
-    quick_hashes,
-    shared_engine,
-)
+from tests.integration.conftest import quick_hashes  # noqa: F401

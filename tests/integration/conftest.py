@@ -10,9 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from models import MissionControl, Provisioner
-from models.migrate import migrate
 from tests.worker_process import QUICK_ROUNDS
-from worker.database import make_engine
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
 from worker.lab.servers import LocalServices
@@ -35,23 +33,6 @@ _EMPTY_ALL_TABLES = ";".join(
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use as few hash rounds in this process as in the tests' workers."""
     monkeypatch.setattr(tokens, "ROUNDS", QUICK_ROUNDS)
-
-
-@pytest.fixture(scope="session")
-def migrated_template(services: LocalServices) -> str:
-    """The name of a database with all tables and no rows, which tests copy."""
-    name = "migrated_template"
-    engine = make_engine(services.create_database(name))
-    migrate(engine, standalone=True)
-    engine.dispose()
-    return name
-
-
-@pytest.fixture(scope="session")
-def shared_engine(services: LocalServices, migrated_template: str) -> Iterator[Engine]:
-    engine = make_engine(services.create_database("shared", migrated_template), pool_size=24)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
