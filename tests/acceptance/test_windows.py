@@ -23,8 +23,10 @@ def open_windows(world: World) -> None:
 
 @pytest.fixture
 def closed(world: World) -> Iterator[World]:
-    """The gateway with a window that opens in five hours."""
+    """The gateway with a window that opens in five hours, and nothing of its config left to write."""
     _ = world.batch  # all are provisioned by now
+    sync = world.ask("sync_gateway", gateway_id=world.fleet.gateway_id, include_main=False)
+    world.ended(sync)
     begins = datetime.now(UTC) + timedelta(hours=5)
     with world.engine.begin() as connection:
         window = SyncWindow("allow", f"{begins:%M} {begins:%H} * * *", timedelta(hours=1))

@@ -126,6 +126,7 @@ def test_rotation_replaces_the_token(smoke_fleet: SmokeFleet) -> None:
 def test_delete_removes_the_agent_and_nothing_else(smoke_fleet: SmokeFleet) -> None:
     world, member = smoke_fleet.world, smoke_fleet.member
     key = world.agent(member.agent_id)["openclaw_session_id"]
+    _await_the_end_of_its_run(world, key)
     before = _roster(world.config())
     job = _done(world, world.send(member.agent_id, "delete_agent"))
     assert job["result"]["removed"] is True
@@ -177,7 +178,16 @@ def _token_in(workspace: Path) -> str:
     return found[0]
 
 
-def _sessions(world: World) -> set[str]:
+def _await_the_end_of_its_run(world: World, key: str) -> None:
+    """Until the run that woke the agent is over, where the release tells: a run that begins late, on a busy
+    machine, lays out the workspace anew, deleted or not."""
+    world.eventually(
+        lambda: _sessions(world).get(key) not in ("queued", "running"), f"the run of {key} does not end", 60
+    )
+
+
+def _sessions(world: World) -> dict[str, object]:
+    """The status of each session's last run by the session's key, None where the release tells none."""
     client = world.direct()
     try:
         listed = world.wait_for_answer(lambda: client.call("sessions.list", {}, deadline_s=30))["sessions"]
@@ -185,7 +195,7 @@ def _sessions(world: World) -> set[str]:
         raise Unfinished(str(error)) from error
     finally:
         client.close()
-    return {str(session.get("key")) for session in listed}
+    return {str(session.get("key")): session.get("status") for session in listed}
 
 
 def _agents_on_record(world: World) -> set[UUID]:

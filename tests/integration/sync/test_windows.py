@@ -304,7 +304,9 @@ def test_a_schedule_does_not_queue_a_second_sync_behind_one_that_waits(settled: 
 def test_a_ring_waits_for_the_window_of_its_gateway(settled: Scene) -> None:
     close(settled)
     heartbeat(settled)
-    job_id = settled.ask("roll_out", gateway_id=settled.fleet.gateway_id, canary="1", wait="1m")
+    job_id = settled.ask(
+        "roll_out", gateway_id=settled.fleet.gateway_id, canary="1", wait="0s", accept_unknown=True
+    )
     settled.serve()
     for _ in range(20):
         settled.execute("UPDATE provisioner.jobs SET next_attempt_at = now() WHERE status = 'running'")
