@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.chaos.scenario import Scenario
-from tests.chaos.scenarios import killing, long_run, services
+from tests.chaos.scenarios import killing, long_run, networks, services
 
 SCENARIOS: tuple[Scenario, ...] = (
     *killing.SCENARIOS,
     *services.SCENARIOS,
+    *networks.SCENARIOS,
     *long_run.SCENARIOS,
 )
