@@ -14,18 +14,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(folder: Path, *, expired: bool = False, names: Sequence[str] = ()) -> ssl.SSLContext:
-    """A server's TLS context with a new certificate, which is also written to ``folder``/gateway.pem."""
+def self_signed(
+    folder: Path, *, expired: bool = False, names: Sequence[str] = (), address: str = "127.0.0.1"
+) -> ssl.SSLContext:
+    """A server's TLS context with a new certificate for ``address`` and ``names``, which is also written to
+    ``folder``/gateway.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "expired gateway" if expired else "gateway")])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    place = x509.IPAddress(ipaddress.ip_address(address))
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=-1 if expired else 1))
         .add_extension(
-            x509.SubjectAlternativeName([address, *(x509.DNSName(name) for name in names)]), critical=False
+            x509.SubjectAlternativeName([place, *(x509.DNSName(name) for name in names)]), critical=False
         )
         .sign(key, hashes.SHA256())
     )

@@ -100,6 +100,8 @@ def main() -> int:
     if not chosen:
         print(f"No scenario has {os.environ['ONLY']!r} in its name: {', '.join(s.name for s in SCENARIOS)}")
         return 2
+    left_out = [each for each in chosen if each.lacks]
+    chosen = [each for each in chosen if not each.lacks]
     print(f"Seed {seed}. The same again: make chaos SEED={seed}", flush=True)
     tokens.ROUNDS = QUICK_ROUNDS  # as few as in the workers of tests
     played = []
@@ -122,6 +124,8 @@ def main() -> int:
         f"{len(played)} scenarios, {sum(one.broken for one in played)} things broken,"
         f" {len(lost)} scenarios with losses{'' if not points else ', and losses at points'}."
     )
+    for each in left_out:
+        print(f"NOT RUN: {each.name}, because {each.lacks}")
     return 1 if lost or points else 0
 
 
@@ -137,7 +141,7 @@ def _runs(scenarios: list[Scenario], *, full: bool) -> Iterator[tuple[Scenario, 
         noted = [json.loads(line) for line in NOTES.read_text().splitlines()]
         done = {(one["name"], int(one["seed"].rpartition(".")[2])) for one in noted if not one["faults"]}
     until = time.monotonic() + PART_S
-    for number in range(max(scenario.full_runs for scenario in scenarios)):
+    for number in range(max((scenario.full_runs for scenario in scenarios), default=0)):
         for scenario in scenarios:
             if number < scenario.full_runs and (scenario.name, number) not in done:
                 if time.monotonic() > until:

@@ -16,7 +16,8 @@ class Scenario:
 
     ``agents``: how many on each gateway; ``full_agents``: the same in a full run; ``full_runs``: how often a
     full run plays it, each time with another seed; ``only_full``: other runs leave it out; ``compares``: it
-    does the commission, so that the end is compared with that of an undisturbed one.
+    does the commission, so that the end is compared with that of an undisturbed one; ``lacks``: why it
+    cannot be played on this machine.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Scenario:
     releases: Sequence[str] = RELEASES
     only_full: bool = False
     compares: bool = True
+    lacks: str | None = None

@@ -89,12 +89,12 @@ class Stage:
         with self._lock:
             return [worker for worker in self.workshop.workers if worker.running]
 
-    def replace(self, worker: WorkerProcess, end: Callable[[WorkerProcess], None]) -> None:
+    def replace(self, worker: WorkerProcess, end: Callable[[WorkerProcess], None], **settings: str) -> None:
         """Start another worker, and end this one."""
         with self._lock:
             self._replaced.append(worker)
             end(worker)
-            self.start_worker()
+            self.start_worker(**settings)
         self.broken += 1
 
     @property

@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import make_url, text
 
+from tests.certificates import self_signed
 from tests.chaos.proxy import Proxy
 from tests.chaos.scenario import Scenario
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Site, Stage
+from tests.tls_front import tls_front
 
 Ways = Callable[[Stage, Proxy], None]
 
@@ -22,7 +24,7 @@ def bad_before_gateways(stage: Stage) -> None:
 
 def silent_before_gateways(stage: Stage) -> None:
     """Live connections to gateways pass nothing on any more, and nobody says so."""
-    _disturbed(stage, _before_gateways(stage), _fall_silent, (1.0, 4.0), most=3)
+    _disturbed(stage, _before_gateways(stage), _fall_silent, (1.0, 4.0), most=1)
 
 
 def bad_before_the_broker(stage: Stage) -> None:
@@ -34,7 +36,7 @@ def bad_before_the_broker(stage: Stage) -> None:
 
 def silent_before_the_broker(stage: Stage) -> None:
     stage.asks_by_rows = True
-    _disturbed(stage, [_before_the_broker(stage)], _fall_silent, (1.0, 3.0), most=2)
+    _disturbed(stage, [_before_the_broker(stage)], _fall_silent, (1.0, 3.0), most=1)
 
 
 def bad_before_the_database(stage: Stage) -> None:
@@ -42,17 +44,52 @@ def bad_before_the_database(stage: Stage) -> None:
     _disturbed(stage, [_before_the_database(stage)], _break, (0.3, 2.0), most=10)
 
 
-def silent_before_the_database(stage: Stage) -> None:
-    _disturbed(stage, [_before_the_database(stage)], _fall_silent, (1.0, 3.0), most=2)
+def wrong_certificates(stage: Stage) -> None:
+    """Gateways show a certificate that nobody vouches for, one of another host, and one that has expired.
+    Each is refused with a sentence, and the gateway is not asked for anything."""
+    folder = stage.workshop.folder
+    kinds = {"unknown": "certificate", "wrong host": "match", "expired": "expired"}
+    contexts, trusted = {}, []
+    for kind in kinds:
+        (folder / kind).mkdir()
+        contexts[kind] = self_signed(
+            folder / kind,
+            expired=kind == "expired",
+            names=["elsewhere.example"],
+            address="127.0.0.2" if kind == "wrong host" else "127.0.0.1",
+        )
+        if kind != "unknown":
+            trusted.append((folder / kind / "gateway.pem").read_text())
+    (folder / "trusted.pem").write_text("".join(trusted))
+    for _ in range(2):
+        stage.start_worker(SSL_CERT_FILE=str(folder / "trusted.pem"))
+    for kind in stage.rng.sample(sorted(kinds), len(kinds)):
+        for site in stage.sites:
+            port = stage.enter(tls_front(contexts[kind], urlsplit(site.simulator.url).port or 0))
+            _move(stage, site, f"wss://127.0.0.1:{port}")
+            agent = stage.add(site, "Agent 000")
+            ended = stage.ended(stage.provision(agent, wake=True))
+            if ended.status != "failed" or kinds[kind] not in (ended.error or ""):
+                stage.failed.append(f"{kind} certificate: {ended.status}, {ended.error}")
+            if site.simulator.calls:
+                stage.failed.append(f"{kind} certificate: the gateway was asked all the same")
+            stage.broken += 1
+    for site in stage.sites:
+        _move(stage, site, site.simulator.url)
+    stage.commission()
+
+
+def _move(stage: Stage, site: Site, url: str) -> None:
+    with stage.workshop.engine.begin() as connection:
+        values = {"url": url, "id": site.fleet.gateway_id}
+        connection.execute(text("UPDATE gateways SET url = :url WHERE id = :id"), values)
 
 
 def _before_gateways(stage: Stage) -> list[Proxy]:
     proxies = []
     for site in stage.sites:
         proxies.append(stage.enter(Proxy(urlsplit(site.simulator.url).port or 0, stage.rng)))
-        with stage.workshop.engine.begin() as connection:
-            values = {"url": f"ws://127.0.0.1:{proxies[-1].port}", "id": site.fleet.gateway_id}
-            connection.execute(text("UPDATE gateways SET url = :url WHERE id = :id"), values)
+        _move(stage, site, f"ws://127.0.0.1:{proxies[-1].port}")
     return proxies
 
 
@@ -111,7 +148,7 @@ SCENARIOS = (
     Scenario("network before gateways", bad_before_gateways),
     Scenario("network before the broker", bad_before_the_broker, workers=0),
     Scenario("network before the database", bad_before_the_database, workers=0),
+    Scenario("wrong certificates of gateways", wrong_certificates, workers=0),
     Scenario("silence before gateways", silent_before_gateways),
     Scenario("silence before the broker", silent_before_the_broker, workers=0),
-    Scenario("silence before the database", silent_before_the_database, workers=0),
 )

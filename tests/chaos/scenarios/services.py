@@ -12,8 +12,10 @@ import redis
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.bouncer import PROGRAM, bouncer
 from tests.chaos.scenario import Scenario
 from tests.chaos.stage import Stage
+from tests.worker_process import WorkerProcess
 
 LONG_LOCK_S = 16.0
 """Longer than a worker's statement may take."""
@@ -152,6 +154,23 @@ def agents_locked(stage: Stage) -> None:
     _disturbed(stage, lock, (0.2, 2.0), most=5)
 
 
+def behind_a_pooler(stage: Stage) -> None:
+    """All of the work through PgBouncer in transaction mode, with fewer connections than slots, while workers
+    are killed and sessions of the server end."""
+    lines = ("default_pool_size = 4", "server_idle_timeout = 1", "server_check_delay = 0")
+    url = stage.enter(bouncer(stage.workshop.database_url, *lines))
+    for _ in range(2):
+        stage.start_worker(DATABASE_URL=url)
+
+    def disturb() -> None:
+        if stage.rng.random() < 0.5:
+            stage.broken += _end_sessions(stage, share=0.5)
+        else:
+            stage.replace(stage.rng.choice(stage.workers), WorkerProcess.kill, DATABASE_URL=url)
+
+    _disturbed(stage, disturb, (0.3, 2.0), most=10)
+
+
 def _disturbed(stage: Stage, disturb: Callable[[], None], pause_s: tuple[float, float], *, most: int) -> None:
     """Do the commission while that happens, at most so often: each time costs a second or more."""
     times = iter(range(most))
@@ -216,4 +235,10 @@ SCENARIOS = (
     Scenario("database read-only", read_only),
     Scenario("database sessions ended", sessions_ended),
     Scenario("database agents locked", agents_locked),
+    Scenario(
+        "database behind a pooler",
+        behind_a_pooler,
+        workers=0,
+        lacks=None if PROGRAM else "there is no pgbouncer on PATH",
+    ),
 )
