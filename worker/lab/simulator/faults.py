@@ -100,6 +100,46 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True)
+class Twice:
+    """The request is carried out once, and answered twice."""
+
+    stage: ClassVar[Stage] = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """The request is carried out and answered, after ``answers`` answers to requests that nobody made."""
+
+    stage: ClassVar[Stage] = "request"
+    answers: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """The request is carried out and answered, after ``events`` events with a text of ``size`` characters."""
+
+    stage: ClassVar[Stage] = "request"
+    events: int = 1000
+    size: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """The request is carried out, but the answer has ``megabytes`` (of 2^20 bytes) more than usual."""
+
+    stage: ClassVar[Stage] = "request"
+    megabytes: int = 51
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """The request is carried out and answered, but if the answer is a page of a list, it says that more
+    follow."""
+
+    stage: ClassVar[Stage] = "request"
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
     """No answer, and nothing more is sent on the connection, not even ticks and events. It stays open."""
 
@@ -159,6 +199,11 @@ Kind = (
     | Wrong
     | Garble
     | Late
+    | Twice
+    | Stray
+    | Flood
+    | Oversized
+    | Endless
     | Silence
     | FakeReply
     | RefuseConnections

@@ -14,15 +14,20 @@ from worker.lab.simulator.fault_schedule import ScheduledFault
 from worker.lab.simulator.faults import (
     Delay,
     Drop,
+    Endless,
     FakeReply,
+    Flood,
     Garble,
     Hold,
     Kind,
     Late,
+    Oversized,
     Refuse,
     RefuseConnections,
     Restart,
     Silence,
+    Stray,
+    Twice,
     Wrong,
 )
 from worker.lab.simulator.framing import FrameWriter, response
@@ -80,6 +85,8 @@ class RequestHandler:
                 outcome = await self._carry_out()
                 await self.writer.after_answers(kind.behind)
                 return await self._answer(outcome)
+            case Twice() | Stray() | Flood() | Oversized() | Endless():
+                return await self._answer_too_much(kind, await self._carry_out())
             case Wrong():
                 await self._answer_malformed(kind.shape)
             case Garble():
@@ -97,6 +104,25 @@ class RequestHandler:
             case Drop() | Restart() | Silence():
                 await self._leave_unanswered(kind)
         return None
+
+    async def _answer_too_much(
+        self, kind: Twice | Stray | Flood | Oversized | Endless, outcome: Outcome
+    ) -> Outcome:
+        match kind:
+            case Twice():
+                await self.writer.send(response(self.request_id, outcome))
+            case Stray():
+                for number in range(kind.answers):
+                    await self.writer.send(response(f"nobody-{number}", outcome))
+            case Flood():
+                event = {"type": "event", "event": "chat", "payload": {"text": "x" * kind.size}}
+                for _ in range(kind.events):
+                    await self.writer.send(event)
+            case Oversized() if not isinstance(outcome, Refusal):
+                outcome = {**outcome, "padding": "x" * (kind.megabytes << 20)}
+            case Endless() if not isinstance(outcome, Refusal):
+                outcome = _with_more(outcome)
+        return await self._answer(outcome)
 
     async def _leave_unanswered(self, kind: Drop | Restart | Silence) -> None:
         if kind.carried_out:
@@ -167,3 +193,13 @@ class RequestHandler:
 
     def _note(self, outcome: Outcome) -> None:
         self.note(outcome if isinstance(outcome, Refusal) else None, self.fault)
+
+
+def _with_more(page: JSON) -> JSON:
+    """The page of a list, of which more are said to follow; anything else as it is."""
+    if "totalEntries" in page:
+        return {**page, "totalEntries": page["offset"] + len(page["entries"]) + 1}
+    if "hasMore" in page:
+        end = page["offset"] + len(page["jobs"])
+        return {**page, "total": end + 1, "hasMore": True, "nextOffset": end}
+    return page

@@ -18,16 +18,21 @@ from worker.lab.simulator import Fault, Simulator, Timings
 from worker.lab.simulator.faults import (
     Delay,
     Drop,
+    Endless,
     FakeReply,
+    Flood,
     GarbageChallenge,
     Hold,
     Late,
     NoChallenge,
+    Oversized,
     Refuse,
     RefuseConnections,
     RefuseUpgrade,
     Restart,
     Silence,
+    Stray,
+    Twice,
     Wrong,
     WrongShape,
     busy,
@@ -212,6 +217,41 @@ def test_answers_out_of_order(simulator: Simulator, peer: Peer) -> None:
     frames = [peer_frame(peer) for _ in range(3)]
     assert [frame["id"] for frame in frames] == [requests[1], requests[2], requests[0]]
     assert frames[2]["ok"] is True
+
+
+def test_answers_that_come_twice_or_that_nobody_asked_for(simulator: Simulator, peer: Peer) -> None:
+    simulator.faults.schedule(Fault(Twice(), "agents.files.set"))
+    simulator.faults.schedule(Fault(Stray(answers=2), "health"))
+    request = peer.send(*write())
+    assert [peer_frame(peer)["id"] for _ in range(2)] == [request, request]
+    assert sum(call.method == "agents.files.set" for call in simulator.calls) == 1
+    request = peer.send("health")
+    assert [peer_frame(peer)["id"] for _ in range(3)] == ["nobody-0", "nobody-1", request]
+
+
+def test_a_flood_of_events_comes_before_the_answer(simulator: Simulator, peer: Peer) -> None:
+    simulator.faults.schedule(Fault(Flood(events=300, size=10), "health"))
+    request = peer.send("health")
+    assert peer.answer(request).ok
+    assert sum(event["event"] == "chat" for event in peer.events) == 300
+
+
+def test_an_answer_that_is_larger_than_any_frame(simulator: Simulator, peer: Peer) -> None:
+    simulator.faults.schedule(Fault(Oversized(megabytes=51), "agents.files.set"))
+    peer.send(*write())
+    assert len(peer._socket.recv(SOON_S)) > 51 * 2**20
+    assert written(simulator)
+
+
+def test_a_list_without_an_end(simulator: Simulator, peer: Peer) -> None:
+    simulator.faults.schedule(Fault(Endless(), times=None))
+    for offset in (0, 3, 1000):
+        page = peer.ask("agents.workspace.list", {"agentId": "one", "offset": offset})
+        assert page["totalEntries"] > offset + len(page["entries"])
+        jobs = peer.ask("cron.list", {"offset": offset})
+        assert jobs["hasMore"] is True
+        assert jobs["nextOffset"] == offset + len(jobs["jobs"])
+    assert peer.call("health").ok
 
 
 def peer_frame(peer: Peer) -> dict[str, Any]:
