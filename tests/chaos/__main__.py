@@ -84,6 +84,7 @@ def play(
         seed=f"{scenario.name} {seed}",
         releases=scenario.releases,
         workers=scenario.workers,
+        timings=scenario.timings,
     ) as stage:
         try:
             scenario.play(stage)

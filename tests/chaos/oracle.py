@@ -25,12 +25,14 @@ State = Mapping[str, Any]
 
 
 def state_of(engine: Engine, simulators: Mapping[UUID, Simulator]) -> State:
-    """What agents, rosters, files and tokens are, in the normal form. ``simulators``: by gateway id."""
+    """What agents, rosters, files and tokens are, in the normal form. ``simulators``: by gateway id;
+    agents of other gateways do not count."""
     with engine.connect() as connection:
         names = _names(connection, simulators)
         agents = {
             f"{row.name} at {row.gateway}": _agent(row, simulators, names)
             for row in connection.execute(_AGENTS)
+            if row.gateway_id in simulators
         }
     rosters = {
         names.of(str(gateway_id)): {

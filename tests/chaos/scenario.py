@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tests.chaos.stage import Stage
 from tests.integration.worker.workshop import RELEASES
+from worker.lab.simulator import Timings
+from worker.lab.simulator.timings import QUICK
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Scenario:
     full_runs: int = 3
     workers: int = 2
     releases: Sequence[str] = RELEASES
+    timings: Timings = QUICK
     only_full: bool = False
     compares: bool = True
     lacks: str | None = None

@@ -23,14 +23,17 @@ from psycopg import sql
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import IntegrityError
 
+from tests.chaos.old_worker import OldWorker
 from tests.chaos.oracle import State, differences, left_open, state_of, untrue_results, woken_twice
 from tests.fleet import Fleet, make_fleet
 from tests.integration.agents.fleet import insert_job, main_with_block
 from tests.integration.worker.workshop import RELEASES, Workshop
 from tests.searching import all_keys, all_rows
 from tests.worker_process import REDELIVERED, REPUBLISHED, WorkerProcess
+from worker.jobs.store.retrying import retry
 from worker.lab.servers import LocalServices
-from worker.lab.simulator import Simulator
+from worker.lab.simulator import Simulator, Timings
+from worker.lab.simulator.timings import QUICK
 from worker.workspace.tokens import token_values
 
 QUEUES = ("provisioning", "sync", "control")
@@ -65,7 +68,8 @@ class Stage:
     """``agents``: how many on each site; ``rng``: from the seed; ``broken``: how much was broken.
 
     ``asks_by_rows``: whether jobs are asked for by rows, which no broker can lose, in place of messages;
-    ``stack``: closes what a scenario opens, once the oracle has looked.
+    ``stack``: closes what a scenario opens, once the oracle has looked; ``asks_again``: a job that fails is
+    retried until it succeeds.
     """
 
     services: LocalServices
@@ -76,12 +80,25 @@ class Stage:
     stack: ExitStack
     broken: int = 0
     asks_by_rows: bool = False
+    asks_again: bool = False
     failed: list[str] = field(default_factory=list)
     _replaced: list[WorkerProcess] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start_worker(self, **settings: str) -> WorkerProcess:
         return self.workshop.start_worker(**SETTINGS, **settings)
+
+    def start_old_worker(self, release: Path) -> WorkerProcess:
+        """One more worker, of the release in that folder."""
+        workshop, number = self.workshop, len(self.workshop.workers)
+        worker = OldWorker(
+            release,
+            workshop.folder / f"worker-{number}.log",
+            {**workshop.environment, **SETTINGS},
+            name=f"old{number}",
+        )
+        workshop.workers.append(worker)
+        return worker
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -151,10 +168,10 @@ class Stage:
         """Ask for it; the job's id."""
         return self.ask("delete_agent", agent_id=agent)
 
-    def syncs(self) -> list[UUID]:
+    def syncs(self, **options: Any) -> list[UUID]:
         """Ask for a sync of each gateway; the jobs' ids."""
         return [
-            self.ask("sync_gateway", gateway_id=site.fleet.gateway_id, include_main=False)
+            self.ask("sync_gateway", gateway_id=site.fleet.gateway_id, include_main=False, **options)
             for site in self.sites
         ]
 
@@ -211,8 +228,17 @@ class Stage:
         """Wait for the end of each; those that do not succeed are noted for the oracle."""
         for job_id in jobs:
             job = self.ended(job_id)
+            until = time.monotonic() + ENDED_S
+            while self.asks_again and job.status != "succeeded" and time.monotonic() < until:
+                job_id, job = self._retried(job_id)
             if job.status != "succeeded":
                 self.failed.append(f"job {job_id} {job.status}: {job.error}")
+
+    def _retried(self, job_id: UUID) -> tuple[UUID, Any]:
+        """Ask again for what the job left undone, and wait for that."""
+        with self.workshop.engine.begin() as connection:
+            again = retry(connection, job_id, requested_by=None)
+        return again, self.ended(again)
 
     def ended(self, job_id: UUID) -> Any:
         """The job's row once it has ended. Raises AssertionError if it does not."""
@@ -323,6 +349,7 @@ def open_stage(
     seed: str,
     releases: Sequence[str] = RELEASES,
     workers: int = 2,
+    timings: Timings = QUICK,
 ) -> Iterator[Stage]:
     """A stage with a database, a broker's database and gateways of its own, and workers that are ready."""
     folder.mkdir(parents=True)
@@ -331,7 +358,7 @@ def open_stage(
     database = services.create_database(name)
     with ExitStack() as stack:
         workshop = stack.enter_context(Workshop(database, services.redis_url, folder))
-        sites = [_site(stack, workshop, folder, n, release) for n, release in enumerate(releases)]
+        sites = [_site(stack, workshop, folder, n, release, timings) for n, release in enumerate(releases)]
         stage = Stage(services, workshop, sites, agents, random.Random(seed), stack)
         stage.lose_no_commit()
         for _ in range(workers):
@@ -340,7 +367,9 @@ def open_stage(
     services.postgres.drop_database(name)
 
 
-def _site(stack: ExitStack, workshop: Workshop, folder: Path, number: int, release: str) -> Site:
+def _site(
+    stack: ExitStack, workshop: Workshop, folder: Path, number: int, release: str, timings: Timings
+) -> Site:
     token = f"gateway-token-of-{number}-nobody-may-see"
     simulator = stack.enter_context(
         Simulator(
@@ -349,6 +378,7 @@ def _site(stack: ExitStack, workshop: Workshop, folder: Path, number: int, relea
             state_dir=folder / f"gateway-{number}",
             reply="OK",
             config=main_with_block(release),
+            timings=timings,
         )
     )
     fleet = make_fleet(workshop.engine, url=simulator.url, token=token, workspace_root="~/.openclaw")

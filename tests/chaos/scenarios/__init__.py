@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from tests.chaos.scenario import Scenario
-from tests.chaos.scenarios import killing, long_run, networks, services
+from tests.chaos.scenarios import gateways, isolation, killing, long_run, messages, networks, services
 
 SCENARIOS: tuple[Scenario, ...] = (
     *killing.SCENARIOS,
     *services.SCENARIOS,
     *networks.SCENARIOS,
+    *gateways.SCENARIOS,
+    *messages.SCENARIOS,
+    *isolation.SCENARIOS,
     *long_run.SCENARIOS,
 )
