@@ -109,11 +109,14 @@ def changed_after(
     return {row.name: row.changed_at for row in connection.execute(_LATER, values)}
 
 
-def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]]:
+def agents_changed_by(
+    connection: Connection, job_id: UUID, gateway_id: UUID | None = None
+) -> Sequence[Row[Any]]:
     """The agents whose files or entries the job, or a job that it enqueued, changed: their ids and gateways,
     and their names as far as they have rows.
 
-    Raises BadRequestError if there are none, and while the job has not ended, for then it will change more.
+    Raises BadRequestError if there are none, and while the job has not ended, for then it will change more;
+    with ``gateway_id`` also if that is neither the job's gateway nor that of any of them.
     """
     kind = connection.execute(_OPEN, {"job_id": job_id}).scalar_one_or_none()
     if kind is not None:
@@ -128,6 +131,12 @@ def agents_changed_by(connection: Connection, job_id: UUID) -> Sequence[Row[Any]
             f"Job {job_id} changed no agent, or longer ago than records are kept: `provisioner job` shows"
             " what a job did."
         )
+    if gateway_id is not None and gateway_id not in {row.gateway_id for row in changed}:
+        own = connection.execute(_GATEWAY, {"job_id": job_id}).scalar_one_or_none()
+        if own != gateway_id:
+            raise BadRequestError(
+                f"Job {job_id} changed no agent of gateway {gateway_id}: name a gateway of that job."
+            )
     return changed
 
 
@@ -149,6 +158,7 @@ _RECORD = text(f"""
         (name text, former_sha256 text, written_sha256 text, text_sha256 text, unkept text)
     ON CONFLICT DO NOTHING
 """).bindparams(bindparam("changes", type_=JSONB), bindparam("texts", type_=JSONB))
+_GATEWAY = text("SELECT gateway_id FROM provisioner.jobs WHERE id = :job_id")
 _JOBS = """(
     WITH RECURSIVE below AS (
         SELECT CAST(:job_id AS uuid) AS id

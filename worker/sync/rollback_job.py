@@ -15,9 +15,9 @@ def enqueue_rollbacks(connection: Connection, job_id: UUID, request: RollbackJob
     """Enqueue the jobs, and end the queued job that asks for them. Returns their ids.
 
     An agent that was deleted, or moved to another gateway, since the job is left out and named in the result.
-    Raises BadRequestError if the job changed nothing that is on record.
+    Raises BadRequestError if the job changed nothing that is on record, or nothing of the request's gateway.
     """
-    changed = agents_changed_by(connection, request.undo_job_id)
+    changed = agents_changed_by(connection, request.undo_job_id, request.gateway_id)
     options = {name: value for name, value in request.model_dump().items() if name in Rollback.model_fields}
     options |= {"requested_by": request.requested_by or requester_of(connection, job_id), "request_id": None}
     jobs, left = [], []

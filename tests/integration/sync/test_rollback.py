@@ -173,6 +173,11 @@ def test_a_whole_job_is_taken_back(scene: Scene, ann: UUID) -> None:
     restyle(scene, "terse")
     done = synced(scene)
     scene.execute("DELETE FROM agents WHERE id = :id", id=cat)
+    elsewhere = scene.fleet.add_gateway("elsewhere", scene.simulator.url)
+    refused = scene.ask("rollback_job", gateway_id=elsewhere, undo_job_id=done.id)
+    scene.serve()
+    assert f"changed no agent of gateway {elsewhere}" in scene.job(refused).error
+    assert contents(scene, ann) != before[ann]
     job = scene.ask("rollback_job", gateway_id=scene.fleet.gateway_id, undo_job_id=done.id)
     scene.serve()
     whole = scene.job(job)
