@@ -88,11 +88,12 @@ def disorder(rng: random.Random) -> Fault:
     kinds: list[Kind] = [
         Drop(carried_out=rng.random() < 0.5),
         Delay(rng.uniform(0.1, 2.0), carried_out=rng.random() < 0.5),
-        Late(behind=rng.randint(1, 2)),
         Twice(),
         Stray(answers=rng.randint(1, 50)),
         Flood(events=rng.randint(100, 2_000), size=rng.randint(1, 2_000)),
     ]
+    if rng.random() < 0.1:
+        return Fault(Late(behind=rng.randint(1, 3)), "agents.files.set")  # a call that others follow
     return _somewhere(rng, rng.choice(kinds))
 
 
@@ -154,8 +155,8 @@ def struck_by(choose: Choose, most: int, *, jobs_may_fail: bool = False) -> Call
 
 def _somewhere(rng: random.Random, kind: Kind) -> Fault:
     """The kind at any of the next calls, or at the next of one method."""
-    if rng.random() < 0.5:
-        return Fault(kind, nth=rng.randint(1, 10))
+    if rng.random() < 0.8:
+        return Fault(kind, nth=rng.randint(1, 4))
     return Fault(kind, rng.choice(CHANGES + READS))
 
 
