@@ -30,7 +30,8 @@ def organizations_apart(stage: Stage) -> None:
     stage.rng.shuffle(asked)
     jobs = [stage.workshop.ask(kind, **arguments) for kind, arguments in asked]
     stage.broken += len(jobs)
-    stage.ends(jobs)
+    for job_id in jobs:
+        stage.ended(job_id)
     stage.failed += [f"the other organization's row changed: {row}" for row in _rows_of(stage, other) ^ rows]
     stage.failed += [f"the other's file changed: {file}" for file in _files_of(other) ^ files]
     seen = [name for name, content in _files_of(ours) if MARK in content]
