@@ -106,12 +106,18 @@ class Stage:
         with self._lock:
             return [worker for worker in self.workshop.workers if worker.running]
 
-    def replace(self, worker: WorkerProcess, end: Callable[[WorkerProcess], None], **settings: str) -> None:
-        """Start another worker, and end this one."""
+    def replace(
+        self,
+        worker: WorkerProcess,
+        end: Callable[[WorkerProcess], None],
+        start: Callable[..., WorkerProcess] | None = None,
+        **settings: str,
+    ) -> None:
+        """End this worker, and start another; ``start`` None: of this release."""
         with self._lock:
             self._replaced.append(worker)
             end(worker)
-            self.start_worker(**settings)
+            (start or self.start_worker)(**settings)
         self.broken += 1
 
     @property

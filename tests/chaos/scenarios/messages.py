@@ -18,6 +18,7 @@ from hypothesis import strategies
 from tests.chaos.old_worker import NotMade, OldWorker, old_release
 from tests.chaos.scenario import Scenario
 from tests.chaos.stage import QUEUES, Stage
+from tests.worker_process import WorkerProcess
 from worker.jobs.kinds import INTERNAL_TASKS, KINDS, TASK_QUEUES
 
 LOOKS_S = (0.002, 0.01)
@@ -138,12 +139,9 @@ def two_releases(stage: Stage) -> None:
 
     def replace() -> None:
         worker = stage.rng.choice(stage.workers)
-        if isinstance(worker, OldWorker):
-            stage.start_worker()
-        else:
-            stage.start_old_worker(folder)
-        worker.stop()
-        stage.broken += 1
+        old = isinstance(worker, OldWorker)
+        start = stage.start_worker if old else lambda: stage.start_old_worker(folder)
+        stage.replace(worker, WorkerProcess.stop, start)
 
     with stage.disturbed_by(replace, (0.0, 0.5)):
         stage.commission()
