@@ -7,14 +7,14 @@ from sqlalchemy import Engine, text
 
 from tests.integration.cli.conftest import Provisioner
 
-NIGHT = ("--cron", "0 2 * * *", "--duration", "3h", "--timezone", "Europe/Berlin")
+NIGHT = ("--cron", "0 4 * * *", "--duration", "3h", "--timezone", "Europe/Berlin")
 
 
 def test_a_window_is_added_listed_and_removed(fleet: Provisioner) -> None:
     gateway = fleet.json("gateway", "list")[0]["name"]
     said = fleet.run("window", "add", gateway, *NIGHT).stdout
     assert "allows changes" in said
-    assert said.count(" 02:00 CE") == said.count(" to ") == 3
+    assert said.count(" 04:00 CE") == said.count(" to ") == 3
     frozen = fleet.json(
         "window", "add", gateway, "--deny", "--cron", "0 0 20 12 *", "--duration", "14d", "--all"
     )
@@ -42,7 +42,7 @@ def test_a_window_is_added_listed_and_removed(fleet: Provisioner) -> None:
         (("--cron", "0 2 30 2 *", "--duration", "1h"), "never comes"),
         (("--cron", "0 2 * * *", "--duration", "1h", "--timezone", "Mars/Base"), "'Mars/Base'"),
         (
-            ("--deny", "--cron", "0 1 * * *", "--duration", "5h", "--timezone", "Europe/Berlin"),
+            ("--deny", "--cron", "0 1 * * *", "--duration", "7h", "--timezone", "Europe/Berlin"),
             "another denies",
         ),
     ],

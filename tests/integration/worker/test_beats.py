@@ -18,10 +18,11 @@ from worker.jobs.schedules import add
 GATEWAYS = 6
 ROUNDS = 4
 HOUR_S = 3600.0
+EVERY = timedelta(days=200)
 
 
 class Scene:
-    """A workshop with one worker, and beats; each gateway has a sync scheduled every hour."""
+    """A workshop with one worker, and beats; each gateway has a schedule, of which no run is due by itself."""
 
     def __init__(self, workshop: Workshop, folder: Path) -> None:
         self.workshop = workshop
@@ -35,7 +36,7 @@ class Scene:
         with workshop.engine.begin() as connection:
             for key in keys:
                 request = SyncGateway(gateway_id=key, include_main=False)
-                add(connection, request, ScheduleSpec(every=timedelta(hours=1)))
+                add(connection, request, ScheduleSpec(every=EVERY))
         workshop.start_worker()
 
     def beat(self) -> BeatProcess:
@@ -88,7 +89,7 @@ def test_what_was_due_while_no_beat_ran_is_made_once(scene: Scene) -> None:
     scene.make_due()
     scene.all_ran(1)
     scene.stop_beats()
-    scene.make_due(ago_s=5.5 * HOUR_S)
+    scene.make_due(ago_s=5.5 * EVERY.total_seconds())
     before = one(scene.workshop.engine, "SELECT now() AS now").now
     scene.beat()
     scene.all_ran(2)
