@@ -22,7 +22,7 @@ EVERY = timedelta(days=200)
 
 
 class Scene:
-    """A workshop with one worker, and beats; each gateway has a schedule, of which no run is due by itself."""
+    """A workshop with one worker, and beats; each gateway has a schedule that is never due by chance."""
 
     def __init__(self, workshop: Workshop, folder: Path) -> None:
         self.workshop = workshop
