@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,12 @@ DATABASE_AWAY = (DatabaseNotNow, PoolTimeout)
 
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
+_IDLE_TIMEOUT_MS = 30_000
+"""After this long the server ends a session that idles in a transaction, and so frees what it has locked:
+ours never idle there, but the host of a worker may vanish."""
+_PATIENCE_S = 10.0
+"""How much longer than its timeout a statement is waited for. A connection on which no answer came by then
+leads nowhere, although something between us and the server may still acknowledge what we send."""
 _POOL_WAIT_S = 20
 _APPLICATION = "openclaw-provisioner"
 _SILENCE = {
@@ -40,15 +47,22 @@ _SILENCE = {
 }
 """Connection options that give up on an unreachable server after about 20 seconds. By default the kernel
 waits for a quarter of an hour, and the slot is blocked that long."""
+_LOOK_EVERY_S = 0.1
 _BEGIN = "provisioner_begin"
 
 _KEPT = "provisioner.options"
 """A setting that no other program uses: a connection on which it is set has kept our options."""
+_OURS: Mapping[str, str] = {
+    "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+    "idle_in_transaction_session_timeout": str(_IDLE_TIMEOUT_MS),
+}
+"""Settings that operators can change."""
 _FIXED: Mapping[str, str] = {"datestyle": "ISO", "intervalstyle": "postgres", "timezone": "UTC"}
 """Settings that operators cannot change: Mission Control's timestamps are UTC but carry no time zone, and the
 driver reads no other styles."""
 _MEET = f"""
     SELECT current_setting('{_KEPT}', true), current_setting('search_path'),
+        extract(epoch FROM current_setting('statement_timeout')::interval)::float,
         current_setting('TimeZone') = 'UTC' AND current_setting('DateStyle') LIKE 'ISO%'
             AND current_setting('IntervalStyle') = 'postgres'
 """
@@ -124,7 +138,28 @@ def refusal_of(url: str) -> str | None:
     return None
 
 
-def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
+class _BoundedConnection(psycopg.Connection[Any]):
+    """Waits for each answer at most ``limit_s`` seconds, then ends itself and raises OperationalError."""
+
+    limit_s: float | None = _STATEMENT_TIMEOUT_MS / 1000 + _PATIENCE_S
+
+    def bound(self, statement_timeout_s: float) -> None:
+        """Wait for as long as statements may take, and some more; 0: without a limit."""
+        self.limit_s = statement_timeout_s + _PATIENCE_S if statement_timeout_s else None
+
+    def wait(self, gen: Any, interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Any:
+        limit_s = self.limit_s if timeout is None else timeout
+        began = time.monotonic()
+        try:
+            return super().wait(gen, interval, limit_s)
+        except psycopg.OperationalError as error:
+            if timeout is not None or limit_s is None or time.monotonic() - began < 0.9 * limit_s:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server has not answered for {limit_s:g} s") from error
+
+
+def _connect(arguments: dict[str, Any]) -> _BoundedConnection:
     """Connect with our options and the operator's, or without any if a pooler refuses them."""
     given = {
         "connect_timeout": _CONNECT_TIMEOUT_S,
@@ -133,27 +168,30 @@ def _connect(arguments: dict[str, Any]) -> psycopg.Connection[Any]:
         **_SILENCE,
         **arguments,
     }
-    ours = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
+    ours = " ".join(f"-c {name}={value}" for name, value in _OURS.items())
     theirs = given.pop("options", os.environ.get("PGOPTIONS", ""))
     fixed = " ".join(f"-c {name}={value}" for name, value in _FIXED.items())
     options = f"{ours} {theirs} {fixed} -c {_KEPT}=kept"
     try:
-        return psycopg.connect(**given, options=options)
+        return _BoundedConnection.connect(**given, options=options)
     except psycopg.OperationalError as error:
         if not _OPTIONS_REFUSED.search(str(error)):
             raise
-    return psycopg.connect(**given, options="")  # without options, libpq would send those of PGOPTIONS
+    return _BoundedConnection.connect(
+        **given, options=""
+    )  # without options, libpq would send those of PGOPTIONS
 
 
-def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str, str]) -> None:
+def _meet(connection: _BoundedConnection, record: Any, theirs: Mapping[str, str]) -> None:
     """Prepare a new connection: see whether it kept our options, and append ``public`` to its search path.
 
     Mission Control's tables are in ``public`` unless an earlier schema has them. ``theirs``: the settings
     among the operator's options.
     """
     connection.autocommit = True
-    kept, path, fixed = connection.execute(_MEET).fetchone() or (None, "", True)
+    kept, path, timeout_s, fixed = connection.execute(_MEET).fetchone() or (None, "", 0.0, True)
     if kept is not None:
+        connection.bound(timeout_s)
         if not fixed:  # PGTZ or PGDATESTYLE: libpq sends them after our options
             for name, value in _FIXED.items():
                 connection.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -165,7 +203,9 @@ def _meet(connection: psycopg.Connection[Any], record: Any, theirs: Mapping[str,
     # prepared: it would stay on one server connection, and the next transaction may get another.
     connection.prepare_threshold = None
     path = theirs.get("search_path", path)
-    settings = {"statement_timeout": str(_STATEMENT_TIMEOUT_MS), **theirs, **_FIXED}
+    settings = {**_OURS, **theirs, **_FIXED}
+    read = "SELECT extract(epoch FROM set_config('statement_timeout', %s, true)::interval)::float"
+    connection.bound((connection.execute(read, [settings["statement_timeout"]]).fetchone() or (0.0,))[0])
     if _with_public(path) != path:
         settings["search_path"] = _with_public(path)
     record.info[_BEGIN] = _begin_statement(settings, connection)

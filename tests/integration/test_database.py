@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,19 +12,22 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import URL, Engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from models.migrate import migrate
 from tests.bouncer import bouncer
+from tests.chaos.proxy import Proxy
+from worker import database
 from worker.database import make_engine, refusal_of, single
+from worker.database_errors import DatabaseNotNow
 from worker.lab.servers import LocalServices
 
 _SHOWN = text("SELECT current_setting('statement_timeout'), current_setting('TimeZone')")
 
 
 @contextmanager
-def made(url: str, **options: Any) -> Iterator[Engine]:
+def made(url: str | URL, **options: Any) -> Iterator[Engine]:
     engine = make_engine(url, **options)
     try:
         yield engine
@@ -49,6 +54,11 @@ def test_connections_that_ended_while_idle_are_replaced_unseen(
         for connection in again:
             assert connection.scalar(text("SELECT pg_backend_pid()")) not in pids
             connection.close()
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PATIENCE_S", 0.1)
 
 
 def bounded(engine: Engine) -> bool:
@@ -131,7 +141,7 @@ def test_tables_in_a_schema_of_the_search_path_come_before_those_of_public(
 def test_where_a_pooler_drops_our_options_each_transaction_brings_them(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = psycopg.connect
+    connect = database._BoundedConnection.connect
 
     def forgetful(**given: Any) -> Any:
         given.pop("options", None)
@@ -139,7 +149,7 @@ def test_where_a_pooler_drops_our_options_each_transaction_brings_them(
 
     sent: list[str] = []
     with monkeypatch.context() as patch, made(database_url) as engine:
-        patch.setattr("worker.database.psycopg.connect", forgetful)
+        patch.setattr("worker.database._BoundedConnection.connect", forgetful)
         event.listen(engine, "before_cursor_execute", lambda _c, _u, statement, *_: sent.append(statement))
         assert bounded(engine)
         with engine.connect() as connection:
@@ -205,6 +215,34 @@ def test_a_server_that_refuses_us_is_told_from_one_that_is_away(
         assert "options or PGOPTIONS" in (refusal_of(f"{database_url}?options={quote(options)}") or ""), (
             options
         )
+
+
+def test_a_connection_on_which_no_answer_comes_is_given_up_and_what_it_locked_is_freed(
+    database_url: str,
+) -> None:
+    """Something between us and the server goes on acknowledging what we send, so the kernel sees no fault."""
+    url = make_url(database_url)
+    assert url.port is not None
+    options = "-c statement_timeout=200ms -c idle_in_transaction_session_timeout=300ms"
+    with (
+        Proxy(url.port, random.Random(1)) as proxy,
+        made(database_url) as direct,
+        made(url.set(port=proxy.port).update_query_dict({"options": options}), pool_size=1) as engine,
+    ):
+        with direct.begin() as connection:
+            connection.execute(text("CREATE TABLE one (n int)"))
+            connection.execute(text("INSERT INTO one VALUES (1)"))
+        began = time.monotonic()
+        with engine.connect() as connection:
+            connection.execute(text("UPDATE one SET n = 2"))
+            proxy.silence()
+            with pytest.raises(DatabaseNotNow, match=r"has not answered for 0\.3 s"):
+                connection.execute(text("UPDATE one SET n = 3"))
+        assert time.monotonic() - began < 5
+        with direct.begin() as connection:
+            assert connection.execute(text("UPDATE one SET n = n + 3 RETURNING n")).scalar_one() == 4
+        with engine.begin() as connection:
+            assert connection.execute(text("SELECT n FROM one")).scalar_one() == 4
 
 
 def test_a_server_that_falls_silent_is_given_up_before_the_kernel_would(database_url: str) -> None:

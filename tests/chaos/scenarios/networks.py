@@ -35,6 +35,7 @@ def bad_before_the_broker(stage: Stage) -> None:
 
 
 def silent_before_the_broker(stage: Stage) -> None:
+    """The same between workers and the broker."""
     stage.asks_by_rows = True
     _disturbed(stage, [_before_the_broker(stage)], _fall_silent, (1.0, 3.0), most=1)
 
@@ -42,6 +43,11 @@ def silent_before_the_broker(stage: Stage) -> None:
 def bad_before_the_database(stage: Stage) -> None:
     """The same between workers and the database."""
     _disturbed(stage, [_before_the_database(stage)], _break, (0.3, 2.0), most=10)
+
+
+def silent_before_the_database(stage: Stage) -> None:
+    """The same between workers and the database, with transactions open and rows locked."""
+    _disturbed(stage, [_before_the_database(stage)], _fall_silent, (1.0, 3.0), most=1)
 
 
 def wrong_certificates(stage: Stage) -> None:
@@ -151,4 +157,5 @@ SCENARIOS = (
     Scenario("wrong certificates of gateways", wrong_certificates, workers=0),
     Scenario("silence before gateways", silent_before_gateways),
     Scenario("silence before the broker", silent_before_the_broker, workers=0),
+    Scenario("silence before the database", silent_before_the_database, workers=0),
 )
