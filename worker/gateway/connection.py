@@ -33,7 +33,7 @@ from worker.gateway.errors import (
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, complete_handshake, open_socket
 from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
-from worker.gateway.send_permit import require_permit
+from worker.send_permit import require_permit
 
 __all__ = ["DEFAULT_DEADLINE_S", "Call", "CloseReason", "GatewayAddress", "GatewayConnection", "Hello"]
 
@@ -272,7 +272,7 @@ class GatewayConnection:
         return pending
 
     def _require_permit(self) -> None:
-        """Raise what the permit of the present work raises (`worker.gateway.send_permit`)."""
+        """Raise what the permit of the present work raises (`worker.send_permit`)."""
         try:
             require_permit()
         except BaseException:

@@ -17,7 +17,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import TransientError
-from worker.gateway.send_permit import permitted_by
+from worker.send_permit import permitted_by
 
 log = logging.getLogger(__name__)
 
