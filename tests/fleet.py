@@ -10,7 +10,23 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from models import Agent, Board, Gateway, Organization, OrganizationMember, User
+from models import (
+    Agent,
+    Board,
+    Gateway,
+    MissionControl,
+    Organization,
+    OrganizationMember,
+    Provisioner,
+    User,
+)
+
+EMPTY_ALL_TABLES = ";".join(
+    f"DELETE FROM {table.fullname}"
+    for schema in (Provisioner, MissionControl)
+    for table in reversed(schema.metadata.sorted_tables)
+)
+"""SQL: empties all tables in one round trip."""
 
 
 def _now() -> datetime:

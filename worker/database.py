@@ -177,9 +177,8 @@ def _connect(arguments: dict[str, Any]) -> _BoundedConnection:
     except psycopg.OperationalError as error:
         if not _OPTIONS_REFUSED.search(str(error)):
             raise
-    return _BoundedConnection.connect(
-        **given, options=""
-    )  # without options, libpq would send those of PGOPTIONS
+    # Without options, libpq would send those of PGOPTIONS.
+    return _BoundedConnection.connect(**given, options="")
 
 
 def _meet(connection: _BoundedConnection, record: Any, theirs: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.world import World
+from tests.conformance.expected import EXPECTED
 from tests.gateways.stub_model import StubModel
 from tests.integration.cli.conftest import Provisioner
 from tests.worker_process import BeatProcess
@@ -26,16 +27,7 @@ from worker.lab.simulator import Simulator
 from worker.workspace.tokens import find_token
 
 FEW, FIFTY, WRONG_FOR = 8, 50, 3
-READABLE = (
-    "AGENTS.md",
-    "SOUL.md",
-    "TOOLS.md",
-    "IDENTITY.md",
-    "USER.md",
-    "HEARTBEAT.md",
-    "BOOTSTRAP.md",
-    "MEMORY.md",
-)
+READABLE = EXPECTED["2026.2.12"].listed_files
 """The files that every release lets one read, or did (gateways.md 3)."""
 WRONG = "Answer with nothing but songs."
 OLD = "# Soul\n\nYou are {{ agent_name }}.\n\nBe brief.\n"

@@ -11,8 +11,8 @@ from uuid import UUID
 from redis.exceptions import ConnectionError
 from sqlalchemy import Engine
 
-from models import MissionControl, Provisioner
 from tests.chaos.points import Dead, Failing
+from tests.fleet import EMPTY_ALL_TABLES
 from tests.integration.agents.fleet import main_with_block
 from tests.integration.sync.scene import Scene, Sent, make_scene
 from worker.database import DATABASE_AWAY
@@ -24,11 +24,6 @@ from worker.runtime.services import Services
 from worker.settings import Settings
 
 MOST_STEPS = 3_000
-_EMPTY_ALL_TABLES = ";".join(
-    f"DELETE FROM {table.fullname}"
-    for schema in (Provisioner, MissionControl)
-    for table in reversed(schema.metadata.sorted_tables)
-)
 SETTINGS = Settings(
     database_url="postgresql+psycopg://nobody@127.0.0.1:9/none",  # type: ignore[arg-type]
     redis_url="redis://127.0.0.1:9/0",  # type: ignore[arg-type]
@@ -140,7 +135,7 @@ class Scenes:
     def open(self, release: str) -> Iterator[BrokenScene]:
         """A scene with an empty database and a gateway of its own."""
         with self._engine.begin() as connection:
-            connection.exec_driver_sql(_EMPTY_ALL_TABLES)
+            connection.exec_driver_sql(EMPTY_ALL_TABLES)
         self._number += 1
         with ExitStack() as stack:
             simulator = stack.enter_context(

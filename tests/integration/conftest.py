@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from models import MissionControl, Provisioner
+from tests.fleet import EMPTY_ALL_TABLES
 from tests.worker_process import QUICK_ROUNDS
 from worker.gateway.client import ClientPool
 from worker.gateway.device import DeviceKey
@@ -21,12 +21,6 @@ from worker.workspace import tokens
 BASE_URL = "http://127.0.0.1:8000"
 
 _numbers = itertools.count(1)
-_EMPTY_ALL_TABLES = ";".join(
-    f"DELETE FROM {table.fullname}"
-    for schema in (Provisioner, MissionControl)
-    for table in reversed(schema.metadata.sorted_tables)
-)
-"""Empties all tables in one round trip."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +33,7 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine(shared_engine: Engine) -> Engine:
     """An engine for a database with all tables and no rows, with connections for 24 threads."""
     with shared_engine.begin() as connection:
-        connection.exec_driver_sql(_EMPTY_ALL_TABLES)
+        connection.exec_driver_sql(EMPTY_ALL_TABLES)
     return shared_engine
 
 

@@ -16,7 +16,6 @@ from worker.agents.agent_context import AgentContext, JobProfile
 from worker.agents.found_agent import FoundAgent, look_at_roster
 from worker.agents.token_choice import record_success
 from worker.agents.wake import wake
-from worker.agents.window_wait import needs_none
 from worker.agents.workspace_apply import apply_workspace
 from worker.agents.workspace_plan import plan_workspace
 from worker.gateway.agent_ids import canonical_id
@@ -75,8 +74,8 @@ def adopt(services: Services, held: Claim, warnings: list[str]) -> Snooze | None
     """
     with services.engine.connect() as connection:
         gateway = require_gateway(connection, held.gateway_id)
-    if held.phase is None and not needs_none(held.options):
-        gateway.windows.require_open(asked=True)
+    if held.phase is None:
+        gateway.windows.require_open(held.options, asked=True)
     away = check_circuit(services, gateway)
     if away is not None:
         return away

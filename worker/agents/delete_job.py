@@ -12,7 +12,6 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from worker.agents.bundle_reading import masked_in, read_bundle, rows_alone
-from worker.agents.window_wait import needs_none
 from worker.errors import PermanentError
 from worker.gateway.dialect import Dialect
 from worker.gateway.errors import PermanentGatewayError
@@ -138,9 +137,9 @@ def delete(services: Services, held: Claim, warnings: list[str]) -> Snooze | Non
 
 def _require_window(connection: Connection, held: Claim, target: DeletionTarget) -> None:
     """Raise WindowClosedError if a gateway from which it has to be removed takes not even deletes now."""
-    if not needs_none(held.options) and target.removable:
+    if target.removable:
         gateways = {place.gateway_id for place in target.removable}
-        load_windows(connection, gateways).require_open(asked=True)
+        load_windows(connection, gateways).require_open(held.options, asked=True)
 
 
 def _begin(connection: Connection, services: Services, held: Claim, target: DeletionTarget) -> Claim:

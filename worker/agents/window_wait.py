@@ -15,11 +15,6 @@ _DISTURBING = ("wake", "reset_session", "reset_sessions", "rotate_tokens", "in_w
 """Options with which a job wakes an agent, or ends what it is doing."""
 
 
-def needs_none(options: Mapping[str, Any]) -> bool:
-    """Whether the request waits for no window: it only looks, or says that it does not wait."""
-    return options.get("now") is True or options.get("dry_run") is True
-
-
 def disturbs(options: Mapping[str, Any]) -> bool:
     """Whether a job with these options disturbs its agents, whatever it finds to change."""
     return any(options.get(name) is True for name in _DISTURBING)
@@ -33,19 +28,20 @@ def is_asked_rotation(options: Mapping[str, Any], requested_by: str | None) -> b
 def require_window_to_begin(held: Claim, record: AgentRecord, profile: JobProfile) -> None:
     """Raise WindowClosedError if the job disturbs the agent or takes it off a former place, has not begun,
     and a window of one of the gateways is closed."""
-    if held.files or held.phase not in _not_begun(held) or needs_none(held.options):
+    if held.files or held.phase not in _not_begun(held):
         return
     asked = _is_asked(held, record, profile)
     if record.former_places:
-        record.windows.require_open(asked=asked)
+        record.windows.require_open(held.options, asked=asked)
     elif asked or disturbs(held.options):
-        record.windows.require_open(asked=asked, of=[record.gateway_id])
+        record.windows.require_open(held.options, asked=asked, of=[record.gateway_id])
 
 
 def require_window_to_restart(held: Claim, record: AgentRecord, profile: JobProfile) -> None:
     """Raise WindowClosedError if the gateway may not be restarted now for this job."""
-    if held.phase in _not_begun(held) and not needs_none(held.options):
-        record.windows.require_open(asked=_is_asked(held, record, profile), of=[record.gateway_id])
+    if held.phase in _not_begun(held):
+        asked = _is_asked(held, record, profile)
+        record.windows.require_open(held.options, asked=asked, of=[record.gateway_id])
 
 
 def _not_begun(held: Claim) -> tuple[str | None, ...]:

@@ -73,7 +73,7 @@ _QUEUE = Query(
     SELECT kind, coalesce(extract(epoch FROM now() - min(created_at)), 0) AS age
     FROM {_each(JOB_KINDS, "kind")} LEFT JOIN (
         SELECT kind, created_at FROM provisioner.jobs
-        WHERE status = 'queued' AND reason_code IS DISTINCT FROM 'waiting_for_window'
+        WHERE status = 'queued' AND reason_code IS DISTINCT FROM '{ReasonCode.WAITING_FOR_WINDOW}'
     ) waiting USING (kind)
     GROUP BY kind
     """,

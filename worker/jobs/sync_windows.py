@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -60,12 +61,9 @@ class SyncWindow:
 
     def end_at(self, moment: datetime) -> datetime | None:
         """When the window ends that is on at ``moment``, the last one if several overlap; None if none is."""
-        end = None
-        for began in fires_after(self.cron, self.timezone, moment - self.duration):
-            if began > moment:
-                return end
-            end = began + self.duration
-        return None  # never reached: a cron expression fires for ever
+        fires = fires_after(self.cron, self.timezone, moment - self.duration)
+        begun = list(takewhile(lambda fire: fire <= moment, fires))
+        return begun[-1] + self.duration if begun else None
 
     def next_start(self, moment: datetime) -> datetime:
         """When it begins for the first time after ``moment``."""

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.agents.agent_context import NOT_REGISTERED, render
-from worker.agents.window_wait import disturbs, is_asked_rotation, needs_none
+from worker.agents.window_wait import disturbs, is_asked_rotation
 from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError, TransientError, as_sentence, reason_of
 from worker.gateway.dialect import Dialect
@@ -100,8 +100,8 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
 
 def _require_window(gateway: GatewayRecord, held: JobClaim) -> None:
     """Raise WindowClosedError if the sync has to wait for a window of its gateway (rules.md 55)."""
-    if not needs_none(held.options):
-        gateway.windows.require_open(asked=is_asked_rotation(held.options, held.requested_by))
+    asked = is_asked_rotation(held.options, held.requested_by)
+    gateway.windows.require_open(held.options, asked=asked)
 
 
 def _plan_agent(

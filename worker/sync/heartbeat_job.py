@@ -52,7 +52,7 @@ def begin(
         raise BadRequestError(f"agent_ids: gateway {gateway.name!r} has no agent {missing[0]}.")
     without_board = [row.id for row in rows if row.board_id is None and not row.is_main]
     places = _places(row for row in rows if row.id not in without_board)
-    closed = not request.now and _closed(windows_of(gateway.windows)) is not None
+    closed = _closed(windows_of(gateway.windows), request.options()) is not None
     start_heartbeats(
         connection,
         job_id,
@@ -77,9 +77,9 @@ def _places(rows: Iterable[Any]) -> dict[UUID, str]:
     return {row.id: home_of(row, "", places_of(row.places)).openclaw_id for row in rows}
 
 
-def _closed(windows: GatewayWindows) -> WindowClosedError | None:
+def _closed(windows: GatewayWindows, options: Mapping[str, Any]) -> WindowClosedError | None:
     try:
-        windows.require_open(asked=False)
+        windows.require_open(options, asked=False)
     except WindowClosedError as closed:
         return closed
     return None
@@ -102,7 +102,7 @@ def _look(services: Services, held: JobClaim) -> Ended | Snooze:
     """Request the changes, unless they would restart the gateway while its window is closed."""
     with services.engine.connect() as connection:
         gateway = require_gateway(connection, held.gateway_id)
-    closed = _closed(gateway.windows)
+    closed = _closed(gateway.windows, held.options)
     if closed is not None:
         away = check_circuit(services, gateway)
         if away is not None:
