@@ -120,6 +120,21 @@ class Stage:
             (start or self.start_worker)(**settings)
         self.broken += 1
 
+    def stop_workers(self) -> None:
+        """Ask all of them to stop, as before work on what they use, and wait for that."""
+        with self._lock:
+            running = [worker for worker in self.workshop.workers if worker.running]
+            self._replaced += running
+            for worker in running:
+                worker.terminate()
+            for worker in running:
+                worker.stop()
+
+    def start_workers(self, count: int = 2) -> None:
+        """Start so many, which is as many as there usually are."""
+        for _ in range(count):
+            self.start_worker()
+
     @property
     def database(self) -> str:
         """The name of the stage's database."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from tests.chaos.scenario import Scenario
-from tests.chaos.scenarios import gateways, isolation, killing, long_run, messages, networks, services
+from tests.chaos.scenarios import (
+    gateways,
+    isolation,
+    killing,
+    long_run,
+    messages,
+    networks,
+    restored,
+    services,
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
     *killing.SCENARIOS,
     *services.SCENARIOS,
+    *restored.SCENARIOS,
     *networks.SCENARIOS,
     *gateways.SCENARIOS,
     *messages.SCENARIOS,
