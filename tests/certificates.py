@@ -20,11 +20,12 @@ def self_signed(
     """A server's TLS context with a new certificate for ``address`` and ``names``, which is also written to
     ``folder``/gateway.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "expired gateway" if expired else "gateway")])
+    number = x509.random_serial_number()  # in the name too: OpenSSL takes certificates of one name for one
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"gateway {number:x}")])
     now = datetime.datetime.now(datetime.UTC)
     place = x509.IPAddress(ipaddress.ip_address(address))
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(name, name, key.public_key(), number)
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=-1 if expired else 1))
         .add_extension(

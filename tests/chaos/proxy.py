@@ -44,6 +44,11 @@ class Proxy:
         self._listener.close()
         self.cut()
 
+    def lead_to(self, port: int) -> None:
+        """Pass new connections on to another port from now on, and end the live ones."""
+        self._server_port = port
+        self.cut()
+
     def cut(self) -> int:
         """End all live connections, by a reset on both sides; how many."""
         lines = self._live()

@@ -24,8 +24,8 @@ _COMMAND_S = 120.0
 @dataclass(frozen=True)
 class Since:
     """What was done on one site since the back-up: which agents have other tokens, which have other texts,
-    who was deleted, and the OpenClaw id of one who was added. ``left``: the id of an entry that has no row any
-    more, in the back-up either."""
+    who was deleted, and the OpenClaw id of one who was added. ``left``: the id of an entry whose row was gone
+    before the back-up."""
 
     site: Site
     rekeyed: Sequence[UUID]
