@@ -13,11 +13,13 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from worker.lab.simulator import Fault, Simulator
-from worker.lab.simulator.faults import Drop
+from worker.lab.simulator.faults import Drop, Restart
 
 Kind = Literal[
     "call lost",
     "answer lost",
+    "restart before call",
+    "restart after call",
     "statement cut",
     "commit cut",
     "dead at statement",
@@ -28,6 +30,8 @@ Kind = Literal[
 KINDS: Mapping[Kind, Literal["calls", "statements", "commits", "messages"]] = {
     "call lost": "calls",
     "answer lost": "calls",
+    "restart before call": "calls",
+    "restart after call": "calls",
     "statement cut": "statements",
     "commit cut": "commits",
     "dead at statement": "statements",
@@ -36,8 +40,16 @@ KINDS: Mapping[Kind, Literal["calls", "statements", "commits", "messages"]] = {
     "dead at message": "messages",
 }
 """What happens, and of what it is counted: the connection ends before or after a call is carried out, the
-database ends the session before a statement or a commit, the worker dies there, the broker refuses a message,
-or the worker dies once it is sent."""
+gateway restarts there, the database ends the session before a statement or a commit, the worker dies there,
+the broker refuses a message, or the worker dies once it is sent."""
+DOWN_S = 0.05
+"""Seconds for which a gateway that restarts refuses connections."""
+AT_CALLS: Mapping[Kind, Drop | Restart] = {
+    "call lost": Drop(carried_out=False),
+    "answer lost": Drop(carried_out=True),
+    "restart before call": Restart(carried_out=False, down_s=DOWN_S),
+    "restart after call": Restart(carried_out=True, down_s=DOWN_S),
+}
 
 
 class Dead(BaseException):
@@ -124,9 +136,8 @@ class Failing:
             if threading.get_ident() == own:
                 self._at_database("commits", connection.connection.dbapi_connection)
 
-        if self.point is not None and KINDS[self.point.kind] == "calls":
-            carried_out = self.point.kind == "answer lost"
-            simulator.faults.schedule(Fault(Drop(carried_out=carried_out), nth=self.point.nth))
+        if self.point is not None and self.point.kind in AT_CALLS:
+            simulator.faults.schedule(Fault(AT_CALLS[self.point.kind], nth=self.point.nth))
         calls = len(simulator.calls)
         event.listen(engine, "before_cursor_execute", on_statement)
         event.listen(engine, "commit", on_commit)
@@ -136,7 +147,7 @@ class Failing:
             event.remove(engine, "before_cursor_execute", on_statement)
             event.remove(engine, "commit", on_commit)
             self.counted.calls = sum(call.method != "connect" for call in simulator.calls[calls:])
-            if self.point is not None and KINDS[self.point.kind] == "calls":
+            if self.point is not None and self.point.kind in AT_CALLS:
                 self.happened = not simulator.faults.outstanding
             simulator.faults.clear()
 
