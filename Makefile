@@ -50,10 +50,13 @@ test-gateways: setup      ## all that a real OpenClaw can show, on three release
 chaos: setup             ## break all that can break, and look for losses (SEED=n, ONLY=words, FULL=1: all of it, in parts)
 	@$(BIN)/python -m tests.chaos
 
+chaos-tables: setup      ## write into docs/reliability.md what make chaos has seen on this machine
+	@$(BIN)/python -m tests.chaos.record
+
 demo: setup               ## provision and sync a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
 	@$(BIN)/provisioner demo --gateway $(or $(GATEWAY),simulator)
 
 bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
 	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
 
-.PHONY: help setup lock lint test test-lab smoke test-gateways chaos demo bench
+.PHONY: help setup lock lint test test-lab smoke test-gateways chaos chaos-tables demo bench

@@ -1,13 +1,12 @@
 """``make chaos``: every scenario once, then failures at points that the seed chooses.
 
-``FULL=1`` plays each several times with more agents, and takes all points, in parts that can be resumed: what
-is done is noted in .chaos/, and a later run goes on with the rest. ``SEED=n`` plays with that seed,
-``ONLY=words`` the scenarios with these words in their names.
+What was played is noted in .chaos/record.jsonl. ``FULL=1`` plays each several times with more agents, and
+takes all points, in parts: a later run goes on with the scenarios that have no note yet. ``SEED=n`` plays
+with that seed, ``ONLY=words`` the scenarios with these words in their names.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -15,10 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.chaos.oracle import State
+from tests.chaos.record import Played, note, read
 from tests.chaos.scenario import Scenario
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import open_stage
@@ -26,23 +25,10 @@ from tests.worker_process import QUICK_ROUNDS
 from worker.lab.servers import LocalServices
 from worker.workspace import tokens
 
-NOTES = Path(".chaos") / "full.jsonl"
 PART_S = 30 * 60.0
 """Seconds after which a full run begins nothing more; the next one goes on."""
 POINTS = 8
 """Points of each deed on each release, of a run that is not full."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """One scenario that was played. ``broken``: how often something was broken; ``faults``: what was lost."""
-
-    name: str
-    seed: str
-    agents: int
-    took_s: float
-    broken: int
-    faults: list[str]
 
 
 class Expected:
@@ -71,7 +57,14 @@ class Expected:
 
 
 def play(
-    services: LocalServices, folder: Path, scenario: Scenario, seed: str, agents: int, expected: State | None
+    services: LocalServices,
+    folder: Path,
+    scenario: Scenario,
+    seed: str,
+    agents: int,
+    expected: State | None,
+    *,
+    full: bool,
 ) -> Played:
     """Play a scenario, and have the oracle look."""
     began = time.monotonic()
@@ -91,7 +84,7 @@ def play(
             faults = stage.verdict(expected)
         except AssertionError as error:
             faults = [str(error)]
-        return Played(scenario.name, seed, agents, time.monotonic() - began, stage.broken, faults)
+        return Played(scenario.name, seed, agents, time.monotonic() - began, stage.broken, faults, full)
 
 
 def main() -> int:
@@ -112,13 +105,11 @@ def main() -> int:
     ):
         expected = Expected(own, Path(folder))
         for scenario, number, agents in _runs(chosen, full=full):
-            one = play(own, Path(folder), scenario, f"{seed}.{number}", agents, expected.of(scenario, agents))
+            plain = expected.of(scenario, agents)
+            one = play(own, Path(folder), scenario, f"{seed}.{number}", agents, plain, full=full)
             _tell(one)
             played.append(one)
-            if full:
-                NOTES.parent.mkdir(exist_ok=True)
-                with NOTES.open("a") as notes:
-                    notes.write(json.dumps(asdict(one)) + "\n")
+            note(one)
     lost = [one for one in played if one.faults]
     points = 0 if os.environ.get("ONLY") else _every_point(seed, full=full)
     print(
@@ -137,10 +128,8 @@ def _runs(scenarios: list[Scenario], *, full: bool) -> Iterator[tuple[Scenario, 
             (each, 0, each.agents) for each in scenarios if not each.only_full or "ONLY" in os.environ
         )
         return
-    done = set()
-    if NOTES.exists():
-        noted = [json.loads(line) for line in NOTES.read_text().splitlines()]
-        done = {(one["name"], int(one["seed"].rpartition(".")[2])) for one in noted if not one["faults"]}
+    noted = [one for one in read().played if one.full and not one.faults]
+    done = {(one.name, int(one.seed.rpartition(".")[2])) for one in noted}
     until = time.monotonic() + PART_S
     for number in range(max((scenario.full_runs for scenario in scenarios), default=0)):
         for scenario in scenarios:

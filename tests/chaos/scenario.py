@@ -33,3 +33,8 @@ class Scenario:
     only_full: bool = False
     compares: bool = True
     lacks: str | None = None
+
+    @property
+    def breaks(self) -> str:
+        """What is broken, in a paragraph."""
+        return " ".join((self.play.__doc__ or "").partition("\n\n")[0].split())

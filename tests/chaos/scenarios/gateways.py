@@ -57,7 +57,7 @@ Choose = Callable[[random.Random], Fault]
 
 
 def restarts(rng: random.Random) -> Fault:
-    """A restart in place of an answer, before or after the work, or just after the answer."""
+    """The gateway restarts in place of an answer, before or after the work, or just after the answer."""
     kind = Restart(
         carried_out=rng.random() < 0.5,
         answered=rng.random() < 0.3,
@@ -68,7 +68,7 @@ def restarts(rng: random.Random) -> Fault:
 
 
 def refusals(rng: random.Random) -> Fault:
-    """What a gateway says that cannot serve now: on upgrade, on connect and later."""
+    """The gateway says that it cannot serve now: on upgrade, on connect and later."""
     starting = Refuse("gateway starting; retry shortly", retryable=True, retry_after_ms=300)
     return rng.choice(
         [
@@ -150,6 +150,7 @@ def struck_by(choose: Choose, most: int, *, jobs_may_fail: bool = False) -> Call
             site.simulator.faults.clear()
         stage.broken += sum(fault.happened for fault in ordered)
 
+    play.__doc__ = choose.__doc__
     return play
 
 

@@ -18,9 +18,8 @@ IN_BOTH = ("jobs", "job_agents", "workers", "alembic_version")
 
 
 def organizations_apart(stage: Stage) -> None:
-    """Two organizations: the other has its mark in all that it may set; then the first one asks for
-    everything, also with the other's ids. Nothing of the other's changes, and its mark is nowhere in the
-    first one's."""
+    """One organization asks for everything, also with the ids of another. Nothing of the other's changes, and
+    the mark that it has in all that it may set is nowhere in the first one's."""
     stage.commission()
     ours, other = stage.sites
     ours, other = (ours, other) if stage.rng.random() < 0.5 else (other, ours)

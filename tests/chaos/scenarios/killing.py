@@ -14,7 +14,7 @@ FROZEN_S = 2 * float(SETTINGS["LEASE_S"])
 
 
 def kill_at_random(stage: Stage) -> None:
-    """SIGKILL, at moments that the seed chooses."""
+    """Workers get SIGKILL, at moments that the seed chooses."""
 
     def kill() -> None:
         stage.replace(stage.rng.choice(stage.workers), WorkerProcess.kill)
@@ -24,7 +24,7 @@ def kill_at_random(stage: Stage) -> None:
 
 
 def stop_at_random(stage: Stage) -> None:
-    """SIGTERM, as a deployment does."""
+    """Workers get SIGTERM, as from a deployment, and others take their place."""
 
     def stop() -> None:
         stage.replace(stage.rng.choice(stage.workers), WorkerProcess.stop)
@@ -34,7 +34,7 @@ def stop_at_random(stage: Stage) -> None:
 
 
 def freeze_at_random(stage: Stage) -> None:
-    """SIGSTOP for longer than a lease: by SIGCONT another worker has gone on with its work."""
+    """Workers are stopped for longer than a lease, and go on when another has gone on with their work."""
 
     def freeze() -> None:
         worker = stage.rng.choice(stage.workers)

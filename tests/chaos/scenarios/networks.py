@@ -30,25 +30,25 @@ def silent_before_gateways(stage: Stage) -> None:
 
 
 def bad_before_the_broker(stage: Stage) -> None:
-    """The same between workers and the broker. A message that it has handed over, and that did not arrive, is
-    lost, but no row."""
+    """Connections to the broker end, are slow, and come in small pieces. A message that it has handed over,
+    and that did not arrive, is lost, but no row."""
     stage.asks_by_rows = True
     _disturbed(stage, [_before_the_broker(stage)], _break, (0.1, 1.5), most=12)
 
 
 def silent_before_the_broker(stage: Stage) -> None:
-    """The same between workers and the broker."""
+    """Live connections to the broker pass nothing on any more, and nobody says so."""
     stage.asks_by_rows = True
     _disturbed(stage, [_before_the_broker(stage)], _fall_silent, (1.0, 3.0), most=1)
 
 
 def bad_before_the_database(stage: Stage) -> None:
-    """The same between workers and the database."""
+    """Connections to the database end, are slow, and come in small pieces."""
     _disturbed(stage, [_before_the_database(stage)], _break, (0.3, 2.0), most=10)
 
 
 def silent_before_the_database(stage: Stage) -> None:
-    """The same between workers and the database, with transactions open and rows locked."""
+    """Live connections to the database pass nothing on any more, with transactions open and rows locked."""
     _disturbed(stage, [_before_the_database(stage)], _fall_silent, (1.0, 3.0), most=1)
 
 
@@ -76,8 +76,8 @@ def wrong_certificates(stage: Stage) -> None:
 
 
 def wrong_certificates_of_the_broker(stage: Stage) -> None:
-    """The broker shows such certificates in place of its own, again and again: workers that run wait until it
-    shows its own again, and one that starts meanwhile ends with a sentence that says what is wrong."""
+    """The broker shows a certificate that nobody vouches for, one of another host, and one that has expired.
+    Workers that run wait for its own, and one that starts meanwhile ends with a sentence."""
     stage.asks_by_rows = True  # a message that was handed over as a connection ended may be lost, but no row
     told = {"unknown": "is not trusted", "wrong host": "for another host", "expired": "has expired"}
     contexts, trusted = _certificates(stage, [*told, "right"])

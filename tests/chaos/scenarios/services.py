@@ -22,7 +22,7 @@ LONG_LOCK_S = 16.0
 
 
 def broker_restarted(stage: Stage) -> None:
-    """Killed or stopped, and back with all that it had taken: what a sender was told is taken is done."""
+    """The broker is killed or stopped, and comes back with all that it had taken."""
 
     def restart() -> None:
         _restart_broker(stage, lose=False)
@@ -31,7 +31,7 @@ def broker_restarted(stage: Stage) -> None:
 
 
 def broker_forgets(stage: Stage) -> None:
-    """The same, but it comes back empty. Rows lose nothing by that."""
+    """The broker is killed or stopped, and comes back empty. Rows lose nothing by that."""
     stage.asks_by_rows = True
 
     def restart() -> None:
@@ -41,7 +41,7 @@ def broker_forgets(stage: Stage) -> None:
 
 
 def broker_full(stage: Stage) -> None:
-    """It refuses all that would take memory, also to note what a worker has taken from its queue."""
+    """The broker refuses all that would take memory, also to note what a worker has taken from its queue."""
 
     def fill() -> None:
         with _broker(stage) as client:
@@ -54,7 +54,7 @@ def broker_full(stage: Stage) -> None:
 
 
 def broker_evicts(stage: Stage) -> None:
-    """It drops whatever it likes to make room: queues, what was taken from them, bindings."""
+    """The broker drops whatever it likes to make room: queues, what was taken from them, bindings."""
     stage.asks_by_rows = True
 
     def evict() -> None:
@@ -70,7 +70,7 @@ def broker_evicts(stage: Stage) -> None:
 
 
 def database_restarted(stage: Stage) -> None:
-    """Killed or stopped, and back after a moment."""
+    """The database is killed or stopped, and comes back after a moment."""
 
     def restart() -> None:
         server = stage.services.postgres
@@ -107,7 +107,8 @@ def out_of_connections(stage: Stage) -> None:
 
 
 def read_only(stage: Stage) -> None:
-    """It takes no writes for a while: for everybody at once, as after a failover, or for new sessions."""
+    """The database takes no writes for a while, from everybody at once, as after a failover, or in new
+    sessions."""
 
     def refuse() -> None:
         everybody = stage.rng.random() < 0.5
