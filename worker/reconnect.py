@@ -23,7 +23,8 @@ from redis.exceptions import ResponseError
 from worker.database_gate import gate
 from worker.escaped import escaped
 from worker.messages.envelope import UnreadableMessage, normalize
-from worker.messages.transport import SafeTransport, drop
+from worker.messages.framing import drop
+from worker.messages.transport import SafeTransport
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ class Proxy:
     """Passes connections on to ``port`` of 127.0.0.1. A context manager.
 
     ``delay_s``: up to how many seconds each piece is late; ``pieces``: into how many each is split, between
-    which there is a pause; ``refuses``: whether new connections end at once.
+    which there is a pause; ``refuses``: whether new connections end at once; ``ends_at``: a connection whose
+    server sends these bytes ends in their middle.
     """
 
     def __init__(self, port: int, rng: random.Random) -> None:
@@ -30,6 +31,7 @@ class Proxy:
         self.delay_s = 0.0
         self.pieces = 1
         self.refuses = False
+        self.ends_at: bytes | None = None
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -129,7 +131,8 @@ class _Line:
             while piece := source.recv(_CHUNK):
                 if self.silent:
                     continue
-                if self.ends_inside and source is self._server:
+                wanted = self._proxy.ends_at
+                if source is self._server and (self.ends_inside or (wanted and wanted in piece)):
                     to.sendall(piece[: len(piece) // 2])
                     break
                 self._proxy.pass_on(piece, to)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
 from worker.messages.envelope import UnreadableMessage, expiry_refusal, normalize
-from worker.messages.transport import framing_fault
+from worker.messages.framing import framing_fault
 from worker.messages.unpacking import LONGEST_BODY, unpack
 
 KNOWN = {"tasks.provision_agent", "tasks.sync_agent", "tasks.run_due_schedules"}
