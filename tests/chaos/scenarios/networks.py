@@ -30,15 +30,12 @@ def silent_before_gateways(stage: Stage) -> None:
 
 
 def bad_before_the_broker(stage: Stage) -> None:
-    """Connections to the broker end, are slow, and come in small pieces. A message that it has handed over,
-    and that did not arrive, is lost, but no row."""
-    stage.asks_by_rows = True
+    """Connections to the broker end, also in the middle of an answer, are slow, and come in small pieces."""
     _disturbed(stage, [_before_the_broker(stage)], _break, (0.1, 1.5), most=12)
 
 
 def silent_before_the_broker(stage: Stage) -> None:
     """Live connections to the broker pass nothing on any more, and nobody says so."""
-    stage.asks_by_rows = True
     _disturbed(stage, [_before_the_broker(stage)], _fall_silent, (1.0, 3.0), most=1)
 
 
@@ -78,7 +75,6 @@ def wrong_certificates(stage: Stage) -> None:
 def wrong_certificates_of_the_broker(stage: Stage) -> None:
     """The broker shows a certificate that nobody vouches for, one of another host, and one that has expired.
     Workers that run wait for its own, and one that starts meanwhile ends with a sentence."""
-    stage.asks_by_rows = True  # a message that was handed over as a connection ended may be lost, but no row
     told = {"unknown": "is not trusted", "wrong host": "for another host", "expired": "has expired"}
     contexts, trusted = _certificates(stage, [*told, "right"])
     broker = urlsplit(stage.workshop.redis_url)
