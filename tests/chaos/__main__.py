@@ -27,6 +27,7 @@ from worker.workspace import tokens
 
 PART_S = 30 * 60.0
 """Seconds after which a full run begins nothing more; the next one goes on."""
+LONGEST_SHOWN = 5
 POINTS = 8
 """Points of each deed on each release, of a run that is not full."""
 
@@ -115,6 +116,11 @@ def main() -> int:
     print(
         f"{len(played)} scenarios, {sum(one.broken for one in played)} things broken,"
         f" {len(lost)} scenarios with losses{'' if not points else ', and losses at points'}."
+    )
+    longest = sorted(played, key=lambda one: one.took_s, reverse=True)[:LONGEST_SHOWN]
+    print(
+        f"They took {sum(one.took_s for one in played) / 60:.1f} min, and of that the longest:"
+        f" {', '.join(f'{one.name} {one.took_s:.0f} s' for one in longest)}."
     )
     for each in left_out:
         print(f"NOT RUN: {each.name}, because {each.lacks}")
