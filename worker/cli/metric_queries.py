@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from worker.jobs.kinds import JOB_KINDS
 from worker.jobs.states import JOB_STATUSES, ReasonCode, RolloutState
 from worker.jobs.store.codes import crashes, reason_code
+from worker.jobs.store.drift import OF_NO_ROLL_OUT
 
 _GATEWAY = ("gateway", "gateway_id")
 
@@ -200,23 +201,43 @@ _DRIFT = Query(
             "provisioner_sync_errors",
             "Errors of the newest sync: agents that it failed on, skipped or did not attempt.",
         ),
-        "age": ("provisioner_sync_age_seconds", "Time since the newest sync ended."),
+        "age": (
+            "provisioner_sync_age_seconds",
+            "Time since the newest sync of the whole gateway ended, or a roll-out over it that reached all.",
+        ),
     },
-    """
-    SELECT g.name AS gateway, g.id AS gateway_id, last.files, last.roster, last.errors,
-        (last.dry_run AND last.files + last.roster > 0)::int AS unmended, last.age
+    f"""
+    SELECT g.name AS gateway, g.id AS gateway_id, did.files, did.roster, did.errors,
+        (last.dry_run AND did.files + did.roster > 0)::int AS unmended,
+        extract(epoch FROM now() - last.finished_at) AS age
     FROM gateways g CROSS JOIN LATERAL (
-        SELECT (j.result->>'files_written')::int AS files, (j.result->>'roster_changes')::int AS roster,
-            coalesce((j.result->>'dry_run')::boolean, false) AS dry_run,
-            jsonb_array_length(j.result->'errors') AS errors,
-            extract(epoch FROM now() - j.finished_at) AS age
+        SELECT * FROM (
+            (SELECT j.id, j.kind, j.created_at, j.finished_at,
+                coalesce((j.result->>'dry_run')::boolean, false) AS dry_run
+            FROM provisioner.jobs j
+            WHERE j.gateway_id = g.id AND j.kind = 'sync_gateway' AND j.board_id IS NULL
+              AND j.finished_at IS NOT NULL AND j.result ?& ARRAY['files_written', 'roster_changes', 'errors']
+              AND {OF_NO_ROLL_OUT}
+            ORDER BY j.created_at DESC LIMIT 1)
+            UNION ALL
+            (SELECT j.id, j.kind, j.created_at, j.finished_at, false
+            FROM provisioner.roll_outs o JOIN provisioner.jobs j ON j.id = o.job_id
+            WHERE o.gateways @> ARRAY[g.id] AND j.board_id IS NULL AND j.status IN ('succeeded', 'partial')
+              AND (j.result->>'dry_run')::boolean IS NOT TRUE
+            ORDER BY j.created_at DESC LIMIT 1)
+        ) newest ORDER BY finished_at DESC LIMIT 1
+    ) last CROSS JOIN LATERAL (
+        SELECT coalesce(sum((j.result->>'files_written')::int), 0) AS files,
+            coalesce(sum((j.result->>'roster_changes')::int), 0) AS roster,
+            CASE last.kind WHEN 'roll_out' THEN (
+                SELECT count(*) FROM provisioner.roll_out_agents a
+                WHERE a.job_id = last.id AND a.gateway_id = g.id AND a.state IN ('failed', 'unknown'))
+            ELSE sum(jsonb_array_length(j.result->'errors')) END AS errors
         FROM provisioner.jobs j
-        WHERE j.gateway_id = g.id AND j.kind = 'sync_gateway' AND j.board_id IS NULL
-          AND j.finished_at IS NOT NULL AND j.result ?& ARRAY['files_written', 'roster_changes', 'errors']
-          AND NOT ((j.result->>'dry_run')::boolean IS TRUE AND EXISTS (
-            SELECT FROM provisioner.jobs p WHERE p.id = j.parent_job_id AND p.kind = 'roll_out'))
-        ORDER BY j.created_at DESC LIMIT 1
-    ) last
+        WHERE j.gateway_id = g.id AND j.created_at >= last.created_at AND j.kind = 'sync_gateway'
+          AND (j.id = last.id OR last.kind = 'roll_out' AND j.parent_job_id = last.id
+            AND (j.result->>'dry_run')::boolean IS NOT TRUE)
+    ) did
     """,
 )
 

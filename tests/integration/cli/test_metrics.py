@@ -19,9 +19,10 @@ from sqlalchemy import Engine, text
 
 from tests.fleet import Fleet, make_fleet
 from tests.integration.cli.conftest import Provisioner
+from worker.cli.metric_queries import QUERIES
 from worker.gateway.error_mapping import from_response
 from worker.gateway.error_payload import CallContext
-from worker.jobs.states import WAITS, ReasonCode
+from worker.jobs.states import JOB_STATUSES, WAITS, ReasonCode, RolloutState
 from worker.lab.servers.ports import free_port
 from worker.sync.result import ending
 
@@ -245,6 +246,46 @@ def test_drift_is_that_of_the_newest_sync(rows: StoredRows, figures: Callable[..
     assert figures("provisioner_sync_age_seconds", **gateway) == pytest.approx(3595, abs=60)
 
 
+def test_rings_are_no_sync_of_the_gateway_but_a_roll_out_that_reached_all_is(
+    rows: StoredRows, figures: Callable[..., float | None]
+) -> None:
+    gateway = {"gateway": "workshop", "gateway_id": str(rows.fleet.gateway_id)}
+    found = {"files_written": 50, "roster_changes": 4, "errors": [], "dry_run": True}
+    rows.job("sync_gateway", "succeeded", asked="5 h", took="1 min", result=found)
+    roll_out = rows.job("roll_out", "running", asked="2 h", gateway=None)
+    rows.run(
+        "INSERT INTO provisioner.roll_outs (job_id, gateways) VALUES (:id, ARRAY[CAST(:gateway AS uuid)])",
+        id=roll_out,
+        gateway=rows.fleet.gateway_id,
+    )
+    ring = {**found, "dry_run": False}
+    children = [
+        rows.job("sync_gateway", "succeeded", asked="2 h", took="1 min", result={**of, **counts})
+        for of, counts in [(found, {}), (ring, {"files_written": 3}), (ring, {"roster_changes": 1})]
+    ]
+    rows.run("UPDATE provisioner.jobs SET parent_job_id = :id WHERE id = ANY(:of)", id=roll_out, of=children)
+    rows.run(
+        "INSERT INTO provisioner.roll_out_agents (job_id, agent_id, gateway_id, ring, change, state) SELECT"
+        " :id, gen_random_uuid(), :gateway, 1, 'c', unnest(ARRAY['healthy', 'failed', 'unknown', 'gone'])",
+        id=roll_out,
+        gateway=rows.fleet.gateway_id,
+    )
+
+    def read() -> list[float | None]:
+        names = ("drift_files", "drift_roster_entries", "drift_unmended", "sync_errors", "sync_age_seconds")
+        return [figures(f"provisioner_{name}", **gateway) for name in names]
+
+    end = "UPDATE provisioner.jobs SET status = :status, finished_at = now() - interval '1 h' WHERE id = :id"
+    of_the_dry_run = [50, 4, 1, 0, pytest.approx(5 * 3600 - 60, abs=60)]
+    assert read() == of_the_dry_run
+    rows.run(end, status="failed", id=roll_out)
+    assert read() == of_the_dry_run
+    rows.run(end, status="partial", id=roll_out)
+    assert read() == [53, 5, 0, 2, pytest.approx(3600, abs=60)]
+    rows.run("UPDATE provisioner.jobs SET board_id = gen_random_uuid() WHERE id = :id", id=roll_out)
+    assert read() == of_the_dry_run
+
+
 def test_the_fields_of_a_sync_that_drift_is_read_from_are_there() -> None:
     result = ending(uuid4(), "g", {"dry_run": True}, []).result
     assert {"files_written", "roster_changes", "errors", "dry_run"} <= set(result)
@@ -378,11 +419,58 @@ def test_the_dashboard_is_for_whatever_data_source_it_is_given() -> None:
         assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
 
 
-def test_no_panels_of_the_dashboard_overlap() -> None:
+def test_the_panels_of_the_dashboard_neither_overlap_nor_leave_holes() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert taken.isdisjoint(cells)
-        assert at["x"] + at["w"] <= 24
         taken |= cells
+    assert taken == {(x, y) for x in range(24) for y in range(1 + max(y for _, y in taken))}
+
+
+def test_each_line_of_the_dashboard_has_the_unit_of_its_metric_and_is_of_the_chosen_gateways() -> None:
+    of_gateways = {
+        name for query in QUERIES if "gateway" in query.labels for name, _ in query.gauges.values()
+    }
+    for panel in [each for each in DASHBOARD["panels"] if each["type"] == "timeseries"]:
+        for target in panel["targets"]:
+            [name] = re.findall(r"provisioner_\w+", target["expr"])
+            assert _unit_of(panel, target["refId"]) == UNITS.get(name.rpartition("_")[2], "short"), name
+            if name in of_gateways:
+                assert target["expr"] == f'{name}{{gateway=~"$gateway"}}'
+
+
+def test_each_status_of_a_job_and_state_of_an_agent_has_its_own_colour_on_the_dashboard() -> None:
+    for title, states in (("Jobs by status", JOB_STATUSES), ("Roll-outs", tuple(RolloutState))):
+        [panel] = [panel for panel in DASHBOARD["panels"] if panel["title"] == title]
+        colours = {
+            override["matcher"]["options"]: each["value"]["fixedColor"]
+            for override in panel["fieldConfig"]["overrides"]
+            for each in override["properties"]
+            if each["id"] == "color"
+        }
+        assert set(states) <= set(colours)
+        assert len(set(colours.values())) == len(colours)
+        assert colours["failed"] == "red"
+
+
+UNITS = {"seconds": "s", "bytes": "bytes"}
+
+
+def _unit_of(panel: dict[str, Any], ref_id: str) -> str:
+    """The unit of what a panel draws for one of its targets."""
+    units = [str(panel["fieldConfig"]["defaults"]["unit"])]
+    for override in panel["fieldConfig"]["overrides"]:
+        if override["matcher"] == {"id": "byFrameRefID", "options": ref_id}:
+            units += [each["value"] for each in override["properties"] if each["id"] == "unit"]
+    return units[-1]
+
+
+def test_the_alerts_that_the_operations_page_names_are_about_what_is_printed() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").partition("## What to alert on")[2]
+    alerts = re.findall(r"^\| `([^`]+)`", page, flags=re.MULTILINE)
+    asked = {name for alert in alerts for name in re.findall(r"provisioner_\w+", alert)}
+    printed = {name for query in QUERIES for name, _ in query.gauges.values()}
+    assert len(alerts) == len(asked) > 10
+    assert asked <= printed | {"provisioner_up"}
