@@ -82,7 +82,7 @@ def with_parameters(
 
 
 def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:
-    """The command that repeats the request, without the fields in ``but``.
+    """The command that repeats the request, without the fields in ``but``; its arguments come first.
 
     None for a job of an unknown kind, and for one without a target.
     """
@@ -90,6 +90,7 @@ def command_line(job: JobSummary, *, but: Collection[str] = ()) -> str | None:
     if kind is None or getattr(job, kind.target) is None:
         return None
     fields = [field for field in fields_of(kind.request) if field.name not in (*but, "request_id")]
+    fields.sort(key=lambda field: field.is_option)
     return " ".join(["provisioner", kind.command, *(word for field in fields for word in field.words(job))])
 
 

@@ -138,6 +138,15 @@ def test_every_kind_of_job_has_a_command_with_the_options_of_its_request(kind: K
         ({"kind": "sync_gateway", "agent_id": None, "board_id": None}, 'sync "my gateway"'),
         ({"kind": "sync_gateway", "agent_id": None}, 'sync "my gateway" --board Launch'),
         (
+            {
+                "kind": "roll_out",
+                "agent_id": None,
+                "board_id": None,
+                "options": {"gateways": ["east"], "include_main": False, "canary": 3},
+            },
+            'sync "my gateway" east --no-main --canary 3',
+        ),
+        (
             {"kind": "sync_heartbeats", "agent_id": None, "options": {"agent_ids": [str(AGENT)]}},
             f'heartbeats "my gateway" {AGENT}',
         ),

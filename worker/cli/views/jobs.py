@@ -15,6 +15,7 @@ from worker.cli.console import (
     counted,
     cut_cell,
     fields,
+    named,
     plain,
     say,
     short,
@@ -231,6 +232,14 @@ def list_of_agents(agents: Sequence[AgentSummary]) -> Table:
     return shown
 
 
+def _gateways_of(job: JobSummary) -> str | None:
+    """The gateway; of a roll-out over several all of them, or how many they are where only that is known."""
+    further = job.options.get("gateways") or ()
+    if not further or not job.gateway_name:
+        return job.gateway_name
+    return named(job.rollout.gateways) if job.rollout else f"{job.gateway_name} and {len(further)} more"
+
+
 def subject(job: JobSummary) -> str:
     """The name of what the job is about, or its id if no name is known."""
     adopts = job.kind == AdoptAgent.kind
@@ -243,5 +252,5 @@ def subject(job: JobSummary) -> str:
         job.agent_name
         or (names[0] if names else None)
         or (str(job.options.get("openclaw_id")) if adopts else None)
-        or str(job.agent_id or job.board_name or job.gateway_name or "")
+        or str(job.agent_id or job.board_name or _gateways_of(job) or "")
     )

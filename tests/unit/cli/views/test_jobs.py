@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from worker.cli.console import argument
-from worker.cli.job_summary import AgentSummary, JobSummary, document
-from worker.cli.views.jobs import counts_of, list_of_jobs, next_steps, show_job
+from worker.cli.job_summary import AgentSummary, JobSummary, RollOutSummary, document
+from worker.cli.views.jobs import counts_of, list_of_jobs, next_steps, show_job, subject
 from worker.cli.views.live import PHASES, live_table
 from worker.cli.views.progress import progress
 from worker.jobs.states import ReasonCode
@@ -215,3 +215,12 @@ def test_the_json_of_a_job_keeps_its_keys() -> None:
 def test_a_command_can_be_pasted_whatever_the_name_is(name: str) -> None:
     assert shlex.split(f"provisioner update {argument(name)}") == ["provisioner", "update", name]
     assert not set("$`\\!") & set(argument(name)) or argument(name).startswith("'")
+
+
+def test_a_roll_out_over_two_gateways_is_named_by_both() -> None:
+    further = {"gateways": [str(UUID(int=9))]}
+    of_none = replace(JOB, kind="roll_out", agent_id=None, agent_name=None, agents=(), board_name=None)
+    queued = replace(of_none, gateway_name="west", options=further)
+    begun = replace(queued, rollout=RollOutSummary(["west", "east"], 1, 3, False, None, {}, ()))
+    assert [subject(job) for job in (queued, begun)] == ["west and 1 more", "west and east"]
+    assert subject(replace(begun, options={})) == "west"
