@@ -141,7 +141,7 @@ class WorkspacePlan:
         step = self.steps[name]
         shown: dict[str, Any] = {
             "action": "preserved" if self._is_left(step) else step.action,
-            "size": len(step.file.text.encode()),
+            "size": len((step.text if step.writes else step.file.text).encode()),
             "source_sha256": step.file.source_sha256,
         }
         cause = _cause(step, self.records.get(step.file.name))

@@ -57,6 +57,7 @@ def test_changes_that_do_not_touch_are_merged_and_stay_so(scene: Scene, ann: UUI
     merged = soul.read_text()
     assert NOTE in merged
     assert "- Style: terse" in merged
+    assert file_of(scene, done, "SOUL.md")["size"] == len(merged.encode())
 
     with scene.counting() as costs:
         again = scene.sync()
