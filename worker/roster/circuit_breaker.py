@@ -159,6 +159,19 @@ def note_refused_token(connection: Connection, gateway_id: UUID, address: Gatewa
     )
 
 
+_FORGET_REFUSED = text("""
+    UPDATE provisioner.gateway_states SET refused_token_fingerprint = NULL, last_error = NULL
+    WHERE gateway_id = :gateway_id AND refused_token_fingerprint = :fingerprint
+""")
+
+
+def forget_refused_token(connection: Connection, gateway_id: UUID, refused: str) -> bool:
+    """Record that the gateway lets us in, though it refused the token with the fingerprint ``refused``.
+    Returns whether that was still on record."""
+    parameters = {"gateway_id": gateway_id, "fingerprint": refused}
+    return connection.execute(_FORGET_REFUSED, parameters).rowcount > 0
+
+
 def require_token_not_refused(
     gateway_name: str, address: GatewayAddress, condition: GatewayCondition
 ) -> None:
@@ -195,7 +208,7 @@ class Reachable(Protocol):
 
 
 def connect_and_record(services: Services, record: Reachable) -> Hello:
-    """Connect to the gateway; record that its outage is over, or that it refused the token.
+    """Connect to the gateway; record that its outage is over, and that it takes the token or refused it.
 
     Raises WrongToken, and what connecting raises.
     """
@@ -205,9 +218,13 @@ def connect_and_record(services: Services, record: Reachable) -> Hello:
         with services.engine.begin() as connection:
             note_refused_token(connection, record.gateway_id, record.address, str(error))
         raise
-    if record.condition.down_for_s is not None:
+    condition = record.condition
+    if condition.down_for_s is not None:
         with services.engine.begin() as connection:
             note_up(connection, record.gateway_id)
+    if condition.refused_token_fingerprint is not None:  # of a token or URL that its row no longer has
+        with services.engine.begin() as connection:
+            forget_refused_token(connection, record.gateway_id, condition.refused_token_fingerprint)
     return hello
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -134,6 +135,23 @@ def test_a_token_that_works_again_is_given_back_to_the_workers(
     with engine.connect() as connection:
         left = connection.execute(text("SELECT refused_token_fingerprint FROM provisioner.gateway_states"))
         assert left.scalar_one() is None
+
+
+def test_that_another_token_was_refused_is_forgotten_without_a_word(
+    provisioner: Provisioner, engine: Engine, tmp_path: Path
+) -> None:
+    with Simulator("2026.9.6", token=TOKEN, state_dir=tmp_path / "state") as simulator:
+        add(provisioner, simulator.url)
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO provisioner.gateway_states (gateway_id, refused_token_fingerprint)"
+                    " SELECT id, 'f' FROM gateways"
+                )
+            )
+        found = provisioner.json("doctor", "g")
+    assert "refused" not in json.dumps(found["findings"])
+    assert provisioner.json("gateway", "list")[0]["state"] == "up"
 
 
 def test_that_is_so_too_where_the_gateways_certificate_is_not_verified(

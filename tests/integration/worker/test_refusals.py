@@ -134,8 +134,14 @@ def test_a_wrong_token_is_tried_once_and_then_not_again_until_it_changes(
     assert all("refused this token before" in row.error for row in rows)
     assert _refused(place) == refused + 1
     assert agent_row(place.engine, agent_id).status == "offline"
+    on_record = (
+        "SELECT refused_token_fingerprint AS print, last_error FROM provisioner.gateway_states"
+        " WHERE gateway_id = :id"
+    )
+    assert one(place.engine, on_record, id=gateway).print
     execute(place.engine, "UPDATE gateways SET token = :token WHERE id = :id", token=right, id=gateway)
     assert workshop.ended(workshop.send(agent_id)).status == "succeeded"
+    assert tuple(one(place.engine, on_record, id=gateway)) == (None, None)
 
 
 def _refused(place: Place) -> int:

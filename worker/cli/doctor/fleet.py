@@ -14,7 +14,7 @@ from worker.errors import PermanentError, reason_of
 from worker.gateway.address import GatewayAddress
 from worker.records.agent_repository import AgentRecord, load_agent
 from worker.records.places import LIVE_PLACES, former_places_of, home_of, places_of
-from worker.roster.circuit_breaker import fingerprint
+from worker.roster.circuit_breaker import fingerprint, forget_refused_token
 from worker.workspace.display_text import shown_name
 
 
@@ -129,16 +129,14 @@ def _server_of(url: str) -> tuple[str, int, str] | None:
         return None
 
 
-_FORGET = text("""
-    UPDATE provisioner.gateway_states SET refused_token_fingerprint = NULL, last_error = NULL
-    WHERE gateway_id = :gateway_id AND refused_token_fingerprint = :fingerprint
-""")
-
-
 def forget_refusal(connection: Connection, row: GatewayRow) -> bool:
-    """Let the workers use the token again. Returns whether they had it on record as refused."""
-    values = {"gateway_id": row.id, "fingerprint": fingerprint(row.address)}
-    return connection.execute(_FORGET, values).rowcount > 0
+    """Record that the gateway lets us in. Returns whether the workers had this token on record as refused; an
+    earlier token that was refused is forgotten as well."""
+    if forget_refused_token(connection, row.id, fingerprint(row.address)):
+        return True
+    if row.refused_token_fingerprint is not None:
+        forget_refused_token(connection, row.id, row.refused_token_fingerprint)
+    return False
 
 
 def shown_url(url: str) -> str:
