@@ -455,6 +455,13 @@ def test_each_status_of_a_job_and_state_of_an_agent_has_its_own_colour_on_the_da
         assert colours["failed"] == "red"
 
 
+def test_what_the_dashboard_stacks_is_areas_for_a_line_of_zeros_would_hide_what_it_lies_on() -> None:
+    styles = [panel["fieldConfig"]["defaults"].get("custom", {}) for panel in DASHBOARD["panels"]]
+    stacked = [style for style in styles if style.get("stacking", {}).get("mode") == "normal"]
+    assert len(stacked) == 4
+    assert {(style["lineWidth"], style["fillOpacity"] > 50) for style in stacked} == {(0, True)}
+
+
 UNITS = {"seconds": "s", "bytes": "bytes"}
 
 
