@@ -17,6 +17,8 @@ from tests.chaos.stage import Site, Stage
 from worker.jobs.store.pruning import prune
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Drop, Refuse, Restart
+from worker.records.file_changes import forget_changes
+from worker.records.file_texts import forget_texts
 
 MINUTES = float(os.environ.get("MINUTES", "20"))
 """How long it takes; shorter runs show less."""
@@ -24,7 +26,7 @@ GATEWAYS = 20
 LOOK_S = 15.0
 TABLES_SHOWN = 5
 KEPT = timedelta(seconds=60)
-"""How long ended jobs are kept."""
+"""How long ended jobs, and what is on record of their changes, are kept."""
 MOST_GROWTH: Mapping[str, float] = {
     "memory of the worker, MB": 1.0,
     "threads of the worker": 0.2,
@@ -48,8 +50,7 @@ def stay_level(stage: Stage) -> None:
     while (passed := time.monotonic() - began) < MINUTES * 60:
         if passed >= next_look:
             looks.append((passed / 60, _look(stage, worker.pid)))
-            for _ in prune(stage.workshop.engine, KEPT):
-                pass
+            _prune(stage)
             next_look += LOOK_S
         jobs = [job for job in jobs if _open(stage, job)]
         if len(jobs) < 40:
@@ -67,6 +68,15 @@ def stay_level(stage: Stage) -> None:
         if slope > most:
             stage.failed.append(f"{name} grow by {slope:.2f} a minute")
     _show_tables(second_half)
+
+
+def _prune(stage: Stage) -> None:
+    """As `provisioner prune` does."""
+    for _ in prune(stage.workshop.engine, KEPT):
+        pass
+    with stage.workshop.engine.begin() as connection:
+        forget_changes(connection, KEPT)
+        forget_texts(connection, KEPT)
 
 
 def _show_tables(looks: Sequence[tuple[float, Mapping[str, float]]]) -> None:
