@@ -96,7 +96,10 @@ class _Names:
 
 
 def _names(connection: Connection, simulators: Mapping[UUID, Simulator]) -> _Names:
-    replacements = {str(each.state_dir): "STATE" for each in simulators.values()}
+    replacements = {
+        f"{each.state_dir}/home": "~" for each in simulators.values()
+    }  # as at each write of a config
+    replacements |= {str(each.state_dir): "STATE" for each in simulators.values()}
     replacements |= {row.id: f"<{row.what} {row.name}>" for row in connection.execute(_IDS)}
     return _Names(replacements)
 

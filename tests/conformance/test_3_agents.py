@@ -117,11 +117,12 @@ def test_files_of_an_unknown_agent(target: Target, peer: Peer, method: str, para
     )
 
 
-def test_the_user_file_of_a_new_workspace_is_known_as_seeded(target: Target, peer: Peer, agent: str) -> None:
+def test_what_stands_in_a_new_workspace_is_known_as_seeded(target: Target, peer: Peer, agent: str) -> None:
     """It runs before anything else is written there: a worker must tell this text from a human's words."""
     asked = {"agentId": agent, "name": "USER.md"}
     eventually(lambda: peer.call("agents.files.get", asked).ok, within_s=target.timeout_s)
-    assert is_seed("USER.md", fetch(peer, agent, "USER.md")["content"])
+    for name in ("USER.md", "SOUL.md"):
+        assert is_seed(name, fetch(peer, agent, name)["content"]), name
     assert "MEMORY.md" not in [
         file["name"]
         for file in peer.ask("agents.files.list", {"agentId": agent})["files"]

@@ -10,7 +10,7 @@ from worker.agents.workspace_plan import Step, WorkspacePlan, read_content
 from worker.masking import MASK, mask
 from worker.records.file_changes import FileChange, Unkept, record_changes
 from worker.workspace.plan import RecordedFile, as_we_left_it, sha256_of
-from worker.workspace.seeds import is_seed, may_be_seed
+from worker.workspace.seeds import is_seed
 from worker.workspace.three_sides import as_rendered
 from worker.workspace.tokens import PLACEHOLDER, find_token
 
@@ -45,7 +45,7 @@ def _must_be_read(step: Step, record: RecordedFile | None) -> bool:
         return False
     if record is not None and as_we_left_it(live, record):
         return not record.has_text
-    return record is not None or not may_be_seed(step.file.name, live.size)
+    return True
 
 
 def _change(context: AgentContext, plan: WorkspacePlan, step: Step, texts: dict[str, str]) -> FileChange:

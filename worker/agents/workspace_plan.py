@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.agents.agent_context import AgentContext
 from worker.agents.token_choice import Token, choose_token
+from worker.agents.unwritten_files import may_be_unwritten, records_before
 from worker.errors import PermanentError
 from worker.gateway.agent_files import AgentFiles, NotThereYetError, WorkspaceAbsentError
 from worker.gateway.errors import PermanentGatewayError
@@ -111,6 +112,11 @@ class WorkspacePlan:
             with context.services.engine.connect() as connection:
                 self._bases = read_texts(connection, context.record.gateway_id, hashes)
         return self._bases
+
+    def forget_writes(self, before: Mapping[str, RecordedFile | None]) -> None:
+        """Put back what was on record of these files before their last write, which has not taken place."""
+        records = {**self.records, **before}
+        self.records = {name: record for name, record in records.items() if record is not None}
 
     def hash_of(self, step: Step) -> str | None:
         """SHA-256, in hex, of the file as it was found; None if there was none, or its content is not
@@ -393,6 +399,12 @@ def _plan_files(
 ) -> None:
     live = dict(found)
     wanted = [file for file in plan.rendered.values() if file.kind == "file" and not file.carries_token]
+    names = [file.name for file in wanted]
+    older = [name for name in names if may_be_unwritten(live.get(name), plan.records.get(name))]
+    if older:
+        read = read_content(context, plan, older)
+        live.update(read)
+        plan.forget_writes(records_before(context, plan.records, read))
 
     def decided(file: RenderedFile, bases: Bases | None = None) -> Decision | Need:
         if mode.keeps(file.name) and not mode.replaces(file.name) and _has_twin(file.name, live):
@@ -497,6 +509,9 @@ def _plan_scratch(
         if not context.fresh:
             found = context.services.retry_inline(lambda: plan.files.read_scratch(str(place)))
     plan.scratch_id = place
+    if found is not None and may_be_unwritten(found, record):
+        plan.forget_writes(records_before(context, plan.records, {file.name: found}))
+        record = plan.records.get(file.name)
     decision = decide(file, found, record, mode)
     if decision is Need.BASE:
         decision = decide(file, found, record, mode, plan.bases(context))

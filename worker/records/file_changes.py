@@ -96,6 +96,19 @@ def changes_of(connection: Connection, agent_id: UUID, gateway_id: UUID, job_id:
     return [FileChange(*row) for row in connection.execute(_CHANGES, values)]
 
 
+def last_writes(
+    connection: Connection, agent_id: UUID, gateway_id: UUID, names: Collection[str]
+) -> dict[str, FileChange | None]:
+    """What the last write on record has replaced, by name, of those of these files of which that is known.
+    None: the write was by the job that made the agent, so that it replaced what came with its workspace."""
+    values = {"agent_id": agent_id, "gateway_id": gateway_id, "names": sorted(names)}
+    return {
+        row.name: None if row.written_sha256 is None else FileChange(*row[:-1])
+        for row in connection.execute(_LAST_WRITES, values)
+        if row.written_sha256 is not None or row.first_provision
+    }
+
+
 def last_change(connection: Connection, agent_id: UUID, gateway_id: UUID) -> Row[Any] | None:
     """The job that changed the agent's files or entry last and was no rollback: its id, kind and time."""
     return connection.execute(_LAST, {"agent_id": agent_id, "gateway_id": gateway_id}).one_or_none()
@@ -170,6 +183,17 @@ _CHANGES = text(f"""
     FROM provisioner.file_changes
     WHERE agent_id = :agent_id AND gateway_id = :gateway_id AND job_id IN {_JOBS}
     ORDER BY name, changed_at
+""")
+_LAST_WRITES = text("""
+    SELECT DISTINCT ON (f.name)
+        f.name, c.former_sha256, c.written_sha256, c.text_sha256, c.unkept, r.first_provision
+    FROM provisioner.agent_files f
+    LEFT JOIN provisioner.file_changes c
+        ON (c.agent_id, c.gateway_id, c.name, c.written_sha256)
+         = (f.agent_id, f.gateway_id, f.name, f.source_sha256)
+    LEFT JOIN provisioner.job_agents r ON (r.job_id, r.agent_id) = (f.job_id, f.agent_id)
+    WHERE f.agent_id = :agent_id AND f.gateway_id = :gateway_id AND f.name = ANY(:names)
+    ORDER BY f.name, c.changed_at DESC
 """)
 _LAST = text("""
     SELECT c.job_id, j.kind, max(c.changed_at) AS changed_at

@@ -2,10 +2,10 @@
 
 Neither the agent nor a person wrote them, so they may be replaced.
 
-Of the files that an agent or its human fill in, OpenClaw seeds only USER.md: the release's
-``docs/reference/templates/USER.md`` without its front matter and the blank lines after it. The hashes are
-from the packages named below; running gateways of 2026.2.12 and 2026.9.6 were seen to write exactly that
-after ``agents.create``. What another release seeds is kept like any other text.
+A release seeds ``docs/reference/templates/NAME`` without its front matter and the blank lines after it. The
+hashes are from the packages named below; running gateways of 2026.2.12 and 2026.9.6 were seen to write that
+after ``agents.create``, and before a run where a file is missing. What another release seeds is kept like any
+other text. The file that carries the token needs none, since it is read back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,29 @@ _SEEDS: Mapping[str, Mapping[str, int]] = {
         "5f8e1a04861b95b659a907e3ad9ae449c45713246d2168a26ec92c8f1e89ff40": 871,
         # 2026.9.6
         "46e0d8c937df7b104de97a23c58537292672654194879ca9f76b02075e022555": 1137,
-    }
+    },
+    "AGENTS.md": {
+        # 2026.2.12
+        "b9a756230e062b1ee3fa5ea17b5d78fa938703938b1ce79bab6e34af41bfdbe4": 7869,
+        # 2026.3.13
+        "3ecae6a107899f284728bf1aa406c75d141773f9f380ba39ba378b5e9fa28f4c": 7874,
+    },
+    "HEARTBEAT.md": {
+        # 2026.2.12, 2026.3.13
+        "dac422286075ba178e9bae58154cc0ae8749a66854e438c9c58e8eb91f22c126": 168,
+    },
+    "IDENTITY.md": {
+        # 2026.2.12, 2026.3.13
+        "1379f924cf4b4d6d0a306ecc2544a913dab706a1325fcf8eb9b267686ee8551c": 636,
+        # 2026.9.6
+        "59b223766c8dd978162044e333a684c72e22af753d1ba3dc3bff4b2d915c54e2": 1401,
+    },
+    "SOUL.md": {
+        # 2026.2.12, 2026.3.13
+        "95c467f710183b2c0397c29ec4ef886bb723671a39ee767dc4d59165f723b68f": 1673,
+        # 2026.9.6
+        "4f9042f259b076e429d0f01ce39340030f47ea5b7f5befe306296c36baf1f60f": 1570,
+    },
 }
 """By file name: SHA-256 of each seeded text, and its size in bytes."""
 

@@ -120,8 +120,7 @@ def lies(rng: random.Random) -> Fault:
     """The gateway says ok, and has done nothing.
 
     The product looks whether the config and the file that carries the token were written, and fails with a
-    sentence if not. It believes a gateway all else: a later sync takes what stands in other files for the
-    agent's own, and leaves it until it is told to overwrite.
+    sentence if not. Of all other files it sees at the next look that they are older than they should be.
     """
     return Fault(FakeReply(), rng.choice(("config.patch", "agents.files.set")), nth=rng.randint(1, 8))
 
@@ -162,9 +161,9 @@ def _somewhere(rng: random.Random, kind: Kind) -> Fault:
 
 
 def lied_to(stage: Stage) -> None:
-    """Gateways lie, and then a sync overwrites what they never wrote."""
+    """Gateways lie, and then a sync writes what they never wrote."""
     struck_by(lies, 60, jobs_may_fail=True)(stage)
-    stage.done(stage.syncs(overwrite=True))
+    stage.done(stage.syncs())
 
 
 SCENARIOS = (

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.sync.scene import Scene, on
 from tests.integration.sync.test_memory_files import folder
-from worker.lab.simulator.faults import Fault, Hold
+from worker.lab.simulator.faults import FakeReply, Fault, Hold
 from worker.lab.simulator.heartbeats import Heartbeats
 from worker.workspace.tokens import find_token, verify_token
 
@@ -243,3 +243,78 @@ def test_a_carrier_that_is_not_utf_8_any_more_is_not_written_back_garbled(scene:
     assert path.read_bytes() == now
     job = scene.sync(rotate_tokens=True, overwrite_files=[carrier])
     assert file_of(scene, job, carrier)["action"] == "update"
+
+
+def test_what_a_gateway_only_said_it_wrote_is_written_by_the_next_sync(scene: Scene, ann: UUID) -> None:
+    soul = folder(scene, ann) / "SOUL.md"
+    former = soul.read_text()
+
+    def lied_to(**options: Any) -> Any:
+        scene.simulator.faults.schedule(Fault(FakeReply(), "agents.files.set", file="SOUL.md"))
+        before = soul.read_text()
+        job = scene.sync(**options)
+        assert file_of(scene, job, "SOUL.md")["action"] in ("update", "merge")
+        assert soul.read_text() == before
+        return job
+
+    def healed(job: Any) -> str:
+        [row] = scene.rows(job.id).values()
+        [warning] = row.warnings
+        assert "The gateway said that it had written SOUL.md, and has not" in warning
+        return str(file_of(scene, job, "SOUL.md")["action"])
+
+    restyle(scene, "terse")
+    for _ in range(2):
+        lied_to()
+    assert healed(scene.sync(dry_run=True)) == "update"
+    done = scene.sync()
+    assert (healed(done), file_of(scene, done, "SOUL.md")["changed_by"]) == ("update", "templates")
+    assert "- Style: terse" in soul.read_text()
+
+    mine = edit(soul, "- You are useful", f"{NOTE}\n- You are useful")
+    restyle(scene, "chatty")
+    lied_to()
+    assert healed(scene.sync()) == "merge"
+    assert soul.read_text() == mine.replace("terse", "chatty")
+
+    lied_to(overwrite_files=["SOUL.md"])
+    assert healed(scene.sync()) == "preserved"  # it is the agent's, and nobody asks for more any longer
+    assert NOTE in soul.read_text()
+
+    soul.write_text(former)  # by the agent, after all that
+    assert file_of(scene, scene.sync(), "SOUL.md")["action"] == "preserved"
+    assert soul.read_text() == former
+    assert scene.sync().result["agents_unchanged"] == 1
+
+
+def test_what_its_gateway_puts_where_it_only_said_it_wrote_gives_way_to_ours(scene: Scene) -> None:
+    """Every release writes its own text where a file is missing, before an agent's run."""
+    ann = scene.agent("Ann")
+    names = ("SOUL.md", "USER.md", "IDENTITY.md")
+    for name in (*names, "SOUL.md", "USER.md"):
+        scene.simulator.faults.schedule(Fault(FakeReply(), "agents.files.set", file=name))
+    folder(scene, ann).mkdir(parents=True)
+    (folder(scene, ann) / "IDENTITY.md").write_text("Somebody else lived here.")
+    scene.ask("provision_agent", agent_id=ann)
+    scene.serve()
+    assert "Who You Are" in (folder(scene, ann) / "SOUL.md").read_text()
+    assert (folder(scene, ann) / "IDENTITY.md").read_text() == "Somebody else lived here."
+    job = scene.sync()
+    assert {file_of(scene, job, name)["action"] for name in names} == {"update"}
+    assert "Who You Are" in (folder(scene, ann) / "SOUL.md").read_text(), "it was lied to once more"
+    job = scene.sync()
+    assert {file_of(scene, job, name)["action"] for name in ("SOUL.md", "USER.md")} == {"update"}
+    assert "- Style: " in (folder(scene, ann) / "SOUL.md").read_text()
+    assert scene.sync().result["agents_unchanged"] == 1
+
+
+@on("2026.9.6")
+def test_a_heartbeat_text_that_was_only_said_to_be_written_is_written_too(scene: Scene, ann: UUID) -> None:
+    scene.execute("UPDATE agents SET name = 'Anna' WHERE id = :id", id=ann)
+    scene.simulator.faults.schedule(Fault(FakeReply(), "cron.scratch.set"))
+    assert file_of(scene, scene.sync(), "HEARTBEAT.md")["action"] == "update"
+    job = scene.sync()
+    [row] = scene.rows(job.id).values()
+    assert "The gateway said that it had written HEARTBEAT.md, and has not" in row.warnings[0]
+    assert file_of(scene, job, "HEARTBEAT.md")["action"] == "update"
+    assert scene.sync().result["agents_unchanged"] == 1

@@ -17,6 +17,8 @@ from worker.lab.simulator.seeds import USER_MD
 
 _PROFILE = ("SOUL.md", "IDENTITY.md", "USER.md")
 _SET_UP_BY_OTHERS = ("MEMORY.md",)
+_DEFAULT_FILES = Path(__file__).with_name("default_files")
+"""What 2026.2.12 (list) and 2026.9.6 (map) seed, as in the templates of `worker.lab.simulator.seeds`."""
 _OLD_MEMORY = "memory.md"
 _LARGEST_SHOWN = 262_144
 _IMAGES = (".png", ".jpg", ".gif", ".webp")
@@ -209,6 +211,9 @@ class Workspaces:
     def _default(self, name: str) -> str:
         if name == "USER.md":
             return USER_MD[self._release.name]
+        known = _DEFAULT_FILES / ("map" if self._release.roster_is_map else "list") / name
+        if known.exists():
+            return known.read_text(encoding="utf-8")
         return (
             f"# {name.removesuffix('.md')}\n\n"
             "A default of the simulated gateway; nobody has written here yet.\n"
