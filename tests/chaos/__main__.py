@@ -95,8 +95,8 @@ def main() -> int:
     if not chosen:
         print(f"No scenario has {os.environ['ONLY']!r} in its name: {', '.join(s.name for s in SCENARIOS)}")
         return 2
-    left_out = [each for each in chosen if each.lacks]
-    chosen = [each for each in chosen if not each.lacks]
+    lacks = {each.name: each.lacks() for each in chosen}
+    chosen = [each for each in chosen if not lacks[each.name]]
     print(f"Seed {seed}. The same again: make chaos SEED={seed}", flush=True)
     tokens.ROUNDS = QUICK_ROUNDS  # as few as in the workers of tests
     played = []
@@ -122,8 +122,9 @@ def main() -> int:
         f"They took {sum(one.took_s for one in played) / 60:.1f} min, and of that the longest:"
         f" {', '.join(f'{one.name} {one.took_s:.0f} s' for one in longest)}."
     )
-    for each in left_out:
-        print(f"NOT RUN: {each.name}, because {each.lacks}")
+    for name, why in lacks.items():
+        if why:
+            print(f"NOT RUN: {name}, because {why}")
     return 1 if lost or points else 0
 
 

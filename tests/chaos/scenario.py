@@ -18,8 +18,8 @@ class Scenario:
 
     ``agents``: how many on each gateway; ``full_agents``: the same in a full run; ``full_runs``: how often a
     full run plays it, each time with another seed; ``only_full``: other runs leave it out; ``compares``: it
-    does the commission, so that the end is compared with that of an undisturbed one; ``lacks``: why it
-    cannot be played on this machine.
+    does the commission, so that the end is compared with that of an undisturbed one; ``lacks``: sees to what
+    it needs on this machine, and says why it cannot be played here, if so.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Scenario:
     timings: Timings = QUICK
     only_full: bool = False
     compares: bool = True
-    lacks: str | None = None
+    lacks: Callable[[], str | None] = lambda: None
 
     @property
     def breaks(self) -> str:

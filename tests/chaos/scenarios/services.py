@@ -240,6 +240,6 @@ SCENARIOS = (
         "database behind a pooler",
         behind_a_pooler,
         workers=0,
-        lacks=None if PROGRAM else "there is no pgbouncer on PATH",
+        lacks=lambda: None if PROGRAM else "there is no pgbouncer on PATH",
     ),
 )
