@@ -26,6 +26,7 @@ from models.schemas import MissionControl, Provisioner
 from models.sync_schedules import SyncSchedule
 from models.sync_windows import SyncWindow
 from models.templates import OverrideForm, TemplatePin, TemplatePromotion, TemplateVersion
+from models.upkeep import Upkeep
 from models.users import OrganizationMember, User
 from models.webhooks import Webhook, WebhookDelivery
 from models.workers import Worker
@@ -64,6 +65,7 @@ __all__ = [
     "TemplatePin",
     "TemplatePromotion",
     "TemplateVersion",
+    "Upkeep",
     "User",
     "Webhook",
     "WebhookDelivery",

@@ -39,6 +39,7 @@ WORKER: Mapping[str, Sequence[str]] = {
     "provisioner.agent_places": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.sync_schedules": ("SELECT", "UPDATE"),
     "provisioner.sync_windows": ("SELECT",),
+    "provisioner.upkeep": ("SELECT", "INSERT", "UPDATE"),
     "provisioner.workers": _ALL,
     **dict.fromkeys(
         (
@@ -63,6 +64,26 @@ KIND_RIGHTS: Mapping[str, tuple[str, str]] = {
     kind.name: kind.right for kind in KINDS.values() if kind.right is not None
 }
 """Rights that one kind of job needs in addition; without them that kind is refused, and others are served."""
+PRUNING: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(
+        (
+            "provisioner.jobs",
+            "provisioner.job_agents",
+            "provisioner.roster_intents",
+            "provisioner.file_texts",
+            "provisioner.file_changes",
+            "provisioner.entry_changes",
+            "provisioner.template_versions",
+            "provisioner.template_promotions",
+            "provisioner.template_pins",
+            "provisioner.override_forms",
+        ),
+        ("DELETE",),
+    ),
+    "organizations": ("SELECT",),
+}
+"""Rights that deleting what is old needs in addition; a worker without them deletes nothing, and serves
+jobs."""
 SENDER: Mapping[str, Sequence[str]] = {"provisioner.jobs": ("SELECT", "INSERT")}
 """Rights of a service that requests jobs by inserting rows."""
 READER: Mapping[str, Sequence[str]] = {

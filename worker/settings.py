@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.ages import age_of
 from worker.database_url import read_database_url
 from worker.errors import PermanentError
 from worker.printable import utf8
@@ -58,6 +60,7 @@ class Settings(BaseSettings):
         default=None, description="from which the secrets of webhooks are derived"
     )
     bundle_key: SecretStr | None = Field(default=None, description="with which bundles are encrypted")
+    prune_after: str = Field(default="30d", description="the age at which a worker deletes ended jobs")
     webhook_allowed_networks: str | None = Field(
         default=None, description="private networks that webhooks may be in"
     )
@@ -142,6 +145,18 @@ class Settings(BaseSettings):
     def _networks(cls, value: str | None) -> str | None:
         read_networks(value or "")
         return value
+
+    @field_validator("prune_after")
+    @classmethod
+    def _age(cls, value: str) -> str:
+        if value.lower() != "off" and age_of(value) is None:
+            raise ValueError("must be a number with h, d or w, as in 30d, or off")
+        return value
+
+    @property
+    def prune_age(self) -> timedelta | None:
+        """The age of PRUNE_AFTER; None if a worker deletes nothing."""
+        return age_of(self.prune_after)
 
     @property
     def webhook_keys(self) -> Sequence[str]:

@@ -7,7 +7,7 @@ ended count for a day, so that no query costs more as the tables grow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Connection, text
@@ -16,6 +16,7 @@ from worker.jobs.kinds import JOB_KINDS
 from worker.jobs.states import JOB_STATUSES, ReasonCode, RolloutState
 from worker.jobs.store.codes import crashes, reason_code
 from worker.jobs.store.drift import OF_NO_ROLL_OUT
+from worker.records.upkeep import Removed
 
 _GATEWAY = ("gateway", "gateway_id")
 
@@ -386,6 +387,28 @@ _ROLL_OUT_AGENTS = Query(
     """,
 )
 
+_PRUNED = Query(
+    ("what",),
+    {
+        "rows": (
+            "provisioner_pruned_rows",
+            "Rows that workers have deleted because they were old, since the first time.",
+        )
+    },
+    f"""
+    SELECT what, coalesce((u.removed->>what)::bigint, 0) AS rows
+    FROM {_each(tuple(each.name for each in fields(Removed)), "what")}
+    LEFT JOIN provisioner.upkeep u ON u.name = 'prune'
+    """,
+)
+_PRUNES = Query(
+    (),
+    {"age": ("provisioner_prune_age_seconds", "Time since a worker last deleted what is old.")},
+    """
+    SELECT extract(epoch FROM now() - max(last_run_at)) AS age FROM provisioner.upkeep WHERE name = 'prune'
+    """,
+)
+
 QUERIES = (
     _JOBS,
     _QUEUE,
@@ -402,4 +425,6 @@ QUERIES = (
     _BUNDLES,
     _ROLL_OUTS,
     _ROLL_OUT_AGENTS,
+    _PRUNED,
+    _PRUNES,
 )

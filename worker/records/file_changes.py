@@ -153,13 +153,17 @@ def agents_changed_by(
     return changed
 
 
-def forget_changes(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
-    """Delete what was recorded longer ago than that, and of each file all but the latest MOST_CHANGES.
+def forget_changes(
+    connection: Connection, older_than: timedelta, *, dry_run: bool = False, most: int | None = None
+) -> int:
+    """Delete what was recorded longer ago than that, and of each file all but the latest MOST_CHANGES, at
+    most so many rows of a table.
 
     Returns how many rows; a dry run counts them and deletes nothing.
     """
     statement = _COUNT_OLD if dry_run else _FORGET
-    return int(connection.execute(statement, {"older_than": older_than, "most": MOST_CHANGES}).scalar_one())
+    values = {"older_than": older_than, "changes": MOST_CHANGES, "most": most}
+    return int(connection.execute(statement, values).scalar_one())
 
 
 _RECORD = text(f"""
@@ -238,14 +242,16 @@ _OLD = """
         SELECT job_id, agent_id, name, changed_at,
             row_number() OVER (PARTITION BY agent_id, name ORDER BY changed_at DESC) AS place
         FROM provisioner.file_changes
-    ) ranked WHERE place > :most OR changed_at < now() - CAST(:older_than AS interval)
+    ) ranked WHERE place > :changes OR changed_at < now() - CAST(:older_than AS interval)
+    LIMIT CAST(:most AS int)
 """
 _OLD_ENTRIES = """
     SELECT job_id, agent_id FROM (
         SELECT job_id, agent_id, changed_at,
             row_number() OVER (PARTITION BY agent_id ORDER BY changed_at DESC) AS place
         FROM provisioner.entry_changes
-    ) ranked WHERE place > :most OR changed_at < now() - CAST(:older_than AS interval)
+    ) ranked WHERE place > :changes OR changed_at < now() - CAST(:older_than AS interval)
+    LIMIT CAST(:most AS int)
 """
 _COUNT_OLD = text(
     f"SELECT (SELECT count(*) FROM ({_OLD}) old) + (SELECT count(*) FROM ({_OLD_ENTRIES}) entries)"

@@ -53,11 +53,13 @@ def texts_of(connection: Connection, gateway_id: UUID, hashes: Collection[str]) 
     return {row.sha256: text_in(row) for row in rows}
 
 
-def forget_texts(connection: Connection, older_than: timedelta, *, dry_run: bool = False) -> int:
-    """Delete the texts that were kept longer ago than that and that no file's record, hold or change names.
-    Returns how many; a dry run counts them and deletes nothing."""
+def forget_texts(
+    connection: Connection, older_than: timedelta, *, dry_run: bool = False, most: int | None = None
+) -> int:
+    """Delete the texts that were kept longer ago than that and that no file's record, hold or change names,
+    at most so many. Returns how many; a dry run counts them and deletes nothing."""
     statement = _COUNT if dry_run else _FORGET
-    return int(connection.execute(statement, {"older_than": older_than}).scalar_one())
+    return int(connection.execute(statement, {"older_than": older_than, "most": most}).scalar_one())
 
 
 _TEXTS = text("""
@@ -70,13 +72,19 @@ _SPARE = """
         WHERE (f.gateway_id, f.source_sha256) = (t.gateway_id, t.sha256))
     AND NOT EXISTS (
         SELECT FROM provisioner.held_files h WHERE (h.gateway_id, h.sha256) = (t.gateway_id, t.sha256))
-    AND NOT EXISTS (
-        SELECT FROM provisioner.file_changes c
-        WHERE c.gateway_id = t.gateway_id
-          AND t.sha256 IN (c.former_sha256, c.written_sha256, c.text_sha256))
+    AND NOT EXISTS (SELECT FROM provisioner.file_changes c
+        WHERE (c.gateway_id, c.former_sha256) = (t.gateway_id, t.sha256))
+    AND NOT EXISTS (SELECT FROM provisioner.file_changes c
+        WHERE (c.gateway_id, c.written_sha256) = (t.gateway_id, t.sha256))
+    AND NOT EXISTS (SELECT FROM provisioner.file_changes c
+        WHERE (c.gateway_id, c.text_sha256) = (t.gateway_id, t.sha256))
+    LIMIT CAST(:most AS int)
 """
-_COUNT = text(f"SELECT count(*) FROM provisioner.file_texts t WHERE {_SPARE}")
+_COUNT = text(f"SELECT count(*) FROM (SELECT FROM provisioner.file_texts t WHERE {_SPARE}) spare")
 _FORGET = text(f"""
-    WITH gone AS (DELETE FROM provisioner.file_texts t WHERE {_SPARE} RETURNING 1)
-    SELECT count(*) FROM gone
+    WITH gone AS (
+        DELETE FROM provisioner.file_texts WHERE (gateway_id, sha256) IN (
+            SELECT t.gateway_id, t.sha256 FROM provisioner.file_texts t WHERE {_SPARE})
+        RETURNING 1
+    ) SELECT count(*) FROM gone
 """)

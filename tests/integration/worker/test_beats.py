@@ -81,6 +81,7 @@ def test_two_beats_make_each_due_sync_once_and_never_two_at_a_time(scene: Scene)
     assert second.running
     assert one(scene.workshop.engine, _AT_ONCE)[0] == 0
     assert one(scene.workshop.engine, _FEWEST)[0] == ROUNDS
+    assert one(scene.workshop.engine, _PRUNED).runs == 1
     assert "Traceback" not in first.log() + second.log() + scene.workshop.logs()
 
 
@@ -113,6 +114,7 @@ def test_a_beat_whose_clock_is_wrong_and_jumps_is_heard_all_the_same(scene: Scen
 
 _MAKE_DUE = "UPDATE provisioner.sync_schedules SET next_run_at = now() - make_interval(secs => :ago_s)"
 _SUCCEEDED = "SELECT count(*) FROM provisioner.jobs WHERE status = 'succeeded'"
+_PRUNED = "SELECT count(*) AS runs FROM provisioner.upkeep WHERE last_run_at IS NOT NULL"
 _AT_ONCE = """
     SELECT count(*) FROM provisioner.jobs a JOIN provisioner.jobs b
         ON a.gateway_id = b.gateway_id AND a.id <> b.id

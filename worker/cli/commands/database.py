@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
+from worker.ages import age_of
 from worker.cli.console import Json, counted, emit, say
 from worker.cli.environment import engine
 from worker.cli.errors import WrongUseError
-from worker.jobs.store import pruning
-from worker.jobs.store.pruning import Pruned
-from worker.records import template_layers
-from worker.records.agent_settings import forget_orphans
-from worker.records.bundles import forget_bundles
-from worker.records.file_changes import forget_changes
-from worker.records.file_texts import forget_texts
-
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+from worker.records.upkeep import Removed, count, remove
 
 
 def migrate(
@@ -53,53 +44,31 @@ def prune(
 ) -> None:
     """Delete jobs that ended long ago. Keeps open jobs, and the newest job of each agent."""
     age = age_of(older_than)
-    total = sum(pruning.prune(engine(), age, dry_run=dry_run), Pruned())
-    with engine().begin() as connection:
-        settings = forget_orphans(connection, age, dry_run=dry_run)
-        changes = forget_changes(connection, age, dry_run=dry_run)
-        texts = forget_texts(connection, age, dry_run=dry_run)
-        old = forget_bundles(connection, dry_run=dry_run)
-        templates = template_layers.forget_orphans(connection, age, dry_run=dry_run)
+    if age is None:
+        raise WrongUseError(f"--older-than is a number with h, d or w, as in 30d, not {older_than!r}.")
+    total = count(engine(), age) if dry_run else sum(remove(engine(), age), Removed())
     if as_json:
-        emit(
-            {
-                "older_than_s": age.total_seconds(),
-                "dry_run": dry_run,
-                **asdict(total),
-                "settings": settings,
-                "changes": changes,
-                "texts": texts,
-                "templates": templates,
-                "bundles": old,
-            }
-        )
+        emit({"older_than_s": age.total_seconds(), "dry_run": dry_run, **asdict(total)})
         return
-    if settings:
+    if total.settings:
         done = "would be deleted" if dry_run else "deleted"
-        say(f"{counted(settings, 'setting')} of agents, boards and gateways that are gone {done}.")
-    if changes:
+        say(f"{counted(total.settings, 'setting')} of agents, boards and gateways that are gone {done}.")
+    if total.changes:
         done = "would be deleted" if dry_run else "deleted"
-        say(f"{counted(changes, 'record')} of what jobs replaced in workspace files {done}.")
-    if texts:
+        say(f"{counted(total.changes, 'record')} of what jobs replaced in workspace files {done}.")
+    if total.texts:
         done = "would be deleted" if dry_run else "deleted"
-        say(f"{counted(texts, 'text')} that no workspace file was last written from {done}.")
-    if templates:
+        say(f"{counted(total.texts, 'text')} that no workspace file was last written from {done}.")
+    if total.templates:
         done = "would be deleted" if dry_run else "deleted"
-        say(f"{counted(templates, 'version')} of templates of agents, boards and wider that are gone {done}.")
-    if old:
+        versions = counted(total.templates, "version")
+        say(f"{versions} of templates of agents, boards and wider that are gone {done}.")
+    if total.bundles:
         done = "would be deleted" if dry_run else "deleted"
-        say(f"{counted(old, 'bundle')} of agents whose time is over {done}.")
+        say(f"{counted(total.bundles, 'bundle')} of agents whose time is over {done}.")
     if not total.jobs:
         say(f"Nothing to delete: no job ended more than {older_than} ago, or only the newest of an agent.")
         return
     verb = "would be deleted" if dry_run else "deleted"
     beside = f"{total.agents} agents' rows and {total.intents} roster intents"
     say(f"{total.jobs} jobs that ended more than {older_than} ago {verb}, with {beside}.")
-
-
-def age_of(given: str) -> timedelta:
-    """Parse a duration such as ``30d``, ``12h`` or ``6w``. Raises WrongUseError."""
-    found = re.fullmatch(r"(\d{1,5})\s*([hdw])", given.strip().lower())
-    if found is None:
-        raise WrongUseError(f"--older-than is a number with h, d or w, as in 30d, not {given!r}.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -45,7 +45,8 @@ def prune(engine: Engine, older_than: timedelta, *, dry_run: bool = False) -> It
             if not scanned:
                 return
             ids = [row.id for row in scanned if row.spare]
-            yield _remove(connection, ids, dry_run=dry_run) if ids else Pruned()
+            removed = _remove(connection, ids, dry_run=dry_run) if ids else Pruned()
+        yield removed  # after the commit: whoever has seen enough does not come back
         place |= {"finished_at": scanned[-1].finished_at, "id": scanned[-1].id}
 
 
