@@ -28,7 +28,8 @@ class Job(Provisioner):
     ``error``: why the job ended without success, with ``reason_code`` for programs; ``wait_reason``: why a
     running sync waits (until the next release, ``error`` holds it too). Codes are null in rows of workers
     before v0.3.0. ``tries``, ``crashes``: as in `models.job_agents`, for jobs whose own row is claimed, such
-    as syncs. ``webhook``: the name of the webhook that is called when the job ends.
+    as syncs. ``webhook``: the name of the webhook that is called when the job ends. ``compared_to``: the
+    position of the last agent that a sync has compared with what is on record of it.
     """
 
     __tablename__ = "jobs"
@@ -94,3 +95,4 @@ class Job(Provisioner):
     tries: Mapped[int] = mapped_column(Integer, server_default="0")
     crashes: Mapped[int] = mapped_column(Integer, server_default="0")
     webhook: Mapped[str | None]
+    compared_to: Mapped[int | None]

@@ -80,7 +80,7 @@ def _apply_plan(context: AgentContext, plan: WorkspacePlan) -> None:
                     context.before_commit(connection)
                 commit(connection, context, token)
                 _save(context, connection, written, plan)
-        elif written or _newly_shown(context, plan):
+        elif written or newly_shown(context, plan):
             with context.services.engine.begin() as connection:
                 _save(context, connection, written, plan)
     except (TransientError, PermanentError):
@@ -241,7 +241,7 @@ def _recorded(step: Step, result: Written, locator: str | None = None) -> Record
 def _save(
     context: AgentContext, connection: Connection, written: dict[str, RecordedFile], plan: WorkspacePlan
 ) -> None:
-    home, shown = context.record.home, _newly_shown(context, plan)
+    home, shown = context.record.home, newly_shown(context, plan)
     rows = {name: written[name] for name in sorted(written)}
     if rows:
         texts = {
@@ -257,7 +257,7 @@ def _save(
     written.clear()
 
 
-def _newly_shown(context: AgentContext, plan: WorkspacePlan) -> str | None:
+def newly_shown(context: AgentContext, plan: WorkspacePlan) -> str | None:
     """The agent's configured folder as the gateway shows it, if that is not on record yet, else None."""
     home = context.record.home
     given = home.workspace

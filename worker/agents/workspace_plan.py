@@ -179,17 +179,25 @@ class WorkspacePlan:
         return self._known[1]
 
 
-def plan_workspace(context: AgentContext, *, first: bool, registered: bool = True) -> WorkspacePlan:
+def plan_workspace(
+    context: AgentContext,
+    *,
+    first: bool,
+    registered: bool = True,
+    rendered: RenderedWorkspace | None = None,
+    files: AgentFiles | None = None,
+) -> WorkspacePlan:
     """Read the agent's workspace on the gateway and decide what happens to every file.
 
     ``first``: the agent is new on its gateway, though its workspace may already hold files (rules.md 16);
-    ``registered``: the gateway knows the agent, so its files can be read. Raises NoTokenError,
-    TransientError, PermanentError.
+    ``registered``: the gateway knows the agent, so its files can be read; ``rendered`` and ``files``: what
+    the workspace must contain and what reads it, where the caller has them. Raises NoTokenError,
+    TransientError, PermanentError, and what ``files`` raises.
     """
-    rendered = context.render()
+    rendered = rendered or context.render()
     for sentence in rendered.warnings:
         context.warn(sentence)
-    files = AgentFiles(context.client, context.dialect, context.record.openclaw_id, context.fresh)
+    files = files or AgentFiles(context.client, context.dialect, context.record.openclaw_id, context.fresh)
     live = _live(context, files, first=first) if registered else {}
     mode = Mode(
         first and context.own is None and not _is_settled(context, live),

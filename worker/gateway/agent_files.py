@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,8 +104,19 @@ class AgentFiles:
             entry.value.get("name") == name and entry.value.get("kind") != "file" for entry in self._entries()
         )
 
+    def in_listing(self, payload: Mapping[str, Any]) -> Mapping[str, LiveFile] | None:
+        """The files in the first answer of what `live` calls; None if there are more. Raises BadAnswer."""
+        if not self.dialect.lists_workspace:
+            return self._files_in(self.client.answer("agents.files.list", payload))
+        answer = self.client.answer("agents.workspace.list", payload)
+        entries = answer.records("entries")
+        return self._files_among(entries) if answer.count("totalEntries") <= len(entries) else None
+
     def _listed(self) -> dict[str, LiveFile]:
-        answer = self._call("agents.files.list", {})
+        return self._files_in(self._call("agents.files.list", {}))
+
+    def _files_in(self, answer: Answer) -> dict[str, LiveFile]:
+        """The files that an answer to agents.files.list names."""
         self._note_folder(answer.value)
         files = answer.records("files")
         return {file.text("name"): _live(file) for file in files if not file.flag("missing")}
@@ -119,8 +130,12 @@ class AgentFiles:
             return self._browsed()
 
     def _browsed(self) -> dict[str, LiveFile]:
+        return self._files_among(self._entries())
+
+    def _files_among(self, entries: Iterable[Answer]) -> dict[str, LiveFile]:
+        """The files among entries of a workspace's top folder."""
         found: dict[str, LiveFile] = {}
-        for entry in self._entries():
+        for entry in entries:
             name = entry.text("name")
             if entry.value.get("kind") == "file" and (name in self.dialect.files or _has_size(entry)):
                 found[name] = _live(entry)
@@ -291,7 +306,11 @@ class AgentFiles:
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text in the automation's scratch; None if there is none."""
-        scratch = self.client.query("cron.scratch.get", {"jobId": scratch_id}).record_or_none("scratch")
+        return self.in_scratch(self.client.call("cron.scratch.get", {"jobId": scratch_id}))
+
+    def in_scratch(self, payload: Mapping[str, Any]) -> LiveFile | None:
+        """The heartbeat text in an answer to cron.scratch.get; None if there is none. Raises BadAnswer."""
+        scratch = self.client.answer("cron.scratch.get", payload).record_or_none("scratch")
         if scratch is None:
             return None
         return replace(_content(scratch), revision=whole_number(scratch.value.get("revision")))

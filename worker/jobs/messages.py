@@ -33,10 +33,13 @@ def roster_writer_message(gateway_id: UUID) -> Message:
     return Message("tasks.write_roster", {"gateway_id": str(gateway_id)}, gateway_id=gateway_id)
 
 
+_BEYOND_THE_LOOK = ("compare", "agents", "main")
+
+
 def job_message(row: Any) -> Message:
     """The message for a job's own row: the task of its kind, or tasks.finish_sync for a sync that has reached
     its agents."""
-    if row.kind == "sync_gateway" and row.status == "running" and row.phase in ("agents", "main"):
+    if row.kind == "sync_gateway" and row.status == "running" and row.phase in _BEYOND_THE_LOOK:
         return finisher_message(row.id)
     return kind_message(row.kind, row.id, getattr(row, target_of_kind(row.kind)))
 

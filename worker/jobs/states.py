@@ -13,6 +13,7 @@ An agent's row in a job::
                        running, leased --park--> running, parked --mark_due, claim--> running, leased
                        running, leased --set_back--> pending: it waits for a sync window and holds nothing
                        running, lease run out --mark_due, claim--> running, leased: a crash is counted
+    pending --end_unchanged--> succeeded: its sync has seen that it needs nothing
     pending --end_pending--> not_attempted | cancelled
 
 Programs read these, people the sentences beside them. models/ repeats what its CHECKs need, so that a worker
@@ -51,6 +52,9 @@ class Step(StrEnum):
     LEAVING = "leaving"
     """An agent that moved is being removed from its former place."""
     WAKE = "wake"
+    COMPARE = "compare"
+    """A sync compares its agents with what is on record of them, and ends the rows of those that need
+    nothing."""
     AGENTS = "agents"
     """A sync's agents are being synced."""
     MAIN = "main"

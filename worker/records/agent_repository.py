@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -85,7 +86,7 @@ class AgentRecord:
     ``settings`` and ``written``: its settings and what is on record of its entry's fields, as read;
     ``layers``: the templates of all layers that concern it; ``held``: the files that it keeps as they were;
     ``held_fields``: the values that its entry keeps, as read; ``held_entry``: who holds them; ``windows``:
-    the sync windows of the gateways where it lives.
+    the sync windows of the gateways where it lives; ``version``: names this version of its row in ``agents``.
     """
 
     agent: AgentFacts
@@ -113,6 +114,7 @@ class AgentRecord:
     held_fields: str | None = None
     held_entry: HeldEntry | None = None
     windows: GatewayWindows = NO_WINDOWS
+    version: str | None = None
 
     @property
     def gateway_id(self) -> UUID:
@@ -173,8 +175,9 @@ class AgentRecord:
 _WINDOWS = windows_sql("""SELECT a.gateway_id UNION ALL SELECT p.gateway_id FROM provisioner.agent_places p
             WHERE p.agent_id = a.id AND p.until IS NULL""")
 _LOAD = text(f"""
-    SELECT a.id, a.name, a.status, a.is_board_lead, a.identity_profile, a.identity_template, a.soul_template,
-        a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id, a.board_id, a.gateway_id,
+    SELECT a.id, CAST(a.xmin AS text) AS version, a.name, a.status, a.is_board_lead, a.identity_profile,
+        a.identity_template, a.soul_template, a.heartbeat_config, a.agent_token_hash, a.openclaw_session_id,
+        a.board_id, a.gateway_id,
         b.id AS board_key, b.name AS board_name, b.board_type, b.objective, b.success_metrics, b.target_date,
         b.goal_confirmed, b.gateway_id AS board_gateway_id,
         a.board_id IS NULL AND a.id = (
@@ -216,7 +219,7 @@ _LOAD = text(f"""
           AND CASE WHEN CAST(:user_id AS uuid) IS NULL THEN m.role = 'owner' ELSE users.id = :user_id END
         ORDER BY m.created_at LIMIT 1
     ) u ON true
-    WHERE a.id = :agent_id
+    WHERE a.id = ANY(:agents)
 """)
 
 
@@ -230,7 +233,7 @@ def load_agent(
     workspace root (rules.md 4), and if the OpenClaw id belongs to another agent.
     """
     try:
-        row = connection.execute(_LOAD, {"agent_id": agent_id, "user_id": user_id}).one_or_none()
+        row = connection.execute(_LOAD, {"agents": [agent_id], "user_id": user_id}).one_or_none()
     except (RecursionError, ValueError) as error:
         raise PermanentError(
             f"Agent {agent_id} cannot be read ({type(error).__name__}): agents.identity_profile,"
@@ -239,6 +242,28 @@ def load_agent(
         ) from None
     if row is None:
         raise DeletedAgentError(f"There is no agent with agent_id {agent_id}.")
+    return _record_of(connection, row, user_id, main=main)
+
+
+def load_agents(
+    connection: Connection, agent_ids: Sequence[UUID], user_id: UUID | None = None
+) -> dict[UUID, AgentRecord]:
+    """Read boards' agents in one statement, by id, those left out that `load_agent` would refuse.
+
+    If the driver cannot read one of them, none is returned, since it does not say which.
+    """
+    try:
+        rows = connection.execute(_LOAD, {"agents": list(agent_ids), "user_id": user_id}).all()
+    except (RecursionError, ValueError):
+        return {}
+    records = {}
+    for row in rows:
+        with suppress(PermanentError):
+            records[row.id] = _record_of(connection, row, user_id, main=False)
+    return records
+
+
+def _record_of(connection: Connection, row: Any, user_id: UUID | None, *, main: bool) -> AgentRecord:
     _check(row, user_id, main=main)
     record = AgentRecord(
         agent=AgentFacts(
@@ -278,6 +303,7 @@ def load_agent(
         held_fields=row.held_fields,
         held_entry=held_entry_of(row.held_entry),
         windows=windows_of(row.windows),
+        version=row.version,
     )
     _ = record.workspace  # an unusable root is refused before anything is touched
     _require_no_rival(record, row.rivals or ())

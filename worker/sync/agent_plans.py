@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from worker.agents.agent_context import NOT_REGISTERED, render
 from worker.agents.window_wait import disturbs, is_asked_rotation
@@ -26,10 +26,9 @@ from worker.gateway.roster_plan import RosterEntry, RosterPlan, entry_fault
 from worker.gateway.roster_reading import LiveRoster, read_roster
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
-from worker.jobs.states import ReasonCode, code_of
+from worker.jobs.states import ReasonCode, Step, code_of
 from worker.jobs.store.job_leases import JobClaim, park_job
-from worker.jobs.store.sync_jobs import SWEEP_S
-from worker.jobs.store.sync_rows import open_next_rows, settle_rows, store_agent_plans
+from worker.jobs.store.sync_rows import settle_rows, store_agent_plans
 from worker.records.agent_repository import load_agent
 from worker.records.agent_settings import forget_fields
 from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_entries
@@ -67,25 +66,18 @@ class AgentPlan:
         self.reason_code = code
 
 
-def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
-    """Read the roster and request the changes that it needs; if it needs none, open the first agents' rows.
+def plan_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze | None:
+    """Read the roster and request the changes that it needs.
 
-    Returns the snooze in which the sync then waits, or in which it waits for an unreachable gateway. Raises
-    TransientError, WindowClosedError, PermanentError, LeaseLostError.
+    Returns the snooze in which the sync then waits for the roster writer, or None if there are none and the
+    sync goes on at once. Raises TransientError, WindowClosedError, PermanentError, LeaseLostError.
     """
+    gateway, dialect = reached.gateway, reached.dialect
     with services.engine.connect() as connection:
-        gateway = require_gateway(connection, held.gateway_id)
         rows = connection.execute(_PENDING, {"job_id": held.job_id}).all()
         past = held.option("past_roll_outs") and held.option("dry_run")
         ids = [row.agent_id for row in rows]
         entries = wanted_entries(connection, gateway, ids, past_roll_outs=past)
-    if disturbs(held.options):
-        _require_window(gateway, held)
-    away = check_circuit(services, gateway)
-    if away is not None:
-        return away
-    hello = connect_and_record(services, gateway)
-    dialect = Dialect.from_hello(hello.server_version, hello.methods)
     client = services.clients.client(gateway.address)
     live = read_roster(
         dialect,
@@ -96,6 +88,33 @@ def plan_agents(services: Services, held: JobClaim) -> Snooze | None:
     agents = [_plan_agent(row, entries, held, live.known) for row in rows]
     plan = _plan_roster(services, held, gateway, live, agents, entries)
     return _store_plans(services, held, gateway, agents, plan, restarts=dialect.restarts)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A sync's gateway that has just answered. ``one_session``: it has one session for all agents."""
+
+    gateway: GatewayRecord
+    dialect: Dialect
+    one_session: bool
+
+
+def reach(services: Services, held: JobClaim) -> Reached | Snooze:
+    """Connect to the sync's gateway, or return the snooze in which the sync waits for one that is down.
+
+    Raises TransientError, PermanentError, and WindowClosedError for a sync that disturbs agents and has not
+    begun.
+    """
+    with services.engine.connect() as connection:
+        gateway = require_gateway(connection, held.gateway_id)
+    if held.phase == Step.LOOK and disturbs(held.options):
+        _require_window(gateway, held)
+    away = check_circuit(services, gateway)
+    if away is not None:
+        return away
+    hello = connect_and_record(services, gateway)
+    dialect = Dialect.from_hello(hello.server_version, hello.methods)
+    return Reached(gateway, dialect, hello.one_session)
 
 
 def _require_window(gateway: GatewayRecord, held: JobClaim) -> None:
@@ -237,8 +256,8 @@ def _store_plans(
     plan: RosterPlan,
     *,
     restarts: bool,
-) -> Snooze:
-    """Store the plans; then wait for the roster writer if it has work to do, else open the first rows.
+) -> Snooze | None:
+    """Store the plans; then wait for the roster writer if it has work to do.
 
     ``restarts``: what the writer writes restarts the gateway, or may.
     """
@@ -247,7 +266,7 @@ def _store_plans(
         _require_window(gateway, held)
     with services.engine.begin() as connection:
         rows = [{**vars(agent), "agent_id": str(agent.agent_id)} for agent in agents]
-        store_agent_plans(connection, held.job_id, rows)
+        store_agent_plans(connection, held, rows, Step.ROSTER if asked else Step.COMPARE)
         changes = [
             RosterChange(agent.agent_id, str(agent.openclaw_id), only_present=not agent.first_provision)
             for agent in asked
@@ -256,35 +275,22 @@ def _store_plans(
             forget_fields(connection, gateway.gateway_id, plan.over)
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *changes)
         if asked:
-            park_job(connection, held, _roster_wait_s(services), "roster")
-        else:
-            messages += open_agents(connection, held)
+            park_job(connection, held, _roster_wait_s(services))
     services.publish(messages)
-    return Snooze("waiting for the roster writer" if asked else "its agents are being worked at")
+    return Snooze("waiting for the roster writer") if asked else None
 
 
-def open_agents(connection: Connection, held: JobClaim) -> list[Message]:
-    """Park the sync and open the rows of its first agents; return the messages to send after the commit.
-
-    Raises LeaseLostError.
-    """
-    park_job(connection, held, SWEEP_S, "agents")
-    return open_next_rows(connection, held.job_id)[0]
-
-
-def resume_after_writer(services: Services, held: JobClaim) -> Snooze:
-    """Open the first agents' rows if the roster writer has settled all intents of the sync, else wait on.
-    Agents whose change was refused fail."""
+def resume_after_writer(services: Services, held: JobClaim) -> Snooze | None:
+    """Go on if the roster writer has settled all intents of the sync, else return the snooze in which it
+    waits. Agents whose change was refused fail."""
     with services.engine.begin() as connection:
         give_up_overdue(connection, held.job_id, services.settings.retry_timeout_s)
         # Locked, so that a sync that parks because an intent is open is parked before the writer settles it.
         if connection.execute(_STILL_OPEN, {"job_id": held.job_id}).first() is not None:
             park_job(connection, held, _roster_wait_s(services))
             return Snooze("waiting for the roster writer")
-        settle_rows(connection, held.job_id)
-        messages = open_agents(connection, held)
-    services.publish(messages)
-    return Snooze("its agents are being worked at")
+        settle_rows(connection, held, Step.COMPARE)
+    return None
 
 
 def _roster_wait_s(services: Services) -> float:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from worker.errors import reason_of
 from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
-from worker.jobs.states import ReasonCode, code_of
+from worker.jobs.states import ReasonCode, Step, code_of
 from worker.jobs.store.cancelling import CANCELLED
 from worker.jobs.store.codes import outcome, reason_code
 from worker.jobs.store.job_leases import JobClaim, park_job
@@ -23,7 +23,8 @@ from worker.jobs.store.sync_jobs import SWEEP_S, end_sync, set_back_sync
 from worker.jobs.store.sync_rows import end_pending, open_main, open_next_rows, recount
 from worker.records.sync_windows import WindowClosedError
 from worker.runtime.services import Services
-from worker.sync.agent_plans import plan_agents, resume_after_writer
+from worker.sync.agent_plans import plan_agents, reach, resume_after_writer
+from worker.sync.comparison import compare_agents
 from worker.sync.own_row import execute_own_row
 from worker.sync.result import Ending, Row, ending
 
@@ -43,14 +44,30 @@ def _fail(services: Services, held: JobClaim, error: Exception) -> Ending | Snoo
 
 
 def _run_phase(services: Services, held: JobClaim) -> Ending | Snooze:
-    if held.phase == "look" and not held.cancel_requested:
+    """Do the steps that are next, as far as nothing has to be waited for."""
+    if held.phase == Step.ROSTER and not held.cancel_requested:
+        if (snooze := resume_after_writer(services, held)) is not None:
+            return snooze
+        held = replace(held, phase=Step.COMPARE)
+    if held.phase in (Step.LOOK, Step.COMPARE) and not held.cancel_requested:
         try:
-            return plan_agents(services, held) or _AT_WORK
+            snooze = _look_and_compare(services, held)
         except WindowClosedError as closed:
             return _set_back(services, held, closed)
-    if held.phase == "roster" and not held.cancel_requested:
-        return resume_after_writer(services, held)
+        if snooze is not None:
+            return snooze
     return _continue_or_finish(services, held)
+
+
+def _look_and_compare(services: Services, held: JobClaim) -> Snooze | None:
+    reached = reach(services, held)
+    if isinstance(reached, Snooze):
+        return reached
+    if held.phase == Step.LOOK:
+        if (snooze := plan_agents(services, held, reached)) is not None:
+            return snooze
+        held = replace(held, phase=Step.COMPARE)
+    return compare_agents(services, held, reached)
 
 
 def _set_back(services: Services, held: JobClaim, closed: WindowClosedError) -> Snooze:

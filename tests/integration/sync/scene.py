@@ -89,6 +89,10 @@ class Scene:
         self.messages.append((f"tasks.{kind}", given, str(job_id)))
         return job_id
 
+    def change_boards(self) -> None:
+        """Change a fact of every board, so that each of its agents has something to be written."""
+        self.execute("UPDATE boards SET objective = :text", text=f"Anew, {uuid4()}.")
+
     def sync(self, **options: Any) -> Any:
         """A sync of the gateway from its request to its end."""
         job_id = self.ask("sync_gateway", gateway_id=self.fleet.gateway_id, **options)

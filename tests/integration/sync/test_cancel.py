@@ -125,6 +125,7 @@ def test_a_sync_that_waits_for_the_roster_withdraws_its_intents(settled: Scene) 
 
 
 def test_a_cancel_that_comes_too_late_leaves_the_job_succeeded(settled: Scene) -> None:
+    settled.change_boards()
     job = ask(settled, include_main=False)
     settled.one()
     while settled.job(job).agents_done < 5:

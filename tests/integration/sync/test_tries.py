@@ -45,6 +45,7 @@ def test_an_agent_waits_longer_for_a_busy_gateway_after_each_failed_try_but_not_
 
     monkeypatch.setattr(execution, "_execute", watched)
     ann = hasty.row("SELECT openclaw_session_id AS key FROM agents WHERE name = 'Ann 0'").key
+    hasty.change_boards()
     hasty.simulator.faults.schedule(busy("agents.workspace.list", agent=ann.split(":")[1], times=2))
     job_id = hasty.ask("sync_gateway", gateway_id=hasty.fleet.gateway_id)
     hasty.one()

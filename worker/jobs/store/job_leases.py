@@ -10,9 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
+from worker.jobs.messages import Message, finisher_message
 from worker.jobs.service_time import FAILING_SINCE, failing_s
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.leases import LeaseLostError, NotClaimed, count_crash
+from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedText
 
 
@@ -70,7 +72,7 @@ _PARK = text(f"""
         failing_since = {FAILING_SINCE}, tries = tries + CAST(:failed AS boolean)::int,
         next_attempt_at = CASE
             WHEN coalesce(:phase, phase) = 'agents' AND agents_done >= agents_total
-            OR coalesce(:phase, phase) IN ('look', 'roster') AND cancel_requested_at IS NOT NULL
+            OR coalesce(:phase, phase) IN ('look', 'roster', 'compare') AND cancel_requested_at IS NOT NULL
             THEN now() ELSE now() + make_interval(secs => :delay_s) END
     WHERE {HELD}
 """).bindparams(bindparam("reason", type_=MaskedText))
@@ -108,6 +110,22 @@ def park_job(
         "failed": failed,
     }
     require_held(connection.execute(_PARK, parameters).rowcount, held)
+
+
+_HAND_ON = text(f"""
+    UPDATE provisioner.jobs
+    SET lease_until = NULL, published_at = now(), updated_at = now(),
+        next_attempt_at = now() + make_interval(secs => :republish_s)
+    WHERE {HELD}
+""")
+
+
+def hand_on(connection: Connection, held: JobClaim) -> list[Message]:
+    """Give the lease back in the middle of a step, for whoever takes the row next to go on; returns the
+    message to send after the commit. Raises LeaseLostError."""
+    parameters = {**key_of(held), "republish_s": LOST_AFTER_S}
+    require_held(connection.execute(_HAND_ON, parameters).rowcount, held)
+    return [finisher_message(held.job_id)]
 
 
 _FAILING = text(f"SELECT {failing_s()} FROM provisioner.jobs WHERE id = :job_id")

@@ -128,7 +128,7 @@ def wait_behind(connection: Connection, job_id: UUID) -> None:
 _SET_BACK = text(f"""
     UPDATE provisioner.jobs
     SET status = 'queued', phase = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
-        updated_at = now(), agents_total = 0, agents_done = 0, failing_since = NULL,
+        updated_at = now(), agents_total = 0, agents_done = 0, compared_to = NULL, failing_since = NULL,
         error = :reason, wait_reason = :reason, reason_code = :code,
         next_attempt_at = now() + make_interval(secs => CASE WHEN cancel_requested_at IS NULL
             THEN :delay_s ELSE 0 END)

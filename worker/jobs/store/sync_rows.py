@@ -20,6 +20,7 @@ from worker.jobs.states import AgentOutcome, ReasonCode
 from worker.jobs.store.codes import refusal_code
 from worker.jobs.store.drift import NOTE_DRIFT, OF_NO_ROLL_OUT
 from worker.jobs.store.job_agents import AGENT_NAME
+from worker.jobs.store.job_leases import HELD, JobClaim, key_of, require_held
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -124,18 +125,95 @@ _NOTE = text(f"""
     )
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (SELECT count(*) FROM noted
-                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
-    WHERE id = :job_id
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL),
+        phase = :phase
+    WHERE {HELD}
 """).bindparams(bindparam("rows", type_=MaskedJson))
 
 
-def store_agent_plans(connection: Connection, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record the plan for each agent. A status other than ``pending`` ends its row.
+def store_agent_plans(
+    connection: Connection, held: JobClaim, rows: Sequence[Mapping[str, Any]], phase: str
+) -> None:
+    """Record the plan for each agent, and the sync's next step. A status other than ``pending`` ends the row.
 
     Each of ``rows`` has agent_id, openclaw_id, status, phase, reason, reason_code, first_provision, roster
-    and warnings.
+    and warnings. Raises LeaseLostError.
     """
-    connection.execute(_NOTE, {"job_id": job_id, "rows": list(rows)})
+    values = {**key_of(held), "rows": list(rows), "phase": phase}
+    require_held(connection.execute(_NOTE, values).rowcount, held)
+
+
+@dataclass(frozen=True)
+class ToCompare:
+    """An agent of a sync that has not been compared. ``roster``: the change of its entry, as planned;
+    ``is_settled``: only its workspace is left to look at; ``read_at``: when this was read, as Unix time by
+    the database's clock."""
+
+    agent_id: UUID
+    position: int
+    roster: Mapping[str, Any] | None
+    is_settled: bool
+    read_at: float
+
+
+_TO_COMPARE = text("""
+    SELECT r.agent_id, r.position, r.roster,
+        r.status = 'pending' AND r.phase = 'files' AND r.first_provision IS NOT TRUE AS is_settled,
+        extract(epoch FROM now())::float AS read_at
+    FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
+    WHERE r.job_id = :job_id AND r.finished_at IS NULL AND r.position > coalesce(j.compared_to, 0)
+    ORDER BY r.position LIMIT :most
+""")
+
+
+def agents_to_compare(connection: Connection, job_id: UUID, most: int) -> list[ToCompare]:
+    """The next agents that the sync has to compare, at most so many."""
+    rows = connection.execute(_TO_COMPARE, {"job_id": job_id, "most": most})
+    return [ToCompare(**row._mapping) for row in rows]
+
+
+_END_UNCHANGED = text(f"""
+    WITH job AS MATERIALIZED (SELECT id FROM provisioner.jobs WHERE {HELD} FOR UPDATE),
+    ended AS (
+        UPDATE provisioner.job_agents r
+        SET status = 'succeeded', phase = 'ended', reason = NULL, reason_code = NULL,
+            warnings = r.warnings || f.warnings, files = f.files,
+            started_at = to_timestamp(:looked_at), finished_at = now()
+        FROM job, agents a, jsonb_to_recordset(:rows) AS f
+            (agent_id uuid, version text, files jsonb, warnings jsonb, equal boolean)
+        WHERE r.job_id = job.id AND r.agent_id = f.agent_id AND r.status = 'pending'
+          AND a.id = r.agent_id AND CAST(a.xmin AS text) = f.version
+          AND NOT EXISTS (
+            SELECT FROM provisioner.job_agents o
+            WHERE o.agent_id = r.agent_id AND o.job_id <> r.job_id
+              AND (o.status = 'running' OR o.finished_at >= to_timestamp(:looked_at)))
+        RETURNING r.agent_id, f.equal
+    ), mended AS (
+        DELETE FROM provisioner.agent_drift d USING ended e WHERE d.agent_id = e.agent_id AND e.equal
+    )
+    UPDATE provisioner.jobs j
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), compared_to = :position, updated_at = now()
+    FROM job WHERE j.id = job.id
+    RETURNING j.cancel_requested_at IS NOT NULL AS cancel_requested
+""").bindparams(bindparam("rows", type_=MaskedJson))
+
+
+def end_unchanged(
+    connection: Connection, held: JobClaim, rows: Sequence[Mapping[str, Any]], position: int, looked_at: float
+) -> bool:
+    """End the rows of agents that need nothing, and note how far the sync has compared; returns whether it is
+    being cancelled.
+
+    An agent that another job holds, or has held since ``looked_at`` (Unix time by the database's clock), is
+    left to its own row, and so is one whose row in ``agents`` has changed. Each of ``rows`` has agent_id, the
+    version of the row in ``agents``, files, warnings, and whether the agent equals what was wanted. Raises
+    LeaseLostError.
+    """
+    values = {**key_of(held), "rows": list(rows), "position": position, "looked_at": looked_at}
+    row = connection.execute(_END_UNCHANGED, values).one_or_none()
+    require_held(int(row is not None), held)
+    assert row is not None
+    return bool(row.cancel_requested)
 
 
 _SETTLED = text(f"""
@@ -155,15 +233,16 @@ _SETTLED = text(f"""
     )
     UPDATE provisioner.jobs
     SET agents_done = agents_done + (SELECT count(*) FROM settled
-                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL)
-    WHERE id = :job_id
+                                     WHERE position IS NOT NULL AND finished_at IS NOT NULL),
+        phase = :phase
+    WHERE {HELD}
 """)
 
 
-def settle_rows(connection: Connection, job_id: UUID) -> None:
-    """Continue the rows whose intents the roster writer has applied, and fail those whose intents it
-    refused."""
-    connection.execute(_SETTLED, {"job_id": job_id})
+def settle_rows(connection: Connection, held: JobClaim, phase: str) -> None:
+    """Continue the rows whose intents the roster writer has applied, fail those whose intents it refused, and
+    note the sync's next step. Raises LeaseLostError."""
+    require_held(connection.execute(_SETTLED, {**key_of(held), "phase": phase}).rowcount, held)
 
 
 _NEXT = text("""

@@ -1,0 +1,146 @@
+"""Compares all agents of a sync with what is on record of them, and ends the rows of those that need nothing
+(decisions.md D5): they cost a call or two to their gateway, but neither a message nor a claim."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from worker.agents.agent_context import AgentContext
+from worker.agents.agent_job import SYNC
+from worker.agents.unchanged import NEEDS_MORE_THAN_A_LOOK, Candidate, Unchanged, candidate, unchanged
+from worker.errors import ProvisionerError
+from worker.gateway.errors import CallTimedOut
+from worker.gateway.workspace_looks import SeenFiles, look_at
+from worker.jobs.requests import SyncGateway
+from worker.jobs.retry_policy import Snooze
+from worker.jobs.store.job_agents import Claim
+from worker.jobs.store.job_leases import JobClaim, hand_on
+from worker.jobs.store.sync_rows import ToCompare, agents_to_compare, end_unchanged
+from worker.records.agent_repository import AgentRecord, load_agents
+from worker.runtime.services import Services
+from worker.shutdown_flag import shutting_down
+from worker.sync.agent_plans import Reached
+from worker.workspace.actions import WRITES
+
+AT_A_TIME_S = 10.0
+"""Seconds for which a worker compares before it gives the sync's row back, for others to have its thread."""
+_FIRST, _FEWEST, _MOST = 100, 10, 500
+_CHUNK_S = 3.0
+"""Seconds that looking at one chunk of agents should take; the next chunk is made larger or smaller."""
+
+
+def compare_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze | None:
+    """Look at the agents that were not compared yet, chunk by chunk; each chunk is one transaction.
+
+    Returns None once all were compared or the sync is being cancelled, and the snooze if the row was handed
+    on to whichever worker takes it next. Raises TransientError, LeaseLostError.
+    """
+    if any(held.option(name) for name in NEEDS_MORE_THAN_A_LOOK):
+        return None
+    until, most = time.monotonic() + AT_A_TIME_S, _FIRST
+    while True:
+        with services.engine.connect() as connection:
+            agents = agents_to_compare(connection, held.job_id, most)
+            records = load_agents(connection, [each.agent_id for each in agents], _user_id(held))
+        if not agents:
+            return None
+        began = time.monotonic()
+        cancelled = _compare(services, held, reached, agents, records)
+        if cancelled or len(agents) < most:
+            return None
+        took_s = max(time.monotonic() - began, 0.001)
+        most = max(_FEWEST, min(_MOST, int(most * _CHUNK_S / took_s)))
+        if time.monotonic() > until or shutting_down.is_set():
+            with services.engine.begin() as connection:
+                messages = hand_on(connection, held)
+            services.publish(messages)
+            return Snooze("comparing its agents with what is on record of them")
+
+
+def _user_id(held: JobClaim) -> UUID | None:
+    given = held.options.get("user_id")
+    return UUID(given) if given else None
+
+
+def _compare(
+    services: Services,
+    held: JobClaim,
+    reached: Reached,
+    agents: Sequence[ToCompare],
+    records: dict[UUID, AgentRecord],
+) -> bool:
+    """Compare some agents; returns whether the sync is being cancelled."""
+    found: list[tuple[ToCompare, Candidate]] = []
+    for each in agents:
+        record = records.get(each.agent_id)
+        if record is not None and (one := _candidate(services, held, reached, each, record)) is not None:
+            found.append((each, one))
+    client = services.clients.client(reached.gateway.address)
+    seen = look_at(client, reached.dialect, [one.to_look_at for _, one in found])
+    ended = [
+        row
+        for (_, one), files in zip(found, seen, strict=True)
+        if isinstance(files, SeenFiles) and (row := unchanged(one, files)) is not None
+    ]
+    position = _compared_to(agents, [each for each, _ in found], seen)
+    with services.engine.begin() as connection:
+        rows = [_stored(row) for row in ended]
+        return end_unchanged(connection, held, rows, position, agents[0].read_at)
+
+
+def _stored(row: Unchanged) -> dict[str, Any]:
+    return {**vars(row), "agent_id": str(row.agent_id)}
+
+
+def _compared_to(
+    agents: Sequence[ToCompare], asked: Sequence[ToCompare], seen: Sequence[SeenFiles | ProvisionerError]
+) -> int:
+    """The position up to which all agents were compared: as far as the gateway answered in time. Raises the
+    gateway's error if it answered nothing."""
+    late = [each for each, answer in zip(asked, seen, strict=True) if isinstance(answer, CallTimedOut)]
+    if late and len(late) == len(asked):
+        raise next(answer for answer in seen if isinstance(answer, CallTimedOut))
+    return late[0].position - 1 if late and late[0] is not asked[0] else agents[-1].position
+
+
+def _candidate(
+    services: Services, held: JobClaim, reached: Reached, agent: ToCompare, record: AgentRecord
+) -> Candidate | None:
+    if not agent.is_settled or record.gateway_id != held.gateway_id:
+        return None
+    if held.option("dry_run") and (agent.roster or {}).get("action") in WRITES:
+        return None  # its row reports what would become of the entry
+    claim = _as_claimed(held, agent)
+    context = AgentContext(services, claim, record, SYNC, reached.dialect, one_session=reached.one_session)
+    return candidate(context)
+
+
+def _as_claimed(held: JobClaim, agent: ToCompare) -> Claim:
+    """What the agent's row would be claimed with. Nothing is written with it: only the sync's own row is
+    leased."""
+    return Claim(
+        job_id=held.job_id,
+        agent_id=agent.agent_id,
+        kind=SyncGateway.kind,
+        single=False,
+        options=held.options,
+        gateway_id=held.gateway_id,
+        generation=0,
+        tries=0,
+        crashes=0,
+        phase="files",
+        first_provision=False,
+        status_before=None,
+        wake_key=None,
+        wake_sent_at=None,
+        woken_at=None,
+        files={},
+        warnings=(),
+        cancel_requested=False,
+        age_s=0.0,
+        roster=agent.roster,
+        requested_by=held.requested_by,
+    )
