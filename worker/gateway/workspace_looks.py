@@ -11,7 +11,7 @@ from worker.errors import ProvisionerError
 from worker.gateway.agent_files import AgentFiles
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
-from worker.gateway.errors import OUTAGES, GatewayError
+from worker.gateway.errors import GatewayError
 from worker.workspace.plan import LiveFile
 
 LOOK_DEADLINE_S = 8.0
@@ -60,10 +60,10 @@ class ToLookAt:
 def look_at(
     client: GatewayClient, dialect: Dialect, agents: Sequence[ToLookAt]
 ) -> list[SeenFiles | ProvisionerError]:
-    """Look at the agents; for each, in this order, what was seen or why nothing was.
+    """Look at the agents; for each, in this order, what was seen or the error because of which nothing was.
 
-    CallTimedOut: the gateway has not answered yet, or the call was not sent; NeedsMoreError: one call does
-    not tell; any other error is the gateway's. Raises an error of OUTAGES if the gateway went away.
+    NeedsMoreError: one call does not tell; any other error is the gateway's, a TransientError if the agent
+    can be looked at again. Raises a GatewayError if there is no connection.
     """
     method = "agents.workspace.list" if dialect.lists_workspace else "agents.files.list"
     calls = []
@@ -87,8 +87,6 @@ def _seen(
 ) -> SeenFiles | ProvisionerError:
     for answer in (listing, scratch):
         if isinstance(answer, GatewayError):
-            if isinstance(answer, OUTAGES):
-                raise answer
             return answer
     assert not isinstance(listing, GatewayError)
     assert not isinstance(scratch, GatewayError)

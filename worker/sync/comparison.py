@@ -11,8 +11,8 @@ from uuid import UUID
 from worker.agents.agent_context import AgentContext
 from worker.agents.agent_job import SYNC
 from worker.agents.unchanged import NEEDS_MORE_THAN_A_LOOK, Candidate, Unchanged, candidate, unchanged
-from worker.errors import ProvisionerError
-from worker.gateway.errors import CallTimedOut
+from worker.errors import ProvisionerError, TransientError
+from worker.gateway.errors import OUTAGES
 from worker.gateway.workspace_looks import SeenFiles, look_at
 from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import Snooze
@@ -48,11 +48,11 @@ def compare_agents(services: Services, held: JobClaim, reached: Reached) -> Snoo
         if not agents:
             return None
         began = time.monotonic()
-        cancelled = _compare(services, held, reached, agents, records)
-        if cancelled or len(agents) < most:
+        position, cancelled = _compare(services, held, reached, agents, records)
+        if cancelled or (len(agents) < most and position == agents[-1].position):
             return None
         took_s = max(time.monotonic() - began, 0.001)
-        most = max(_FEWEST, min(_MOST, int(most * _CHUNK_S / took_s)))
+        most = max(_FEWEST, min(_MOST, int(len(agents) * _CHUNK_S / took_s)))
         if time.monotonic() > until or shutting_down.is_set():
             with services.engine.begin() as connection:
                 messages = hand_on(connection, held)
@@ -71,8 +71,9 @@ def _compare(
     reached: Reached,
     agents: Sequence[ToCompare],
     records: dict[UUID, AgentRecord],
-) -> bool:
-    """Compare some agents; returns whether the sync is being cancelled."""
+) -> tuple[int, bool]:
+    """Compare some agents; returns the position up to which all were compared, and whether the sync is being
+    cancelled."""
     found: list[tuple[ToCompare, Candidate]] = []
     for each in agents:
         record = records.get(each.agent_id)
@@ -88,7 +89,7 @@ def _compare(
     position = _compared_to(agents, [each for each, _ in found], seen)
     with services.engine.begin() as connection:
         rows = [_stored(row) for row in ended]
-        return end_unchanged(connection, held, rows, position, agents[0].read_at)
+        return position, end_unchanged(connection, held, rows, position, agents[0].read_at)
 
 
 def _stored(row: Unchanged) -> dict[str, Any]:
@@ -98,12 +99,18 @@ def _stored(row: Unchanged) -> dict[str, Any]:
 def _compared_to(
     agents: Sequence[ToCompare], asked: Sequence[ToCompare], seen: Sequence[SeenFiles | ProvisionerError]
 ) -> int:
-    """The position up to which all agents were compared: as far as the gateway answered in time. Raises the
-    gateway's error if it answered nothing."""
-    late = [each for each, answer in zip(asked, seen, strict=True) if isinstance(answer, CallTimedOut)]
-    if late and len(late) == len(asked):
-        raise next(answer for answer in seen if isinstance(answer, CallTimedOut))
-    return late[0].position - 1 if late and late[0] is not asked[0] else agents[-1].position
+    """The position up to which all agents were compared: as far as the gateway has answered.
+
+    What it did not answer is looked at again, but for an agent at which the look before has stopped: that is
+    left to its own row. Raises the gateway's error if nothing was answered because of an outage.
+    """
+    late = [
+        (each, answer) for each, answer in zip(asked, seen, strict=True) if isinstance(answer, TransientError)
+    ]
+    if late and len(late) == len(asked) and isinstance(late[0][1], OUTAGES):
+        raise late[0][1]
+    first = late[0][0] if late else None
+    return agents[-1].position if first is None or first is agents[0] else first.position - 1
 
 
 def _candidate(
