@@ -89,16 +89,22 @@ def settings() -> Settings:
     return start_up.settings.model_copy(update={"worker_concurrency": slots})
 
 
+MOST_CONNECTIONS = 18
+"""Limit on a process's connections to the database: two for the dispatcher, and one each for sixteen slots."""
+
+
 @cache
 def services() -> Services:
     """The services that this process's tasks use, created on first use.
 
-    The engine's pool holds at most one database connection per slot and two for the dispatcher.
+    The engine's pool holds at most MOST_CONNECTIONS database connections: slots that wait for a gateway have
+    none.
     """
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
-    slots = GatewaySlots(slots_per_gateway(config.worker_concurrency))
-    engine = make_engine(config.database_url.get_secret_value(), pool_size=config.worker_concurrency + 2)
+    slots = GatewaySlots(slots_per_gateway(config.worker_concurrency), config.worker_concurrency)
+    most = min(MOST_CONNECTIONS, config.worker_concurrency + 2)
+    engine = make_engine(config.database_url.get_secret_value(), pool_size=most)
     return Services(
         config, engine, ClientPool(device), send, token_pool=TokenPool(STOCK), announce=_announce, slots=slots
     )

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     templates_dir: Path | None = Field(default=None, description="templates that replace shipped ones")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
-    worker_concurrency: int = Field(default=16, ge=1, le=200)
+    worker_concurrency: int = Field(default=48, ge=1, le=200)
     retry_timeout_s: float = Field(
         default=600, gt=0, le=1e9, allow_inf_nan=False, description="how long a gateway may be unreachable"
     )

@@ -20,13 +20,14 @@ DOUBTFUL_S = 3.0
 """Once a gateway has held a slot for this many seconds, it gets only half its slots: it may be hanging."""
 
 
-def slots_per_gateway(slots: int) -> int:
-    """How many of a process's slots one gateway may have: 6 of 16.
+MOST_PER_GATEWAY = 6
+"""How many slots one gateway may have at a time: as many as a sync opens rows (decisions.md D7)."""
 
-    The gateway's sync and its roster writer may each take one more, which leaves other gateways at least as
-    many slots as a sync opens rows at a time.
-    """
-    return max(1, slots * 3 // 8)
+
+def slots_per_gateway(slots: int) -> int:
+    """How many of a process's slots one gateway may have; fewer than MOST_PER_GATEWAY if the process has so
+    few that others would get none. The gateway's sync and its roster writer may each take one more."""
+    return max(1, min(MOST_PER_GATEWAY, slots * 3 // 8))
 
 
 @dataclass
@@ -39,10 +40,16 @@ class _Gateway:
 
 
 class GatewaySlots:
-    """The slots of all gateways; ``most``: how many slots one gateway may have at a time. Thread-safe."""
+    """The slots of all gateways. Thread-safe.
 
-    def __init__(self, most: int) -> None:
+    ``most``: how many slots one gateway may have at a time; ``total``: how many the process has. A gateway
+    that has some gets another one only while more than those are free, so that however many gateways hang,
+    one that comes later finds a few.
+    """
+
+    def __init__(self, most: int, total: int | None = None) -> None:
         self._most = max(1, most)
+        self._total = total
         self._lock = threading.Lock()
         self._gateways: dict[UUID, _Gateway] = {}
         self._numbers = 0
@@ -81,7 +88,14 @@ class GatewaySlots:
     def _limit(self, gateway: _Gateway) -> int:
         oldest = min(gateway.taken.values(), default=None)
         doubtful = oldest is not None and time.monotonic() - oldest > DOUBTFUL_S
-        return max(1, self._most // 2) if doubtful else self._most
+        share = max(1, self._most // 2) if doubtful else self._most
+        if self._total is None or len(gateway.taken) < self._free():
+            return share
+        return max(1, min(share, len(gateway.taken)))
+
+    def _free(self) -> int:
+        assert self._total is not None
+        return self._total - sum(len(each.taken) for each in self._gateways.values())
 
 
 @contextmanager

@@ -47,3 +47,21 @@ def test_where_work_goes_on_for_long_fewer_may_begin(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     assert slot is not None
     assert slots.release(HERE, slot) == [message(3)]
+
+
+def test_however_many_gateways_take_all_that_they_can_a_later_one_finds_some_slots() -> None:
+    slots = GatewaySlots(6, total=48)
+    for _ in range(20):
+        gateway = uuid4()
+        while slots.acquire(gateway, message(1)) is not None:
+            pass
+    number = 0
+    while slots.acquire(HERE, message(number)) is not None:
+        number += 1
+    assert number >= 1
+
+
+def test_with_four_that_take_all_that_they_can_a_fifth_has_its_whole_share() -> None:
+    slots = GatewaySlots(6, total=48)
+    for gateway in (uuid4(), uuid4(), uuid4(), uuid4(), HERE):
+        assert all(slots.acquire(gateway, message(number)) is not None for number in range(6))
