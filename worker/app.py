@@ -90,7 +90,7 @@ def settings() -> Settings:
 
 
 MOST_CONNECTIONS = 18
-"""Limit on a process's connections to the database: two for the dispatcher, and one each for sixteen slots."""
+"""Limit on a process's connections to the database: two for the dispatcher, and those of sixteen slots."""
 
 
 @cache

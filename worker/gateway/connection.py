@@ -30,6 +30,7 @@ from worker.gateway.errors import (
     GatewayUnreachable,
     PermanentGatewayError,
 )
+from worker.gateway.event_pace import EventPace
 from worker.gateway.handshake import LARGEST_ANSWER, TOO_LARGE, complete_handshake, open_socket
 from worker.gateway.idle_timeout import idle_timeout_s, wait_within_limits
 from worker.gateway.protocol import Event, Hello, Response, Unreadable, decode, encode_request
@@ -48,6 +49,7 @@ SILENT_TICKS = 2.5
 """A connection counts as dead after this many tick intervals without any frame."""
 
 _CHECK_EVERY_S = 1.0
+_SHORTEST_PAUSE_S = 0.02
 _GRACE_AFTER_SHUTDOWN_S = 10.0
 _GRACE_AFTER_UNREADABLE_S = 2.0
 
@@ -366,6 +368,7 @@ class GatewayConnection:
             self._end(close)
 
     def _read_frames(self) -> CloseReason:
+        pace = EventPace(time.monotonic())
         while True:
             try:
                 frame = self._socket.recv(timeout=_CHECK_EVERY_S)
@@ -382,6 +385,8 @@ class GatewayConnection:
                 self._settle(message)
             elif isinstance(message, Event):
                 self._handle_event(message)
+                if (pause_s := pace.pause_s(self._last_frame_at)) > _SHORTEST_PAUSE_S:
+                    time.sleep(pause_s)
             elif isinstance(message, Unreadable):
                 self._handle_unreadable(message)
 

@@ -1,20 +1,108 @@
-"""No organization's work touches another's."""
+"""Gateways that do not serve hold up no other one, and no organization's work touches another's."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import inspect, text
 
 from tests.chaos.scenario import Scenario
 from tests.chaos.stage import Site, Stage
+from tests.integration.agents.fleet import execute
+from tests.integration.worker.planting import plant
+from tests.integration.worker.workshop import Place
+from worker.lab.simulator import Fault
+from worker.lab.simulator.faults import Delay, Flood, Kind, Silence
 from worker.records.template_layers import Layer, add_version, promote, role_target
 from worker.workspace.layers import Scope
 
+RELEASE = "2026.9.6"
+PLANTED, SINGLES, ROUNDS = 50, 20, 5
+ANSWER_S = 0.6
+"""How long the healthy gateway takes for a listing, so that its sync lasts for five seconds."""
+SHORTEST_S = 5.0
+MOST_TIMES, MORE_S = 1.2, 0.2
 MARK = "OF-THE-OTHER-ORGANIZATION"
 IN_BOTH = ("jobs", "job_agents", "workers", "alembic_version")
 """Tables in which the first organization's jobs may name the other's ids, as they were asked to."""
+
+
+def bad_neighbours(stage: Stage) -> None:
+    """A dead, a slow, a silent and a flooding gateway, each with a sync and twenty single jobs, beside one
+    that serves: its sync, which writes a file of every agent, takes hardly longer than alone. Afterwards all
+    of their jobs succeed.
+
+    The commission is done while the four are bad, on gateways that serve.
+    """
+    here = stage.workshop.place(RELEASE, agents=PLANTED)
+    bad = [stage.workshop.place(RELEASE, agents=PLANTED) for _ in range(4)]
+    for place in (here, *bad):
+        plant(place, place.fleet.agents)
+        _sync_s(stage, place)
+    here.simulator.faults.schedule(Fault(Delay(ANSWER_S), "agents.workspace.list", times=None))
+    alone, beside = [], []
+    for _ in range(ROUNDS):
+        alone.append(_sync_s(stage, here))
+        jobs = _spoil(stage, bad)
+        time.sleep(0.3)
+        beside.append(_sync_s(stage, here))
+        _heal(bad)
+        stage.broken += len(bad)
+        stage.done(jobs)
+    jobs = _spoil(stage, bad)
+    stage.commission()
+    _heal(bad)
+    stage.broken += len(bad)
+    stage.done(jobs)
+    _compare(stage, alone, beside)
+
+
+def _compare(stage: Stage, alone: Sequence[float], beside: Sequence[float]) -> None:
+    shown = [" ".join(f"{each:.2f}" for each in rounds) for rounds in (alone, beside)]
+    print(f"    seconds of a sync alone: {shown[0]}; beside bad neighbours: {shown[1]}", flush=True)
+    alone_s, beside_s = statistics.median(alone), statistics.median(beside)
+    if alone_s < SHORTEST_S:
+        stage.failed.append(f"the sync takes {alone_s:.2f} s alone, less than {SHORTEST_S:g}")
+    if beside_s > MOST_TIMES * alone_s + MORE_S:
+        stage.failed.append(f"a sync takes {beside_s:.2f} s beside bad neighbours, {alone_s:.2f} s alone")
+
+
+def _sync_s(stage: Stage, place: Place) -> float:
+    """Change a fact of all agents, and sync them; the seconds that took."""
+    execute(stage.workshop.engine, "UPDATE boards SET objective = :text", text=f"Anew, {uuid4()}.")
+    began = time.monotonic()
+    stage.done([_sync(stage, place)])
+    return time.monotonic() - began
+
+
+def _sync(stage: Stage, place: Place) -> UUID:
+    return stage.workshop.ask("sync_gateway", gateway_id=place.fleet.gateway_id, include_main=False)
+
+
+def _spoil(stage: Stage, bad: Sequence[Place]) -> list[UUID]:
+    """Have each fail in its own way, and ask for a sync and single jobs of each; the jobs."""
+    dead, *others = bad
+    dead.simulator.kill()
+    kinds: list[Kind] = [Delay(5.0), Silence(), Flood(2_000, 500)]
+    for place, kind in zip(others, kinds, strict=True):
+        place.simulator.faults.schedule(Fault(kind, times=None))
+    jobs = [_sync(stage, place) for place in bad]
+    return jobs + [
+        stage.workshop.ask("update_agent", agent_id=agent, wake=False)
+        for place in bad
+        for agent in place.fleet.agents[:SINGLES]
+    ]
+
+
+def _heal(bad: Sequence[Place]) -> None:
+    bad[0].simulator.start()
+    for place in bad[1:]:
+        place.simulator.faults.clear()
+        place.simulator.restart()  # a silent connection stays silent
 
 
 def organizations_apart(stage: Stage) -> None:
@@ -141,4 +229,7 @@ _MARKS = (
     " ('board', :board, 'identity.theme', to_jsonb(CAST(:mark AS text)))",
 )
 
-SCENARIOS = (Scenario("organizations apart", organizations_apart),)
+SCENARIOS = (
+    Scenario("bad neighbours", bad_neighbours, agents=4, full_agents=4),
+    Scenario("organizations apart", organizations_apart),
+)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway.conftest import SOON_S, Connect
-from tests.integration.gateway.scripted import Peer, Script, hello_payload
-from worker.gateway import errors
+from tests.integration.gateway.scripted import Peer, Script, echo, hello_payload
+from worker.gateway import errors, event_pace
 from worker.gateway.address import GatewayAddress
 from worker.gateway.connection import MAX_IN_FLIGHT, Call, GatewayConnection, _effect_unknown
 from worker.gateway.idle_timeout import call_limits
@@ -492,3 +492,26 @@ def test_opening_and_closing_many_times_leaks_no_file_descriptor(
 def test_an_unanswered_call_is_in_doubt_only_if_it_changes_something() -> None:
     assert _effect_unknown("config.patch") == ": whether it was carried out is unknown"
     assert {_effect_unknown(read) for read in ("config.get", "agents.workspace.list", "chat.history")} == {""}
+
+
+def test_a_flood_of_events_is_read_with_pauses_and_the_answer_behind_it_arrives(
+    script: Script, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    count = event_pace.EventPace.pause_s
+
+    def watched(pace: event_pace.EventPace, now: float) -> float:
+        pauses.append(count(pace, now))
+        return 0.0
+
+    def flood(peer: Peer, request: Mapping[str, Any]) -> None:
+        for _ in range(30):
+            peer.say({"type": "event", "event": "chat", "payload": {"text": "x"}})
+        echo(peer, request)
+
+    monkeypatch.setattr(event_pace, "BURST", 10.0)
+    monkeypatch.setattr(event_pace, "EVENTS_A_SECOND", 0.01)
+    monkeypatch.setattr(event_pace.EventPace, "pause_s", watched)
+    script.behave = flood
+    assert connect().call("health")["method"] == "health"
+    assert [pause > 0 for pause in pauses] == [False] * 10 + [True] * 20
