@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.errors import ProvisionerError
 from worker.gateway.agent_files import AgentFiles
 from worker.gateway.client import Call, GatewayClient
 from worker.gateway.dialect import Dialect
@@ -18,7 +17,7 @@ LOOK_DEADLINE_S = 8.0
 """Limit on looking at some agents, in seconds; what was not answered by then is looked at again."""
 
 
-class NeedsMoreError(ProvisionerError):
+class NeedsMoreError(Exception):
     """A look does not tell enough about an agent: it has to be read on its own."""
 
 
@@ -38,11 +37,11 @@ class SeenFiles(AgentFiles):
 
     def read(self, names: Sequence[str]) -> dict[str, LiveFile]:
         """Raises NeedsMoreError."""
-        raise NeedsMoreError("a look does not show the content of files")
+        raise NeedsMoreError
 
     def scratch_id(self) -> str:
         """Raises NeedsMoreError."""
-        raise NeedsMoreError("a look does not tell an agent's heartbeat automation")
+        raise NeedsMoreError
 
     def read_scratch(self, scratch_id: str) -> LiveFile | None:
         """The heartbeat text that the look has shown."""
@@ -59,20 +58,21 @@ class ToLookAt:
 
 def look_at(
     client: GatewayClient, dialect: Dialect, agents: Sequence[ToLookAt]
-) -> list[SeenFiles | ProvisionerError]:
+) -> list[SeenFiles | NeedsMoreError | GatewayError]:
     """Look at the agents; for each, in this order, what was seen or the error because of which nothing was.
 
     NeedsMoreError: one call does not tell; any other error is the gateway's, a TransientError if the agent
     can be looked at again. Raises a GatewayError if there is no connection.
     """
-    method = "agents.workspace.list" if dialect.lists_workspace else "agents.files.list"
     calls = []
     for agent in agents:
-        calls.append(Call(method, {"agentId": agent.openclaw_id}))
+        params = {"agentId": agent.openclaw_id}
+        listed = dialect.lists_workspace
+        calls.append(Call("agents.workspace.list", params) if listed else Call("agents.files.list", params))
         if agent.scratch_id is not None:
             calls.append(Call("cron.scratch.get", {"jobId": agent.scratch_id}))
     answers = iter(client.call_many(calls, deadline_s=LOOK_DEADLINE_S) if calls else ())
-    seen: list[SeenFiles | ProvisionerError] = []
+    seen: list[SeenFiles | NeedsMoreError | GatewayError] = []
     for agent in agents:
         listing = next(answers)
         scratch = next(answers) if agent.scratch_id is not None else None
@@ -84,7 +84,7 @@ def _seen(
     files: AgentFiles,
     listing: Mapping[str, Any] | GatewayError,
     scratch: Mapping[str, Any] | GatewayError | None,
-) -> SeenFiles | ProvisionerError:
+) -> SeenFiles | NeedsMoreError | GatewayError:
     for answer in (listing, scratch):
         if isinstance(answer, GatewayError):
             return answer
@@ -95,7 +95,7 @@ def _seen(
     except GatewayError as error:
         return error
     if found is None:
-        return NeedsMoreError("its workspace takes more than one page to list")
+        return NeedsMoreError()
     return SeenFiles(
         files.client, files.dialect, files.openclaw_id, shown=files.shown, listing=found, scratch=text
     )

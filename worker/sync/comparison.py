@@ -11,9 +11,9 @@ from uuid import UUID
 from worker.agents.agent_context import AgentContext
 from worker.agents.agent_job import SYNC
 from worker.agents.unchanged import NEEDS_MORE_THAN_A_LOOK, Candidate, Unchanged, candidate, unchanged
-from worker.errors import ProvisionerError, TransientError
-from worker.gateway.errors import OUTAGES
-from worker.gateway.workspace_looks import SeenFiles, look_at
+from worker.errors import TransientError
+from worker.gateway.errors import OUTAGES, GatewayError
+from worker.gateway.workspace_looks import NeedsMoreError, SeenFiles, look_at
 from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim
@@ -97,7 +97,9 @@ def _stored(row: Unchanged) -> dict[str, Any]:
 
 
 def _compared_to(
-    agents: Sequence[ToCompare], asked: Sequence[ToCompare], seen: Sequence[SeenFiles | ProvisionerError]
+    agents: Sequence[ToCompare],
+    asked: Sequence[ToCompare],
+    seen: Sequence[SeenFiles | NeedsMoreError | GatewayError],
 ) -> int:
     """The position up to which all agents were compared: as far as the gateway has answered.
 

@@ -122,7 +122,7 @@ def test_what_a_late_worker_needs_is_set(app: Celery) -> None:
     assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout == 600
 
 
-@pytest.mark.parametrize(("asked", "slots"), [({"concurrency": 40}, 40), ({"concurrency": "7"}, 7), ({}, 16)])
+@pytest.mark.parametrize(("asked", "slots"), [({"concurrency": 40}, 40), ({"concurrency": "7"}, 7), ({}, 48)])
 def test_what_is_sized_by_the_slots_follows_the_command_line(
     app: Celery,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +142,7 @@ def test_what_is_sized_by_the_slots_follows_the_command_line(
     monkeypatch.setattr("worker.app.make_engine", lambda _url, pool_size: sized.append(pool_size))
     monkeypatch.setattr("worker.app.DeviceKey.load_or_create", lambda _path: None)
     ours.services.__wrapped__()
-    assert sized == [slots + 2]
+    assert sized == [min(18, slots + 2)]
 
 
 @pytest.mark.parametrize("asked", [None, "sync", "sync,control", ["provisioning"], ()])
