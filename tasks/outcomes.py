@@ -27,6 +27,7 @@ from worker.jobs.retry_policy import Snooze, jittered
 from worker.jobs.states import ReasonCode
 from worker.jobs.store.jobs import ending_of, refuse
 from worker.jobs.store.leases import NotClaimed
+from worker.jobs.store.sync_jobs import OvertakenError
 from worker.log_context import log_context
 from worker.masking import mask
 from worker.messages.envelope import expiry_refusal
@@ -75,31 +76,25 @@ def run_job(
     begin: Callable[[Connection, Queued], Sequence[Message]],
     *,
     then: Callable[[UUID], Outcome | None] | None = None,
+    only_starts: bool = False,
 ) -> str:
     """Serve one message of a job that is not about one agent.
 
     ``begin`` completes or starts the job in one transaction and returns the messages to send after the
-    commit. ``then`` executes a job that ``begin`` did not complete; it returns None if it has reported the
-    outcome itself. Returns and raises what `run_agent_job` does.
+    commit; ``only_starts``: it never completes one. ``then`` executes a job that ``begin`` did not complete;
+    it returns None if it has reported the outcome itself. Returns and raises what `run_agent_job` does.
     """
     kind = str(task.name).removeprefix("tasks.")
     task_id = str(task.request.id)
-    messages: Sequence[Message] = ()
     with (
         retry_on_database_outage(task),
         log_context(job=task_id),
         fail_on_unexpected(kind, task_id, arguments),
     ):
-        with services().engine.begin() as connection:
-            job = accept(connection, kind, task_id, positional, arguments, _refusal(task))
-            if isinstance(job, Queued):
-                try:
-                    messages = begin(connection, job)
-                except PermanentError as error:
-                    refuse(connection, job.job_id, kind, str(error), arguments)
-            elif job.status != "running" if isinstance(job, Started) else job.reason is None:
-                raise Ignore
-            ending = ending_of(connection, job.job_id)
+        try:
+            job, messages, ending = _begun(task, positional, arguments, begin, only_starts=only_starts)
+        except OvertakenError:
+            job, messages, ending = _begun(task, positional, arguments, begin, only_starts=only_starts)
         services().publish(messages)
         if ending is not None:
             return report(task, job.job_id, Ended(*ending))
@@ -107,6 +102,33 @@ def run_job(
         if outcome is not None:
             return report(task, job.job_id, outcome)
         raise Ignore
+
+
+def _begun(
+    task: Task[..., Any],
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    begin: Callable[[Connection, Queued], Sequence[Message]],
+    *,
+    only_starts: bool,
+) -> tuple[Queued | Started | Refused, Sequence[Message], tuple[str, str | None] | None]:
+    """Find or create the message's job and start it, in one transaction; returns the job, the messages to
+    send, and how it has ended, if it has. Raises Ignore, and OvertakenError."""
+    kind, task_id = str(task.name).removeprefix("tasks."), str(task.request.id)
+    messages: Sequence[Message] = ()
+    with services().engine.begin() as connection:
+        job = accept(connection, kind, task_id, positional, arguments, _refusal(task))
+        refused = isinstance(job, Refused)
+        if isinstance(job, Queued):
+            try:
+                messages = begin(connection, job)
+            except PermanentError as error:
+                refuse(connection, job.job_id, kind, str(error), arguments)
+                refused = True
+        elif job.status != "running" if isinstance(job, Started) else job.reason is None:
+            raise Ignore
+        ending = ending_of(connection, job.job_id) if refused or not only_starts else None
+    return job, messages, ending
 
 
 @contextmanager

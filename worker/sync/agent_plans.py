@@ -7,12 +7,12 @@ later, when its agent's row is executed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from worker.agents.agent_context import NOT_REGISTERED, render
 from worker.agents.window_wait import disturbs, is_asked_rotation
@@ -28,7 +28,7 @@ from worker.jobs.messages import Message
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.states import ReasonCode, Step, code_of
 from worker.jobs.store.job_leases import JobClaim, park_job
-from worker.jobs.store.sync_rows import settle_rows, store_agent_plans
+from worker.jobs.store.sync_rows import ToCompare, settle_rows, store_agent_plans
 from worker.records.agent_repository import load_agent
 from worker.records.agent_settings import forget_fields
 from worker.records.gateway_repository import GatewayRecord, require_gateway, wanted_entries
@@ -46,11 +46,13 @@ log = logging.getLogger(__name__)
 class AgentPlan:
     """What a sync plans for one agent.
 
-    ``phase``: the step at which the agent's row begins: ``files``; ``roster`` if the sync itself requests the
-    change of the entry; or ``intent`` if the row requests it later, because another job holds the agent now.
+    ``position``: the agent's among the sync's rows, None for the main agent; ``phase``: the step at which
+    the agent's row begins: ``files``; ``roster`` if the sync itself requests the change of the entry; or
+    ``intent`` if the row requests it later, because another job holds the agent now.
     """
 
     agent_id: UUID
+    position: int | None = None
     openclaw_id: str | None = None
     status: str = "pending"
     phase: str = "files"
@@ -66,11 +68,48 @@ class AgentPlan:
         self.reason_code = code
 
 
-def plan_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze | None:
+@dataclass(frozen=True)
+class Planned:
+    """The plans of a sync that needs nothing written in the roster; they are not stored yet. ``read_at``:
+    when the agents were read, as Unix time by the database's clock."""
+
+    agents: Sequence[AgentPlan]
+    read_at: float
+
+    @property
+    def to_compare(self) -> list[ToCompare]:
+        """The agents, but for the main agent, whose rows go on."""
+        return [
+            ToCompare(
+                agent.agent_id,
+                agent.position,
+                agent.openclaw_id,
+                agent.roster,
+                agent.warnings,
+                agent.phase == "files" and not agent.first_provision,
+                self.read_at,
+            )
+            for agent in self.agents
+            if agent.position is not None and agent.status == "pending"
+        ]
+
+    def store(self, connection: Connection, held: JobClaim, but: Collection[UUID] = ()) -> None:
+        """Store the plans, ``but`` for those of some agents. Raises LeaseLostError."""
+        rest = [agent for agent in self.agents if agent.agent_id not in but]
+        if rest:
+            store_agent_plans(connection, held, [_stored(agent) for agent in rest], Step.COMPARE)
+
+
+def _stored(agent: AgentPlan) -> dict[str, Any]:
+    return {**vars(agent), "agent_id": str(agent.agent_id)}
+
+
+def plan_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze | Planned:
     """Read the roster and request the changes that it needs.
 
-    Returns the snooze in which the sync then waits for the roster writer, or None if there are none and the
-    sync goes on at once. Raises TransientError, WindowClosedError, PermanentError, LeaseLostError.
+    Returns the snooze in which the sync then waits for the roster writer, or the plans if there are no
+    changes and the sync goes on at once. Raises TransientError, WindowClosedError, PermanentError,
+    LeaseLostError.
     """
     gateway, dialect = reached.gateway, reached.dialect
     with services.engine.connect() as connection:
@@ -87,7 +126,8 @@ def plan_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze 
     refresh_one_session(client, live.answer.get("config"))
     agents = [_plan_agent(row, entries, held, live.known) for row in rows]
     plan = _plan_roster(services, held, gateway, live, agents, entries)
-    return _store_plans(services, held, gateway, agents, plan, restarts=dialect.restarts)
+    snooze = _request_changes(services, held, gateway, agents, plan, restarts=dialect.restarts)
+    return snooze or Planned(agents, rows[0].read_at if rows else 0.0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +166,7 @@ def _require_window(gateway: GatewayRecord, held: JobClaim) -> None:
 def _plan_agent(
     row: Any, entries: Mapping[UUID, RosterEntry], held: JobClaim, present: frozenset[str]
 ) -> AgentPlan:
-    agent = AgentPlan(row.agent_id)
+    agent = AgentPlan(row.agent_id, row.position)
     entry = entries.get(row.agent_id)
     if entry is None:
         return agent  # deleted, or on another gateway by now: its row's execution finds out which
@@ -248,7 +288,7 @@ def _require_rendering(services: Services, held: JobClaim, dialect: Dialect, age
         agent.end("failed", reason_of(error), code_of(error))
 
 
-def _store_plans(
+def _request_changes(
     services: Services,
     held: JobClaim,
     gateway: GatewayRecord,
@@ -257,27 +297,31 @@ def _store_plans(
     *,
     restarts: bool,
 ) -> Snooze | None:
-    """Store the plans; then wait for the roster writer if it has work to do.
+    """Request the roster changes, store the plans, and wait for the roster writer; None if it has nothing to
+    write.
 
     ``restarts``: what the writer writes restarts the gateway, or may.
     """
+    over = {} if held.option("dry_run") else plan.over
     asked = [agent for agent in agents if agent.phase == "roster"]
-    if asked and restarts:
+    if not asked:
+        if over:
+            with services.engine.begin() as connection:
+                forget_fields(connection, gateway.gateway_id, over)
+        return None
+    if restarts:
         _require_window(gateway, held)
     with services.engine.begin() as connection:
-        rows = [{**vars(agent), "agent_id": str(agent.agent_id)} for agent in agents]
-        store_agent_plans(connection, held, rows, Step.ROSTER if asked else Step.COMPARE)
+        store_agent_plans(connection, held, [_stored(agent) for agent in agents], Step.ROSTER)
         changes = [
             RosterChange(agent.agent_id, str(agent.openclaw_id), only_present=not agent.first_provision)
             for agent in asked
         ]
-        if not held.option("dry_run"):
-            forget_fields(connection, gateway.gateway_id, plan.over)
+        forget_fields(connection, gateway.gateway_id, over)
         messages: list[Message] = record_intents(connection, gateway.gateway_id, held.job_id, *changes)
-        if asked:
-            park_job(connection, held, _roster_wait_s(services))
+        park_job(connection, held, _roster_wait_s(services))
     services.publish(messages)
-    return Snooze("waiting for the roster writer") if asked else None
+    return Snooze("waiting for the roster writer")
 
 
 def resume_after_writer(services: Services, held: JobClaim) -> Snooze | None:
@@ -300,7 +344,7 @@ def _roster_wait_s(services: Services) -> float:
 
 
 _PENDING = text("""
-    SELECT r.agent_id, EXISTS (
+    SELECT r.agent_id, r.position, extract(epoch FROM now())::float AS read_at, EXISTS (
         SELECT FROM provisioner.job_agents o WHERE o.agent_id = r.agent_id AND o.status = 'running'
     ) AS busy
     FROM provisioner.job_agents r WHERE r.job_id = :job_id AND r.status = 'pending'

@@ -8,22 +8,22 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from worker.jobs.requests import BadRequestError, SyncGateway
+from worker.jobs.store.job_leases import JobClaim
 from worker.jobs.store.sync_jobs import start_sync
-from worker.jobs.store.sync_rows import add_rows
 
 
-def begin(connection: Connection, job_id: UUID, request: SyncGateway) -> bool:
-    """Start a queued sync and create its agents' rows, oldest agent first. If another sync of the gateway is
-    running, have this one wait for it and return False.
+def begin(
+    connection: Connection, job_id: UUID, request: SyncGateway, *, lease_s: float | None = None
+) -> JobClaim | None:
+    """Start a queued sync and create its agents' rows. If another sync of the gateway is running, have this
+    one wait for it and return None.
 
-    Agents of paused boards are skipped, and the gateway's main agent gets no position. Raises
-    BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31).
+    ``lease_s``: for how many seconds the caller holds the sync's row; None leaves it to whoever gets its
+    message. Raises BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31), and
+    OvertakenError.
     """
     gateway = require_usable(connection, request)
-    if not start_sync(connection, job_id, request, gateway.organization_id):
-        return False
-    add_rows(connection, job_id, request)
-    return True
+    return start_sync(connection, job_id, request, gateway.organization_id, lease_s=lease_s)
 
 
 def require_usable(connection: Connection, request: SyncGateway) -> Row[Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from worker.agents.agent_context import AgentContext
 from worker.agents.agent_job import SYNC
-from worker.agents.unchanged import NEEDS_MORE_THAN_A_LOOK, Candidate, Unchanged, candidate, unchanged
+from worker.agents.unchanged import NEEDS_MORE_THAN_A_LOOK, Candidate, candidate, unchanged
 from worker.errors import TransientError
 from worker.gateway.errors import OUTAGES, GatewayError
 from worker.gateway.workspace_looks import NeedsMoreError, SeenFiles, look_at
@@ -18,11 +17,11 @@ from worker.jobs.requests import SyncGateway
 from worker.jobs.retry_policy import Snooze
 from worker.jobs.store.job_agents import Claim
 from worker.jobs.store.job_leases import JobClaim, hand_on
-from worker.jobs.store.sync_rows import ToCompare, agents_to_compare, end_unchanged
+from worker.jobs.store.sync_rows import Compared, ToCompare, agents_to_compare, end_unchanged
 from worker.records.agent_repository import AgentRecord, load_agents
 from worker.runtime.services import Services
 from worker.shutdown_flag import shutting_down
-from worker.sync.agent_plans import Reached
+from worker.sync.agent_plans import Planned, Reached
 from worker.workspace.actions import WRITES
 
 AT_A_TIME_S = 10.0
@@ -32,25 +31,28 @@ _CHUNK_S = 3.0
 """Seconds that looking at one chunk of agents should take; the next chunk is made larger or smaller."""
 
 
-def compare_agents(services: Services, held: JobClaim, reached: Reached) -> Snooze | None:
+def compare_agents(
+    services: Services, held: JobClaim, reached: Reached, planned: Planned | None = None
+) -> Snooze | bool:
     """Look at the agents that were not compared yet, chunk by chunk; each chunk is one transaction.
 
-    Returns None once all were compared or the sync is being cancelled, and the snooze if the row was handed
-    on to whichever worker takes it next. Raises TransientError, LeaseLostError.
+    ``planned``: the plans of the sync, if they are not stored yet. Returns whether all of the sync's rows
+    have ended, once all agents were compared or the sync is being cancelled; or the snooze, if the row was
+    handed on to whichever worker takes it next. Raises TransientError, LeaseLostError.
     """
     if any(held.option(name) for name in NEEDS_MORE_THAN_A_LOOK):
-        return None
+        if planned is not None:
+            with services.engine.begin() as connection:
+                planned.store(connection, held)
+        return False
     until, most = time.monotonic() + AT_A_TIME_S, _FIRST
     while True:
-        with services.engine.connect() as connection:
-            agents = agents_to_compare(connection, held.job_id, most)
-            records = load_agents(connection, [each.agent_id for each in agents], _user_id(held))
-        if not agents:
-            return None
+        agents, records = _next(services, held, planned, most)
         began = time.monotonic()
-        position, cancelled = _compare(services, held, reached, agents, records)
-        if cancelled or (len(agents) < most and position == agents[-1].position):
-            return None
+        position, compared = _compare(services, held, reached, agents, records, planned)
+        planned = None
+        if compared.cancelled or (len(agents) < most and position >= _last(agents)):
+            return compared.over and not compared.cancelled
         took_s = max(time.monotonic() - began, 0.001)
         most = max(_FEWEST, min(_MOST, int(len(agents) * _CHUNK_S / took_s)))
         if time.monotonic() > until or shutting_down.is_set():
@@ -58,6 +60,23 @@ def compare_agents(services: Services, held: JobClaim, reached: Reached) -> Snoo
                 messages = hand_on(connection, held)
             services.publish(messages)
             return Snooze("comparing its agents with what is on record of them")
+
+
+def _next(
+    services: Services, held: JobClaim, planned: Planned | None, most: int
+) -> tuple[list[ToCompare], dict[UUID, AgentRecord]]:
+    """The agents to compare next, at most so many, and what is on record of them."""
+    with services.engine.connect() as connection:
+        if planned is None:
+            agents = agents_to_compare(connection, held.job_id, most)
+        else:
+            agents = planned.to_compare[:most]
+        keys = [each.agent_id for each in agents if each.is_settled]
+        return agents, load_agents(connection, keys, _user_id(held)) if keys else {}
+
+
+def _last(agents: Sequence[ToCompare]) -> int:
+    return agents[-1].position if agents else 0
 
 
 def _user_id(held: JobClaim) -> UUID | None:
@@ -71,9 +90,9 @@ def _compare(
     reached: Reached,
     agents: Sequence[ToCompare],
     records: dict[UUID, AgentRecord],
-) -> tuple[int, bool]:
-    """Compare some agents; returns the position up to which all were compared, and whether the sync is being
-    cancelled."""
+    planned: Planned | None,
+) -> tuple[int, Compared]:
+    """Compare some agents; returns the position up to which all were compared, and what came of it."""
     found: list[tuple[ToCompare, Candidate]] = []
     for each in agents:
         record = records.get(each.agent_id)
@@ -81,19 +100,18 @@ def _compare(
             found.append((each, one))
     client = services.clients.client(reached.gateway.address)
     seen = look_at(client, reached.dialect, [one.to_look_at for _, one in found])
-    ended = [
-        row
-        for (_, one), files in zip(found, seen, strict=True)
+    rows = [
+        {**vars(row), "agent_id": str(row.agent_id), "openclaw_id": each.openclaw_id, "roster": each.roster}
+        for (each, one), files in zip(found, seen, strict=True)
         if isinstance(files, SeenFiles) and (row := unchanged(one, files)) is not None
     ]
     position = _compared_to(agents, [each for each, _ in found], seen)
+    read_at = agents[0].read_at if agents else 0.0
     with services.engine.begin() as connection:
-        rows = [_stored(row) for row in ended]
-        return position, end_unchanged(connection, held, rows, position, agents[0].read_at)
-
-
-def _stored(row: Unchanged) -> dict[str, Any]:
-    return {**vars(row), "agent_id": str(row.agent_id)}
+        compared = end_unchanged(connection, held, rows, position, read_at)
+        if planned is not None:
+            planned.store(connection, held, but=compared.ended)
+        return position, compared
 
 
 def _compared_to(
@@ -112,7 +130,7 @@ def _compared_to(
     if late and len(late) == len(asked) and isinstance(late[0][1], OUTAGES):
         raise late[0][1]
     first = late[0][0] if late else None
-    return agents[-1].position if first is None or first is agents[0] else first.position - 1
+    return _last(agents) if first is None or first is agents[0] else first.position - 1
 
 
 def _candidate(
@@ -122,8 +140,10 @@ def _candidate(
         return None
     if held.option("dry_run") and (agent.roster or {}).get("action") in WRITES:
         return None  # its row reports what would become of the entry
-    claim = _as_claimed(held, agent)
-    context = AgentContext(services, claim, record, SYNC, reached.dialect, one_session=reached.one_session)
+    claim, warnings = _as_claimed(held, agent), list(agent.warnings)
+    context = AgentContext(
+        services, claim, record, SYNC, reached.dialect, warnings=warnings, one_session=reached.one_session
+    )
     return candidate(context)
 
 

@@ -33,10 +33,12 @@ log = logging.getLogger(__name__)
 _AT_WORK = Snooze("its agents are being worked at")
 
 
-def execute_sync(services: Services, job_id: UUID) -> Ending | Snooze | NotClaimed:
+def execute_sync(
+    services: Services, job_id: UUID, held: JobClaim | None = None
+) -> Ending | Snooze | NotClaimed:
     """Claim the sync's own row and execute its present phase; return how it ended, or the snooze in which it
-    waits. Raises only DATABASE_AWAY."""
-    return execute_own_row(services, job_id, "sync_gateway", _run_phase, _fail, asks_gateway=True)
+    waits. ``held``: the claim, if the row was claimed as it was started. Raises only DATABASE_AWAY."""
+    return execute_own_row(services, job_id, "sync_gateway", _run_phase, _fail, asks_gateway=True, held=held)
 
 
 def _fail(services: Services, held: JobClaim, error: Exception) -> Ending | Snooze:
@@ -51,23 +53,34 @@ def _run_phase(services: Services, held: JobClaim) -> Ending | Snooze:
         held = replace(held, phase=Step.COMPARE)
     if held.phase in (Step.LOOK, Step.COMPARE) and not held.cancel_requested:
         try:
-            snooze = _look_and_compare(services, held)
+            over = _look_and_compare(services, held)
         except WindowClosedError as closed:
             return _set_back(services, held, closed)
-        if snooze is not None:
-            return snooze
+        if isinstance(over, Snooze):
+            return over
+        if over:
+            return _finish(services, held)
     return _continue_or_finish(services, held)
 
 
-def _look_and_compare(services: Services, held: JobClaim) -> Snooze | None:
+def _look_and_compare(services: Services, held: JobClaim) -> Snooze | bool:
+    """Whether all rows have ended, after everything that the sync's own row does for its agents."""
     reached = reach(services, held)
     if isinstance(reached, Snooze):
         return reached
-    if held.phase == Step.LOOK:
-        if (snooze := plan_agents(services, held, reached)) is not None:
-            return snooze
-        held = replace(held, phase=Step.COMPARE)
-    return compare_agents(services, held, reached)
+    if held.phase != Step.LOOK:
+        return compare_agents(services, held, reached)
+    planned = plan_agents(services, held, reached)
+    return planned if isinstance(planned, Snooze) else compare_agents(services, held, reached, planned)
+
+
+def _finish(services: Services, held: JobClaim) -> Ending:
+    """End a sync of which no row is open."""
+    with services.engine.begin() as connection:
+        finished = _count(connection, held)
+        messages = end_sync(connection, held, **vars(finished))
+    services.publish(messages)
+    return finished
 
 
 def _set_back(services: Services, held: JobClaim, closed: WindowClosedError) -> Snooze:
@@ -104,15 +117,15 @@ def _continue_or_finish(services: Services, held: JobClaim) -> Ending | Snooze:
 
 
 def _count(connection: Connection, held: JobClaim, stopped: str | None = None) -> Ending:
-    rows = [Row(**row._mapping) for row in connection.execute(_ROWS, {"job_id": held.job_id})]
-    gateway = connection.execute(_GATEWAY, {"gateway_id": held.gateway_id}).one_or_none()
+    found = connection.execute(_ROWS, {"job_id": held.job_id, "gateway_id": held.gateway_id}).all()
+    rows = [Row(*row[2:]) for row in found if row.agent_id is not None]
     cancelled = held.cancel_requested and any(row.status == "cancelled" for row in rows)
     return ending(
         held.gateway_id,
-        gateway.name if gateway else str(held.gateway_id),
+        found[0].gateway or str(held.gateway_id),
         held.options,
         rows,
-        without_board=gateway.without_board if gateway else (),
+        without_board=found[0].without_board or (),
         cancelled=cancelled,
         stopped=stopped,
     )
@@ -133,16 +146,19 @@ def _stop(services: Services, held: JobClaim, reason: str, code: ReasonCode) -> 
 
 _MAIN_ROW = text("SELECT status FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NULL")
 _ROWS = text(f"""
-    SELECT agent_id, agent_name, board_id, position IS NULL AS is_main, status, phase, reason, warnings,
-        files, roster, {outcome("r")} AS outcome, {reason_code("r")} AS reason_code
-    FROM provisioner.job_agents r WHERE job_id = :job_id ORDER BY position NULLS LAST
-""")
-_GATEWAY = text("""
-    SELECT name, ARRAY(
-        SELECT a.name FROM agents a WHERE a.gateway_id = g.id AND a.board_id IS NULL
-        ORDER BY a.created_at, a.id OFFSET 1
-    ) AS without_board
-    FROM gateways g WHERE id = :gateway_id
+    WITH gateway AS MATERIALIZED (
+        SELECT name, ARRAY(
+            SELECT a.name FROM agents a WHERE a.gateway_id = g.id AND a.board_id IS NULL
+            ORDER BY a.created_at, a.id OFFSET 1
+        ) AS without_board
+        FROM gateways g WHERE id = :gateway_id
+    )
+    SELECT gateway.name AS gateway, gateway.without_board, r.agent_id, r.agent_name, r.board_id,
+        r.position IS NULL AS is_main, r.status, r.phase, r.reason, r.warnings, r.files, r.roster,
+        {outcome("r")} AS outcome, {reason_code("r")} AS reason_code
+    FROM (SELECT 1) AS always LEFT JOIN gateway ON true
+    LEFT JOIN provisioner.job_agents r ON r.job_id = :job_id
+    ORDER BY r.position NULLS LAST
 """)
 
 

@@ -27,16 +27,18 @@ def execute_own_row(
     fail: Callable[[Services, JobClaim, Exception], _Ended | Snooze],
     *,
     asks_gateway: bool,
+    held: JobClaim | None = None,
 ) -> _Ended | Snooze | NotClaimed:
     """Claim the row of a job of that kind and do the step that is next.
 
     ``fail``: ends it after an error that no retry mends; ``asks_gateway``: an error counts against the job's
-    gateway. Raises only DATABASE_AWAY.
+    gateway; ``held``: the claim, if the row was claimed as it was started. Raises only DATABASE_AWAY.
     """
     lease_s = services.settings.lease_s
-    held = claim_job(services.engine, job_id, kind, lease_s=lease_s)
-    if isinstance(held, NotClaimed):
-        return held
+    claimed = held or claim_job(services.engine, job_id, kind, lease_s=lease_s)
+    if isinstance(claimed, NotClaimed):
+        return claimed
+    held = claimed
     note_ids(gateway=held.gateway_id)
     row = job_row(held, lease_s)
     with call_limits(budget_s=services.settings.retry_timeout_s, failing_s=held.failing_s):

@@ -24,6 +24,7 @@ from worker.jobs.requests import (
     ProvisionGatewayMain,
     SyncHeartbeats,
 )
+from worker.jobs.store.job_leases import JobClaim
 from worker.jobs.store.jobs import refuse
 from worker.lab.simulator import Simulator
 from worker.records.adoption import agent_to_become
@@ -147,9 +148,18 @@ class Scene:
         elif task == "tasks.sync_heartbeats":
             execute_heartbeats(services, UUID(str(task_id)))
         elif task == "tasks.sync_gateway":
-            execute_sync(services, self._begin("sync_gateway", str(task_id), dict(kwargs), begin))
+            self._start_sync(services, str(task_id), dict(kwargs))
         else:
             self._single(services, task, str(task_id), dict(kwargs))
+
+    def _start_sync(self, services: Services, task_id: str, kwargs: dict[str, Any]) -> None:
+        held: list[JobClaim | None] = [None]
+
+        def start(connection: Any, job_id: UUID, request: Any) -> None:
+            held[0] = begin(connection, job_id, request, lease_s=services.settings.lease_s)
+
+        job_id = self._begin("sync_gateway", task_id, kwargs, start)
+        execute_sync(services, job_id, held[0])
 
     def _begin(self, kind: str, task_id: str, kwargs: dict[str, Any], begin: Callable[..., object]) -> UUID:
         """Accept a request for a job about a gateway, and start the job or refuse it."""

@@ -24,7 +24,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]],
     """Has something happen once, after the gateway was asked and before the answers count."""
 
     def arrange(happens: Callable[[], None]) -> None:
-        look_at, todo = comparison.look_at, [happens]
+        look_at, todo = workspace_looks.look_at, [happens]
 
         def watched(*arguments: Any) -> Any:
             seen = look_at(*arguments)

@@ -64,6 +64,14 @@ def test_an_unchanged_agent_costs_a_look_and_neither_a_statement_nor_a_message(s
     assert with_more.messages == costs.messages
 
 
+def test_a_sync_with_nothing_to_do_costs_one_message_and_few_statements(settled: Scene) -> None:
+    settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id, include_main=False)
+    with settled.counting() as costs:
+        settled.one()
+    assert not settled.messages
+    assert costs.statements <= 11
+
+
 def test_an_agent_with_something_to_be_written_is_not_looked_at_twice(settled: Scene) -> None:
     settled.execute("UPDATE boards SET objective = 'Something else.' WHERE name = 'Second'")
     with settled.counting() as costs:

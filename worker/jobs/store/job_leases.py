@@ -38,6 +38,9 @@ class JobClaim:
         return self.options.get(name) is True
 
 
+CLAIMED = f"""id AS job_id, gateway_id, options, phase, generation, crashes, requested_by,
+        cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s"""
+"""SQL: what a statement that leases a job's own row returns, for `JobClaim`."""
 _CLAIM = text(f"""
     UPDATE provisioner.jobs
     SET generation = generation + 1, {count_crash()},
@@ -45,8 +48,7 @@ _CLAIM = text(f"""
         next_attempt_at = now() + make_interval(secs => :lease_s), published_at = NULL, updated_at = now()
     WHERE id = :job_id AND kind = :kind AND status = 'running' AND published_at IS NOT NULL
       AND (lease_until IS NULL OR lease_until < now())
-    RETURNING id AS job_id, gateway_id, options, phase, generation, crashes, requested_by,
-        cancel_requested_at IS NOT NULL AS cancel_requested, {failing_s()} AS failing_s
+    RETURNING {CLAIMED}
 """)
 
 

@@ -16,8 +16,9 @@ from sqlalchemy.exc import IntegrityError
 
 from worker.jobs.messages import Message, job_message
 from worker.jobs.requests import SyncGateway
-from worker.jobs.states import ReasonCode
-from worker.jobs.store.job_leases import HELD, JobClaim, key_of, require_held
+from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.jobs.store.job_agents import AGENT_NAME
+from worker.jobs.store.job_leases import CLAIMED, HELD, JobClaim, key_of, require_held
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
 
@@ -26,46 +27,123 @@ SWEEP_S = 15.0
 waiting sync tries to start."""
 
 
-_START = text("""
-    UPDATE provisioner.jobs
-    SET status = 'running', phase = 'look', started_at = now(), updated_at = now(), published_at = now(),
-        next_attempt_at = now() + make_interval(secs => :republish_s), options = :options,
-        organization_id = :organization_id, board_id = :board_id,
-        error = NULL, wait_reason = NULL, reason_code = NULL
-    WHERE id = :job_id AND status = 'queued'
+_START = text(rf"""
+    WITH served AS (
+        SELECT b.id, b.name, coalesce((
+            SELECT lower(m.content) ~ 'pause' FROM board_memory m
+            WHERE m.board_id = b.id AND m.is_chat AND m.content ~* '^\s*/(pause|resume)\s*$'
+            ORDER BY m.created_at DESC LIMIT 1
+        ), false) AS paused
+        FROM boards b
+        WHERE b.gateway_id = :gateway_id
+          AND (CAST(:board_id AS uuid) IS NULL OR b.id = CAST(:board_id AS uuid))
+    ), wanted AS MATERIALIZED (
+        SELECT a.id, {AGENT_NAME} AS name, a.board_id,
+            row_number() OVER (ORDER BY a.created_at, a.id) AS position, s.paused, s.name AS board
+        FROM agents a JOIN served s ON s.id = a.board_id
+        WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
+        UNION ALL (
+            SELECT a.id, {AGENT_NAME}, NULL, NULL, false, NULL
+            FROM agents a WHERE :include_main AND a.gateway_id = :gateway_id AND a.board_id IS NULL
+            ORDER BY a.created_at, a.id LIMIT 1
+        )
+    ), started AS (
+        UPDATE provisioner.jobs j
+        SET status = 'running', phase = 'look', started_at = now(), updated_at = now(),
+            published_at = CASE WHEN CAST(:lease_s AS float) IS NULL THEN now() END,
+            next_attempt_at = now() + make_interval(secs => coalesce(CAST(:lease_s AS float), :republish_s)),
+            lease_until = now() + make_interval(secs => CAST(:lease_s AS float)),
+            generation = generation + (CAST(:lease_s AS float) IS NOT NULL)::int,
+            options = :options, organization_id = :organization_id, board_id = :board_id,
+            error = NULL, wait_reason = NULL, reason_code = NULL,
+            agents_total = (SELECT count(position) FROM wanted),
+            agents_done = (SELECT count(position) FROM wanted WHERE paused)
+        WHERE id = :job_id AND status = 'queued' AND NOT EXISTS (
+            SELECT FROM provisioner.jobs o
+            WHERE o.gateway_id = :gateway_id AND o.kind = 'sync_gateway' AND o.status = 'running')
+        RETURNING {CLAIMED}
+    ), rows AS (
+        INSERT INTO provisioner.job_agents
+            (job_id, agent_id, agent_name, board_id, position, status, phase, outcome, reason, reason_code,
+             finished_at)
+        SELECT started.job_id, w.id, w.name, w.board_id, w.position,
+            CASE WHEN w.paused THEN 'skipped' ELSE 'pending' END,
+            CASE WHEN w.paused THEN 'paused' END, CASE WHEN w.paused THEN '{AgentOutcome.PAUSED}' END,
+            CASE WHEN w.paused THEN 'Its board ' || quote_literal(w.board) || ' is paused.' END,
+            CASE WHEN w.paused THEN '{ReasonCode.BOARD_PAUSED}' END,
+            CASE WHEN w.paused THEN now() END
+        FROM wanted w, started
+        ON CONFLICT (job_id, agent_id) DO UPDATE
+        SET agent_name = excluded.agent_name, board_id = excluded.board_id, position = excluded.position,
+            status = excluded.status, phase = excluded.phase, outcome = excluded.outcome,
+            reason = excluded.reason, reason_code = excluded.reason_code, finished_at = excluded.finished_at
+    )
+    SELECT * FROM started
 """).bindparams(bindparam("options", type_=JSONB))
 
 
+class OvertakenError(Exception):
+    """Another sync of the gateway was started at the same moment; the transaction has failed, and can be
+    repeated."""
+
+
 def start_sync(
-    connection: Connection, job_id: UUID, request: SyncGateway, organization_id: UUID | None
-) -> bool:
-    """Start a queued sync. If another sync of the gateway is running, have it wait for that and return
-    false."""
+    connection: Connection,
+    job_id: UUID,
+    request: SyncGateway,
+    organization_id: UUID | None,
+    *,
+    lease_s: float | None = None,
+) -> JobClaim | None:
+    """Start a queued sync and insert the rows of its agents, oldest first. If another sync of the gateway is
+    running, have it wait for that and return None.
+
+    The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position. A
+    sync that was set back has its rows already: they are made again. ``lease_s``: for how many seconds the
+    caller holds the sync's row; None leaves it to whoever gets its message. Raises OvertakenError.
+    """
+    values = {
+        "job_id": job_id,
+        "gateway_id": request.gateway_id,
+        "organization_id": organization_id,
+        "options": request.options(),
+        "board_id": request.board_id,
+        "agents": request.agent_ids,
+        "include_main": request.include_main,
+        "lease_s": lease_s,
+        "republish_s": LOST_AFTER_S,
+    }
     try:
-        with connection.begin_nested():
-            connection.execute(
-                _START,
-                {
-                    "job_id": job_id,
-                    "organization_id": organization_id,
-                    "options": request.options(),
-                    "board_id": request.board_id,
-                    "republish_s": LOST_AFTER_S,
-                },
-            )
-    except IntegrityError:  # the index that lets one sync at a time have a gateway
+        row = connection.execute(_START, values).one_or_none()
+    except IntegrityError as error:  # the index that lets one sync at a time have a gateway
+        raise OvertakenError from error
+    if row is None:
         wait_behind(connection, job_id)
-        return False
-    return True
+        return None
+    return JobClaim(**row._mapping)
 
 
-_END = text(f"""
+_NEXT_SYNC = """
     UPDATE provisioner.jobs
-    SET status = :status, phase = 'ended', error = :error, reason_code = :code, wait_reason = NULL,
-        result = :result, warnings = :warnings,
-        finished_at = now(), updated_at = now(), lease_until = NULL, next_attempt_at = NULL,
-        published_at = NULL
-    WHERE {HELD}
+    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
+    WHERE id = (
+        SELECT id FROM provisioner.jobs
+        WHERE gateway_id = :gateway_id AND kind = 'sync_gateway' AND status = 'queued'
+          AND published_at IS NULL AND phase = 'waiting'
+        ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+    )"""
+_FOR_MESSAGE = "id, kind, phase, status, agent_id, board_id, gateway_id"
+_END = text(f"""
+    WITH ended AS (
+        UPDATE provisioner.jobs
+        SET status = :status, phase = 'ended', error = :error, reason_code = :code, wait_reason = NULL,
+            result = :result, warnings = :warnings,
+            finished_at = now(), updated_at = now(), lease_until = NULL, next_attempt_at = NULL,
+            published_at = NULL
+        WHERE {HELD}
+        RETURNING gateway_id AS ended_on
+    ), next AS ({_NEXT_SYNC} AND EXISTS (SELECT FROM ended) RETURNING {_FOR_MESSAGE})
+    SELECT * FROM ended LEFT JOIN next ON true
 """).bindparams(
     bindparam("error", type_=MaskedText),
     bindparam("result", type_=MaskedJson),
@@ -91,21 +169,12 @@ def end_sync(
         "result": dict(result),
         "warnings": list(warnings),
     }
-    require_held(connection.execute(_END, {**key_of(held), **ending}).rowcount, held)
-    return mark_next_sync(connection, held.gateway_id)
+    values = {**ending, "gateway_id": held.gateway_id, "republish_s": LOST_AFTER_S}
+    row = connection.execute(_END, {**key_of(held), **values}).one_or_none()
+    require_held(int(row is not None), held)
+    return [] if row is None or row.id is None else [job_message(row)]
 
 
-_NEXT_SYNC = text("""
-    UPDATE provisioner.jobs
-    SET published_at = now(), next_attempt_at = now() + make_interval(secs => :republish_s)
-    WHERE id = (
-        SELECT id FROM provisioner.jobs
-        WHERE gateway_id = :gateway_id AND kind = 'sync_gateway' AND status = 'queued'
-          AND published_at IS NULL AND phase = 'waiting'
-        ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
-    )
-    RETURNING id, kind, phase, status, agent_id, board_id, gateway_id
-""")
 _WAIT_BEHIND = text("""
     UPDATE provisioner.jobs
     SET published_at = NULL, phase = 'waiting', updated_at = now(),
@@ -114,9 +183,12 @@ _WAIT_BEHIND = text("""
 """)
 
 
+_MARK_NEXT = text(f"{_NEXT_SYNC} RETURNING {_FOR_MESSAGE}")
+
+
 def mark_next_sync(connection: Connection, gateway_id: UUID) -> list[Message]:
     """Mark the oldest sync of the gateway that waits behind another one as published."""
-    rows = connection.execute(_NEXT_SYNC, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
+    rows = connection.execute(_MARK_NEXT, {"gateway_id": gateway_id, "republish_s": LOST_AFTER_S})
     return [job_message(row) for row in rows]
 
 

@@ -15,11 +15,9 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 
 from worker.jobs.messages import Message, agent_message, finisher_message
-from worker.jobs.requests import SyncGateway
-from worker.jobs.states import AgentOutcome, ReasonCode
+from worker.jobs.states import ReasonCode, Step
 from worker.jobs.store.codes import refusal_code
 from worker.jobs.store.drift import NOTE_DRIFT, OF_NO_ROLL_OUT
-from worker.jobs.store.job_agents import AGENT_NAME
 from worker.jobs.store.job_leases import HELD, JobClaim, key_of, require_held
 from worker.jobs.store.publishing import LOST_AFTER_S
 from worker.masking.columns import MaskedJson, MaskedText
@@ -41,66 +39,6 @@ class Progress:
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.done} of {self.total} agents{failed}"
-
-
-_ADD_AGENTS = text(rf"""
-    WITH served AS (
-        SELECT b.id, b.name, coalesce((
-            SELECT lower(m.content) ~ 'pause' FROM board_memory m
-            WHERE m.board_id = b.id AND m.is_chat AND m.content ~* '^\s*/(pause|resume)\s*$'
-            ORDER BY m.created_at DESC LIMIT 1
-        ), false) AS paused
-        FROM boards b
-        WHERE b.gateway_id = :gateway_id
-          AND (CAST(:board_id AS uuid) IS NULL OR b.id = CAST(:board_id AS uuid))
-    )
-    INSERT INTO provisioner.job_agents
-        (job_id, agent_id, agent_name, board_id, position, status, phase, outcome, reason, reason_code,
-         finished_at)
-    SELECT :job_id, a.id, {AGENT_NAME}, a.board_id, row_number() OVER (ORDER BY a.created_at, a.id),
-        CASE WHEN s.paused THEN 'skipped' ELSE 'pending' END,
-        CASE WHEN s.paused THEN 'paused' END, CASE WHEN s.paused THEN '{AgentOutcome.PAUSED}' END,
-        CASE WHEN s.paused THEN 'Its board ' || quote_literal(s.name) || ' is paused.' END,
-        CASE WHEN s.paused THEN '{ReasonCode.BOARD_PAUSED}' END,
-        CASE WHEN s.paused THEN now() END
-    FROM agents a JOIN served s ON s.id = a.board_id
-    WHERE CAST(:agents AS uuid[]) IS NULL OR a.id = ANY(CAST(:agents AS uuid[]))
-    ON CONFLICT (job_id, agent_id) DO UPDATE
-    SET agent_name = excluded.agent_name, board_id = excluded.board_id, position = excluded.position,
-        status = excluded.status, phase = excluded.phase, outcome = excluded.outcome,
-        reason = excluded.reason, reason_code = excluded.reason_code, finished_at = excluded.finished_at
-""")
-_ADD_MAIN = text(f"""
-    INSERT INTO provisioner.job_agents (job_id, agent_id, agent_name)
-    SELECT :job_id, a.id, {AGENT_NAME} FROM agents a WHERE a.gateway_id = :gateway_id AND a.board_id IS NULL
-    ORDER BY a.created_at, a.id LIMIT 1
-    ON CONFLICT DO NOTHING
-""")
-_COUNT = text("""
-    UPDATE provisioner.jobs
-    SET agents_total = counted.agents, agents_done = counted.ended
-    FROM (SELECT count(*) AS agents, count(finished_at) AS ended
-          FROM provisioner.job_agents WHERE job_id = :job_id AND position IS NOT NULL) counted
-    WHERE id = :job_id
-""")
-
-
-def add_rows(connection: Connection, job_id: UUID, request: SyncGateway) -> None:
-    """Insert the agents' rows of a sync, oldest agent first.
-
-    The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position. A
-    sync that was set back has its rows already: they are made again.
-    """
-    parameters = {
-        "job_id": job_id,
-        "gateway_id": request.gateway_id,
-        "board_id": request.board_id,
-        "agents": request.agent_ids,
-    }
-    connection.execute(_ADD_AGENTS, parameters)
-    if request.include_main:
-        connection.execute(_ADD_MAIN, {"job_id": job_id, "gateway_id": request.gateway_id})
-    connection.execute(_COUNT, {"job_id": job_id})
 
 
 _NOTE = text(f"""
@@ -151,13 +89,15 @@ class ToCompare:
 
     agent_id: UUID
     position: int
+    openclaw_id: str | None
     roster: Mapping[str, Any] | None
+    warnings: Sequence[str]
     is_settled: bool
     read_at: float
 
 
 _TO_COMPARE = text("""
-    SELECT r.agent_id, r.position, r.roster,
+    SELECT r.agent_id, r.position, r.openclaw_id, r.roster, r.warnings,
         r.status = 'pending' AND r.phase = 'files' AND r.first_provision IS NOT TRUE AS is_settled,
         extract(epoch FROM now())::float AS read_at
     FROM provisioner.job_agents r JOIN provisioner.jobs j ON j.id = r.job_id
@@ -177,43 +117,57 @@ _END_UNCHANGED = text(f"""
     ended AS (
         UPDATE provisioner.job_agents r
         SET status = 'succeeded', phase = 'ended', reason = NULL, reason_code = NULL,
-            warnings = r.warnings || f.warnings, files = f.files,
-            started_at = to_timestamp(:looked_at), finished_at = now()
+            openclaw_id = f.openclaw_id, roster = f.roster, first_provision = false,
+            warnings = f.warnings, files = f.files,
+            started_at = to_timestamp(:read_at), finished_at = now()
         FROM job, agents a, jsonb_to_recordset(:rows) AS f
-            (agent_id uuid, version text, files jsonb, warnings jsonb, equal boolean)
+            (agent_id uuid, version text, openclaw_id text, roster jsonb, files jsonb, warnings jsonb,
+             equal boolean)
         WHERE r.job_id = job.id AND r.agent_id = f.agent_id AND r.status = 'pending'
           AND a.id = r.agent_id AND CAST(a.xmin AS text) = f.version
           AND NOT EXISTS (
             SELECT FROM provisioner.job_agents o
             WHERE o.agent_id = r.agent_id AND o.job_id <> r.job_id
-              AND (o.status = 'running' OR o.finished_at >= to_timestamp(:looked_at)))
+              AND (o.status = 'running' OR o.finished_at >= to_timestamp(:read_at)))
         RETURNING r.agent_id, f.equal
     ), mended AS (
         DELETE FROM provisioner.agent_drift d USING ended e WHERE d.agent_id = e.agent_id AND e.equal
     )
     UPDATE provisioner.jobs j
-    SET agents_done = agents_done + (SELECT count(*) FROM ended), compared_to = :position, updated_at = now()
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), compared_to = :position, phase = :phase,
+        updated_at = now()
     FROM job WHERE j.id = job.id
-    RETURNING j.cancel_requested_at IS NOT NULL AS cancel_requested
+    RETURNING ARRAY(SELECT agent_id FROM ended) AS ended, j.cancel_requested_at IS NOT NULL AS cancelled,
+        j.agents_done >= j.agents_total AND NOT EXISTS (
+            SELECT FROM provisioner.job_agents m WHERE m.job_id = j.id AND m.position IS NULL) AS over
 """).bindparams(bindparam("rows", type_=MaskedJson))
 
 
-def end_unchanged(
-    connection: Connection, held: JobClaim, rows: Sequence[Mapping[str, Any]], position: int, looked_at: float
-) -> bool:
-    """End the rows of agents that need nothing, and note how far the sync has compared; returns whether it is
-    being cancelled.
+@dataclass(frozen=True)
+class Compared:
+    """What came of comparing some agents. ``ended``: those whose rows have ended; ``cancelled``: the sync is
+    being cancelled; ``over``: all of the sync's rows have ended."""
 
-    An agent that another job holds, or has held since ``looked_at`` (Unix time by the database's clock), is
+    ended: Sequence[UUID]
+    cancelled: bool
+    over: bool
+
+
+def end_unchanged(
+    connection: Connection, held: JobClaim, rows: Sequence[Mapping[str, Any]], position: int, read_at: float
+) -> Compared:
+    """End the rows of agents that need nothing, and note how far the sync has compared.
+
+    An agent that another job holds, or has held since ``read_at`` (Unix time by the database's clock), is
     left to its own row, and so is one whose row in ``agents`` has changed. Each of ``rows`` has agent_id, the
-    version of the row in ``agents``, files, warnings, and whether the agent equals what was wanted. Raises
-    LeaseLostError.
+    version of the row in ``agents``, openclaw_id, roster, files, warnings, and whether the agent equals what
+    was wanted. Raises LeaseLostError.
     """
-    values = {**key_of(held), "rows": list(rows), "position": position, "looked_at": looked_at}
-    row = connection.execute(_END_UNCHANGED, values).one_or_none()
+    values = {"rows": list(rows), "position": position, "read_at": read_at, "phase": Step.COMPARE}
+    row = connection.execute(_END_UNCHANGED, {**key_of(held), **values}).one_or_none()
     require_held(int(row is not None), held)
     assert row is not None
-    return bool(row.cancel_requested)
+    return Compared(**row._mapping)
 
 
 _SETTLED = text(f"""

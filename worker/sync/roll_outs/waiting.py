@@ -43,7 +43,7 @@ def begin_children(
         request = SyncGateway.model_validate({**shared, "gateway_id": gateway, **own})
         child = enqueue(connection, request, parent=job_id).job_id
         # Started here: the message of a queued job counts as lost much later than that of one that runs.
-        if begin_sync(connection, child, request):
+        if begin_sync(connection, child, request) is not None:
             messages.append(kind_message(SyncGateway.kind, child, gateway))
         children.append(child)
     roll_outs.set_children(connection, job_id, children)
