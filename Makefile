@@ -56,7 +56,7 @@ chaos-tables: setup      ## write into docs/reliability.md what make chaos has s
 demo: setup               ## provision and sync a small fleet on a gateway of its own (GATEWAY=openclaw: a real one)
 	@$(BIN)/provisioner demo --gateway $(or $(GATEWAY),simulator)
 
-bench: setup              ## a fleet's provision beside the least that can be done (OPENCLAW=2026.9.6: on it)
-	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW))
+bench: setup              ## the product beside the least that can be done (OPENCLAW=2026.9.6: on it; WRITE=1: to docs)
+	@$(BIN)/python -m tests.benchmarks $(if $(OPENCLAW),--target openclaw:$(OPENCLAW)) $(if $(WRITE),--write)
 
 .PHONY: help setup lock lint test test-lab smoke test-gateways chaos chaos-tables demo bench

@@ -1,85 +1,91 @@
-"""``make bench``: how long a fleet's first provision takes, three ways side by side in one run.
+"""``make bench``: how long a fleet takes the product, the floor, and one agent after another, in one run.
 
-Ratios count, not seconds: the machine is shared. The gateway's own restarts are set aside, as far as it lets
-nobody in meanwhile.
+Ratios count, not seconds: machines differ, and are shared. The ways take turns, round by round.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.bench import AwayClock, Bench, bench
+from tests.benchmarks.bench import bench
+from tests.benchmarks.cycle import cycle
+from tests.benchmarks.floor import Floor
+from tests.benchmarks.product import Product
+from tests.benchmarks.report import Costs, Figures, costs_of, write_page
+from tests.benchmarks.serial import Serial
 from tests.benchmarks.trace import deeds_of
-from tests.benchmarks.ways import bare_client, one_after_another, provisioner
+from tests.benchmarks.way import Templates, Way
 from worker.lab.servers import LocalServices
 
-WAYS: dict[str, Callable[[Bench], float]] = {
-    "bare client": bare_client,
-    "openclaw-provisioner": provisioner,
-    "one after another": one_after_another,
-}
+TARGETS = ("openclaw:2026.2.12", "openclaw:2026.9.6", "sim:2026.2.12", "sim:2026.9.6")
 
 
 def main() -> None:
-    """Run the ways that are asked for on each target, and print what they took."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", action="append", help="sim:2026.9.6, openclaw:2026.2.12, ...")
+    """Run all deeds on each target, print what they took, and write docs/performance.md if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--target", action="append", help=f"any of {', '.join(TARGETS)} (all)")
     parser.add_argument("--agents", type=int, default=50)
-    parser.add_argument("--way", action="append", choices=list(WAYS))
-    parser.add_argument(
-        "--idle",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="how long our workers have been up (10); 0: they make all tokens while they are asked for",
-    )
-    parser.add_argument("--costs", action="store_true", help="count what an agent costs (slower)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the product and the floor (5)")
+    parser.add_argument("--serial-rounds", type=int, default=2, help="of one agent after another (2)")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     given = parser.parse_args()
     console = Console()
-    table = Table("target", "way", "seconds", "away", "rest", "times bare", box=None, padding=(0, 1, 0, 0))
+    found = []
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalServices(Path(folder) / "services", durable=False) as services,
     ):
-        for target in given.target or ["sim:2026.2.12", "sim:2026.9.6"]:
-            bare_s: float | None = None
-            for n, way in enumerate(given.way or WAYS):
-                place = Path(folder) / f"{target.replace(':', '-').replace('.', '-')}-{n}"
-                console.print(f"{target}: {given.agents} agents, {way} ...", style="dim")
-                with (
-                    bench(target, services, place, agents=given.agents) as made,
-                    AwayClock(made.address) as away,
-                ):
-                    trace = place / "trace" if given.costs else None
-                    took_s = WAYS[way](replace(made, trace=trace, idle_s=given.idle))
-                own_s = took_s - away.away_s
-                bare_s = own_s if way == "bare client" else bare_s
-                times = f"{own_s / bare_s:.2f}" if bare_s else ""
-                gone = f"{away.away_s:.2f} in {away.restarts}"
-                table.add_row(target, way, f"{took_s:.2f}", gone, f"{own_s:.2f}", times)
-                if trace is not None and trace.exists():
-                    console.print(_costs(trace, given.agents))
-    console.print(table)
+        for number, target in enumerate(given.target or TARGETS):
+            figures = Figures(target, given.agents)
+            with bench(target, services, Path(folder) / f"target_{number}") as made, ExitStack() as stack:
+                templates = Templates(made.folder / "templates")
+                product = Product(made, templates)
+                stack.callback(product.close)
+                ways: dict[str, Way] = {"a": product, "b": Floor(made, templates)}
+                stack.callback(ways["b"].close)
+                if given.serial_rounds:
+                    ways["c"] = Serial(made, templates)
+                    stack.callback(ways["c"].close)
+                for turn in range(given.rounds):
+                    for name, way in ways.items():
+                        if name == "c" and turn >= given.serial_rounds:
+                            continue
+                        console.print(f"{target}: round {turn + 1}, {WAYS[name]} ...", style="dim")
+                        for deed, took_s in cycle(way, made, templates, given.agents):
+                            figures.add(deed, name, took_s)
+                            console.print(f"  {deed} {took_s:.2f} s", style="dim")
+                figures.peak_mb = product.peak_mb()
+            figures.costs = _counted(target, services, Path(folder) / f"counted_{number}", given.agents)
+            console.print(figures.table())
+            console.print(figures.costs_table())
+            found.append(figures)
+    if given.write:
+        write_page(found)
 
 
-def _costs(trace: Path, agents: int) -> Table:
-    """What one agent costs, by kind and by what was done."""
-    table = Table("kind", "an agent", "what", box=None, padding=(0, 1, 0, 0))
-    operations = list(deeds_of(trace))
-    for kind in ("rpc", "sql", "message", "task", "hash"):
-        done = Counter(operation.name for operation in operations if operation.kind == kind)
-        table.add_row(kind, f"{done.total() / agents:.2f}", style="bold")
-        for name, times in done.most_common():
-            table.add_row("", f"{times / agents:.2f}", name[:60])
-    return table
+WAYS = {"a": "the product", "b": "the floor", "c": "one after another"}
+
+
+def _counted(target: str, services: LocalServices, folder: Path, agents: int) -> dict[str, Costs]:
+    """What each deed costs the product, in a round of its own: to count slows what is counted."""
+    with bench(target, services, folder) as made:
+        templates, trace = Templates(folder / "templates"), folder / "trace"
+        trace.touch()
+        product = Product(made, templates, trace)
+        try:
+            found, seen, cpu_s = {}, 0, product.cpu_s()
+            for deed, _ in cycle(product, made, templates, agents):
+                operations, used_s = list(deeds_of(trace)), product.cpu_s()
+                found[deed] = costs_of(operations[seen:], agents, used_s - cpu_s)
+                seen, cpu_s = len(operations), used_s
+            return found
+        finally:
+            product.close()
 
 
 if __name__ == "__main__":

@@ -27,22 +27,23 @@ from worker.lab.simulator import Simulator
 
 @dataclass(frozen=True)
 class Bench:
-    """What one way of provisioning gets: all of it fresh. ``idle_s``: how long our workers have been up."""
+    """What all ways share: a gateway, a database and a broker."""
 
     process: Simulator | RunningGateway
     address: GatewayAddress
     engine: Engine
     fleet: Fleet
-    agents: list[UUID]
     folder: Path
     settings: dict[str, str]
-    trace: Path | None = None
-    idle_s: float = 0.0
+
+    def agents(self, count: int) -> list[UUID]:
+        """So many new agents, on no gateway yet."""
+        return [self.fleet.add_agent(f"Agent {n}") for n in range(count)]
 
 
 @contextmanager
-def bench(target: str, services: LocalServices, folder: Path, *, agents: int) -> Iterator[Bench]:
-    """A gateway of its own (``sim:2026.9.6`` or ``openclaw:2026.9.6``), warm, and so many agents for it."""
+def bench(target: str, services: LocalServices, folder: Path) -> Iterator[Bench]:
+    """A gateway of its own (``sim:2026.9.6`` or ``openclaw:2026.9.6``), warm."""
     kind, _, release = target.partition(":")
     token = secrets.token_urlsafe(24)
     folder.mkdir(parents=True)
@@ -58,14 +59,13 @@ def bench(target: str, services: LocalServices, folder: Path, *, agents: int) ->
         migrate(engine, standalone=True)
         root = str(folder / "agents")
         fleet = make_fleet(engine, url=process.url, token=token, workspace_root=root)
-        ids = [fleet.add_agent(f"Agent {n}") for n in range(agents)]
         settings = {
             "DATABASE_URL": url,
             "REDIS_URL": services.redis_url,
             "BASE_URL": "http://127.0.0.1:8000",
             "GATEWAY_DEVICE_KEY": str(folder / "device.pem"),
         }
-        yield Bench(process, GatewayAddress(process.url, token), engine, fleet, ids, folder, settings)
+        yield Bench(process, GatewayAddress(process.url, token), engine, fleet, folder, settings)
     finally:
         engine.dispose()
         process.stop()
