@@ -46,6 +46,7 @@ def listen(open_workshop: Callable[[], Workshop]) -> Callable[[str], WorkerLog]:
         agent, gateway = place.fleet.agent_id, place.fleet.gateway_id
         jobs = {"provision": workshop.send(agent)}
         assert workshop.ended(jobs["provision"]).status == "succeeded"
+        execute(place.engine, "UPDATE boards SET objective = 'Anew.'")  # an agent that needs nothing says none
         jobs["sync"] = workshop.ask("sync_gateway", gateway_id=gateway, include_main=False)
         assert workshop.ended(jobs["sync"]).status == "succeeded"
         secrets = {
