@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-NEEDED_REVISION = "0031"
+NEEDED_REVISION = "0032"
 """The newest revision in models/migrations; a test compares the two. Revisions have leading zeros, so that a
 later one compares as the greater string."""
 
