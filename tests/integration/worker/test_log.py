@@ -46,7 +46,8 @@ def listen(open_workshop: Callable[[], Workshop]) -> Callable[[str], WorkerLog]:
         agent, gateway = place.fleet.agent_id, place.fleet.gateway_id
         jobs = {"provision": workshop.send(agent)}
         assert workshop.ended(jobs["provision"]).status == "succeeded"
-        execute(place.engine, "UPDATE boards SET objective = 'Anew.'")  # an agent that needs nothing says none
+        # An agent that needs nothing has no lines.
+        execute(place.engine, "UPDATE boards SET objective = 'Anew.'")
         jobs["sync"] = workshop.ask("sync_gateway", gateway_id=gateway, include_main=False)
         assert workshop.ended(jobs["sync"]).status == "succeeded"
         secrets = {
