@@ -35,7 +35,7 @@ from worker.lab.simulator.faults import (
 )
 
 PAUSE_S = (0.02, 0.3)
-WAITING = 6
+WAITING = 12
 """So many faults may wait on a gateway for what they strike; if no such call comes, they are taken back."""
 CHANGES = (
     "config.patch",
@@ -139,7 +139,8 @@ def struck_by(choose: Choose, most: int, *, jobs_may_fail: bool = False) -> Call
             faults = stage.rng.choice(stage.sites).simulator.faults
             if len(faults.outstanding) >= WAITING:
                 faults.clear()
-            if len(ordered) < most:
+            waiting = sum(len(site.simulator.faults.outstanding) for site in stage.sites)
+            if waiting + sum(fault.happened for fault in ordered) < most:
                 ordered.append(faults.schedule(choose(stage.rng)))
 
         stage.asks_again = jobs_may_fail
@@ -170,7 +171,7 @@ SCENARIOS = (
     Scenario("gateways that restart", struck_by(restarts, 100)),
     Scenario("gateways that refuse", struck_by(refusals, 60)),
     Scenario("gateways in disorder", struck_by(disorder, 150)),
-    Scenario("gateways that fall silent", struck_by(silence, 12), timings=_OFTEN_TICKING),
+    Scenario("gateways that fall silent", struck_by(silence, 8), timings=_OFTEN_TICKING),
     Scenario("gateways that answer nonsense", struck_by(nonsense, 60, jobs_may_fail=True)),
     Scenario("gateways that lie", lied_to),
 )
