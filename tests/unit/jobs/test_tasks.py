@@ -44,6 +44,8 @@ KNOWN |= {
     "__wrapped__",
     "__qualname__",
 }
+LONGEST_TASK_S = 30
+"""decisions.md D4"""
 KNOWN |= {"__annotations__", "__static_attributes__", "__firstlineno__"}
 
 
@@ -120,6 +122,8 @@ def test_what_a_late_worker_needs_is_set(app: Celery) -> None:
     assert (conf.task_ignore_result, conf.task_create_missing_queues) == (True, False)
     assert conf.worker_consumer == "worker.reconnect:ReconnectSafeConsumer"
     assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout == 600
+    tries = 1 + conf.task_publish_retry_policy["max_retries"]
+    assert tries * conf.broker_transport_options["socket_timeout"] <= LONGEST_TASK_S
 
 
 @pytest.mark.parametrize(("asked", "slots"), [({"concurrency": 40}, 40), ({"concurrency": "7"}, 7), ({}, 48)])
