@@ -5,7 +5,8 @@ Neither the agent nor a person wrote them, so they may be replaced.
 A release seeds ``docs/reference/templates/NAME`` without its front matter and the blank lines after it. The
 hashes are from the packages named below; running gateways of 2026.2.12 and 2026.9.6 were seen to write that
 after ``agents.create``, and before a run where a file is missing. What another release seeds is kept like any
-other text. The file that carries the token needs none, since it is read back.
+other text. Up to 2026.3, ``agents.create`` adds the agent's name to IDENTITY.md. The file that carries the
+token needs none, since it is read back.
 """
 
 from __future__ import annotations

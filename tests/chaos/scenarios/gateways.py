@@ -122,7 +122,8 @@ def lies(rng: random.Random) -> Fault:
     The product looks whether the config and the file that carries the token were written, and fails with a
     sentence if not. Of all other files it sees at the next look that they are older than they should be.
     """
-    return Fault(FakeReply(), rng.choice(("config.patch", "agents.files.set")), nth=rng.randint(1, 8))
+    method = rng.choice(("config.patch", "agents.files.set", "agents.files.set", "cron.scratch.set"))
+    return Fault(FakeReply(), method, nth=rng.randint(1, 8))
 
 
 def struck_by(choose: Choose, most: int, *, jobs_may_fail: bool = False) -> Callable[[Stage], None]:
