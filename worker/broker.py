@@ -58,6 +58,7 @@ def broker_settings(broker: Broker, slots: int) -> dict[str, Any]:
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 15,  # a worker that dies with it would hold up redelivery for 5 minutes
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "connect_retries_timeout": 2,  # for an event: the default, 30 s, would block its slot

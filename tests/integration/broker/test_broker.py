@@ -138,3 +138,11 @@ def test_a_channel_makes_one_client_and_another_once_its_pool_is_gone(redis_url:
             assert third.ping()
             assert third.connection_pool is channel.pool
         assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
+
+
+def test_the_lock_of_redelivery_expires_soon_after_a_worker_that_held_it_has_died(broker: Broker) -> None:
+    options = broker_settings(broker, 4)["broker_transport_options"]
+    url = f"redis://:{broker.password}@127.0.0.1:{broker.port}/{broker.database}"
+    with Connection(url, transport=SafeTransport, transport_options=options) as connection:
+        channel: Any = connection.default_channel
+        assert channel.qos.unacked_mutex_expire <= 30  # kombu's 300 s come on top of the visibility timeout
