@@ -274,7 +274,10 @@ def test_an_agent_that_stands_and_cannot_beat_is_named_with_the_cure(
     patch = {"raw": json.dumps({"agents": {"entries": {key: entry}}})}
     with pytest.raises(GatewayError, match="recovery restart"):
         client.call("config.patch", {**patch, "baseHash": client.call("config.get")["hash"]})
-    told = scene.sync().warnings
+    sync = scene.ask("sync_gateway", gateway_id=scene.fleet.gateway_id)
+    scene.serve()
+    scene.serve_until_ended(sync)  # it may meet the restart
+    told = scene.job(sync).warnings
     assert ["keep-row" in warning and warning.startswith("Ada:") for warning in told] == [True]
     assert [finding.about for finding in automations(scene, agent, other, quiet)] == [["Ada"]]
     deleted = scene.ask("delete_agent", agent_id=agent, delete_row=False, delete_files=False)
