@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from tests.integration.sync.scene import Scene, on, on_one_release
 from worker.agents import execution
@@ -148,6 +149,34 @@ def test_a_sync_that_restarts_the_gateway_waits_and_others_run_meanwhile(settled
         "Bob 1": "skipped",
         "Late": "skipped",
     }
+
+
+@on_list
+def test_a_sync_that_waited_ends_the_rows_of_agents_that_are_gone(settled: Scene) -> None:
+    close(settled)
+    heartbeat(settled)
+    alone, whole = (
+        settled.ask("sync_gateway", gateway_id=settled.fleet.gateway_id, include_main=main)
+        for main in (False, True)
+    )
+    settled.serve()
+    waits(settled, alone)
+    waits(settled, whole)
+    settled.execute("UPDATE agents SET heartbeat_config = NULL")
+    settled.execute("DELETE FROM agents WHERE name = 'Bob 1' OR board_id IS NULL")
+    settled.main()
+
+    open_again(settled)
+    settled.serve_until_ended(whole)
+    job, rows = settled.job(alone), settled.rows(alone)
+    assert (job.status, job.agents_done, job.agents_total) == ("succeeded", 5, 5)
+    assert rows.pop("Bob 1").outcome == "deleted"
+    assert {row.status for row in rows.values()} == {"succeeded"}
+    mains = "SELECT status, outcome FROM provisioner.job_agents WHERE job_id = :job AND agent_name = :name"
+    with settled.engine.connect() as connection:
+        found = connection.execute(text(mains), {"job": whole, "name": "workshop Gateway Agent"}).all()
+    assert sorted(map(tuple, found)) == [("skipped", "deleted"), ("succeeded", None)]
+    assert settled.job(whole).result["main_updated"]
 
 
 @on_list

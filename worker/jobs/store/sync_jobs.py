@@ -47,6 +47,9 @@ _START = text(rf"""
             FROM agents a WHERE :include_main AND a.gateway_id = :gateway_id AND a.board_id IS NULL
             ORDER BY a.created_at, a.id LIMIT 1
         )
+    ), left_over AS (
+        SELECT r.agent_id, r.finished_at FROM provisioner.job_agents r
+        WHERE r.job_id = :job_id AND NOT EXISTS (SELECT FROM wanted w WHERE w.id = r.agent_id)
     ), started AS (
         UPDATE provisioner.jobs j
         SET status = 'running', phase = 'look', started_at = now(), updated_at = now(),
@@ -56,12 +59,17 @@ _START = text(rf"""
             generation = generation + (CAST(:lease_s AS float) IS NOT NULL)::int,
             options = :options, organization_id = :organization_id, board_id = :board_id,
             error = NULL, wait_reason = NULL, reason_code = NULL,
-            agents_total = (SELECT count(position) FROM wanted),
+            agents_total = (SELECT count(position) FROM wanted) + (SELECT count(*) FROM left_over),
             agents_done = (SELECT count(position) FROM wanted WHERE paused)
+                        + (SELECT count(finished_at) FROM left_over)
         WHERE id = :job_id AND status = 'queued' AND NOT EXISTS (
             SELECT FROM provisioner.jobs o
             WHERE o.gateway_id = :gateway_id AND o.kind = 'sync_gateway' AND o.status = 'running')
         RETURNING {CLAIMED}
+    ), counted AS (
+        UPDATE provisioner.job_agents r SET position = 0
+        FROM started, left_over l
+        WHERE r.job_id = started.job_id AND r.agent_id = l.agent_id AND r.position IS NULL
     ), rows AS (
         INSERT INTO provisioner.job_agents
             (job_id, agent_id, agent_name, board_id, position, status, phase, outcome, reason, reason_code,
@@ -99,7 +107,8 @@ def start_sync(
     running, have it wait for that and return None.
 
     The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position. A
-    sync that was set back has its rows already: they are made again. ``lease_s``: for how many seconds the
+    sync that was set back has its rows already: they are made again, and those of agents that are gone by now
+    go on, to end with the reason, also that of a former main agent. ``lease_s``: for how many seconds the
     caller holds the sync's row; None leaves it to whoever gets its message. Raises OvertakenError.
     """
     values = {
