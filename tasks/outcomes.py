@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from celery import Task
@@ -36,8 +37,13 @@ from worker.task_events import send_task_event
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _STATEMENT_AGAIN_S = 1.0
 """Seconds for which a message is held before it is requeued, if the database refused only one statement."""
+_MOST_STARTS = 10
+"""How often a sync tries to start, or to wait behind another one. Each time that it can do neither, yet
+another one has started since it looked."""
 NOTHING_TO_DO = "nothing to do"
 """Result of a task that ended no row and whose id is not a job's: without a result, Flower would show it as
 started for ever."""
@@ -91,10 +97,8 @@ def run_job(
         log_context(job=task_id),
         fail_on_unexpected(kind, task_id, arguments),
     ):
-        try:
-            job, messages, ending = _begun(task, positional, arguments, begin, only_starts=only_starts)
-        except OvertakenError:
-            job, messages, ending = _begun(task, positional, arguments, begin, only_starts=only_starts)
+        begun = partial(_begun, task, positional, arguments, begin, only_starts=only_starts)
+        job, messages, ending = _unless_overtaken(begun)
         services().publish(messages)
         if ending is not None:
             return report(task, job.job_id, Ended(*ending))
@@ -102,6 +106,14 @@ def run_job(
         if outcome is not None:
             return report(task, job.job_id, outcome)
         raise Ignore
+
+
+def _unless_overtaken(begin: Callable[[], _T]) -> _T:
+    """What ``begin`` returns, which is repeated while another sync starts in the same moment."""
+    for _ in range(_MOST_STARTS - 1):
+        with suppress(OvertakenError):
+            return begin()
+    return begin()
 
 
 def _begun(
