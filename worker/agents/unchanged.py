@@ -14,8 +14,8 @@ from uuid import UUID
 from worker.agents.agent_context import AgentContext, render
 from worker.agents.workspace_apply import newly_shown, warn_of_sizes
 from worker.agents.workspace_plan import Step, plan_workspace
-from worker.errors import PermanentError, TransientError
-from worker.gateway.workspace_looks import NeedsMoreError, SeenFiles, ToLookAt
+from worker.database import DATABASE_AWAY
+from worker.gateway.workspace_looks import SeenFiles, ToLookAt
 from worker.records.drift import what_differs
 from worker.workspace.plan import BOOTSTRAP, MEMORY_FILES
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
@@ -90,12 +90,15 @@ def unchanged(candidate: Candidate, seen: SeenFiles) -> Unchanged | None:
     context = candidate.context
     try:
         plan = plan_workspace(context, first=False, rendered=candidate.rendered, files=seen)
-    except (NeedsMoreError, PermanentError, TransientError):
+    except DATABASE_AWAY:
+        raise
+    except Exception:  # the look does not tell, or its own row fails with a sentence
         return None
     settled = plan.token is None and not plan.mints and newly_shown(context, plan) is None
     if not settled or not all(_is_settled(step) for step in plan.steps.values()):
         return None
-    warn_of_sizes(context, plan.rendered)
+    if not context.option("dry_run"):  # which warns of what it would write, and no more
+        warn_of_sizes(context, plan.rendered)
     files = plan.report(with_diffs=False)
     differs = what_differs(context.held.kind, context.held.options, files)
     equal = differs is not None and not differs

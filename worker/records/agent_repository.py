@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.database import DATABASE_AWAY
 from worker.errors import PermanentError
 from worker.gateway.address import GatewayAddress
 from worker.gateway.roster_plan import RosterEntry
@@ -248,7 +248,7 @@ def load_agent(
 def load_agents(
     connection: Connection, agent_ids: Sequence[UUID], user_id: UUID | None = None
 ) -> dict[UUID, AgentRecord]:
-    """Read boards' agents in one statement, by id, those left out that `load_agent` would refuse.
+    """Read boards' agents in one statement, by id, those left out of which `load_agent` would raise.
 
     If the driver cannot read one of them, none is returned, since it does not say which.
     """
@@ -258,8 +258,12 @@ def load_agents(
         return {}
     records = {}
     for row in rows:
-        with suppress(PermanentError):
+        try:
             records[row.id] = _record_of(connection, row, user_id, main=False)
+        except DATABASE_AWAY:
+            raise
+        except Exception:  # of any class: it is one agent's, whose own row fails with it
+            continue
     return records
 
 

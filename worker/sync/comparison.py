@@ -37,8 +37,8 @@ def compare_agents(
     """Look at the agents that were not compared yet, chunk by chunk; each chunk is one transaction.
 
     ``planned``: the plans of the sync, if they are not stored yet. Returns whether all of the sync's rows
-    have ended, once all agents were compared or the sync is being cancelled; or the snooze, if the row was
-    handed on to whichever worker takes it next. Raises TransientError, LeaseLostError.
+    have ended, once all agents were compared; or the snooze, if the row was handed on to whichever worker
+    takes it next, as it is when the sync is being cancelled. Raises TransientError, LeaseLostError.
     """
     if any(held.option(name) for name in NEEDS_MORE_THAN_A_LOOK):
         if planned is not None:
@@ -51,11 +51,11 @@ def compare_agents(
         began = time.monotonic()
         position, compared = _compare(services, held, reached, agents, records, planned)
         planned = None
-        if compared.cancelled or (len(agents) < most and position >= _last(agents)):
-            return compared.over and not compared.cancelled
+        if not compared.cancelled and len(agents) < most and position >= _last(agents):
+            return compared.over
         took_s = max(time.monotonic() - began, 0.001)
         most = max(_FEWEST, min(_MOST, int(len(agents) * _CHUNK_S / took_s)))
-        if time.monotonic() > until or shutting_down.is_set():
+        if compared.cancelled or time.monotonic() > until or shutting_down.is_set():
             with services.engine.begin() as connection:
                 messages = hand_on(connection, held)
             services.publish(messages)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.integration.sync.scene import Scene, on_one_release
+from worker.agents import workspace_plan
 from worker.gateway import workspace_looks
 from worker.jobs.retry_policy import Snooze
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Delay, Drop, busy
+from worker.records import agent_repository
 from worker.sync import comparison
 from worker.sync.execution import execute_sync
 
@@ -145,9 +148,14 @@ def test_it_hands_the_row_on_in_between(settled: Scene, monkeypatch: pytest.Monk
     assert list(statuses(settled, job_id).values()).count("succeeded") == 2
     assert [name for name, _, _ in settled.messages] == ["tasks.finish_sync"]
     settled.messages.clear()  # lost: the row is published again
-    settled.execute("UPDATE provisioner.jobs SET next_attempt_at = now() WHERE id = :id", id=job_id)
+    settled.execute(
+        "UPDATE provisioner.jobs SET next_attempt_at = now(), failing_since = now(), wait_reason = 'It hung.'"
+        " WHERE id = :id",
+        id=job_id,
+    )
     outcome = execute_sync(settled.services, job_id)
     assert isinstance(outcome, Snooze)
+    assert (settled.job(job_id).failing_since, settled.job(job_id).wait_reason) == (None, None)
     settled.serve_until_ended(job_id)
     assert settled.job(job_id).result["agents_unchanged"] == 5
 
@@ -179,10 +187,39 @@ def test_a_cancel_ends_it_between_two_chunks(
     for name in ("_FIRST", "_MOST", "_FEWEST"):
         monkeypatch.setattr(comparison, name, 2)
     meanwhile(lambda: settled.execute("UPDATE provisioner.jobs SET cancel_requested_at = now()"))
-    job_id = begun(settled)
-    settled.serve_until_ended(job_id)
+    with settled.counting() as costs:
+        job_id = begun(settled)
+        settled.serve()
     job = settled.job(job_id)
     assert (job.status, job.result["agents_cancelled"]) == ("cancelled", 3)
+    assert costs.messages == {"tasks.sync_gateway": 1, "tasks.finish_sync": 1}, "none of them was begun"
+
+
+def test_the_last_chunk_may_be_empty(settled: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_FIRST", "_MOST", "_FEWEST"):
+        monkeypatch.setattr(comparison, name, 5)
+    settled.change_boards()
+    assert settled.job(begun(settled)).compared_to == 5
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(workspace_plan, "_plan_scratch"), (agent_repository, "_require_no_rival")]
+)
+def test_a_fault_of_our_own_ends_one_agents_row_and_no_other(
+    settled: Scene, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    ann = settled.row("SELECT id FROM agents WHERE name = 'Ann 0'").id
+    works = getattr(module, name)
+
+    def faulty(one: Any, *rest: Any, **named: Any) -> Any:
+        record = one if isinstance(one, agent_repository.AgentRecord) else one.record
+        if record.agent.id == ann:
+            raise ZeroDivisionError
+        return works(one, *rest, **named)
+
+    monkeypatch.setattr(module, name, faulty)
+    job = settled.sync(include_main=False)
+    assert (job.status, job.result["agents_unchanged"], job.result["agents_failed"]) == ("partial", 4, 1)
 
 
 def test_a_worker_that_lost_the_sync_ends_no_row(settled: Scene, meanwhile: Callable[..., None]) -> None:
@@ -201,18 +238,23 @@ def test_drift_that_is_mended_is_forgotten_and_a_dry_run_says_what_it_sees(settl
     assert settled.row("SELECT count(*) FROM provisioner.agent_drift")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dry_run": True}, {"overwrite": True, "keep_files": ["SOUL.md"], "overwrite_files": ["NO.md"]}],
+)
 def test_rows_and_result_are_what_the_agents_own_rows_would_have_left(
-    settled: Scene, monkeypatch: pytest.MonkeyPatch
+    settled: Scene, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     settled.execute("UPDATE users SET notes = 'Reads mail at nine.'")
+    settled.execute("UPDATE agents SET soul_template = repeat('too long ', 3000) WHERE name = 'Bob 0'")
     settled.sync()
     home = settled.simulator.workspace(_openclaw_id(settled, "Ann 0"))
     (home / "SOUL.md").write_text((home / "SOUL.md").read_text() + "\nI like tea.\n")
     settled.sync()
-    job = settled.sync()
+    job = settled.sync(**options)
     assert job.result["agents_unchanged"] == 5
     monkeypatch.setattr(comparison, "NEEDS_MORE_THAN_A_LOOK", ("include_main",))
-    again = settled.sync()
+    again = settled.sync(**options)
     assert job.result == again.result
     kept = (
         "agent_name",

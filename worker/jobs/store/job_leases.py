@@ -117,6 +117,7 @@ def park_job(
 _HAND_ON = text(f"""
     UPDATE provisioner.jobs
     SET lease_until = NULL, published_at = now(), updated_at = now(),
+        error = NULL, wait_reason = NULL, reason_code = NULL, failing_since = NULL,
         next_attempt_at = now() + make_interval(secs => :republish_s)
     WHERE {HELD}
 """)

@@ -134,8 +134,8 @@ _END_UNCHANGED = text(f"""
         DELETE FROM provisioner.agent_drift d USING ended e WHERE d.agent_id = e.agent_id AND e.equal
     )
     UPDATE provisioner.jobs j
-    SET agents_done = agents_done + (SELECT count(*) FROM ended), compared_to = :position, phase = :phase,
-        updated_at = now()
+    SET agents_done = agents_done + (SELECT count(*) FROM ended), phase = :phase,
+        compared_to = greatest(compared_to, :position), updated_at = now()
     FROM job WHERE j.id = job.id
     RETURNING ARRAY(SELECT agent_id FROM ended) AS ended, j.cancel_requested_at IS NOT NULL AS cancelled,
         j.agents_done >= j.agents_total AND NOT EXISTS (
