@@ -130,7 +130,9 @@ def _compared_to(
     if late and len(late) == len(asked) and isinstance(late[0][1], OUTAGES):
         raise late[0][1]
     first = late[0][0] if late else None
-    return _last(agents) if first is None or first is agents[0] else first.position - 1
+    if first is None or first is agents[0]:
+        return _last(agents)
+    return max(first.position - 1, agents[0].position)  # two may have one position, after a wait for a window
 
 
 def _candidate(
