@@ -13,6 +13,8 @@ from worker.workspace.actions import WRITES
 
 NO_WORKER = "No worker has picked this up. Is `celery -A worker.app worker` running against this database?"
 NO_WORKER_AFTER_S = 5.0
+_BEFORE_AGENTS = (Step.LOOK, Step.ROSTER, Step.COMPARE)
+"""Steps of a sync in which no worker has any of its agents."""
 
 
 def progress(job: JobSummary) -> str:
@@ -88,6 +90,8 @@ def doing(job: JobSummary) -> str:
         return job.wait_reason
     if job.phase == Step.LOOK:
         return "looking at the gateway"
+    if job.phase == Step.COMPARE:
+        return "comparing its agents with what is on record of them"
     if job.phase == Step.ROSTER:
         return "waiting for the roster writer"
     if is_at_work(job):
@@ -101,7 +105,7 @@ def doing(job: JobSummary) -> str:
 
 def is_at_work(job: JobSummary) -> bool:
     """Whether workers have agents of a running sync, and nothing keeps it waiting."""
-    waits = job.status == "queued" or job.wait_reason or job.phase in (Step.LOOK, Step.ROSTER)
+    waits = job.status == "queued" or job.wait_reason or job.phase in _BEFORE_AGENTS
     return not waits and bool(job.tally.at_work)
 
 

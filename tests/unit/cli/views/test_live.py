@@ -70,6 +70,7 @@ def test_at_its_end_only_the_bar_and_the_counts_stay() -> None:
         ({"status": "queued", "phase": None}, "waiting for a worker"),
         ({"status": "queued", "phase": "waiting"}, "waits for another sync of this gateway"),
         ({"phase": "look"}, "looking at the gateway"),
+        ({"phase": "compare"}, "comparing its agents with what is on record of them"),
         ({"phase": "look", "wait_reason": "Gateway 'g' is down."}, "Gateway 'g' is down."),
         ({"phase": "roster"}, "waiting for the roster writer"),
         (
