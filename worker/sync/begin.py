@@ -20,7 +20,7 @@ def begin(
 
     ``lease_s``: for how many seconds the caller holds the sync's row; None leaves it to whoever gets its
     message. Raises BadRequestError for an unusable gateway, board or user (rules.md 13, 21, 31), and
-    OvertakenError.
+    OvertakenError if ``lease_s`` is given.
     """
     gateway = require_usable(connection, request)
     return start_sync(connection, job_id, request, gateway.organization_id, lease_s=lease_s)

@@ -7,6 +7,7 @@ row is leased for its first and last steps (`worker.jobs.store.job_leases`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -109,7 +110,8 @@ def start_sync(
     The rows of agents on paused boards end at once as skipped; the gateway's main agent gets no position. A
     sync that was set back has its rows already: they are made again, and those of agents that are gone by now
     go on, to end with the reason, also that of a former main agent. ``lease_s``: for how many seconds the
-    caller holds the sync's row; None leaves it to whoever gets its message. Raises OvertakenError.
+    caller holds the sync's row; None leaves it to whoever gets its message, and to the caller a transaction
+    that goes on. Raises OvertakenError, if ``lease_s`` is given.
     """
     values = {
         "job_id": job_id,
@@ -122,10 +124,14 @@ def start_sync(
         "lease_s": lease_s,
         "republish_s": LOST_AFTER_S,
     }
+    savepoint = connection.begin_nested() if lease_s is None else nullcontext()
     try:
-        row = connection.execute(_START, values).one_or_none()
+        with savepoint:
+            row = connection.execute(_START, values).one_or_none()
     except IntegrityError as error:  # the index that lets one sync at a time have a gateway
-        raise OvertakenError from error
+        if lease_s is not None:
+            raise OvertakenError from error
+        row = None
     if row is None:
         wait_behind(connection, job_id)
         return None
