@@ -105,7 +105,7 @@ def _compare(
         for (each, one), files in zip(found, seen, strict=True)
         if isinstance(files, SeenFiles) and (row := unchanged(one, files)) is not None
     ]
-    position = _compared_to(agents, [each for each, _ in found], seen)
+    position = _compared_to(agents, [each for each, _ in found], seen, again=held.failing_s > 0)
     read_at = agents[0].read_at if agents else 0.0
     with services.engine.begin() as connection:
         compared = end_unchanged(connection, held, rows, position, read_at)
@@ -118,16 +118,19 @@ def _compared_to(
     agents: Sequence[ToCompare],
     asked: Sequence[ToCompare],
     seen: Sequence[SeenFiles | NeedsMoreError | GatewayError],
+    *,
+    again: bool,
 ) -> int:
     """The position up to which all agents were compared: as far as the gateway has answered.
 
     What it did not answer is looked at again, but for an agent at which the look before has stopped: that is
-    left to its own row. Raises the gateway's error if nothing was answered because of an outage.
+    left to its own row. Raises the gateway's error if nothing was answered because of an outage; where that
+    is so ``again``, it may be because of one of these agents, and their own rows find out which.
     """
     late = [
         (each, answer) for each, answer in zip(asked, seen, strict=True) if isinstance(answer, TransientError)
     ]
-    if late and len(late) == len(asked) and isinstance(late[0][1], OUTAGES):
+    if late and len(late) == len(asked) and isinstance(late[0][1], OUTAGES) and not again:
         raise late[0][1]
     first = late[0][0] if late else None
     if first is None or first is agents[0]:

@@ -11,6 +11,7 @@ import pytest
 from tests.integration.sync.scene import Scene, on_one_release
 from worker.agents import workspace_plan
 from worker.gateway import workspace_looks
+from worker.jobs.outbox import publish_due
 from worker.jobs.retry_policy import Snooze
 from worker.lab.simulator import Fault
 from worker.lab.simulator.faults import Delay, Drop, busy
@@ -177,6 +178,20 @@ def test_an_agent_of_which_it_tells_nothing_in_time_is_left_to_its_own_row(
     settled.simulator.faults.schedule(Fault(Delay(2.0), LISTING, agent=ann, times=2))
     job_id = begun(settled)
     assert [name for name, status in statuses(settled, job_id).items() if status == "pending"] == ["Ann 0"]
+    settled.serve_until_ended(job_id)
+    assert settled.job(job_id).result["agents_unchanged"] == 5
+
+
+def test_an_agent_at_which_the_gateway_always_hangs_up_does_not_hold_the_others(settled: Scene) -> None:
+    settled.simulator.faults.schedule(Fault(Drop(), LISTING, agent=_openclaw_id(settled, "Ann 0"), times=99))
+    job_id = begun(settled)
+    assert list(statuses(settled, job_id).values()).count("succeeded") == 1, "the one before it"
+    settled.execute("UPDATE provisioner.gateway_states SET probe_until = NULL")
+    settled.execute("UPDATE provisioner.jobs SET next_attempt_at = now() WHERE id = :id", id=job_id)
+    publish_due(settled.engine, settled.send)
+    settled.one()
+    assert settled.job(job_id).phase == "agents", "their own rows find out at whom"
+    settled.simulator.faults.clear()
     settled.serve_until_ended(job_id)
     assert settled.job(job_id).result["agents_unchanged"] == 5
 

@@ -33,15 +33,16 @@ def test_it_is_as_far_as_the_gateway_has_answered(
     answers: tuple[NeedsMoreError | GatewayError, ...], expected: int
 ) -> None:
     asked = agents(3, 4, 5)
-    assert _compared_to(asked, asked, answers) == expected
+    assert _compared_to(asked, asked, answers, again=False) == expected
 
 
-def test_an_outage_is_one_of_the_gateway() -> None:
+def test_an_outage_is_one_of_the_gateway_unless_it_comes_again() -> None:
     asked = agents(3, 4)
     with pytest.raises(ConnectionLost):
-        _compared_to(asked, asked, [ConnectionLost("It broke.")] * 2)
+        _compared_to(asked, asked, [ConnectionLost("It broke.")] * 2, again=False)
+    assert _compared_to(asked, asked, [ConnectionLost("It broke.")] * 2, again=True) == 4
 
 
 def test_each_look_gets_further() -> None:
     asked = agents(3, 3, 4)
-    assert _compared_to(asked, asked, [SEEN, LATE, SEEN]) == 3
+    assert _compared_to(asked, asked, [SEEN, LATE, SEEN], again=False) == 3
