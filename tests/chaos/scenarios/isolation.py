@@ -25,6 +25,15 @@ PLANTED, SINGLES, ROUNDS = 50, 20, 5
 ANSWER_S = 0.6
 """How long the healthy gateway takes for a listing, so that its sync lasts for five seconds."""
 SHORTEST_S = 5.0
+AS_SHIPPED = {
+    "LEASE_S": "30",
+    "DISPATCH_INTERVAL_S": "1",
+    "RETRY_INLINE_S": "20",
+    "RETRY_TIMEOUT_S": "600",
+    "ROSTER_BATCH_WINDOW_S": "0.2",
+    "LOG_LEVEL": "INFO",
+}
+"""The settings that workers have by themselves: those of the stage have them try again much more often."""
 MOST_TIMES, MORE_S = 1.2, 0.2
 MARK = "OF-THE-OTHER-ORGANIZATION"
 IN_BOTH = ("jobs", "job_agents", "workers", "alembic_version")
@@ -38,6 +47,9 @@ def bad_neighbours(stage: Stage) -> None:
 
     The commission is done while the four are bad, on gateways that serve.
     """
+    stage.stop_workers()
+    for _ in range(2):
+        stage.workshop.start_worker(**AS_SHIPPED)
     here = stage.workshop.place(RELEASE, agents=PLANTED)
     bad = [stage.workshop.place(RELEASE, agents=PLANTED) for _ in range(4)]
     for place in (here, *bad):
