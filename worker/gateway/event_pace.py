@@ -3,9 +3,9 @@ with them slows itself and no other one: reading takes Python's global lock, and
 
 from __future__ import annotations
 
-EVENTS_A_SECOND = 1000.0
-"""A busy gateway with fifty agents that all answer at once sends a tenth of that."""
-BURST = 2000.0
+EVENTS_A_SECOND = 400.0
+"""A busy gateway with fifty agents that all answer at once sends a quarter of that."""
+BURST = 1000.0
 """How many events may come at once before the limit counts."""
 
 
