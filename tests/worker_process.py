@@ -19,6 +19,7 @@ from multiprocessing import connection, forkserver
 from pathlib import Path
 
 from worker import broker
+from worker.runtime import gateway_slots
 from worker.workspace import tokens
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ REDELIVERED = "TESTS_REDELIVERED_AFTER_S"
 acknowledge, in place of ten minutes."""
 REPUBLISHED = "TESTS_REPUBLISHED_AFTER_S"
 """The same: seconds until the message of a row counts as lost, in place of ten to sixty."""
+SLOTS_OF_A_GATEWAY = "TESTS_SLOTS_OF_A_GATEWAY"
+"""The same: how many slots one gateway may have, in place of six."""
 _GRACE_S = 50.0
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -178,6 +181,8 @@ def _celery(
     os.chdir(ROOT)
     sys.argv = ["celery", *arguments]
     tokens.ROUNDS = hash_rounds
+    if SLOTS_OF_A_GATEWAY in environment:
+        gateway_slots.MOST_PER_GATEWAY = int(environment[SLOTS_OF_A_GATEWAY])
     if REDELIVERED in environment:
         broker.VISIBILITY_TIMEOUT_S = int(environment[REDELIVERED])
     if REPUBLISHED in environment:

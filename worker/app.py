@@ -89,22 +89,25 @@ def settings() -> Settings:
     return start_up.settings.model_copy(update={"worker_concurrency": slots})
 
 
-MOST_CONNECTIONS = 18
-"""Limit on a process's connections to the database: two for the dispatcher, and those of sixteen slots."""
+def connections(slots: int) -> int:
+    """How many connections to the database a process with so many slots may have: two for the dispatcher, and
+    one for each of the first sixteen slots, or for every fourth slot if those are more."""
+    return 2 + min(slots, max(16, slots // 4))
 
 
 @cache
 def services() -> Services:
     """The services that this process's tasks use, created on first use.
 
-    The engine's pool holds at most MOST_CONNECTIONS database connections: slots that wait for a gateway have
+    The engine's pool holds at most `connections` database connections: slots that wait for a gateway have
     none.
     """
     config = settings()
     device = DeviceKey.load_or_create(config.gateway_device_key)
     slots = GatewaySlots(slots_per_gateway(config.worker_concurrency), config.worker_concurrency)
-    most = min(MOST_CONNECTIONS, config.worker_concurrency + 2)
-    engine = make_engine(config.database_url.get_secret_value(), pool_size=most)
+    engine = make_engine(
+        config.database_url.get_secret_value(), pool_size=connections(config.worker_concurrency)
+    )
     return Services(
         config, engine, ClientPool(device), send, token_pool=TokenPool(STOCK), announce=_announce, slots=slots
     )

@@ -16,12 +16,12 @@ from tests.acceptance.proxy import Hold
 from tests.acceptance.rotation_steps import Call, Moment, Subject, UndisturbedRotation, steps_of
 from tests.acceptance.row_watch import RowWatch
 from tests.acceptance.world import World
-from tests.worker_process import WorkerProcess
+from tests.worker_process import SLOTS_OF_A_GATEWAY, WorkerProcess
 from worker.workspace.tokens import find_token, verify_token
 
-SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "200", "LEASE_S": "60"}
-"""A gateway has three eighths of the slots, and half of these while it is slow. Whoever died keeps what it
-held until `Scene.let_a_minute_pass`."""
+SLOT_FOR_EACH = {"WORKER_CONCURRENCY": "200", SLOTS_OF_A_GATEWAY: "75", "LEASE_S": "60"}
+"""A gateway has half of its slots while it is slow. Whoever died keeps what it held until
+`Scene.let_a_minute_pass`."""
 
 verifies = functools.lru_cache(maxsize=None)(verify_token)
 

@@ -137,7 +137,7 @@ def test_a_device_key_that_cannot_be_used_is_refused(
 
 def test_without_flags_it_runs_threads_on_all_queues(workshop: Workshop) -> None:
     said = workshop.workers[0].log()
-    assert "16 (thread)" in said
+    assert "48 (thread)" in said
     for queue in ("provisioning", "sync", "control"):
         assert f"> {queue}" in said
 

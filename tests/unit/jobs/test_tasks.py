@@ -146,7 +146,7 @@ def test_what_is_sized_by_the_slots_follows_the_command_line(
     monkeypatch.setattr("worker.app.make_engine", lambda _url, pool_size: sized.append(pool_size))
     monkeypatch.setattr("worker.app.DeviceKey.load_or_create", lambda _path: None)
     ours.services.__wrapped__()
-    assert sized == [min(18, slots + 2)]
+    assert sized == [2 + min(16, slots)]
 
 
 @pytest.mark.parametrize("asked", [None, "sync", "sync,control", ["provisioning"], ()])
