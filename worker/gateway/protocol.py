@@ -20,7 +20,7 @@ ROLE = "operator"
 ADMIN_SCOPE = "operator.admin"
 SCOPES = ("operator.read", "operator.write", ADMIN_SCOPE)
 CLIENT_ID, CLIENT_MODE = "gateway-client", "backend"
-CLIENT_VERSION = "0.4.0"
+CLIENT_VERSION = "0.5.0"
 
 DEFAULT_MAX_PAYLOAD = 25 * 1024 * 1024
 DEFAULT_TICK_INTERVAL_S = 30.0
