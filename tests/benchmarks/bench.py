@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from models.migrate import migrate
 from tests.fleet import Fleet, make_fleet
@@ -39,6 +39,11 @@ class Bench:
     def agents(self, count: int) -> list[UUID]:
         """So many new agents, on no gateway yet."""
         return [self.fleet.add_agent(f"Agent {n}") for n in range(count)]
+
+    def forget(self, agents: list[UUID]) -> None:
+        """Delete the rows of agents that are gone from the gateway: the product would serve them."""
+        with self.engine.begin() as connection:
+            connection.execute(text("DELETE FROM agents WHERE id = ANY(:agents)"), {"agents": agents})
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def cycle(way: Way, bench: Bench, templates: Templates, agents: int) -> Iterator
     templates.change(ONE)
     yield "singles", _after_a_rest(way.singles)
     yield "delete", _beside_restarts(bench, way.delete)
+    bench.forget(ids)
 
 
 def _after_a_rest(deed: Callable[[], None]) -> float:
