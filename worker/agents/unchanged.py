@@ -17,9 +17,8 @@ from worker.agents.workspace_plan import Step, plan_workspace
 from worker.database import DATABASE_AWAY
 from worker.gateway.workspace_looks import SeenFiles, ToLookAt
 from worker.records.drift import what_differs
-from worker.workspace.plan import BOOTSTRAP, MEMORY_FILES
+from worker.workspace.plan import BOOTSTRAP, Mode
 from worker.workspace.rendering import RenderedFile, RenderedWorkspace
-from worker.workspace.three_sides import OWNERS
 
 NEEDS_MORE_THAN_A_LOOK = ("rotate_tokens", "reset_sessions")
 """Options with which a sync has something to do for every agent."""
@@ -79,8 +78,8 @@ def _must_be_written(context: AgentContext, file: RenderedFile) -> bool:
     record = context.record.files.get(file.name)
     if file.kind == "scratch" or file.carries_token:
         return record is None or record.source_sha256 != file.source_sha256
-    owner = context.record.owners.get(file.name) or OWNERS.get(file.name, "merged")
-    if record is None or owner == "agent" or file.name in MEMORY_FILES or file.name == BOOTSTRAP:
+    is_kept = Mode(first=False, owners=context.record.owners).keeps(file.name)
+    if record is None or is_kept or file.name == BOOTSTRAP:
         return False
     return record.source_sha256 != file.source_sha256
 
